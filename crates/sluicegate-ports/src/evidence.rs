@@ -1,0 +1,98 @@
+//! The evidence store: append-only records of runs, scans, decisions and promotions.
+
+use serde::{Deserialize, Serialize};
+use sluicegate_types::{Digest, EnvironmentName, UnixTime};
+
+/// Append-only records. What was recorded is never changed or removed by this interface.
+pub trait EvidenceLog: Send + Sync {
+    /// Appends a record; it is durable when this returns.
+    fn append(&self, record: &NewRecord) -> Result<Record, EvidenceError>;
+
+    /// The newest `limit` records, newest first.
+    fn list(&self, limit: u32) -> Result<Vec<Record>, EvidenceError>;
+
+    /// The record with this sequence number; [`EvidenceError::NoRecord`] if there is none.
+    fn show(&self, sequence: u64) -> Result<Record, EvidenceError>;
+}
+
+/// A record to be.
+#[derive(Clone, Debug)]
+pub struct NewRecord {
+    /// What it records.
+    pub kind: RecordKind,
+    /// When it happened.
+    pub at: UnixTime,
+    /// The image it is about.
+    pub subject: Option<Digest>,
+    /// The environment it is about.
+    pub environment: Option<EnvironmentName>,
+    /// One word: `succeeded`, `failed`, `allow`, `deny`, `undecided`, `promoted`.
+    pub outcome: String,
+    /// Everything else, as a JSON object.
+    pub body: serde_json::Value,
+}
+
+/// What a record records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RecordKind {
+    /// A run of a pipeline.
+    Run,
+    /// A gate's decision, denials and undecided ones too.
+    Decision,
+    /// An image copied to an environment, its tag moved.
+    Promotion,
+}
+
+/// A record as it stands.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// Its number, from 1, without gaps.
+    pub sequence: u64,
+    /// SHA-256 of its canonical JSON (RFC 8785) with the previous record's digest inside.
+    pub digest: Digest,
+    /// The digest of the record before; `None` for the first.
+    pub previous: Option<Digest>,
+    /// What it records.
+    pub kind: RecordKind,
+    /// When it happened.
+    pub at: UnixTime,
+    /// The image it is about.
+    pub subject: Option<Digest>,
+    /// The environment it is about.
+    pub environment: Option<EnvironmentName>,
+    /// One word.
+    pub outcome: String,
+    /// Everything else.
+    pub body: serde_json::Value,
+}
+
+/// Why the evidence store could not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum EvidenceError {
+    /// No such record.
+    #[error("there is no evidence record {sequence}")]
+    NoRecord {
+        /// The number asked for.
+        sequence: u64,
+    },
+    /// A record does not match its digest or its neighbour.
+    #[error("evidence record {sequence} is damaged: {reason}")]
+    Damaged {
+        /// Which.
+        sequence: u64,
+        /// In what way.
+        reason: String,
+    },
+    /// The database file.
+    #[error("cannot {action} the evidence store {path}: {reason}")]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// The file.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
+}

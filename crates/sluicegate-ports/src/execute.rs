@@ -1,0 +1,249 @@
+//! Running one step, or one tool, in a container of its own.
+
+use std::{path::PathBuf, time::Duration};
+
+use sluicegate_types::{Content, Digest, OutputName, StepName};
+
+/// Runs pinned steps. A step reaches nothing but what its request names (trust model 8).
+pub trait StepExecutor: Send + Sync {
+    /// Tries what a step needs by doing it (namespaces, overlay, a container of `true`), once, before a run begins.
+    fn probe(&self) -> Result<(), ExecuteError>;
+
+    /// Who executes, for `builder.version` and cache keys, such as `libcontainer` and `0.7.0`.
+    fn identity(&self) -> ExecutorIdentity;
+
+    /// Runs the step to its end, its time-out or a failure of the engine. `on_output` gets the log as it comes (both streams as
+    /// they arrive). A step that ends with another code than 0 is an outcome, not an error; its declared outputs are kept.
+    fn run_step(&self, request: &StepRequest, on_output: &mut dyn FnMut(&[u8])) -> Result<StepOutcome, ExecuteError>;
+}
+
+/// Runs a trusted host tool over untrusted input: the scanner. No network, cleared environment, an empty working folder.
+pub trait ToolSandbox: Send + Sync {
+    /// Runs the tool to its end or its time-out and returns what it printed.
+    fn run_tool(&self, request: &ToolRequest) -> Result<ToolOutcome, ExecuteError>;
+}
+
+/// The name and version of an executor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecutorIdentity {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// One step with every input named by digest.
+#[derive(Clone, Debug)]
+pub struct StepRequest {
+    /// The step, for messages and the container's host name.
+    pub step: StepName,
+    /// The image's layers, lowest first.
+    pub layers: Vec<Layer>,
+    /// What to execute; never empty. `argv[0]` is looked up in the step's PATH.
+    pub argv: Vec<String>,
+    /// The whole environment, in order; nothing of the host's is added.
+    pub env: Vec<(String, String)>,
+    /// An absolute path; made if missing.
+    pub workdir: PathBuf,
+    /// Numeric user and group.
+    pub user: (u32, u32),
+    /// What is mounted where.
+    pub inputs: Vec<Input>,
+    /// What to keep.
+    pub outputs: Vec<OutputRequest>,
+    /// How much of everything.
+    pub limits: Limits,
+    /// SOURCE_DATE_EPOCH: the one mtime of inputs, the latest one in packed outputs.
+    pub epoch: u64,
+}
+
+/// A layer of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// The blob as the manifest names it.
+    pub blob: Digest,
+    /// Its compression.
+    pub compression: Compression,
+    /// The digest of the uncompressed tar (the image's `rootfs.diff_ids`); checked while unpacking.
+    pub diff_id: Digest,
+}
+
+/// How a layer's tar is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// gzip (RFC 1952).
+    Gzip,
+}
+
+/// Something mounted into a step.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// An absolute path inside the step.
+    pub mount_point: PathBuf,
+    /// What stands there: the blob is the file itself or the directory's tar.
+    pub content: Content,
+    /// A file that can be executed (a directory's tar carries its own modes).
+    pub executable: bool,
+    /// What the step may do with it.
+    pub access: InputAccess,
+}
+
+/// What a step may do with an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputAccess {
+    /// Writes are refused.
+    ReadOnly,
+    /// Writes succeed and vanish, unless the path is an output.
+    CopyOnWrite,
+}
+
+/// A file or directory to keep after the step.
+#[derive(Clone, Debug)]
+pub struct OutputRequest {
+    /// Its name in the pipeline.
+    pub name: OutputName,
+    /// An absolute path inside the step.
+    pub path: PathBuf,
+}
+
+/// How much a step may use.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Wall time; then the whole process tree is killed.
+    pub timeout: Duration,
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// Thousandths of a processor.
+    pub cpu_millis: Option<u32>,
+    /// Bytes of log; beyond it the step is killed.
+    pub log_bytes: u64,
+    /// Bytes of all outputs together.
+    pub output_bytes: u64,
+}
+
+/// How a step ended and what it left.
+#[derive(Clone, Debug)]
+pub struct StepOutcome {
+    /// How it ended.
+    pub ended: Ended,
+    /// The whole log, both streams as they arrived, in the content store.
+    pub log: Digest,
+    /// Declared outputs that were there, in the order of the request.
+    pub outputs: Vec<Product>,
+    /// Declared outputs that were not.
+    pub missing: Vec<OutputName>,
+    /// Processes that the memory limit killed; `None` where the system does not say.
+    pub oom_kills: Option<u64>,
+}
+
+/// How a step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// With this code; 128 + n for a signal n, 127 where the program was not found, 126 where it could not be executed.
+    Exit(i32),
+    /// The time limit killed it.
+    TimedOut,
+    /// The log limit killed it.
+    LogFull,
+}
+
+/// Something a step left, in the content store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Product {
+    /// Its name in the pipeline.
+    pub name: OutputName,
+    /// What it is.
+    pub content: Content,
+    /// Bytes of the stored blob.
+    pub size: u64,
+    /// A file with an execute bit.
+    pub executable: bool,
+}
+
+/// A host tool and what it may read.
+#[derive(Clone, Debug)]
+pub struct ToolRequest {
+    /// The program, a static executable that the caller has checked and holds in a private folder.
+    pub program: PathBuf,
+    /// Arguments after the program's name.
+    pub args: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// Host folders and the absolute paths where the tool finds them, read-only.
+    pub folders: Vec<(PathBuf, PathBuf)>,
+    /// Wall time.
+    pub timeout: Duration,
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Bytes of standard output that are taken; more is an error.
+    pub stdout_bytes: u64,
+}
+
+/// What a tool printed.
+#[derive(Clone, Debug)]
+pub struct ToolOutcome {
+    /// How it ended.
+    pub ended: Ended,
+    /// Its standard output.
+    pub stdout: Vec<u8>,
+    /// The last 64 KiB of its standard error.
+    pub stderr: Vec<u8>,
+}
+
+/// Why a step could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError {
+    /// This machine can't run steps; the remedy is one thing to do, as a command where there is one.
+    #[error("steps cannot run here: {reason}")]
+    NotHere {
+        /// What was tried and refused.
+        reason: String,
+        /// What to do now.
+        remedy: String,
+    },
+    /// The request can't be run by this version or on this system.
+    #[error("step {step}: {reason}")]
+    Refused {
+        /// The step.
+        step: String,
+        /// Why.
+        reason: String,
+    },
+    /// A layer or an input is broken, hostile or beyond a limit.
+    #[error("step {step}: cannot unpack {digest}: {reason}")]
+    Content {
+        /// The step.
+        step: String,
+        /// Which content.
+        digest: Digest,
+        /// Why.
+        reason: String,
+    },
+    /// An output can't be packed.
+    #[error("step {step}: cannot keep output {output}: {reason}")]
+    Output {
+        /// The step.
+        step: String,
+        /// Which output.
+        output: String,
+        /// Why.
+        reason: String,
+    },
+    /// The engine or the system failed.
+    #[error("step {step}: cannot {action}: {reason}")]
+    Engine {
+        /// The step.
+        step: String,
+        /// What was being done.
+        action: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// The content store.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+}

@@ -1,0 +1,151 @@
+//! Scanning an image: SBOM and vulnerabilities, by a scanner and a database that are both named by digest.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sluicegate_types::{Digest, UnixTime};
+
+/// Scans images.
+pub trait Scanner: Send + Sync {
+    /// Scans the one image of the OCI layout folder `layout` and returns the scanner's own reports with what they were made with.
+    fn scan(&self, layout: &Path, image: &Digest) -> Result<ScanReport, ScanError>;
+}
+
+/// What a scanner said, in its own bytes, and what it was.
+#[derive(Clone, Debug)]
+pub struct ScanReport {
+    /// The raw report (Trivy's JSON).
+    pub raw: Vec<u8>,
+    /// The CycloneDX document, made reproducible: serial number and time derived from the image, root named by its digest.
+    pub sbom: Vec<u8>,
+    /// The scanner.
+    pub tool: Tool,
+    /// The database.
+    pub database: Database,
+    /// What was read and what was not.
+    pub coverage: Coverage,
+}
+
+/// A scanner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tool {
+    /// Its name: `trivy`.
+    pub name: String,
+    /// The version it says.
+    pub version: String,
+    /// The digest of its executable.
+    pub digest: Digest,
+}
+
+/// A vulnerability database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Database {
+    /// Its name: `trivy-db`.
+    pub name: String,
+    /// Over its files as `sha256sum metadata.json trivy.db` prints them.
+    pub digest: Digest,
+    /// When its makers updated it, from its own verified bytes.
+    pub updated_at: UnixTime,
+}
+
+/// What a scan read, saw and left, and could not know (trust model 4). A list, never one yes or no.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Coverage {
+    /// Package lists that an analyser read.
+    pub read: Vec<Read>,
+    /// What was seen in the image and not read.
+    pub unread: Vec<Gap>,
+    /// The operating system, if one was recognised.
+    pub system: Option<System>,
+}
+
+/// A package list that was read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Read {
+    /// What it is: `debian`, `python-pkg`, …
+    pub kind: String,
+    /// Where it stands, as the scanner writes it.
+    pub place: String,
+    /// How many packages it gave.
+    pub packages: u64,
+}
+
+/// Something that keeps a scan from being whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Gap {
+    /// What kind of gap: `lock-file`, `package-list`, `system-unknown`, `system-ended`, `system-not-in-database`, `nothing-recognised`.
+    pub kind: String,
+    /// The path in the image, or the system's name.
+    pub place: String,
+    /// The digest of the file, or of the image where there is no file.
+    pub digest: Digest,
+    /// One sentence for a person.
+    pub reason: String,
+}
+
+/// An operating system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct System {
+    /// Its family: `debian`.
+    pub family: String,
+    /// Its release: `12.11`.
+    pub release: String,
+    /// Whether its support has ended, as far as the scanner knows.
+    pub ended: bool,
+}
+
+/// Why there is no scan.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// No scanner on this machine.
+    #[error("no scanner: {looked}")]
+    NoScanner {
+        /// Where it was looked for and how to get it.
+        looked: String,
+    },
+    /// The executable is not an allowed one.
+    #[error("the scanner {path} has the digest {found}, which the gateway file does not list under scanner.trivy.digests")]
+    Scanner {
+        /// The executable.
+        path: PathBuf,
+        /// Its digest.
+        found: Digest,
+    },
+    /// The database is missing, damaged, another one than pinned, or of an unknown form.
+    #[error("vulnerability database {path}: {reason}")]
+    Database {
+        /// Its folder.
+        path: PathBuf,
+        /// Why it is refused.
+        reason: String,
+    },
+    /// The scanner failed, crashed, ran too long or printed no report.
+    #[error("the scanner failed: {reason}")]
+    Failed {
+        /// Its words.
+        reason: String,
+    },
+    /// The report is not one.
+    #[error("the scanner's report: {reason}")]
+    Report {
+        /// Why not.
+        reason: String,
+    },
+    /// The sandbox.
+    #[error(transparent)]
+    Sandbox(#[from] crate::execute::ExecuteError),
+    /// The system.
+    #[error("cannot {action}: {reason}")]
+    Io {
+        /// What was being done, to what.
+        action: String,
+        /// Why not.
+        reason: String,
+    },
+}

@@ -1,0 +1,18 @@
+#![forbid(unsafe_code)]
+//! The vocabulary every other crate speaks: content addresses, names, times and secrets, parsed once and valid ever after.
+//!
+//! Nothing here opens a file, reads a clock or knows an engine.
+
+mod digest;
+mod image;
+mod name;
+mod non_empty;
+mod secret;
+mod time;
+
+pub use digest::{Content, ContentKind, Digest, DigestError, Hasher};
+pub use image::{ImageError, ImageRef, LayoutSelector, PinnedImage, Repository};
+pub use name::{EnvironmentName, NameError, OutputName, RunId, StepName, TagName};
+pub use non_empty::{Empty, NonEmpty};
+pub use secret::Secret;
+pub use time::{TimeError, UnixTime};
