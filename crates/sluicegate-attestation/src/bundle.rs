@@ -1,6 +1,108 @@
-//! Sigstore bundle v0.3: one DSSE envelope, one key hint, one log entry with proof (see `LogEntry`).
+//! Sigstore bundle v0.3 (protobuf-specs `sigstore_bundle.proto`): one DSSE envelope, who signed, where it is logged.
 
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde::{Deserialize, Serialize};
+use sluicegate_types::Digest;
+
+use crate::{Error, dsse, form, identifiers, unsupported};
+
+/// Bytes of a bundle that is held in memory (DESIGN section 7).
+pub const MAX_BUNDLE: usize = 16 * 1024 * 1024;
+
+/// A bundle of the one shape this version takes: a key's signature over an in-toto statement, with one Rekor v2 log entry.
+#[derive(Clone, Debug)]
+pub struct Bundle {
+    /// The statement's bytes, exactly as signed.
+    pub payload: Vec<u8>,
+    /// The DER signature.
+    pub signature: Vec<u8>,
+    /// Which key: base64 of SHA-256 over its SubjectPublicKeyInfo. A claim that only selects the key to verify with.
+    pub key_hint: String,
+    /// The log entry with its proof.
+    pub log_entry: LogEntry,
+    /// SHA-256 of the bundle's bytes: what identifies this attestation (trust model 1).
+    pub digest: Digest,
+}
+
+impl Bundle {
+    /// Reads a bundle. Unknown keys are errors, as cosign has it; certificates, time stamps, several signatures or log entries,
+    /// a DSSE `keyid`, message signatures and other media types are refused by name.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
+        if bytes.len() > MAX_BUNDLE {
+            return Err(Error::TooLarge { what: "the bundle", limit: MAX_BUNDLE });
+        }
+        let wire: WireBundle = serde_json::from_slice(bytes).map_err(form("the bundle"))?;
+        if wire.media_type != identifiers::BUNDLE {
+            return Err(unsupported("bundle media type", &wire.media_type));
+        }
+        if wire.verification_material.certificate.is_some() {
+            return Err(unsupported("bundle signed with a", "certificate"));
+        }
+        if wire.verification_material.timestamp_verification_data.is_some_and(|t| !t.rfc3161_timestamps.is_empty()) {
+            return Err(unsupported("bundle with a", "signed time stamp"));
+        }
+        let key = wire.verification_material.public_key.ok_or_else(|| Error::Invalid {
+            what: "verificationMaterial",
+            reason: "it names no public key".to_owned(),
+        })?;
+        let [log_entry] = <[LogEntry; 1]>::try_from(wire.verification_material.tlog_entries).map_err(|entries| {
+            Error::Invalid { what: "tlogEntries", reason: format!("exactly one log entry is needed, there are {}", entries.len()) }
+        })?;
+        if wire.message_signature.is_some() {
+            return Err(unsupported("bundle with a", "message signature"));
+        }
+        let envelope = wire.dsse_envelope.ok_or_else(|| Error::Invalid {
+            what: "dsseEnvelope",
+            reason: "there is no envelope".to_owned(),
+        })?;
+        if envelope.payload_type != dsse::IN_TOTO {
+            return Err(unsupported("payload type", &envelope.payload_type));
+        }
+        let [signature] = <[WireSignature; 1]>::try_from(envelope.signatures).map_err(|signatures| Error::Invalid {
+            what: "signatures",
+            reason: format!("exactly one signature is needed, there are {}", signatures.len()),
+        })?;
+        if !signature.keyid.is_empty() {
+            return Err(unsupported("DSSE keyid", &signature.keyid));
+        }
+        Ok(Self {
+            payload: decode("payload", &envelope.payload)?,
+            signature: decode("sig", &signature.sig)?,
+            key_hint: key.hint,
+            log_entry,
+            digest: Digest::of(bytes),
+        })
+    }
+
+    /// The bytes of a bundle made of these parts. No DSSE `keyid`: cosign refuses any but its own kind (interop.md 8.1).
+    pub fn assemble(payload: &[u8], signature: &[u8], public_key: &[u8], log_entry: LogEntry) -> Result<Vec<u8>, Error> {
+        let wire = WireBundle {
+            media_type: identifiers::BUNDLE.to_owned(),
+            verification_material: WireMaterial {
+                public_key: Some(WireKey { hint: key_hint(public_key) }),
+                certificate: None,
+                tlog_entries: vec![log_entry],
+                timestamp_verification_data: Some(WireTimestamps::default()),
+            },
+            dsse_envelope: Some(WireEnvelope {
+                payload: BASE64.encode(payload),
+                payload_type: dsse::IN_TOTO.to_owned(),
+                signatures: vec![WireSignature { sig: BASE64.encode(signature), keyid: String::new() }],
+            }),
+            message_signature: None,
+        };
+        serde_json::to_vec(&wire).map_err(form("the bundle"))
+    }
+}
+
+/// The hint that names a key: base64 of SHA-256 over its SubjectPublicKeyInfo.
+pub fn key_hint(public_key: &[u8]) -> String {
+    BASE64.encode(Digest::of(public_key).as_bytes())
+}
+
+fn decode(what: &'static str, text: &str) -> Result<Vec<u8>, Error> {
+    BASE64.decode(text).map_err(|error| Error::Invalid { what, reason: error.to_string() })
+}
 
 /// One entry of a Rekor v2 log with its inclusion proof and the checkpoint it is proved against, as protojson's
 /// `TransparencyLogEntry`. 64-bit numbers are decimal strings, bytes are standard base64 with padding; protojson leaves out zero values.
@@ -65,4 +167,125 @@ pub struct InclusionProof {
 pub struct Checkpoint {
     /// Its text, signatures included.
     pub envelope: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireBundle {
+    media_type: String,
+    verification_material: WireMaterial,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dsse_envelope: Option<WireEnvelope>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    message_signature: Option<serde_json::Value>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireMaterial {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    public_key: Option<WireKey>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    certificate: Option<serde_json::Value>,
+    #[serde(default)]
+    tlog_entries: Vec<LogEntry>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timestamp_verification_data: Option<WireTimestamps>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireKey {
+    #[serde(default)]
+    hint: String,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireTimestamps {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    rfc3161_timestamps: Vec<serde_json::Value>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireEnvelope {
+    payload: String,
+    payload_type: String,
+    signatures: Vec<WireSignature>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireSignature {
+    sig: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    keyid: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn good() -> Value {
+        json!({
+            "mediaType": identifiers::BUNDLE,
+            "verificationMaterial": {
+                "publicKey": {"hint": "aGludA=="},
+                "tlogEntries": [{
+                    "logId": {"keyId": "AA=="},
+                    "kindVersion": {"kind": "hashedrekord", "version": "0.0.2"},
+                    "inclusionProof": {"rootHash": "AA==", "treeSize": "1", "checkpoint": {"envelope": "x"}},
+                    "canonicalizedBody": "e30="
+                }],
+                "timestampVerificationData": {}
+            },
+            "dsseEnvelope": {"payload": "e30=", "payloadType": dsse::IN_TOTO, "signatures": [{"sig": "AA=="}]}
+        })
+    }
+
+    fn parse(value: &Value) -> Result<Bundle, Error> {
+        Bundle::parse(&serde_json::to_vec(value).unwrap())
+    }
+
+    #[test]
+    fn what_this_version_does_not_take_is_refused_by_name() {
+        assert!(parse(&good()).is_ok());
+        let changes: [(&str, Value); 8] = [
+            ("/mediaType", json!("application/vnd.dev.sigstore.bundle.v0.2+json")),
+            ("/verificationMaterial/tlogEntries", json!([])),
+            ("/verificationMaterial/certificate", json!({"rawBytes": "AA=="})),
+            ("/verificationMaterial/timestampVerificationData", json!({"rfc3161Timestamps": [{}]})),
+            ("/dsseEnvelope/payloadType", json!("text/plain")),
+            ("/dsseEnvelope/signatures", json!([])),
+            ("/dsseEnvelope/signatures/0/keyid", json!("k")),
+            ("/messageSignature", json!({})),
+        ];
+        for (pointer, value) in changes {
+            let mut changed = good();
+            let (parent, key) = pointer.rsplit_once('/').unwrap();
+            changed.pointer_mut(parent).unwrap().as_object_mut().unwrap().insert(key.to_owned(), value);
+            assert!(parse(&changed).is_err(), "{pointer}");
+        }
+        let mut unknown = good();
+        unknown["extra"] = json!(1);
+        assert!(parse(&unknown).is_err());
+    }
+
+    #[test]
+    fn bundles_are_limited_to_16_mebibytes() {
+        let mut bytes = serde_json::to_vec(&good()).unwrap();
+        bytes.resize(MAX_BUNDLE, b' ');
+        assert!(Bundle::parse(&bytes).is_ok());
+        bytes.push(b' ');
+        assert!(matches!(Bundle::parse(&bytes), Err(Error::TooLarge { .. })));
+    }
+
+    #[test]
+    fn nesting_is_limited_by_the_parser() {
+        let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+        assert!(Bundle::parse(deep.as_bytes()).is_err());
+    }
 }

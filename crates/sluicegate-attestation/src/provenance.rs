@@ -1,0 +1,326 @@
+//! SLSA provenance v1 as we emit it: for each step, and for the image assembled from products.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use sluicegate_types::{Content, ContentKind, Digest, RunId, StepName, UnixTime};
+
+use crate::{
+    Error, form,
+    identifiers::{ATTESTATION_ANNOTATION, BUNDLE, IMAGE_BUILD_TYPE, IMAGE_MANIFEST, STEP_BUILD_TYPE},
+    statement::sha256_of,
+};
+
+/// Resolved dependencies of one provenance.
+pub const MAX_DEPENDENCIES: usize = 10_000;
+
+/// The predicate of `https://slsa.dev/provenance/v1`.
+#[derive(Clone, Debug)]
+pub struct Provenance {
+    /// What was built, with everything that was asked for from outside.
+    pub build: Build,
+    /// What it was built from, by digest.
+    pub dependencies: Vec<Dependency>,
+    /// Who built.
+    pub builder_id: String,
+    /// Versions of the builder's parts.
+    pub builder_version: BTreeMap<String, String>,
+    /// Which run.
+    pub run: RunId,
+    /// When it began.
+    pub started_on: UnixTime,
+    /// When it was over.
+    pub finished_on: UnixTime,
+    /// What else came of it: the log.
+    pub byproducts: Vec<Dependency>,
+}
+
+/// What was built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Build {
+    /// A step was executed.
+    Step(StepParameters),
+    /// An image was assembled.
+    Image(ImageParameters),
+}
+
+/// What a step was asked to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StepParameters {
+    /// The pipeline's name.
+    pub pipeline: StepName,
+    /// The step's name.
+    pub step: StepName,
+    /// What was executed.
+    pub run: Vec<String>,
+    /// The step's whole environment.
+    pub env: BTreeMap<String, String>,
+    /// Its working folder.
+    pub workdir: String,
+    /// Mount point to `SOURCE` or `STEP.OUTPUT`.
+    pub inputs: BTreeMap<String, String>,
+    /// Name to path.
+    pub outputs: BTreeMap<String, String>,
+    /// Seconds, bytes, counts.
+    pub limits: BTreeMap<String, u64>,
+    /// `none`.
+    pub network: String,
+    /// `linux/amd64`.
+    pub platform: String,
+    /// The code it ended with.
+    pub exit_code: i32,
+}
+
+/// What an image was assembled from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ImageParameters {
+    /// The pipeline's name.
+    pub pipeline: StepName,
+    /// The artifact's name.
+    pub artifact: String,
+    /// What the pipeline file calls the base, or `scratch`.
+    pub base: String,
+    /// Path in the image to `STEP.OUTPUT`.
+    pub files: BTreeMap<String, String>,
+    /// Steps without a product in the image that had to pass.
+    pub needs: Vec<StepName>,
+    /// What the pipeline file says under `config`.
+    pub config: Value,
+}
+
+/// A resource descriptor with a sha256 (in-toto v1, "ResourceDescriptor").
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dependency {
+    /// What it is to this build: `base`, `image`, `source:NAME`, `STEP.OUTPUT`, `attestation:…`, `report:…`.
+    pub name: String,
+    /// The content address.
+    pub digest: Digest,
+    /// What kind of content.
+    pub media_type: String,
+    /// More about it; see [`ATTESTATION_ANNOTATION`].
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Dependency {
+    /// An image by its manifest.
+    pub fn image(name: &str, digest: Digest) -> Self {
+        Self { name: name.to_owned(), digest, media_type: IMAGE_MANIFEST.to_owned(), annotations: BTreeMap::new() }
+    }
+
+    /// Content, attested by the bundle `attestation` if it is a product of a step.
+    pub fn content(name: String, content: Content, attestation: Option<Digest>) -> Self {
+        Self {
+            name,
+            digest: content.digest,
+            media_type: content.kind.media_type().to_owned(),
+            annotations: attestation.into_iter().map(|d| (ATTESTATION_ANNOTATION.to_owned(), d.to_string())).collect(),
+        }
+    }
+
+    /// An attestation, which stands on its own.
+    pub fn attestation(name: String, bundle: Digest) -> Self {
+        Self { name, digest: bundle, media_type: BUNDLE.to_owned(), annotations: BTreeMap::new() }
+    }
+
+    /// Anything else.
+    pub fn other(name: &str, digest: Digest, media_type: &str) -> Self {
+        Self { name: name.to_owned(), digest, media_type: media_type.to_owned(), annotations: BTreeMap::new() }
+    }
+
+    /// The content this is, if it is a file or a directory.
+    pub fn as_content(&self) -> Option<Content> {
+        ContentKind::from_media_type(&self.media_type).map(|kind| Content { kind, digest: self.digest })
+    }
+
+    /// Whether this is an attestation.
+    pub fn is_attestation(&self) -> bool {
+        self.media_type == BUNDLE
+    }
+
+    /// The bundle that attests this content.
+    pub fn attested_by(&self) -> Result<Option<Digest>, Error> {
+        self.annotations
+            .get(ATTESTATION_ANNOTATION)
+            .map(|text| text.parse().map_err(|e| Error::Invalid { what: ATTESTATION_ANNOTATION, reason: format!("{e}") }))
+            .transpose()
+    }
+}
+
+impl Provenance {
+    /// The predicate as JSON.
+    pub fn to_predicate(&self) -> Result<Value, Error> {
+        let (build_type, parameters) = match &self.build {
+            Build::Step(parameters) => (STEP_BUILD_TYPE, serde_json::to_value(parameters)),
+            Build::Image(parameters) => (IMAGE_BUILD_TYPE, serde_json::to_value(parameters)),
+        };
+        Ok(json!({
+            "buildDefinition": {
+                "buildType": build_type,
+                "externalParameters": parameters.map_err(form("externalParameters"))?,
+                "internalParameters": {},
+                "resolvedDependencies": self.dependencies.iter().map(Dependency::to_json).collect::<Vec<_>>(),
+            },
+            "runDetails": {
+                "builder": {"id": self.builder_id, "version": self.builder_version},
+                "metadata": {"invocationId": self.run, "startedOn": self.started_on, "finishedOn": self.finished_on},
+                "byproducts": self.byproducts.iter().map(Dependency::to_json).collect::<Vec<_>>(),
+            },
+        }))
+    }
+
+    /// Reads a predicate of ours. Another `buildType` is refused by name; every dependency needs a sha256.
+    pub fn parse(predicate: &Value) -> Result<Self, Error> {
+        let wire: WireProvenance = typed("the provenance", predicate)?;
+        let definition = wire.build_definition;
+        let build = match definition.build_type.as_str() {
+            STEP_BUILD_TYPE => Build::Step(typed("externalParameters", &definition.external_parameters)?),
+            IMAGE_BUILD_TYPE => Build::Image(typed("externalParameters", &definition.external_parameters)?),
+            other => return Err(crate::unsupported("buildType", other)),
+        };
+        Ok(Self {
+            build,
+            dependencies: descriptors(definition.resolved_dependencies)?,
+            builder_id: wire.run_details.builder.id,
+            builder_version: wire.run_details.builder.version,
+            run: wire.run_details.metadata.invocation_id,
+            started_on: wire.run_details.metadata.started_on,
+            finished_on: wire.run_details.metadata.finished_on,
+            byproducts: descriptors(wire.run_details.byproducts)?,
+        })
+    }
+}
+
+impl Dependency {
+    fn to_json(&self) -> Value {
+        let mut out = json!({"name": self.name, "digest": {"sha256": self.digest.hex()}, "mediaType": self.media_type});
+        if !self.annotations.is_empty() {
+            out["annotations"] = json!(self.annotations);
+        }
+        out
+    }
+}
+
+fn typed<T: DeserializeOwned>(what: &'static str, value: &Value) -> Result<T, Error> {
+    T::deserialize(value).map_err(form(what))
+}
+
+fn descriptors(wire: Vec<WireDescriptor>) -> Result<Vec<Dependency>, Error> {
+    if wire.len() > MAX_DEPENDENCIES {
+        return Err(Error::TooMany { what: "resource descriptors", limit: MAX_DEPENDENCIES });
+    }
+    wire.into_iter()
+        .map(|wire| {
+            Ok(Dependency {
+                digest: sha256_of(&wire.digest)?,
+                name: wire.name,
+                media_type: wire.media_type,
+                annotations: wire.annotations,
+            })
+        })
+        .collect()
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireProvenance {
+    build_definition: WireDefinition,
+    run_details: WireRunDetails,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireDefinition {
+    build_type: String,
+    external_parameters: Value,
+    resolved_dependencies: Vec<WireDescriptor>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireRunDetails {
+    builder: WireBuilder,
+    metadata: WireMetadata,
+    #[serde(default)]
+    byproducts: Vec<WireDescriptor>,
+}
+
+#[derive(Deserialize)]
+struct WireBuilder {
+    id: String,
+    #[serde(default)]
+    version: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireMetadata {
+    invocation_id: RunId,
+    started_on: UnixTime,
+    finished_on: UnixTime,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireDescriptor {
+    name: String,
+    digest: BTreeMap<String, String>,
+    media_type: String,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step() -> Provenance {
+        let content = Content { kind: ContentKind::Directory, digest: Digest::of(b"in") };
+        Provenance {
+            build: Build::Step(StepParameters {
+                pipeline: "shop".parse().unwrap(),
+                step: "build".parse().unwrap(),
+                run: vec!["true".to_owned()],
+                env: BTreeMap::new(),
+                workdir: "/".to_owned(),
+                inputs: BTreeMap::new(),
+                outputs: BTreeMap::new(),
+                limits: BTreeMap::new(),
+                network: "none".to_owned(),
+                platform: "linux/amd64".to_owned(),
+                exit_code: 0,
+            }),
+            dependencies: vec![
+                Dependency::image("image", Digest::of(b"image")),
+                Dependency::content("fetch.mod".to_owned(), content, Some(Digest::of(b"bundle"))),
+                Dependency::attestation("attestation:fetch".to_owned(), Digest::of(b"bundle")),
+            ],
+            builder_id: crate::identifiers::LOCAL_BUILDER.to_owned(),
+            builder_version: BTreeMap::new(),
+            run: "r1".parse().unwrap(),
+            started_on: UnixTime::from_seconds(1).unwrap(),
+            finished_on: UnixTime::from_seconds(2).unwrap(),
+            byproducts: vec![],
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let written = step();
+        let read = Provenance::parse(&written.to_predicate().unwrap()).unwrap();
+        assert_eq!(read.build, written.build);
+        assert_eq!(read.dependencies, written.dependencies);
+        assert_eq!(read.dependencies[1].attested_by().unwrap(), Some(Digest::of(b"bundle")));
+        assert!(read.dependencies[2].is_attestation());
+    }
+
+    #[test]
+    fn a_foreign_build_type_is_refused_by_name() {
+        let mut predicate = step().to_predicate().unwrap();
+        assert!(Provenance::parse(&predicate).is_ok());
+        predicate["buildDefinition"]["buildType"] = json!("https://example.com/other@v1");
+        assert!(matches!(Provenance::parse(&predicate), Err(Error::Unsupported { .. })));
+    }
+}

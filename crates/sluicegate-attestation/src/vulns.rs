@@ -1,0 +1,162 @@
+//! in-toto vulns v0.2, with the scanner, its database and the raw report named by digest.
+//!
+//! The findings in `result` are for other readers. Our own facts come from the raw report's verified bytes.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sluicegate_types::{Digest, UnixTime};
+
+use crate::{Error, form, trivy_report::Finding};
+
+/// The predicate of `https://in-toto.io/attestation/vulns/v0.2`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vulns {
+    /// The scanner.
+    pub scanner: Scanner,
+    /// When the scan began.
+    pub started_on: UnixTime,
+    /// When it was over.
+    pub finished_on: UnixTime,
+    /// The scanner's own report, which travels beside this statement.
+    pub report: Digest,
+}
+
+/// A scanner and its database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scanner {
+    /// `trivy`.
+    pub name: String,
+    /// What it calls its version.
+    pub version: String,
+    /// Its executable's digest.
+    pub digest: Digest,
+    /// The database's digest.
+    pub database: Digest,
+    /// The database's `UpdatedAt`.
+    pub database_updated_at: UnixTime,
+}
+
+impl Vulns {
+    /// The predicate as JSON, with `findings` as its `result`.
+    pub fn to_predicate(&self, findings: &[Finding]) -> Value {
+        json!({
+            "scanner": {
+                "uri": format!("pkg:generic/{}@{}", self.scanner.name, self.scanner.version),
+                "version": self.scanner.version,
+                "sluicegate_name": self.scanner.name,
+                "sluicegate_digest": self.scanner.digest,
+                "db": {
+                    "uri": format!("pkg:generic/{}-db", self.scanner.name),
+                    "version": self.scanner.database,
+                    "lastUpdate": self.scanner.database_updated_at,
+                },
+                "result": findings.iter().map(result).collect::<Vec<_>>(),
+            },
+            "metadata": {"scanStartedOn": self.started_on, "scanFinishedOn": self.finished_on},
+            "sluicegate_report": {"digest": {"sha256": self.report.hex()}, "mediaType": crate::identifiers::TRIVY_REPORT},
+        })
+    }
+
+    /// Reads a predicate of ours; one without the raw report's digest can't be a fact and is refused.
+    pub fn parse(predicate: &Value) -> Result<Self, Error> {
+        let wire = WireVulns::deserialize(predicate).map_err(form("the vulns predicate"))?;
+        if wire.sluicegate_report.media_type != crate::identifiers::TRIVY_REPORT {
+            return Err(crate::unsupported("report media type", &wire.sluicegate_report.media_type));
+        }
+        Ok(Self {
+            scanner: Scanner {
+                name: wire.scanner.sluicegate_name,
+                version: wire.scanner.version,
+                digest: wire.scanner.sluicegate_digest,
+                database: wire.scanner.db.version,
+                database_updated_at: wire.scanner.db.last_update,
+            },
+            started_on: wire.metadata.scan_started_on,
+            finished_on: wire.metadata.scan_finished_on,
+            report: Digest::from_hex(&wire.sluicegate_report.digest.sha256)
+                .map_err(|e| Error::Invalid { what: "sluicegate_report", reason: e.to_string() })?,
+        })
+    }
+}
+
+fn result(finding: &Finding) -> Value {
+    let mut severity = vec![json!({"method": "trivy", "score": finding.severity})];
+    if let Some(score) = &finding.score {
+        severity.push(json!({"method": "cvss_score", "score": score.to_string()}));
+    }
+    json!({
+        "id": finding.id,
+        "severity": severity,
+        "annotations": [{
+            "purl": finding.purl, "package": finding.package, "installed": finding.installed, "fixed": finding.fixed,
+            "status": finding.status, "place": finding.place,
+        }],
+    })
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireVulns {
+    scanner: WireScanner,
+    metadata: WireMetadata,
+    sluicegate_report: WireReport,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireScanner {
+    version: String,
+    sluicegate_name: String,
+    sluicegate_digest: Digest,
+    db: WireDatabase,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireDatabase {
+    version: Digest,
+    last_update: UnixTime,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireMetadata {
+    scan_started_on: UnixTime,
+    scan_finished_on: UnixTime,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireReport {
+    digest: WireDigest,
+    media_type: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireDigest {
+    sha256: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back_and_a_report_is_demanded() {
+        let time = UnixTime::from_seconds(1_700_000_000).unwrap();
+        let written = Vulns {
+            scanner: Scanner {
+                name: "trivy".to_owned(),
+                version: "0.76.0".to_owned(),
+                digest: Digest::of(b"tool"),
+                database: Digest::of(b"db"),
+                database_updated_at: time,
+            },
+            started_on: time,
+            finished_on: time,
+            report: Digest::of(b"report"),
+        };
+        let mut predicate = written.to_predicate(&[]);
+        assert_eq!(Vulns::parse(&predicate).unwrap(), written);
+        predicate.as_object_mut().unwrap().remove("sluicegate_report");
+        assert!(Vulns::parse(&predicate).is_err());
+    }
+}
