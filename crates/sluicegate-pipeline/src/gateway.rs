@@ -1,0 +1,340 @@
+//! `gateway.yaml`, version 1: environments, gates and who judges. It belongs to whoever answers for production, not to the
+//! pipeline (trust model 7).
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, de::IgnoredAny};
+use sluicegate_types::{Digest, EnvironmentName, NonEmpty, TagName};
+
+use crate::{
+    Error, In, units,
+    yaml::{self, Ordered},
+};
+
+/// A gateway file. Paths are as written: relative to the file's folder.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    /// Places an artifact may be promoted to.
+    pub environments: BTreeMap<EnvironmentName, Environment>,
+    /// trust.yaml.
+    pub trust: PathBuf,
+    /// trusted_root.json.
+    pub trust_root: PathBuf,
+    /// Which key signs what.
+    pub signing: Signing,
+    /// `verifier.id` of its verification summaries.
+    pub verifier_id: String,
+    /// How images are scanned; without it nothing can be gated that requires `vulns`.
+    pub scanner: Option<Trivy>,
+}
+
+/// An environment and its gate, resolved.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    /// The OCI layout folder.
+    pub repository: PathBuf,
+    /// The tag that moves.
+    pub tag: TagName,
+    /// The gate's name.
+    pub gate_name: String,
+    /// The gate.
+    pub gate: Gate,
+}
+
+/// A named set of policies with what they need.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    /// Folders with Rego, or files.
+    pub policies: Vec<PathBuf>,
+    /// Data files.
+    pub data: Vec<PathBuf>,
+    /// Kinds of evidence that must be there, by short name (`provenance`, `sbom`, `vulns`); rules may only add.
+    pub require: NonEmpty<String>,
+    /// How long a decision is worth something.
+    pub valid_for: Duration,
+}
+
+/// Names of keys in the home.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signing {
+    /// Signs what steps did.
+    pub steps: String,
+    /// Signs denials and the gate's scans.
+    pub records: String,
+    /// Signs what was allowed, one key for each environment.
+    pub decisions: BTreeMap<EnvironmentName, String>,
+}
+
+/// The scanner and its database, both by digest.
+#[derive(Clone, Debug)]
+pub struct Trivy {
+    /// Executables that are allowed.
+    pub digests: NonEmpty<Digest>,
+    /// The folder with `trivy.db` and `metadata.json`.
+    pub database: PathBuf,
+    /// Over both, as `sha256sum metadata.json trivy.db | sha256sum` prints it.
+    pub database_digest: Digest,
+    /// How old the database may be when it is asked.
+    pub max_age: Duration,
+}
+
+/// What a gate requires if it does not say. Test results join when reports do.
+const DEFAULT_REQUIRE: [&str; 3] = ["provenance", "sbom", "vulns"];
+const KNOWN_KINDS: [&str; 3] = ["provenance", "sbom", "vulns"];
+
+impl Gateway {
+    /// Reads a gateway file; `file` is how errors call it.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Error> {
+        let wire: WireGateway = yaml::read(file, text)?;
+        let at = In(file);
+        at.version(wire.version)?;
+        at.absent("", "waivers", &wire.waivers)?;
+        if wire.coverage.is_some_and(|list| !list.is_empty()) {
+            return Err(at.later("coverage"));
+        }
+        if wire.log != "embedded" {
+            return Err(at.later_but("log", "write log: embedded"));
+        }
+        if wire.evidence.as_deref().is_some_and(|word| word != "same") {
+            return Err(at.later_but("evidence", "write evidence: same"));
+        }
+        if wire.verifier_id.is_empty() || wire.verifier_id.len() > 512 {
+            return Err(at.meaning("verifier_id", "a URI that names this gate is needed, at most 512 bytes"));
+        }
+        let signing = signing(&at, wire.signing)?;
+        let mut gates = BTreeMap::new();
+        for (name, gate) in wire.gates.0 {
+            gates.insert(name.clone(), gate_of(&at, &name, gate)?);
+        }
+        let mut environments = BTreeMap::new();
+        for (name, environment) in wire.environments.0 {
+            let (name, environment) = environment_of(&at, &name, environment, &gates)?;
+            if !signing.decisions.contains_key(&name) {
+                return Err(at.meaning("signing.decisions", format!("no key for the environment {name}")));
+            }
+            environments.insert(name, environment);
+        }
+        if environments.is_empty() {
+            return Err(at.meaning("environments", "at least one is needed"));
+        }
+        Ok(Self {
+            environments,
+            trust: wire.trust.into(),
+            trust_root: wire.trust_root.into(),
+            signing,
+            verifier_id: wire.verifier_id,
+            scanner: wire.scanner.map(|scanner| trivy(&at, scanner)).transpose()?,
+        })
+    }
+}
+
+fn environment_of(
+    at: &In<'_>,
+    name: &str,
+    wire: WireEnvironment,
+    gates: &BTreeMap<String, Gate>,
+) -> Result<(EnvironmentName, Environment), Error> {
+    let place = format!("environments.{name}");
+    at.absent(&place, "after", &wire.after)?;
+    at.absent(&place, "approvals", &wire.approvals)?;
+    if wire.gate == "none" {
+        return Err(at.later_but(format!("{place}.gate: none"), "name a gate"));
+    }
+    let gate = gates.get(&wire.gate).ok_or_else(|| at.meaning(&place, format!("no gate is called {:?}", wire.gate)))?;
+    let Some(folder) = wire.repository.strip_prefix("oci:").filter(|folder| !folder.is_empty()) else {
+        return Err(at.later_but(format!("{place}.repository: {}", wire.repository), "write oci:DIR"));
+    };
+    Ok((
+        name.parse().map_err(|e| at.meaning("environments", e))?,
+        Environment {
+            repository: folder.into(),
+            tag: wire.tag.parse().map_err(|e| at.meaning(format!("{place}.tag"), e))?,
+            gate_name: wire.gate,
+            gate: gate.clone(),
+        },
+    ))
+}
+
+fn gate_of(at: &In<'_>, name: &str, wire: WireGate) -> Result<Gate, Error> {
+    let place = format!("gates.{name}");
+    if wire.policies.is_empty() {
+        return Err(at.meaning(format!("{place}.policies"), "a gate without policies can't allow anything"));
+    }
+    let require = wire.require.unwrap_or_else(|| DEFAULT_REQUIRE.map(str::to_owned).to_vec());
+    for kind in &require {
+        if !KNOWN_KINDS.contains(&kind.as_str()) {
+            return Err(at.later_but(
+                format!("{place}.require: {kind}"),
+                &format!("this version knows {}", KNOWN_KINDS.join(", ")),
+            ));
+        }
+    }
+    if !require.iter().any(|kind| kind == "provenance") {
+        return Err(at.meaning(format!("{place}.require"), "provenance is always required: it names everything else"));
+    }
+    Ok(Gate {
+        policies: wire.policies.into_iter().map(PathBuf::from).collect(),
+        data: wire.data.into_iter().map(PathBuf::from).collect(),
+        require: require.try_into().map_err(|e| at.meaning(format!("{place}.require"), e))?,
+        valid_for: match wire.valid_for {
+            Some(text) => units::duration(&text).map_err(|e| at.meaning(format!("{place}.valid_for"), e))?,
+            None => Duration::from_secs(30 * 86_400),
+        },
+    })
+}
+
+fn signing(at: &In<'_>, wire: WireSigning) -> Result<Signing, Error> {
+    let key = |place: &str, text: &str| match text.strip_prefix("key:") {
+        Some(name) if !name.is_empty() => Ok(name.to_owned()),
+        _ => Err(at.later_but(format!("{place}: {text}"), "write key:NAME, a key of the home")),
+    };
+    let mut decisions = BTreeMap::new();
+    for (environment, text) in wire.decisions.0 {
+        let place = format!("signing.decisions.{environment}");
+        decisions.insert(environment.parse().map_err(|e| at.meaning(&place, e))?, key(&place, &text)?);
+    }
+    let signing = Signing { steps: key("signing.steps", &wire.steps)?, records: key("signing.records", &wire.records)?, decisions };
+    // cosign takes any bundle of a key for that key's signature, so a key that signs two kinds of thing proves neither.
+    let mut names: Vec<&String> = signing.decisions.values().chain([&signing.steps, &signing.records]).collect();
+    names.sort();
+    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(at.meaning("signing", format!("the key {} has two roles: every role and environment needs one of its own", twice[0])));
+    }
+    Ok(signing)
+}
+
+fn trivy(at: &In<'_>, wire: WireScanner) -> Result<Trivy, Error> {
+    let wire = wire.trivy;
+    at.absent("scanner.trivy", "java_db", &wire.java_db)?;
+    if wire.db.from.starts_with("oci:") {
+        return Err(at.later_but("scanner.trivy.db.from: oci:", "name a folder"));
+    }
+    Ok(Trivy {
+        digests: wire.digests.try_into().map_err(|e| at.meaning("scanner.trivy.digests", e))?,
+        database: wire.db.from.into(),
+        database_digest: wire.db.digest,
+        max_age: units::duration(&wire.db.max_age).map_err(|e| at.meaning("scanner.trivy.db.max_age", e))?,
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireGateway {
+    version: u32,
+    environments: Ordered<WireEnvironment>,
+    gates: Ordered<WireGate>,
+    trust: String,
+    signing: WireSigning,
+    verifier_id: String,
+    trust_root: String,
+    waivers: Option<IgnoredAny>,
+    coverage: Option<Vec<IgnoredAny>>,
+    log: String,
+    scanner: Option<WireScanner>,
+    evidence: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireEnvironment {
+    repository: String,
+    tag: String,
+    gate: String,
+    after: Option<IgnoredAny>,
+    approvals: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireGate {
+    policies: Vec<String>,
+    #[serde(default)]
+    data: Vec<String>,
+    require: Option<Vec<String>>,
+    valid_for: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireSigning {
+    steps: String,
+    records: String,
+    decisions: Ordered<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireScanner {
+    trivy: WireTrivy,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireTrivy {
+    digests: Vec<Digest>,
+    db: WireDatabase,
+    java_db: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireDatabase {
+    from: String,
+    digest: Digest,
+    max_age: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+version: 1
+environments:
+  production: { repository: oci:env/production, tag: current, gate: release }
+gates:
+  release: { policies: [policies], data: [policies/data.yaml], require: [provenance, sbom, vulns], valid_for: 30d }
+trust: trust/trust.yaml
+signing: { steps: key:builder, records: key:recorder, decisions: { production: key:production } }
+verifier_id: https://gate.example
+trust_root: trust/trusted_root.json
+log: embedded
+scanner:
+  trivy:
+    digests: [sha256:1111111111111111111111111111111111111111111111111111111111111111]
+    db: { from: db, digest: sha256:1111111111111111111111111111111111111111111111111111111111111111, max_age: 24h }
+"#;
+
+    fn error(from: &str, to: &str) -> String {
+        assert!(GOOD.contains(from), "{from:?}");
+        Gateway::parse("g.yaml", &GOOD.replacen(from, to, 1)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_whole_gateway_is_read() {
+        let gateway = Gateway::parse("g.yaml", GOOD).unwrap();
+        assert_eq!(gateway.environments[&"production".parse().unwrap()].gate.require.as_slice().len(), 3);
+    }
+
+    #[test]
+    fn what_would_let_everything_through_is_refused() {
+        for (from, to, says) in [
+            ("policies: [policies]", "policies: []", "can't allow anything"),
+            ("require: [provenance, sbom, vulns]", "require: []", "provenance is always required"),
+            ("require: [provenance, sbom, vulns]", "require: [sbom]", "provenance is always required"),
+            ("require: [provenance, sbom, vulns]", "require: [provenance, test-result]", "not in this version"),
+            ("gate: release", "gate: none", "not in this version"),
+            ("gate: release", "gate: other", "no gate is called"),
+            ("key:recorder", "key:builder", "two roles"),
+            ("decisions: { production: key:production }", "decisions: {}", "no key for the environment"),
+            ("digests: [sha256:1111111111111111111111111111111111111111111111111111111111111111]", "digests: []", "at least one"),
+            ("log: embedded", "log: { rekor: x }", ""),
+            ("log: embedded", "log: embedded\nwaivers: w.yaml", "not in this version"),
+            ("tag: current", "tag: current, after: { staging: 24h }", "not in this version"),
+            ("oci:env/production", "registry.example/x", "not in this version"),
+            ("max_age: 24h", "max_age: 24h, max_aeg: 1h", "max_aeg"),
+        ] {
+            assert!(error(from, to).contains(says), "{to}: {}", error(from, to));
+        }
+    }
+}

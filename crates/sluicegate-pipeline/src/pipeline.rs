@@ -1,0 +1,599 @@
+//! `sluicegate.yaml`, version 1, to an ordered plan.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Component, Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, de::IgnoredAny};
+use sluicegate_types::{ImageRef, OutputName, StepName, TagName};
+
+use crate::{
+    Error, In, units,
+    yaml::{self, Ordered},
+};
+
+/// A pipeline that can be run: its steps in an order in which every input exists before it is read.
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    /// Its name.
+    pub name: StepName,
+    /// Source trees by name.
+    pub sources: BTreeMap<OutputName, Source>,
+    /// Steps, each after those it reads from or needs.
+    pub steps: Vec<Step>,
+    /// What is assembled from products; at least one.
+    pub artifacts: Vec<Artifact>,
+}
+
+/// A source tree.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its folder, relative to the pipeline file, inside that file's folder.
+    pub path: PathBuf,
+}
+
+/// One step.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Its name.
+    pub name: StepName,
+    /// The image it runs in.
+    pub image: ImageRef,
+    /// What is executed: a text is given to `sh -c`, a list is executed as it is. Nothing is interpolated.
+    pub argv: Vec<String>,
+    /// An absolute path.
+    pub workdir: PathBuf,
+    /// Absolute mount point to what stands there.
+    pub inputs: BTreeMap<PathBuf, InputSource>,
+    /// Output name to absolute path.
+    pub outputs: BTreeMap<OutputName, PathBuf>,
+    /// Variables beside PATH, HOME and SOURCE_DATE_EPOCH.
+    pub env: BTreeMap<String, String>,
+    /// Wall time.
+    pub timeout: Duration,
+    /// Bytes.
+    pub memory: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// Thousandths of a processor.
+    pub cpu_millis: Option<u32>,
+}
+
+/// What an input is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InputSource {
+    /// A source tree.
+    Source(OutputName),
+    /// An output of an earlier step.
+    Output(StepName, OutputName),
+}
+
+impl std::fmt::Display for InputSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Source(name) => write!(f, "{name}"),
+            Self::Output(step, output) => write!(f, "{step}.{output}"),
+        }
+    }
+}
+
+/// An image to assemble.
+#[derive(Clone, Debug)]
+pub struct Artifact {
+    /// Its name.
+    pub name: OutputName,
+    /// What it stands on; `None` is `scratch`.
+    pub base: Option<ImageRef>,
+    /// Absolute path in the image to the product that goes there.
+    pub files: BTreeMap<PathBuf, (StepName, OutputName)>,
+    /// How it starts.
+    pub config: ImageConfig,
+    /// Steps that must pass beside those that made its products.
+    pub needs: Vec<StepName>,
+    /// The OCI layout folder it is written to.
+    pub repository: PathBuf,
+    /// Build tags; never moved from one digest to another.
+    pub tags: Vec<TagName>,
+}
+
+/// How an image starts; what is left out comes from the base.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageConfig {
+    /// What is executed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<Vec<String>>,
+    /// Arguments that a user may replace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cmd: Option<Vec<String>>,
+    /// Variables.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// The working folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// The user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Steps in one file.
+const MAX_STEPS: usize = 1000;
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
+
+impl Pipeline {
+    /// Reads a pipeline file; `file` is how errors call it.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Error> {
+        let wire: WirePipeline = yaml::read(file, text)?;
+        let at = In(file);
+        at.version(wire.version)?;
+        at.absent("", "params", &wire.params)?;
+        at.absent("", "caches", &wire.caches)?;
+        let name = wire.name.parse().map_err(|e| at.meaning("name", e))?;
+        let sources = sources(&at, wire.sources)?;
+        if wire.steps.0.len() > MAX_STEPS {
+            return Err(at.meaning("steps", format!("more than {MAX_STEPS}")));
+        }
+        let mut steps = Vec::new();
+        for (step, body) in wire.steps.0 {
+            steps.push(step_of(&at, &step, body, &wire.defaults, &sources)?);
+        }
+        let steps = in_order(&at, steps)?;
+        let artifacts = artifacts(&at, wire.artifacts, &steps)?;
+        Ok(Self { name, sources, steps, artifacts })
+    }
+}
+
+fn sources(at: &In<'_>, wire: Ordered<WireSource>) -> Result<BTreeMap<OutputName, Source>, Error> {
+    let mut out = BTreeMap::new();
+    for (name, source) in wire.0 {
+        let place = format!("sources.{name}");
+        at.absent(&place, "include", &source.include)?;
+        at.absent(&place, "git", &source.git)?;
+        at.absent(&place, "ref", &source.reference)?;
+        let path = PathBuf::from(&source.path);
+        if path.is_absolute() || path.components().any(|c| matches!(c, Component::ParentDir)) {
+            return Err(at.meaning(format!("{place}.path"), "a source is a folder beside or below the pipeline file"));
+        }
+        out.insert(name.parse().map_err(|e| at.meaning(&place, e))?, Source { path });
+    }
+    Ok(out)
+}
+
+fn step_of(
+    at: &In<'_>,
+    name: &str,
+    wire: WireStep,
+    defaults: &WireDefaults,
+    sources: &BTreeMap<OutputName, Source>,
+) -> Result<(Step, Vec<String>), Error> {
+    let place = format!("steps.{name}");
+    for (key, present) in [
+        ("secrets", wire.secrets.is_some()),
+        ("reports", wire.reports.is_some()),
+        ("retry", wire.retry.is_some()),
+        ("accept_exit", wire.accept_exit.is_some()),
+        ("caches", wire.caches.is_some()),
+        ("matrix", wire.matrix.is_some()),
+        ("services", wire.services.is_some()),
+        ("when", wire.when.is_some()),
+        ("reuse", wire.reuse.as_ref().is_some_and(|reuse| *reuse != WireReuse::Never)),
+    ] {
+        if present {
+            return Err(at.later(format!("{place}.{key}")));
+        }
+    }
+    match &wire.network {
+        None => {}
+        Some(WireNetwork::Word(word)) if word == "none" => {}
+        Some(_) => return Err(at.later_but(format!("{place}.network"), "a step has no network")),
+    }
+    let image = wire.image.as_ref().or(defaults.image.as_ref());
+    let image = image.ok_or_else(|| at.meaning(&place, "no image: name one here or under defaults"))?;
+    let argv = match wire.run {
+        WireRun::Shell(text) if !text.trim().is_empty() => vec!["sh".to_owned(), "-c".to_owned(), text],
+        WireRun::Argv(argv) if argv.first().is_some_and(|program| !program.is_empty()) => argv,
+        _ => return Err(at.meaning(format!("{place}.run"), "nothing to execute")),
+    };
+    if argv.iter().any(|argument| argument.contains('\0')) {
+        return Err(at.meaning(format!("{place}.run"), "an argument can't hold a zero byte"));
+    }
+    let mut inputs = BTreeMap::new();
+    for (mount, source) in wire.inputs.0 {
+        let place = format!("{place}.inputs.{mount}");
+        let source = match source.split_once('.') {
+            Some((step, output)) => InputSource::Output(
+                step.parse().map_err(|e| at.meaning(&place, e))?,
+                output.parse().map_err(|e| at.meaning(&place, e))?,
+            ),
+            None => InputSource::Source(source.parse().map_err(|e| at.meaning(&place, e))?),
+        };
+        if let InputSource::Source(name) = &source
+            && !sources.contains_key(name)
+        {
+            return Err(at.meaning(&place, format!("no source is called {name}")));
+        }
+        let mount = absolute(&mount).map_err(|e| at.meaning(&place, e))?;
+        if RESERVED.iter().any(|reserved| mount.starts_with(reserved)) || mount == Path::new("/") {
+            return Err(at.meaning(&place, "this path belongs to the container itself"));
+        }
+        inputs.insert(mount, source);
+    }
+    for mount in inputs.keys() {
+        if let Some(outer) = inputs.keys().find(|outer| *outer != mount && mount.starts_with(outer)) {
+            return Err(at.later(format!("{place}.inputs: {} inside {}", mount.display(), outer.display())));
+        }
+    }
+    let mut outputs = BTreeMap::new();
+    for (output, path) in wire.outputs.0 {
+        let place = format!("{place}.outputs.{output}");
+        let path = absolute(&path).map_err(|e| at.meaning(&place, e))?;
+        if RESERVED.iter().any(|reserved| path.starts_with(reserved)) || path == Path::new("/") {
+            return Err(at.meaning(&place, "this path is not kept after the step; choose another one, such as /out"));
+        }
+        outputs.insert(output.parse().map_err(|e| at.meaning(&place, e))?, path);
+    }
+    for (key, value) in &wire.env {
+        if !is_variable(key) || value.contains('\0') {
+            return Err(at.meaning(format!("{place}.env.{key}"), "not a variable: letters, digits and _, no digit first"));
+        }
+        if RESERVED_VARIABLES.contains(&key.as_str()) {
+            return Err(at.meaning(format!("{place}.env.{key}"), "this variable is set by the executor"));
+        }
+    }
+    let limits = wire.limits.unwrap_or_default();
+    let or_default = |mine: Option<String>, default: Option<&String>| mine.or_else(|| default.cloned());
+    let default_limits = defaults.limits.as_ref();
+    let limit = |what: &str, text: Option<String>, parse: fn(&str) -> Result<u64, String>| {
+        text.map(|text| parse(&text).map_err(|e| at.meaning(format!("{place}.limits.{what}"), e))).transpose()
+    };
+    let timeout = limit(
+        "timeout",
+        or_default(limits.timeout, default_limits.and_then(|l| l.timeout.as_ref())),
+        |text| units::duration(text).map(|d| d.as_secs()),
+    )?;
+    let memory = limit("memory", or_default(limits.memory, default_limits.and_then(|l| l.memory.as_ref())), units::size)?;
+    let pids = limits.pids.or(default_limits.and_then(|l| l.pids));
+    if pids == Some(0) {
+        return Err(at.meaning(format!("{place}.limits.pids"), "at least 1"));
+    }
+    let cpus = limits.cpus.or(default_limits.and_then(|l| l.cpus));
+    if cpus.is_some_and(|cpus| !(0.001..=4096.0).contains(&cpus)) {
+        return Err(at.meaning(format!("{place}.limits.cpus"), "between 0.001 and 4096"));
+    }
+    let step = Step {
+        name: name.parse().map_err(|e| at.meaning("steps", e))?,
+        image: image.parse().map_err(|e| at.meaning(format!("{place}.image"), e))?,
+        argv,
+        workdir: absolute(wire.workdir.as_deref().unwrap_or("/")).map_err(|e| at.meaning(format!("{place}.workdir"), e))?,
+        inputs,
+        outputs,
+        env: wire.env,
+        timeout: timeout.map_or(DEFAULT_TIMEOUT, Duration::from_secs),
+        memory,
+        pids,
+        cpu_millis: cpus.map(|cpus| (cpus * 1000.0) as u32),
+    };
+    Ok((step, wire.needs))
+}
+
+/// Paths that are the container's own: nothing that stands there is an input or kept.
+const RESERVED: [&str; 4] = ["/proc", "/sys", "/dev", "/tmp"];
+const RESERVED_VARIABLES: [&str; 1] = ["SOURCE_DATE_EPOCH"];
+
+fn is_variable(key: &str) -> bool {
+    !key.is_empty()
+        && !key.starts_with(|c: char| c.is_ascii_digit())
+        && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    let path = Path::new(text);
+    let plain = path.components().all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
+    if !path.is_absolute() || !plain || text.contains('\0') || text.len() > 1024 {
+        return Err(format!("{text:?} is not an absolute path without ."));
+    }
+    Ok(path.components().collect())
+}
+
+/// Sorts so that each step comes after those it reads from or needs; between equals the file's order holds.
+fn in_order(at: &In<'_>, steps: Vec<(Step, Vec<String>)>) -> Result<Vec<Step>, Error> {
+    let outputs: BTreeMap<StepName, BTreeSet<OutputName>> =
+        steps.iter().map(|(step, _)| (step.name.clone(), step.outputs.keys().cloned().collect())).collect();
+    let mut waiting: Vec<(Step, BTreeSet<StepName>)> = Vec::new();
+    for (step, needs) in steps {
+        let place = format!("steps.{}", step.name);
+        let mut before = BTreeSet::new();
+        for need in needs {
+            let need: StepName = need.parse().map_err(|e| at.meaning(format!("{place}.needs"), e))?;
+            if !outputs.contains_key(&need) {
+                return Err(at.meaning(format!("{place}.needs"), format!("no step is called {need}")));
+            }
+            before.insert(need);
+        }
+        for source in step.inputs.values() {
+            let InputSource::Output(from, output) = source else { continue };
+            match outputs.get(from) {
+                None => return Err(at.meaning(format!("{place}.inputs"), format!("no step is called {from}"))),
+                Some(names) if !names.contains(output) => {
+                    return Err(at.meaning(format!("{place}.inputs"), format!("the step {from} has no output {output}")));
+                }
+                Some(_) => before.insert(from.clone()),
+            };
+        }
+        waiting.push((step, before));
+    }
+    let mut done: BTreeSet<StepName> = BTreeSet::new();
+    let mut ordered = Vec::new();
+    while !waiting.is_empty() {
+        let Some(next) = waiting.iter().position(|(_, before)| before.is_subset(&done)) else {
+            let names: Vec<&str> = waiting.iter().map(|(step, _)| step.name.as_str()).collect();
+            return Err(at.meaning("steps", format!("these wait for each other: {}", names.join(", "))));
+        };
+        let (step, _) = waiting.remove(next);
+        done.insert(step.name.clone());
+        ordered.push(step);
+    }
+    Ok(ordered)
+}
+
+fn artifacts(at: &In<'_>, wire: Ordered<WireArtifact>, steps: &[Step]) -> Result<Vec<Artifact>, Error> {
+    let mut out: Vec<Artifact> = Vec::new();
+    for (name, artifact) in wire.0 {
+        let place = format!("artifacts.{name}");
+        if artifact.platforms.as_ref().is_some_and(|p| p.iter().any(|p| p != "linux/amd64")) {
+            return Err(at.later_but(format!("{place}.platforms"), "only linux/amd64"));
+        }
+        let mut files = BTreeMap::new();
+        for (path, product) in artifact.files.0 {
+            let place = format!("{place}.files.{path}");
+            let (step, output) = product.split_once('.').ok_or_else(|| at.meaning(&place, "write STEP.OUTPUT"))?;
+            let found = steps.iter().find(|s| s.name.as_str() == step);
+            let found = found.ok_or_else(|| at.meaning(&place, format!("no step is called {step}")))?;
+            let output: OutputName = output.parse().map_err(|e| at.meaning(&place, e))?;
+            if !found.outputs.contains_key(&output) {
+                return Err(at.meaning(&place, format!("the step {step} has no output {output}")));
+            }
+            let path = absolute(&path).map_err(|e| at.meaning(&place, e))?;
+            if path == Path::new("/") {
+                return Err(at.meaning(&place, "a path below / is needed"));
+            }
+            files.insert(path, (found.name.clone(), output));
+        }
+        if files.is_empty() {
+            return Err(at.meaning(&place, "no files: an artifact is made of at least one product"));
+        }
+        let mut needs = Vec::new();
+        for need in artifact.needs {
+            let found = steps.iter().find(|s| s.name.as_str() == need);
+            needs.push(found.ok_or_else(|| at.meaning(format!("{place}.needs"), format!("no step is called {need}")))?.name.clone());
+        }
+        let base = match artifact.base.as_str() {
+            "scratch" => None,
+            text => Some(text.parse().map_err(|e| at.meaning(format!("{place}.base"), e))?),
+        };
+        let Some(repository) = artifact.repository.strip_prefix("oci:").filter(|folder| !folder.is_empty()) else {
+            return Err(at.later_but(format!("{place}.repository: {}", artifact.repository), "write oci:DIR"));
+        };
+        if repository.contains(['@', ':']) {
+            return Err(at.meaning(format!("{place}.repository"), "a folder without a tag or digest; tags stand under tags:"));
+        }
+        let mut tags = Vec::new();
+        for tag in artifact.tags {
+            if tag.contains('{') {
+                return Err(at.later(format!("{place}.tags: {tag}")));
+            }
+            tags.push(tag.parse().map_err(|e| at.meaning(format!("{place}.tags"), e))?);
+        }
+        let repository = PathBuf::from(repository);
+        if out.iter().any(|other| other.repository == repository) {
+            return Err(at.meaning(format!("{place}.repository"), "another artifact is written there: a layout holds one image"));
+        }
+        out.push(Artifact {
+            name: name.parse().map_err(|e| at.meaning(&place, e))?,
+            base,
+            files,
+            config: artifact.config,
+            needs,
+            repository,
+            tags,
+        });
+    }
+    if out.is_empty() {
+        return Err(at.meaning("artifacts", "at least one is needed"));
+    }
+    Ok(out)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WirePipeline {
+    version: u32,
+    name: String,
+    params: Option<IgnoredAny>,
+    caches: Option<IgnoredAny>,
+    #[serde(default)]
+    sources: Ordered<WireSource>,
+    #[serde(default)]
+    defaults: WireDefaults,
+    steps: Ordered<WireStep>,
+    artifacts: Ordered<WireArtifact>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireSource {
+    path: String,
+    include: Option<IgnoredAny>,
+    git: Option<IgnoredAny>,
+    #[serde(rename = "ref")]
+    reference: Option<IgnoredAny>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireDefaults {
+    image: Option<String>,
+    limits: Option<WireLimits>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireLimits {
+    timeout: Option<String>,
+    memory: Option<String>,
+    cpus: Option<f64>,
+    pids: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WireRun {
+    Shell(String),
+    Argv(Vec<String>),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WireNetwork {
+    Word(String),
+    Other(IgnoredAny),
+}
+
+#[derive(Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum WireReuse {
+    Never,
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireStep {
+    run: WireRun,
+    image: Option<String>,
+    #[serde(default)]
+    inputs: Ordered<String>,
+    workdir: Option<String>,
+    #[serde(default)]
+    outputs: Ordered<String>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    limits: Option<WireLimits>,
+    #[serde(default)]
+    needs: Vec<String>,
+    network: Option<WireNetwork>,
+    secrets: Option<IgnoredAny>,
+    reports: Option<IgnoredAny>,
+    reuse: Option<WireReuse>,
+    retry: Option<IgnoredAny>,
+    accept_exit: Option<IgnoredAny>,
+    caches: Option<IgnoredAny>,
+    matrix: Option<IgnoredAny>,
+    services: Option<IgnoredAny>,
+    when: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireArtifact {
+    base: String,
+    files: Ordered<String>,
+    #[serde(default)]
+    config: ImageConfig,
+    #[serde(default)]
+    needs: Vec<String>,
+    repository: String,
+    #[serde(default)]
+    tags: Vec<String>,
+    platforms: Option<Vec<String>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+version: 1
+name: shop
+sources: { app: { path: . } }
+defaults: { image: oci:images/build, limits: { timeout: 10m } }
+steps:
+  package:
+    run: [cp, -r, /in, /out/app]
+    inputs: { /in: build.site }
+    outputs: { app: /out/app }
+  build:
+    run: make
+    inputs: { /src: app }
+    workdir: /src
+    outputs: { site: /out/site }
+  test:
+    needs: [build]
+    run: make test
+artifacts:
+  shop:
+    base: oci:images/base
+    files: { /opt/shop: package.app }
+    needs: [test]
+    repository: oci:out/shop
+"#;
+
+    fn error(from: &str, to: &str) -> String {
+        assert!(GOOD.contains(from), "{from:?}");
+        Pipeline::parse("p.yaml", &GOOD.replacen(from, to, 1)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn steps_come_after_what_they_read() {
+        let pipeline = Pipeline::parse("p.yaml", GOOD).unwrap();
+        let names: Vec<&str> = pipeline.steps.iter().map(|s| s.name.as_str()).collect();
+        assert_eq!(names, ["build", "package", "test"]);
+        assert_eq!(pipeline.steps[0].argv, ["sh", "-c", "make"]);
+        assert_eq!(pipeline.steps[1].argv, ["cp", "-r", "/in", "/out/app"]);
+    }
+
+    #[test]
+    fn what_is_not_built_yet_is_refused_by_name() {
+        for (from, to) in [
+            ("run: make test", "run: make test\n    reports: { junit: /out/j.xml }"),
+            ("run: make test", "run: make test\n    secrets: { T: { env: T } }"),
+            ("run: make test", "run: make test\n    network: host"),
+            ("run: make test", "run: make test\n    matrix: { a: [1] }"),
+            ("run: make test", "run: make test\n    reuse: auto"),
+            ("oci:out/shop", "registry.example/shop"),
+            ("version: 1", "version: 2"),
+            ("{ path: . }", "{ path: ., include: [../x] }"),
+        ] {
+            assert!(error(from, to).contains("not in this version"), "{to}: {}", error(from, to));
+        }
+        assert!(Pipeline::parse("p.yaml", &GOOD.replace("run: make test", "run: make test\n    network: none\n    reuse: never")).is_ok());
+    }
+
+    #[test]
+    fn what_dangles_or_contradicts_is_refused_with_its_place() {
+        for (from, to, says) in [
+            ("build.site", "build.nothing", "has no output nothing"),
+            ("build.site", "nobody.site", "no step is called nobody"),
+            ("needs: [build]", "needs: [test]", "wait for each other"),
+            ("/src: app", "/src: other", "no source is called other"),
+            ("/src: app", "src: app", "not an absolute path"),
+            ("/src: app", "/proc/x: app", "belongs to the container"),
+            ("/out/site", "/out/../site", "not an absolute path"),
+            ("{ path: . }", "{ path: ../x }", "beside or below"),
+            ("run: make\n", "run: []\n", "nothing to execute"),
+            ("timeout: 10m", "timeout: 10", "not a duration"),
+            ("package.app", "package", "STEP.OUTPUT"),
+            ("name: shop", "name: Shop", "lower-case"),
+            ("workdir: /src", "workdir: /src\n    wrokdir: /src", "wrokdir"),
+        ] {
+            assert!(error(from, to).contains(says), "{to}: {}", error(from, to));
+        }
+    }
+}
