@@ -1,2 +1,9 @@
 #![forbid(unsafe_code)]
-//! Not built yet.
+//! The evidence store: append-only, chained records in one SQLite file, the adapter behind `sluicegate_ports::evidence`.
+
+mod record;
+mod schema;
+mod store;
+
+pub use record::{BODY_LIMIT, DEPTH_LIMIT};
+pub use store::SqliteEvidence;

@@ -1,0 +1,96 @@
+//! The table, and the triggers that keep it append-only.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+/// Written in the file's header, so that another program's database is not taken for ours: `SLUI`.
+const APPLICATION: i32 = 0x534c_5549;
+const VERSION: i32 = 1;
+
+const OBJECTS: [(&str, &str); 4] = [
+    (
+        "records",
+        "CREATE TABLE records (
+  sequence INTEGER PRIMARY KEY NOT NULL CHECK (sequence > 0),
+  digest TEXT NOT NULL,
+  previous TEXT,
+  kind TEXT NOT NULL,
+  at INTEGER NOT NULL,
+  subject TEXT,
+  environment TEXT,
+  outcome TEXT NOT NULL,
+  body TEXT NOT NULL
+) STRICT",
+    ),
+    (
+        "records_are_never_changed",
+        "CREATE TRIGGER records_are_never_changed BEFORE UPDATE ON records
+BEGIN SELECT RAISE(ABORT, 'evidence records are never changed'); END",
+    ),
+    (
+        "records_are_never_removed",
+        "CREATE TRIGGER records_are_never_removed BEFORE DELETE ON records
+BEGIN SELECT RAISE(ABORT, 'evidence records are never removed'); END",
+    ),
+    // INSERT OR REPLACE removes without the trigger above; this one refuses every number but the next, and every other neighbour.
+    (
+        "records_follow_each_other",
+        "CREATE TRIGGER records_follow_each_other BEFORE INSERT ON records
+WHEN NEW.sequence IS NOT (SELECT coalesce(max(sequence), 0) + 1 FROM records)
+  OR NEW.previous IS NOT (SELECT digest FROM records ORDER BY sequence DESC LIMIT 1)
+BEGIN SELECT RAISE(ABORT, 'an evidence record follows the last one'); END",
+    ),
+];
+
+/// Makes the table in an empty file, or takes a file of this version. A newer version, or a file with anything else in it, is refused.
+pub(crate) fn prepare(connection: &mut Connection) -> Result<(), String> {
+    if header(connection)? == (APPLICATION, VERSION) {
+        return Ok(());
+    }
+    let words = |error: rusqlite::Error| error.to_string();
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(words)?;
+    match header(&transaction)? {
+        (APPLICATION, VERSION) => return Ok(()),
+        (0, 0) if objects(&transaction)?.is_empty() => {}
+        (APPLICATION, newer) if newer > VERSION => {
+            return Err(format!(
+                "its schema has version {newer}, this program knows {VERSION}; use the program that wrote it, or a newer one"
+            ));
+        }
+        _ => return Err("it is a database of something else".into()),
+    }
+    for (_, sql) in OBJECTS {
+        transaction.execute_batch(sql).map_err(words)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION).map_err(words)?;
+    transaction.pragma_update(None, "user_version", VERSION).map_err(words)?;
+    transaction.commit().map_err(words)
+}
+
+/// Whether the table and its triggers are the ones that [`prepare`] makes; an error says which is not.
+pub(crate) fn unchanged(connection: &Connection) -> Result<(), String> {
+    let found = objects(connection)?;
+    for (name, sql) in OBJECTS {
+        if !found.iter().any(|(other, text)| other == name && text == sql) {
+            return Err(format!("its {name} is missing or was changed, so records could be changed too"));
+        }
+    }
+    match found.iter().find(|(name, _)| !OBJECTS.iter().any(|(known, _)| known == name)) {
+        Some((name, _)) => Err(format!("it holds {name:?}, which does not belong there")),
+        None => Ok(()),
+    }
+}
+
+fn header(connection: &Connection) -> Result<(i32, i32), String> {
+    let read = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
+    read("application_id").and_then(|id| Ok((id, read("user_version")?))).map_err(|error| error.to_string())
+}
+
+fn objects(connection: &Connection) -> Result<Vec<(String, String)>, String> {
+    let read = || -> Result<_, rusqlite::Error> {
+        connection
+            .prepare("SELECT name, coalesce(sql, '') FROM sqlite_schema")?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect()
+    };
+    read().map_err(|error| error.to_string())
+}

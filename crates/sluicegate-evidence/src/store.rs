@@ -1,0 +1,282 @@
+//! Appending, reading back and walking the records.
+
+use std::{
+    fs::{File, OpenOptions},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
+use serde::de::{DeserializeOwned, IntoDeserializer, value::Error as WordError};
+use sluicegate_ports::evidence::{EvidenceError, EvidenceLog, NewRecord, Record, RecordKind};
+use sluicegate_types::{Digest, UnixTime};
+
+use crate::{
+    record::{BODY_LIMIT, Chained, canonical_body, parse_body},
+    schema,
+};
+
+/// How long another process may hold the file before an append gives up.
+const BUSY: Duration = Duration::from_secs(30);
+const COLUMNS: &str = "sequence, digest, previous, kind, at, subject, environment, outcome, body";
+
+/// Evidence in one SQLite file (mode 0600, write-ahead log, every append synced), shared by threads and processes.
+///
+/// Each record holds the digest of the one before. That shows an edit, a gap or an exchange; it cannot show that the newest records were
+/// cut off or that the whole file was replaced by an older copy.
+#[derive(Debug)]
+pub struct SqliteEvidence {
+    path: PathBuf,
+    connection: Mutex<Connection>,
+}
+
+impl SqliteEvidence {
+    /// Opens the store, or makes an empty one if there is no file or an empty one. A file of a newer version or of another program is
+    /// refused.
+    pub fn open(path: &Path) -> Result<Self, EvidenceError> {
+        let failed = |reason: String| EvidenceError::Io { action: "open", path: path.display().to_string(), reason };
+        // SQLite gives its -wal and -shm files the mode of this one.
+        OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| failed(error.to_string()))?;
+        let configured = || {
+            let connection =
+                Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+            connection.busy_timeout(BUSY)?;
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            connection.pragma_update(None, "trusted_schema", false)?;
+            Ok(connection)
+        };
+        let mut connection = configured().map_err(|error: rusqlite::Error| failed(error.to_string()))?;
+        schema::prepare(&mut connection).map_err(failed)?;
+        // Only now is it known to be ours: changing the journal mode writes to the file.
+        let mode: String = connection
+            .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
+            .map_err(|error| failed(error.to_string()))?;
+        if mode != "wal" {
+            return Err(failed(format!("this file system gives it no write-ahead log (journal mode {mode})")));
+        }
+        // The file's own name must be as durable as what is in it.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| failed(error.to_string()))?;
+        Ok(Self { path: path.to_owned(), connection: Mutex::new(connection) })
+    }
+
+    /// Walks all records and returns how many there are: numbers without a gap from 1, each digest recomputed, each `previous` the digest
+    /// of the record before, table and triggers unchanged. The first one that is not so is [`EvidenceError::Damaged`].
+    pub fn check(&self) -> Result<u64, EvidenceError> {
+        let connection = self.connection("check")?;
+        let failed = |error| self.failed("check", &error);
+        let mut statement =
+            connection.prepare(&format!("SELECT {COLUMNS} FROM records ORDER BY sequence")).map_err(failed)?;
+        let mut rows = statement.query([]).map_err(failed)?;
+        let (mut count, mut last) = (0, None);
+        while let Some(row) = rows.next().map_err(failed)? {
+            let record = read(row)?;
+            let expected = count + 1;
+            if record.sequence != expected {
+                return Err(missing(expected));
+            }
+            follows(&record, last)?;
+            (count, last) = (expected, Some(record.digest));
+        }
+        schema::unchanged(&connection).map_err(|reason| self.io("check", reason))?;
+        Ok(count)
+    }
+
+    fn connection(&self, action: &'static str) -> Result<MutexGuard<'_, Connection>, EvidenceError> {
+        self.connection.lock().map_err(|_| self.io(action, "an earlier call of this process broke off; start it again"))
+    }
+
+    fn io(&self, action: &'static str, reason: impl Into<String>) -> EvidenceError {
+        EvidenceError::Io { action, path: self.path.display().to_string(), reason: reason.into() }
+    }
+
+    fn failed(&self, action: &'static str, error: &rusqlite::Error) -> EvidenceError {
+        self.io(action, error.to_string())
+    }
+}
+
+impl EvidenceLog for SqliteEvidence {
+    fn append(&self, record: &NewRecord) -> Result<Record, EvidenceError> {
+        const ACTION: &str = "append to";
+        let (text, body) = canonical_body(record).map_err(|reason| self.io(ACTION, reason))?;
+        let failed = |error| self.failed(ACTION, &error);
+        let mut connection = self.connection(ACTION)?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        // The new record vouches for the last one, so that one must be whole.
+        let last = newest(&transaction, 1).map_err(failed)?.pop().transpose()?;
+        let (sequence, previous) = match &last {
+            Some(last) => (last.sequence + 1, Some(last.digest)),
+            None => (1, None),
+        };
+        let mut made = Record {
+            sequence,
+            digest: Digest::of(&[]),
+            previous,
+            kind: record.kind,
+            at: record.at,
+            subject: record.subject,
+            environment: record.environment.clone(),
+            outcome: record.outcome.clone(),
+            body,
+        };
+        made.digest = Chained::of(&made).digest().map_err(|reason| self.io(ACTION, reason))?;
+        let kind = kind_word(made.kind).map_err(|reason| self.io(ACTION, reason))?;
+        let number = i64::try_from(sequence).map_err(|error| self.io(ACTION, error.to_string()))?;
+        transaction
+            .execute(
+                &format!("INSERT INTO records ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"),
+                params![
+                    number,
+                    made.digest.to_string(),
+                    made.previous.map(|digest| digest.to_string()),
+                    kind,
+                    made.at.seconds(),
+                    made.subject.map(|digest| digest.to_string()),
+                    made.environment.as_ref().map(|name| name.as_str()),
+                    made.outcome,
+                    text,
+                ],
+            )
+            .map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+        Ok(made)
+    }
+
+    fn list(&self, limit: u32) -> Result<Vec<Record>, EvidenceError> {
+        let connection = self.connection("read")?;
+        let records: Vec<Record> = newest(&connection, limit)
+            .map_err(|error| self.failed("read", &error))?
+            .into_iter()
+            .collect::<Result<_, _>>()?;
+        for pair in records.windows(2) {
+            if pair[0].sequence != pair[1].sequence + 1 {
+                return Err(missing(pair[1].sequence + 1));
+            }
+            follows(&pair[0], Some(pair[1].digest))?;
+        }
+        if let Some(oldest) = records.last().filter(|_| records.len() < limit as usize) {
+            // The list reaches the beginning.
+            if oldest.sequence != 1 {
+                return Err(missing(oldest.sequence - 1));
+            }
+            follows(oldest, None)?;
+        }
+        Ok(records)
+    }
+
+    fn show(&self, sequence: u64) -> Result<Record, EvidenceError> {
+        let connection = self.connection("read")?;
+        let failed = |error| self.failed("read", &error);
+        let Some(number) = i64::try_from(sequence).ok().filter(|number| *number > 0) else {
+            return Err(EvidenceError::NoRecord { sequence });
+        };
+        let found = connection
+            .query_row(&format!("SELECT {COLUMNS} FROM records WHERE sequence = ?1"), [number], |row| Ok(read(row)))
+            .optional()
+            .map_err(failed)?;
+        let Some(record) = found.transpose()? else {
+            let last: Option<i64> =
+                connection.query_row("SELECT max(sequence) FROM records", [], |row| row.get(0)).map_err(failed)?;
+            return Err(if last.is_some_and(|last| last > number) {
+                missing(sequence)
+            } else {
+                EvidenceError::NoRecord { sequence }
+            });
+        };
+        let before: Option<String> = connection
+            .query_row("SELECT digest FROM records WHERE sequence = ?1 - 1", [number], |row| row.get(0))
+            .optional()
+            .map_err(failed)?;
+        match (before, sequence) {
+            (None, 1) => follows(&record, None)?,
+            (None, _) => return Err(missing(sequence - 1)),
+            (Some(digest), _) => follows(&record, Some(digest.parse().map_err(|_| other_neighbour(sequence))?))?,
+        }
+        Ok(record)
+    }
+}
+
+/// The newest `limit` rows, newest first, each read and checked on its own.
+fn newest(connection: &Connection, limit: u32) -> Result<Vec<Result<Record, EvidenceError>>, rusqlite::Error> {
+    connection
+        .prepare(&format!("SELECT {COLUMNS} FROM records ORDER BY sequence DESC LIMIT ?1"))?
+        .query_map([limit], |row| Ok(read(row)))?
+        .collect()
+}
+
+/// A row as a record whose digest was recomputed.
+fn read(row: &Row<'_>) -> Result<Record, EvidenceError> {
+    let sequence = row.get::<_, i64>(0).ok().and_then(|number| u64::try_from(number).ok()).unwrap_or(0);
+    let damaged = |reason: String| EvidenceError::Damaged { sequence, reason };
+    let column = |name: &str| damaged(format!("its {name} has another type"));
+    let text =
+        |place: usize, name: &str, limit: usize| match row.get_ref(place).ok().map(|value| value.as_str_or_null()) {
+            Some(Ok(Some(text))) if text.len() > limit => {
+                Err(damaged(format!("its {name} is larger than {limit} bytes")))
+            }
+            Some(Ok(text)) => Ok(text),
+            _ => Err(column(name)),
+        };
+    let some = |place, name, limit| text(place, name, limit)?.ok_or_else(|| column(name));
+    let digest =
+        |text: &str, name: &str| text.parse::<Digest>().map_err(|error| damaged(format!("its {name}: {error}")));
+    let record = Record {
+        sequence,
+        digest: digest(some(1, "digest", 128)?, "digest")?,
+        previous: text(2, "previous", 128)?.map(|text| digest(text, "previous")).transpose()?,
+        kind: word(some(3, "kind", 64)?).map_err(|error| damaged(format!("its kind: {error}")))?,
+        at: row
+            .get::<_, i64>(4)
+            .ok()
+            .and_then(|seconds| UnixTime::from_seconds(seconds).ok())
+            .ok_or_else(|| damaged("its time is not one".into()))?,
+        subject: text(5, "subject", 128)?.map(|text| digest(text, "subject")).transpose()?,
+        environment: text(6, "environment", 64)?
+            .map(|text| text.parse().map_err(|error| damaged(format!("its environment: {error}"))))
+            .transpose()?,
+        outcome: some(7, "outcome", 64)?.to_owned(),
+        body: parse_body(some(8, "body", BODY_LIMIT)?).map_err(damaged)?,
+    };
+    let found = Chained::of(&record).digest().map_err(damaged)?;
+    if found != record.digest {
+        return Err(damaged(format!("it has the digest {found}, but was recorded with {}", record.digest)));
+    }
+    Ok(record)
+}
+
+fn follows(record: &Record, before: Option<Digest>) -> Result<(), EvidenceError> {
+    if record.previous == before { Ok(()) } else { Err(other_neighbour(record.sequence)) }
+}
+
+fn other_neighbour(sequence: u64) -> EvidenceError {
+    EvidenceError::Damaged {
+        sequence,
+        reason: "it was recorded after another record than the one before it now".into(),
+    }
+}
+
+fn missing(sequence: u64) -> EvidenceError {
+    EvidenceError::Damaged { sequence, reason: "it is missing, though later ones are there".into() }
+}
+
+fn kind_word(kind: RecordKind) -> Result<String, String> {
+    match serde_json::to_value(kind) {
+        Ok(serde_json::Value::String(word)) => Ok(word),
+        other => Err(format!("the kind is not a word: {other:?}")),
+    }
+}
+
+fn word<T: DeserializeOwned>(text: &str) -> Result<T, WordError> {
+    T::deserialize(text.into_deserializer())
+}
+
+#[cfg(test)]
+mod tests;
