@@ -100,6 +100,20 @@ pub fn key_hint(public_key: &[u8]) -> String {
     BASE64.encode(Digest::of(public_key).as_bytes())
 }
 
+/// The one log body that this signature over this statement may have: `hashedrekord` 0.0.2 as RFC 8785 JSON. Its keys stand in
+/// order here and its values are base64 and so need no escaping (signing.md 5, item 1).
+pub fn log_body(payload: &[u8], signature: &[u8], public_key: &[u8]) -> String {
+    format!(
+        concat!(
+            r#"{{"apiVersion":"0.0.2","kind":"hashedrekord","spec":{{"hashedRekordV002":{{"data":{{"algorithm":"SHA2_256","digest":"{}"}},"#,
+            r#""signature":{{"content":"{}","verifier":{{"keyDetails":"PKIX_ECDSA_P256_SHA_256","publicKey":{{"rawBytes":"{}"}}}}}}}}}}}}"#
+        ),
+        BASE64.encode(Digest::of(&dsse::pae(dsse::IN_TOTO, payload)).as_bytes()),
+        BASE64.encode(signature),
+        BASE64.encode(public_key),
+    )
+}
+
 fn decode(what: &'static str, text: &str) -> Result<Vec<u8>, Error> {
     BASE64.decode(text).map_err(|error| Error::Invalid { what, reason: error.to_string() })
 }

@@ -5,6 +5,8 @@
 //! crate has the right shape and is still only claimed. The bytes that arrive are kept, and are what is hashed and verified.
 
 pub mod bundle;
+pub mod coverage;
+pub mod cyclonedx;
 pub mod dsse;
 pub mod identifiers;
 pub mod predicate;

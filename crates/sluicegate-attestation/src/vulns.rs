@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sluicegate_types::{Digest, UnixTime};
 
-use crate::{Error, form, trivy_report::Finding};
+use crate::{Error, coverage::Coverage, form, trivy_report::Finding};
 
 /// The predicate of `https://in-toto.io/attestation/vulns/v0.2`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Vulns {
     pub finished_on: UnixTime,
     /// The scanner's own report, which travels beside this statement.
     pub report: Digest,
+    /// What was read and what was not.
+    pub coverage: Coverage,
 }
 
 /// A scanner and its database.
@@ -53,6 +55,7 @@ impl Vulns {
                 "result": findings.iter().map(result).collect::<Vec<_>>(),
             },
             "metadata": {"scanStartedOn": self.started_on, "scanFinishedOn": self.finished_on},
+            "sluicegate_coverage": self.coverage,
             "sluicegate_report": {"digest": {"sha256": self.report.hex()}, "mediaType": crate::identifiers::TRIVY_REPORT},
         })
     }
@@ -75,6 +78,7 @@ impl Vulns {
             finished_on: wire.metadata.scan_finished_on,
             report: Digest::from_hex(&wire.sluicegate_report.digest.sha256)
                 .map_err(|e| Error::Invalid { what: "sluicegate_report", reason: e.to_string() })?,
+            coverage: wire.sluicegate_coverage,
         })
     }
 }
@@ -99,6 +103,7 @@ struct WireVulns {
     scanner: WireScanner,
     metadata: WireMetadata,
     sluicegate_report: WireReport,
+    sluicegate_coverage: Coverage,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -153,6 +158,7 @@ mod tests {
             started_on: time,
             finished_on: time,
             report: Digest::of(b"report"),
+            coverage: Coverage { read: vec![], unread: vec![], system: None },
         };
         let mut predicate = written.to_predicate(&[]);
         assert_eq!(Vulns::parse(&predicate).unwrap(), written);

@@ -1,2 +1,41 @@
 #![forbid(unsafe_code)]
-//! Not built yet.
+//! The verbs: what Sluicegate does, over ports. Reading this folder is reading the product.
+//!
+//! [`run`] executes a pipeline and proves it, [`verify`] follows an image to its evidence, [`promote`] asks the gate and moves
+//! an image only with the gate's permit. Nothing here names an engine; [`Ports`] is filled by the one wiring file.
+
+pub mod assemble;
+pub mod attest;
+mod error;
+pub mod fetch;
+pub mod gate;
+pub mod gateway;
+pub mod pin;
+pub mod promote;
+pub mod run;
+pub mod scan;
+pub mod verify;
+
+use sluicegate_ports::{
+    Clock, evidence::EvidenceLog, images::ImagePlaces, sign::TransparencyLog, store::ContentStore, trees::TreePacker,
+};
+
+pub use error::{Error, Failure};
+
+/// Everything the verbs share.
+pub struct Ports<'a> {
+    /// Where a moment comes from.
+    pub clock: &'a dyn Clock,
+    /// Bytes by digest.
+    pub store: &'a dyn ContentStore,
+    /// OCI layouts.
+    pub places: &'a dyn ImagePlaces,
+    /// Deterministic tars.
+    pub packer: &'a dyn TreePacker,
+    /// The transparency log.
+    pub log: &'a dyn TransparencyLog,
+    /// Records.
+    pub evidence: &'a dyn EvidenceLog,
+    /// Tells a person what is happening; one line at a time.
+    pub tell: &'a dyn Fn(&str),
+}

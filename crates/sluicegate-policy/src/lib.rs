@@ -1,2 +1,20 @@
 #![forbid(unsafe_code)]
-//! Not built yet.
+//! Decides: Rego over verified facts, then a verdict.
+//!
+//! [`facts::Facts`] come from verified bytes only, [`rego::evaluate`] asks the rules, [`judge::judge`] alone makes a
+//! [`judge::Permit`]. Pure: nothing here opens a file, a socket or reads a clock.
+
+mod answers;
+mod call_graph;
+mod data_documents;
+mod expression_length;
+pub mod facts;
+pub mod judge;
+mod limited_engine;
+mod metadata;
+mod policy_error;
+pub mod rego;
+pub mod rego_tests;
+mod rule_declarations;
+mod shadowed_builtins;
+pub mod shipped;

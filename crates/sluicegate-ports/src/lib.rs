@@ -9,6 +9,7 @@ pub mod images;
 pub mod scan;
 pub mod sign;
 pub mod store;
+pub mod trees;
 
 use sluicegate_types::UnixTime;
 

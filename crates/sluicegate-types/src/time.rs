@@ -10,6 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct UnixTime(i64);
 
 impl UnixTime {
+    /// 1970-01-01T00:00:00Z.
+    pub const EPOCH: Self = Self(0);
     const LAST: i64 = 253_402_300_799;
 
     /// The moment `seconds` after the epoch; refuses what RFC 3339 can't write.

@@ -5,7 +5,7 @@ use ring::signature as ring_signature;
 use sigstore_types::{DerPublicKey, Sha256Hash};
 use sigstore_verify::PublicKeyVerificationPolicy;
 use sluicegate_attestation::{
-    bundle::{Bundle, key_hint},
+    bundle::{Bundle, key_hint, log_body},
     dsse,
     predicate::PredicateType,
     provenance::Provenance,
@@ -161,7 +161,8 @@ fn check_unauthenticated_fields(
     if entry.integrated_time.as_deref().is_some_and(|time| time != "0") {
         return disagrees("integratedTime");
     }
-    if BASE64.decode(&entry.canonicalized_body).ok().as_deref() != Some(expected_body(bundle, signer).as_bytes()) {
+    let body = log_body(&bundle.payload, &bundle.signature, &signer.public_key);
+    if BASE64.decode(&entry.canonicalized_body).ok().as_deref() != Some(body.as_bytes()) {
         return disagrees("canonicalizedBody");
     }
     if !log.is_trusted_at(at) {
@@ -171,20 +172,6 @@ fn check_unauthenticated_fields(
         return Err(Error::Untimed { origin: log.origin.clone() });
     }
     Ok(LogPlace { origin: log.origin.clone(), index })
-}
-
-/// The one body that this signature over this payload may be logged with: RFC 8785 JSON, whose keys here are in order and
-/// whose values are base64 and so need no escaping (signing.md 5, item 1).
-fn expected_body(bundle: &Bundle, signer: &SignerRule) -> String {
-    format!(
-        concat!(
-            r#"{{"apiVersion":"0.0.2","kind":"hashedrekord","spec":{{"hashedRekordV002":{{"data":{{"algorithm":"SHA2_256","digest":"{}"}},"#,
-            r#""signature":{{"content":"{}","verifier":{{"keyDetails":"PKIX_ECDSA_P256_SHA_256","publicKey":{{"rawBytes":"{}"}}}}}}}}}}}}"#
-        ),
-        BASE64.encode(Digest::of(&dsse::pae(dsse::IN_TOTO, &bundle.payload)).as_bytes()),
-        BASE64.encode(&bundle.signature),
-        BASE64.encode(&signer.public_key),
-    )
 }
 
 /// A 64-bit number of protojson, which leaves out zero.

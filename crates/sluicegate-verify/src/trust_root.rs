@@ -72,6 +72,11 @@ impl TrustRoot {
         Ok(Self { verifier: Verifier::new(&root).map_err(fault)?, logs })
     }
 
+    /// The names of its logs.
+    pub fn origins(&self) -> impl Iterator<Item = &str> {
+        self.logs.iter().map(|log| log.origin.as_str())
+    }
+
     pub(crate) fn verifier(&self) -> &Verifier {
         &self.verifier
     }

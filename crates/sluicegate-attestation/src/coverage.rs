@@ -1,0 +1,55 @@
+//! What a scan read, saw and left, and could not know. It travels with the scan's statement.
+
+use serde::{Deserialize, Serialize};
+use sluicegate_types::Digest;
+
+/// What a scan read, saw and left, and could not know (trust model 4). A list, never one yes or no.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Coverage {
+    /// Package lists that an analyser read.
+    pub read: Vec<Read>,
+    /// What was seen in the image and not read.
+    pub unread: Vec<Gap>,
+    /// The operating system, if one was recognised.
+    pub system: Option<System>,
+}
+
+/// A package list that was read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Read {
+    /// What it is: `debian`, `python-pkg`, …
+    pub kind: String,
+    /// Where it stands, as the scanner writes it.
+    pub place: String,
+    /// How many packages it gave.
+    pub packages: u64,
+}
+
+/// Something that keeps a scan from being whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Gap {
+    /// What kind of gap: `lock-file`, `package-list`, `system-unknown`, `system-ended`, `system-not-in-database`,
+    /// `ecosystem-not-in-database`, `nothing-recognised`.
+    pub kind: String,
+    /// The path in the image, or the system's name.
+    pub place: String,
+    /// The digest of the file, or of the image where there is no file.
+    pub digest: Digest,
+    /// One sentence for a person.
+    pub reason: String,
+}
+
+/// An operating system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct System {
+    /// Its family: `debian`.
+    pub family: String,
+    /// Its release: `12.11`.
+    pub release: String,
+    /// Whether its support has ended, as far as the scanner knows.
+    pub ended: bool,
+}

@@ -1,0 +1,199 @@
+use std::path::PathBuf;
+
+use sluicegate_ports::{
+    evidence::EvidenceError, execute::ExecuteError, images::ImagePlaceError, scan::ScanError, sign::SignError,
+    store::StoreError, trees::TreeError,
+};
+use sluicegate_types::Digest;
+use sluicegate_verify::closed_set::Incomplete;
+
+/// Why a verb did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file of the project or the gateway.
+    #[error(transparent)]
+    File(#[from] sluicegate_pipeline::Error),
+    /// trust.yaml or its keys.
+    #[error("{file}: {reason}")]
+    Trust {
+        /// The file.
+        file: PathBuf,
+        /// Why it is refused.
+        reason: String,
+    },
+    /// Something asked for is contradictory or not in this version.
+    #[error("{0}")]
+    Usage(String),
+    /// A step ended badly.
+    #[error("step {step} {how}")]
+    StepFailed {
+        /// The step.
+        step: String,
+        /// How it ended, with the end of its log.
+        how: String,
+    },
+    /// An image that can't be used as a base or for a step.
+    #[error("{image}: {reason}")]
+    Image {
+        /// The image.
+        image: String,
+        /// Why not.
+        reason: String,
+    },
+    /// Content that is not what its name says.
+    #[error("{what} {digest}: {reason}")]
+    Content {
+        /// What it is.
+        what: &'static str,
+        /// Its name.
+        digest: Digest,
+        /// In what way it is wrong.
+        reason: String,
+    },
+    /// Our own bundle does not verify with the configured trust, so it was not kept.
+    #[error("what was just signed by {signer} does not verify with the configured trust")]
+    OwnBundle {
+        /// The signer.
+        signer: String,
+        /// Why not.
+        #[source]
+        source: Box<sluicegate_verify::Error>,
+    },
+    /// The evidence is not whole.
+    #[error("{image}: the evidence is not whole")]
+    Incomplete {
+        /// The image.
+        image: Digest,
+        /// The first reason.
+        #[source]
+        source: Box<Incomplete>,
+    },
+    /// Forming a document.
+    #[error(transparent)]
+    Attestation(#[from] sluicegate_attestation::Error),
+    /// Images.
+    #[error(transparent)]
+    Place(#[from] ImagePlaceError),
+    /// Steps.
+    #[error(transparent)]
+    Execute(#[from] ExecuteError),
+    /// Keys and log.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// Scanner.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// Content store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Trees.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// Evidence.
+    #[error(transparent)]
+    Evidence(#[from] EvidenceError),
+    /// JSON of our own making.
+    #[error("cannot write {what} as JSON")]
+    Json {
+        /// What.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The file system.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What kind of failure it is: one exit code each (DESIGN section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Usage or configuration: 2.
+    Usage,
+    /// Evidence missing or policy could not be asked: 3.
+    Undecided,
+    /// Signature, identity or digest wrong: 4.
+    Wrong,
+    /// Engine, registry, log or disk unavailable: 5.
+    Unavailable,
+    /// A step of the pipeline failed: 6.
+    Step,
+    /// Our bug: 70.
+    Bug,
+}
+
+impl Error {
+    /// Which kind it is.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::File(_) | Self::Trust { .. } | Self::Usage(_) | Self::Image { .. } => Failure::Usage,
+            Self::StepFailed { .. } => Failure::Step,
+            Self::Content { .. } => Failure::Wrong,
+            Self::OwnBundle { .. } => Failure::Usage,
+            Self::Incomplete { source, .. } => incomplete(source),
+            Self::Attestation(_) | Self::Json { .. } => Failure::Bug,
+            Self::Place(error) => match error {
+                ImagePlaceError::NotALayout { .. } | ImagePlaceError::NoImage { .. } => Failure::Usage,
+                ImagePlaceError::MissingBlob { .. } => Failure::Undecided,
+                ImagePlaceError::Corrupt { .. } => Failure::Wrong,
+                ImagePlaceError::Store(error) => store(error),
+                ImagePlaceError::Moved { .. } | ImagePlaceError::Io { .. } => Failure::Unavailable,
+            },
+            Self::Execute(error) => match error {
+                ExecuteError::NotHere { .. } | ExecuteError::Engine { .. } => Failure::Unavailable,
+                ExecuteError::Refused { .. } => Failure::Usage,
+                ExecuteError::Content { .. } => Failure::Wrong,
+                ExecuteError::Output { .. } => Failure::Step,
+                ExecuteError::Store(error) => store(error),
+            },
+            Self::Sign(error) => match error {
+                SignError::NoKey { .. } | SignError::Locked { .. } | SignError::KeyFile { .. } | SignError::KeyExists { .. } => {
+                    Failure::Usage
+                }
+                SignError::Log { .. } | SignError::Io { .. } => Failure::Unavailable,
+            },
+            Self::Scan(error) => match error {
+                ScanError::Scanner { .. } | ScanError::Database { .. } => Failure::Undecided,
+                _ => Failure::Unavailable,
+            },
+            Self::Store(error) => store(error),
+            Self::Tree(error) => match error {
+                TreeError::Entry { .. } => Failure::Usage,
+                TreeError::Store(error) => store(error),
+                TreeError::Git { .. } | TreeError::Io { .. } => Failure::Unavailable,
+            },
+            Self::Evidence(error) => match error {
+                EvidenceError::NoRecord { .. } => Failure::Usage,
+                EvidenceError::Damaged { .. } => Failure::Wrong,
+                EvidenceError::Io { .. } => Failure::Unavailable,
+            },
+            Self::Io { .. } => Failure::Unavailable,
+        }
+    }
+}
+
+/// A removed or exchanged bundle leaves the question open; one that is named and false answers it.
+pub(crate) fn incomplete(reason: &Incomplete) -> Failure {
+    match reason {
+        Incomplete::Broken { .. } => Failure::Wrong,
+        Incomplete::NoProvenance { .. } | Incomplete::Missing { .. } | Incomplete::Unlinked { .. } => Failure::Undecided,
+    }
+}
+
+fn store(error: &StoreError) -> Failure {
+    match error {
+        StoreError::Corrupt { .. } => Failure::Wrong,
+        StoreError::Missing { .. } => Failure::Undecided,
+        StoreError::TooLarge { .. } => Failure::Usage,
+        StoreError::Io { .. } => Failure::Unavailable,
+    }
+}

@@ -1,0 +1,162 @@
+//! Reads an image with everything attached to it, hashing every byte, from a place that is not trusted.
+
+use std::{collections::BTreeMap, io::Read};
+
+use sluicegate_attestation::{
+    bundle::MAX_BUNDLE,
+    identifiers::{BUNDLE, IMAGE_MANIFEST},
+};
+use sluicegate_ports::{
+    images::{Descriptor, ImagePlaceError, ImageSource, Manifest},
+    store::ContentStore,
+};
+use sluicegate_types::{Digest, Hasher};
+
+use crate::Error;
+
+/// Bytes of a manifest or configuration (DESIGN section 7).
+pub(crate) const MAX_MANIFEST: u64 = 4 * 1024 * 1024;
+/// Bytes of one layer.
+pub(crate) const MAX_LAYER: u64 = 64 * 1024 * 1024 * 1024;
+/// Descriptors that one image's evidence may list (DESIGN section 7).
+const MAX_DESCRIPTORS: usize = 10_000;
+/// Bytes of one blob of evidence that is no bundle: a raw report.
+const MAX_REPORT: u64 = 128 * 1024 * 1024;
+/// Bytes of all evidence of one image together.
+const MAX_EVIDENCE: u64 = 512 * 1024 * 1024;
+
+/// An image, whole.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The image's manifest, as the place described it.
+    pub descriptor: Descriptor,
+    /// The manifest's bytes, parsed.
+    pub manifest: Manifest,
+    /// The configuration's bytes.
+    pub config: Vec<u8>,
+    /// Bundles that are attached to the image.
+    pub attached: BTreeMap<Digest, Vec<u8>>,
+    /// Everything else that evidence manifests carry.
+    pub blobs: BTreeMap<Digest, Vec<u8>>,
+}
+
+/// Reads the image `descriptor` and its referrers. Layers are hashed, and kept in `keep` if given. A blob whose bytes are not
+/// its digest's is an error, whatever it is (trust model 12); one that evidence names and that is not there is simply not there.
+pub fn fetch(source: &dyn ImageSource, descriptor: &Descriptor, keep: Option<&dyn ContentStore>) -> Result<Fetched, Error> {
+    let (manifest, config) = fetch_image(source, descriptor, keep)?;
+    let mut fetched =
+        Fetched { descriptor: descriptor.clone(), manifest, config, attached: BTreeMap::new(), blobs: BTreeMap::new() };
+    let mut budget = MAX_EVIDENCE;
+    let mut listed = 0;
+    for referrer in source.referrers(&descriptor.digest)? {
+        let Some(bytes) = present(read(source, &referrer, MAX_MANIFEST.min(budget)))? else { continue };
+        budget = budget.saturating_sub(bytes.len() as u64);
+        // What is attached and no manifest is junk, and anyone may attach junk.
+        let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else { continue };
+        let attached = manifest.artifact_type.as_deref() == Some(BUNDLE);
+        present(read(source, &manifest.config, MAX_MANIFEST))?;
+        for layer in &manifest.layers {
+            listed += 1;
+            if listed > MAX_DESCRIPTORS {
+                return Err(Error::Usage(format!("the evidence of {} lists more than {MAX_DESCRIPTORS} blobs", descriptor.digest)));
+            }
+            let limit = if layer.media_type == BUNDLE { MAX_BUNDLE as u64 } else { MAX_REPORT };
+            let Some(bytes) = present(read(source, layer, limit.min(budget)))? else { continue };
+            budget = budget.saturating_sub(bytes.len() as u64);
+            if attached { fetched.attached.insert(layer.digest, bytes) } else { fetched.blobs.insert(layer.digest, bytes) };
+        }
+    }
+    Ok(fetched)
+}
+
+/// Reads an image without what is attached to it.
+pub(crate) fn fetch_image(
+    source: &dyn ImageSource,
+    descriptor: &Descriptor,
+    keep: Option<&dyn ContentStore>,
+) -> Result<(Manifest, Vec<u8>), Error> {
+    let fault = |reason: String| Error::Image { image: descriptor.digest.to_string(), reason };
+    if descriptor.media_type != IMAGE_MANIFEST {
+        return Err(fault(format!("media type {:?}: not in this version; an OCI image manifest is needed", descriptor.media_type)));
+    }
+    let bytes = read(source, descriptor, MAX_MANIFEST)?;
+    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| fault(format!("its manifest: {error}")))?;
+    if manifest.schema_version != 2 || manifest.media_type.as_deref().is_some_and(|m| m != IMAGE_MANIFEST) {
+        return Err(fault("its manifest is not an OCI image manifest of schema version 2".to_owned()));
+    }
+    if manifest.layers.len() > MAX_DESCRIPTORS {
+        return Err(fault(format!("more than {MAX_DESCRIPTORS} layers")));
+    }
+    let config = read(source, &manifest.config, MAX_MANIFEST)?;
+    for layer in &manifest.layers {
+        stream(source, layer, keep)?;
+    }
+    if let Some(store) = keep {
+        store.put_bytes(&bytes)?;
+        store.put_bytes(&config)?;
+    }
+    Ok((manifest, config))
+}
+
+/// Reads a blob into memory and checks size and digest.
+pub(crate) fn read(source: &dyn ImageSource, descriptor: &Descriptor, limit: u64) -> Result<Vec<u8>, Error> {
+    if descriptor.size > limit {
+        return Err(wrong(descriptor, format!("it is said to have {} bytes, the limit is {limit}", descriptor.size)));
+    }
+    let mut bytes = Vec::new();
+    source.open(descriptor)?.take(descriptor.size + 1).read_to_end(&mut bytes).map_err(|error| unreadable(descriptor, error))?;
+    if Digest::of(&bytes) != descriptor.digest || bytes.len() as u64 != descriptor.size {
+        return Err(wrong(descriptor, "its bytes are not those of its digest".to_owned()));
+    }
+    Ok(bytes)
+}
+
+fn stream(source: &dyn ImageSource, descriptor: &Descriptor, keep: Option<&dyn ContentStore>) -> Result<(), Error> {
+    if descriptor.size > MAX_LAYER {
+        return Err(wrong(descriptor, format!("it is said to have {} bytes, the limit is {MAX_LAYER}", descriptor.size)));
+    }
+    let mut hashing = Hashing { inner: source.open(descriptor)?.take(descriptor.size + 1), hasher: Hasher::new(), size: 0 };
+    match keep {
+        Some(store) => {
+            store.put(&mut hashing, MAX_LAYER + 1)?;
+        }
+        None => {
+            std::io::copy(&mut hashing, &mut std::io::sink()).map_err(|error| unreadable(descriptor, error))?;
+        }
+    }
+    if hashing.size != descriptor.size || hashing.hasher.finish() != descriptor.digest {
+        return Err(wrong(descriptor, "its bytes are not those of its digest".to_owned()));
+    }
+    Ok(())
+}
+
+/// A blob that evidence names and that is not there is not there; every other fault is one.
+fn present<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+    match result {
+        Err(Error::Place(ImagePlaceError::MissingBlob { .. })) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+fn wrong(descriptor: &Descriptor, reason: String) -> Error {
+    Error::Content { what: "blob", digest: descriptor.digest, reason }
+}
+
+fn unreadable(descriptor: &Descriptor, source: std::io::Error) -> Error {
+    Error::Io { action: "read", path: descriptor.digest.to_string().into(), source }
+}
+
+struct Hashing<R> {
+    inner: R,
+    hasher: Hasher,
+    size: u64,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..n]);
+        self.size += n as u64;
+        Ok(n)
+    }
+}

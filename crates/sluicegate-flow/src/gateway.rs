@@ -1,0 +1,189 @@
+//! A gateway with everything it names, resolved: the judge of an environment as one value with one digest.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use serde_json::json;
+use sluicegate_attestation::predicate::PredicateType;
+use sluicegate_pipeline::{
+    gateway::{Environment, Gateway},
+    trust::{SignerEntry, TrustFile},
+};
+use sluicegate_policy::{judge::Conditions, rego::SourceFile};
+use sluicegate_types::{Digest, EnvironmentName, NonEmpty};
+use sluicegate_verify::{Revocation, Role, SignerRule, Trust, TrustRoot};
+
+use crate::{Error, assemble::json_bytes};
+
+/// Reads the files that a gateway names. Implemented by whoever knows where the gateway came from.
+pub trait GatewayFiles {
+    /// The file's bytes; `path` is as the gateway file writes it.
+    fn read(&self, path: &Path) -> Result<Vec<u8>, Error>;
+
+    /// The Rego files of a policy folder (or the file itself), sorted by name, tests left out.
+    fn policies(&self, path: &Path) -> Result<Vec<SourceFile>, Error>;
+}
+
+/// The judge of one environment.
+pub struct Judge {
+    /// The environment's name.
+    pub name: EnvironmentName,
+    /// The environment.
+    pub environment: Environment,
+    /// What is demanded beside the rules.
+    pub conditions: Conditions,
+    /// Rego.
+    pub policies: Vec<SourceFile>,
+    /// Data.
+    pub data: Vec<SourceFile>,
+    /// The name it signs with.
+    pub verifier_id: String,
+    /// What its pinned database must be, for scans that the closed set brought.
+    pub database: Option<Digest>,
+}
+
+/// trust.yaml with its keys and the trusted root.
+pub fn trust(gateway: &Gateway, files: &dyn GatewayFiles) -> Result<(Trust, BTreeMap<String, String>), Error> {
+    let text = text(files, &gateway.trust)?;
+    let file = TrustFile::parse(&gateway.trust.display().to_string(), &text)?;
+    let fault = |reason: String| Error::Trust { file: gateway.trust.clone(), reason };
+    let folder = gateway.trust.parent().unwrap_or(Path::new(""));
+    let mut signers = Vec::new();
+    for entry in file.signers {
+        let path = folder.join(&entry.key);
+        let key = public_key(&files.read(&path)?).map_err(|reason| Error::Trust { file: path, reason })?;
+        signers.push(signer(entry, key).map_err(fault)?);
+    }
+    let revoked = file.revoked.into_iter().map(|entry| Revocation { signer: entry.signer, before: entry.at }).collect();
+    let root = TrustRoot::parse(&files.read(&gateway.trust_root)?)
+        .map_err(|error| Error::Trust { file: gateway.trust_root.clone(), reason: error.to_string() })?;
+    let trust = Trust::new(signers, file.untimed.into_iter().collect(), revoked, root).map_err(|e| fault(e.to_string()))?;
+    Ok((trust, file.levels.into_iter().collect()))
+}
+
+/// Trust in one key, for steps only (`--key`).
+pub fn trust_in_key(pem: &[u8], trusted_root: &[u8]) -> Result<Trust, Error> {
+    let fault = |file: &str, reason: String| Error::Trust { file: file.into(), reason };
+    let root = TrustRoot::parse(trusted_root).map_err(|error| fault("--trust-root", error.to_string()))?;
+    let rule = SignerRule {
+        name: "--key".to_owned(),
+        public_key: public_key(pem).map_err(|reason| fault("--key", reason))?,
+        roles: BTreeSet::from([Role::Steps]),
+        predicate_types: None,
+        builder_ids: BTreeSet::from([sluicegate_attestation::identifiers::LOCAL_BUILDER.to_owned()]),
+        verifier_ids: BTreeSet::new(),
+        environments: BTreeSet::new(),
+    };
+    let untimed = root.origins().map(str::to_owned).collect();
+    Trust::new(vec![rule], untimed, Vec::new(), root).map_err(|error| fault("--key", error.to_string()))
+}
+
+/// Resolves the judge of `environment`: everything that a decision depends on goes into `conditions.gateway`.
+pub fn judge_of(gateway: &Gateway, environment: &EnvironmentName, files: &dyn GatewayFiles) -> Result<Judge, Error> {
+    let found = gateway.environments.get(environment).ok_or_else(|| {
+        let known: Vec<&str> = gateway.environments.keys().map(EnvironmentName::as_str).collect();
+        Error::Usage(format!("the gateway has no environment {environment}; it has {}", known.join(", ")))
+    })?;
+    let gate = &found.gate;
+    let mut policies = Vec::new();
+    for path in &gate.policies {
+        policies.extend(files.policies(path)?);
+    }
+    let mut data = Vec::new();
+    for path in &gate.data {
+        data.push(SourceFile { name: path.display().to_string(), text: text(files, path)? });
+    }
+    let require = gate.require.iter().map(|kind| {
+        PredicateType::from_short(kind).ok_or_else(|| Error::Usage(format!("no kind of evidence is called {kind}")))
+    });
+    let require: Vec<PredicateType> = require.collect::<Result<_, _>>()?;
+    let digests = |files: &[SourceFile]| -> Vec<_> {
+        files.iter().map(|file| json!({"name": file.name, "digest": Digest::of(file.text.as_bytes())})).collect()
+    };
+    let trust_file = text(files, &gateway.trust)?;
+    let folder = gateway.trust.parent().unwrap_or(Path::new(""));
+    let mut keys = BTreeMap::new();
+    for entry in TrustFile::parse(&gateway.trust.display().to_string(), &trust_file)?.signers {
+        keys.insert(entry.name, Digest::of(&files.read(&folder.join(&entry.key))?));
+    }
+    let resolved = json!({
+        "version": 1,
+        "environment": environment,
+        "repository": format!("oci:{environment}"),
+        "tag": found.tag,
+        "gate": found.gate_name,
+        "require": gate.require,
+        "validForSeconds": gate.valid_for.as_secs(),
+        "policies": digests(&policies),
+        "data": digests(&data),
+        "trust": Digest::of(trust_file.as_bytes()),
+        "keys": keys,
+        "trustRoot": Digest::of(&files.read(&gateway.trust_root)?),
+        "verifierId": gateway.verifier_id,
+        "scanner": gateway.scanner.as_ref().map(|scanner| json!({
+            "digests": scanner.digests, "database": scanner.database_digest, "maxAgeSeconds": scanner.max_age.as_secs(),
+        })),
+        "policyLimits": sluicegate_policy::rego::EvaluationLimits::default(),
+    });
+    Ok(Judge {
+        name: environment.clone(),
+        environment: found.clone(),
+        conditions: Conditions {
+            require: NonEmpty::try_from(require).map_err(|error| Error::Usage(format!("require: {error}")))?,
+            max_database_age: gateway.scanner.as_ref().map(|scanner| scanner.max_age).unwrap_or_default(),
+            valid_for: gate.valid_for,
+            gateway: Digest::of(&json_bytes("the gateway", &resolved)?),
+        },
+        policies,
+        data,
+        verifier_id: gateway.verifier_id.clone(),
+        database: gateway.scanner.as_ref().map(|scanner| scanner.database_digest),
+    })
+}
+
+fn text(files: &dyn GatewayFiles, path: &Path) -> Result<String, Error> {
+    String::from_utf8(files.read(path)?)
+        .map_err(|error| Error::Trust { file: path.to_owned(), reason: format!("not UTF-8: {error}") })
+}
+
+fn signer(entry: SignerEntry, public_key: Vec<u8>) -> Result<SignerRule, String> {
+    let roles = entry.roles.iter().map(|name| Role::from_name(name).ok_or_else(|| format!("{name:?} is no role")));
+    let types = entry.predicate_types.map(|names| {
+        let kind = |name: &String| PredicateType::from_short(name).ok_or_else(|| format!("no predicate type is called {name:?}"));
+        names.iter().map(kind).collect::<Result<BTreeSet<_>, _>>()
+    });
+    Ok(SignerRule {
+        roles: roles.collect::<Result<_, _>>()?,
+        predicate_types: types.transpose()?,
+        name: entry.name,
+        public_key,
+        builder_ids: entry.builder_ids.into_iter().collect(),
+        verifier_ids: entry.verifier_ids.into_iter().collect(),
+        environments: entry.environments.into_iter().collect(),
+    })
+}
+
+/// Bytes of a P-256 SubjectPublicKeyInfo.
+const P256_SPKI: usize = 91;
+
+/// The DER of a `PUBLIC KEY` PEM; only P-256.
+fn public_key(pem: &[u8]) -> Result<Vec<u8>, String> {
+    let wrong = || "a P-256 public key in PEM is needed (-----BEGIN PUBLIC KEY-----)".to_owned();
+    let text = std::str::from_utf8(pem).map_err(|_| wrong())?;
+    let body = text
+        .trim()
+        .strip_prefix("-----BEGIN PUBLIC KEY-----")
+        .and_then(|rest| rest.strip_suffix("-----END PUBLIC KEY-----"))
+        .ok_or_else(wrong)?;
+    let der = BASE64.decode(body.split_whitespace().collect::<String>()).map_err(|_| wrong())?;
+    let prefix = [0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+    if der.len() == P256_SPKI && der.starts_with(&prefix) {
+        Ok(der)
+    } else {
+        Err("not a P-256 key: other kinds are not in this version".to_owned())
+    }
+}
+

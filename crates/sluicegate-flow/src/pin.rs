@@ -1,0 +1,125 @@
+//! Pins what a pipeline names: images by manifest digest with their layers in the store, sources by the digest of their tree.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use sluicegate_attestation::identifiers::{LAYER_TAR, LAYER_TAR_GZIP};
+use sluicegate_ports::{
+    execute::{Compression, Layer},
+    images::Manifest,
+    trees::SourceLister,
+};
+use sluicegate_types::{Content, ContentKind, Digest, ImageRef};
+
+use crate::{Error, Ports, fetch};
+
+/// An image whose every layer is in the store.
+#[derive(Clone, Debug)]
+pub struct PinnedBase {
+    /// What the pipeline file calls it.
+    pub name: String,
+    /// Its manifest.
+    pub digest: Digest,
+    /// The manifest, parsed.
+    pub manifest: Manifest,
+    /// Its layers, lowest first.
+    pub layers: Vec<Layer>,
+    /// Its configuration.
+    pub config: serde_json::Value,
+}
+
+/// A source tree in the store.
+#[derive(Clone, Debug)]
+pub struct PinnedSource {
+    /// Its deterministic tar.
+    pub content: Content,
+    /// The commit it was taken at; not resolved by us, so only a claim (trust model 11).
+    pub commit: Option<String>,
+    /// Whether it had changes that are not committed.
+    pub dirty: bool,
+    /// The commit's date.
+    pub commit_time: Option<u64>,
+    entries: Vec<sluicegate_ports::trees::TreeEntry>,
+}
+
+/// Brings an image into the store.
+pub fn image(ports: &Ports<'_>, reference: &ImageRef, folder: &Path) -> Result<PinnedBase, Error> {
+    let place = reference.clone().relative_to(folder);
+    let source = ports.places.source(&place.directory)?;
+    let descriptor = source.resolve(&place.selector)?;
+    let (manifest, config) = fetch::fetch_image(source.as_ref(), &descriptor, Some(ports.store))?;
+    let fault = |reason: String| Error::Image { image: reference.to_string(), reason };
+    let wire: WireConfig = serde_json::from_slice(&config).map_err(|error| fault(format!("its configuration: {error}")))?;
+    if wire.os != "linux" || wire.architecture != "amd64" {
+        return Err(fault(format!("it is for {}/{}, and only linux/amd64 is in this version", wire.os, wire.architecture)));
+    }
+    if wire.rootfs.diff_ids.len() != manifest.layers.len() {
+        return Err(fault(format!("{} layers, but {} diff_ids", manifest.layers.len(), wire.rootfs.diff_ids.len())));
+    }
+    let mut layers = Vec::new();
+    for (layer, diff_id) in manifest.layers.iter().zip(&wire.rootfs.diff_ids) {
+        let compression = match layer.media_type.as_str() {
+            LAYER_TAR => Compression::None,
+            LAYER_TAR_GZIP => Compression::Gzip,
+            other => return Err(fault(format!("a layer of media type {other:?}: not in this version"))),
+        };
+        layers.push(Layer { blob: layer.digest, compression, diff_id: *diff_id });
+    }
+    let config = serde_json::from_slice(&config).map_err(|error| fault(format!("its configuration: {error}")))?;
+    Ok(PinnedBase { name: reference.to_string(), digest: descriptor.digest, manifest, layers, config })
+}
+
+/// Takes a snapshot of a source tree. The mtime of all of it is `epoch`, so [`PinnedSource::pack`] is called once that is known.
+pub fn source(lister: &dyn SourceLister, folder: &Path, excluded: &[PathBuf]) -> Result<PinnedSource, Error> {
+    let tree = lister.list(folder, excluded)?;
+    Ok(PinnedSource {
+        content: Content { kind: ContentKind::Directory, digest: Digest::of(b"") },
+        commit: tree.commit,
+        dirty: tree.dirty,
+        commit_time: tree.commit_time,
+        entries: tree.entries,
+    })
+}
+
+impl PinnedSource {
+    /// Packs the snapshot into the store.
+    pub fn pack(mut self, ports: &Ports<'_>, epoch: u64) -> Result<Self, Error> {
+        let (digest, _) = ports.packer.pack(std::mem::take(&mut self.entries), epoch)?;
+        self.content.digest = digest;
+        Ok(self)
+    }
+}
+
+impl PinnedBase {
+    /// A variable of the image's environment.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        let env = self.config.pointer("/config/Env")?.as_array()?;
+        env.iter().filter_map(|v| v.as_str()).find_map(|v| v.strip_prefix(name)?.strip_prefix('='))
+    }
+
+    /// The numeric user and group that the image says; names other than root would need its files and are refused.
+    pub fn user(&self) -> Result<(u32, u32), Error> {
+        let text = self.config.pointer("/config/User").and_then(|v| v.as_str()).unwrap_or("");
+        let (user, group) = text.split_once(':').unwrap_or((text, ""));
+        let number = |text: &str| match text {
+            "" | "root" => Some(0),
+            digits => digits.parse::<u32>().ok().filter(|n| *n < 1 << 31),
+        };
+        number(user).zip(number(group)).ok_or_else(|| Error::Image {
+            image: self.name.clone(),
+            reason: format!("its user is {text:?}: only numeric users are in this version"),
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct WireConfig {
+    os: String,
+    architecture: String,
+    rootfs: WireRootfs,
+}
+
+#[derive(Deserialize)]
+struct WireRootfs {
+    diff_ids: Vec<Digest>,
+}

@@ -1,0 +1,221 @@
+//! Verified facts: what Rego sees, made from verified bytes only (DESIGN section 5, "Rego input").
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use serde_json::{Value, json, value::RawValue};
+use sluicegate_attestation::{
+    coverage::Coverage, cyclonedx, predicate::PredicateType, trivy_report, trivy_report::Finding, vulns::Vulns,
+};
+use sluicegate_types::{Digest, EnvironmentName, Repository, UnixTime};
+use sluicegate_verify::{Role, VerifiedStatement, closed_set::ClosedSet};
+
+/// Everything a gate decides on about one image. Made from a [`ClosedSet`], which only verification makes.
+#[derive(Debug)]
+pub struct Facts {
+    image: Digest,
+    input: Box<RawValue>,
+    digest: Digest,
+    kinds: BTreeSet<PredicateType>,
+    used: Vec<Digest>,
+    components: usize,
+    scan: Option<GateScan>,
+}
+
+/// The gate's own scan of the image (trust model 4): read back, verified in the role `records`, its report re-hashed.
+#[derive(Debug)]
+pub struct GateScan {
+    bundle: Digest,
+    vulns: Vulns,
+    report: Vec<u8>,
+}
+
+impl GateScan {
+    /// Takes a verified scan of `image` and the report that it names.
+    pub fn new(image: &Digest, statement: &VerifiedStatement, report: Vec<u8>) -> Result<Self, FactsError> {
+        let fault = |reason: &str| FactsError::Scan { reason: reason.to_owned() };
+        if !statement.is_in_role(Role::Records) {
+            return Err(fault("its signer has not the role records"));
+        }
+        if statement.statement().predicate_type != PredicateType::Vulns || !statement.statement().is_about_image(image) {
+            return Err(fault("it is about something else"));
+        }
+        let vulns = Vulns::parse(&statement.statement().predicate).map_err(|error| fault(&error.to_string()))?;
+        if vulns.report != Digest::of(&report) {
+            return Err(fault("the report is not the one that it names"));
+        }
+        Ok(Self { bundle: statement.bundle(), vulns, report })
+    }
+
+    /// The database's date, from its own verified bytes.
+    pub fn database_updated_at(&self) -> UnixTime {
+        self.vulns.scanner.database_updated_at
+    }
+
+    /// What was read and what was not.
+    pub fn coverage(&self) -> &Coverage {
+        &self.vulns.coverage
+    }
+
+    /// The scan's attestation.
+    pub fn bundle(&self) -> Digest {
+        self.bundle
+    }
+}
+
+impl Facts {
+    /// Makes the facts about the image of `set` for one target at one moment. `accepts_database` says whether the gate still
+    /// believes the database of a scan that the closed set brought; the findings of those that it believes are united with
+    /// the gate's own, so that an old clean scan never outvotes.
+    pub fn new(
+        set: &ClosedSet,
+        scan: Option<GateScan>,
+        environment: &EnvironmentName,
+        repository: &Repository,
+        now: UnixTime,
+        accepts_database: &dyn Fn(&Vulns) -> bool,
+    ) -> Result<Self, FactsError> {
+        let mut components = Vec::new();
+        for sbom in set.sboms() {
+            let document = serde_json::to_vec(&sbom.statement().predicate)
+                .map_err(|error| FactsError::Sbom { bundle: sbom.bundle(), reason: error.to_string() })?;
+            let listed = cyclonedx::components(&document)
+                .map_err(|error| FactsError::Sbom { bundle: sbom.bundle(), reason: error.to_string() })?;
+            for component in listed {
+                components.push(tagged(&component, sbom.bundle())?);
+            }
+        }
+        let mut findings: Vec<(Finding, Digest)> = Vec::new();
+        let gate = scan.iter().map(|scan| (scan.bundle, &scan.report));
+        let brought = set.scans().iter().filter(|s| accepts_database(&s.vulns)).map(|s| (s.statement.bundle(), &s.report));
+        for (bundle, report) in gate.chain(brought) {
+            let listed = trivy_report::findings(report)
+                .map_err(|error| FactsError::Report { bundle, reason: error.to_string() })?;
+            for finding in listed {
+                if !findings.iter().any(|(known, _)| *known == finding) {
+                    findings.push((finding, bundle));
+                }
+            }
+        }
+        let vulnerabilities = findings.iter().map(|(f, bundle)| tagged(f, *bundle)).collect::<Result<Vec<_>, _>>()?;
+        let mut input = json!({
+            "subject": {"name": repository.as_str(), "digest": set.image()},
+            "target": {"environment": environment, "repository": repository.as_str()},
+            "now": now,
+            "attestations": set.statements().map(attestation).collect::<Vec<_>>(),
+            "sbom": {"components": components},
+            "vulnerabilities": vulnerabilities,
+        });
+        if let Some(scan) = &scan {
+            let scanner = &scan.vulns.scanner;
+            input["scan"] = json!({
+                "tool": scanner.name,
+                "version": scanner.version,
+                "databases": [{
+                    "name": format!("{}-db", scanner.name),
+                    "digest": scanner.database,
+                    "updatedAt": scanner.database_updated_at,
+                }],
+                "coverage": scan.vulns.coverage,
+            });
+        }
+        let text = serde_json::to_string(&input).map_err(|error| FactsError::Input { reason: error.to_string() })?;
+        let mut used: Vec<Digest> = set.statements().map(VerifiedStatement::bundle).collect();
+        used.extend(scan.iter().map(GateScan::bundle));
+        Ok(Self {
+            image: set.image(),
+            digest: Digest::of(text.as_bytes()),
+            input: RawValue::from_string(text).map_err(|error| FactsError::Input { reason: error.to_string() })?,
+            kinds: set.kinds(),
+            used,
+            components: components.len(),
+            scan,
+        })
+    }
+
+    /// The image.
+    pub fn image(&self) -> Digest {
+        self.image
+    }
+
+    /// What Rego sees, as JSON.
+    pub fn input(&self) -> &RawValue {
+        &self.input
+    }
+
+    /// SHA-256 over the input's bytes.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The kinds of evidence that are present.
+    pub fn kinds(&self) -> &BTreeSet<PredicateType> {
+        &self.kinds
+    }
+
+    /// Every attestation that was used.
+    pub fn used(&self) -> &[Digest] {
+        &self.used
+    }
+
+    /// Components of the image's SBOMs.
+    pub fn components(&self) -> usize {
+        self.components
+    }
+
+    /// The gate's own scan.
+    pub fn scan(&self) -> Option<&GateScan> {
+        self.scan.as_ref()
+    }
+}
+
+fn tagged(item: &impl Serialize, bundle: Digest) -> Result<Value, FactsError> {
+    let mut value = serde_json::to_value(item).map_err(|error| FactsError::Input { reason: error.to_string() })?;
+    value["attestation"] = json!(bundle);
+    Ok(value)
+}
+
+fn attestation(statement: &VerifiedStatement) -> Value {
+    let subjects = statement.statement().subjects.iter().map(|s| json!({"name": s.name, "digest": s.digest}));
+    json!({
+        "predicateType": statement.statement().predicate_type.uri(),
+        "predicate": statement.statement().predicate,
+        "subjects": subjects.collect::<Vec<_>>(),
+        "digest": statement.bundle(),
+        "signer": {"kind": "key", "keyId": statement.key_id(), "name": statement.signer()},
+        "log": {"index": statement.log().index, "origin": statement.log().origin},
+    })
+}
+
+/// Why verified statements give no facts.
+#[derive(Debug, thiserror::Error)]
+pub enum FactsError {
+    /// The gate's own scan.
+    #[error("the gate's scan cannot be used: {reason}")]
+    Scan {
+        /// Why not.
+        reason: String,
+    },
+    /// An SBOM.
+    #[error("the SBOM {bundle} cannot be read: {reason}")]
+    Sbom {
+        /// The attestation.
+        bundle: Digest,
+        /// Why not.
+        reason: String,
+    },
+    /// A raw report.
+    #[error("the report of the scan {bundle} cannot be read: {reason}")]
+    Report {
+        /// The attestation.
+        bundle: Digest,
+        /// Why not.
+        reason: String,
+    },
+    /// The input document.
+    #[error("the facts cannot be written as JSON: {reason}")]
+    Input {
+        /// Why not.
+        reason: String,
+    },
+}

@@ -1,0 +1,240 @@
+//! The verdict: a pure function of facts, rule results, target and time.
+
+use std::{collections::BTreeSet, fmt, time::Duration};
+
+use sluicegate_attestation::predicate::PredicateType;
+use sluicegate_types::{Digest, EnvironmentName, NonEmpty, PinnedImage, Repository, TagName, UnixTime};
+
+use crate::{
+    facts::Facts,
+    rego::{Outcome, PolicyError, RuleAnswer, RuleResults, Violation},
+};
+
+/// What a gate says. Nothing passes by being empty: no rule, no evidence, a silent rule are all [`Verdict::Undecided`].
+#[derive(Debug)]
+#[must_use = "a verdict that nobody looks at lets nothing through"]
+pub enum Verdict {
+    /// The image may go to the target, once.
+    Allow(Permit),
+    /// A rule denied it.
+    Deny(NonEmpty<Denial>),
+    /// The policy could not be asked or did not answer.
+    Undecided(NonEmpty<Reason>),
+}
+
+/// Leave to promote exactly this image to exactly this place under exactly this gateway. Spent once: it is not `Clone`.
+///
+/// Only [`judge`] makes one:
+///
+/// ```compile_fail
+/// let forged = sluicegate_policy::judge::Permit { ..todo!() };
+/// ```
+///
+/// and nobody spends it twice:
+///
+/// ```compile_fail
+/// fn twice(permit: sluicegate_policy::judge::Permit) {
+///     drop(permit.spend());
+///     drop(permit.spend());
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Permit {
+    grant: Grant,
+}
+
+/// What a permit granted, after it was spent.
+#[derive(Debug)]
+pub struct Grant {
+    /// The image, by the target's name.
+    pub image: PinnedImage,
+    /// The environment.
+    pub environment: EnvironmentName,
+    /// The tag that may move.
+    pub tag: TagName,
+    /// What the place held when it was decided; the tag moves only from there.
+    pub previous: Option<Digest>,
+    /// The digest of the environment's whole resolved gateway.
+    pub gateway: Digest,
+    /// The digest of the facts.
+    pub facts: Digest,
+    /// When it was decided.
+    pub decided_at: UnixTime,
+    /// The last second at which the decision is worth something.
+    pub expires: UnixTime,
+    /// Every attestation that was used.
+    pub used: Vec<Digest>,
+}
+
+impl Permit {
+    /// Gives up the permit for what it granted.
+    pub fn spend(self) -> Grant {
+        self.grant
+    }
+}
+
+/// Why an image is denied: a rule's violation with what the rule says about itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Denial {
+    /// The rule's code.
+    pub code: String,
+    /// What it demands.
+    pub title: String,
+    /// What to do.
+    pub solution: String,
+    /// Where the rule stands: file and line.
+    pub rule: String,
+    /// What was found.
+    pub violation: Violation,
+}
+
+/// Why nothing could be decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Required evidence is not there.
+    MissingKind(String),
+    /// The database of the gate's scan is too old, or from the future.
+    Database(String),
+    /// The scan did not read everything.
+    Coverage(String),
+    /// The SBOM names nothing.
+    EmptySbom,
+    /// The policy could not be evaluated.
+    Policy(String),
+    /// A rule gave no answer.
+    Silent(String),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MissingKind(kind) => write!(f, "required evidence is missing: {kind}"),
+            Self::Database(why) => write!(f, "the vulnerability database cannot be used: {why}"),
+            Self::Coverage(gap) => write!(f, "the scan is not whole: {gap}"),
+            Self::EmptySbom => write!(f, "the image's SBOM names no component"),
+            Self::Policy(why) => write!(f, "the policy could not be asked: {why}"),
+            Self::Silent(code) => write!(f, "the rule {code} gave no answer"),
+        }
+    }
+}
+
+/// What a gate demands beside its rules.
+#[derive(Clone, Debug)]
+pub struct Conditions {
+    /// Kinds of evidence that must be there.
+    pub require: NonEmpty<PredicateType>,
+    /// How old the database may be.
+    pub max_database_age: Duration,
+    /// How long a decision is worth something.
+    pub valid_for: Duration,
+    /// The digest of the environment's whole resolved gateway.
+    pub gateway: Digest,
+}
+
+/// Where the image is to go, as it is now.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The environment.
+    pub environment: EnvironmentName,
+    /// Its repository.
+    pub repository: Repository,
+    /// Its tag.
+    pub tag: TagName,
+    /// What it holds now.
+    pub current: Option<Digest>,
+}
+
+/// Judges. Conditions come first and are never waived: kinds present, database fresh, coverage whole, SBOM not empty. Then a
+/// denial of any rule denies; then a rule without an answer leaves it undecided; only then is there a permit.
+pub fn judge(
+    facts: &Facts,
+    rules: &Result<RuleResults, PolicyError>,
+    conditions: &Conditions,
+    target: Target,
+    now: UnixTime,
+) -> Verdict {
+    let answers = rules.as_ref().map_or(&[] as &[RuleAnswer], |results| &results.answers);
+    let mut reasons = unmet(facts, answers, conditions, now);
+    match rules {
+        Err(error) => reasons.push(Reason::Policy(error.to_string())),
+        Ok(results) if results.answers.is_empty() => reasons.push(Reason::Policy("no rule was asked".to_owned())),
+        Ok(_) => {}
+    }
+    if let Ok(reasons) = NonEmpty::try_from(reasons) {
+        return Verdict::Undecided(reasons);
+    }
+    if let Ok(denials) = NonEmpty::try_from(answers.iter().flat_map(denials).collect::<Vec<_>>()) {
+        return Verdict::Deny(denials);
+    }
+    let silent = answers.iter().filter(|answer| answer.outcome != Outcome::Pass);
+    let silent: Vec<Reason> = silent.map(|answer| Reason::Silent(answer.code.clone())).collect();
+    if let Ok(silent) = NonEmpty::try_from(silent) {
+        return Verdict::Undecided(silent);
+    }
+    Verdict::Allow(Permit {
+        grant: Grant {
+            image: PinnedImage { repository: target.repository, digest: facts.image() },
+            environment: target.environment,
+            tag: target.tag,
+            previous: target.current,
+            gateway: conditions.gateway,
+            facts: facts.digest(),
+            decided_at: now,
+            expires: now.plus(conditions.valid_for.as_secs()),
+            used: facts.used().to_vec(),
+        },
+    })
+}
+
+/// Seconds by which a database may be dated after the gate's clock: two machines rarely agree to the second.
+const CLOCK_SKEW: u64 = 300;
+
+fn unmet(facts: &Facts, answers: &[RuleAnswer], conditions: &Conditions, now: UnixTime) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    let mut required: BTreeSet<PredicateType> = conditions.require.iter().cloned().collect();
+    required.extend(answers.iter().flat_map(|answer| &answer.requires).map(|kind| {
+        PredicateType::from_short(kind).unwrap_or_else(|| PredicateType::from_uri(kind))
+    }));
+    for kind in required.difference(facts.kinds()) {
+        reasons.push(Reason::MissingKind(kind.short().to_owned()));
+    }
+    if required.contains(&PredicateType::Sbom) && facts.kinds().contains(&PredicateType::Sbom) && facts.components() == 0 {
+        reasons.push(Reason::EmptySbom);
+    }
+    if required.contains(&PredicateType::Vulns) {
+        match facts.scan() {
+            None => reasons.push(Reason::MissingKind("the gate's own scan".to_owned())),
+            Some(scan) => {
+                let updated = scan.database_updated_at();
+                if updated > now.plus(CLOCK_SKEW) {
+                    reasons.push(Reason::Database(format!("it is dated {updated}, after {now}")));
+                } else if now > updated.plus(conditions.max_database_age.as_secs()) {
+                    let hours = conditions.max_database_age.as_secs() / 3600;
+                    reasons.push(Reason::Database(format!("it is of {updated}, older than {hours} hours at {now}")));
+                }
+                let coverage = scan.coverage();
+                if coverage.read.is_empty() && coverage.unread.is_empty() {
+                    reasons.push(Reason::Coverage("nothing was read".to_owned()));
+                }
+                for gap in &coverage.unread {
+                    reasons.push(Reason::Coverage(format!("{} {} ({}): {}", gap.kind, gap.place, gap.digest, gap.reason)));
+                }
+            }
+        }
+    }
+    reasons
+}
+
+fn denials(answer: &RuleAnswer) -> Vec<Denial> {
+    let (Outcome::Deny(violations) | Outcome::Contradiction(violations)) = &answer.outcome else { return Vec::new() };
+    violations
+        .iter()
+        .map(|violation| Denial {
+            code: answer.code.clone(),
+            title: answer.title.clone(),
+            solution: answer.solution.clone(),
+            rule: format!("{}:{}", answer.file, answer.line),
+            violation: violation.clone(),
+        })
+        .collect()
+}

@@ -1,0 +1,169 @@
+//! The engine with every limit set: what it is given is counted, checked and bounded, and whatever it makes of that comes back
+//! as a value or an error.
+
+use std::{
+    num::{NonZeroU32, NonZeroUsize},
+    thread,
+    time::{Duration, Instant},
+};
+
+use regorus::{
+    Engine, Value,
+    unstable::{Module, Ref},
+    utils::limits::{ExecutionTimerConfig, PolicyLengthConfig},
+};
+
+use crate::{
+    call_graph, data_documents, expression_length,
+    policy_error::{Place, PolicyError},
+    rego::{EvaluationLimits, SourceFile},
+    shadowed_builtins,
+    shadowed_builtins::Refusals,
+};
+
+/// Work units between two looks at the clock; one unit is about a microsecond.
+const CLOCK_INTERVAL: NonZeroU32 = NonZeroU32::MIN.saturating_add(63);
+
+/// Bytes of address space for the stack; only what is used becomes memory. A level of expressions takes up to 20 KiB unoptimised.
+const STACK_BYTES: usize = 64 << 20;
+
+/// Files that were parsed and checked, with the engine that can evaluate them.
+pub(crate) struct LimitedEngine {
+    engine: Engine,
+    modules: Vec<Ref<Module>>,
+    refusals: Refusals,
+}
+
+impl LimitedEngine {
+    /// Parses `files` and refuses what must not be evaluated.
+    pub(crate) fn new(files: &[&SourceFile], limits: &EvaluationLimits) -> Result<Self, PolicyError> {
+        within("policy files", files.len() as u64, limits.files)?;
+        let mut names: Vec<_> = files.iter().map(|file| file.name.as_str()).collect();
+        names.sort_unstable();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(PolicyError::SameName { name: pair[0].to_owned() });
+        }
+        let mut engine = Engine::new();
+        // OPA's meaning of a failing builtin is undefined. Otherwise one file would say different things here and there.
+        engine.set_strict_builtin_errors(false);
+        // Prints would otherwise go to standard error.
+        engine.set_gather_prints(true);
+        let bytes = usize::try_from(limits.policy_bytes).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN);
+        engine.set_policy_length_config(PolicyLengthConfig {
+            max_col: u32::try_from(limits.policy_bytes).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX),
+            max_file_bytes: bytes,
+            max_lines: bytes,
+        });
+        engine.set_execution_timer_config(ExecutionTimerConfig {
+            limit: Duration::from_millis(limits.milliseconds),
+            check_interval: CLOCK_INTERVAL,
+        });
+        let refusals = shadowed_builtins::shadow(&mut engine)?;
+        for file in files {
+            within(&format!("bytes of {}", file.name), file.text.len() as u64, limits.policy_bytes)?;
+            expression_length::check(&file.name, &file.text)?;
+            engine.add_policy(file.name.clone(), file.text.clone()).map_err(|error| {
+                PolicyError::from_engine(&error.to_string(), |place, reason| PolicyError::Syntax { place, reason })
+            })?;
+        }
+        let modules = engine.get_modules().clone();
+        call_graph::check(&modules)?;
+        Ok(Self { engine, modules, refusals })
+    }
+
+    /// The syntax trees, in the order of the files.
+    pub(crate) fn modules(&self) -> &[Ref<Module>] {
+        &self.modules
+    }
+
+    /// Merges `documents` into `data`.
+    pub(crate) fn set_data(&mut self, documents: &[SourceFile], limits: &EvaluationLimits) -> Result<(), PolicyError> {
+        within("data files", documents.len() as u64, limits.files)?;
+        let bytes = documents.iter().map(|document| document.text.len() as u64).sum();
+        within("bytes of data documents", bytes, limits.data_bytes)?;
+        let packages: Vec<_> =
+            self.modules.iter().map(|module| call_graph::static_path(&module.package.refr)).collect();
+        let data = data_documents::merge(documents, &packages)?;
+        self.engine.add_data(Value::from(data)).map_err(|error| PolicyError::Engine { reason: error.to_string() })
+    }
+
+    /// Sets `input`, the text of a JSON object.
+    pub(crate) fn set_input(&mut self, input: &str, limits: &EvaluationLimits) -> Result<(), PolicyError> {
+        within("bytes of input", input.len() as u64, limits.input_bytes)?;
+        let input = Value::from_json_str(input).map_err(|error| PolicyError::Input { reason: error.to_string() })?;
+        if input.as_object().is_err() {
+            return Err(PolicyError::Input { reason: "it is not a JSON object".to_owned() });
+        }
+        self.engine.set_input(input);
+        Ok(())
+    }
+
+    /// The value of the one expression `query`; `None` if it is undefined.
+    pub(crate) fn ask(&mut self, query: &str, limits: &EvaluationLimits) -> Result<Option<Value>, PolicyError> {
+        let timed_out = PolicyError::TimedOut { milliseconds: limits.milliseconds };
+        let started = Instant::now();
+        let answer = self.engine.eval_query(query.to_owned(), false);
+        let elapsed = started.elapsed();
+        let _ = self.engine.take_prints();
+        let answer = answer.map_err(|error| error.to_string());
+        if let Some((builtin, reason)) = self.refusals.first() {
+            // The engine may have dropped the error with its line; the name is still known.
+            let place = answer.err().and_then(|text| match PolicyError::from_engine(&text, evaluation_error) {
+                PolicyError::Evaluation { place, .. } => Some(place),
+                _ => None,
+            });
+            let somewhere = Place { file: "the policies".to_owned(), line: 0, column: 0 };
+            return Err(PolicyError::RefusedBuiltin { place: place.unwrap_or(somewhere), builtin, reason });
+        }
+        // The engine drops an error of one function clause, its own time-out too, when another clause succeeds.
+        if elapsed > Duration::from_millis(limits.milliseconds) {
+            return Err(timed_out);
+        }
+        let results = answer.map_err(|text| {
+            let is_late = text.contains("execution exceeded time limit");
+            if is_late { timed_out } else { PolicyError::from_engine(&text, evaluation_error) }
+        })?;
+        let expression = results.result.into_iter().next().and_then(|result| result.expressions.into_iter().next());
+        Ok(expression.map(|expression| expression.value).filter(|value| *value != Value::Undefined))
+    }
+}
+
+/// Runs `work` on a thread whose stack holds whatever the checks of nesting let through, also where the caller's is small.
+/// A panic of the engine (there are builtins that panic) becomes an error.
+pub(crate) fn guarded<T: Send>(work: impl FnOnce() -> Result<T, PolicyError> + Send) -> Result<T, PolicyError> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new()
+            .name("policies".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, work)
+            .map_err(|error| PolicyError::Engine { reason: format!("cannot start its thread: {error}") })?;
+        thread.join().unwrap_or_else(|panic| {
+            let words = panic
+                .downcast_ref::<&str>()
+                .map(|words| (*words).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_default();
+            Err(PolicyError::Engine { reason: format!("it panicked: {words}") })
+        })
+    })
+}
+
+fn evaluation_error(place: Place, reason: String) -> PolicyError {
+    PolicyError::Evaluation { place, reason }
+}
+
+fn within(what: &str, found: u64, limit: u64) -> Result<(), PolicyError> {
+    if found > limit { Err(PolicyError::TooMuch { what: what.to_owned(), found, limit }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_engine_is_an_error() {
+        let failed: Result<(), _> = guarded(|| unreachable!("inside"));
+        assert!(matches!(failed, Err(PolicyError::Engine { reason }) if reason.contains("inside")));
+        assert_eq!(guarded(|| Ok(1)), Ok(1));
+    }
+}

@@ -1,0 +1,201 @@
+//! Asks Rego v1 policies about facts: files, data and input in, one answer for each declared rule out (DESIGN section 5, "Every
+//! rule declares its code").
+//!
+//! A rule declares its code, `package.short_name`, in a `# METADATA` block above its first clause and must answer with
+//! `pass contains "package.short_name"` or `deny contains {"code": "package.short_name", "msg": …}`. What it says is not judged
+//! here: that is done with the facts, in the parent process. Nothing is read, written or printed here, and the only clock is the
+//! one that stops an evaluation. Requests, results and errors are plain data, so that policies of strangers can be evaluated in
+//! a child process: a single builtin call can cost more time and memory than the limits here can notice, so foreign policies
+//! belong in a child with limits of the system.
+//!
+//! Files named `*_test.rego` are tests beside the policies and are never asked.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sluicegate_types::NonEmpty;
+
+pub use crate::policy_error::{Place, PolicyError};
+pub use crate::rule_declarations::RuleDeclaration;
+use crate::{
+    answers,
+    limited_engine::{LimitedEngine, guarded},
+    rule_declarations,
+};
+
+/// A policy or data file: its name as errors show it and its text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SourceFile {
+    /// The name, such as `policies/vulnerabilities.rego`; data named `*.json` is read as JSON, other data as YAML.
+    pub name: String,
+    /// The whole text.
+    pub text: String,
+}
+
+/// Everything one evaluation depends on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EvaluationRequest {
+    /// The policies; `*_test.rego` among them are left out.
+    pub policies: Vec<SourceFile>,
+    /// YAML or JSON documents, merged into `data`; a value given twice is an error.
+    pub data: Vec<SourceFile>,
+    /// The facts as JSON text, an object.
+    pub input: Box<RawValue>,
+}
+
+/// What the rules said.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RuleResults {
+    /// One for each declared code, in the order of the codes.
+    pub answers: Vec<RuleAnswer>,
+    /// What `warn contains …` said; it decides nothing.
+    pub warnings: Vec<Warning>,
+}
+
+/// What one rule declares (see [`RuleDeclaration`]) and what it said.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RuleAnswer {
+    /// `package.short_name`.
+    pub code: String,
+    /// One line: what it demands.
+    pub title: String,
+    /// Why, and exactly what.
+    pub description: String,
+    /// What to do when it denies.
+    pub solution: String,
+    /// Predicate types without which it can't be asked.
+    pub requires: Vec<String>,
+    /// The file of its first clause.
+    pub file: String,
+    /// The line of its first clause.
+    pub line: u64,
+    /// What it said.
+    pub outcome: Outcome,
+}
+
+/// What a declared rule said.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    /// Its code is in `pass` and not in `deny`.
+    Pass,
+    /// Its code is in `deny` and not in `pass`.
+    Deny(NonEmpty<Violation>),
+    /// Its code is in neither: the rule had no opinion, so nothing is decided.
+    Silent,
+    /// Its code is in both, which counts as a denial.
+    Contradiction(NonEmpty<Violation>),
+}
+
+/// One reason of a denial.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Violation {
+    /// For a person: what is wrong, where, and what to do.
+    pub msg: String,
+    /// What exactly is denied, such as an advisory's id; waivers name it.
+    pub term: Option<String>,
+    /// What it was found in, such as a package's purl.
+    pub subject: Option<String>,
+    /// Every other field; each a text, a number, true, false or null.
+    pub fields: BTreeMap<String, serde_json::Value>,
+}
+
+/// Something a policy wants a person to know.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Warning {
+    /// The package that said it.
+    pub package: String,
+    /// The code it belongs to, if it named one.
+    pub code: Option<String>,
+    /// The text.
+    pub msg: String,
+    /// Every other field, as in a violation.
+    pub fields: BTreeMap<String, serde_json::Value>,
+}
+
+/// How much an evaluation may take (DESIGN section 7). Sizes are bytes of text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EvaluationLimits {
+    /// Milliseconds of evaluation, all rules together.
+    pub milliseconds: u64,
+    /// Bytes of the input.
+    pub input_bytes: u64,
+    /// Bytes of all data documents together.
+    pub data_bytes: u64,
+    /// Bytes of one policy file.
+    pub policy_bytes: u64,
+    /// Policy files; and, counted apart, data files.
+    pub files: u64,
+    /// Members of one `pass`, `deny` or `warn`.
+    pub answers: u64,
+    /// Bytes of one text in an answer.
+    pub answer_text_bytes: u64,
+}
+
+impl Default for EvaluationLimits {
+    fn default() -> Self {
+        Self {
+            milliseconds: 1_000,
+            input_bytes: 64 << 20,
+            data_bytes: 64 << 20,
+            policy_bytes: 1 << 20,
+            files: 256,
+            answers: 100_000,
+            answer_text_bytes: 16 << 10,
+        }
+    }
+}
+
+/// Reads what every rule of `policies` declares, in the order of the codes, without evaluating anything.
+///
+/// An error if there is no code at all, a code twice, a METADATA block that says too little, or anything else that
+/// [`evaluate`] would refuse before it asks, within the default limits.
+pub fn rules(policies: &[SourceFile]) -> Result<Vec<RuleDeclaration>, PolicyError> {
+    guarded(|| Loaded::new(policies, &EvaluationLimits::default()).map(|loaded| loaded.rules))
+}
+
+/// Asks every declared rule. An error means that nothing was decided.
+pub fn evaluate(request: &EvaluationRequest, limits: &EvaluationLimits) -> Result<RuleResults, PolicyError> {
+    guarded(|| {
+        let mut loaded = Loaded::new(&request.policies, limits)?;
+        loaded.engine.set_data(&request.data, limits)?;
+        loaded.engine.set_input(request.input.get(), limits)?;
+        let said = loaded.engine.ask(&answers::query(&loaded.sets), limits)?;
+        let said = said.ok_or_else(|| PolicyError::Engine { reason: "the answers have no value".to_owned() })?;
+        answers::read(&loaded.rules, &loaded.sets, &said, limits)
+    })
+}
+
+/// Whether a file holds tests and no policies.
+pub fn is_test(name: &str) -> bool {
+    name.ends_with("_test.rego")
+}
+
+/// Policies that were read and may be asked.
+struct Loaded {
+    engine: LimitedEngine,
+    rules: Vec<RuleDeclaration>,
+    /// The packages that have `pass`, `deny` or `warn`, and which.
+    sets: BTreeMap<String, Vec<String>>,
+}
+
+impl Loaded {
+    fn new(policies: &[SourceFile], limits: &EvaluationLimits) -> Result<Self, PolicyError> {
+        let asked: Vec<_> = policies.iter().filter(|file| !is_test(&file.name)).collect();
+        let engine = LimitedEngine::new(&asked, limits)?;
+        let rules = rule_declarations::read(&asked, engine.modules())?;
+        let sets = rule_declarations::answering_sets(engine.modules(), &rules)?;
+        if rules.is_empty() {
+            return Err(PolicyError::NoCodes);
+        }
+        Ok(Self { engine, rules, sets })
+    }
+}

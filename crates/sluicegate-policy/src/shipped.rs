@@ -1,0 +1,27 @@
+//! The policies that come with the program; `init` writes them beside a new gateway.
+
+/// A file of the folder `policies`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicyFile {
+    /// Its name in the folder.
+    pub name: &'static str,
+    /// Its text.
+    pub text: &'static str,
+}
+
+macro_rules! policy_files {
+    ($($name:literal)*) => {
+        &[$(PolicyFile { name: $name, text: include_str!(concat!("../../../policies/", $name)) }),*]
+    };
+}
+
+/// Every policy with the tests beside it, and the page that explains them.
+pub const SHIPPED: &[PolicyFile] = policy_files![
+    "README.md"
+    "base_image.rego"
+    "base_image_test.rego"
+    "provenance.rego"
+    "provenance_test.rego"
+    "vulnerabilities.rego"
+    "vulnerabilities_test.rego"
+];

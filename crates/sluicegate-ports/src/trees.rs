@@ -1,0 +1,106 @@
+//! File trees: listing a source, packing entries into a deterministic tar.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use sluicegate_types::{Content, Digest};
+
+use crate::store::StoreError;
+
+/// Packs entries into a deterministic uncompressed tar in the content store.
+pub trait TreePacker: Send + Sync {
+    /// Packs exactly these entries, sorted by path: user and group 0, one mtime, missing parent folders added with mode 0755. The same
+    /// entries give the same bytes on every machine.
+    fn pack(&self, entries: Vec<TreeEntry>, epoch: u64) -> Result<(Digest, u64), TreeError>;
+}
+
+/// Lists what belongs to a source tree.
+pub trait SourceLister: Send + Sync {
+    /// Inside a git work tree: tracked files and untracked ones that git does not ignore. Elsewhere: every file that
+    /// `.sluicegateignore` does not name. `.git` and `excluded` files and folders (the home, keys) never belong to it.
+    fn list(&self, folder: &Path, excluded: &[PathBuf]) -> Result<SourceTree, TreeError>;
+}
+
+/// An entry of a tar to be.
+#[derive(Clone, Debug)]
+pub struct TreeEntry {
+    /// Relative to the tree's root, without `.` and `..`.
+    pub path: PathBuf,
+    /// What stands there.
+    pub kind: EntryKind,
+}
+
+/// What stands at a path.
+#[derive(Clone, Debug)]
+pub enum EntryKind {
+    /// A folder with this mode.
+    Directory(u32),
+    /// A file of this machine, read when packed; mode 0755 if executable, else 0644.
+    HostFile {
+        /// Where it is.
+        source: PathBuf,
+        /// Whether it can be executed.
+        executable: bool,
+    },
+    /// These bytes, with this mode.
+    Bytes(Vec<u8>, u32),
+    /// A symbolic link to this target, kept as it is.
+    Symlink(PathBuf),
+    /// Content of the store: a file, or a directory whose every entry is put below the path.
+    Stored {
+        /// The content.
+        content: Content,
+        /// Whether a file can be executed.
+        executable: bool,
+    },
+}
+
+/// What belongs to a source.
+#[derive(Clone, Debug)]
+pub struct SourceTree {
+    /// Its entries, relative to the source's folder.
+    pub entries: Vec<TreeEntry>,
+    /// The commit that is checked out, in a git work tree.
+    pub commit: Option<String>,
+    /// Whether the work tree has changes that are not committed.
+    pub dirty: bool,
+    /// The commit's date in seconds.
+    pub commit_time: Option<u64>,
+}
+
+/// Why a tree can't be listed or packed.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    /// A file that can't be part of a tree.
+    #[error("{path}: {reason}")]
+    Entry {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// git failed.
+    #[error("git in {path}: {reason}")]
+    Git {
+        /// The folder.
+        path: PathBuf,
+        /// Its words.
+        reason: String,
+    },
+    /// The content store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The file system.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}

@@ -1,0 +1,170 @@
+//! Reading an OCI layout folder.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{ErrorKind, Read},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use sluicegate_attestation::identifiers::{IMAGE_INDEX, IMAGE_MANIFEST};
+use sluicegate_ports::images::{Descriptor, ImagePlaceError, ImagePlaces, ImageSource, ImageTarget, Manifest};
+use sluicegate_types::{Digest, LayoutSelector};
+
+use crate::{
+    layout_index::{COSIGN_IMAGE, COSIGN_KIND, Index, MAX_MANIFEST, tag_of},
+    layout_writer::LayoutTarget,
+};
+
+/// OCI layout folders of this machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LayoutFolders;
+
+impl ImagePlaces for LayoutFolders {
+    fn source(&self, folder: &Path) -> Result<Box<dyn ImageSource>, ImagePlaceError> {
+        let index = Index::read(folder)?.ok_or_else(|| ImagePlaceError::NotALayout {
+            path: folder.to_owned(),
+            reason: "there is no index.json".to_owned(),
+        })?;
+        Ok(Box::new(LayoutSource { folder: folder.to_owned(), index }))
+    }
+
+    fn target(&self, folder: &Path) -> Result<Box<dyn ImageTarget>, ImagePlaceError> {
+        Ok(Box::new(LayoutTarget::new(folder)))
+    }
+}
+
+struct LayoutSource {
+    folder: PathBuf,
+    index: Index,
+}
+
+impl ImageSource for LayoutSource {
+    fn resolve(&self, selector: &LayoutSelector) -> Result<Descriptor, ImagePlaceError> {
+        let images = images(&self.folder, &self.index)?;
+        let named: Vec<&Descriptor> = match selector {
+            LayoutSelector::Only => images,
+            LayoutSelector::Tag(tag) => images.into_iter().filter(|d| tag_of(d).as_ref() == Some(tag)).collect(),
+            LayoutSelector::Digest(digest) => images.into_iter().filter(|d| d.digest == *digest).collect(),
+        };
+        let mut digests: Vec<Digest> = named.iter().map(|d| d.digest).collect();
+        digests.sort();
+        digests.dedup();
+        match (digests.as_slice(), named.first()) {
+            ([_], Some(descriptor)) if descriptor.media_type == IMAGE_INDEX => Err(self.none(
+                selector,
+                "; it is an image index, and images of several platforms are not in this version".to_owned(),
+            )),
+            ([_], Some(descriptor)) => Ok((*descriptor).clone()),
+            ([], _) => Err(self.none(selector, self.holdings())),
+            _ => Err(self.none(selector, format!("; several fit, name one by digest{}", self.holdings()))),
+        }
+    }
+
+    fn open(&self, descriptor: &Descriptor) -> Result<Box<dyn Read>, ImagePlaceError> {
+        let path = blob_path(&self.folder, &descriptor.digest);
+        // A layout may come from anywhere: a link or a pipe in place of a blob is not followed or waited for.
+        let opened = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(&path);
+        let file: File = match opened {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(ImagePlaceError::MissingBlob { path: self.folder.clone(), digest: descriptor.digest });
+            }
+            Err(source) => return Err(ImagePlaceError::Io { action: "open", path, source }),
+        };
+        let metadata = file.metadata().map_err(|source| ImagePlaceError::Io { action: "look at", path: path.clone(), source })?;
+        if !metadata.is_file() {
+            return Err(ImagePlaceError::NotALayout {
+                path: self.folder.clone(),
+                reason: format!("blob {} is not a regular file", descriptor.digest),
+            });
+        }
+        Ok(Box::new(file))
+    }
+
+    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, ImagePlaceError> {
+        let mut out: Vec<Descriptor> = Vec::new();
+        for descriptor in &self.index.manifests {
+            if descriptor.digest == *subject || descriptor.media_type != IMAGE_MANIFEST || descriptor.size > MAX_MANIFEST {
+                continue;
+            }
+            let mut bytes = Vec::new();
+            self.open(descriptor)?
+                .take(MAX_MANIFEST + 1)
+                .read_to_end(&mut bytes)
+                .map_err(|source| ImagePlaceError::Io { action: "read", path: blob_path(&self.folder, &descriptor.digest), source })?;
+            let found = Digest::of(&bytes);
+            if found != descriptor.digest {
+                return Err(ImagePlaceError::Corrupt { path: self.folder.clone(), digest: descriptor.digest, found });
+            }
+            // What is no manifest refers to nothing.
+            let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else { continue };
+            if manifest.subject.is_some_and(|s| s.digest == *subject) && !out.iter().any(|d| d.digest == descriptor.digest) {
+                out.push(descriptor.clone());
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// `O_NOFOLLOW` and `O_NONBLOCK` of Linux on x86_64 and aarch64 (asm-generic/fcntl.h; aarch64 differs for the first).
+#[cfg(target_arch = "aarch64")]
+const O_NOFOLLOW: i32 = 0o100_000;
+#[cfg(not(target_arch = "aarch64"))]
+const O_NOFOLLOW: i32 = 0o400_000;
+const O_NONBLOCK: i32 = 0o4_000;
+
+impl LayoutSource {
+    fn none(&self, selector: &LayoutSelector, hint: String) -> ImagePlaceError {
+        let selector = match selector {
+            LayoutSelector::Only => "without a tag or digest".to_owned(),
+            LayoutSelector::Tag(tag) => format!("tagged {tag}"),
+            LayoutSelector::Digest(digest) => digest.to_string(),
+        };
+        ImagePlaceError::NoImage { path: self.folder.clone(), selector, hint }
+    }
+
+    fn holdings(&self) -> String {
+        let held = images(&self.folder, &self.index).unwrap_or_default();
+        let held: Vec<String> = held
+            .iter()
+            .take(5)
+            .map(|d| tag_of(d).map_or_else(|| d.digest.to_string(), |tag| format!("{} ({tag})", d.digest)))
+            .collect();
+        if held.is_empty() { "; it holds none".to_owned() } else { format!("; it holds {}", held.join(", ")) }
+    }
+}
+
+/// The entries that are images: those that cosign's annotation marks, or, where none is marked, those that refer to nothing.
+pub(crate) fn images<'a>(folder: &Path, index: &'a Index) -> Result<Vec<&'a Descriptor>, ImagePlaceError> {
+    let marked: Vec<&Descriptor> =
+        index.manifests.iter().filter(|d| d.annotations.get(COSIGN_KIND).is_some_and(|kind| kind == COSIGN_IMAGE)).collect();
+    if !marked.is_empty() {
+        return Ok(marked);
+    }
+    let mut out = Vec::new();
+    for descriptor in &index.manifests {
+        if descriptor.artifact_type.is_none() && !refers_to_something(folder, descriptor)? {
+            out.push(descriptor);
+        }
+    }
+    Ok(out)
+}
+
+fn refers_to_something(folder: &Path, descriptor: &Descriptor) -> Result<bool, ImagePlaceError> {
+    let path = blob_path(folder, &descriptor.digest);
+    let mut bytes = Vec::new();
+    match OpenOptions::new().read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(&path) {
+        Ok(file) => file
+            .take(MAX_MANIFEST)
+            .read_to_end(&mut bytes)
+            .map_err(|source| ImagePlaceError::Io { action: "read", path, source })?,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(source) => return Err(ImagePlaceError::Io { action: "open", path, source }),
+    };
+    Ok(serde_json::from_slice::<Manifest>(&bytes).is_ok_and(|manifest| manifest.subject.is_some()))
+}
+
+pub(crate) fn blob_path(folder: &Path, digest: &Digest) -> PathBuf {
+    folder.join("blobs/sha256").join(digest.hex())
+}

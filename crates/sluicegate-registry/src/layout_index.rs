@@ -1,0 +1,69 @@
+//! `index.json` and `oci-layout`: bytes to types and back.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{ErrorKind, Read},
+    path::Path,
+};
+
+use serde::{Deserialize, Serialize};
+use sluicegate_ports::images::{Descriptor, ImagePlaceError};
+use sluicegate_types::TagName;
+
+/// The annotation that carries a tag (image-spec, "annotations").
+pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// cosign's annotation for the image itself; `cosign --local-image` refuses a layout without it.
+pub(crate) const COSIGN_KIND: &str = "kind";
+/// Its value.
+pub(crate) const COSIGN_IMAGE: &str = "dev.cosignproject.cosign/image";
+/// Bytes of `index.json` and of any manifest (DESIGN section 7).
+pub(crate) const MAX_MANIFEST: u64 = 4 * 1024 * 1024;
+/// Entries of an index (DESIGN section 7).
+pub(crate) const MAX_ENTRIES: usize = 1024;
+pub(crate) const LAYOUT_FILE: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// An image index.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Index {
+    pub(crate) schema_version: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) media_type: Option<String>,
+    pub(crate) manifests: Vec<Descriptor>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) annotations: BTreeMap<String, String>,
+}
+
+impl Index {
+    /// Reads the index of the layout `folder`; `None` if there is no layout at all.
+    pub(crate) fn read(folder: &Path) -> Result<Option<Self>, ImagePlaceError> {
+        let fault = |reason: String| ImagePlaceError::NotALayout { path: folder.to_owned(), reason };
+        let path = folder.join("index.json");
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(ImagePlaceError::Io { action: "open", path, source }),
+        };
+        let mut bytes = Vec::new();
+        file.take(MAX_MANIFEST + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|source| ImagePlaceError::Io { action: "read", path: path.clone(), source })?;
+        if bytes.len() as u64 > MAX_MANIFEST {
+            return Err(fault(format!("index.json is larger than the limit of {MAX_MANIFEST} bytes")));
+        }
+        let index: Self = serde_json::from_slice(&bytes).map_err(|error| fault(format!("index.json: {error}")))?;
+        if index.schema_version != 2 {
+            return Err(fault(format!("index.json has schemaVersion {}, not 2", index.schema_version)));
+        }
+        if index.manifests.len() > MAX_ENTRIES {
+            return Err(fault(format!("index.json names more than {MAX_ENTRIES} manifests")));
+        }
+        Ok(Some(index))
+    }
+}
+
+/// The tag that a descriptor of an index carries.
+pub(crate) fn tag_of(descriptor: &Descriptor) -> Option<TagName> {
+    descriptor.annotations.get(REF_NAME).and_then(|text| text.parse().ok())
+}

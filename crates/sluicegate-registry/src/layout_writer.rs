@@ -1,0 +1,147 @@
+//! Writing an OCI layout folder that holds one image.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use sluicegate_attestation::identifiers::IMAGE_INDEX;
+use sluicegate_ports::{
+    images::{Descriptor, ImagePlaceError, ImageTarget, Occupant, Publication},
+    store::ContentStore,
+};
+use sluicegate_types::{Digest, Hasher, TagName};
+
+use crate::{
+    layout::{blob_path, images},
+    layout_index::{COSIGN_IMAGE, COSIGN_KIND, Index, LAYOUT_FILE, REF_NAME, tag_of},
+};
+
+pub(crate) struct LayoutTarget {
+    folder: PathBuf,
+}
+
+impl LayoutTarget {
+    pub(crate) fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
+    }
+
+    fn io(&self, action: &'static str, path: &Path) -> impl Fn(io::Error) -> ImagePlaceError + use<> {
+        let path = path.to_owned();
+        move |source| ImagePlaceError::Io { action, path: path.clone(), source }
+    }
+}
+
+impl ImageTarget for LayoutTarget {
+    fn current(&self) -> Result<Option<Occupant>, ImagePlaceError> {
+        let Some(index) = Index::read(&self.folder)? else { return Ok(None) };
+        let images = images(&self.folder, &index)?;
+        let Some(first) = images.first() else { return Ok(None) };
+        if images.iter().any(|d| d.digest != first.digest) {
+            return Err(ImagePlaceError::NotALayout {
+                path: self.folder.clone(),
+                reason: "it holds several images; a layout that is written to holds one".to_owned(),
+            });
+        }
+        Ok(Some(Occupant { image: first.digest, tags: images.iter().filter_map(|d| tag_of(d)).collect() }))
+    }
+
+    fn publish(&self, publication: &Publication, store: &dyn ContentStore) -> Result<(), ImagePlaceError> {
+        let blobs = self.folder.join("blobs/sha256");
+        fs::create_dir_all(&blobs).map_err(self.io("create", &blobs))?;
+        // One writer at a time; the lock dies with its holder.
+        let lock_path = self.folder.join(".sluicegate.lock");
+        let lock = File::create(&lock_path).map_err(self.io("create", &lock_path))?;
+        lock.lock().map_err(self.io("lock", &lock_path))?;
+        let manifests = publication.referrers.iter().map(|d| d.digest).chain([publication.image.digest]);
+        for digest in publication.blobs.iter().copied().chain(manifests) {
+            self.write_blob(&digest, store)?;
+        }
+        self.write_file(&self.folder.join("oci-layout"), LAYOUT_FILE.as_bytes())?;
+        let found = self.current()?.map(|occupant| occupant.image);
+        if found != publication.expected {
+            let name = |digest: Option<Digest>| digest.map_or_else(|| "no image".to_owned(), |d| d.to_string());
+            return Err(ImagePlaceError::Moved {
+                path: self.folder.clone(),
+                expected: name(publication.expected),
+                found: name(found),
+            });
+        }
+        let index = serde_json::to_vec(&index_of(publication)).map_err(|error| ImagePlaceError::NotALayout {
+            path: self.folder.clone(),
+            reason: error.to_string(),
+        })?;
+        sync_folder(&blobs).map_err(self.io("sync", &blobs))?;
+        self.write_file(&self.folder.join("index.json"), &index)
+    }
+}
+
+impl LayoutTarget {
+    /// Copies a blob from the store and hashes what it copies; what is there already is hashed again, not trusted.
+    fn write_blob(&self, digest: &Digest, store: &dyn ContentStore) -> Result<(), ImagePlaceError> {
+        let path = blob_path(&self.folder, digest);
+        if let Ok(mut present) = File::open(&path)
+            && Digest::of_reader(&mut present).is_ok_and(|(found, _)| found == *digest)
+        {
+            return Ok(());
+        }
+        let mut source = store.open(digest)?;
+        let parent = self.folder.join("blobs/sha256");
+        let mut temporary = tempfile::Builder::new().prefix(".tmp-").tempfile_in(&parent).map_err(self.io("create a file in", &parent))?;
+        let mut hasher = Hasher::new();
+        let mut buffer = vec![0; 128 * 1024];
+        loop {
+            let n = io::Read::read(&mut source, &mut buffer).map_err(self.io("read for", &path))?;
+            if n == 0 {
+                break;
+            }
+            hasher.update(&buffer[..n]);
+            temporary.write_all(&buffer[..n]).map_err(self.io("write", &path))?;
+        }
+        let found = hasher.finish();
+        if found != *digest {
+            return Err(sluicegate_ports::store::StoreError::Corrupt { digest: *digest, found }.into());
+        }
+        self.persist(temporary, &path)
+    }
+
+    fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<(), ImagePlaceError> {
+        let mut temporary = tempfile::Builder::new()
+            .prefix(".tmp-")
+            .tempfile_in(&self.folder)
+            .map_err(self.io("create a file in", &self.folder))?;
+        temporary.write_all(bytes).map_err(self.io("write", path))?;
+        self.persist(temporary, path)?;
+        sync_folder(&self.folder).map_err(self.io("sync", &self.folder))
+    }
+
+    fn persist(&self, temporary: tempfile::NamedTempFile, path: &Path) -> Result<(), ImagePlaceError> {
+        use std::os::unix::fs::PermissionsExt;
+        let file = temporary.as_file();
+        // Layouts are for others to read; the umask of whoever writes does not decide that.
+        file.set_permissions(fs::Permissions::from_mode(0o644)).map_err(self.io("set the mode of", path))?;
+        file.sync_all().map_err(self.io("sync", path))?;
+        temporary.persist(path).map_err(|error| self.io("rename to", path)(error.error))?;
+        Ok(())
+    }
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn index_of(publication: &Publication) -> Index {
+    let entry = |tag: Option<&TagName>| {
+        let mut annotations = BTreeMap::from([(COSIGN_KIND.to_owned(), COSIGN_IMAGE.to_owned())]);
+        annotations.extend(tag.map(|tag| (REF_NAME.to_owned(), tag.to_string())));
+        Descriptor { annotations, ..publication.image.clone() }
+    };
+    let mut manifests: Vec<Descriptor> = match publication.tags.as_slice() {
+        [] => vec![entry(None)],
+        tags => tags.iter().map(|tag| entry(Some(tag))).collect(),
+    };
+    manifests.extend(publication.referrers.iter().map(|d| Descriptor { annotations: BTreeMap::new(), ..d.clone() }));
+    Index { schema_version: 2, media_type: Some(IMAGE_INDEX.to_owned()), manifests, annotations: BTreeMap::new() }
+}

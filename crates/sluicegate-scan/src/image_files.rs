@@ -1,0 +1,422 @@
+//! Which files stand in an image, by its layers' tars alone: nothing is unpacked, links are not followed.
+//!
+//! The layout folder is private to the caller, and every blob is hashed while it is read all the same: a blob, a layer's
+//! uncompressed tar and the manifest must have the digests by which they are named.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, BufReader, Read},
+    path::{Path, PathBuf},
+};
+
+use flate2::read::MultiGzDecoder;
+use serde::Deserialize;
+use sluicegate_ports::scan::ScanError;
+use sluicegate_types::{Digest, Hasher};
+
+/// Bytes of a manifest or configuration (DESIGN section 7).
+const MANIFEST: u64 = 4 * 1024 * 1024;
+/// Layers of one image.
+const LAYERS: usize = 512;
+/// Tar entries of all layers together (DESIGN section 7).
+const ENTRIES: u64 = 1_000_000;
+/// Uncompressed bytes for one compressed byte (DESIGN section 7); small layers may hold `RATIO_FREE` bytes whatever their ratio.
+const RATIO: u64 = 200;
+const RATIO_FREE: u64 = 16 * 1024 * 1024;
+/// Bytes of a long name or of a pax header.
+const NAME: u64 = 1024 * 1024;
+
+/// An image of a layout folder, its manifest and configuration read and checked.
+#[derive(Debug)]
+pub(crate) struct Image {
+    blobs: PathBuf,
+    /// The digest of its configuration: what Trivy calls the image's id.
+    pub(crate) config: Digest,
+    /// The digests of the uncompressed layers, lowest first.
+    pub(crate) diff_ids: Vec<Digest>,
+    layers: Vec<Layer>,
+}
+
+#[derive(Debug)]
+struct Layer {
+    digest: Digest,
+    size: u64,
+    gzip: bool,
+}
+
+impl Image {
+    /// Reads the manifest `image` and its configuration from the layout folder.
+    pub(crate) fn open(layout: &Path, image: &Digest) -> Result<Self, ScanError> {
+        let blobs = layout.join("blobs").join("sha256");
+        let manifest: Manifest = document(&blobs, image)?;
+        if manifest.manifests.is_some() {
+            return Err(broken(image, "it is an index of several images: name one platform's image by its digest"));
+        }
+        let (Some(config), Some(descriptors)) = (manifest.config, manifest.layers) else {
+            return Err(broken(image, "its manifest has no config or no layers"));
+        };
+        let parsed: ImageConfig = document(&blobs, &config.digest)?;
+        if descriptors.len() != parsed.rootfs.diff_ids.len() || descriptors.len() > LAYERS {
+            return Err(broken(
+                image,
+                "its configuration names another number of layers than its manifest, or too many",
+            ));
+        }
+        let layers = descriptors.into_iter().map(layer).collect::<Result<_, _>>()?;
+        Ok(Self { blobs, config: config.digest, diff_ids: parsed.rootfs.diff_ids, layers })
+    }
+
+    /// The files for whose path (`etc/os-release`, no slash in front) `wanted` says yes, as they stand when all layers lie upon
+    /// each other, whiteouts honoured, with the digest of their content. A symbolic link counts with the digest of its target's
+    /// name: a list that is only linked is still a list that somebody meant to be there.
+    pub(crate) fn files(&self, wanted: &dyn Fn(&str) -> bool) -> Result<BTreeMap<String, Digest>, ScanError> {
+        self.files_with(wanted, RATIO_FREE)
+    }
+
+    fn files_with(&self, wanted: &dyn Fn(&str) -> bool, free: u64) -> Result<BTreeMap<String, Digest>, ScanError> {
+        let mut files = BTreeMap::new();
+        let mut entries = 0;
+        for (layer, diff_id) in self.layers.iter().zip(&self.diff_ids) {
+            let file = File::open(self.blobs.join(layer.digest.hex()))
+                .map_err(|error| broken(&layer.digest, &format!("cannot open the layer: {error}")))?;
+            let mut blob = Hashing::new(BufReader::with_capacity(128 * 1024, file), layer.size);
+            let most = layer.size.saturating_mul(RATIO).max(free);
+            let inside: Box<dyn Read> =
+                if layer.gzip { Box::new(MultiGzDecoder::new(&mut blob)) } else { Box::new(&mut blob) };
+            let mut tar = Hashing::new(inside, most);
+            let added = one_layer(&mut tar, wanted, &mut files, &mut entries)
+                .and_then(|added| io::copy(&mut tar, &mut io::sink()).map(|_| added))
+                .map_err(|error| broken(&layer.digest, &format!("cannot read the layer's tar: {error}")))?;
+            if tar.finish() != *diff_id {
+                return Err(broken(
+                    &layer.digest,
+                    "its uncompressed content has another digest than the configuration names",
+                ));
+            }
+            io::copy(&mut blob, &mut io::sink()).map_err(|error| broken(&layer.digest, &error.to_string()))?;
+            if blob.finish() != layer.digest {
+                return Err(broken(&layer.digest, "the blob has another digest than its name"));
+            }
+            files.extend(added);
+        }
+        Ok(files)
+    }
+}
+
+/// Goes through one layer: takes away from `lower` what the layer hides, and returns what it adds.
+fn one_layer(
+    tar: &mut impl Read,
+    wanted: &dyn Fn(&str) -> bool,
+    lower: &mut BTreeMap<String, Digest>,
+    entries: &mut u64,
+) -> io::Result<BTreeMap<String, Digest>> {
+    let mut added = BTreeMap::new();
+    let mut long = LongNames::default();
+    // Raw entries: the library would read long names of any length into memory.
+    for entry in tar::Archive::new(tar).entries()?.raw(true) {
+        let mut entry = entry?;
+        *entries += 1;
+        if *entries > ENTRIES {
+            return Err(io::Error::other(format!("more than {ENTRIES} entries in the image's layers")));
+        }
+        let kind = entry.header().entry_type();
+        if long.take(kind, &mut entry)? {
+            continue;
+        }
+        let names = std::mem::take(&mut long);
+        if names.size.is_some_and(|size| entry.header().size().ok() != Some(size)) {
+            return Err(io::Error::other("an entry with two sizes"));
+        }
+        let raw = names.path.unwrap_or_else(|| entry.header().path_bytes().into_owned());
+        let path = normal(&raw)?;
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
+        if name == ".wh..wh..opq" {
+            hide_below(lower, folder);
+            continue;
+        }
+        if let Some(hidden) = name.strip_prefix(".wh.") {
+            let hidden = if folder.is_empty() { hidden.to_owned() } else { format!("{folder}/{hidden}") };
+            hide_below(lower, &hidden);
+            lower.remove(&hidden);
+            continue;
+        }
+        let directory = kind.is_dir() || raw.ends_with(b"/");
+        if !directory {
+            hide_below(lower, &path);
+        }
+        lower.remove(&path);
+        added.remove(&path);
+        if directory || !wanted(&path) {
+            continue;
+        }
+        let target = || names.link.clone().or_else(|| entry.header().link_name_bytes().map(|name| name.into_owned()));
+        let digest = if kind.is_symlink() {
+            Digest::of(&target().unwrap_or_default())
+        } else if kind.is_hard_link() {
+            let target = target().unwrap_or_default();
+            let original = normal(&target)?;
+            added.get(&original).or_else(|| lower.get(&original)).copied().unwrap_or_else(|| Digest::of(&target))
+        } else {
+            Digest::of_reader(&mut entry)?.0
+        };
+        added.insert(path, digest);
+    }
+    Ok(added)
+}
+
+/// Takes everything in `folder` away; the folder `""` is all.
+fn hide_below(files: &mut BTreeMap<String, Digest>, folder: &str) {
+    let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+    while let Some(path) = files.range(prefix.clone()..).next().map(|(path, _)| path.clone()) {
+        if !path.starts_with(&prefix) {
+            return;
+        }
+        files.remove(&path);
+    }
+}
+
+/// `./usr//bin/sh` as `usr/bin/sh`. A path with `..` is refused: no builder writes one, and tools disagree on what it means.
+fn normal(raw: &[u8]) -> io::Result<String> {
+    let text = String::from_utf8_lossy(raw);
+    let parts: Vec<_> = text.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    if parts.contains(&"..") {
+        return Err(io::Error::other("an entry's path has .. in it"));
+    }
+    Ok(parts.join("/"))
+}
+
+/// What GNU and pax headers say about the entry that follows them.
+#[derive(Default)]
+struct LongNames {
+    path: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    size: Option<u64>,
+}
+
+impl LongNames {
+    /// Takes a header entry in; false for an entry that is a file of the image.
+    fn take(&mut self, kind: tar::EntryType, entry: &mut impl Read) -> io::Result<bool> {
+        if kind.is_gnu_longname() {
+            self.path = Some(until_nul(bounded(entry)?));
+        } else if kind.is_gnu_longlink() {
+            self.link = Some(until_nul(bounded(entry)?));
+        } else if kind.is_pax_local_extensions() {
+            self.pax(&bounded(entry)?)?;
+        } else if kind.is_gnu_sparse() {
+            return Err(io::Error::other("a sparse entry, which this version does not read"));
+        } else {
+            return Ok(kind.is_pax_global_extensions());
+        }
+        Ok(true)
+    }
+
+    /// Records of `LENGTH KEY=VALUE\n` (POSIX.1-2001, pax).
+    fn pax(&mut self, mut records: &[u8]) -> io::Result<()> {
+        let bad = || io::Error::other("a pax header that is not one");
+        while !records.is_empty() {
+            let space = records.iter().position(|byte| *byte == b' ').ok_or_else(bad)?;
+            let length: usize =
+                std::str::from_utf8(&records[..space]).ok().and_then(|n| n.parse().ok()).ok_or_else(bad)?;
+            let record =
+                records.get(space + 1..length).and_then(|record| record.strip_suffix(b"\n")).ok_or_else(bad)?;
+            let equals = record.iter().position(|byte| *byte == b'=').ok_or_else(bad)?;
+            let value = &record[equals + 1..];
+            match &record[..equals] {
+                b"path" => self.path = Some(value.to_vec()),
+                b"linkpath" => self.link = Some(value.to_vec()),
+                b"size" => {
+                    let size = std::str::from_utf8(value).ok().and_then(|size| size.parse().ok()).ok_or_else(bad)?;
+                    self.size = Some(size);
+                }
+                key if key.starts_with(b"GNU.sparse") => {
+                    return Err(io::Error::other("a sparse entry, which this version does not read"));
+                }
+                _ => {}
+            }
+            records = &records[length..];
+        }
+        Ok(())
+    }
+}
+
+fn bounded(entry: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    entry.take(NAME + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > NAME { Err(io::Error::other("a name longer than 1 MiB")) } else { Ok(bytes) }
+}
+
+fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.truncate(bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len()));
+    bytes
+}
+
+/// Hashes what is read and refuses more than `left` bytes.
+struct Hashing<R> {
+    inner: R,
+    hasher: Hasher,
+    left: u64,
+}
+
+impl<R: Read> Hashing<R> {
+    fn new(inner: R, left: u64) -> Self {
+        Self { inner, hasher: Hasher::new(), left }
+    }
+
+    fn finish(self) -> Digest {
+        self.hasher.finish()
+    }
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.left = self
+            .left
+            .checked_sub(n as u64)
+            .ok_or_else(|| io::Error::other("more bytes than its descriptor and the ratio limit of 200:1 allow"))?;
+        self.hasher.update(&buffer[..n]);
+        Ok(n)
+    }
+}
+
+fn layer(descriptor: Descriptor) -> Result<Layer, ScanError> {
+    let gzip = match descriptor.media_type.as_str() {
+        "application/vnd.oci.image.layer.v1.tar+gzip" | "application/vnd.docker.image.rootfs.diff.tar.gzip" => true,
+        "application/vnd.oci.image.layer.v1.tar" | "application/vnd.docker.image.rootfs.diff.tar" => false,
+        other => {
+            return Err(broken(&descriptor.digest, &format!("layers of type {other:?} are not read by this version")));
+        }
+    };
+    Ok(Layer { digest: descriptor.digest, size: descriptor.size, gzip })
+}
+
+fn document<T: serde::de::DeserializeOwned>(blobs: &Path, digest: &Digest) -> Result<T, ScanError> {
+    let path = blobs.join(digest.hex());
+    let file = File::open(&path).map_err(|error| broken(digest, &format!("cannot open its blob: {error}")))?;
+    let mut bytes = Vec::new();
+    file.take(MANIFEST + 1).read_to_end(&mut bytes).map_err(|error| broken(digest, &error.to_string()))?;
+    if bytes.len() as u64 > MANIFEST {
+        return Err(broken(digest, "a manifest or configuration larger than 4 MiB"));
+    }
+    if Digest::of(&bytes) != *digest {
+        return Err(broken(digest, "the blob has another digest than its name"));
+    }
+    serde_json::from_slice(&bytes).map_err(|error| broken(digest, &error.to_string()))
+}
+
+fn broken(digest: &Digest, reason: &str) -> ScanError {
+    ScanError::Failed { reason: format!("cannot look into the image, {digest}: {reason}") }
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    config: Option<Descriptor>,
+    layers: Option<Vec<Descriptor>>,
+    manifests: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor {
+    media_type: String,
+    digest: Digest,
+    size: u64,
+}
+
+#[derive(Deserialize)]
+struct ImageConfig {
+    rootfs: RootFs,
+}
+
+#[derive(Deserialize)]
+struct RootFs {
+    diff_ids: Vec<Digest>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_image::{TestImage, file, link, pax_size};
+
+    fn paths(image: &TestImage) -> Result<Vec<String>, ScanError> {
+        let opened = Image::open(image.path(), &image.digest)?;
+        Ok(opened.files(&|path| path.ends_with("Cargo.lock"))?.into_keys().collect())
+    }
+
+    #[test]
+    fn files_are_seen_through_whiteouts_links_and_long_names() {
+        let deep = format!("{}/Cargo.lock", "long".repeat(60));
+        let image = TestImage::new(&[
+            vec![
+                file("a/Cargo.lock", b"a"),
+                file("./b/c/Cargo.lock", b"b"),
+                file("d/Cargo.lock", b"d"),
+                file("e/Cargo.lock", b"e"),
+            ],
+            vec![
+                file("b/.wh.c", b""),
+                file("d/x/Cargo.lock", b"new"),
+                file("d/.wh..wh..opq", b""),
+                link("e", "elsewhere"),
+                link("f/Cargo.lock", "../store/7"),
+                file(&deep, b"deep"),
+                file("g/other", b""),
+            ],
+        ]);
+        assert_eq!(paths(&image).unwrap(), ["a/Cargo.lock", "d/x/Cargo.lock", "f/Cargo.lock", deep.as_str()]);
+    }
+
+    #[test]
+    fn the_digest_is_the_files_own() {
+        let image = TestImage::new(&[vec![file("a/Cargo.lock", b"content")]]);
+        let opened = Image::open(image.path(), &image.digest).unwrap();
+        assert_eq!(opened.files(&|_| true).unwrap()["a/Cargo.lock"], Digest::of(b"content"));
+    }
+
+    #[test]
+    fn a_blob_that_is_not_what_it_is_called_is_refused() {
+        let image = TestImage::new(&[vec![file("a/Cargo.lock", b"a")]]);
+        assert_eq!(paths(&image).unwrap().len(), 1);
+        let layer = image.path().join("blobs/sha256").join(image.layers[0].hex());
+        let mut bytes = std::fs::read(&layer).unwrap();
+        bytes[4] ^= 1; // gzip's mtime: the tar inside stays the same
+        std::fs::write(&layer, bytes).unwrap();
+        assert!(paths(&image).unwrap_err().to_string().contains("another digest than its name"));
+        let manifest = image.path().join("blobs/sha256").join(image.digest.hex());
+        std::fs::write(manifest, "{}").unwrap();
+        assert!(paths(&image).is_err());
+    }
+
+    #[test]
+    fn hostile_tars_are_refused() {
+        let refused = |entries, words: &str| {
+            let text = paths(&TestImage::new(&[entries])).unwrap_err().to_string();
+            assert!(text.contains(words), "{text}");
+        };
+        refused(vec![file("a/../Cargo.lock", b"")], "..");
+        refused(vec![pax_size("a/Cargo.lock", b"12345", 2)], "two sizes");
+        assert!(paths(&TestImage::new(&[vec![pax_size("a/Cargo.lock", b"12345", 5)]])).is_ok());
+    }
+
+    #[test]
+    fn a_layer_that_unpacks_to_far_more_than_itself_is_refused() {
+        let image = TestImage::new(&[vec![file("zeros", &vec![0; 1024 * 1024])]]);
+        let opened = Image::open(image.path(), &image.digest).unwrap();
+        let tar = 1024 * 1024 + 512 + 1024;
+        assert!(opened.files_with(&|_| true, tar).is_ok());
+        let refused = opened.files_with(&|_| true, tar - 1).unwrap_err().to_string();
+        assert!(refused.contains("ratio limit"), "{refused}");
+    }
+
+    #[test]
+    fn a_truncated_layer_is_an_error_and_never_a_panic() {
+        let image = TestImage::new(&[vec![file("a/Cargo.lock", b"a"), link("b", "c")]]);
+        let layer = image.path().join("blobs/sha256").join(image.layers[0].hex());
+        let whole = std::fs::read(&layer).unwrap();
+        for length in 0..whole.len() {
+            std::fs::write(&layer, &whole[..length]).unwrap();
+            assert!(paths(&image).is_err(), "cut at {length}");
+        }
+    }
+}

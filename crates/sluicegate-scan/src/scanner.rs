@@ -1,0 +1,297 @@
+//! The scan itself: the pinned Trivy over one image and the pinned database, in the sandbox, and what of its answer is believed.
+
+use std::{
+    fs,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use sluicegate_attestation::trivy_report::{Summary, summary};
+use sluicegate_ports::{
+    execute::{Ended, ToolRequest, ToolSandbox},
+    scan::{Database, ScanError, ScanReport, Scanner, Tool},
+};
+use sluicegate_types::{Digest, NonEmpty, UnixTime};
+
+use crate::{
+    bolt::Bolt,
+    coverage,
+    database::PinnedDatabase,
+    image_files::Image,
+    pinned_copy::{self, readable},
+    sbom,
+};
+
+/// Bytes of the scanner's executable.
+const EXECUTABLE: u64 = 1024 * 1024 * 1024;
+
+/// Which scanner, which database, and where they may be kept.
+#[derive(Clone)]
+pub struct Config {
+    /// The Trivy executable.
+    pub trivy: PathBuf,
+    /// The digests that the gateway file allows (`scanner.trivy.digests`).
+    pub allowed: NonEmpty<Digest>,
+    /// The folder with `trivy.db` and `metadata.json`.
+    pub database: PathBuf,
+    /// The digest by which the gateway file pins them ([`crate::database::digest_of`]).
+    pub database_digest: Digest,
+    /// A private folder in the home for the copies that are used; made with mode 0700 if missing.
+    pub work: PathBuf,
+    /// Where Trivy runs: without network, over untrusted input.
+    pub sandbox: Arc<dyn ToolSandbox>,
+    /// The last part of the image's repository, in lower case, for the SBOM's subject.
+    pub name: String,
+    /// SOURCE_DATE_EPOCH for the SBOM; without it the SBOM carries no time.
+    pub epoch: Option<UnixTime>,
+    /// How much of everything.
+    pub limits: ScanLimits,
+}
+
+/// How much a scan may use.
+#[derive(Clone, Debug)]
+pub struct ScanLimits {
+    /// Wall time of one run of Trivy; a scan runs it twice.
+    pub timeout: Duration,
+    /// Bytes of memory of one run.
+    pub memory: Option<u64>,
+    /// Bytes of one report.
+    pub report: u64,
+}
+
+impl Default for ScanLimits {
+    /// 10 minutes, 2 GiB, 128 MiB.
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(600), memory: Some(2 << 30), report: 128 << 20 }
+    }
+}
+
+/// Scans images with the Trivy that the gateway file allows and the database that it pins.
+pub struct TrivyScanner {
+    config: Config,
+    ready: Mutex<Option<Ready>>,
+}
+
+/// The private copies, hashed by this process.
+#[derive(Clone)]
+struct Ready {
+    program: PathBuf,
+    digest: Digest,
+    database: PinnedDatabase,
+}
+
+impl TrivyScanner {
+    /// A scanner of this configuration; nothing is read before the first scan.
+    pub fn new(mut config: Config) -> Self {
+        if let Ok(absolute) = std::path::absolute(&config.work) {
+            config.work = absolute;
+        }
+        Self { config, ready: Mutex::new(None) }
+    }
+
+    fn ready(&self) -> Result<Ready, ScanError> {
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ready) = &*ready {
+            return Ok(ready.clone());
+        }
+        let work = &self.config.work;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(work).map_err(|error| ScanError::Io {
+            action: format!("make the folder {}", work.display()),
+            reason: error.to_string(),
+        })?;
+        let (program, digest) = pinned_program(&self.config)?;
+        let database = PinnedDatabase::take(&self.config.database, &self.config.database_digest, work)?;
+        Ok(ready.insert(Ready { program, digest, database }).clone())
+    }
+
+    fn run(&self, ready: &Ready, args: &[&str], folders: &[(&Path, &str)]) -> Result<Vec<u8>, ScanError> {
+        let limits = &self.config.limits;
+        let outcome = self.config.sandbox.run_tool(&ToolRequest {
+            program: ready.program.clone(),
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            env: [("HOME", "/tmp"), ("TMPDIR", "/tmp"), ("TZ", "UTC")]
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .to_vec(),
+            folders: folders.iter().map(|(host, inside)| ((*host).to_owned(), PathBuf::from(inside))).collect(),
+            timeout: limits.timeout,
+            memory: limits.memory,
+            stdout_bytes: limits.report,
+        })?;
+        match outcome.ended {
+            Ended::Exit(0) if outcome.stdout.is_empty() => {
+                Err(failed(format!("it printed no report; {}", last_words(&outcome.stderr))))
+            }
+            Ended::Exit(0) => Ok(outcome.stdout),
+            Ended::Exit(code) => Err(failed(format!("it ended with code {code}; {}", last_words(&outcome.stderr)))),
+            Ended::TimedOut => Err(failed(format!("it ran longer than {} s", limits.timeout.as_secs()))),
+            Ended::LogFull => Err(failed(format!("its report is larger than {} bytes", limits.report))),
+        }
+    }
+}
+
+impl Scanner for TrivyScanner {
+    /// Runs Trivy twice: over the image for its JSON report, and over that report for the SBOM, so that both say the same.
+    fn scan(&self, layout: &Path, image: &Digest) -> Result<ScanReport, ScanError> {
+        let ready = self.ready()?;
+        // The sandbox mounts it from a process of its own, whose working folder is another.
+        let layout = &std::path::absolute(layout).map_err(|error| ScanError::Io {
+            action: format!("find the folder {}", layout.display()),
+            reason: error.to_string(),
+        })?;
+        let opened = Image::open(layout, image)?;
+        let input = format!("/image@{image}");
+        let raw = self.run(&ready, &scan_args(&input), &[(layout, "/image"), (&ready.database.cache, "/cache")])?;
+        let report = summary(&raw).map_err(|error| ScanError::Report { reason: error.to_string() })?;
+        check_subject(&report, &opened)?;
+        let sbom = self.sbom(&ready, &raw, image)?;
+        let files = opened.files(&coverage::is_telling)?;
+        let damaged = |error: &dyn std::fmt::Display| ScanError::Database {
+            path: self.config.database.clone(),
+            reason: format!("trivy.db: {error}"),
+        };
+        let file = fs::File::open(ready.database.file()).map_err(|error| damaged(&error))?;
+        let mut database = Bolt::open(file).map_err(|error| damaged(&error))?;
+        let coverage = coverage::coverage(&report, &files, image, &mut database).map_err(|error| damaged(&error))?;
+        Ok(ScanReport {
+            raw,
+            sbom,
+            tool: Tool { name: "trivy".to_owned(), version: report.version, digest: ready.digest },
+            database: Database {
+                name: "trivy-db".to_owned(),
+                digest: ready.database.digest,
+                updated_at: ready.database.updated_at,
+            },
+            coverage,
+        })
+    }
+}
+
+impl TrivyScanner {
+    fn sbom(&self, ready: &Ready, raw: &[u8], image: &Digest) -> Result<Vec<u8>, ScanError> {
+        let io = |error: std::io::Error| ScanError::Io {
+            action: format!("write the report into {}", self.config.work.display()),
+            reason: error.to_string(),
+        };
+        let folder = tempfile::Builder::new().prefix("report-").tempdir_in(&self.config.work).map_err(io)?;
+        let report = folder.path().join("report.json");
+        fs::write(&report, raw).map_err(io)?;
+        readable(folder.path(), 0o755).and_then(|()| readable(&report, 0o444)).map_err(io)?;
+        let args = ["--config", "", "convert", "--quiet", "--format", "cyclonedx", "/report/report.json"];
+        let bytes = self.run(ready, &args, &[(folder.path(), "/report")])?;
+        sbom::reproducible(&bytes, &self.config.name, image, self.config.epoch)
+    }
+}
+
+/// The arguments of the scan. Empty file names keep Trivy from looking for its settings in the working folder; all that would
+/// reach for the network is switched off by name, though the sandbox has none.
+fn scan_args(input: &str) -> [&str; 25] {
+    [
+        "--config",
+        "",
+        "--cache-dir",
+        "/cache",
+        "image",
+        "--input",
+        input,
+        "--cache-backend",
+        "memory",
+        "--skip-db-update",
+        "--skip-java-db-update",
+        "--skip-version-check",
+        "--skip-vex-repo-update",
+        "--disable-telemetry",
+        "--offline-scan",
+        "--no-progress",
+        "--quiet",
+        "--scanners",
+        "vuln",
+        "--ignorefile",
+        "",
+        "--format",
+        "json",
+        "--list-all-pkgs",
+        "--detection-priority=precise",
+    ]
+}
+
+/// The allowed executable in the private folder, copied there unless the copy is still whole.
+fn pinned_program(config: &Config) -> Result<(PathBuf, Digest), ScanError> {
+    let io = |action: &str, path: &Path, error: std::io::Error| ScanError::Io {
+        action: format!("{action} {}", path.display()),
+        reason: error.to_string(),
+    };
+    if !config.trivy.exists() {
+        return Err(ScanError::NoScanner { looked: format!("there is no file {}", config.trivy.display()) });
+    }
+    let found =
+        pinned_copy::digest(&config.trivy, EXECUTABLE).map_err(|error| io("read the scanner", &config.trivy, error))?;
+    let refuse_unlisted = |found: Digest| {
+        let listed = config.allowed.iter().any(|allowed| *allowed == found);
+        if listed { Ok(()) } else { Err(ScanError::Scanner { path: config.trivy.clone(), found }) }
+    };
+    refuse_unlisted(found)?;
+    let program = config.work.join(format!("trivy-{}", found.hex()));
+    if pinned_copy::digest(&program, EXECUTABLE).is_ok_and(|copy| copy == found) {
+        return Ok((program, found));
+    }
+    let folder = tempfile::Builder::new()
+        .prefix("trivy-")
+        .tempdir_in(&config.work)
+        .map_err(|error| io("make a folder in", &config.work, error))?;
+    let fresh = folder.path().join("trivy");
+    let copied = pinned_copy::copy(&config.trivy, &fresh, 0o555, EXECUTABLE)
+        .map_err(|error| io("copy the scanner", &config.trivy, error))?;
+    // The file may have changed since it was hashed: what was copied decides.
+    refuse_unlisted(copied)?;
+    let program = config.work.join(format!("trivy-{}", copied.hex()));
+    fs::rename(&fresh, &program).map_err(|error| io("move the scanner's copy to", &program, error))?;
+    Ok((program, copied))
+}
+
+/// A report counts only for the image that was asked about: Trivy finds it by names in the layout's index, we by digest.
+fn check_subject(report: &Summary, image: &Image) -> Result<(), ScanError> {
+    let refused = |reason: String| Err(ScanError::Report { reason });
+    if report.artifact_type != "container_image" {
+        return refused(format!("it is about a {:?}, not about an image", report.artifact_type));
+    }
+    if report.image_id != image.config.to_string() {
+        return refused(format!(
+            "it is about the image with the configuration {}, not {}",
+            report.image_id, image.config
+        ));
+    }
+    if !report.diff_ids.iter().map(String::as_str).eq(image
+        .diff_ids
+        .iter()
+        .map(Digest::to_string)
+        .collect::<Vec<_>>()
+        .iter()
+        .map(String::as_str))
+    {
+        return refused("it is about other layers than the image has".to_owned());
+    }
+    if report.version.is_empty() {
+        return refused("it does not say which version of Trivy made it".to_owned());
+    }
+    Ok(())
+}
+
+/// What Trivy said last, for a person: at most 600 characters, control characters as spaces.
+fn last_words(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    if text.contains("Java DB") {
+        return "the image holds jar files, for which Trivy needs its Java database, which this version does not give it".to_owned();
+    }
+    let plain: Vec<char> = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let tail: String = plain[plain.len().saturating_sub(600)..].iter().collect();
+    if tail.is_empty() { "it said nothing".to_owned() } else { format!("it said: {tail}") }
+}
+
+fn failed(reason: String) -> ScanError {
+    ScanError::Failed { reason }
+}
+
+#[cfg(test)]
+mod tests;

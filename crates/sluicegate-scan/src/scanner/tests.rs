@@ -1,0 +1,219 @@
+use std::{process::Command, sync::atomic::AtomicUsize, sync::atomic::Ordering};
+
+use sluicegate_attestation::{cyclonedx, trivy_report};
+use sluicegate_ports::execute::{ExecuteError, ToolOutcome};
+
+use super::*;
+use crate::{
+    database::digest_of,
+    test_database::{bolt_file, sample},
+    test_image::{TestImage, file},
+};
+
+const METADATA: &str = r#"{"Version":2,"NextUpdate":"2036-01-01T00:00:00Z","UpdatedAt":"2026-11-23T00:00:00Z"}"#;
+const STATUS: &[u8] =
+    b"Package: zlib1g\nStatus: install ok installed\nArchitecture: amd64\nSource: zlib\nVersion: 1:1.2.13.dfsg-1\n\n";
+const SBOM: &str =
+    r#"{"bomFormat":"CycloneDX","specVersion":"1.7","metadata":{"component":{"bom-ref":"r"}},"components":[]}"#;
+
+/// Answers the first run with a report and the second with an SBOM, and remembers nothing else.
+struct Canned {
+    report: String,
+    ended: Ended,
+    runs: AtomicUsize,
+}
+
+impl ToolSandbox for Canned {
+    fn run_tool(&self, request: &ToolRequest) -> Result<ToolOutcome, ExecuteError> {
+        assert!(request.program.starts_with(request.program.parent().unwrap()) && request.program.is_file());
+        let first = self.runs.fetch_add(1, Ordering::Relaxed) == 0;
+        let stdout = if first { self.report.clone().into_bytes() } else { SBOM.as_bytes().to_vec() };
+        Ok(ToolOutcome { ended: self.ended, stdout, stderr: b"FATAL\tno\n".to_vec() })
+    }
+}
+
+/// Runs the program on this machine, with the folders' own paths put for those inside.
+struct Direct;
+
+impl ToolSandbox for Direct {
+    fn run_tool(&self, request: &ToolRequest) -> Result<ToolOutcome, ExecuteError> {
+        let empty = tempfile::tempdir().unwrap();
+        let outside = |arg: &String| {
+            let mapped = request.folders.iter().find_map(|(host, inside)| {
+                arg.strip_prefix(inside.to_str()?).map(|rest| format!("{}{rest}", host.display()))
+            });
+            mapped.unwrap_or_else(|| arg.clone())
+        };
+        let output = Command::new(&request.program)
+            .args(request.args.iter().map(outside))
+            .env_clear()
+            .envs(request.env.iter().cloned())
+            .env("HOME", empty.path())
+            .env("TMPDIR", empty.path())
+            .current_dir(empty.path())
+            .output()
+            .unwrap();
+        Ok(ToolOutcome {
+            ended: Ended::Exit(output.status.code().unwrap()),
+            stdout: output.stdout,
+            stderr: output.stderr,
+        })
+    }
+}
+
+struct World {
+    home: tempfile::TempDir,
+    image: TestImage,
+}
+
+impl World {
+    fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        fs::write(home.path().join("trivy"), "#!/bin/true\n").unwrap();
+        let database = home.path().join("database");
+        fs::create_dir(&database).unwrap();
+        fs::write(database.join("metadata.json"), METADATA).unwrap();
+        fs::write(database.join("trivy.db"), bolt_file(&sample())).unwrap();
+        let os = b"PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\nVERSION_ID=\"12\"\n";
+        let image = TestImage::new(&[vec![
+            file("etc/os-release", os),
+            file("etc/debian_version", b"12.11\n"),
+            file("var/lib/dpkg/status", STATUS),
+        ]]);
+        Self { home, image }
+    }
+
+    fn config(&self, sandbox: Arc<dyn ToolSandbox>) -> Config {
+        let trivy = self.home.path().join("trivy");
+        let database = self.home.path().join("database");
+        Config {
+            allowed: NonEmpty::one(Digest::of(&fs::read(&trivy).unwrap())),
+            trivy,
+            database_digest: digest_of(&database).unwrap(),
+            database,
+            work: self.home.path().join("work"),
+            sandbox,
+            name: "shop".to_owned(),
+            epoch: None,
+            limits: ScanLimits::default(),
+        }
+    }
+
+    fn report(&self) -> String {
+        let diff_ids: Vec<String> = self.image.diff_ids.iter().map(Digest::to_string).collect();
+        serde_json::json!({
+            "SchemaVersion": 2, "Trivy": {"Version": "0.76.0"}, "ArtifactName": "/image", "ArtifactType": "container_image",
+            "Metadata": {"OS": {"Family": "debian", "Name": "12.11"}, "ImageID": self.image.config.to_string(), "DiffIDs": diff_ids},
+            "Results": [{
+                "Target": "/image (debian 12.11)", "Class": "os-pkgs", "Type": "debian",
+                "Packages": [{"Name": "zlib1g", "AnalyzedBy": "dpkg"}],
+            }],
+        })
+        .to_string()
+    }
+
+    fn canned(&self, report: String, ended: Ended) -> Result<ScanReport, ScanError> {
+        let sandbox = Canned { report, ended, runs: AtomicUsize::new(0) };
+        TrivyScanner::new(self.config(Arc::new(sandbox))).scan(self.image.path(), &self.image.digest)
+    }
+}
+
+#[test]
+fn a_scan_names_its_tool_its_database_and_its_coverage() {
+    let world = World::new();
+    let scan = world.canned(world.report(), Ended::Exit(0)).unwrap();
+    assert_eq!((scan.tool.name.as_str(), scan.tool.version.as_str()), ("trivy", "0.76.0"));
+    assert_eq!(scan.tool.digest, Digest::of(b"#!/bin/true\n"));
+    assert_eq!(scan.database.updated_at.to_string(), "2026-11-23T00:00:00Z");
+    assert_eq!(scan.coverage.unread, vec![]);
+    assert_eq!(scan.coverage.read[0].packages, 1);
+    assert_eq!(scan.raw, world.report().into_bytes(), "the report is kept as it was printed");
+}
+
+#[test]
+fn an_executable_that_is_not_allowed_is_refused() {
+    let world = World::new();
+    let mut config = world.config(Arc::new(Direct));
+    config.allowed = NonEmpty::one(Digest::of(b"another"));
+    let refused = TrivyScanner::new(config.clone()).scan(world.image.path(), &world.image.digest).unwrap_err();
+    assert!(matches!(refused, ScanError::Scanner { found, .. } if found == Digest::of(b"#!/bin/true\n")));
+    config.trivy = world.home.path().join("missing");
+    let missing = TrivyScanner::new(config).scan(world.image.path(), &world.image.digest).unwrap_err();
+    assert!(matches!(missing, ScanError::NoScanner { .. }));
+}
+
+#[test]
+fn a_copy_that_was_changed_is_not_run() {
+    let world = World::new();
+    world.canned(world.report(), Ended::Exit(0)).unwrap();
+    let copy = world.home.path().join("work").join(format!("trivy-{}", Digest::of(b"#!/bin/true\n").hex()));
+    fs::remove_file(&copy).unwrap();
+    fs::write(&copy, "changed").unwrap();
+    world.canned(world.report(), Ended::Exit(0)).unwrap();
+    assert_eq!(fs::read(&copy).unwrap(), b"#!/bin/true\n");
+}
+
+#[test]
+fn a_run_that_fails_prints_nothing_or_something_else_is_no_scan() {
+    let world = World::new();
+    let words = |report: String, ended| world.canned(report, ended).unwrap_err().to_string();
+    assert!(words(world.report(), Ended::Exit(2)).contains("code 2; it said: FATAL no"));
+    assert!(words(world.report(), Ended::TimedOut).contains("longer than 600 s"));
+    assert!(words(String::new(), Ended::Exit(0)).contains("no report"));
+    assert!(words("INFO nothing to do".to_owned(), Ended::Exit(0)).contains("not a Trivy JSON report"));
+    assert!(world.canned(world.report(), Ended::Exit(0)).is_ok());
+}
+
+#[test]
+fn a_report_about_something_else_is_no_scan() {
+    let world = World::new();
+    let other = Digest::of(b"other").to_string();
+    let config = world.image.config.to_string();
+    let layer = world.image.diff_ids[0].to_string();
+    for (from, to) in
+        [(config.as_str(), other.as_str()), (&layer, &other), ("container_image", "filesystem"), ("0.76.0", "")]
+    {
+        let refused = world.canned(world.report().replace(from, to), Ended::Exit(0)).unwrap_err();
+        assert!(matches!(refused, ScanError::Report { .. }), "{to}: {refused}");
+    }
+}
+
+#[test]
+fn a_database_that_is_damaged_inside_is_no_scan() {
+    let world = World::new();
+    fs::write(world.home.path().join("database/trivy.db"), "not bbolt").unwrap();
+    let refused = world.canned(world.report(), Ended::Exit(0)).unwrap_err();
+    assert!(matches!(refused, ScanError::Database { .. }), "{refused}");
+}
+
+/// With the real Trivy, where the variable SLUICEGATE_TRIVY names one.
+#[test]
+fn the_real_trivy_finds_what_the_database_says_and_writes_one_sbom() {
+    let Some(trivy) = std::env::var_os("SLUICEGATE_TRIVY") else {
+        use std::io::Write;
+        writeln!(std::io::stderr(), "skipped: SLUICEGATE_TRIVY names no Trivy").unwrap();
+        return;
+    };
+    let world = World::new();
+    let mut config = world.config(Arc::new(Direct));
+    config.trivy = trivy.into();
+    config.allowed = NonEmpty::one(Digest::of(&fs::read(&config.trivy).unwrap()));
+    let one = TrivyScanner::new(config.clone()).scan(world.image.path(), &world.image.digest).unwrap();
+    let two = TrivyScanner::new(config.clone()).scan(world.image.path(), &world.image.digest).unwrap();
+    assert_eq!(String::from_utf8(one.sbom.clone()).unwrap(), String::from_utf8(two.sbom).unwrap());
+    assert_eq!(one.coverage.unread, vec![]);
+    assert_eq!(one.coverage.system.unwrap().release, "12.11");
+    let components = cyclonedx::components(&one.sbom).unwrap();
+    assert!(components.iter().any(|component| component.name == "zlib1g"));
+    assert!(!String::from_utf8(one.sbom).unwrap().contains(world.image.path().to_str().unwrap()));
+    let findings = trivy_report::findings(&one.raw).unwrap();
+    assert_eq!(findings.iter().map(|finding| finding.id.as_str()).collect::<Vec<_>>(), [] as [&str; 0]);
+
+    let missing = TestImage::new(&[vec![
+        file("etc/os-release", b"ID=debian\nVERSION_ID=\"12\"\n"),
+        file("var/lib/dpkg/status", STATUS),
+    ]]);
+    let partial = TrivyScanner::new(config).scan(missing.path(), &missing.digest).unwrap();
+    let kinds: Vec<_> = partial.coverage.unread.iter().map(|gap| gap.kind.as_str()).collect();
+    assert_eq!(kinds, ["nothing-recognised", "package-list", "system-unknown"]);
+}

@@ -1,0 +1,124 @@
+//! Builds OCI layout folders for tests.
+
+use std::{io::Write, path::Path};
+
+use sluicegate_types::Digest;
+
+/// One entry of a layer.
+pub(crate) struct TestEntry {
+    header: tar::Header,
+    path: String,
+    data: Vec<u8>,
+    pax: Option<String>,
+}
+
+/// A regular file.
+pub(crate) fn file(path: &str, data: &[u8]) -> TestEntry {
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_size(data.len() as u64);
+    header.set_mode(0o644);
+    TestEntry { header, path: path.to_owned(), data: data.to_vec(), pax: None }
+}
+
+/// A symbolic link.
+pub(crate) fn link(path: &str, target: &str) -> TestEntry {
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_size(0);
+    header.set_link_name(target).unwrap();
+    TestEntry { header, path: path.to_owned(), data: Vec::new(), pax: None }
+}
+
+/// A regular file before which a pax header says another size.
+pub(crate) fn pax_size(path: &str, data: &[u8], size: u64) -> TestEntry {
+    let record = format!("size={size}\n");
+    TestEntry { pax: Some(format!("{} {record}", record.len() + 3)), ..file(path, data) }
+}
+
+/// A layout folder with one image.
+pub(crate) struct TestImage {
+    folder: tempfile::TempDir,
+    pub(crate) digest: Digest,
+    pub(crate) config: Digest,
+    pub(crate) diff_ids: Vec<Digest>,
+    pub(crate) layers: Vec<Digest>,
+}
+
+impl TestImage {
+    /// An image of gzip layers.
+    pub(crate) fn new(layers: &[Vec<TestEntry>]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("blobs/sha256")).unwrap();
+        let put = |bytes: &[u8]| {
+            let digest = Digest::of(bytes);
+            std::fs::write(folder.path().join("blobs/sha256").join(digest.hex()), bytes).unwrap();
+            digest
+        };
+        let (mut diff_ids, mut blobs, mut descriptors) = (Vec::new(), Vec::new(), Vec::new());
+        for entries in layers {
+            let tar = tar_of(entries);
+            diff_ids.push(Digest::of(&tar));
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+            gzip.write_all(&tar).unwrap();
+            let bytes = gzip.finish().unwrap();
+            let digest = put(&bytes);
+            blobs.push(digest);
+            descriptors.push(serde_json::json!({
+                "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": digest, "size": bytes.len(),
+            }));
+        }
+        let config = serde_json::json!({
+            "architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        });
+        let config_bytes = config.to_string();
+        let config = put(config_bytes.as_bytes());
+        let manifest = serde_json::json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": config_bytes.len()},
+            "layers": descriptors,
+        })
+        .to_string();
+        let digest = put(manifest.as_bytes());
+        let index = serde_json::json!({
+            "schemaVersion": 2, "manifests": [{
+                "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": manifest.len(),
+            }],
+        });
+        std::fs::write(folder.path().join("index.json"), index.to_string()).unwrap();
+        std::fs::write(folder.path().join("oci-layout"), "{\"imageLayoutVersion\":\"1.0.0\"}").unwrap();
+        Self { folder, digest, config, diff_ids, layers: blobs }
+    }
+
+    /// The layout folder.
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+fn tar_of(entries: &[TestEntry]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for entry in entries {
+        if let Some(pax) = &entry.pax {
+            let mut header = tar::Header::new_ustar();
+            header.set_entry_type(tar::EntryType::XHeader);
+            header.set_size(pax.len() as u64);
+            header.set_cksum();
+            tar.append(&header, pax.as_bytes()).unwrap();
+        }
+        let mut header = entry.header.clone();
+        if entry.path.len() > 100 {
+            let name = format!("{}\0", entry.path);
+            let mut long = tar::Header::new_gnu();
+            long.set_entry_type(tar::EntryType::GNULongName);
+            long.set_size(name.len() as u64);
+            long.set_cksum();
+            tar.append(&long, name.as_bytes()).unwrap();
+        }
+        let kept = entry.path.len().min(100);
+        header.as_old_mut().name[..kept].copy_from_slice(&entry.path.as_bytes()[..kept]);
+        header.set_cksum();
+        tar.append(&header, entry.data.as_slice()).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
