@@ -1,2 +1,48 @@
 #![forbid(unsafe_code)]
-//! Not built yet.
+//! The command line: arguments, wiring, words and exit codes. Only this crate prints, exits and reads the environment.
+
+mod arguments;
+mod commands;
+mod gateway_folder;
+mod home;
+mod passphrase;
+mod policy_child;
+mod wire;
+mod words;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{
+    arguments::{Arguments, Command},
+    words::{Problem, Words},
+};
+
+/// Runs the program: parses the command line, does what it says, prints, and returns the exit code of DESIGN section 3.
+pub fn main() -> ExitCode {
+    if policy_child::is_asked() {
+        return policy_child::serve();
+    }
+    let words = Words::from_environment(std::env::args_os());
+    if let Some(word) = arguments::reserved_command(std::env::args_os()) {
+        return words.problem(&Problem::usage(format!("sluicegate {word}: not in this version"), "see sluicegate --help"));
+    }
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return words.arguments(&error),
+    };
+    let words = words.with(&arguments);
+    let done = match arguments.command {
+        Command::Init(init) => commands::init::init(&words, &init),
+        Command::Image(image) => commands::image::image(&words, &image),
+        Command::Run(run) => commands::run::run(&words, &run),
+        Command::Promote(promote) => commands::promote::promote(&words, &promote),
+        Command::Verify(verify) => commands::verify::verify(&words, &verify),
+        Command::Evidence(evidence) => commands::evidence::evidence(&words, &evidence),
+    };
+    match done {
+        Ok(code) => code,
+        Err(problem) => words.problem(&problem),
+    }
+}

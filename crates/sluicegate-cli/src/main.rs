@@ -1,1 +1,9 @@
-fn main() {}
+#![forbid(unsafe_code)]
+//! Sluicegate: nothing flows downstream until it is proven.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sluicegate_runner::helper::enter_if_asked();
+    sluicegate_cli::main()
+}

@@ -1,0 +1,231 @@
+//! The command line's grammar. What the contract names and this version has not is refused by name.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use sluicegate_types::{EnvironmentName, ImageRef};
+
+/// Runs a pipeline of container steps, proves what happened, and lets nothing through a gate that is not proven.
+#[derive(Parser)]
+#[command(name = "sluicegate", version, about, max_term_width = 110, disable_help_subcommand = true)]
+#[command(after_help = "Exit codes: 0 ok or allowed, 1 denied, 2 usage or configuration, 3 undecided (evidence missing or policy not \
+asked), 4 signature, identity or digest wrong, 5 unavailable, 6 a step failed, 70 a bug of ours.\n\nEnvironment: SLUICEGATE_HOME \
+(keys, store, log, evidence; default ~/.local/state/sluicegate), SLUICEGATE_GATEWAY, SLUICEGATE_TRIVY, COSIGN_PASSWORD (the keys' \
+passphrase), SOURCE_DATE_EPOCH, NO_COLOR.")]
+pub(crate) struct Arguments {
+    /// How results are written on standard output.
+    #[arg(short = 'o', long = "format", global = true, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+    /// Say only results and errors.
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// One JSON document.
+    Json,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Write sluicegate.yaml, gateway.yaml, trust and policies here; make keys and a log in the home.
+    Init(Init),
+    /// Make images.
+    Image(Image),
+    /// Run the pipeline: every step proved, the image assembled, scanned and proved.
+    Run(Run),
+    /// Ask the gate about an image and, if it allows it, sign it, copy it and move the environment's tag.
+    Promote(Promote),
+    /// Follow an image to its statements and each step, offline. No gate is asked.
+    Verify(Verify),
+    /// Read what was recorded: runs, decisions, promotions.
+    Evidence(Evidence),
+}
+
+#[derive(Args)]
+pub(crate) struct Init {
+    /// The project's folder.
+    #[arg(default_value = ".")]
+    pub(crate) folder: PathBuf,
+    /// The Trivy that the gateway will allow (default: SLUICEGATE_TRIVY, PATH, .tools/trivy).
+    #[arg(long, value_name = "PATH")]
+    pub(crate) trivy: Option<PathBuf>,
+    /// The vulnerability database that the gateway will pin: a folder with trivy.db and metadata.json.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) db: Option<PathBuf>,
+    /// A base image that the gate will allow, by its present digest; may be given several times.
+    #[arg(long, value_name = "REF")]
+    pub(crate) allow_base: Vec<ImageRef>,
+    /// The gate's name in its verification summaries.
+    #[arg(long, value_name = "URI", default_value = "https://sluicegate.dev/gate/local")]
+    pub(crate) verifier_id: String,
+}
+
+#[derive(Args)]
+pub(crate) struct Image {
+    #[command(subcommand)]
+    pub(crate) command: ImageCommand,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ImageCommand {
+    /// A base image from programs and packages of this Debian machine, with exactly the package entries that own them.
+    FromHost(FromHost),
+}
+
+#[derive(Args)]
+pub(crate) struct FromHost {
+    /// Where to write it: oci:DIR or oci:DIR:TAG.
+    #[arg(long, value_name = "REF")]
+    pub(crate) output: ImageRef,
+    /// A program with the libraries it needs; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) binary: Vec<String>,
+    /// A whole package without documentation; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) package: Vec<String>,
+    /// Also every package that these depend on.
+    #[arg(long)]
+    pub(crate) closure: bool,
+    /// Also files that belong to no package, which no scanner will know.
+    #[arg(long)]
+    pub(crate) allow_unowned: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Run {
+    /// The pipeline file.
+    #[arg(short, long, default_value = "sluicegate.yaml")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) gateway: GatewayFlag,
+    /// Do not scan. Gates that require an SBOM or a scan stay undecided about the image.
+    #[arg(long)]
+    pub(crate) no_scan: bool,
+    /// Trivy (default: SLUICEGATE_TRIVY, PATH, .tools/trivy).
+    #[arg(long, value_name = "PATH")]
+    pub(crate) trivy: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) later: RunLater,
+    #[arg(hide = true)]
+    pub(crate) steps: Vec<String>,
+}
+
+/// Flags of the contract that are refused by name.
+#[derive(Args)]
+pub(crate) struct RunLater {
+    #[arg(long = "to", hide = true)]
+    pub(crate) to: Option<String>,
+    #[arg(long = "set", hide = true)]
+    pub(crate) set: Vec<String>,
+    #[arg(long = "only", hide = true)]
+    pub(crate) only: bool,
+    #[arg(long = "keep-going", hide = true)]
+    pub(crate) keep_going: bool,
+    #[arg(long = "no-cache", hide = true)]
+    pub(crate) no_cache: bool,
+    #[arg(long = "engine", hide = true)]
+    pub(crate) engine: Option<String>,
+    #[arg(long = "export", hide = true)]
+    pub(crate) export: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct GatewayFlag {
+    /// The gateway file (default: SLUICEGATE_GATEWAY, then gateway.yaml beside the pipeline).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) gateway: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Promote {
+    /// The image: oci:DIR, oci:DIR:TAG or oci:DIR@sha256:HEX.
+    pub(crate) image: ImageRef,
+    /// The environment.
+    #[arg(long, value_name = "ENV")]
+    pub(crate) to: EnvironmentName,
+    #[command(flatten)]
+    pub(crate) gateway: GatewayFlag,
+    /// Trivy (default: SLUICEGATE_TRIVY, PATH, .tools/trivy).
+    #[arg(long, value_name = "PATH")]
+    pub(crate) trivy: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    pub(crate) dry_run: bool,
+    #[arg(long, hide = true)]
+    pub(crate) rollback: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Verify {
+    /// Images: oci:DIR, oci:DIR:TAG or oci:DIR@sha256:HEX.
+    #[arg(required = true)]
+    pub(crate) images: Vec<ImageRef>,
+    #[command(flatten)]
+    pub(crate) gateway: GatewayFlag,
+    /// Trust this key (PEM), for steps only, instead of a gateway's trust.yaml.
+    #[arg(long, value_name = "FILE", requires = "trust_root", conflicts_with = "gateway")]
+    pub(crate) key: Option<PathBuf>,
+    /// The logs to trust (trusted_root.json), with --key.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub(crate) trust_root: Option<PathBuf>,
+    /// Open no socket. A layout needs none, so this changes nothing here.
+    #[arg(long)]
+    pub(crate) offline: bool,
+    #[command(flatten)]
+    pub(crate) later: VerifyLater,
+}
+
+/// Flags of the contract that are refused by name.
+#[derive(Args)]
+pub(crate) struct VerifyLater {
+    #[arg(long = "for", hide = true)]
+    pub(crate) environment: Option<String>,
+    #[arg(long = "policy", hide = true)]
+    pub(crate) policy: Option<PathBuf>,
+    #[arg(long = "bundle", hide = true)]
+    pub(crate) bundle: Option<PathBuf>,
+    #[arg(long = "decision-key", hide = true)]
+    pub(crate) decision_key: Option<PathBuf>,
+    #[arg(long = "certificate-identity", hide = true)]
+    pub(crate) certificate_identity: Option<String>,
+    #[arg(long = "certificate-oidc-issuer", hide = true)]
+    pub(crate) certificate_oidc_issuer: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Evidence {
+    #[command(subcommand)]
+    pub(crate) command: EvidenceCommand,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum EvidenceCommand {
+    /// The newest records.
+    List {
+        /// How many.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+    },
+    /// One record, whole.
+    Show {
+        /// Its number.
+        number: u64,
+    },
+}
+
+/// Commands of the contract that are not built yet.
+const RESERVED: [&str; 15] = [
+    "plan", "try", "shell", "logs", "explain", "attest", "copy", "policy", "log", "trust", "keys", "serve", "doctor", "prune",
+    "completion",
+];
+
+/// The command that is asked for, if it is one that is not built yet.
+pub(crate) fn reserved_command(arguments: impl Iterator<Item = OsString>) -> Option<&'static str> {
+    let word = arguments.skip(1).find(|argument| !argument.to_string_lossy().starts_with('-'))?;
+    RESERVED.into_iter().find(|reserved| word == *reserved)
+}

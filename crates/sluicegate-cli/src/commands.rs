@@ -1,0 +1,22 @@
+//! The commands: arguments to verbs, results to words.
+
+pub(crate) mod evidence;
+pub(crate) mod image;
+pub(crate) mod init;
+pub(crate) mod promote;
+pub(crate) mod run;
+pub(crate) mod verify;
+
+use std::path::Path;
+
+use crate::words::Problem;
+
+/// Refuses a flag of the contract that is not built yet.
+fn later(flag: &str, given: bool) -> Result<(), Problem> {
+    if given { Err(Problem::usage(format!("{flag}: not in this version"), "leave it out")) } else { Ok(()) }
+}
+
+/// The folder a file stands in.
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."))
+}

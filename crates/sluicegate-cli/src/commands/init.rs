@@ -1,0 +1,239 @@
+use std::{
+    fs,
+    io::{ErrorKind, Write},
+    path::Path,
+    process::ExitCode,
+};
+
+use serde_json::json;
+use sluicegate_attestation::identifiers::LOCAL_BUILDER;
+use sluicegate_flow::Error;
+use sluicegate_ports::{Clock, images::ImagePlaces};
+use sluicegate_scan::database;
+use sluicegate_sigstore::{signing_config_json, trusted_root_json};
+use sluicegate_types::Digest;
+
+use crate::{
+    arguments::Init,
+    gateway_folder, home::Home,
+    passphrase,
+    wire::{self, LOG_KEY, SystemClock},
+    words::{Problem, Words},
+};
+
+const KEYS: [&str; 3] = ["builder", "recorder", "production"];
+
+/// `init`: makes what is missing in the home, then writes the project's files. Nothing that exists is overwritten.
+pub(crate) fn init(words: &Words, arguments: &Init) -> Result<ExitCode, Problem> {
+    let folder = &arguments.folder;
+    for file in ["gateway.yaml", "trust/trust.yaml"] {
+        if folder.join(file).exists() {
+            return Err(Problem::usage(
+                format!("{} exists and is not overwritten", folder.join(file).display()),
+                "move it away first, or name another folder: sluicegate init DIR",
+            ));
+        }
+    }
+    if arguments.verifier_id.chars().any(|c| c.is_control() || c == '"' || c == '\\') {
+        return Err(Problem::usage("--verifier-id is no URI", "write a URI that names this gate"));
+    }
+    let scanner = scanner(arguments)?;
+    let bases = bases(arguments)?;
+    let home = Home::open()?;
+    make_home(words, &home)?;
+    let root = home.part("trust").join("trusted_root.json");
+    let root = gateway_folder::read(&root).map_err(|error| Problem::io("read", &root, &error))?;
+    let config = home.part("trust").join("signing_config.json");
+    let config = gateway_folder::read(&config).map_err(|error| Problem::io("read", &config, &error))?;
+    let origin = origin(&root)?;
+    let mut written = Vec::new();
+    let mut put = |name: &str, bytes: &[u8]| -> Result<(), Problem> {
+        if write_new(&folder.join(name), bytes)? {
+            written.push(name.to_owned());
+        }
+        Ok(())
+    };
+    put("trust/trusted_root.json", &root)?;
+    put("trust/signing_config.json", &config)?;
+    for key in KEYS {
+        let path = home.part("keys").join(format!("{key}.pub"));
+        let bytes = gateway_folder::read(&path).map_err(|error| Problem::io("read", &path, &error))?;
+        put(&format!("trust/{key}.pub"), &bytes)?;
+    }
+    put("trust/trust.yaml", trust_file(&arguments.verifier_id, &origin).as_bytes())?;
+    for policy in sluicegate_policy::shipped::SHIPPED {
+        put(&format!("policies/{}", policy.name), policy.text.as_bytes())?;
+    }
+    put("policies/data.yaml", data_file(&bases).as_bytes())?;
+    put("sluicegate.yaml", PIPELINE.as_bytes())?;
+    put("gateway.yaml", gateway_file(&arguments.verifier_id, scanner.as_deref()).as_bytes())?;
+    if words.json() {
+        words.document(&json!({"schemaVersion": 1, "home": home.folder(), "log": origin, "written": written}));
+    } else {
+        words.line(format!("{}  {} files in {}", words.good("READY"), written.len(), folder.display()));
+        words.line(format!("  keys, log and evidence are in {}: keep it, and keep it out of the project", home.folder().display()));
+        if scanner.is_none() {
+            words.line("  no scanner is set: run init with --trivy PATH --db DIR, or fill in scanner: in gateway.yaml");
+        }
+        words.line("  next: sluicegate run");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Keys, log and trusted root of the home, where they are missing.
+fn make_home(words: &Words, home: &Home) -> Result<(), Problem> {
+    let keys = wire::keys(home);
+    let missing = |name: &str| keys.has(name).map(|has| !has).map_err(Error::from);
+    let mut all = true;
+    for key in KEYS.iter().chain([&LOG_KEY]) {
+        all &= !missing(key)?;
+    }
+    let root = home.part("trust").join("trusted_root.json");
+    if all && root.exists() {
+        return Ok(());
+    }
+    let passphrase = passphrase::ask(true)?;
+    for key in KEYS {
+        if missing(key)? {
+            keys.generate(key, &passphrase).map_err(Error::from)?;
+            words.tell(&format!("made the key {key}"));
+        }
+    }
+    if missing(LOG_KEY)? {
+        keys.generate_log_key(LOG_KEY, &passphrase).map_err(Error::from)?;
+    }
+    if !root.exists() {
+        let log = wire::create_log(home, &passphrase).map_err(Error::from)?;
+        let now = SystemClock.now();
+        write_new(&home.part("trust").join("signing_config.json"), &signing_config_json(None, now))?;
+        write_new(&root, &trusted_root_json(log.public(), now))?;
+        words.tell(&format!("made the log {}", log.public().origin));
+    }
+    Ok(())
+}
+
+/// The `scanner:` part of gateway.yaml, with the digests of what is there now.
+fn scanner(arguments: &Init) -> Result<Option<String>, Problem> {
+    let Some(db) = &arguments.db else {
+        if arguments.trivy.is_some() {
+            return Err(Problem::usage("--trivy without --db", "name the database too: --db DIR with trivy.db and metadata.json"));
+        }
+        return Ok(None);
+    };
+    let trivy = wire::trivy(arguments.trivy.as_deref())?;
+    let mut file = fs::File::open(&trivy).map_err(|error| Problem::io("read", &trivy, &error))?;
+    let (tool, _) = Digest::of_reader(&mut file).map_err(|error| Problem::io("read", &trivy, &error))?;
+    let database = database::digest_of(db).map_err(Error::from)?;
+    let db = std::path::absolute(db).map_err(|error| Problem::io("find", db, &error))?;
+    Ok(Some(format!(
+        "scanner:\n  trivy:\n    digests: [{tool}]\n    db: {{ from: {}, digest: {database}, max_age: 24h }}\n",
+        quoted(&db.display().to_string())
+    )))
+}
+
+fn bases(arguments: &Init) -> Result<Vec<(String, Digest)>, Problem> {
+    let mut out = Vec::new();
+    for reference in &arguments.allow_base {
+        let source = wire::places().source(&reference.directory).map_err(Error::from)?;
+        let image = source.resolve(&reference.selector).map_err(Error::from)?;
+        out.push((reference.to_string(), image.digest));
+    }
+    Ok(out)
+}
+
+fn origin(root: &[u8]) -> Result<String, Problem> {
+    let trust = sluicegate_verify::TrustRoot::parse(root)
+        .map_err(|error| Problem::usage(error.to_string(), "the home's trust folder is damaged: restore it from a backup"))?;
+    trust.origins().next().map(str::to_owned).ok_or_else(|| Problem::usage("the trusted root names no log", "restore the home"))
+}
+
+/// Writes a new file; `false` if there is one already.
+fn write_new(path: &Path, bytes: &[u8]) -> Result<bool, Problem> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(|error| Problem::io("create", parent, &error))?;
+    }
+    let file = fs::OpenOptions::new().write(true).create_new(true).open(path);
+    let mut file = match file {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
+        Err(error) => return Err(Problem::io("create", path, &error)),
+    };
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|error| Problem::io("write", path, &error))?;
+    Ok(true)
+}
+
+fn quoted(text: &str) -> String {
+    json!(text).to_string()
+}
+
+fn trust_file(verifier: &str, origin: &str) -> String {
+    format!(
+        r#"# Who may say what. Every key has one role: cosign takes anything that a key signed for that key's signature.
+version: 1
+signers:
+  builder: {{ key: builder.pub, roles: [steps], builder_ids: ["{LOCAL_BUILDER}"], repositories: ["*"] }}
+  recorder: {{ key: recorder.pub, roles: [records], verifier_ids: ["{verifier}"] }}
+  production: {{ key: production.pub, roles: [decisions], environments: [production], verifier_ids: ["{verifier}"] }}
+revoked: []
+formats: {{ bundles: [v0.3], statements: [v1], legacy_tags: false, promise_only: false, unlogged: false, untimed: ["{origin}"] }}
+levels: {{ builder: SLSA_BUILD_LEVEL_1 }}
+authority_self: false
+"#
+    )
+}
+
+fn data_file(bases: &[(String, Digest)]) -> String {
+    let mut out = format!(
+        "# What the policies compare with; policies/README.md explains it. What is missing here allows nothing.\nsluicegate:\n  \
+         allowed_builders:\n    - builder_id: {LOCAL_BUILDER}\n      signer: builder\n"
+    );
+    if bases.is_empty() {
+        out.push_str("  allowed_base_images: []   # digests of base images; sluicegate init --allow-base REF fills this in\n");
+    } else {
+        out.push_str("  allowed_base_images:\n");
+        for (name, digest) in bases {
+            let name: String = name.chars().filter(|c| !c.is_control()).collect();
+            out.push_str(&format!("    - {digest}   # {name}\n"));
+        }
+    }
+    out.push_str("  allow_scratch: false\n");
+    out
+}
+
+fn gateway_file(verifier: &str, scanner: Option<&str>) -> String {
+    let scanner = scanner.unwrap_or(
+        "# scanner:\n#   trivy:\n#     digests: [sha256:…]                       # sha256sum $(command -v trivy)\n#     db: { from: DIR, digest: sha256:…, max_age: 24h }   # (cd DIR && sha256sum metadata.json trivy.db) | sha256sum\n",
+    );
+    format!(
+        r#"# What judges an artifact. It belongs to whoever answers for production; beside the pipeline its decisions say "authority: self".
+version: 1
+environments:
+  production: {{ repository: oci:env/production, tag: current, gate: release }}
+gates:
+  release: {{ policies: [policies], data: [policies/data.yaml], require: [provenance, sbom, vulns], valid_for: 30d }}
+trust: trust/trust.yaml
+signing: {{ steps: key:builder, records: key:recorder, decisions: {{ production: key:production }} }}
+verifier_id: "{verifier}"
+trust_root: trust/trusted_root.json
+log: embedded
+evidence: same
+{scanner}"#
+    )
+}
+
+const PIPELINE: &str = r#"# A pipeline: steps run in containers without a network, each proved; then an image of their products.
+version: 1
+name: app
+sources: { src: { path: src } }
+defaults: { image: oci:images/build, limits: { timeout: 10m } }   # sluicegate image from-host --help makes one from this machine
+steps:
+  build:
+    run: mkdir -p /out/app && cp -r /src/. /out/app
+    inputs: { /src: src }
+    outputs: { app: /out/app }
+artifacts:
+  app:
+    base: oci:images/base          # or scratch
+    files: { /opt/app: build.app }
+    repository: oci:out/app
+"#;

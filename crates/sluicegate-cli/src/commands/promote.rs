@@ -1,0 +1,117 @@
+use std::{path::Path, process::ExitCode};
+
+use serde_json::json;
+use sluicegate_flow::{
+    Failure,
+    gateway::{judge_of, trust},
+    promote::{PromoteRequest, Promoted, promote as flow},
+};
+use sluicegate_ports::scan::Scanner;
+
+use super::later;
+use crate::{
+    arguments::Promote,
+    gateway_folder::GatewayFolder,
+    passphrase,
+    policy_child::PolicyChild,
+    wire::Wired,
+    words::{DENIED, Problem, Words, code, printable},
+};
+
+/// `promote`.
+pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Problem> {
+    later("--dry-run", arguments.dry_run)?;
+    later("--rollback", arguments.rollback)?;
+    let gateway = GatewayFolder::open(arguments.gateway.gateway.as_deref(), Path::new("."))?;
+    let (trust, levels) = trust(&gateway.gateway, &gateway)?;
+    let judge = judge_of(&gateway.gateway, &arguments.to, &gateway)?;
+    let wired = Wired::new()?;
+    let scanner = match &gateway.gateway.scanner {
+        Some(trivy) => {
+            let executor = wired.executor()?;
+            Some(wired.scanner(&executor, trivy, &gateway.folder, arguments.trivy.as_deref(), arguments.to.as_str())?)
+        }
+        None => None,
+    };
+    let passphrase = passphrase::ask(false)?;
+    let records = wired.signer(&gateway.gateway.signing.records, &passphrase)?;
+    let key = gateway.gateway.signing.decisions.get(&arguments.to).cloned().unwrap_or_default();
+    let decisions = || wired.signer(&key, &passphrase);
+    let log = wired.log(&passphrase)?;
+    let tell = |line: &str| words.tell(line);
+    let request = PromoteRequest {
+        reference: &arguments.image,
+        folder: Path::new("."),
+        gateway_folder: &gateway.folder,
+        judge: &judge,
+        trust: &trust,
+        levels: &levels,
+        scanner: scanner.as_ref().map(|scanner| scanner as &dyn Scanner),
+        evaluator: &PolicyChild,
+        records: records.as_ref(),
+        decisions: &decisions,
+        scratch: &wired.home.part("scratch"),
+    };
+    let promoted = flow(&wired.ports(&log, &tell), &request)?;
+    if words.json() {
+        words.document(&document(&promoted, arguments));
+    } else {
+        print(words, &promoted, arguments, &judge.environment.repository, &gateway.folder);
+    }
+    Ok(match promoted {
+        Promoted::Allowed { .. } => ExitCode::SUCCESS,
+        Promoted::Denied { .. } => ExitCode::from(DENIED),
+        Promoted::Undecided { .. } => ExitCode::from(code(Failure::Undecided)),
+    })
+}
+
+fn print(words: &Words, promoted: &Promoted, arguments: &Promote, repository: &Path, folder: &Path) {
+    match promoted {
+        Promoted::Allowed { image, record, expires } => {
+            words.line(format!("{}  {image}", words.good("ALLOWED")));
+            words.line(format!("  signed, copied and tagged for {}; the decision expires {expires}", arguments.to));
+            words.line(format!("  recorded: sluicegate evidence show {record}"));
+            let place = folder.join(repository);
+            let place = place.strip_prefix(".").unwrap_or(&place);
+            words.line(format!("  next: sluicegate verify --offline oci:{}@{}", place.display(), image.digest));
+        }
+        Promoted::Denied { image, denials, record } => {
+            words.line(format!("{}  {image} for {}", words.bad("DENIED"), arguments.to));
+            for denial in denials {
+                words.line(format!("  {}: {}", words.bad(&denial.code), printable(&denial.violation.msg)));
+                words.line(format!("    to fix: {}", printable(&denial.solution)));
+                words.line(format!("    rule:   {}", printable(&denial.rule)));
+            }
+            words.line(format!("  recorded: sluicegate evidence show {record}"));
+        }
+        Promoted::Undecided { image, reasons, record } => {
+            words.line(format!("{}  {image} for {}", words.open("UNDECIDED"), arguments.to));
+            for reason in reasons {
+                words.line(format!("  {}", printable(reason)));
+            }
+            words.line("  undecided is not allowed: nothing was promoted");
+            words.line(format!("  recorded: sluicegate evidence show {record}"));
+        }
+    }
+}
+
+fn document(promoted: &Promoted, arguments: &Promote) -> serde_json::Value {
+    let environment = &arguments.to;
+    match promoted {
+        Promoted::Allowed { image, record, expires } => json!({
+            "schemaVersion": 1, "verdict": "allow", "image": image.digest, "environment": environment, "record": record,
+            "expires": expires,
+        }),
+        Promoted::Denied { image, denials, record } => json!({
+            "schemaVersion": 1, "verdict": "deny", "image": image, "environment": environment, "record": record,
+            "denials": denials.iter().map(|denial| json!({
+                "code": denial.code, "title": denial.title, "msg": denial.violation.msg, "term": denial.violation.term,
+                "subject": denial.violation.subject, "solution": denial.solution, "rule": denial.rule,
+            })).collect::<Vec<_>>(),
+        }),
+        Promoted::Undecided { image, reasons, record } => json!({
+            "schemaVersion": 1, "verdict": "undecided", "image": image, "environment": environment, "record": record,
+            "reasons": reasons,
+        }),
+    }
+}

@@ -1,0 +1,127 @@
+use std::{path::Path, process::ExitCode};
+
+use serde_json::json;
+use sluicegate_flow::{Error, gateway::trust, run as flow};
+use sluicegate_pipeline::pipeline::Pipeline;
+use sluicegate_ports::{Clock, execute::StepExecutor, scan::Scanner};
+use sluicegate_types::{Digest, RunId, StepName};
+
+use super::{folder_of, later};
+use crate::{
+    arguments::Run,
+    gateway_folder::{GatewayFolder, read},
+    passphrase,
+    wire::{self, SystemClock, Wired},
+    words::{Problem, Words},
+};
+
+/// `run`.
+pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
+    let flags = &arguments.later;
+    later("--to", flags.to.is_some())?;
+    later("--set", !flags.set.is_empty())?;
+    later("--only", flags.only)?;
+    later("--keep-going", flags.keep_going)?;
+    later("--no-cache", flags.no_cache)?;
+    later("--engine", flags.engine.is_some())?;
+    later("--export", flags.export.is_some())?;
+    later("naming steps", !arguments.steps.is_empty())?;
+    let text = read(&arguments.file).map_err(|error| {
+        Problem::io("read the pipeline file", &arguments.file, &error).or("sluicegate init writes one; -f names another")
+    })?;
+    let file = arguments.file.display().to_string();
+    let text = String::from_utf8(text).map_err(|_| Problem::usage(format!("{file} is not UTF-8"), "write it as UTF-8"))?;
+    let pipeline = Pipeline::parse(&file, &text).map_err(Error::from)?;
+    let folder = folder_of(&arguments.file);
+    let gateway = GatewayFolder::open(arguments.gateway.gateway.as_deref(), folder)?;
+    let (trust, _) = trust(&gateway.gateway, &gateway)?;
+    let epoch = epoch()?;
+    let wired = Wired::new()?;
+    let executor = wired.executor()?;
+    // Found out before a passphrase is asked for and anything is unpacked.
+    executor.probe().map_err(Error::from)?;
+    let scanner = match (&gateway.gateway.scanner, arguments.no_scan) {
+        (_, true) => None,
+        (Some(trivy), false) => {
+            let name = pipeline.name.as_str();
+            Some(wired.scanner(&executor, trivy, &gateway.folder, arguments.trivy.as_deref(), name)?)
+        }
+        (None, false) => {
+            return Err(Problem::usage(
+                "the gateway file names no scanner, so there would be no SBOM and no scan",
+                "add scanner: to it (sluicegate init --trivy PATH --db DIR writes one), or run with --no-scan",
+            ));
+        }
+    };
+    let passphrase = passphrase::ask(false)?;
+    let signer = wired.signer(&gateway.gateway.signing.steps, &passphrase)?;
+    let log = wired.log(&passphrase)?;
+    let tell = |line: &str| words.tell(line);
+    let on_output = |step: &StepName, bytes: &[u8]| words.step_output(step.as_str(), bytes);
+    let excluded = [wired.home.folder().to_owned()];
+    let request = flow::RunRequest {
+        pipeline: &pipeline,
+        folder,
+        run: run_id()?,
+        epoch,
+        executor: executor.as_ref(),
+        lister: &wire::lister(),
+        excluded: &excluded,
+        scanner: scanner.as_ref().map(|scanner| scanner as &dyn Scanner),
+        signer: signer.as_ref(),
+        trust: &trust,
+        scratch: &wired.home.part("scratch"),
+        on_output: &on_output,
+    };
+    let report = flow::run(&wired.ports(&log, &tell), &request)?;
+    print(words, &report, folder, &gateway);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(words: &Words, report: &flow::RunReport, folder: &Path, gateway: &GatewayFolder) {
+    if words.json() {
+        words.document(&json!({
+            "schemaVersion": 1,
+            "run": report.run,
+            "steps": report.steps.iter().map(|(step, outputs)| json!({"step": step, "outputs": outputs})).collect::<Vec<_>>(),
+            "images": report.images.iter().map(|image| json!({
+                "artifact": image.artifact, "digest": image.digest, "repository": image.repository,
+                "attestations": image.attestations, "findings": image.findings,
+            })).collect::<Vec<_>>(),
+        }));
+        return;
+    }
+    for image in &report.images {
+        words.line(format!("{}  {}  {}", words.good("BUILT"), image.artifact, image.digest));
+        let findings = match image.findings {
+            None => "not scanned".to_owned(),
+            Some(0) => "no known vulnerability".to_owned(),
+            Some(1) => "1 known vulnerability".to_owned(),
+            Some(n) => format!("{n} known vulnerabilities"),
+        };
+        words.line(format!("  {} attestations, {findings}, in oci:{}", image.attestations, image.repository.display()));
+        if let Some(environment) = gateway.gateway.environments.keys().next() {
+            let place = folder.join(&image.repository);
+            let place = place.strip_prefix(".").unwrap_or(&place);
+            words.line(format!("  next: sluicegate promote oci:{} --to {environment}", place.display()));
+        }
+    }
+}
+
+/// SOURCE_DATE_EPOCH, if it is set.
+fn epoch() -> Result<Option<u64>, Problem> {
+    match std::env::var("SOURCE_DATE_EPOCH") {
+        Ok(text) => text.parse().ok().filter(|seconds| *seconds <= 253_402_300_799).map(Some).ok_or_else(|| {
+            Problem::usage(format!("SOURCE_DATE_EPOCH is {text:?}"), "set it to seconds since 1970, or not at all")
+        }),
+        Err(_) => Ok(None),
+    }
+}
+
+/// A name for this run: its time, and something that another run in the same second has not.
+fn run_id() -> Result<RunId, Problem> {
+    let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map(|d| d.as_nanos()).unwrap_or_default();
+    let unique = Digest::of(format!("{nanos} {}", std::process::id()).as_bytes()).hex();
+    let time: String = SystemClock.now().to_string().chars().filter(|c| c.is_ascii_digit()).collect();
+    format!("r{time}-{}", &unique[..8]).parse().map_err(|error| Problem::usage(format!("{error}"), "set the clock"))
+}

@@ -1,0 +1,104 @@
+use std::{path::Path, process::ExitCode};
+
+use serde_json::{Value, json};
+use sluicegate_flow::{
+    Failure,
+    gateway::{trust, trust_in_key},
+    verify::{VerifyReport, verify as verify_image},
+};
+use sluicegate_ports::Clock;
+use sluicegate_verify::{Trust, closed_set::Seen};
+
+use super::later;
+use crate::{
+    arguments::Verify,
+    gateway_folder::{GatewayFolder, read},
+    wire::{self, SystemClock},
+    words::{Problem, Words, code, printable},
+};
+
+/// `verify`: opens the layout, the trust files, and nothing else: no socket, no home, no key.
+pub(crate) fn verify(words: &Words, arguments: &Verify) -> Result<ExitCode, Problem> {
+    let flags = &arguments.later;
+    later("--for", flags.environment.is_some())?;
+    later("--policy", flags.policy.is_some())?;
+    later("--bundle", flags.bundle.is_some())?;
+    later("--decision-key", flags.decision_key.is_some())?;
+    later("--certificate-identity", flags.certificate_identity.is_some())?;
+    later("--certificate-oidc-issuer", flags.certificate_oidc_issuer.is_some())?;
+    let trust = trust_of(arguments)?;
+    let at = SystemClock.now();
+    let mut worst: Option<Failure> = None;
+    let mut documents = Vec::new();
+    for reference in &arguments.images {
+        let report = verify_image(&wire::places(), reference, Path::new("."), &trust, at)?;
+        let failure = report.failure();
+        if words.json() {
+            documents.push(report.to_json());
+        } else {
+            print(words, &report);
+        }
+        worst = [worst, failure].into_iter().flatten().max_by_key(|failure| code(*failure));
+    }
+    if words.json() {
+        words.document(&match documents.as_slice() {
+            [one] => one.clone(),
+            several => json!({"schemaVersion": 1, "images": several}),
+        });
+    }
+    Ok(worst.map_or(ExitCode::SUCCESS, |failure| ExitCode::from(code(failure))))
+}
+
+fn trust_of(arguments: &Verify) -> Result<Trust, Problem> {
+    if let (Some(key), Some(root)) = (&arguments.key, &arguments.trust_root) {
+        let key = read(key).map_err(|error| Problem::io("read the key", key, &error))?;
+        let root = read(root).map_err(|error| Problem::io("read the trusted root", root, &error))?;
+        return Ok(trust_in_key(&key, &root)?);
+    }
+    let gateway = GatewayFolder::open(arguments.gateway.gateway.as_deref(), Path::new("."))
+        .map_err(|problem| problem.or("name one with --gateway, or a key with --key and --trust-root"))?;
+    Ok(trust(&gateway.gateway, &gateway)?.0)
+}
+
+fn print(words: &Words, report: &VerifyReport) {
+    let head = match report.failure() {
+        None => words.good("VERIFIED"),
+        Some(Failure::Wrong) => words.bad("NOT VERIFIED"),
+        Some(_) => words.open("INCOMPLETE"),
+    };
+    words.line(format!("{head}  {}", report.image));
+    let document = report.to_json();
+    for statement in document["statements"].as_array().into_iter().flatten() {
+        words.line(printable(&statement_line(statement)));
+    }
+    for reason in &report.followed.incomplete {
+        words.line(format!("  {}  {}", words.bad("missing"), printable(&reason.to_string())));
+        let mut source = std::error::Error::source(reason);
+        while let Some(cause) = source {
+            words.line(format!("           because: {}", printable(&cause.to_string())));
+            source = cause.source();
+        }
+    }
+    let others = report.followed.seen.iter().filter(|seen| matches!(seen, Seen::Ignored { .. })).count();
+    if others > 0 {
+        words.line(format!("  {others} attached and ignored"));
+    }
+    words.line("  authenticity and completeness only: no gate was asked");
+}
+
+fn statement_line(statement: &Value) -> String {
+    let text = |key: &str| statement[key].as_str().unwrap_or_default().to_owned();
+    if statement["status"] == "ignored" {
+        return format!("  ignored   {}: {}", text("bundle"), text("reason"));
+    }
+    let subjects: Vec<&str> =
+        statement["subjects"].as_array().into_iter().flatten().filter_map(|s| s["name"].as_str()).collect();
+    format!(
+        "  verified  {:<20} of {:<24} by {:<10} log {} of {}",
+        text("kind"),
+        subjects.join(", "),
+        text("signer"),
+        statement["log"]["index"],
+        statement["log"]["origin"].as_str().unwrap_or_default()
+    )
+}

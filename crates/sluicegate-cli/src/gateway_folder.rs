@@ -1,0 +1,90 @@
+//! A gateway file in a folder, with the files it names.
+
+use std::{
+    fs::{self, File},
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use sluicegate_flow::{Error, gateway::GatewayFiles};
+use sluicegate_pipeline::gateway::Gateway;
+use sluicegate_policy::rego::{SourceFile, is_test};
+
+use crate::words::Problem;
+
+/// Bytes of a file that a gateway names.
+const MAX_FILE: u64 = 64 * 1024 * 1024;
+/// Rego files of one folder.
+const MAX_POLICIES: usize = 256;
+
+/// A gateway and where it stands.
+pub(crate) struct GatewayFolder {
+    pub(crate) gateway: Gateway,
+    pub(crate) folder: PathBuf,
+}
+
+impl GatewayFolder {
+    /// From the flag, the environment, or beside the pipeline, in this order. Never from a project file (trust model 7).
+    pub(crate) fn open(flag: Option<&Path>, beside: &Path) -> Result<Self, Problem> {
+        let path = match (flag, std::env::var_os("SLUICEGATE_GATEWAY")) {
+            (Some(path), _) => path.to_owned(),
+            (None, Some(path)) if !path.is_empty() => path.into(),
+            _ => beside.join("gateway.yaml"),
+        };
+        let bytes = read(&path).map_err(|error| {
+            Problem::io("read the gateway file", &path, &error).or("sluicegate init writes one; --gateway names another")
+        })?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| Problem::usage(format!("{} is not UTF-8", path.display()), "write it as UTF-8"))?;
+        let gateway = Gateway::parse(&path.display().to_string(), &text).map_err(Error::from)?;
+        let folder = path.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new(".")).to_owned();
+        Ok(Self { gateway, folder })
+    }
+}
+
+impl GatewayFiles for GatewayFolder {
+    fn read(&self, path: &Path) -> Result<Vec<u8>, Error> {
+        let path = self.folder.join(path);
+        read(&path).map_err(|error| Error::Trust { file: path, reason: format!("cannot read it: {error}") })
+    }
+
+    fn policies(&self, path: &Path) -> Result<Vec<SourceFile>, Error> {
+        let full = self.folder.join(path);
+        let fault = |reason: String| Error::Trust { file: full.clone(), reason };
+        let mut names = Vec::new();
+        if full.is_dir() {
+            for entry in fs::read_dir(&full).map_err(|error| fault(error.to_string()))? {
+                let entry = entry.map_err(|error| fault(error.to_string()))?;
+                if entry.path().is_dir() {
+                    return Err(fault(format!("{} is a folder: policies below each other are not in this version", entry.path().display())));
+                }
+                let name = entry.file_name().into_string().map_err(|_| fault("a file name is not UTF-8".to_owned()))?;
+                if name.ends_with(".rego") && !is_test(&name) {
+                    names.push(path.join(name));
+                }
+            }
+        } else {
+            names.push(path.to_owned());
+        }
+        names.sort();
+        if names.len() > MAX_POLICIES {
+            return Err(fault(format!("more than {MAX_POLICIES} Rego files")));
+        }
+        names
+            .into_iter()
+            .map(|name| {
+                let text = String::from_utf8(self.read(&name)?).map_err(|_| fault(format!("{} is not UTF-8", name.display())))?;
+                Ok(SourceFile { name: name.display().to_string(), text })
+            })
+            .collect()
+    }
+}
+
+pub(crate) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(std::io::Error::other(format!("larger than the limit of {MAX_FILE} bytes")));
+    }
+    Ok(bytes)
+}

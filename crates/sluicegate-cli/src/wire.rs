@@ -1,0 +1,197 @@
+//! Constructs what the verbs need, and nothing else: the one place where adapters are named.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use sluicegate_evidence::SqliteEvidence;
+use sluicegate_pipeline::gateway::Trivy;
+use sluicegate_ports::{
+    Clock,
+    evidence::EvidenceLog,
+    images::ImagePlaces,
+    sign::{SignError, Signer, TransparencyLog},
+    store::ContentStore,
+};
+use sluicegate_registry::LayoutFolders;
+use sluicegate_runner::{Config, EmbeddedExecutor, GitSourceLister, StoreTreePacker};
+use sluicegate_scan::{ScanLimits, TrivyScanner};
+use sluicegate_sigstore::{EmbeddedLog, KeyFolder, new_origin};
+use sluicegate_store::FileStore;
+use sluicegate_types::{Secret, UnixTime};
+
+use crate::{home::Home, words::Problem};
+
+/// The name of the log's key in the home.
+pub(crate) const LOG_KEY: &str = "log";
+
+/// The home's adapters that need no key.
+pub(crate) struct Wired {
+    pub(crate) home: Home,
+    pub(crate) store: Arc<FileStore>,
+    pub(crate) evidence: SqliteEvidence,
+    pub(crate) packer: StoreTreePacker,
+    pub(crate) places: LayoutFolders,
+    pub(crate) clock: SystemClock,
+}
+
+impl Wired {
+    pub(crate) fn new() -> Result<Self, Problem> {
+        let home = Home::open()?;
+        let store = Arc::new(FileStore::open(&home.part("store")).map_err(sluicegate_flow::Error::from)?);
+        let evidence = evidence(&home)?;
+        let shared: Arc<dyn ContentStore> = store.clone();
+        let packer = StoreTreePacker::new(shared, home.part("scratch"));
+        Ok(Self { home, store, evidence, packer, places: LayoutFolders, clock: SystemClock })
+    }
+
+    /// The executor, which is also the scanner's sandbox.
+    pub(crate) fn executor(&self) -> Result<Arc<EmbeddedExecutor>, Problem> {
+        let helper_program = std::env::current_exe().map_err(|error| Problem::io("find", Path::new("this program"), &error))?;
+        let executor = EmbeddedExecutor::new(Config {
+            helper_program,
+            state_dir: self.home.folder().to_owned(),
+            layer_cache: self.home.part("cache").join("layers"),
+            store: self.store.clone(),
+        });
+        Ok(Arc::new(executor.map_err(sluicegate_flow::Error::from)?))
+    }
+
+    /// The scanner that the gateway allows, with the database that it pins.
+    pub(crate) fn scanner(
+        &self,
+        executor: &Arc<EmbeddedExecutor>,
+        gateway: &Trivy,
+        gateway_folder: &Path,
+        flag: Option<&Path>,
+        name: &str,
+    ) -> Result<TrivyScanner, Problem> {
+        Ok(TrivyScanner::new(sluicegate_scan::Config {
+            trivy: trivy(flag)?,
+            allowed: gateway.digests.clone(),
+            database: gateway_folder.join(&gateway.database),
+            database_digest: gateway.database_digest,
+            work: self.home.part("cache").join("scanner"),
+            sandbox: executor.clone(),
+            name: name.to_owned(),
+            epoch: None,
+            limits: ScanLimits::default(),
+        }))
+    }
+
+    pub(crate) fn keys(&self) -> KeyFolder {
+        keys(&self.home)
+    }
+
+    /// A signing key of the home.
+    pub(crate) fn signer(&self, name: &str, passphrase: &Secret) -> Result<Box<dyn Signer>, sluicegate_flow::Error> {
+        Ok(Box::new(self.keys().open_signer(name, passphrase)?))
+    }
+
+    /// The embedded log.
+    pub(crate) fn log(&self, passphrase: &Secret) -> Result<EmbeddedLog, Problem> {
+        let key = self.keys().open_log_key(LOG_KEY, passphrase).map_err(sluicegate_flow::Error::from)?;
+        let origin = new_origin(key.public_key());
+        Ok(EmbeddedLog::open(self.home.part("log"), key, &origin).map_err(sluicegate_flow::Error::from)?)
+    }
+
+    /// The shared ports over these adapters.
+    pub(crate) fn ports<'a>(&'a self, log: &'a dyn TransparencyLog, tell: &'a dyn Fn(&str)) -> sluicegate_flow::Ports<'a> {
+        sluicegate_flow::Ports {
+            clock: &self.clock,
+            store: self.store.as_ref(),
+            places: &self.places,
+            packer: &self.packer,
+            log,
+            evidence: &self.evidence,
+            tell,
+        }
+    }
+}
+
+pub(crate) fn evidence(home: &Home) -> Result<SqliteEvidence, Problem> {
+    Ok(SqliteEvidence::open(&home.part("evidence.db")).map_err(sluicegate_flow::Error::from)?)
+}
+
+pub(crate) fn keys(home: &Home) -> KeyFolder {
+    KeyFolder::open(home.part("keys"))
+}
+
+pub(crate) fn places() -> impl ImagePlaces {
+    LayoutFolders
+}
+
+pub(crate) fn records(evidence: &SqliteEvidence) -> &dyn EvidenceLog {
+    evidence
+}
+
+pub(crate) fn lister() -> GitSourceLister {
+    GitSourceLister
+}
+
+/// Makes the log of a new home.
+pub(crate) fn create_log(home: &Home, passphrase: &Secret) -> Result<EmbeddedLog, SignError> {
+    let key = keys(home).open_log_key(LOG_KEY, passphrase)?;
+    let origin = new_origin(key.public_key());
+    EmbeddedLog::create(home.part("log"), key, &origin)
+}
+
+/// Trivy: the flag, SLUICEGATE_TRIVY, PATH, `.tools/trivy`.
+pub(crate) fn trivy(flag: Option<&Path>) -> Result<PathBuf, Problem> {
+    let named = flag.map(Path::to_owned).or_else(|| std::env::var_os("SLUICEGATE_TRIVY").filter(|v| !v.is_empty()).map(PathBuf::from));
+    if let Some(path) = named {
+        return if path.is_file() {
+            Ok(path)
+        } else {
+            Err(Problem::usage(format!("there is no Trivy at {}", path.display()), "name another one with --trivy"))
+        };
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let candidates = std::env::split_paths(&path).filter(|folder| folder.is_absolute()).map(|folder| folder.join("trivy"));
+    let found = candidates.chain([PathBuf::from(".tools/trivy")]).find(|candidate| candidate.is_file());
+    found.ok_or_else(|| {
+        Problem::usage(
+            "there is no Trivy: looked at SLUICEGATE_TRIVY, PATH and .tools/trivy",
+            "install Trivy 0.76 and name it with --trivy, or run with --no-scan (the gate then stays undecided)",
+        )
+    })
+}
+
+/// The clock of this machine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> UnixTime {
+        // A clock before 1970 counts as 1970: then no database is fresh and nothing passes.
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map(|d| d.as_secs()).unwrap_or_default();
+        UnixTime::EPOCH.plus(seconds)
+    }
+}
+
+/// In place of a log where nothing is signed; whoever asks it anyway gets an error, not an entry.
+pub(crate) struct NoLog;
+
+impl TransparencyLog for NoLog {
+    fn append(&self, _: &[Vec<u8>]) -> Result<Vec<sluicegate_attestation::bundle::LogEntry>, SignError> {
+        Err(no_log())
+    }
+
+    fn origin(&self) -> &str {
+        ""
+    }
+
+    fn size(&self) -> Result<u64, SignError> {
+        Err(no_log())
+    }
+
+    fn root(&self) -> Result<sluicegate_types::Digest, SignError> {
+        Err(no_log())
+    }
+}
+
+fn no_log() -> SignError {
+    SignError::Io { action: "log a statement".to_owned(), reason: "this command has no log".to_owned() }
+}

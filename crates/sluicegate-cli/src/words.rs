@@ -1,0 +1,215 @@
+//! Everything that is printed, and the exit codes. Results go to standard output, everything else to standard error.
+
+use std::{
+    ffi::OsString,
+    fmt::Display,
+    io::{IsTerminal, Write},
+    process::ExitCode,
+};
+
+use sluicegate_flow::Failure;
+
+use crate::arguments::{Arguments, Format};
+
+/// Denied by policy.
+pub(crate) const DENIED: u8 = 1;
+
+/// How this invocation speaks.
+#[derive(Clone, Copy)]
+pub(crate) struct Words {
+    json: bool,
+    quiet: bool,
+    colour_out: bool,
+    colour_err: bool,
+}
+
+/// Something to say with the exit code it leads to.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    code: u8,
+    text: String,
+    causes: Vec<String>,
+    hint: Option<String>,
+}
+
+impl Problem {
+    /// A mistake in the command line or a file.
+    pub(crate) fn usage(text: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { code: code(Failure::Usage), text: text.into(), causes: Vec::new(), hint: Some(hint.into()) }
+    }
+
+    /// A file that can't be read or written.
+    pub(crate) fn io(action: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
+        let failure = if error.kind() == std::io::ErrorKind::NotFound { Failure::Usage } else { Failure::Unavailable };
+        Self { code: code(failure), text: format!("cannot {action} {}", path.display()), causes: vec![error.to_string()], hint: None }
+    }
+
+    /// The same with a hint what to do now.
+    pub(crate) fn or(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl From<sluicegate_flow::Error> for Problem {
+    fn from(error: sluicegate_flow::Error) -> Self {
+        let mut causes = Vec::new();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            causes.push(cause.to_string());
+            source = cause.source();
+        }
+        Self { code: code(error.failure()), text: error.to_string(), causes, hint: hint(&error) }
+    }
+}
+
+fn hint(error: &sluicegate_flow::Error) -> Option<String> {
+    use sluicegate_flow::Error as E;
+    use sluicegate_ports::{execute::ExecuteError, scan::ScanError, sign::SignError};
+    match error {
+        E::Execute(ExecuteError::NotHere { remedy, .. }) => Some(remedy.clone()),
+        E::Scan(ScanError::NoScanner { .. }) => {
+            Some("install Trivy and name it with --trivy, or run with --no-scan (the gate then stays undecided)".to_owned())
+        }
+        E::Scan(ScanError::Database { .. }) => Some("pin the database anew under scanner.trivy.db of the gateway file".to_owned()),
+        E::Sign(SignError::NoKey { .. }) => Some("sluicegate init makes the keys; SLUICEGATE_HOME says where they are".to_owned()),
+        E::Sign(SignError::Locked { .. }) => Some("COSIGN_PASSWORD holds the passphrase of every key of the home".to_owned()),
+        E::OwnBundle { .. } => Some("does trust.yaml list this signer with this role, builder and log?".to_owned()),
+        _ => None,
+    }
+}
+
+/// The exit code of a failure.
+pub(crate) fn code(failure: Failure) -> u8 {
+    match failure {
+        Failure::Usage => 2,
+        Failure::Undecided => 3,
+        Failure::Wrong => 4,
+        Failure::Unavailable => 5,
+        Failure::Step => 6,
+        Failure::Bug => 70,
+    }
+}
+
+impl Words {
+    /// Before the arguments are known.
+    pub(crate) fn from_environment(arguments: impl Iterator<Item = OsString>) -> Self {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let arguments: Vec<OsString> = arguments.collect();
+        let json = arguments.windows(2).any(|pair| (pair[0] == "-o" || pair[0] == "--format") && pair[1] == "json")
+            || arguments.iter().any(|argument| argument == "-ojson" || argument == "--format=json");
+        Self {
+            json,
+            quiet: false,
+            colour_out: !plain && std::io::stdout().is_terminal(),
+            colour_err: !plain && std::io::stderr().is_terminal(),
+        }
+    }
+
+    /// With what the arguments say.
+    pub(crate) fn with(self, arguments: &Arguments) -> Self {
+        Self { json: arguments.format == Format::Json, quiet: arguments.quiet, ..self }
+    }
+
+    /// Whether results are JSON.
+    pub(crate) fn json(&self) -> bool {
+        self.json
+    }
+
+    /// One line about what is happening.
+    pub(crate) fn tell(&self, line: &str) {
+        if !self.quiet {
+            to(&mut std::io::stderr(), &format!("{}\n", self.paint_err("2", line)));
+        }
+    }
+
+    /// A step's output, as it comes.
+    pub(crate) fn step_output(&self, step: &str, bytes: &[u8]) {
+        if self.quiet {
+            return;
+        }
+        let text = String::from_utf8_lossy(bytes);
+        let mut out = String::new();
+        for line in text.lines() {
+            out.push_str(&self.paint_err("36", step));
+            out.push_str(" | ");
+            // A step's output must not drive the terminal.
+            out.extend(line.chars().filter(|c| !c.is_control() || *c == '\t'));
+            out.push('\n');
+        }
+        to(&mut std::io::stderr(), &out);
+    }
+
+    /// A line of the result, for people.
+    pub(crate) fn line(&self, line: impl Display) {
+        to(&mut std::io::stdout(), &format!("{line}\n"));
+    }
+
+    /// The result, for programs: the only thing on standard output.
+    pub(crate) fn document(&self, value: &serde_json::Value) {
+        to(&mut std::io::stdout(), &format!("{value:#}\n"));
+    }
+
+    /// Good news in a result.
+    pub(crate) fn good(&self, text: &str) -> String {
+        paint(self.colour_out, "1;32", text)
+    }
+
+    /// Bad news in a result.
+    pub(crate) fn bad(&self, text: &str) -> String {
+        paint(self.colour_out, "1;31", text)
+    }
+
+    /// News in a result that leaves something open.
+    pub(crate) fn open(&self, text: &str) -> String {
+        paint(self.colour_out, "1;33", text)
+    }
+
+    /// Says what went wrong and returns the exit code.
+    pub(crate) fn problem(&self, problem: &Problem) -> ExitCode {
+        let mut text = format!("{}: {}\n", self.paint_err("1;31", "error"), printable(&problem.text));
+        for cause in &problem.causes {
+            text.push_str(&format!("  because: {}\n", printable(cause)));
+        }
+        if let Some(hint) = &problem.hint {
+            text.push_str(&format!("  {}: {}\n", self.paint_err("1", "now"), printable(hint)));
+        }
+        to(&mut std::io::stderr(), &text);
+        if self.json {
+            self.document(&serde_json::json!({
+                "schemaVersion": 1, "error": problem.text, "causes": problem.causes, "hint": problem.hint, "exit": problem.code,
+            }));
+        }
+        ExitCode::from(problem.code)
+    }
+
+    /// What clap says: help and version are results, the rest are mistakes.
+    pub(crate) fn arguments(&self, error: &clap::Error) -> ExitCode {
+        let text = if self.colour_err { error.render().ansi().to_string() } else { error.render().to_string() };
+        if error.use_stderr() {
+            to(&mut std::io::stderr(), &text);
+            ExitCode::from(code(Failure::Usage))
+        } else {
+            to(&mut std::io::stdout(), &text);
+            ExitCode::SUCCESS
+        }
+    }
+
+    fn paint_err(&self, style: &str, text: &str) -> String {
+        paint(self.colour_err, style, text)
+    }
+}
+
+fn paint(colour: bool, style: &str, text: &str) -> String {
+    if colour { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+/// Names from files and images end up in errors; they must not drive the terminal.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
+}
+
+/// A reader that went away is no reason to fail, and there is nobody left to tell.
+fn to(out: &mut dyn Write, text: &str) {
+    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {}
+}
