@@ -1,2 +1,35 @@
-#![forbid(unsafe_code)]
-//! Not built yet.
+#![deny(unsafe_code)]
+#![deny(unsafe_op_in_unsafe_fn)]
+//! Runs one step, or one tool, in a container of its own, and makes and unpacks the layers that go in and come out.
+//!
+//! The container is libcontainer's, made by a helper: this program once more, with one thread and nothing to lose
+//! ([`helper::enter_if_asked`]). Only the modules `helper` and `init` contain unsafe code, where the system has no safe form.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("steps run on Linux only");
+
+mod cache;
+mod cgroup;
+mod collect;
+mod executor;
+pub mod helper;
+pub mod host_image;
+mod in_root;
+mod init;
+mod job;
+mod metered;
+mod mounts;
+pub mod pack;
+mod plan;
+mod run_folder;
+mod seccomp_profile;
+mod source_lister;
+mod spawn;
+mod supervise;
+mod tool;
+mod tree_packer;
+pub mod unpack;
+
+pub use executor::{Config, EmbeddedExecutor};
+pub use source_lister::GitSourceLister;
+pub use tree_packer::StoreTreePacker;

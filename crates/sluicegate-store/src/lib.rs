@@ -1,2 +1,6 @@
 #![forbid(unsafe_code)]
-//! Not built yet.
+//! The content store on a file system: `blobs/sha256/HEX`, one file per content (OCI image-layout, "blobs").
+
+mod file_store;
+
+pub use file_store::FileStore;

@@ -1,0 +1,169 @@
+//! Unpacked layers and inputs, by digest: disposable, private, and only ever complete. A folder gets its name after every byte of
+//! its content has been compared with the digest and written to the disk.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt, chown},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustix::fs::Timestamps;
+use sluicegate_ports::{
+    execute::{Compression, Layer},
+    store::{ContentStore, StoreError},
+};
+use sluicegate_types::{Digest, Hasher};
+
+use crate::{
+    collect::with_sources,
+    mounts::FILE_NAME,
+    run_folder::{self, RunFolder},
+    unpack::{Kind, UnpackLimits, unpack_into},
+};
+
+/// Who owns the entries of an input, and their one time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stamp {
+    /// User and group.
+    pub(crate) owner: (u32, u32),
+    /// Seconds since 1970.
+    pub(crate) epoch: u64,
+}
+
+/// Folders by digest.
+pub(crate) struct Cache {
+    root: PathBuf,
+    store: Arc<dyn ContentStore>,
+}
+
+/// Why content could not be unpacked.
+#[derive(Debug)]
+pub(crate) enum CacheError {
+    /// The content is broken, hostile or beyond a limit.
+    Content { digest: Digest, reason: String },
+    /// The store.
+    Store(StoreError),
+    /// The file system.
+    Io { action: &'static str, reason: String },
+}
+
+impl Cache {
+    /// Opens the cache and removes what dead processes left half done.
+    pub(crate) fn open(root: &Path, store: Arc<dyn ContentStore>) -> io::Result<Self> {
+        for folder in ["", "layer", "tree", "file", "tmp"] {
+            run_folder::make_private(&root.join(folder))?;
+        }
+        let root = fs::canonicalize(root)?;
+        run_folder::sweep(&root.join("tmp"))?;
+        Ok(Self { root, store })
+    }
+
+    /// The folder with the content of a layer.
+    pub(crate) fn layer(&self, layer: &Layer) -> Result<PathBuf, CacheError> {
+        self.entry("layer", layer.diff_id.hex(), |folder| {
+            self.unpack(&layer.blob, &layer.diff_id, layer.compression, folder, Kind::Layer)
+        })
+    }
+
+    /// The folder with the tree of a directory product.
+    pub(crate) fn tree(&self, digest: &Digest, stamp: Stamp) -> Result<PathBuf, CacheError> {
+        self.entry("tree", name(digest, stamp), |folder| {
+            let kind = Kind::Tree { owner: stamp.owner, mtime: stamp.epoch };
+            self.unpack(digest, digest, Compression::None, folder, kind)?;
+            chown(folder, Some(stamp.owner.0), Some(stamp.owner.1)).map_err(io_error("own an unpacked input"))
+        })
+    }
+
+    /// A folder with one file, [`FILE_NAME`].
+    pub(crate) fn file(&self, digest: &Digest, executable: bool, stamp: Stamp) -> Result<PathBuf, CacheError> {
+        let suffix = if executable { "-x" } else { "" };
+        self.entry("file", format!("{}{suffix}", name(digest, stamp)), |folder| {
+            self.copy(digest, &folder.join(FILE_NAME), executable, stamp)
+        })
+    }
+
+    fn entry(
+        &self,
+        kind: &str,
+        name: String,
+        fill: impl FnOnce(&Path) -> Result<(), CacheError>,
+    ) -> Result<PathBuf, CacheError> {
+        let path = self.root.join(kind).join(name);
+        if path.is_dir() {
+            return Ok(path);
+        }
+        let failed = io_error("write to the cache of unpacked content");
+        let temporary = RunFolder::new(&self.root.join("tmp")).map_err(&failed)?;
+        let folder = temporary.path().join("content");
+        fs::create_dir(&folder).map_err(&failed)?;
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).map_err(&failed)?;
+        fill(&folder)?;
+        // After a power failure a name must not stand for files whose bytes never reached the disk.
+        rustix::fs::syncfs(File::open(&folder).map_err(&failed)?).map_err(|error| failed(error.into()))?;
+        match fs::rename(&folder, &path) {
+            Ok(()) => Ok(path),
+            // Another run was faster with the same content.
+            Err(_) if path.is_dir() => Ok(path),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn unpack(
+        &self,
+        blob: &Digest,
+        expected: &Digest,
+        compression: Compression,
+        folder: &Path,
+        kind: Kind,
+    ) -> Result<(), CacheError> {
+        let content = |reason| CacheError::Content { digest: *blob, reason };
+        let reader = self.store.open(blob).map_err(CacheError::Store)?;
+        let unpacked = unpack_into(reader, compression, folder, kind, &UnpackLimits::default())
+            .map_err(|error| content(with_sources(&error)))?;
+        if unpacked.digest == *expected {
+            Ok(())
+        } else {
+            let found = unpacked.digest;
+            Err(content(format!("its uncompressed bytes have the digest {found}, expected {expected}")))
+        }
+    }
+
+    fn copy(&self, digest: &Digest, path: &Path, executable: bool, stamp: Stamp) -> Result<(), CacheError> {
+        let failed = io_error("copy an input");
+        let mut source = self.store.open(digest).map_err(CacheError::Store)?;
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(path).map_err(&failed)?;
+        let mut hasher = Hasher::new();
+        let mut buffer = vec![0; 128 * 1024];
+        loop {
+            let n = source.read(&mut buffer).map_err(&failed)?;
+            if n == 0 {
+                break;
+            }
+            hasher.update(&buffer[..n]);
+            file.write_all(&buffer[..n]).map_err(&failed)?;
+        }
+        let found = hasher.finish();
+        if found != *digest {
+            return Err(CacheError::Store(StoreError::Corrupt { digest: *digest, found }));
+        }
+        std::os::unix::fs::fchown(&file, Some(stamp.owner.0), Some(stamp.owner.1)).map_err(&failed)?;
+        let mode = if executable { 0o755 } else { 0o644 };
+        file.set_permissions(fs::Permissions::from_mode(mode)).map_err(&failed)?;
+        rustix::fs::futimens(&file, &times(stamp.epoch)).map_err(|error| failed(error.into()))
+    }
+}
+
+fn name(digest: &Digest, stamp: Stamp) -> String {
+    format!("{}-{}-{}-{}", digest.hex(), stamp.epoch, stamp.owner.0, stamp.owner.1)
+}
+
+fn times(epoch: u64) -> Timestamps {
+    let moment = rustix::fs::Timespec { tv_sec: i64::try_from(epoch).unwrap_or(i64::MAX), tv_nsec: 0 };
+    Timestamps { last_access: moment, last_modification: moment }
+}
+
+fn io_error(action: &'static str) -> impl Fn(io::Error) -> CacheError {
+    move |error| CacheError::Io { action, reason: error.to_string() }
+}

@@ -1,0 +1,421 @@
+use std::{
+    fs::{self, File},
+    io::{self, PipeReader, Write},
+    os::unix::fs::{OpenOptionsExt, symlink},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::process::Resource;
+use sluicegate_ports::{
+    execute::{
+        Ended, ExecuteError, ExecutorIdentity, Input, InputAccess, Limits, OutputRequest, Product, StepExecutor,
+        StepOutcome, StepRequest,
+    },
+    store::{ContentStore, StoreError},
+};
+use sluicegate_types::{Content, ContentKind};
+
+use crate::{
+    cache::{Cache, CacheError, Stamp},
+    cgroup,
+    collect::RESULTS,
+    job::{Collected, Failure, JOB_FILE, Job, MountJob, MountKind, Stage, Workload},
+    plan::{self, Machine},
+    run_folder::{self, RunFolder},
+    spawn::SealedProgram,
+    supervise::{self, Killed, Output, Report},
+};
+
+/// The version of the engine that this crate is built with; part of every step's cache key.
+const ENGINE_VERSION: &str = "0.7.0";
+
+const PRIVILEGED: &str = "inside a container, start it with: docker run --privileged …";
+
+/// Where the executor works and with what.
+#[derive(Clone)]
+pub struct Config {
+    /// An executable whose `main` first calls [`crate::helper::enter_if_asked`]; it is copied to sealed memory once.
+    pub helper_program: PathBuf,
+    /// Runs get a folder each below `run/` in here; its file system has to take an overlay's upper folder (ext4, xfs, tmpfs).
+    pub state_dir: PathBuf,
+    /// Unpacked layers and inputs by digest; may be deleted whenever nothing runs.
+    pub layer_cache: PathBuf,
+    /// Where layers and inputs come from and logs and outputs go to.
+    pub store: Arc<dyn ContentStore>,
+}
+
+/// Runs steps and tools with libcontainer in a helper process, as root, on x86_64 Linux.
+pub struct EmbeddedExecutor {
+    helper: SealedProgram,
+    runs: PathBuf,
+    cache: Cache,
+    store: Arc<dyn ContentStore>,
+}
+
+/// What a container runs, beside what stands in its root.
+pub(crate) struct Launch<'a> {
+    pub(crate) host_name: &'a str,
+    pub(crate) lowers: Vec<PathBuf>,
+    pub(crate) mounts: Vec<MountJob>,
+    pub(crate) workdir: &'a Path,
+    pub(crate) owner: (u32, u32),
+    pub(crate) workload: Workload,
+    pub(crate) outputs: &'a [OutputRequest],
+    pub(crate) limits: &'a Limits,
+    pub(crate) epoch: u64,
+}
+
+impl EmbeddedExecutor {
+    /// Prepares the folders, copies the helper, and removes what runs of dead processes left: folders, control groups,
+    /// processes. [`ExecuteError::NotHere`] if any of that cannot be done.
+    pub fn new(config: Config) -> Result<Self, ExecuteError> {
+        let not_here = |what: String| {
+            move |error: io::Error| ExecuteError::NotHere {
+                reason: format!("cannot {what}: {error}"),
+                remedy: "set SLUICEGATE_HOME to a folder of your own on a local disk".to_owned(),
+            }
+        };
+        let runs = config.state_dir.join("run");
+        let prepare = || {
+            run_folder::make_private(&runs)?;
+            fs::canonicalize(&runs)
+        };
+        let runs = prepare().map_err(not_here(format!("make the folder {}", runs.display())))?;
+        run_folder::sweep(&runs).map_err(not_here(format!("remove old runs in {}", runs.display())))?;
+        let cache = Cache::open(&config.layer_cache, config.store.clone())
+            .map_err(not_here(format!("open the cache {}", config.layer_cache.display())))?;
+        let helper = SealedProgram::copy_of(&config.helper_program)
+            .map_err(not_here(format!("copy the helper {}", config.helper_program.display())))?;
+        Ok(Self { helper, runs, cache, store: config.store })
+    }
+
+    /// A folder for one run.
+    pub(crate) fn run_folder(&self, step: &str) -> Result<RunFolder, ExecuteError> {
+        RunFolder::new(&self.runs).map_err(engine(step, "make the folder of the run"))
+    }
+
+    /// Writes down what is to run, and runs it under watch. Outputs are left in the run's folder.
+    pub(crate) fn launch(
+        &self,
+        step: &str,
+        run: &RunFolder,
+        launch: Launch<'_>,
+        separate_streams: bool,
+        on_output: &mut dyn FnMut(usize, &[u8]) -> io::Result<Output>,
+    ) -> Result<Report, ExecuteError> {
+        let timeout = launch.limits.timeout;
+        Self::write_job(run, launch).map_err(engine(step, "write the helper's job"))?;
+        let start = || -> io::Result<_> {
+            let (out, stdout) = io::pipe()?;
+            let (streams, stderr): (Vec<PipeReader>, _) = if separate_streams {
+                let (err, stderr) = io::pipe()?;
+                (vec![out, err], stderr)
+            } else {
+                (vec![out], stdout.try_clone()?)
+            };
+            let (child, control) = self.helper.start(run.path(), stdout, stderr)?;
+            Ok((child, control, streams))
+        };
+        let (child, control, streams) = start().map_err(engine(step, "start the helper"))?;
+        supervise::supervise(child, control, streams, timeout, on_output).map_err(|reason| ExecuteError::Engine {
+            step: step.to_owned(),
+            action: "run the container",
+            reason,
+        })
+    }
+
+    fn write_job(run: &RunFolder, launch: Launch<'_>) -> io::Result<()> {
+        let folder = run.path();
+        let mut lowers = Vec::with_capacity(launch.lowers.len() + 1);
+        // Short relative names: the options of an overlay can be read in the step.
+        for (index, lower) in launch.lowers.iter().enumerate() {
+            symlink(lower, folder.join(format!("l{index}")))?;
+            lowers.push(format!("l{index}"));
+        }
+        if lowers.is_empty() {
+            fs::create_dir(folder.join("empty"))?;
+            lowers.push("empty".to_owned());
+        }
+        fs::create_dir(folder.join("state"))?;
+        let machine = Machine {
+            limits_swap: cgroup::limits_swap(),
+            descriptors: rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX),
+        };
+        let config =
+            plan::runtime_config(run.id(), launch.host_name, launch.workdir, launch.owner, launch.limits, machine);
+        write_private(&folder.join("config.json"), &serde_json::to_vec(&config)?)?;
+        let job = Job {
+            id: run.id().to_owned(),
+            lowers,
+            mounts: launch.mounts,
+            workdir: launch.workdir.to_owned(),
+            owner: launch.owner,
+            workload: launch.workload,
+            outputs: launch.outputs.iter().map(|output| output.path.clone()).collect(),
+            output_bytes: launch.limits.output_bytes,
+            epoch: launch.epoch,
+        };
+        write_private(&folder.join(JOB_FILE), &serde_json::to_vec(&job)?)
+    }
+
+    fn mounts(&self, run: &RunFolder, request: &StepRequest) -> Result<Vec<MountJob>, ExecuteError> {
+        let step = request.step.as_str();
+        let mut inputs: Vec<&Input> = request.inputs.iter().collect();
+        inputs.sort_by_key(|input| input.mount_point.components().count());
+        let stamp = Stamp { owner: request.user, epoch: request.epoch };
+        let mut mounts = Vec::with_capacity(inputs.len());
+        for (index, input) in inputs.into_iter().enumerate() {
+            let digest = &input.content.digest;
+            let name = format!("i{index}");
+            let (folder, what) = match input.content.kind {
+                ContentKind::Directory => (self.cache.tree(digest, stamp), MountKind::Folder(name.clone())),
+                ContentKind::File => {
+                    let what = MountKind::File(name.clone(), input.executable);
+                    (self.cache.file(digest, input.executable, stamp), what)
+                }
+            };
+            let folder = folder.map_err(|error| content(step, error))?;
+            symlink(folder, run.path().join(name)).map_err(engine(step, "name an input"))?;
+            let read_only = input.access == InputAccess::ReadOnly;
+            mounts.push(MountJob { at: input.mount_point.clone(), what, read_only });
+        }
+        Ok(mounts)
+    }
+
+    fn keep_outputs(
+        &self,
+        request: &StepRequest,
+        run: &RunFolder,
+        collected: Vec<Collected>,
+        outcome: &mut StepOutcome,
+    ) -> Result<(), ExecuteError> {
+        let mut left = request.limits.output_bytes;
+        for (index, (what, output)) in collected.into_iter().zip(&request.outputs).enumerate() {
+            let (kind, executable) = match what {
+                Collected::Missing => {
+                    outcome.missing.push(output.name.clone());
+                    continue;
+                }
+                Collected::File { executable } => (ContentKind::File, executable),
+                Collected::Directory => (ContentKind::Directory, false),
+            };
+            let path = run.path().join(RESULTS).join(index.to_string());
+            let mut file = File::open(&path).map_err(engine(request.step.as_str(), "read an output"))?;
+            let (digest, size) = match self.store.put(&mut file, left) {
+                Err(StoreError::TooLarge { .. }) => {
+                    let limit = request.limits.output_bytes;
+                    let reason = format!("all outputs together are larger than the limit of {limit} bytes");
+                    return Err(output_error(request, output, reason));
+                }
+                result => result?,
+            };
+            left -= size;
+            let content = Content { kind, digest };
+            outcome.outputs.push(Product { name: output.name.clone(), content, size, executable });
+            // The store has it; a large output need not lie here twice while the others are copied.
+            let _ = fs::remove_file(&path);
+        }
+        Ok(())
+    }
+}
+
+impl StepExecutor for EmbeddedExecutor {
+    fn probe(&self) -> Result<(), ExecuteError> {
+        require_this_machine()?;
+        cgroup::check_writable().map_err(|reason| ExecuteError::NotHere {
+            reason: format!("no control group can be made ({reason})"),
+            remedy: format!("mount -o remount,rw /sys/fs/cgroup; {PRIVILEGED}"),
+        })?;
+        let limits = Limits {
+            timeout: Duration::from_secs(60),
+            memory: Some(64 << 20),
+            pids: Some(16),
+            cpu_millis: Some(1000),
+            log_bytes: 64 * 1024,
+            output_bytes: 0,
+        };
+        let run = self.run_folder("probe")?;
+        let launch = Launch {
+            host_name: "probe",
+            lowers: Vec::new(),
+            mounts: Vec::new(),
+            workdir: Path::new("/"),
+            owner: (0, 0),
+            workload: Workload::SelfTest,
+            outputs: &[],
+            limits: &limits,
+            epoch: 0,
+        };
+        let report = self.launch("probe", &run, launch, false, &mut |_, _| Ok(Output::Taken));
+        let (reason, remedy) = match report {
+            Ok(Report { ended: Some((0, _)), killed: None, result: Ok(_) }) => return Ok(()),
+            Ok(Report { result: Err(failure), .. }) => explain(&failure),
+            Ok(Report { ended: Some((code, _)), .. }) => {
+                (format!("the container's first process is not confined (code {code})"), PRIVILEGED.to_owned())
+            }
+            Ok(Report { ended: None, .. }) => ("the container did not end".to_owned(), PRIVILEGED.to_owned()),
+            Err(ExecuteError::Engine { action, reason, .. }) => {
+                (format!("cannot {action}: {reason}"), PRIVILEGED.to_owned())
+            }
+            Err(error) => return Err(error),
+        };
+        Err(ExecuteError::NotHere { reason, remedy })
+    }
+
+    fn identity(&self) -> ExecutorIdentity {
+        ExecutorIdentity { name: "libcontainer".to_owned(), version: ENGINE_VERSION.to_owned() }
+    }
+
+    fn run_step(&self, request: &StepRequest, on_output: &mut dyn FnMut(&[u8])) -> Result<StepOutcome, ExecuteError> {
+        let step = request.step.as_str();
+        plan::check(request).map_err(|reason| ExecuteError::Refused { step: step.to_owned(), reason })?;
+        require_this_machine()?;
+        let layers = request.layers.iter().rev().map(|layer| self.cache.layer(layer));
+        let lowers = layers.collect::<Result<Vec<_>, _>>().map_err(|error| content(step, error))?;
+        let run = self.run_folder(step)?;
+        let launch = Launch {
+            host_name: step,
+            lowers,
+            mounts: self.mounts(&run, request)?,
+            workdir: &request.workdir,
+            owner: request.user,
+            workload: Workload::Program { argv: request.argv.clone(), env: request.env.clone() },
+            outputs: &request.outputs,
+            limits: &request.limits,
+            epoch: request.epoch,
+        };
+        let log_path = run.path().join("log");
+        let mut log = BoundedLog::new(&log_path, request.limits.log_bytes).map_err(engine(step, "write the log"))?;
+        let report = self.launch(step, &run, launch, false, &mut |_, bytes| {
+            let (taken, verdict) = log.take(bytes)?;
+            on_output(taken);
+            Ok(verdict)
+        })?;
+        let collected = match report.result {
+            Ok(collected) => collected,
+            Err(failure) => return Err(failure_of(request, &failure)),
+        };
+        let (code, oom_kills) = report.ended.ok_or_else(|| ExecuteError::Engine {
+            step: step.to_owned(),
+            action: "run the container",
+            reason: "the helper did not say how it ended".to_owned(),
+        })?;
+        let ended = match report.killed {
+            None => Ended::Exit(code),
+            Some(Killed::TimedOut) => Ended::TimedOut,
+            Some(Killed::TooMuchOutput) => Ended::LogFull,
+        };
+        let mut text = File::open(&log_path).map_err(engine(step, "read the log"))?;
+        let (log, _) = self.store.put(&mut text, request.limits.log_bytes)?;
+        let mut outcome = StepOutcome { ended, log, outputs: Vec::new(), missing: Vec::new(), oom_kills };
+        self.keep_outputs(request, &run, collected, &mut outcome)?;
+        Ok(outcome)
+    }
+}
+
+/// The log on the disk, cut at its limit.
+struct BoundedLog {
+    file: File,
+    left: u64,
+}
+
+impl BoundedLog {
+    fn new(path: &Path, limit: u64) -> io::Result<Self> {
+        let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+        Ok(Self { file, left: limit })
+    }
+
+    fn take<'b>(&mut self, bytes: &'b [u8]) -> io::Result<(&'b [u8], Output)> {
+        let room = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let (taken, verdict) = if bytes.len() > room { (&bytes[..room], Output::Full) } else { (bytes, Output::Taken) };
+        self.file.write_all(taken)?;
+        self.left -= taken.len() as u64;
+        Ok((taken, verdict))
+    }
+}
+
+/// Refuses what cannot work before anything is tried.
+pub(crate) fn require_this_machine() -> Result<(), ExecuteError> {
+    let not_here = |reason: &str, remedy: &str| {
+        Err(ExecuteError::NotHere { reason: reason.to_owned(), remedy: remedy.to_owned() })
+    };
+    if !cfg!(target_arch = "x86_64") {
+        return not_here("there is a system call profile for x86_64 only", "run on an x86_64 machine");
+    }
+    if !rustix::process::geteuid().is_root() {
+        return not_here("containers without root are not in this version", "run as root: sudo …");
+    }
+    Ok(())
+}
+
+/// What a failure of the engine means for the machine.
+pub(crate) fn explain(failure: &Failure) -> (String, String) {
+    let reason = &failure.reason;
+    match failure.stage {
+        Stage::Overlay => (
+            format!("layers cannot be stacked here: {reason}"),
+            "set SLUICEGATE_HOME to a folder on ext4 or xfs, not on another overlay".to_owned(),
+        ),
+        Stage::Namespaces => (format!("namespaces are refused: {reason}"), PRIVILEGED.to_owned()),
+        _ => (format!("a container cannot be made: {reason}"), PRIVILEGED.to_owned()),
+    }
+}
+
+fn failure_of(request: &StepRequest, failure: &Failure) -> ExecuteError {
+    let step = request.step.to_string();
+    let reason = failure.reason.clone();
+    match failure.stage {
+        Stage::Overlay | Stage::Namespaces => {
+            let (reason, remedy) = explain(failure);
+            ExecuteError::NotHere { reason, remedy }
+        }
+        Stage::Mount(_) | Stage::Folders => {
+            ExecuteError::Refused { step, reason: format!("its root cannot be made: {reason}") }
+        }
+        Stage::Output(index) => match request.outputs.get(index) {
+            Some(output) => output_error(request, output, reason),
+            None => ExecuteError::Engine { step, action: "keep an output", reason },
+        },
+        Stage::Container => ExecuteError::Engine { step, action: "make the container", reason },
+        Stage::Job => ExecuteError::Engine { step, action: "read the helper's job", reason },
+    }
+}
+
+fn output_error(request: &StepRequest, output: &OutputRequest, reason: String) -> ExecuteError {
+    ExecuteError::Output { step: request.step.to_string(), output: output.name.to_string(), reason }
+}
+
+fn content(step: &str, error: CacheError) -> ExecuteError {
+    let step = step.to_owned();
+    match error {
+        CacheError::Content { digest, reason } => ExecuteError::Content { step, digest, reason },
+        CacheError::Store(error) => error.into(),
+        CacheError::Io { action, reason } => ExecuteError::Engine { step, action, reason },
+    }
+}
+
+/// Names the step and the action of a system's failure.
+pub(crate) fn engine(step: &str, action: &'static str) -> impl Fn(io::Error) -> ExecuteError {
+    move |error| ExecuteError::Engine { step: step.to_owned(), action, reason: error.to_string() }
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    File::options().write(true).create_new(true).mode(0o600).open(path)?.write_all(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_cut_exactly_at_its_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = BoundedLog::new(&dir.path().join("log"), 5).unwrap();
+        assert_eq!(log.take(b"abc").unwrap(), (&b"abc"[..], Output::Taken));
+        assert_eq!(log.take(b"de").unwrap(), (&b"de"[..], Output::Taken));
+        assert_eq!(log.take(b"f").unwrap(), (&b""[..], Output::Full));
+        assert_eq!(fs::read(dir.path().join("log")).unwrap(), b"abcde");
+    }
+}

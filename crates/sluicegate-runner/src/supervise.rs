@@ -1,0 +1,267 @@
+//! Watches one helper from start to end: its streams, its messages, the deadline, and that nothing survives.
+
+use std::{
+    io::{self, PipeReader, Read, Write},
+    os::unix::net::UnixStream,
+    process::Child,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
+
+use crate::job::{Collected, Failure, Message};
+
+/// From the word that kills to the container's end: the kernel frees memory and unmounts in that time.
+const KILL_GRACE: Duration = Duration::from_secs(60);
+
+/// From the container's end to the last output packed.
+const COLLECT_LIMIT: Duration = Duration::from_secs(30 * 60);
+
+/// Bytes of messages that a helper may send.
+const MAX_MESSAGES: usize = 1 << 20;
+
+/// Why a container was killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Killed {
+    /// It ran too long.
+    TimedOut,
+    /// It printed too much.
+    TooMuchOutput,
+}
+
+/// How a helper and its container ended.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// Exit code and processes killed for memory; `None` if the container did not come to an end.
+    pub(crate) ended: Option<(i32, Option<u64>)>,
+    /// Why it was killed, if it was.
+    pub(crate) killed: Option<Killed>,
+    /// What was kept, or what failed.
+    pub(crate) result: Result<Vec<Collected>, Failure>,
+}
+
+/// Whether a container may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// It may.
+    Taken,
+    /// It printed too much.
+    Full,
+}
+
+/// Waits for the helper's end. `on_output` gets the number of the stream and what came; an error of it kills the container and
+/// is returned. A helper that neither answers nor ends is killed, and its container dies with it.
+pub(crate) fn supervise(
+    mut child: Child,
+    control: UnixStream,
+    streams: Vec<PipeReader>,
+    timeout: Duration,
+    on_output: &mut dyn FnMut(usize, &[u8]) -> io::Result<Output>,
+) -> Result<Report, String> {
+    let mut watch = Watch {
+        control: Some(control),
+        streams: streams.into_iter().map(Some).collect(),
+        phase: Phase::Running,
+        until: deadline(timeout),
+        killed: None,
+        messages: Messages::default(),
+        failed: None,
+        buffer: vec![0; 64 * 1024],
+    };
+    while watch.is_open() {
+        if let Err(error) = watch.step(&mut child, on_output) {
+            watch.give_up(&mut child, error.to_string());
+            break;
+        }
+    }
+    let status = child.wait().map_err(|error| format!("wait for the helper: {error}"))?;
+    if let Some(reason) = watch.failed {
+        return Err(reason);
+    }
+    let result = watch.messages.result.ok_or_else(|| format!("the helper ended without an answer ({status})"))?;
+    Ok(Report { ended: watch.messages.ended, killed: watch.killed, result })
+}
+
+struct Watch {
+    control: Option<UnixStream>,
+    streams: Vec<Option<PipeReader>>,
+    phase: Phase,
+    until: Option<Instant>,
+    killed: Option<Killed>,
+    messages: Messages,
+    failed: Option<String>,
+    buffer: Vec<u8>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    Dying,
+    Collecting,
+    GivenUp,
+}
+
+#[derive(Default)]
+struct Messages {
+    bytes: Vec<u8>,
+    total: usize,
+    ended: Option<(i32, Option<u64>)>,
+    result: Option<Result<Vec<Collected>, Failure>>,
+}
+
+impl Watch {
+    fn is_open(&self) -> bool {
+        self.control.is_some() || self.streams.iter().any(Option::is_some)
+    }
+
+    fn step(
+        &mut self,
+        child: &mut Child,
+        on_output: &mut dyn FnMut(usize, &[u8]) -> io::Result<Output>,
+    ) -> io::Result<()> {
+        let (control_ready, ready) = self.wait()?;
+        if let Some(index) = ready {
+            self.read_stream(index, on_output)?;
+        }
+        if control_ready {
+            self.read_control()?;
+        }
+        if self.until.is_some_and(|until| Instant::now() >= until) {
+            self.run_out(child);
+        }
+        Ok(())
+    }
+
+    /// Whether the control socket can be read, and one stream that can. Streams are read even when the container is dead, so
+    /// that nothing of the log is lost.
+    fn wait(&self) -> io::Result<(bool, Option<usize>)> {
+        let mut watched = Vec::with_capacity(self.streams.len() + 1);
+        let mut places = Vec::with_capacity(self.streams.len());
+        for (index, stream) in self.streams.iter().enumerate() {
+            if let Some(stream) = stream {
+                watched.push(PollFd::new(stream, PollFlags::IN));
+                places.push(index);
+            }
+        }
+        if let Some(control) = &self.control {
+            watched.push(PollFd::new(control, PollFlags::IN));
+        }
+        let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut watched, left.as_ref()) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok((false, None)),
+            Err(error) => return Err(error.into()),
+        }
+        let is_ready = |index: usize| !watched[index].revents().is_empty();
+        let control = self.control.is_some() && is_ready(watched.len() - 1);
+        let stream = places.iter().enumerate().find(|(slot, _)| is_ready(*slot)).map(|(_, place)| *place);
+        Ok((control, stream))
+    }
+
+    fn read_stream(
+        &mut self,
+        index: usize,
+        on_output: &mut dyn FnMut(usize, &[u8]) -> io::Result<Output>,
+    ) -> io::Result<()> {
+        let Some(stream) = self.streams[index].as_mut() else { return Ok(()) };
+        match stream.read(&mut self.buffer) {
+            Ok(0) => self.streams[index] = None,
+            // After a kill the rest is read, so that the helper is never stuck on a full pipe, and thrown away.
+            Ok(_) if self.killed == Some(Killed::TooMuchOutput) || self.phase == Phase::GivenUp => {}
+            Ok(n) => {
+                if on_output(index, &self.buffer[..n])? == Output::Full {
+                    self.kill(Killed::TooMuchOutput);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn read_control(&mut self) -> io::Result<()> {
+        let Some(control) = self.control.as_mut() else { return Ok(()) };
+        match control.read(&mut self.buffer) {
+            Ok(0) => self.control = None,
+            Ok(n) => {
+                if self.messages.take(&self.buffer[..n])? && self.phase != Phase::GivenUp {
+                    self.phase = Phase::Collecting;
+                    self.until = deadline(COLLECT_LIMIT);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // A helper that was killed with unread words on its side.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => self.control = None,
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn run_out(&mut self, child: &mut Child) {
+        match self.phase {
+            Phase::Running => self.kill(Killed::TimedOut),
+            Phase::Dying => self.give_up(child, "the container did not die when it was killed".to_owned()),
+            Phase::Collecting => self.give_up(child, "packing the outputs took too long".to_owned()),
+            Phase::GivenUp => {
+                // Even the kernel does not let go; nothing more can come that would be believed.
+                self.control = None;
+                self.streams.clear();
+            }
+        }
+    }
+
+    fn kill(&mut self, why: Killed) {
+        if self.phase == Phase::Running {
+            self.killed = Some(why);
+            self.phase = Phase::Dying;
+            self.until = deadline(KILL_GRACE);
+        } else if why == Killed::TooMuchOutput && self.killed.is_none() {
+            // The container was faster with its end than its output with us.
+            self.killed = Some(why);
+        }
+        if let Some(control) = self.control.as_mut() {
+            // If it is gone already, its end is what is read next.
+            let _ = control.write_all(b"K");
+        }
+    }
+
+    fn give_up(&mut self, child: &mut Child, reason: String) {
+        let _ = child.kill();
+        self.failed.get_or_insert(reason);
+        self.phase = Phase::GivenUp;
+        self.until = deadline(KILL_GRACE);
+    }
+}
+
+impl Messages {
+    /// Takes bytes; whether the container's end was among them.
+    fn take(&mut self, bytes: &[u8]) -> io::Result<bool> {
+        self.total += bytes.len();
+        if self.total > MAX_MESSAGES {
+            return Err(io::Error::other("the helper says more than 1 MiB"));
+        }
+        self.bytes.extend_from_slice(bytes);
+        let mut came_to_an_end = false;
+        while let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.bytes.drain(..=end).collect();
+            match serde_json::from_slice(&line)? {
+                Message::Ended { code, oom_kills } => {
+                    self.ended = Some((code, oom_kills));
+                    came_to_an_end = true;
+                }
+                Message::Collected(collected) => self.result = Some(Ok(collected)),
+                Message::Failed(failure) => self.result = Some(Err(failure)),
+            }
+        }
+        Ok(came_to_an_end)
+    }
+}
+
+/// `None` for a moment that no clock reaches.
+fn deadline(after: Duration) -> Option<Instant> {
+    Instant::now().checked_add(after)
+}

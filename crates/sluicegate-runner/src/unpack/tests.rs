@@ -1,0 +1,414 @@
+use std::{
+    fs,
+    io::Write,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::Path,
+};
+
+use tar::{EntryType, Header};
+
+use super::*;
+
+/// An archive made by hand, with what no writer would make.
+#[derive(Default)]
+struct Tar(Vec<u8>);
+
+impl Tar {
+    fn entry(self, path: &str, kind: EntryType, link: &str, content: &[u8]) -> Self {
+        self.with(path, kind, link, content, |_| {})
+    }
+
+    fn with(
+        mut self,
+        path: &str,
+        kind: EntryType,
+        link: &str,
+        content: &[u8],
+        change: impl FnOnce(&mut Header),
+    ) -> Self {
+        let mut header = Header::new_ustar();
+        if path.len() > 100 {
+            self = self.entry("././@LongLink", EntryType::GNULongName, "", path.as_bytes());
+        }
+        let short = &path.as_bytes()[..path.len().min(100)];
+        header.as_mut_bytes()[..short.len()].copy_from_slice(short);
+        header.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link.as_bytes());
+        header.set_entry_type(kind);
+        header.set_mode(if kind == EntryType::Directory { 0o755 } else { 0o644 });
+        header.set_size(content.len() as u64);
+        header.set_mtime(9);
+        header.set_uid(0);
+        header.set_gid(0);
+        change(&mut header);
+        header.set_cksum();
+        self.0.extend(header.as_bytes());
+        self.0.extend(content);
+        self.0.resize(self.0.len().next_multiple_of(512), 0);
+        self
+    }
+
+    fn file(self, path: &str, content: &str) -> Self {
+        self.entry(path, EntryType::Regular, "", content.as_bytes())
+    }
+
+    fn dir(self, path: &str) -> Self {
+        self.entry(path, EntryType::Directory, "", b"")
+    }
+
+    fn symlink(self, path: &str, target: &str) -> Self {
+        self.entry(path, EntryType::Symlink, target, b"")
+    }
+
+    fn hard_link(self, path: &str, target: &str) -> Self {
+        self.entry(path, EntryType::Link, target, b"")
+    }
+
+    fn pax(self, key: &str, value: &[u8]) -> Self {
+        let body = 2 + key.len() + value.len() + 1;
+        let length = (1..).find(|digits| (body + digits).to_string().len() == *digits).unwrap() + body;
+        let mut record = format!("{length} {key}=").into_bytes();
+        record.extend(value);
+        record.push(b'\n');
+        self.entry("pax", EntryType::XHeader, "", &record)
+    }
+
+    fn end(mut self) -> Vec<u8> {
+        self.0.extend([0; 1024]);
+        self.0
+    }
+}
+
+/// A root with a neighbour that nothing may touch.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("root")).unwrap();
+        fs::write(dir.path().join("canary"), "untouched").unwrap();
+        Self(dir)
+    }
+
+    fn root(&self) -> std::path::PathBuf {
+        self.0.path().join("root")
+    }
+
+    fn unpack(&self, bytes: &[u8]) -> Result<Unpacked, UnpackError> {
+        self.unpack_as(bytes, Kind::Layer, &UnpackLimits::default())
+    }
+
+    fn unpack_as(&self, bytes: &[u8], kind: Kind, limits: &UnpackLimits) -> Result<Unpacked, UnpackError> {
+        let result = unpack_into(bytes, Compression::None, &self.root(), kind, limits);
+        assert_eq!(fs::read(self.0.path().join("canary")).unwrap(), b"untouched");
+        assert_eq!(fs::read_dir(self.0.path()).unwrap().count(), 2, "something was made outside");
+        result
+    }
+
+    fn text(&self, path: &str) -> String {
+        fs::read_to_string(self.root().join(path)).unwrap()
+    }
+}
+
+fn unpack_new(tar: Tar) -> Result<Unpacked, UnpackError> {
+    Place::new().unpack(&tar.end())
+}
+
+fn is_refused(tar: Tar) -> bool {
+    matches!(unpack_new(tar), Err(UnpackError::Refused { .. }))
+}
+
+#[test]
+fn a_legitimate_layer_keeps_modes_owners_times_and_links() {
+    let place = Place::new();
+    let bytes = Tar::default()
+        .dir("./")
+        .dir("usr/")
+        .dir("usr/lib/")
+        .symlink("lib", "usr/lib")
+        .symlink("abs", "/usr/lib")
+        .file("lib/f", "through a link")
+        .file("abs/g", "through an absolute one")
+        .with("su", EntryType::Regular, "", b"x", |header| {
+            header.set_mode(0o4755);
+            header.set_uid(7);
+            header.set_gid(8);
+        })
+        .hard_link("su2", "su")
+        .end();
+    let unpacked = place.unpack(&bytes).unwrap();
+    assert_eq!(unpacked.digest, Digest::of(&bytes));
+    assert_eq!(
+        (place.text("usr/lib/f"), place.text("usr/lib/g")),
+        ("through a link".into(), "through an absolute one".into())
+    );
+    let meta = fs::metadata(place.root().join("su")).unwrap();
+    assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid(), meta.mtime(), meta.nlink()), (0o4755, 7, 8, 9, 2));
+    assert_eq!(fs::metadata(place.root().join("usr/lib")).unwrap().mtime(), 9);
+}
+
+#[test]
+fn a_path_with_dots_is_refused_and_an_absolute_one_stays_inside() {
+    for path in ["../canary", "a/../../canary", "a/..", "/../canary"] {
+        assert!(is_refused(Tar::default().file(path, "x")), "{path}");
+    }
+    let place = Place::new();
+    place.unpack(&Tar::default().file("/canary", "inside").file("./b", "x").end()).unwrap();
+    assert_eq!(place.text("canary"), "inside");
+}
+
+#[test]
+fn nothing_is_written_through_a_link_to_the_outside() {
+    for target in ["..", "/..", "../../../../..", "/"] {
+        let place = Place::new();
+        place.unpack(&Tar::default().symlink("out", target).file("out/canary", "inside").end()).unwrap();
+        assert_eq!(place.text("canary"), "inside", "{target}");
+    }
+    let dangling = Tar::default().symlink("out", "/nowhere/at/all").file("out/x", "x");
+    assert!(matches!(unpack_new(dangling), Err(UnpackError::Io { .. })));
+}
+
+#[test]
+fn a_later_entry_replaces_a_link_and_does_not_follow_it() {
+    let place = Place::new();
+    let bytes = Tar::default()
+        .file("target", "kept")
+        .symlink("l", "target")
+        .file("l", "a file now")
+        .dir("d")
+        .symlink("m", "d")
+        .dir("m")
+        .file("m/x", "in the new folder")
+        .file("f", "x")
+        .dir("f")
+        .dir("g")
+        .file("g/h", "x")
+        .file("g", "a file now")
+        .end();
+    place.unpack(&bytes).unwrap();
+    assert_eq!((place.text("target"), place.text("l")), ("kept".into(), "a file now".into()));
+    assert!(fs::read_dir(place.root().join("d")).unwrap().next().is_none());
+    assert_eq!((place.text("m/x"), place.text("g")), ("in the new folder".into(), "a file now".into()));
+    assert!(place.root().join("f").is_dir());
+}
+
+#[test]
+fn hard_links_end_inside_at_a_file() {
+    assert!(is_refused(Tar::default().hard_link("x", "../canary")));
+    assert!(matches!(unpack_new(Tar::default().hard_link("x", "/canary")), Err(UnpackError::Io { .. })));
+    let through = Tar::default().symlink("out", "..").hard_link("x", "out/canary");
+    assert!(matches!(unpack_new(through), Err(UnpackError::Io { .. })));
+    assert!(is_refused(Tar::default().dir("d").hard_link("x", "d")));
+    assert!(unpack_new(Tar::default().file("f", "x").hard_link("x", "/f")).is_ok());
+}
+
+#[test]
+fn devices_are_skipped_in_layers_and_refused_in_inputs() {
+    let tar = || Tar::default().entry("null", EntryType::Char, "", b"").entry("disk", EntryType::Block, "", b"");
+    let place = Place::new();
+    assert_eq!(place.unpack(&tar().end()).unwrap().devices, 2);
+    assert_eq!(fs::read_dir(place.root()).unwrap().count(), 0);
+    let tree = Kind::Tree { owner: (0, 0), mtime: 0 };
+    for bytes in [tar().end(), Tar::default().entry("f", EntryType::Fifo, "", b"").end()] {
+        let result = Place::new().unpack_as(&bytes, tree, &UnpackLimits::default());
+        assert!(matches!(result, Err(UnpackError::Refused { .. })));
+    }
+    assert!(matches!(
+        unpack_new(Tar::default().entry("x", EntryType::new(b'Z'), "", b"")),
+        Err(UnpackError::Refused { .. })
+    ));
+}
+
+#[test]
+fn only_file_capabilities_survive_of_the_extended_attributes() {
+    // struct vfs_cap_data, revision 2 (linux/capability.h): CAP_NET_BIND_SERVICE permitted and effective.
+    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let place = Place::new();
+    let bytes = Tar::default()
+        .pax("SCHILY.xattr.security.capability", &capability)
+        .file("able", "x")
+        .pax("SCHILY.xattr.trusted.overlay.redirect", b"/etc")
+        .dir("redirected")
+        .pax("SCHILY.xattr.user.overlay.opaque", b"y")
+        .dir("opaque")
+        .end();
+    assert_eq!(place.unpack(&bytes).unwrap().attributes, 2);
+    let attribute = |path: &str, name: &str| {
+        let mut value = [0; 64];
+        rustix::fs::getxattr(place.root().join(path), name, &mut value[..]).map(|n| value[..n].to_vec())
+    };
+    assert_eq!(attribute("able", "security.capability").unwrap(), capability);
+    assert!(attribute("redirected", "trusted.overlay.redirect").is_err());
+    assert!(attribute("opaque", "user.overlay.opaque").is_err());
+}
+
+#[test]
+fn whiteouts_become_overlayfs_own_and_odd_ones_are_refused() {
+    let place = Place::new();
+    let bytes = Tar::default()
+        .dir("d")
+        .file("d/.wh.gone", "")
+        .file("d/.wh..wh..opq", "")
+        .file(".wh..wh.plnk", "")
+        .file("both", "added")
+        .file(".wh.both", "")
+        .end();
+    place.unpack(&bytes).unwrap();
+    let gone = fs::symlink_metadata(place.root().join("d/gone")).unwrap();
+    assert_eq!((gone.rdev(), gone.mode() & 0o170_000), (0, 0o020_000));
+    let mut value = [0; 1];
+    rustix::fs::getxattr(place.root().join("d"), "trusted.overlay.opaque", &mut value[..]).unwrap();
+    assert_eq!((&value, place.text("both").as_str()), (b"y", "added"));
+    for path in [".wh.", ".wh..", ".wh...", "d/.wh.", ".wh.folder/x"] {
+        assert!(is_refused(Tar::default().file(path, "")), "{path}");
+    }
+    let tree = Kind::Tree { owner: (0, 0), mtime: 0 };
+    let result = Place::new().unpack_as(&Tar::default().file(".wh.x", "").end(), tree, &UnpackLimits::default());
+    assert!(matches!(result, Err(UnpackError::Refused { .. })));
+}
+
+#[test]
+fn ids_that_mean_no_change_are_refused() {
+    let with = |id: u64, pax: Option<&str>| {
+        let tar = Tar::default();
+        let tar = match pax {
+            Some(key) => tar.pax(key, id.to_string().as_bytes()),
+            None => tar,
+        };
+        tar.with("f", EntryType::Regular, "", b"x", |header| {
+            if pax.is_none() {
+                header.set_uid(id);
+            }
+        })
+    };
+    assert!(unpack_new(with(65_534, None)).is_ok());
+    assert!(unpack_new(with((1 << 31) - 1, Some("uid"))).is_ok());
+    for (id, pax) in [
+        (1 << 31, Some("uid")),
+        (u64::from(u32::MAX), Some("gid")),
+        (1 << 32, Some("gid")),
+        (u64::from(u32::MAX), None),
+    ] {
+        assert!(is_refused(with(id, pax)), "{id}");
+    }
+}
+
+#[test]
+fn the_root_is_a_folder_and_stays_as_the_runner_made_it() {
+    let place = Place::new();
+    fs::set_permissions(place.root(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    place
+        .unpack(&Tar::default().with("./", EntryType::Directory, "", b"", |header| header.set_mode(0o7777)).end())
+        .unwrap();
+    assert_eq!(fs::metadata(place.root()).unwrap().mode() & 0o7777, 0o755);
+    assert!(is_refused(Tar::default().symlink("./", "/etc")));
+    assert!(is_refused(Tar::default().symlink(".", "..")));
+}
+
+#[test]
+fn limits_are_exact() {
+    let bytes = Tar::default().file("a", "12345").file("b", "678").dir("d").file("d/e", "").end();
+    let with = |max_bytes, max_entries, max_depth| {
+        Place::new().unpack_as(&bytes, Kind::Layer, &UnpackLimits { max_bytes, max_entries, max_depth })
+    };
+    let whole = with(8, 4, 1).unwrap();
+    assert_eq!((whole.bytes, whole.entries), (8, 4));
+    assert!(matches!(with(7, 4, 1), Err(UnpackError::Limit { what: "bytes", .. })));
+    assert!(matches!(with(8, 3, 1), Err(UnpackError::Limit { what: "entries", .. })));
+    assert!(matches!(with(8, 4, 0), Err(UnpackError::Limit { what: "folders below each other", .. })));
+}
+
+#[test]
+fn two_thousand_nested_folders_are_refused_at_once() {
+    let nested = |levels: usize| Tar::default().file(&format!("{}f", "d/".repeat(levels)), "x");
+    assert!(unpack_new(nested(64)).is_ok());
+    assert!(matches!(unpack_new(nested(65)), Err(UnpackError::Limit { .. })));
+    assert!(unpack_new(nested(2000)).is_err());
+}
+
+#[test]
+fn a_cut_archive_never_has_the_digest_of_the_whole() {
+    let whole = Tar::default().file("a", &"x".repeat(2000)).file("b", "y").end();
+    for length in [700, 512, 1024, 2560 + 100, whole.len() - 1024, whole.len() - 1] {
+        match Place::new().unpack(&whole[..length]) {
+            Err(UnpackError::Archive(_)) => {}
+            Ok(unpacked) => assert_ne!(unpacked.digest, Digest::of(&whole), "{length}"),
+            Err(error) => panic!("{length}: {error}"),
+        }
+    }
+    let huge = Tar::default().with("a", EntryType::Regular, "", b"short", |header| header.set_size(1 << 50));
+    assert!(unpack_new(huge).is_err());
+}
+
+#[test]
+fn padding_after_the_end_belongs_to_the_digest() {
+    let mut bytes = Tar::default().file("a", "x").end();
+    bytes.extend([0; 8192]);
+    assert_eq!(Place::new().unpack(&bytes).unwrap().digest, Digest::of(&bytes));
+}
+
+#[test]
+fn headers_that_would_fill_the_memory_are_refused() {
+    let long = |size: usize| {
+        Tar::default().entry("././@LongLink", EntryType::GNULongName, "", &vec![b'a'; size]).file("x", "")
+    };
+    let error = unpack_new(long(2 << 20)).unwrap_err();
+    assert!(error.to_string().contains("larger than 1 MiB"), "{error}");
+    let pax = Tar::default().pax("comment", &vec![b'a'; 1000]).file("x", "");
+    assert!(unpack_new(pax).is_ok());
+    let pax = Tar::default().pax("comment", &vec![b'a'; 2 << 20]).file("x", "");
+    assert!(unpack_new(pax).is_err());
+}
+
+#[test]
+fn gzip_may_have_several_members_but_not_two_hundred_times_its_size() {
+    let whole = Tar::default().file("a", &"content ".repeat(100)).end();
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let unpack_gzip = |bytes: &[u8]| {
+        let place = Place::new();
+        unpack_into(bytes, Compression::Gzip, &place.root(), Kind::Layer, &UnpackLimits::default())
+    };
+    let (head, tail) = whole.split_at(300);
+    let members = [gzip(head), gzip(tail)].concat();
+    assert_eq!(unpack_gzip(&members).unwrap().digest, Digest::of(&whole));
+    assert!(unpack_gzip(&members[..members.len() - 9]).is_err());
+    assert!(unpack_gzip(&whole).is_err());
+
+    let zeros = |size: usize| gzip(&Tar::default().entry("z", EntryType::Regular, "", &vec![0; size]).end());
+    assert!(unpack_gzip(&zeros(32 << 20)).is_ok());
+    let error = unpack_gzip(&zeros(80 << 20)).unwrap_err();
+    assert!(error.to_string().contains("200 times"), "{error}");
+}
+
+#[test]
+fn a_tree_has_one_owner_and_one_time() {
+    let place = Place::new();
+    let bytes = Tar::default().dir("d").file("d/f", "x").symlink("l", "d").file("made/above", "x").end();
+    place.unpack_as(&bytes, Kind::Tree { owner: (11, 12), mtime: 13 }, &UnpackLimits::default()).unwrap();
+    for path in ["d", "d/f", "l", "made/above"] {
+        let meta = fs::symlink_metadata(place.root().join(path)).unwrap();
+        assert_eq!((meta.uid(), meta.gid(), meta.mtime()), (11, 12, 13), "{path}");
+    }
+    assert_eq!(fs::metadata(place.root().join("made")).unwrap().uid(), 11);
+}
+
+#[test]
+fn what_is_packed_is_unpacked_and_packed_again_to_the_same_bytes() {
+    let (source, place) = (tempfile::tempdir().unwrap(), Place::new());
+    fs::create_dir_all(source.path().join("a/b")).unwrap();
+    fs::write(source.path().join("a/b/c"), "x").unwrap();
+    fs::hard_link(source.path().join("a/b/c"), source.path().join("a/d")).unwrap();
+    fs::write(source.path().join(std::ffi::OsStr::from_bytes(b"not \xff text")), "y").unwrap();
+    let options = crate::pack::PackOptions::fixed(5, 1000);
+    let packed = |root: &Path| {
+        let mut out = Vec::new();
+        crate::pack::pack_directory(root, &mut out, &options).unwrap();
+        out
+    };
+    let bytes = packed(source.path());
+    place.unpack_as(&bytes, Kind::Tree { owner: (1, 1), mtime: 5 }, &UnpackLimits::default()).unwrap();
+    assert_eq!(packed(&place.root()), bytes);
+}
