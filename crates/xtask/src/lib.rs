@@ -1,1 +1,86 @@
-//! Not built yet.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a developer's program; what it prints is what it is for"
+)]
+//! `cargo xtask`: what a developer, a newcomer and CI run. It has no dependencies, so that it compiles in seconds on a new machine and can
+//! say what is missing before the big build begins.
+
+pub mod advisories;
+pub mod advisory_db;
+pub mod bolt_file;
+pub mod calendar;
+pub mod checksum;
+pub mod ci;
+pub mod commands;
+pub mod demo;
+pub mod demo_record;
+pub mod failure;
+pub mod json;
+pub mod oci_layout;
+pub mod setup;
+pub mod test_suite;
+pub mod tools;
+pub mod workspace;
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use failure::{Failure, Outcome};
+use setup::Extent;
+use test_suite::Choice;
+use workspace::Workspace;
+
+const USAGE: &str = "cargo xtask COMMAND
+
+  demo [--no-scan]     builds, then shows the main job on the sample project; leaves target/demo/demo.json
+  demo-replay          runs the commands of target/demo/demo.json again and compares
+  test [--fast]        every test; --fast: those inside the crates
+  ci                   format, clippy, documentation, tests, demo, its replay, dependencies
+  setup [--peers]      checks this machine, installs Trivy; --peers: also cosign, crane and OPA
+  advisory-db DIR [--updated-at RFC3339]
+                       writes a small vulnerability database of real advisories and prints its digest";
+
+/// Does what `arguments` (without the program's name) ask for.
+pub fn run(arguments: &[String]) -> Outcome {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        ["demo"] => demo::run(&Workspace::locate()?, true).map(|_| ()),
+        ["demo", "--no-scan"] => demo::run(&Workspace::locate()?, false).map(|_| ()),
+        ["demo-replay"] => demo_record::replay(&Workspace::locate()?),
+        ["test"] => test_suite::run(&Workspace::locate()?, Choice { fast: false, demand_peers: in_ci() }),
+        ["test", "--fast"] => test_suite::run(&Workspace::locate()?, Choice { fast: true, demand_peers: false }),
+        ["ci"] => ci::run(&Workspace::locate()?),
+        ["setup"] | ["setup", "--trivy-only"] => setup::run(&Workspace::locate()?, Extent::Trivy),
+        ["setup", "--peers"] => setup::run(&Workspace::locate()?, Extent::Peers),
+        ["advisory-db", dir] => advisory_db(dir, now()?),
+        ["advisory-db", dir, "--updated-at", moment] => {
+            let seconds = calendar::from_rfc3339(moment);
+            advisory_db(dir, seconds.ok_or_else(|| Failure::new(format!("{moment} is not YYYY-MM-DDTHH:MM:SSZ")))?)
+        }
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        _ => Err(Failure::new(USAGE)),
+    }
+}
+
+fn advisory_db(dir: &str, updated_at: u64) -> Outcome {
+    let dir = Path::new(dir);
+    advisory_db::write(dir, updated_at).map_err(Failure::while_doing(format!("write {}", dir.display())))?;
+    println!("{}", advisory_db::digest(dir).map_err(Failure::while_doing("hash the database"))?);
+    Ok(())
+}
+
+fn in_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
+}
+
+fn now() -> Outcome<u64> {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => Ok(since.as_secs()),
+        Err(_) => Err(Failure::new("this machine's clock stands before 1970")),
+    }
+}

@@ -1,0 +1,66 @@
+//! `cargo xtask test`: every test, with the real programs they compare us with, as far as these are installed.
+
+use std::path::PathBuf;
+
+use crate::commands;
+use crate::demo;
+use crate::failure::{Failure, Outcome};
+use crate::tools;
+use crate::workspace::Workspace;
+
+/// Which tests run, and what is demanded of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Only the tests inside the crates: no built binary, no real programs.
+    pub fast: bool,
+    /// A missing program is a failure and no skip.
+    pub demand_peers: bool,
+}
+
+/// Runs the tests.
+pub fn run(workspace: &Workspace, choice: Choice) -> Outcome {
+    let mut cargo = workspace.cargo();
+    if choice.fast {
+        cargo.args(["test", "--workspace", "--lib", "--bins"]);
+        commands::announce("cargo test --workspace --lib --bins");
+        return commands::run(&mut cargo);
+    }
+    if let Err(failure) = tools::trivy(workspace) {
+        println!("trivy could not be installed: {failure}");
+    }
+    cargo.args(["test", "--workspace"]);
+    let mut missing = Vec::new();
+    cargo.envs(tools::for_tests(workspace, |name| missing.push(name.to_owned())));
+    for name in &missing {
+        println!("skipped: tests against the real {name}; cargo xtask setup --peers installs it");
+    }
+    if choice.demand_peers {
+        if !missing.is_empty() {
+            return Err(Failure::new(format!(
+                "missing here: {}; cargo xtask setup --peers installs them",
+                missing.join(", ")
+            )));
+        }
+        cargo.env("SLUICEGATE_REQUIRE_PEERS", "1");
+    }
+    match conformance(workspace) {
+        Some(folder) => {
+            cargo.env("SLUICEGATE_CONFORMANCE", folder);
+        }
+        None if std::env::var_os("SLUICEGATE_REQUIRE_CONFORMANCE").is_some() => {
+            return Err(Failure::new(
+                "no folder shared/conformance beside the clone, and SLUICEGATE_REQUIRE_CONFORMANCE is set",
+            ));
+        }
+        None => println!("skipped: the foreign suites; there is no folder shared/conformance beside the clone"),
+    }
+    cargo.env("SLUICEGATE_BIN", demo::build(workspace)?);
+    commands::announce("cargo test --workspace");
+    commands::run(&mut cargo)
+}
+
+/// The folder of foreign suites: named by the environment, or beside the clone.
+fn conformance(workspace: &Workspace) -> Option<PathBuf> {
+    let named = std::env::var_os("SLUICEGATE_CONFORMANCE").map(PathBuf::from);
+    named.or_else(|| Some(workspace.root().parent()?.join("shared/conformance"))).filter(|folder| folder.is_dir())
+}
