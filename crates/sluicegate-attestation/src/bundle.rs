@@ -45,16 +45,17 @@ impl Bundle {
             what: "verificationMaterial",
             reason: "it names no public key".to_owned(),
         })?;
-        let [log_entry] = <[LogEntry; 1]>::try_from(wire.verification_material.tlog_entries).map_err(|entries| {
-            Error::Invalid { what: "tlogEntries", reason: format!("exactly one log entry is needed, there are {}", entries.len()) }
-        })?;
+        let [log_entry] =
+            <[LogEntry; 1]>::try_from(wire.verification_material.tlog_entries).map_err(|entries| Error::Invalid {
+                what: "tlogEntries",
+                reason: format!("exactly one log entry is needed, there are {}", entries.len()),
+            })?;
         if wire.message_signature.is_some() {
             return Err(unsupported("bundle with a", "message signature"));
         }
-        let envelope = wire.dsse_envelope.ok_or_else(|| Error::Invalid {
-            what: "dsseEnvelope",
-            reason: "there is no envelope".to_owned(),
-        })?;
+        let envelope = wire
+            .dsse_envelope
+            .ok_or_else(|| Error::Invalid { what: "dsseEnvelope", reason: "there is no envelope".to_owned() })?;
         if envelope.payload_type != dsse::IN_TOTO {
             return Err(unsupported("payload type", &envelope.payload_type));
         }
@@ -75,7 +76,12 @@ impl Bundle {
     }
 
     /// The bytes of a bundle made of these parts. No DSSE `keyid`: cosign refuses any but its own kind (interop.md 8.1).
-    pub fn assemble(payload: &[u8], signature: &[u8], public_key: &[u8], log_entry: LogEntry) -> Result<Vec<u8>, Error> {
+    pub fn assemble(
+        payload: &[u8],
+        signature: &[u8],
+        public_key: &[u8],
+        log_entry: LogEntry,
+    ) -> Result<Vec<u8>, Error> {
         let wire = WireBundle {
             media_type: identifiers::BUNDLE.to_owned(),
             verification_material: WireMaterial {
@@ -100,18 +106,19 @@ pub fn key_hint(public_key: &[u8]) -> String {
     BASE64.encode(Digest::of(public_key).as_bytes())
 }
 
-/// The one log body that this signature over this statement may have: `hashedrekord` 0.0.2 as RFC 8785 JSON. Its keys stand in
-/// order here and its values are base64 and so need no escaping (signing.md 5, item 1).
-pub fn log_body(payload: &[u8], signature: &[u8], public_key: &[u8]) -> String {
+/// The one log body that a signature may have: `hashedrekord` 0.0.2 as RFC 8785 JSON, over the SHA-256 of the DSSE
+/// pre-authentication encoding. Its keys stand in order here and its values are base64 and so need no escaping (signing.md 5, item 1).
+pub fn hashedrekord_body(pae: &Digest, signature: &[u8], public_key: &[u8]) -> Vec<u8> {
     format!(
         concat!(
             r#"{{"apiVersion":"0.0.2","kind":"hashedrekord","spec":{{"hashedRekordV002":{{"data":{{"algorithm":"SHA2_256","digest":"{}"}},"#,
             r#""signature":{{"content":"{}","verifier":{{"keyDetails":"PKIX_ECDSA_P256_SHA_256","publicKey":{{"rawBytes":"{}"}}}}}}}}}}}}"#
         ),
-        BASE64.encode(Digest::of(&dsse::pae(dsse::IN_TOTO, payload)).as_bytes()),
+        BASE64.encode(pae.as_bytes()),
         BASE64.encode(signature),
         BASE64.encode(public_key),
     )
+    .into_bytes()
 }
 
 fn decode(what: &'static str, text: &str) -> Result<Vec<u8>, Error> {

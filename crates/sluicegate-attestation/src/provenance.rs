@@ -144,7 +144,9 @@ impl Dependency {
     pub fn attested_by(&self) -> Result<Option<Digest>, Error> {
         self.annotations
             .get(ATTESTATION_ANNOTATION)
-            .map(|text| text.parse().map_err(|e| Error::Invalid { what: ATTESTATION_ANNOTATION, reason: format!("{e}") }))
+            .map(|text| {
+                text.parse().map_err(|e| Error::Invalid { what: ATTESTATION_ANNOTATION, reason: format!("{e}") })
+            })
             .transpose()
     }
 }

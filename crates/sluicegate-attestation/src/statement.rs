@@ -82,9 +82,9 @@ impl Statement {
 
     /// Whether one of its subjects is the image manifest with this digest.
     pub fn is_about_image(&self, image: &Digest) -> bool {
-        self.subjects
-            .iter()
-            .any(|s| s.digest == *image && s.media_type.as_deref().is_none_or(|m| ContentKind::from_media_type(m).is_none()))
+        self.subjects.iter().any(|s| {
+            s.digest == *image && s.media_type.as_deref().is_none_or(|m| ContentKind::from_media_type(m).is_none())
+        })
     }
 
     /// Whether one of its subjects is this content.
@@ -144,7 +144,9 @@ mod tests {
     use super::*;
 
     fn payload(subject: &str) -> String {
-        format!(r#"{{"_type":"https://in-toto.io/Statement/v1","subject":{subject},"predicateType":"x:y","predicate":{{}}}}"#)
+        format!(
+            r#"{{"_type":"https://in-toto.io/Statement/v1","subject":{subject},"predicateType":"x:y","predicate":{{}}}}"#
+        )
     }
 
     #[test]

@@ -8,10 +8,12 @@ use sluicegate_types::{EnvironmentName, ImageRef};
 /// Runs a pipeline of container steps, proves what happened, and lets nothing through a gate that is not proven.
 #[derive(Parser)]
 #[command(name = "sluicegate", version, about, max_term_width = 110, disable_help_subcommand = true)]
-#[command(after_help = "Exit codes: 0 ok or allowed, 1 denied, 2 usage or configuration, 3 undecided (evidence missing or policy not \
+#[command(
+    after_help = "Exit codes: 0 ok or allowed, 1 denied, 2 usage or configuration, 3 undecided (evidence missing or policy not \
 asked), 4 signature, identity or digest wrong, 5 unavailable, 6 a step failed, 70 a bug of ours.\n\nEnvironment: SLUICEGATE_HOME \
 (keys, store, log, evidence; default ~/.local/state/sluicegate), SLUICEGATE_GATEWAY, SLUICEGATE_TRIVY, COSIGN_PASSWORD (the keys' \
-passphrase), SOURCE_DATE_EPOCH, NO_COLOR.")]
+passphrase), SOURCE_DATE_EPOCH, NO_COLOR."
+)]
 pub(crate) struct Arguments {
     /// How results are written on standard output.
     #[arg(short = 'o', long = "format", global = true, value_enum, default_value_t = Format::Table)]
@@ -220,7 +222,20 @@ pub(crate) enum EvidenceCommand {
 
 /// Commands of the contract that are not built yet.
 const RESERVED: [&str; 15] = [
-    "plan", "try", "shell", "logs", "explain", "attest", "copy", "policy", "log", "trust", "keys", "serve", "doctor", "prune",
+    "plan",
+    "try",
+    "shell",
+    "logs",
+    "explain",
+    "attest",
+    "copy",
+    "policy",
+    "log",
+    "trust",
+    "keys",
+    "serve",
+    "doctor",
+    "prune",
     "completion",
 ];
 

@@ -32,7 +32,8 @@ impl GatewayFolder {
             _ => beside.join("gateway.yaml"),
         };
         let bytes = read(&path).map_err(|error| {
-            Problem::io("read the gateway file", &path, &error).or("sluicegate init writes one; --gateway names another")
+            Problem::io("read the gateway file", &path, &error)
+                .or("sluicegate init writes one; --gateway names another")
         })?;
         let text = String::from_utf8(bytes)
             .map_err(|_| Problem::usage(format!("{} is not UTF-8", path.display()), "write it as UTF-8"))?;
@@ -56,7 +57,10 @@ impl GatewayFiles for GatewayFolder {
             for entry in fs::read_dir(&full).map_err(|error| fault(error.to_string()))? {
                 let entry = entry.map_err(|error| fault(error.to_string()))?;
                 if entry.path().is_dir() {
-                    return Err(fault(format!("{} is a folder: policies below each other are not in this version", entry.path().display())));
+                    return Err(fault(format!(
+                        "{} is a folder: policies below each other are not in this version",
+                        entry.path().display()
+                    )));
                 }
                 let name = entry.file_name().into_string().map_err(|_| fault("a file name is not UTF-8".to_owned()))?;
                 if name.ends_with(".rego") && !is_test(&name) {
@@ -73,7 +77,8 @@ impl GatewayFiles for GatewayFolder {
         names
             .into_iter()
             .map(|name| {
-                let text = String::from_utf8(self.read(&name)?).map_err(|_| fault(format!("{} is not UTF-8", name.display())))?;
+                let text = String::from_utf8(self.read(&name)?)
+                    .map_err(|_| fault(format!("{} is not UTF-8", name.display())))?;
                 Ok(SourceFile { name: name.display().to_string(), text })
             })
             .collect()

@@ -21,7 +21,12 @@ impl Home {
             (Some(home), ..) if !home.is_empty() => PathBuf::from(home),
             (_, Some(state), _) if !state.is_empty() => PathBuf::from(state).join("sluicegate"),
             (_, _, Some(user)) if !user.is_empty() => PathBuf::from(user).join(".local/state/sluicegate"),
-            _ => return Err(Problem::usage("there is no home folder", "set SLUICEGATE_HOME to a folder for keys, log and evidence")),
+            _ => {
+                return Err(Problem::usage(
+                    "there is no home folder",
+                    "set SLUICEGATE_HOME to a folder for keys, log and evidence",
+                ));
+            }
         };
         let folder = std::path::absolute(&folder).map_err(|error| Problem::io("find", &folder, &error))?;
         let home = Self { folder };
@@ -33,7 +38,10 @@ impl Home {
                 .create(&path)
                 .map_err(|error| Problem::io("create", &path, &error))?;
         }
-        let mode = fs::metadata(&home.folder).map_err(|error| Problem::io("look at", &home.folder, &error))?.permissions().mode();
+        let mode = fs::metadata(&home.folder)
+            .map_err(|error| Problem::io("look at", &home.folder, &error))?
+            .permissions()
+            .mode();
         if mode & 0o022 != 0 {
             return Err(Problem::usage(
                 format!("{} can be written by others, so its keys prove nothing", home.folder.display()),

@@ -26,7 +26,8 @@ pub fn main() -> ExitCode {
     }
     let words = Words::from_environment(std::env::args_os());
     if let Some(word) = arguments::reserved_command(std::env::args_os()) {
-        return words.problem(&Problem::usage(format!("sluicegate {word}: not in this version"), "see sluicegate --help"));
+        return words
+            .problem(&Problem::usage(format!("sluicegate {word}: not in this version"), "see sluicegate --help"));
     }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,

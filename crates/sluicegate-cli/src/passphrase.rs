@@ -12,12 +12,16 @@ pub(crate) fn ask(new: bool) -> Result<Secret, Problem> {
         return Ok(Secret::new(value.into_encoded_bytes()));
     }
     let nobody = || {
-        Problem::usage("the keys need a passphrase and there is nobody to ask", "set COSIGN_PASSWORD, or run this at a terminal")
+        Problem::usage(
+            "the keys need a passphrase and there is nobody to ask",
+            "set COSIGN_PASSWORD, or run this at a terminal",
+        )
     };
     if !std::io::stdin().is_terminal() {
         return Err(nobody());
     }
-    let prompt = |text: &str| rpassword::prompt_password(text).map(|t| Secret::new(t.into_bytes())).map_err(|_| nobody());
+    let prompt =
+        |text: &str| rpassword::prompt_password(text).map(|t| Secret::new(t.into_bytes())).map_err(|_| nobody());
     let first = prompt("Passphrase of the keys: ")?;
     if new && prompt("Once more: ")? != first {
         return Err(Problem::usage("the two passphrases differ", "run this again"));

@@ -37,10 +37,11 @@ pub(crate) fn serve() -> ExitCode {
     if limited.is_err() {
         return ExitCode::from(70);
     }
-    let answer: Result<RuleResults, PolicyError> = match serde_json::from_reader::<_, EvaluationRequest>(std::io::stdin().lock()) {
-        Ok(request) => evaluate(&request, &EvaluationLimits::default()),
-        Err(error) => Err(PolicyError::Engine { reason: format!("the request could not be read: {error}") }),
-    };
+    let answer: Result<RuleResults, PolicyError> =
+        match serde_json::from_reader::<_, EvaluationRequest>(std::io::stdin().lock()) {
+            Ok(request) => evaluate(&request, &EvaluationLimits::default()),
+            Err(error) => Err(PolicyError::Engine { reason: format!("the request could not be read: {error}") }),
+        };
     let mut out = std::io::stdout().lock();
     let written = serde_json::to_writer(&mut out, &answer).map_err(std::io::Error::from).and_then(|()| out.flush());
     if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(70) }

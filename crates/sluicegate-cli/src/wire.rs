@@ -49,7 +49,8 @@ impl Wired {
 
     /// The executor, which is also the scanner's sandbox.
     pub(crate) fn executor(&self) -> Result<Arc<EmbeddedExecutor>, Problem> {
-        let helper_program = std::env::current_exe().map_err(|error| Problem::io("find", Path::new("this program"), &error))?;
+        let helper_program =
+            std::env::current_exe().map_err(|error| Problem::io("find", Path::new("this program"), &error))?;
         let executor = EmbeddedExecutor::new(Config {
             helper_program,
             state_dir: self.home.folder().to_owned(),
@@ -98,7 +99,11 @@ impl Wired {
     }
 
     /// The shared ports over these adapters.
-    pub(crate) fn ports<'a>(&'a self, log: &'a dyn TransparencyLog, tell: &'a dyn Fn(&str)) -> sluicegate_flow::Ports<'a> {
+    pub(crate) fn ports<'a>(
+        &'a self,
+        log: &'a dyn TransparencyLog,
+        tell: &'a dyn Fn(&str),
+    ) -> sluicegate_flow::Ports<'a> {
         sluicegate_flow::Ports {
             clock: &self.clock,
             store: self.store.as_ref(),
@@ -140,7 +145,9 @@ pub(crate) fn create_log(home: &Home, passphrase: &Secret) -> Result<EmbeddedLog
 
 /// Trivy: the flag, SLUICEGATE_TRIVY, PATH, `.tools/trivy`.
 pub(crate) fn trivy(flag: Option<&Path>) -> Result<PathBuf, Problem> {
-    let named = flag.map(Path::to_owned).or_else(|| std::env::var_os("SLUICEGATE_TRIVY").filter(|v| !v.is_empty()).map(PathBuf::from));
+    let named = flag
+        .map(Path::to_owned)
+        .or_else(|| std::env::var_os("SLUICEGATE_TRIVY").filter(|v| !v.is_empty()).map(PathBuf::from));
     if let Some(path) = named {
         return if path.is_file() {
             Ok(path)
@@ -149,7 +156,8 @@ pub(crate) fn trivy(flag: Option<&Path>) -> Result<PathBuf, Problem> {
         };
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let candidates = std::env::split_paths(&path).filter(|folder| folder.is_absolute()).map(|folder| folder.join("trivy"));
+    let candidates =
+        std::env::split_paths(&path).filter(|folder| folder.is_absolute()).map(|folder| folder.join("trivy"));
     let found = candidates.chain([PathBuf::from(".tools/trivy")]).find(|candidate| candidate.is_file());
     found.ok_or_else(|| {
         Problem::usage(

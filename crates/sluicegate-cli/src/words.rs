@@ -41,7 +41,12 @@ impl Problem {
     /// A file that can't be read or written.
     pub(crate) fn io(action: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
         let failure = if error.kind() == std::io::ErrorKind::NotFound { Failure::Usage } else { Failure::Unavailable };
-        Self { code: code(failure), text: format!("cannot {action} {}", path.display()), causes: vec![error.to_string()], hint: None }
+        Self {
+            code: code(failure),
+            text: format!("cannot {action} {}", path.display()),
+            causes: vec![error.to_string()],
+            hint: None,
+        }
     }
 
     /// The same with a hint what to do now.
@@ -68,12 +73,18 @@ fn hint(error: &sluicegate_flow::Error) -> Option<String> {
     use sluicegate_ports::{execute::ExecuteError, scan::ScanError, sign::SignError};
     match error {
         E::Execute(ExecuteError::NotHere { remedy, .. }) => Some(remedy.clone()),
-        E::Scan(ScanError::NoScanner { .. }) => {
-            Some("install Trivy and name it with --trivy, or run with --no-scan (the gate then stays undecided)".to_owned())
+        E::Scan(ScanError::NoScanner { .. }) => Some(
+            "install Trivy and name it with --trivy, or run with --no-scan (the gate then stays undecided)".to_owned(),
+        ),
+        E::Scan(ScanError::Database { .. }) => {
+            Some("pin the database anew under scanner.trivy.db of the gateway file".to_owned())
         }
-        E::Scan(ScanError::Database { .. }) => Some("pin the database anew under scanner.trivy.db of the gateway file".to_owned()),
-        E::Sign(SignError::NoKey { .. }) => Some("sluicegate init makes the keys; SLUICEGATE_HOME says where they are".to_owned()),
-        E::Sign(SignError::Locked { .. }) => Some("COSIGN_PASSWORD holds the passphrase of every key of the home".to_owned()),
+        E::Sign(SignError::NoKey { .. }) => {
+            Some("sluicegate init makes the keys; SLUICEGATE_HOME says where they are".to_owned())
+        }
+        E::Sign(SignError::Locked { .. }) => {
+            Some("COSIGN_PASSWORD holds the passphrase of every key of the home".to_owned())
+        }
         E::OwnBundle { .. } => Some("does trust.yaml list this signer with this role, builder and log?".to_owned()),
         _ => None,
     }

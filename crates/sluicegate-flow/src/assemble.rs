@@ -183,4 +183,3 @@ fn time(epoch: u64) -> String {
     let seconds = i64::try_from(epoch).unwrap_or(0);
     UnixTime::from_seconds(seconds).map_or_else(|_| "1970-01-01T00:00:00Z".to_owned(), |t| t.to_string())
 }
-

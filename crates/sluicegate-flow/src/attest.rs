@@ -1,12 +1,12 @@
 //! Signs statements, logs them, and keeps only bundles that verify with the configured trust.
 
 use sluicegate_attestation::{
-    bundle::{Bundle, log_body},
+    bundle::{Bundle, hashedrekord_body},
     dsse,
     statement::Statement,
 };
 use sluicegate_ports::sign::Signer;
-use sluicegate_types::UnixTime;
+use sluicegate_types::{Digest, UnixTime};
 use sluicegate_verify::{Trust, VerifiedStatement};
 
 use crate::{Error, Ports};
@@ -29,14 +29,14 @@ pub fn attest(
     statements: &[Statement],
     now: UnixTime,
 ) -> Result<Vec<Attested>, Error> {
-    let mut signed = Vec::new();
+    let (mut signed, mut bodies) = (Vec::new(), Vec::new());
     for statement in statements {
         let payload = statement.to_payload()?;
-        let signature = signer.sign(&dsse::pae(dsse::IN_TOTO, &payload))?;
+        let pae = dsse::pae(dsse::IN_TOTO, &payload);
+        let signature = signer.sign(&pae)?;
+        bodies.push(hashedrekord_body(&Digest::of(&pae), &signature, signer.public_key()));
         signed.push((payload, signature));
     }
-    let bodies: Vec<Vec<u8>> =
-        signed.iter().map(|(payload, signature)| log_body(payload, signature, signer.public_key()).into_bytes()).collect();
     let entries = ports.log.append(&bodies)?;
     let mut attested = Vec::new();
     for ((payload, signature), entry) in signed.iter().zip(entries) {

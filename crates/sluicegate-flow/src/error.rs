@@ -156,9 +156,10 @@ impl Error {
                 ExecuteError::Store(error) => store(error),
             },
             Self::Sign(error) => match error {
-                SignError::NoKey { .. } | SignError::Locked { .. } | SignError::KeyFile { .. } | SignError::KeyExists { .. } => {
-                    Failure::Usage
-                }
+                SignError::NoKey { .. }
+                | SignError::Locked { .. }
+                | SignError::KeyFile { .. }
+                | SignError::KeyExists { .. } => Failure::Usage,
                 SignError::Log { .. } | SignError::Io { .. } => Failure::Unavailable,
             },
             Self::Scan(error) => match error {
@@ -185,7 +186,9 @@ impl Error {
 pub(crate) fn incomplete(reason: &Incomplete) -> Failure {
     match reason {
         Incomplete::Broken { .. } => Failure::Wrong,
-        Incomplete::NoProvenance { .. } | Incomplete::Missing { .. } | Incomplete::Unlinked { .. } => Failure::Undecided,
+        Incomplete::NoProvenance { .. } | Incomplete::Missing { .. } | Incomplete::Unlinked { .. } => {
+            Failure::Undecided
+        }
     }
 }
 

@@ -42,7 +42,11 @@ pub struct Fetched {
 
 /// Reads the image `descriptor` and its referrers. Layers are hashed, and kept in `keep` if given. A blob whose bytes are not
 /// its digest's is an error, whatever it is (trust model 12); one that evidence names and that is not there is simply not there.
-pub fn fetch(source: &dyn ImageSource, descriptor: &Descriptor, keep: Option<&dyn ContentStore>) -> Result<Fetched, Error> {
+pub fn fetch(
+    source: &dyn ImageSource,
+    descriptor: &Descriptor,
+    keep: Option<&dyn ContentStore>,
+) -> Result<Fetched, Error> {
     let (manifest, config) = fetch_image(source, descriptor, keep)?;
     let mut fetched =
         Fetched { descriptor: descriptor.clone(), manifest, config, attached: BTreeMap::new(), blobs: BTreeMap::new() };
@@ -58,12 +62,19 @@ pub fn fetch(source: &dyn ImageSource, descriptor: &Descriptor, keep: Option<&dy
         for layer in &manifest.layers {
             listed += 1;
             if listed > MAX_DESCRIPTORS {
-                return Err(Error::Usage(format!("the evidence of {} lists more than {MAX_DESCRIPTORS} blobs", descriptor.digest)));
+                return Err(Error::Usage(format!(
+                    "the evidence of {} lists more than {MAX_DESCRIPTORS} blobs",
+                    descriptor.digest
+                )));
             }
             let limit = if layer.media_type == BUNDLE { MAX_BUNDLE as u64 } else { MAX_REPORT };
             let Some(bytes) = present(read(source, layer, limit.min(budget)))? else { continue };
             budget = budget.saturating_sub(bytes.len() as u64);
-            if attached { fetched.attached.insert(layer.digest, bytes) } else { fetched.blobs.insert(layer.digest, bytes) };
+            if attached {
+                fetched.attached.insert(layer.digest, bytes)
+            } else {
+                fetched.blobs.insert(layer.digest, bytes)
+            };
         }
     }
     Ok(fetched)
@@ -77,7 +88,10 @@ pub(crate) fn fetch_image(
 ) -> Result<(Manifest, Vec<u8>), Error> {
     let fault = |reason: String| Error::Image { image: descriptor.digest.to_string(), reason };
     if descriptor.media_type != IMAGE_MANIFEST {
-        return Err(fault(format!("media type {:?}: not in this version; an OCI image manifest is needed", descriptor.media_type)));
+        return Err(fault(format!(
+            "media type {:?}: not in this version; an OCI image manifest is needed",
+            descriptor.media_type
+        )));
     }
     let bytes = read(source, descriptor, MAX_MANIFEST)?;
     let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| fault(format!("its manifest: {error}")))?;
@@ -104,7 +118,11 @@ pub(crate) fn read(source: &dyn ImageSource, descriptor: &Descriptor, limit: u64
         return Err(wrong(descriptor, format!("it is said to have {} bytes, the limit is {limit}", descriptor.size)));
     }
     let mut bytes = Vec::new();
-    source.open(descriptor)?.take(descriptor.size + 1).read_to_end(&mut bytes).map_err(|error| unreadable(descriptor, error))?;
+    source
+        .open(descriptor)?
+        .take(descriptor.size + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| unreadable(descriptor, error))?;
     if Digest::of(&bytes) != descriptor.digest || bytes.len() as u64 != descriptor.size {
         return Err(wrong(descriptor, "its bytes are not those of its digest".to_owned()));
     }
@@ -113,9 +131,13 @@ pub(crate) fn read(source: &dyn ImageSource, descriptor: &Descriptor, limit: u64
 
 fn stream(source: &dyn ImageSource, descriptor: &Descriptor, keep: Option<&dyn ContentStore>) -> Result<(), Error> {
     if descriptor.size > MAX_LAYER {
-        return Err(wrong(descriptor, format!("it is said to have {} bytes, the limit is {MAX_LAYER}", descriptor.size)));
+        return Err(wrong(
+            descriptor,
+            format!("it is said to have {} bytes, the limit is {MAX_LAYER}", descriptor.size),
+        ));
     }
-    let mut hashing = Hashing { inner: source.open(descriptor)?.take(descriptor.size + 1), hasher: Hasher::new(), size: 0 };
+    let mut hashing =
+        Hashing { inner: source.open(descriptor)?.take(descriptor.size + 1), hasher: Hasher::new(), size: 0 };
     match keep {
         Some(store) => {
             store.put(&mut hashing, MAX_LAYER + 1)?;

@@ -60,7 +60,8 @@ pub fn trust(gateway: &Gateway, files: &dyn GatewayFiles) -> Result<(Trust, BTre
     let revoked = file.revoked.into_iter().map(|entry| Revocation { signer: entry.signer, before: entry.at }).collect();
     let root = TrustRoot::parse(&files.read(&gateway.trust_root)?)
         .map_err(|error| Error::Trust { file: gateway.trust_root.clone(), reason: error.to_string() })?;
-    let trust = Trust::new(signers, file.untimed.into_iter().collect(), revoked, root).map_err(|e| fault(e.to_string()))?;
+    let trust =
+        Trust::new(signers, file.untimed.into_iter().collect(), revoked, root).map_err(|e| fault(e.to_string()))?;
     Ok((trust, file.levels.into_iter().collect()))
 }
 
@@ -152,7 +153,9 @@ fn text(files: &dyn GatewayFiles, path: &Path) -> Result<String, Error> {
 fn signer(entry: SignerEntry, public_key: Vec<u8>) -> Result<SignerRule, String> {
     let roles = entry.roles.iter().map(|name| Role::from_name(name).ok_or_else(|| format!("{name:?} is no role")));
     let types = entry.predicate_types.map(|names| {
-        let kind = |name: &String| PredicateType::from_short(name).ok_or_else(|| format!("no predicate type is called {name:?}"));
+        let kind = |name: &String| {
+            PredicateType::from_short(name).ok_or_else(|| format!("no predicate type is called {name:?}"))
+        };
         names.iter().map(kind).collect::<Result<BTreeSet<_>, _>>()
     });
     Ok(SignerRule {
@@ -186,4 +189,3 @@ fn public_key(pem: &[u8]) -> Result<Vec<u8>, String> {
         Err("not a P-256 key: other kinds are not in this version".to_owned())
     }
 }
-

@@ -49,9 +49,13 @@ pub fn image(ports: &Ports<'_>, reference: &ImageRef, folder: &Path) -> Result<P
     let descriptor = source.resolve(&place.selector)?;
     let (manifest, config) = fetch::fetch_image(source.as_ref(), &descriptor, Some(ports.store))?;
     let fault = |reason: String| Error::Image { image: reference.to_string(), reason };
-    let wire: WireConfig = serde_json::from_slice(&config).map_err(|error| fault(format!("its configuration: {error}")))?;
+    let wire: WireConfig =
+        serde_json::from_slice(&config).map_err(|error| fault(format!("its configuration: {error}")))?;
     if wire.os != "linux" || wire.architecture != "amd64" {
-        return Err(fault(format!("it is for {}/{}, and only linux/amd64 is in this version", wire.os, wire.architecture)));
+        return Err(fault(format!(
+            "it is for {}/{}, and only linux/amd64 is in this version",
+            wire.os, wire.architecture
+        )));
     }
     if wire.rootfs.diff_ids.len() != manifest.layers.len() {
         return Err(fault(format!("{} layers, but {} diff_ids", manifest.layers.len(), wire.rootfs.diff_ids.len())));

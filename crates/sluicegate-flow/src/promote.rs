@@ -112,16 +112,16 @@ pub fn promote(ports: &Ports<'_>, request: &PromoteRequest<'_>) -> Result<Promot
     }
     let target = request.gateway_folder.join(&request.judge.environment.repository);
     let current = ports.places.target(&target)?.current()?.map(|occupant| occupant.image);
+    let (scan, parts) = match gate_scan(ports, request, &descriptor, &fetched)? {
+        Scanned::Done(scan, parts) => (Some(scan), parts),
+        Scanned::Not(reason) => {
+            (ports.tell)(&reason);
+            (None, Vec::new())
+        }
+    };
     let mut last = None;
     for set in &followed.sets {
-        let gate_scan = gate_scan(ports, request, &descriptor, &fetched)?;
-        let (scan, parts) = match gate_scan {
-            Scanned::Done(scan, parts) => (Some(scan), parts),
-            Scanned::Not(reason) => {
-                (ports.tell)(&reason);
-                (None, Vec::new())
-            }
-        };
+        let scan = scan.clone();
         let decision = gate::decide(ports, request.judge, set, scan, request.evaluator, current, ports.clock.now())?;
         match decision.verdict {
             Verdict::Allow(permit) => {
@@ -131,7 +131,13 @@ pub fn promote(ports: &Ports<'_>, request: &PromoteRequest<'_>) -> Result<Promot
         }
     }
     let Some(decision) = last else {
-        return undecided(ports, request, &descriptor.digest, NonEmpty::one("no evidence was judged".to_owned()), json!({}));
+        return undecided(
+            ports,
+            request,
+            &descriptor.digest,
+            NonEmpty::one("no evidence was judged".to_owned()),
+            json!({}),
+        );
     };
     refused(ports, request, &descriptor.digest, decision)
 }
@@ -185,7 +191,12 @@ fn gate_scan(
     }
 }
 
-fn refused(ports: &Ports<'_>, request: &PromoteRequest<'_>, image: &Digest, decision: Decision) -> Result<Promoted, Error> {
+fn refused(
+    ports: &Ports<'_>,
+    request: &PromoteRequest<'_>,
+    image: &Digest,
+    decision: Decision,
+) -> Result<Promoted, Error> {
     match decision.verdict {
         Verdict::Deny(denials) => {
             let record = denied(ports, request, image, decision.body)?;
@@ -234,7 +245,10 @@ fn undecided(
     Ok(Promoted::Undecided { image: *image, reasons, record })
 }
 
-#[allow(clippy::too_many_arguments, reason = "the permit is spent in exactly one place, which needs all that it was given for")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "the permit is spent in exactly one place, which needs all that it was given for"
+)]
 fn allowed(
     ports: &Ports<'_>,
     request: &PromoteRequest<'_>,
@@ -309,7 +323,8 @@ fn sign_decision(
         decision: attested.first().map(|a| a.statement.bundle()),
         environment: grant.environment.clone(),
     };
-    let rest = [about(PredicateType::Promotion, promotion.to_predicate()), about(PredicateType::ImageSignature, json!({}))];
+    let rest =
+        [about(PredicateType::Promotion, promotion.to_predicate()), about(PredicateType::ImageSignature, json!({}))];
     attested.extend(attest(ports, signer, request.trust, &rest, now)?);
     Ok(attested)
 }

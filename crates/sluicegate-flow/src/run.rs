@@ -154,12 +154,11 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Err
     }
     let mut snapshots = BTreeMap::new();
     for (name, source) in &pipeline.sources {
-        snapshots.insert(name.clone(), pin::source(request.lister, &request.folder.join(&source.path), request.excluded)?);
+        snapshots
+            .insert(name.clone(), pin::source(request.lister, &request.folder.join(&source.path), request.excluded)?);
     }
-    let epoch = request
-        .epoch
-        .or_else(|| snapshots.values().filter_map(|s| s.commit_time).max())
-        .unwrap_or(DEFAULT_EPOCH);
+    let epoch =
+        request.epoch.or_else(|| snapshots.values().filter_map(|s| s.commit_time).max()).unwrap_or(DEFAULT_EPOCH);
     let mut sources: BTreeMap<OutputName, PinnedSource> = BTreeMap::new();
     for (name, snapshot) in snapshots {
         let packed = snapshot.pack(ports, epoch)?;
@@ -170,7 +169,8 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Err
     let mut done: BTreeMap<StepName, Done> = BTreeMap::new();
     let mut report = RunReport { run: request.run.clone(), images: Vec::new(), steps: Vec::new() };
     for step in &pipeline.steps {
-        let image = images.get(&step.image.to_string()).ok_or_else(|| Error::Usage(format!("{} is not pinned", step.image)))?;
+        let image =
+            images.get(&step.image.to_string()).ok_or_else(|| Error::Usage(format!("{} is not pinned", step.image)))?;
         let finished = run_step(ports, request, step, image, &sources, &done, epoch)?;
         let outputs = finished.products.iter().map(|(name, p)| (name.clone(), p.content.digest)).collect();
         report.steps.push((step.name.clone(), outputs));
@@ -356,7 +356,9 @@ fn check_outcome(step: &Step, outcome: &StepOutcome) -> Result<(), Error> {
         Ended::LogFull => return failed(format!("was killed: it printed more than {LOG_LIMIT} bytes")),
     }
     if let Some(kills) = outcome.oom_kills.filter(|kills| *kills > 0) {
-        return failed(format!("ended with code 0, but the memory limit killed {kills} of its processes (limits.memory)"));
+        return failed(format!(
+            "ended with code 0, but the memory limit killed {kills} of its processes (limits.memory)"
+        ));
     }
     if let Some(output) = outcome.missing.first() {
         let path = step.outputs.get(output).map(|path| path.display().to_string()).unwrap_or_default();
@@ -384,7 +386,8 @@ fn build_image(
 ) -> Result<BuiltImage, Error> {
     let started_on = ports.clock.now();
     let mut files = BTreeMap::new();
-    let mut dependencies: Vec<Dependency> = base.map(|base| Dependency::image("base", base.digest)).into_iter().collect();
+    let mut dependencies: Vec<Dependency> =
+        base.map(|base| Dependency::image("base", base.digest)).into_iter().collect();
     for (path, (step, output)) in &artifact.files {
         let (product, attestation) = product_of(done, step, output)?;
         let dependency = Dependency::content(format!("{step}.{output}"), product.content, Some(attestation));

@@ -39,19 +39,25 @@ pub fn scan(
     name: &str,
     scratch: &Path,
 ) -> Result<ImageScan, Error> {
-    let folder = tempfile::Builder::new()
-        .prefix("scan-")
-        .tempdir_in(scratch)
-        .map_err(|source| Error::Io { action: "create a folder in", path: scratch.to_owned(), source })?;
+    let folder = tempfile::Builder::new().prefix("scan-").tempdir_in(scratch).map_err(|source| Error::Io {
+        action: "create a folder in",
+        path: scratch.to_owned(),
+        source,
+    })?;
     let layout = folder.path().join("image");
-    let publication =
-        Publication { image: image.clone(), tags: Vec::new(), referrers: Vec::new(), blobs: blobs.to_vec(), expected: None };
+    let publication = Publication {
+        image: image.clone(),
+        tags: Vec::new(),
+        referrers: Vec::new(),
+        blobs: blobs.to_vec(),
+        expected: None,
+    };
     ports.places.target(&layout)?.publish(&publication, ports.store)?;
     let started_on = ports.clock.now();
     let report = scanner.scan(&layout, &image.digest)?;
     let finished_on = ports.clock.now();
-    let findings = trivy_report::findings(&report.raw)
-        .map_err(|error| ScanError::Report { reason: error.to_string() })?;
+    let findings =
+        trivy_report::findings(&report.raw).map_err(|error| ScanError::Report { reason: error.to_string() })?;
     let raw = ports.store.put_bytes(&report.raw)?;
     let vulns = Vulns {
         scanner: vulns::Scanner {
@@ -66,8 +72,8 @@ pub fn scan(
         report: raw,
         coverage: report.coverage,
     };
-    let sbom: serde_json::Value =
-        serde_json::from_slice(&report.sbom).map_err(|error| ScanError::Report { reason: format!("its SBOM: {error}") })?;
+    let sbom: serde_json::Value = serde_json::from_slice(&report.sbom)
+        .map_err(|error| ScanError::Report { reason: format!("its SBOM: {error}") })?;
     Ok(ImageScan {
         sbom: about_image(image.digest, name, PredicateType::Sbom, sbom),
         vulns: about_image(image.digest, name, PredicateType::Vulns, vulns.to_predicate(&findings)),
@@ -77,8 +83,12 @@ pub fn scan(
 }
 
 /// A statement about an image.
-pub fn about_image(image: Digest, name: &str, predicate_type: PredicateType, predicate: serde_json::Value) -> Statement {
-    let subject =
-        Subject { name: Some(name.to_owned()), digest: image, media_type: Some(IMAGE_MANIFEST.to_owned()) };
+pub fn about_image(
+    image: Digest,
+    name: &str,
+    predicate_type: PredicateType,
+    predicate: serde_json::Value,
+) -> Statement {
+    let subject = Subject { name: Some(name.to_owned()), digest: image, media_type: Some(IMAGE_MANIFEST.to_owned()) };
     Statement { subjects: NonEmpty::one(subject), predicate_type, predicate }
 }

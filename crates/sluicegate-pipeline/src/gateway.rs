@@ -193,12 +193,19 @@ fn signing(at: &In<'_>, wire: WireSigning) -> Result<Signing, Error> {
         let place = format!("signing.decisions.{environment}");
         decisions.insert(environment.parse().map_err(|e| at.meaning(&place, e))?, key(&place, &text)?);
     }
-    let signing = Signing { steps: key("signing.steps", &wire.steps)?, records: key("signing.records", &wire.records)?, decisions };
+    let signing = Signing {
+        steps: key("signing.steps", &wire.steps)?,
+        records: key("signing.records", &wire.records)?,
+        decisions,
+    };
     // cosign takes any bundle of a key for that key's signature, so a key that signs two kinds of thing proves neither.
     let mut names: Vec<&String> = signing.decisions.values().chain([&signing.steps, &signing.records]).collect();
     names.sort();
     if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(at.meaning("signing", format!("the key {} has two roles: every role and environment needs one of its own", twice[0])));
+        return Err(at.meaning(
+            "signing",
+            format!("the key {} has two roles: every role and environment needs one of its own", twice[0]),
+        ));
     }
     Ok(signing)
 }
@@ -327,7 +334,11 @@ scanner:
             ("gate: release", "gate: other", "no gate is called"),
             ("key:recorder", "key:builder", "two roles"),
             ("decisions: { production: key:production }", "decisions: {}", "no key for the environment"),
-            ("digests: [sha256:1111111111111111111111111111111111111111111111111111111111111111]", "digests: []", "at least one"),
+            (
+                "digests: [sha256:1111111111111111111111111111111111111111111111111111111111111111]",
+                "digests: []",
+                "at least one",
+            ),
             ("log: embedded", "log: { rekor: x }", ""),
             ("log: embedded", "log: embedded\nwaivers: w.yaml", "not in this version"),
             ("tag: current", "tag: current, after: { staging: 24h }", "not in this version"),

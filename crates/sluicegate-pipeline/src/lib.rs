@@ -61,7 +61,11 @@ impl In<'_> {
 
     /// Refuses `key` if it is present.
     pub(crate) fn absent<T>(&self, at: &str, key: &str, value: &Option<T>) -> Result<(), Error> {
-        if value.is_some() { Err(self.later(if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") })) } else { Ok(()) }
+        if value.is_some() {
+            Err(self.later(if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") }))
+        } else {
+            Ok(())
+        }
     }
 
     pub(crate) fn version(&self, version: u32) -> Result<(), Error> {

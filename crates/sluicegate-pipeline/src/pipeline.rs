@@ -240,7 +240,9 @@ fn step_of(
     }
     for (key, value) in &wire.env {
         if !is_variable(key) || value.contains('\0') {
-            return Err(at.meaning(format!("{place}.env.{key}"), "not a variable: letters, digits and _, no digit first"));
+            return Err(
+                at.meaning(format!("{place}.env.{key}"), "not a variable: letters, digits and _, no digit first")
+            );
         }
         if RESERVED_VARIABLES.contains(&key.as_str()) {
             return Err(at.meaning(format!("{place}.env.{key}"), "this variable is set by the executor"));
@@ -252,12 +254,12 @@ fn step_of(
     let limit = |what: &str, text: Option<String>, parse: fn(&str) -> Result<u64, String>| {
         text.map(|text| parse(&text).map_err(|e| at.meaning(format!("{place}.limits.{what}"), e))).transpose()
     };
-    let timeout = limit(
-        "timeout",
-        or_default(limits.timeout, default_limits.and_then(|l| l.timeout.as_ref())),
-        |text| units::duration(text).map(|d| d.as_secs()),
-    )?;
-    let memory = limit("memory", or_default(limits.memory, default_limits.and_then(|l| l.memory.as_ref())), units::size)?;
+    let timeout =
+        limit("timeout", or_default(limits.timeout, default_limits.and_then(|l| l.timeout.as_ref())), |text| {
+            units::duration(text).map(|d| d.as_secs())
+        })?;
+    let memory =
+        limit("memory", or_default(limits.memory, default_limits.and_then(|l| l.memory.as_ref())), units::size)?;
     let pids = limits.pids.or(default_limits.and_then(|l| l.pids));
     if pids == Some(0) {
         return Err(at.meaning(format!("{place}.limits.pids"), "at least 1"));
@@ -270,7 +272,8 @@ fn step_of(
         name: name.parse().map_err(|e| at.meaning("steps", e))?,
         image: image.parse().map_err(|e| at.meaning(format!("{place}.image"), e))?,
         argv,
-        workdir: absolute(wire.workdir.as_deref().unwrap_or("/")).map_err(|e| at.meaning(format!("{place}.workdir"), e))?,
+        workdir: absolute(wire.workdir.as_deref().unwrap_or("/"))
+            .map_err(|e| at.meaning(format!("{place}.workdir"), e))?,
         inputs,
         outputs,
         env: wire.env,
@@ -321,7 +324,9 @@ fn in_order(at: &In<'_>, steps: Vec<(Step, Vec<String>)>) -> Result<Vec<Step>, E
             match outputs.get(from) {
                 None => return Err(at.meaning(format!("{place}.inputs"), format!("no step is called {from}"))),
                 Some(names) if !names.contains(output) => {
-                    return Err(at.meaning(format!("{place}.inputs"), format!("the step {from} has no output {output}")));
+                    return Err(
+                        at.meaning(format!("{place}.inputs"), format!("the step {from} has no output {output}"))
+                    );
                 }
                 Some(_) => before.insert(from.clone()),
             };
@@ -371,7 +376,12 @@ fn artifacts(at: &In<'_>, wire: Ordered<WireArtifact>, steps: &[Step]) -> Result
         let mut needs = Vec::new();
         for need in artifact.needs {
             let found = steps.iter().find(|s| s.name.as_str() == need);
-            needs.push(found.ok_or_else(|| at.meaning(format!("{place}.needs"), format!("no step is called {need}")))?.name.clone());
+            needs.push(
+                found
+                    .ok_or_else(|| at.meaning(format!("{place}.needs"), format!("no step is called {need}")))?
+                    .name
+                    .clone(),
+            );
         }
         let base = match artifact.base.as_str() {
             "scratch" => None,
@@ -381,7 +391,9 @@ fn artifacts(at: &In<'_>, wire: Ordered<WireArtifact>, steps: &[Step]) -> Result
             return Err(at.later_but(format!("{place}.repository: {}", artifact.repository), "write oci:DIR"));
         };
         if repository.contains(['@', ':']) {
-            return Err(at.meaning(format!("{place}.repository"), "a folder without a tag or digest; tags stand under tags:"));
+            return Err(
+                at.meaning(format!("{place}.repository"), "a folder without a tag or digest; tags stand under tags:")
+            );
         }
         let mut tags = Vec::new();
         for tag in artifact.tags {
@@ -392,7 +404,10 @@ fn artifacts(at: &In<'_>, wire: Ordered<WireArtifact>, steps: &[Step]) -> Result
         }
         let repository = PathBuf::from(repository);
         if out.iter().any(|other| other.repository == repository) {
-            return Err(at.meaning(format!("{place}.repository"), "another artifact is written there: a layout holds one image"));
+            return Err(at.meaning(
+                format!("{place}.repository"),
+                "another artifact is written there: a layout holds one image",
+            ));
         }
         out.push(Artifact {
             name: name.parse().map_err(|e| at.meaning(&place, e))?,
@@ -573,7 +588,13 @@ artifacts:
         ] {
             assert!(error(from, to).contains("not in this version"), "{to}: {}", error(from, to));
         }
-        assert!(Pipeline::parse("p.yaml", &GOOD.replace("run: make test", "run: make test\n    network: none\n    reuse: never")).is_ok());
+        assert!(
+            Pipeline::parse(
+                "p.yaml",
+                &GOOD.replace("run: make test", "run: make test\n    network: none\n    reuse: never")
+            )
+            .is_ok()
+        );
     }
 
     #[test]

@@ -118,14 +118,20 @@ fn signer_of(at: &In<'_>, name: String, wire: WireSigner) -> Result<SignerEntry,
                 return Err(at.later_but(format!("{place}.roles: {role}"), "logs are trusted by the trusted root"));
             }
             role if !ROLES.contains(&role) => {
-                return Err(at.meaning(format!("{place}.roles"), format!("{role:?} is no role; roles are {}", ROLES.join(", "))));
+                return Err(at.meaning(
+                    format!("{place}.roles"),
+                    format!("{role:?} is no role; roles are {}", ROLES.join(", ")),
+                ));
             }
             _ => {}
         }
     }
     let decides = wire.roles.iter().any(|role| role == "decisions");
     if decides && wire.roles.len() > 1 {
-        return Err(at.meaning(format!("{place}.roles"), "a key that decides signs nothing else: cosign takes anything it signed for a signature"));
+        return Err(at.meaning(
+            format!("{place}.roles"),
+            "a key that decides signs nothing else: cosign takes anything it signed for a signature",
+        ));
     }
     if decides && wire.environments.is_empty() {
         return Err(at.meaning(&place, "environments: a signer that decides names those it decides for"));

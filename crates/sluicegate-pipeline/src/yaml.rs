@@ -26,7 +26,9 @@ pub(crate) fn read<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, Err
                     "line {line}, column {column}: unquoted {value} is a truth value for one reader and a text for another; write \"{value}\", true or false"
                 )));
             }
-            Event::Alias(..) => return Err(syntax(format!("line {line}, column {column}: an alias; write the value out"))),
+            Event::Alias(..) => {
+                return Err(syntax(format!("line {line}, column {column}: an alias; write the value out")));
+            }
             _ => {}
         }
     }

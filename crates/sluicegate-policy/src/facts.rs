@@ -23,7 +23,7 @@ pub struct Facts {
 }
 
 /// The gate's own scan of the image (trust model 4): read back, verified in the role `records`, its report re-hashed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct GateScan {
     bundle: Digest,
     vulns: Vulns,
@@ -37,7 +37,8 @@ impl GateScan {
         if !statement.is_in_role(Role::Records) {
             return Err(fault("its signer has not the role records"));
         }
-        if statement.statement().predicate_type != PredicateType::Vulns || !statement.statement().is_about_image(image) {
+        if statement.statement().predicate_type != PredicateType::Vulns || !statement.statement().is_about_image(image)
+        {
             return Err(fault("it is about something else"));
         }
         let vulns = Vulns::parse(&statement.statement().predicate).map_err(|error| fault(&error.to_string()))?;
@@ -87,7 +88,8 @@ impl Facts {
         }
         let mut findings: Vec<(Finding, Digest)> = Vec::new();
         let gate = scan.iter().map(|scan| (scan.bundle, &scan.report));
-        let brought = set.scans().iter().filter(|s| accepts_database(&s.vulns)).map(|s| (s.statement.bundle(), &s.report));
+        let brought =
+            set.scans().iter().filter(|s| accepts_database(&s.vulns)).map(|s| (s.statement.bundle(), &s.report));
         for (bundle, report) in gate.chain(brought) {
             let listed = trivy_report::findings(report)
                 .map_err(|error| FactsError::Report { bundle, reason: error.to_string() })?;

@@ -40,7 +40,7 @@ pub enum Verdict {
 /// ```
 #[derive(Debug)]
 pub struct Permit {
-    grant: Grant,
+    grant: Box<Grant>,
 }
 
 /// What a permit granted, after it was spent.
@@ -69,7 +69,7 @@ pub struct Grant {
 impl Permit {
     /// Gives up the permit for what it granted.
     pub fn spend(self) -> Grant {
-        self.grant
+        *self.grant
     }
 }
 
@@ -172,7 +172,7 @@ pub fn judge(
         return Verdict::Undecided(silent);
     }
     Verdict::Allow(Permit {
-        grant: Grant {
+        grant: Box::new(Grant {
             image: PinnedImage { repository: target.repository, digest: facts.image() },
             environment: target.environment,
             tag: target.tag,
@@ -182,7 +182,7 @@ pub fn judge(
             decided_at: now,
             expires: now.plus(conditions.valid_for.as_secs()),
             used: facts.used().to_vec(),
-        },
+        }),
     })
 }
 
@@ -192,13 +192,19 @@ const CLOCK_SKEW: u64 = 300;
 fn unmet(facts: &Facts, answers: &[RuleAnswer], conditions: &Conditions, now: UnixTime) -> Vec<Reason> {
     let mut reasons = Vec::new();
     let mut required: BTreeSet<PredicateType> = conditions.require.iter().cloned().collect();
-    required.extend(answers.iter().flat_map(|answer| &answer.requires).map(|kind| {
-        PredicateType::from_short(kind).unwrap_or_else(|| PredicateType::from_uri(kind))
-    }));
+    required.extend(
+        answers
+            .iter()
+            .flat_map(|answer| &answer.requires)
+            .map(|kind| PredicateType::from_short(kind).unwrap_or_else(|| PredicateType::from_uri(kind))),
+    );
     for kind in required.difference(facts.kinds()) {
         reasons.push(Reason::MissingKind(kind.short().to_owned()));
     }
-    if required.contains(&PredicateType::Sbom) && facts.kinds().contains(&PredicateType::Sbom) && facts.components() == 0 {
+    if required.contains(&PredicateType::Sbom)
+        && facts.kinds().contains(&PredicateType::Sbom)
+        && facts.components() == 0
+    {
         reasons.push(Reason::EmptySbom);
     }
     if required.contains(&PredicateType::Vulns) {
@@ -217,7 +223,8 @@ fn unmet(facts: &Facts, answers: &[RuleAnswer], conditions: &Conditions, now: Un
                     reasons.push(Reason::Coverage("nothing was read".to_owned()));
                 }
                 for gap in &coverage.unread {
-                    reasons.push(Reason::Coverage(format!("{} {} ({}): {}", gap.kind, gap.place, gap.digest, gap.reason)));
+                    reasons
+                        .push(Reason::Coverage(format!("{} {} ({}): {}", gap.kind, gap.place, gap.digest, gap.reason)));
                 }
             }
         }

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-pub use sluicegate_attestation::trivy_report::Finding;
 pub use sluicegate_attestation::coverage::{Coverage, Gap, Read, System};
+pub use sluicegate_attestation::trivy_report::Finding;
 use sluicegate_types::{Digest, UnixTime};
 
 /// Scans images.
@@ -62,7 +62,9 @@ pub enum ScanError {
         looked: String,
     },
     /// The executable is not an allowed one.
-    #[error("the scanner {path} has the digest {found}, which the gateway file does not list under scanner.trivy.digests")]
+    #[error(
+        "the scanner {path} has the digest {found}, which the gateway file does not list under scanner.trivy.digests"
+    )]
     Scanner {
         /// The executable.
         path: PathBuf,

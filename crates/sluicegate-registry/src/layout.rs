@@ -72,7 +72,8 @@ impl ImageSource for LayoutSource {
             }
             Err(source) => return Err(ImagePlaceError::Io { action: "open", path, source }),
         };
-        let metadata = file.metadata().map_err(|source| ImagePlaceError::Io { action: "look at", path: path.clone(), source })?;
+        let metadata =
+            file.metadata().map_err(|source| ImagePlaceError::Io { action: "look at", path: path.clone(), source })?;
         if !metadata.is_file() {
             return Err(ImagePlaceError::NotALayout {
                 path: self.folder.clone(),
@@ -85,21 +86,25 @@ impl ImageSource for LayoutSource {
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, ImagePlaceError> {
         let mut out: Vec<Descriptor> = Vec::new();
         for descriptor in &self.index.manifests {
-            if descriptor.digest == *subject || descriptor.media_type != IMAGE_MANIFEST || descriptor.size > MAX_MANIFEST {
+            if descriptor.digest == *subject
+                || descriptor.media_type != IMAGE_MANIFEST
+                || descriptor.size > MAX_MANIFEST
+            {
                 continue;
             }
             let mut bytes = Vec::new();
-            self.open(descriptor)?
-                .take(MAX_MANIFEST + 1)
-                .read_to_end(&mut bytes)
-                .map_err(|source| ImagePlaceError::Io { action: "read", path: blob_path(&self.folder, &descriptor.digest), source })?;
+            self.open(descriptor)?.take(MAX_MANIFEST + 1).read_to_end(&mut bytes).map_err(|source| {
+                ImagePlaceError::Io { action: "read", path: blob_path(&self.folder, &descriptor.digest), source }
+            })?;
             let found = Digest::of(&bytes);
             if found != descriptor.digest {
                 return Err(ImagePlaceError::Corrupt { path: self.folder.clone(), digest: descriptor.digest, found });
             }
             // What is no manifest refers to nothing.
             let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else { continue };
-            if manifest.subject.is_some_and(|s| s.digest == *subject) && !out.iter().any(|d| d.digest == descriptor.digest) {
+            if manifest.subject.is_some_and(|s| s.digest == *subject)
+                && !out.iter().any(|d| d.digest == descriptor.digest)
+            {
                 out.push(descriptor.clone());
             }
         }
@@ -137,8 +142,11 @@ impl LayoutSource {
 
 /// The entries that are images: those that cosign's annotation marks, or, where none is marked, those that refer to nothing.
 pub(crate) fn images<'a>(folder: &Path, index: &'a Index) -> Result<Vec<&'a Descriptor>, ImagePlaceError> {
-    let marked: Vec<&Descriptor> =
-        index.manifests.iter().filter(|d| d.annotations.get(COSIGN_KIND).is_some_and(|kind| kind == COSIGN_IMAGE)).collect();
+    let marked: Vec<&Descriptor> = index
+        .manifests
+        .iter()
+        .filter(|d| d.annotations.get(COSIGN_KIND).is_some_and(|kind| kind == COSIGN_IMAGE))
+        .collect();
     if !marked.is_empty() {
         return Ok(marked);
     }
@@ -155,10 +163,11 @@ fn refers_to_something(folder: &Path, descriptor: &Descriptor) -> Result<bool, I
     let path = blob_path(folder, &descriptor.digest);
     let mut bytes = Vec::new();
     match OpenOptions::new().read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(&path) {
-        Ok(file) => file
-            .take(MAX_MANIFEST)
-            .read_to_end(&mut bytes)
-            .map_err(|source| ImagePlaceError::Io { action: "read", path, source })?,
+        Ok(file) => file.take(MAX_MANIFEST).read_to_end(&mut bytes).map_err(|source| ImagePlaceError::Io {
+            action: "read",
+            path,
+            source,
+        })?,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         Err(source) => return Err(ImagePlaceError::Io { action: "open", path, source }),
     };

@@ -46,9 +46,11 @@ impl Index {
             Err(source) => return Err(ImagePlaceError::Io { action: "open", path, source }),
         };
         let mut bytes = Vec::new();
-        file.take(MAX_MANIFEST + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|source| ImagePlaceError::Io { action: "read", path: path.clone(), source })?;
+        file.take(MAX_MANIFEST + 1).read_to_end(&mut bytes).map_err(|source| ImagePlaceError::Io {
+            action: "read",
+            path: path.clone(),
+            source,
+        })?;
         if bytes.len() as u64 > MAX_MANIFEST {
             return Err(fault(format!("index.json is larger than the limit of {MAX_MANIFEST} bytes")));
         }

@@ -69,10 +69,8 @@ impl ImageTarget for LayoutTarget {
                 found: name(found),
             });
         }
-        let index = serde_json::to_vec(&index_of(publication)).map_err(|error| ImagePlaceError::NotALayout {
-            path: self.folder.clone(),
-            reason: error.to_string(),
-        })?;
+        let index = serde_json::to_vec(&index_of(publication))
+            .map_err(|error| ImagePlaceError::NotALayout { path: self.folder.clone(), reason: error.to_string() })?;
         sync_folder(&blobs).map_err(self.io("sync", &blobs))?;
         self.write_file(&self.folder.join("index.json"), &index)
     }
@@ -89,7 +87,10 @@ impl LayoutTarget {
         }
         let mut source = store.open(digest)?;
         let parent = self.folder.join("blobs/sha256");
-        let mut temporary = tempfile::Builder::new().prefix(".tmp-").tempfile_in(&parent).map_err(self.io("create a file in", &parent))?;
+        let mut temporary = tempfile::Builder::new()
+            .prefix(".tmp-")
+            .tempfile_in(&parent)
+            .map_err(self.io("create a file in", &parent))?;
         let mut hasher = Hasher::new();
         let mut buffer = vec![0; 128 * 1024];
         loop {

@@ -11,5 +11,5 @@ mod tree;
 mod trust_root;
 
 pub use keys::{KeyFolder, LogKey, P256Signer};
-pub use log::{EmbeddedLog, hashedrekord_body};
+pub use log::EmbeddedLog;
 pub use trust_root::{LogPublic, new_origin, signing_config_json, trusted_root_json};

@@ -51,23 +51,6 @@ struct State {
 /// A file to write.
 type Planned = (String, Vec<u8>);
 
-/// The canonical (RFC 8785) body of a `hashedrekord` 0.0.2 entry (Rekor v2) for a P-256 signature, DER-encoded, over the message whose
-/// SHA-256 is `digest`; for a DSSE envelope that is its pre-authentication encoding. `spki` is the signer's DER public key.
-pub fn hashedrekord_body(digest: &Digest, signature: &[u8], spki: &[u8]) -> Vec<u8> {
-    // base64 needs no escapes in JSON and the members stand sorted, so this text is canonical as it is.
-    format!(
-        concat!(
-            r#"{{"apiVersion":"0.0.2","kind":"hashedrekord","spec":{{"hashedRekordV002":{{"data":{{"algorithm":"SHA2_256","#,
-            r#""digest":"{}"}},"signature":{{"content":"{}","verifier":{{"keyDetails":"PKIX_ECDSA_P256_SHA_256","#,
-            r#""publicKey":{{"rawBytes":"{}"}}}}}}}}}}}}"#
-        ),
-        STANDARD.encode(digest.as_bytes()),
-        STANDARD.encode(signature),
-        STANDARD.encode(spki)
-    )
-    .into_bytes()
-}
-
 impl EmbeddedLog {
     /// Begins a log: makes the folder and signs the checkpoint of the empty tree. [`SignError::Log`] if there is one already.
     pub fn create(folder: impl Into<PathBuf>, key: LogKey, origin: &str) -> Result<Self, SignError> {

@@ -11,10 +11,9 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::json;
+use sluicegate_attestation::bundle::hashedrekord_body;
 use sluicegate_ports::sign::{Signer, TransparencyLog};
-use sluicegate_sigstore::{
-    EmbeddedLog, KeyFolder, hashedrekord_body, new_origin, signing_config_json, trusted_root_json,
-};
+use sluicegate_sigstore::{EmbeddedLog, KeyFolder, new_origin, signing_config_json, trusted_root_json};
 use sluicegate_types::{Digest, Secret, UnixTime};
 
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";

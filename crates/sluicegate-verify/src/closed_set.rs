@@ -231,10 +231,11 @@ impl Lookup<'_> {
         }
         for scan in &mut set.scans {
             let digest = scan.vulns.report;
-            scan.report = set.others.get(&digest).cloned().ok_or_else(|| Incomplete::Missing {
-                name: "the raw report of the scan".to_owned(),
-                digest,
-            })?;
+            scan.report = set
+                .others
+                .get(&digest)
+                .cloned()
+                .ok_or_else(|| Incomplete::Missing { name: "the raw report of the scan".to_owned(), digest })?;
         }
         self.check_image_links(&provenance, &set)?;
         for (statement, step) in set.steps.values() {
@@ -304,7 +305,9 @@ impl Lookup<'_> {
         }
         for step in &image.needs {
             if !set.steps.contains_key(step) {
-                return Err(set.unlinked(&format!("its provenance names no attestation of the step {step}, which it needs")));
+                return Err(
+                    set.unlinked(&format!("its provenance names no attestation of the step {step}, which it needs"))
+                );
             }
         }
         Ok(())
@@ -340,11 +343,8 @@ impl ClosedSet {
     /// `dependency` is called `STEP.OUTPUT`, says which bundle attests it, and that bundle is in the set, is of that step and
     /// has this very content among its subjects.
     fn check_product(&self, dependency: &Dependency) -> Result<(), Incomplete> {
-        let unlinked = |reason: String| Incomplete::Unlinked {
-            name: dependency.name.clone(),
-            digest: dependency.digest,
-            reason,
-        };
+        let unlinked =
+            |reason: String| Incomplete::Unlinked { name: dependency.name.clone(), digest: dependency.digest, reason };
         let attestation = dependency
             .attested_by()
             .map_err(|error| unlinked(error.to_string()))?

@@ -47,7 +47,8 @@ impl CryptoProvider for Ring {
     }
 
     fn verify_raw(&self, scheme: SigningScheme, key: &[u8], data: &[u8], signature: &[u8]) -> Result<()> {
-        let algorithm = verification_algorithm(scheme).ok_or_else(|| Error::UnsupportedAlgorithm(scheme.name().into()))?;
+        let algorithm =
+            verification_algorithm(scheme).ok_or_else(|| Error::UnsupportedAlgorithm(scheme.name().into()))?;
         ring_signature::UnparsedPublicKey::new(algorithm, key)
             .verify(data, signature)
             .map_err(|_| Error::Verification(scheme.name().into()))
@@ -57,7 +58,8 @@ impl CryptoProvider for Ring {
         if scheme != SigningScheme::EcdsaP256Sha256 {
             return Err(Error::UnsupportedAlgorithm(format!("prehashed {}", scheme.name())));
         }
-        let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(key).map_err(|e| Error::InvalidKeyFormat(e.to_string()))?;
+        let key =
+            p256::ecdsa::VerifyingKey::from_sec1_bytes(key).map_err(|e| Error::InvalidKeyFormat(e.to_string()))?;
         let signature = p256::ecdsa::Signature::from_der(signature).map_err(|e| Error::Verification(e.to_string()))?;
         key.verify_prehash(digest, &signature).map_err(|e| Error::Verification(e.to_string()))
     }

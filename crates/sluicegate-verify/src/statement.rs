@@ -5,7 +5,7 @@ use ring::signature as ring_signature;
 use sigstore_types::{DerPublicKey, Sha256Hash};
 use sigstore_verify::PublicKeyVerificationPolicy;
 use sluicegate_attestation::{
-    bundle::{Bundle, key_hint, log_body},
+    bundle::{Bundle, hashedrekord_body, key_hint},
     dsse,
     predicate::PredicateType,
     provenance::Provenance,
@@ -102,8 +102,8 @@ pub fn verify(bundle_bytes: &[u8], trust: &Trust, at: UnixTime) -> Result<Verifi
 
 /// DER prefix of a P-256 SubjectPublicKeyInfo; the 65-byte point follows (RFC 5480).
 const P256_SPKI_PREFIX: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03,
-    0x01, 0x07, 0x03, 0x42, 0x00,
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
+    0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
 /// The library checks the signature once more; asking first gives a wrong signature an error of its own.
@@ -161,8 +161,9 @@ fn check_unauthenticated_fields(
     if entry.integrated_time.as_deref().is_some_and(|time| time != "0") {
         return disagrees("integratedTime");
     }
-    let body = log_body(&bundle.payload, &bundle.signature, &signer.public_key);
-    if BASE64.decode(&entry.canonicalized_body).ok().as_deref() != Some(body.as_bytes()) {
+    let pae = Digest::of(&dsse::pae(dsse::IN_TOTO, &bundle.payload));
+    let body = hashedrekord_body(&pae, &bundle.signature, &signer.public_key);
+    if BASE64.decode(&entry.canonicalized_body).ok().as_deref() != Some(body.as_slice()) {
         return disagrees("canonicalizedBody");
     }
     if !log.is_trusted_at(at) {
@@ -183,7 +184,9 @@ fn check_revocation(signer: &SignerRule, log: &LogPlace, trust: &Trust) -> Resul
     for line in trust.revoked.iter().filter(|line| line.signer == signer.name) {
         let reason = match &line.before {
             Some((origin, size)) if *origin == log.origin && log.index < *size => continue,
-            Some((origin, size)) => format!("only entries below {size} of {origin} count, this is {} of {}", log.index, log.origin),
+            Some((origin, size)) => {
+                format!("only entries below {size} of {origin} count, this is {} of {}", log.index, log.origin)
+            }
             None => "none of its statements count".to_owned(),
         };
         return Err(Error::Revoked { signer: signer.name.clone(), reason });
@@ -193,7 +196,8 @@ fn check_revocation(signer: &SignerRule, log: &LogPlace, trust: &Trust) -> Resul
 
 fn roles_of(signer: &SignerRule, predicate: &PredicateType) -> Result<BTreeSet<Role>, Error> {
     let listed = signer.predicate_types.as_ref().is_none_or(|types| types.contains(predicate));
-    let roles: BTreeSet<Role> = signer.roles.iter().copied().filter(|role| listed && role.may_sign(predicate)).collect();
+    let roles: BTreeSet<Role> =
+        signer.roles.iter().copied().filter(|role| listed && role.may_sign(predicate)).collect();
     if roles.is_empty() {
         let names: Vec<&str> = signer.roles.iter().map(|role| role.name()).collect();
         return Err(Error::Role { signer: signer.name.clone(), predicate: predicate.clone(), roles: names.join(", ") });
@@ -213,7 +217,9 @@ fn check_claims(signer: &SignerRule, statement: &Statement, roles: &BTreeSet<Rol
             let claim = SummaryClaim::parse(&statement.predicate)?;
             // A decisions key says yes and only for its environments; a records key keeps what was refused.
             let may = signer.verifier_ids.contains(&claim.verifier_id)
-                && ((claim.passed && roles.contains(&Role::Decisions) && signer.environments.contains(&claim.environment))
+                && ((claim.passed
+                    && roles.contains(&Role::Decisions)
+                    && signer.environments.contains(&claim.environment))
                     || (!claim.passed && roles.contains(&Role::Records)));
             if !may {
                 return Err(Error::Verifier {
@@ -227,4 +233,3 @@ fn check_claims(signer: &SignerRule, statement: &Statement, roles: &BTreeSet<Rol
     }
     Ok(())
 }
-

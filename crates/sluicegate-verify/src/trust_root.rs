@@ -104,9 +104,10 @@ impl TryFrom<&WireLog> for TrustedLog {
 
     fn try_from(wire: &WireLog) -> Result<Self, TrustRootError> {
         let host = wire.base_url.strip_prefix("https://").or_else(|| wire.base_url.strip_prefix("http://"));
-        let origin = host.and_then(|h| h.split(['/', ':']).next()).filter(|h| !h.is_empty()).ok_or_else(|| TrustRootError {
-            reason: format!("baseUrl {:?} is not an http address", wire.base_url),
-        })?;
+        let origin = host
+            .and_then(|h| h.split(['/', ':']).next())
+            .filter(|h| !h.is_empty())
+            .ok_or_else(|| TrustRootError { reason: format!("baseUrl {:?} is not an http address", wire.base_url) })?;
         match BASE64.decode(&wire.log_id.key_id) {
             Ok(bytes) if bytes.len() == 32 => {}
             _ => return Err(TrustRootError { reason: format!("logId of {origin} is not 32 bytes in base64") }),

@@ -45,6 +45,11 @@ fn row(words: &Words, record: &Record) -> String {
     let kind = json!(record.kind);
     let subject = record.subject.map(|digest| digest.to_string()).unwrap_or_default();
     let environment = record.environment.as_ref().map(|name| format!(" for {name}")).unwrap_or_default();
-    let line = format!("{:>5}  {}  {:<9}  {subject}{environment}", record.sequence, record.at, kind.as_str().unwrap_or_default());
+    let line = format!(
+        "{:>5}  {}  {:<9}  {subject}{environment}",
+        record.sequence,
+        record.at,
+        kind.as_str().unwrap_or_default()
+    );
     format!("{}  {outcome}", printable(&line))
 }

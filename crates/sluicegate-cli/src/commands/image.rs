@@ -30,7 +30,10 @@ fn from_host(words: &Words, arguments: &FromHost) -> Result<ExitCode, Problem> {
         LayoutSelector::Only => Vec::new(),
         LayoutSelector::Tag(tag) => vec![tag.clone()],
         LayoutSelector::Digest(_) => {
-            return Err(Problem::usage("--output names a digest, which nobody can know yet", "write oci:DIR or oci:DIR:TAG"));
+            return Err(Problem::usage(
+                "--output names a digest, which nobody can know yet",
+                "write oci:DIR or oci:DIR:TAG",
+            ));
         }
     };
     let host = collect(&HostImageRequest {
@@ -61,7 +64,8 @@ fn from_host(words: &Words, arguments: &FromHost) -> Result<ExitCode, Problem> {
     let image = assemble::layered(&ports, None, entries.collect(), &config, EPOCH, history)?;
     let target = wired.places.target(&arguments.output.directory).map_err(Error::from)?;
     let expected = target.current().map_err(Error::from)?.map(|occupant| occupant.image);
-    let publication = Publication { image: image.image.clone(), tags, referrers: Vec::new(), blobs: image.blobs, expected };
+    let publication =
+        Publication { image: image.image.clone(), tags, referrers: Vec::new(), blobs: image.blobs, expected };
     target.publish(&publication, wired.store.as_ref()).map_err(Error::from)?;
     if words.json() {
         let packages = host.packages.iter().map(|p| json!({"name": p.name, "version": p.version}));

@@ -15,7 +15,8 @@ use sluicegate_types::Digest;
 
 use crate::{
     arguments::Init,
-    gateway_folder, home::Home,
+    gateway_folder,
+    home::Home,
     passphrase,
     wire::{self, LOG_KEY, SystemClock},
     words::{Problem, Words},
@@ -71,7 +72,10 @@ pub(crate) fn init(words: &Words, arguments: &Init) -> Result<ExitCode, Problem>
         words.document(&json!({"schemaVersion": 1, "home": home.folder(), "log": origin, "written": written}));
     } else {
         words.line(format!("{}  {} files in {}", words.good("READY"), written.len(), folder.display()));
-        words.line(format!("  keys, log and evidence are in {}: keep it, and keep it out of the project", home.folder().display()));
+        words.line(format!(
+            "  keys, log and evidence are in {}: keep it, and keep it out of the project",
+            home.folder().display()
+        ));
         if scanner.is_none() {
             words.line("  no scanner is set: run init with --trivy PATH --db DIR, or fill in scanner: in gateway.yaml");
         }
@@ -116,7 +120,10 @@ fn make_home(words: &Words, home: &Home) -> Result<(), Problem> {
 fn scanner(arguments: &Init) -> Result<Option<String>, Problem> {
     let Some(db) = &arguments.db else {
         if arguments.trivy.is_some() {
-            return Err(Problem::usage("--trivy without --db", "name the database too: --db DIR with trivy.db and metadata.json"));
+            return Err(Problem::usage(
+                "--trivy without --db",
+                "name the database too: --db DIR with trivy.db and metadata.json",
+            ));
         }
         return Ok(None);
     };
@@ -142,9 +149,14 @@ fn bases(arguments: &Init) -> Result<Vec<(String, Digest)>, Problem> {
 }
 
 fn origin(root: &[u8]) -> Result<String, Problem> {
-    let trust = sluicegate_verify::TrustRoot::parse(root)
-        .map_err(|error| Problem::usage(error.to_string(), "the home's trust folder is damaged: restore it from a backup"))?;
-    trust.origins().next().map(str::to_owned).ok_or_else(|| Problem::usage("the trusted root names no log", "restore the home"))
+    let trust = sluicegate_verify::TrustRoot::parse(root).map_err(|error| {
+        Problem::usage(error.to_string(), "the home's trust folder is damaged: restore it from a backup")
+    })?;
+    trust
+        .origins()
+        .next()
+        .map(str::to_owned)
+        .ok_or_else(|| Problem::usage("the trusted root names no log", "restore the home"))
 }
 
 /// Writes a new file; `false` if there is one already.
@@ -188,7 +200,9 @@ fn data_file(bases: &[(String, Digest)]) -> String {
          allowed_builders:\n    - builder_id: {LOCAL_BUILDER}\n      signer: builder\n"
     );
     if bases.is_empty() {
-        out.push_str("  allowed_base_images: []   # digests of base images; sluicegate init --allow-base REF fills this in\n");
+        out.push_str(
+            "  allowed_base_images: []   # digests of base images; sluicegate init --allow-base REF fills this in\n",
+        );
     } else {
         out.push_str("  allowed_base_images:\n");
         for (name, digest) in bases {

@@ -27,10 +27,12 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     later("--export", flags.export.is_some())?;
     later("naming steps", !arguments.steps.is_empty())?;
     let text = read(&arguments.file).map_err(|error| {
-        Problem::io("read the pipeline file", &arguments.file, &error).or("sluicegate init writes one; -f names another")
+        Problem::io("read the pipeline file", &arguments.file, &error)
+            .or("sluicegate init writes one; -f names another")
     })?;
     let file = arguments.file.display().to_string();
-    let text = String::from_utf8(text).map_err(|_| Problem::usage(format!("{file} is not UTF-8"), "write it as UTF-8"))?;
+    let text =
+        String::from_utf8(text).map_err(|_| Problem::usage(format!("{file} is not UTF-8"), "write it as UTF-8"))?;
     let pipeline = Pipeline::parse(&file, &text).map_err(Error::from)?;
     let folder = folder_of(&arguments.file);
     let gateway = GatewayFolder::open(arguments.gateway.gateway.as_deref(), folder)?;
@@ -120,7 +122,8 @@ fn epoch() -> Result<Option<u64>, Problem> {
 
 /// A name for this run: its time, and something that another run in the same second has not.
 fn run_id() -> Result<RunId, Problem> {
-    let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map(|d| d.as_nanos()).unwrap_or_default();
+    let nanos =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map(|d| d.as_nanos()).unwrap_or_default();
     let unique = Digest::of(format!("{nanos} {}", std::process::id()).as_bytes()).hex();
     let time: String = SystemClock.now().to_string().chars().filter(|c| c.is_ascii_digit()).collect();
     format!("r{time}-{}", &unique[..8]).parse().map_err(|error| Problem::usage(format!("{error}"), "set the clock"))

@@ -1,3 +1,4 @@
+use sluicegate_attestation::bundle::hashedrekord_body;
 use std::{
     io::{BufRead, BufReader, Write},
     process::{Command, Stdio},
