@@ -1,1 +1,393 @@
-//! Helpers for the tests of this folder.
+//! A real project, built and judged by the real program: what the tests of this folder share.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this crate is test code")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::OnceLock,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::Value;
+use sluicegate_types::Digest;
+use tempfile::TempDir;
+
+/// A pipeline of three small steps, in an image of this machine's shell and core utilities.
+pub const PIPELINE: &str = r#"
+version: 1
+name: tiny
+sources: { src: { path: src } }
+defaults: { image: oci:images/base, limits: { timeout: 1m } }
+steps:
+  build:
+    run: mkdir -p /out/app && cp /src/hello.txt /out/app/ && printf 'built\n' > /out/app/built && chmod 700 /out/app
+    inputs: { /src: src }
+    outputs: { app: /out/app }
+  test:
+    run: grep -q hello /app/hello.txt
+    inputs: { /app: build.app }
+  package:
+    run: mkdir -p /out/pack && cp -r /app/. /out/pack/ && cat /app/hello.txt > /out/one
+    inputs: { /app: build.app }
+    outputs: { pack: /out/pack, one: /out/one }
+artifacts:
+  tiny:
+    base: oci:images/base
+    files: { /opt/tiny: package.pack, /opt/one: package.one }
+    config: { entrypoint: [/bin/sh], user: "65532" }
+    needs: [test]
+    repository: oci:out/tiny
+"#;
+
+/// The passphrase of every key here.
+pub const PASSPHRASE: &str = "integration";
+
+/// The `sluicegate` to test: `SLUICEGATE_BIN`, or the one beside this test's own folder.
+pub fn program() -> PathBuf {
+    let named = std::env::var_os("SLUICEGATE_BIN").map(PathBuf::from);
+    let beside = || {
+        let own = std::env::current_exe().unwrap();
+        own.ancestors().nth(2).unwrap().join("sluicegate")
+    };
+    let program = named.unwrap_or_else(beside);
+    assert!(
+        program.is_file(),
+        "no sluicegate at {}: cargo build -p sluicegate-cli, or cargo xtask test",
+        program.display()
+    );
+    program
+}
+
+/// A real program that a test needs: its path, or `None` with a visible line, or a failure where peers are demanded.
+pub fn peer(variable: &str, test: &str) -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_file()) {
+        return Some(path);
+    }
+    assert!(
+        std::env::var_os("SLUICEGATE_REQUIRE_PEERS").is_none(),
+        "{test}: {variable} names no program, and peers are demanded"
+    );
+    skip(test, &format!("{variable} names no program"));
+    None
+}
+
+/// Says that a test did not run, on the terminal and not only in the captured output.
+pub fn skip(test: &str, why: &str) {
+    use std::io::Write;
+    let line = format!("SKIPPED {test}: {why}\n");
+    match fs::OpenOptions::new().write(true).open("/dev/tty") {
+        Ok(mut terminal) => terminal.write_all(line.as_bytes()).unwrap_or_default(),
+        Err(_) => std::io::stderr().write_all(line.as_bytes()).unwrap_or_default(),
+    }
+}
+
+/// Whether steps can run here: root on Linux. Elsewhere a visible skip, or a failure where peers are demanded.
+pub fn can_run_steps(test: &str) -> bool {
+    let root = fs::read_to_string("/proc/self/status").is_ok_and(|status| {
+        status.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"))
+    });
+    let dpkg = Path::new("/var/lib/dpkg/status").is_file();
+    if root && dpkg {
+        return true;
+    }
+    assert!(
+        std::env::var_os("SLUICEGATE_REQUIRE_PEERS").is_none(),
+        "{test}: steps can't run here, and peers are demanded"
+    );
+    skip(test, "steps need root and a dpkg machine");
+    false
+}
+
+/// A project with its home, in a folder of its own.
+pub struct Project {
+    folder: TempDir,
+    variables: BTreeMap<String, String>,
+}
+
+impl Project {
+    /// A project without anything.
+    pub fn empty() -> Self {
+        Self { folder: TempDir::new().unwrap(), variables: BTreeMap::new() }
+    }
+
+    /// A project with [`PIPELINE`], base image, database and `init`, nothing run yet.
+    pub fn prepared() -> Self {
+        let project = Self::empty();
+        fs::create_dir_all(project.path("src")).unwrap();
+        fs::write(project.path("src/hello.txt"), "hello\n").unwrap();
+        fs::write(project.path("sluicegate.yaml"), PIPELINE).unwrap();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        xtask::advisory_db::write(&project.path("db"), now).unwrap();
+        project.must(&[
+            "image",
+            "from-host",
+            "--binary",
+            "sh",
+            "--package",
+            "coreutils",
+            "--binary",
+            "grep",
+            "--output",
+            "oci:images/base",
+        ]);
+        let trivy = std::env::var("SLUICEGATE_TRIVY").unwrap_or_default();
+        if trivy.is_empty() {
+            project.must(&["init", "--allow-base", "oci:images/base"]);
+        } else {
+            project.must(&["init", "--trivy", &trivy, "--db", "db", "--allow-base", "oci:images/base"]);
+        }
+        project
+    }
+
+    /// A copy of one project that has been run, made once for all tests of this process.
+    pub fn built() -> Self {
+        static BUILT: OnceLock<Project> = OnceLock::new();
+        let built = BUILT.get_or_init(|| {
+            let project = Self::prepared();
+            project.must(&["run"]);
+            project
+        });
+        built.copy()
+    }
+
+    /// A copy of one project whose image was promoted, made once for all tests of this process.
+    pub fn promoted() -> Self {
+        static PROMOTED: OnceLock<Project> = OnceLock::new();
+        let promoted = PROMOTED.get_or_init(|| {
+            let project = Self::built();
+            project.must(&["promote", "oci:out/tiny", "--to", "production"]);
+            project
+        });
+        promoted.copy()
+    }
+
+    /// The same project, home and all, elsewhere.
+    pub fn copy(&self) -> Self {
+        let copy = Self { folder: TempDir::new().unwrap(), variables: self.variables.clone() };
+        let done = Command::new("cp").arg("-a").arg(self.path(".")).arg(copy.path(".")).status().unwrap();
+        assert!(done.success());
+        // The gateway names the database by its whole path.
+        let gateway = copy.path("gateway.yaml");
+        if let Ok(text) = fs::read_to_string(&gateway) {
+            let (old, new) = (self.path("db").display().to_string(), copy.path("db").display().to_string());
+            fs::write(&gateway, text.replace(&old, &new)).unwrap();
+        }
+        copy
+    }
+
+    /// A path in the project.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Sets a variable for every later command.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.variables.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// `sluicegate` with these arguments, in the project, with its home and passphrase and nothing else of this environment.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        self.environment(&mut command);
+        command.args(arguments);
+        command
+    }
+
+    /// Gives another command the project's folder and environment.
+    pub fn environment(&self, command: &mut Command) {
+        command
+            .current_dir(self.folder.path())
+            .env_clear()
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("SLUICEGATE_HOME", self.path("home"))
+            .env("COSIGN_PASSWORD", PASSPHRASE)
+            .envs(&self.variables);
+    }
+
+    /// Runs `sluicegate`.
+    pub fn sluicegate(&self, arguments: &[&str]) -> Ended {
+        Ended::of(arguments, self.command(arguments).output().unwrap())
+    }
+
+    /// Runs `sluicegate`, which must end with 0.
+    pub fn must(&self, arguments: &[&str]) -> Ended {
+        let ended = self.sluicegate(arguments);
+        ended.assert(0, "");
+        ended
+    }
+
+    /// Runs `sluicegate -o json` and reads the document.
+    pub fn json(&self, arguments: &[&str]) -> (i32, Value) {
+        let ended = self.sluicegate(&[arguments, &["-o", "json"]].concat());
+        let document = serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
+        (ended.code, document)
+    }
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// What was asked.
+    pub arguments: String,
+    /// The exit code; -1 for a signal.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Ended {
+    /// Reads what a process left.
+    pub fn of(arguments: &[&str], output: Output) -> Self {
+        Self {
+            arguments: arguments.join(" "),
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Demands this exit code and these words in either output.
+    #[track_caller]
+    pub fn assert(&self, code: i32, says: &str) {
+        let said = self.stdout.contains(says) || self.stderr.contains(says);
+        assert!(
+            self.code == code && said,
+            "sluicegate {}: code {} (expected {code}), expected to say {says:?}\n--- stdout\n{}\n--- stderr\n{}",
+            self.arguments,
+            self.code,
+            self.stdout,
+            self.stderr
+        );
+    }
+}
+
+/// A base64 payload as JSON.
+pub fn decode(payload: &str) -> Value {
+    let mut child = Command::new("base64")
+        .arg("-d")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), payload.as_bytes()).unwrap();
+    serde_json::from_slice(&child.wait_with_output().unwrap().stdout).unwrap()
+}
+
+/// An OCI layout on disk, for tests that change it.
+pub struct Layout {
+    folder: PathBuf,
+}
+
+impl Layout {
+    /// The layout in this folder.
+    pub fn at(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// The index.
+    pub fn index(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.folder.join("index.json")).unwrap()).unwrap()
+    }
+
+    /// Writes the index.
+    pub fn write_index(&self, index: &Value) {
+        fs::write(self.folder.join("index.json"), index.to_string()).unwrap();
+    }
+
+    /// The digest of the image.
+    pub fn image(&self) -> String {
+        let index = self.index();
+        let image =
+            index["manifests"].as_array().unwrap().iter().find(|m| m["annotations"]["kind"].is_string()).unwrap();
+        image["digest"].as_str().unwrap().to_owned()
+    }
+
+    /// The file of a blob.
+    pub fn blob(&self, digest: &str) -> PathBuf {
+        self.folder.join("blobs/sha256").join(digest.trim_start_matches("sha256:"))
+    }
+
+    /// A blob as JSON.
+    pub fn json(&self, digest: &str) -> Value {
+        serde_json::from_slice(&fs::read(self.blob(digest)).unwrap()).unwrap()
+    }
+
+    /// Stores a blob and returns its digest and size.
+    pub fn put(&self, bytes: &[u8]) -> (String, usize) {
+        let digest = Digest::of(bytes).to_string();
+        fs::write(self.blob(&digest), bytes).unwrap();
+        (digest, bytes.len())
+    }
+
+    /// Every blob that is reachable from the image's digest: its manifest, configuration, layers, and every referrer with its parts.
+    pub fn reachable(&self) -> Vec<String> {
+        let mut out = Vec::new();
+        for entry in self.index()["manifests"].as_array().unwrap() {
+            let digest = entry["digest"].as_str().unwrap().to_owned();
+            let manifest = self.json(&digest);
+            out.push(digest);
+            let parts = manifest["layers"].as_array().unwrap().iter().chain([&manifest["config"]]);
+            out.extend(parts.map(|part| part["digest"].as_str().unwrap().to_owned()));
+        }
+        out.sort();
+        out.dedup();
+        out
+    }
+
+    /// The manifests that refer to the image, with their descriptors' places in the index.
+    pub fn referrers(&self) -> Vec<(usize, Value)> {
+        let index = self.index();
+        let entries = index["manifests"].as_array().unwrap();
+        let manifest = |entry: &Value| self.json(entry["digest"].as_str().unwrap());
+        entries
+            .iter()
+            .enumerate()
+            .map(|(at, entry)| (at, manifest(entry)))
+            .filter(|(_, m)| m["subject"].is_object())
+            .collect()
+    }
+
+    /// The place in the index of the referrer that carries the bundle with this predicate type.
+    pub fn referrer_of(&self, predicate_type: &str) -> usize {
+        let found = self
+            .referrers()
+            .into_iter()
+            .find(|(_, m)| m["annotations"]["dev.sigstore.bundle.predicateType"] == predicate_type);
+        found.unwrap().0
+    }
+
+    /// The evidence manifest and its place in the index.
+    pub fn evidence(&self) -> (usize, Value) {
+        let found = self.referrers().into_iter();
+        found.into_iter().find(|(_, m)| m["artifactType"] == "application/vnd.sluicegate.evidence.v1+json").unwrap()
+    }
+
+    /// Replaces the manifest at a place of the index.
+    pub fn replace(&self, at: usize, manifest: &Value) {
+        let (digest, size) = self.put(manifest.to_string().as_bytes());
+        let mut index = self.index();
+        index["manifests"][at]["digest"] = digest.into();
+        index["manifests"][at]["size"] = size.into();
+        self.write_index(&index);
+    }
+
+    /// Takes an entry out of the index.
+    pub fn remove(&self, at: usize) {
+        let mut index = self.index();
+        index["manifests"].as_array_mut().unwrap().remove(at);
+        self.write_index(&index);
+    }
+
+    /// Flips one bit in the middle of a blob.
+    pub fn flip(&self, digest: &str) {
+        let path = self.blob(digest);
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&path, bytes).unwrap();
+    }
+}

@@ -30,7 +30,7 @@ impl Home {
         };
         let folder = std::path::absolute(&folder).map_err(|error| Problem::io("find", &folder, &error))?;
         let home = Self { folder };
-        for part in ["", "store", "cache", "log", "keys", "trust", "run", "scratch"] {
+        for part in ["", "store", "cache", "log", "keys", "trust", "run", "scratch", "tools"] {
             let path = home.folder.join(part);
             fs::DirBuilder::new()
                 .recursive(true)

@@ -70,7 +70,7 @@ impl Wired {
         name: &str,
     ) -> Result<TrivyScanner, Problem> {
         Ok(TrivyScanner::new(sluicegate_scan::Config {
-            trivy: trivy(flag)?,
+            trivy: trivy(&self.home, flag)?,
             allowed: gateway.digests.clone(),
             database: gateway_folder.join(&gateway.database),
             database_digest: gateway.database_digest,
@@ -143,8 +143,9 @@ pub(crate) fn create_log(home: &Home, passphrase: &Secret) -> Result<EmbeddedLog
     EmbeddedLog::create(home.part("log"), key, &origin)
 }
 
-/// Trivy: the flag, SLUICEGATE_TRIVY, PATH, `.tools/trivy`.
-pub(crate) fn trivy(flag: Option<&Path>) -> Result<PathBuf, Problem> {
+/// Trivy: the flag, SLUICEGATE_TRIVY, the one that `init` was given, PATH, `.tools/trivy`. Where it is decides nothing: the gateway
+/// lists the digests that may run.
+pub(crate) fn trivy(home: &Home, flag: Option<&Path>) -> Result<PathBuf, Problem> {
     let named = flag
         .map(Path::to_owned)
         .or_else(|| std::env::var_os("SLUICEGATE_TRIVY").filter(|v| !v.is_empty()).map(PathBuf::from));
@@ -156,15 +157,19 @@ pub(crate) fn trivy(flag: Option<&Path>) -> Result<PathBuf, Problem> {
         };
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let candidates =
-        std::env::split_paths(&path).filter(|folder| folder.is_absolute()).map(|folder| folder.join("trivy"));
-    let found = candidates.chain([PathBuf::from(".tools/trivy")]).find(|candidate| candidate.is_file());
-    found.ok_or_else(|| {
+    let on_path = std::env::split_paths(&path).filter(|folder| folder.is_absolute()).map(|folder| folder.join("trivy"));
+    let mut candidates = std::iter::once(remembered_trivy(home)).chain(on_path).chain([PathBuf::from(".tools/trivy")]);
+    candidates.find(|candidate| candidate.is_file()).ok_or_else(|| {
         Problem::usage(
             "there is no Trivy: looked at SLUICEGATE_TRIVY, PATH and .tools/trivy",
             "install Trivy 0.76 and name it with --trivy, or run with --no-scan (the gate then stays undecided)",
         )
     })
+}
+
+/// Where a home remembers the Trivy that `init` was given.
+pub(crate) fn remembered_trivy(home: &Home) -> PathBuf {
+    home.part("tools").join("trivy")
 }
 
 /// The clock of this machine.

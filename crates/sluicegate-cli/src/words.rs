@@ -85,6 +85,9 @@ fn hint(error: &sluicegate_flow::Error) -> Option<String> {
         E::Sign(SignError::Locked { .. }) => {
             Some("COSIGN_PASSWORD holds the passphrase of every key of the home".to_owned())
         }
+        E::Content { .. } => {
+            Some("it was changed after it was written: get it again from where it was made".to_owned())
+        }
         E::OwnBundle { .. } => Some("does trust.yaml list this signer with this role, builder and log?".to_owned()),
         _ => None,
     }
@@ -134,21 +137,14 @@ impl Words {
         }
     }
 
-    /// A step's output, as it comes.
-    pub(crate) fn step_output(&self, step: &str, bytes: &[u8]) {
+    /// One line of a step's output.
+    pub(crate) fn step_line(&self, step: &str, line: &[u8]) {
         if self.quiet {
             return;
         }
-        let text = String::from_utf8_lossy(bytes);
-        let mut out = String::new();
-        for line in text.lines() {
-            out.push_str(&self.paint_err("36", step));
-            out.push_str(" | ");
-            // A step's output must not drive the terminal.
-            out.extend(line.chars().filter(|c| !c.is_control() || *c == '\t'));
-            out.push('\n');
-        }
-        to(&mut std::io::stderr(), &out);
+        // A step's output must not drive the terminal.
+        let text: String = String::from_utf8_lossy(line).chars().filter(|c| !c.is_control() || *c == '\t').collect();
+        to(&mut std::io::stderr(), &format!("{} | {text}\n", self.paint_err("36", step)));
     }
 
     /// A line of the result, for people.

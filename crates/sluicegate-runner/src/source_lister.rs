@@ -27,11 +27,18 @@ impl SourceLister for GitSourceLister {
             return Err(TreeError::Entry { path: folder, reason });
         }
         let work_tree = git(&folder, &["rev-parse", "--is-inside-work-tree"]);
-        if work_tree.is_ok_and(|answer| answer.trim_ascii() == b"true") {
-            from_git(&folder, &excluded)
-        } else {
-            from_walk(&folder, &excluded)
+        let in_git = work_tree.is_ok_and(|answer| answer.trim_ascii() == b"true");
+        let tree = if in_git { from_git(&folder, &excluded) } else { from_walk(&folder, &excluded) }?;
+        if tree.entries.is_empty() {
+            // A step would only find out in its own words, and a pipeline of nothing proves nothing.
+            let why = if in_git {
+                "no file belongs to this source: git ignores all of it"
+            } else {
+                "no file belongs to this source"
+            };
+            return Err(TreeError::Entry { path: folder, reason: why.to_owned() });
         }
+        Ok(tree)
     }
 }
 

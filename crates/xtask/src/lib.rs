@@ -20,6 +20,7 @@ pub mod failure;
 pub mod json;
 pub mod oci_layout;
 pub mod setup;
+pub mod shipped_layout;
 pub mod test_suite;
 pub mod tools;
 pub mod workspace;
@@ -40,7 +41,8 @@ const USAGE: &str = "cargo xtask COMMAND
   ci                   format, clippy, documentation, tests, demo, its replay, dependencies
   setup [--peers]      checks this machine, installs Trivy; --peers: also cosign, crane and OPA
   advisory-db DIR [--updated-at RFC3339]
-                       writes a small vulnerability database of real advisories and prints its digest";
+                       writes a small vulnerability database of real advisories and prints its digest
+  shipped-layout       makes fixtures/verified-layout anew";
 
 /// Does what `arguments` (without the program's name) ask for.
 pub fn run(arguments: &[String]) -> Outcome {
@@ -54,6 +56,7 @@ pub fn run(arguments: &[String]) -> Outcome {
         ["ci"] => ci::run(&Workspace::locate()?),
         ["setup"] | ["setup", "--trivy-only"] => setup::run(&Workspace::locate()?, Extent::Trivy),
         ["setup", "--peers"] => setup::run(&Workspace::locate()?, Extent::Peers),
+        ["shipped-layout"] => shipped_layout::make(&Workspace::locate()?),
         ["advisory-db", dir] => advisory_db(dir, now()?),
         ["advisory-db", dir, "--updated-at", moment] => {
             let seconds = calendar::from_rfc3339(moment);

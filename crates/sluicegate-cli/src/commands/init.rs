@@ -38,9 +38,9 @@ pub(crate) fn init(words: &Words, arguments: &Init) -> Result<ExitCode, Problem>
     if arguments.verifier_id.chars().any(|c| c.is_control() || c == '"' || c == '\\') {
         return Err(Problem::usage("--verifier-id is no URI", "write a URI that names this gate"));
     }
-    let scanner = scanner(arguments)?;
-    let bases = bases(arguments)?;
     let home = Home::open()?;
+    let scanner = scanner(&home, arguments)?;
+    let bases = bases(arguments)?;
     make_home(words, &home)?;
     let root = home.part("trust").join("trusted_root.json");
     let root = gateway_folder::read(&root).map_err(|error| Problem::io("read", &root, &error))?;
@@ -117,7 +117,7 @@ fn make_home(words: &Words, home: &Home) -> Result<(), Problem> {
 }
 
 /// The `scanner:` part of gateway.yaml, with the digests of what is there now.
-fn scanner(arguments: &Init) -> Result<Option<String>, Problem> {
+fn scanner(home: &Home, arguments: &Init) -> Result<Option<String>, Problem> {
     let Some(db) = &arguments.db else {
         if arguments.trivy.is_some() {
             return Err(Problem::usage(
@@ -127,7 +127,8 @@ fn scanner(arguments: &Init) -> Result<Option<String>, Problem> {
         }
         return Ok(None);
     };
-    let trivy = wire::trivy(arguments.trivy.as_deref())?;
+    let trivy = wire::trivy(home, arguments.trivy.as_deref())?;
+    remember_trivy(home, &trivy)?;
     let mut file = fs::File::open(&trivy).map_err(|error| Problem::io("read", &trivy, &error))?;
     let (tool, _) = Digest::of_reader(&mut file).map_err(|error| Problem::io("read", &trivy, &error))?;
     let database = database::digest_of(db).map_err(Error::from)?;
@@ -136,6 +137,17 @@ fn scanner(arguments: &Init) -> Result<Option<String>, Problem> {
         "scanner:\n  trivy:\n    digests: [{tool}]\n    db: {{ from: {}, digest: {database}, max_age: 24h }}\n",
         quoted(&db.display().to_string())
     )))
+}
+
+/// So that `run` and `promote` find the Trivy that was named here.
+fn remember_trivy(home: &Home, trivy: &Path) -> Result<(), Problem> {
+    let link = wire::remembered_trivy(home);
+    let target = fs::canonicalize(trivy).map_err(|error| Problem::io("find", trivy, &error))?;
+    match fs::remove_file(&link) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(Problem::io("replace", &link, &error)),
+        _ => {}
+    }
+    std::os::unix::fs::symlink(target, &link).map_err(|error| Problem::io("write", &link, &error))
 }
 
 fn bases(arguments: &Init) -> Result<Vec<(String, Digest)>, Problem> {

@@ -1,4 +1,4 @@
-use std::{path::Path, process::ExitCode};
+use std::{cell::RefCell, path::Path, process::ExitCode};
 
 use serde_json::json;
 use sluicegate_flow::{Error, gateway::trust, run as flow};
@@ -59,7 +59,8 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     let signer = wired.signer(&gateway.gateway.signing.steps, &passphrase)?;
     let log = wired.log(&passphrase)?;
     let tell = |line: &str| words.tell(line);
-    let on_output = |step: &StepName, bytes: &[u8]| words.step_output(step.as_str(), bytes);
+    let lines = StepLines::default();
+    let on_output = |step: &StepName, bytes: &[u8]| lines.take(words, step, bytes);
     let excluded = [wired.home.folder().to_owned()];
     let request = flow::RunRequest {
         pipeline: &pipeline,
@@ -75,7 +76,9 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         scratch: &wired.home.part("scratch"),
         on_output: &on_output,
     };
-    let report = flow::run(&wired.ports(&log, &tell), &request)?;
+    let report = flow::run(&wired.ports(&log, &tell), &request);
+    lines.flush(words);
+    let report = report?;
     print(words, &report, folder, &gateway);
     Ok(ExitCode::SUCCESS)
 }
@@ -106,6 +109,40 @@ fn print(words: &Words, report: &flow::RunReport, folder: &Path, gateway: &Gatew
             let place = folder.join(&image.repository);
             let place = place.strip_prefix(".").unwrap_or(&place);
             words.line(format!("  next: sluicegate promote oci:{} --to {environment}", place.display()));
+        }
+    }
+}
+
+/// Puts a step's output together to whole lines, however it arrives.
+#[derive(Default)]
+struct StepLines(RefCell<(String, Vec<u8>)>);
+
+impl StepLines {
+    /// Bytes of a line that is printed although it has not ended.
+    const LONG: usize = 8192;
+
+    fn take(&self, words: &Words, step: &StepName, bytes: &[u8]) {
+        if self.0.borrow().0 != step.as_str() {
+            self.flush(words);
+        }
+        let (name, rest) = &mut *self.0.borrow_mut();
+        step.as_str().clone_into(name);
+        rest.extend_from_slice(bytes);
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            words.step_line(name, &rest[..end]);
+            rest.drain(..=end);
+        }
+        if rest.len() > Self::LONG {
+            words.step_line(name, rest);
+            rest.clear();
+        }
+    }
+
+    fn flush(&self, words: &Words) {
+        let (name, rest) = &mut *self.0.borrow_mut();
+        if !rest.is_empty() {
+            words.step_line(name, rest);
+            rest.clear();
         }
     }
 }

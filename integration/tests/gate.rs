@@ -1,0 +1,230 @@
+//! `promote` end to end: allowed, denied, undecided; what is recorded, what becomes visible.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
+
+use std::fs;
+
+use integration::{Layout, Project, can_run_steps, peer};
+
+fn ready(test: &str) -> bool {
+    can_run_steps(test) && peer("SLUICEGATE_TRIVY", test).is_some()
+}
+
+const PROMOTE: [&str; 4] = ["promote", "oci:out/tiny", "--to", "production"];
+
+fn last_decision(project: &Project) -> serde_json::Value {
+    let (_, list) = project.json(&["evidence", "list"]);
+    let records = list["records"].as_array().unwrap().clone();
+    records.into_iter().find(|record| record["kind"] == "decision").unwrap()
+}
+
+/// Nothing is allowed, nothing is visible, and the decision is on record with this outcome.
+#[track_caller]
+fn refused(project: &Project, code: i32, says: &str, outcome: &str) {
+    project.sluicegate(&PROMOTE).assert(code, says);
+    assert!(!project.path("env/production/index.json").exists(), "something was promoted");
+    assert_eq!(last_decision(project)["outcome"], outcome);
+}
+
+fn replace(project: &Project, file: &str, from: &str, to: &str) {
+    let text = fs::read_to_string(project.path(file)).unwrap();
+    assert!(text.contains(from), "{file} has no {from:?}:\n{text}");
+    fs::write(project.path(file), text.replace(from, to)).unwrap();
+}
+
+#[test]
+fn an_allowed_image_is_signed_copied_tagged_and_recorded() {
+    if !ready("an_allowed_image_is_signed_copied_tagged_and_recorded") {
+        return;
+    }
+    let project = Project::built();
+    let image = Layout::at(project.path("out/tiny")).image();
+    let (code, document) = project.json(&PROMOTE);
+    assert_eq!((code, &document["verdict"], &document["image"]), (0, &"allow".into(), &image.clone().into()));
+    let target = Layout::at(project.path("env/production"));
+    assert_eq!(target.image(), image);
+    assert_eq!(target.index()["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"], "current");
+    let (_, list) = project.json(&["evidence", "list"]);
+    let kinds: Vec<String> = list["records"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| format!("{} {}", r["kind"].as_str().unwrap(), r["outcome"].as_str().unwrap()))
+        .collect();
+    assert_eq!(kinds, ["promotion promoted", "decision allow", "run succeeded"]);
+    // The same image again is a decision of its own and moves nothing.
+    project.must(&PROMOTE);
+    assert_eq!(target.image(), image);
+}
+
+#[test]
+fn an_empty_policy_folder_is_undecided() {
+    if !ready("an_empty_policy_folder_is_undecided") {
+        return;
+    }
+    let project = Project::built();
+    for entry in fs::read_dir(project.path("policies")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "rego") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    refused(&project, 3, "declare no codes", "undecided");
+}
+
+#[test]
+fn a_rule_that_does_not_answer_is_undecided_and_one_that_is_broken_too() {
+    if !ready("a_rule_that_does_not_answer_is_undecided_and_one_that_is_broken_too") {
+        return;
+    }
+    let rule = |body: &str| {
+        format!(
+            "package own\n\n# METADATA\n# title: Own\n# description: A rule of a test.\n# custom:\n#   short_name: rule\n#   solution: None.\n#   requires: []\n{body}\n"
+        )
+    };
+    let project = Project::built();
+    fs::write(project.path("policies/own.rego"), rule("pass contains \"own.rule\" if input.nothing.like.this"))
+        .unwrap();
+    refused(&project, 3, "own.rule gave no answer", "undecided");
+    fs::write(project.path("policies/own.rego"), rule("pass contains \"own.rule\" if time.now_ns() > 0")).unwrap();
+    refused(&project, 3, "time.now_ns", "undecided");
+    fs::write(project.path("policies/own.rego"), "package own\n\npass contains {\n").unwrap();
+    refused(&project, 3, "policies/own.rego", "undecided");
+    let forever = "slow if { some i in numbers.range(1, 3000); some j in numbers.range(1, 3000); i * j == -1 }\n";
+    fs::write(project.path("policies/own.rego"), rule("pass contains \"own.rule\" if slow") + forever).unwrap();
+    refused(&project, 3, "the policy could not be asked", "undecided");
+    fs::write(project.path("policies/own.rego"), rule("pass contains \"own.rule\" if input.subject.digest")).unwrap();
+    project.must(&PROMOTE);
+}
+
+#[test]
+fn a_denial_says_what_where_and_how_and_is_kept() {
+    if !ready("a_denial_says_what_where_and_how_and_is_kept") {
+        return;
+    }
+    let project = Project::built();
+    let allowed = fs::read_to_string(project.path("policies/data.yaml")).unwrap();
+    let digest =
+        allowed.lines().find_map(|l| l.trim().strip_prefix("- sha256:")).unwrap().split(' ').next().unwrap().to_owned();
+    replace(&project, "policies/data.yaml", &digest, &"0".repeat(64));
+    refused(&project, 1, "base_image.allowed", "deny");
+    let ended = project.sluicegate(&PROMOTE);
+    ended.assert(1, "to fix:");
+    ended.assert(1, "policies/base_image.rego:");
+    ended.assert(1, &digest);
+    replace(&project, "policies/data.yaml", &"0".repeat(64), &digest);
+    project.must(&PROMOTE);
+}
+
+#[test]
+fn a_builder_or_signer_that_is_not_allowed_is_denied() {
+    if !ready("a_builder_or_signer_that_is_not_allowed_is_denied") {
+        return;
+    }
+    let project = Project::built();
+    replace(&project, "policies/data.yaml", "signer: builder", "signer: somebody");
+    refused(&project, 1, "provenance.builder_and_signer", "deny");
+    replace(&project, "policies/data.yaml", "signer: somebody", "signer: builder");
+    project.must(&PROMOTE);
+}
+
+#[test]
+fn an_image_that_was_not_scanned_is_undecided() {
+    if !ready("an_image_that_was_not_scanned_is_undecided") {
+        return;
+    }
+    let project = Project::prepared();
+    project.must(&["run", "--no-scan"]);
+    refused(&project, 3, "required evidence is missing: vulns", "undecided");
+    project.must(&["run"]);
+    project.must(&PROMOTE);
+}
+
+#[test]
+fn an_old_database_and_another_one_than_pinned_are_undecided() {
+    if !ready("an_old_database_and_another_one_than_pinned_are_undecided") {
+        return;
+    }
+    let project = Project::built();
+    let metadata = project.path("db/metadata.json");
+    let good = fs::read_to_string(&metadata).unwrap();
+    let updated = good.split("\"UpdatedAt\":\"").nth(1).unwrap().split('"').next().unwrap();
+    fs::write(&metadata, good.replace(updated, "2026-01-01T00:00:00Z")).unwrap();
+    // The home keeps a copy by digest, so what happens to the folder meanwhile changes nothing; without it there is no database.
+    fs::remove_dir_all(project.path("home/cache/scanner")).unwrap();
+    refused(&project, 3, "could not scan", "undecided");
+    let gateway = fs::read_to_string(project.path("gateway.yaml")).unwrap();
+    let pinned = gateway.split("digest: sha256:").nth(1).unwrap().split(',').next().unwrap().to_owned();
+    let stale = xtask::advisory_db::digest(&project.path("db")).unwrap();
+    replace(&project, "gateway.yaml", &format!("sha256:{pinned}"), &stale);
+    refused(&project, 3, "older than 24 hours", "undecided");
+    fs::write(&metadata, good).unwrap();
+    replace(&project, "gateway.yaml", &stale, &format!("sha256:{pinned}"));
+    project.must(&PROMOTE);
+}
+
+#[test]
+fn a_lock_file_that_no_analyser_read_is_a_gap() {
+    if !ready("a_lock_file_that_no_analyser_read_is_a_gap") {
+        return;
+    }
+    let project = Project::prepared();
+    fs::write(project.path("src/package-lock.json"), "{\"lockfileVersion\": 3, \"packages\": {}}\n").unwrap();
+    replace(&project, "sluicegate.yaml", "cp /src/hello.txt /out/app/", "cp /src/* /out/app/");
+    project.must(&["run"]);
+    refused(&project, 3, "package-lock.json", "undecided");
+    fs::remove_file(project.path("src/package-lock.json")).unwrap();
+    project.must(&["run"]);
+    project.must(&PROMOTE);
+}
+
+#[test]
+fn a_scanner_that_is_not_listed_is_not_run() {
+    if !ready("a_scanner_that_is_not_listed_is_not_run") {
+        return;
+    }
+    let project = Project::built();
+    let fake = project.path("trivy");
+    fs::write(&fake, "#!/bin/sh\ntouch ran\n").unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
+    let fake = fake.to_str().unwrap();
+    project.sluicegate(&[&PROMOTE[..], &["--trivy", fake]].concat()).assert(3, "does not list");
+    assert!(!project.path("ran").exists());
+    project.must(&PROMOTE);
+}
+
+#[test]
+fn a_bundle_that_was_changed_is_wrong_and_one_that_is_missing_is_undecided() {
+    if !ready("a_bundle_that_was_changed_is_wrong_and_one_that_is_missing_is_undecided") {
+        return;
+    }
+    let project = Project::built();
+    let layout = Layout::at(project.path("out/tiny"));
+    let (_, evidence) = layout.evidence();
+    let bundle = evidence["layers"][0]["digest"].as_str().unwrap().to_owned();
+    let good = fs::read(layout.blob(&bundle)).unwrap();
+    layout.flip(&bundle);
+    project.sluicegate(&PROMOTE).assert(4, &bundle);
+    assert!(!project.path("env/production/index.json").exists());
+    fs::remove_file(layout.blob(&bundle)).unwrap();
+    refused(&project, 3, &bundle, "undecided");
+    fs::write(layout.blob(&bundle), good).unwrap();
+    project.must(&PROMOTE);
+}
+
+#[test]
+fn what_the_contract_names_and_this_version_has_not_is_refused_by_name() {
+    let project = Project::empty();
+    for arguments in [
+        &["plan"][..],
+        &["attest", "x"],
+        &["serve"],
+        &["promote", "oci:x", "--to", "production", "--dry-run"],
+        &["promote", "oci:x", "--to", "production", "--rollback"],
+        &["run", "--to", "production"],
+        &["run", "build"],
+        &["run", "--no-cache"],
+    ] {
+        project.sluicegate(arguments).assert(2, "not in this version");
+    }
+}

@@ -1,0 +1,193 @@
+//! `run` end to end: the same inputs give the same digests, and what goes wrong is said and recorded.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
+
+use std::{fs, process::Command};
+
+use integration::{Ended, Layout, Project, can_run_steps, program};
+
+const RUN: [&str; 2] = ["run", "--no-scan"];
+
+fn replace(project: &Project, from: &str, to: &str) {
+    let text = fs::read_to_string(project.path("sluicegate.yaml")).unwrap();
+    assert!(text.contains(from), "{from:?}");
+    fs::write(project.path("sluicegate.yaml"), text.replacen(from, to, 1)).unwrap();
+}
+
+#[test]
+fn two_homes_another_zone_umask_and_time_give_the_same_digests() {
+    if !can_run_steps("two_homes_another_zone_umask_and_time_give_the_same_digests") {
+        return;
+    }
+    let digests = |zone: &str, umask: &str, touched: &str| {
+        let mut project = Project::empty();
+        project.set("TZ", zone);
+        fs::create_dir_all(project.path("src")).unwrap();
+        fs::write(project.path("src/hello.txt"), "hello\n").unwrap();
+        let time = Command::new("touch").args(["-d", touched]).arg(project.path("src/hello.txt")).status().unwrap();
+        assert!(time.success());
+        fs::write(project.path("sluicegate.yaml"), integration::PIPELINE).unwrap();
+        let under = |arguments: &[&str]| {
+            let script = format!("umask {umask}; exec \"$@\"");
+            let mut command = Command::new("sh");
+            project.environment(&mut command);
+            command.args(["-c", &script, "sh"]).arg(program()).args(arguments);
+            let ended = Ended::of(arguments, command.output().unwrap());
+            ended.assert(0, "");
+            ended.stdout
+        };
+        under(&[
+            "image",
+            "from-host",
+            "--binary",
+            "sh",
+            "--package",
+            "coreutils",
+            "--binary",
+            "grep",
+            "--output",
+            "oci:images/base",
+        ]);
+        under(&["init", "--allow-base", "oci:images/base"]);
+        let run: serde_json::Value = serde_json::from_str(&under(&["run", "--no-scan", "-o", "json"])).unwrap();
+        (
+            Layout::at(project.path("images/base")).index()["manifests"][0]["digest"].clone(),
+            run["steps"].clone(),
+            run["images"][0]["digest"].clone(),
+        )
+    };
+    let one = digests("UTC", "022", "2001-01-01T00:00:00Z");
+    let two = digests("Pacific/Kiritimati", "077", "2020-06-01T12:00:00Z");
+    assert!(one.1.as_array().unwrap().len() == 3 && one.2.is_string(), "{one:?}");
+    assert_eq!(one, two);
+}
+
+#[test]
+fn a_failing_step_ends_the_run_with_6_and_is_recorded() {
+    if !can_run_steps("a_failing_step_ends_the_run_with_6_and_is_recorded") {
+        return;
+    }
+    let project = Project::prepared();
+    replace(&project, "grep -q hello", "grep -q goodbye");
+    project.sluicegate(&RUN).assert(6, "step test ended with code 1");
+    assert!(!project.path("out/tiny/index.json").exists());
+    let (_, list) = project.json(&["evidence", "list"]);
+    assert_eq!((&list["records"][0]["kind"], &list["records"][0]["outcome"]), (&"run".into(), &"failed".into()));
+    replace(&project, "grep -q goodbye", "grep -q hello");
+    project.must(&RUN);
+}
+
+#[test]
+fn what_a_step_does_wrong_is_said_with_its_remedy() {
+    if !can_run_steps("what_a_step_does_wrong_is_said_with_its_remedy") {
+        return;
+    }
+    let project = Project::prepared();
+    let good = fs::read_to_string(project.path("sluicegate.yaml")).unwrap();
+    for (from, to, says) in [
+        ("run: grep -q hello /app/hello.txt", "run: [no-such-program]", "was not found in the step's image"),
+        ("> /out/one", "> /out/other", "did not leave its output one at /out/one"),
+        ("run: grep -q hello /app/hello.txt", "run: kill -SEGV $$", "ended with code 139"),
+    ] {
+        replace(&project, from, to);
+        project.sluicegate(&RUN).assert(6, says);
+        fs::write(project.path("sluicegate.yaml"), &good).unwrap();
+    }
+    project.must(&RUN);
+}
+
+#[test]
+fn a_step_sees_no_key_no_home_and_no_network() {
+    if !can_run_steps("a_step_sees_no_key_no_home_and_no_network") {
+        return;
+    }
+    let project = Project::prepared();
+    // A key inside the source folder, by the name the home gives it, and one under an innocent name below the home.
+    fs::copy(project.path("home/keys/builder.key"), project.path("src/builder.key")).unwrap();
+    let look = "for f in /src/*; do case $f in *.key) exit 41;; esac; done; \
+                while read -r l; do case $l in *lo:*|*Inter*|*face*) ;; *) exit 42;; esac; done < /proc/net/dev; \
+                test -e /src/hello.txt && ! test -e /home/keys && test -z \"$COSIGN_PASSWORD$SLUICEGATE_HOME\"";
+    let good = fs::read_to_string(project.path("sluicegate.yaml")).unwrap();
+    replace(
+        &project,
+        "run: grep -q hello /app/hello.txt\n    inputs: { /app: build.app }",
+        &format!("run: '{look}'\n    inputs: {{ /src: src }}"),
+    );
+    project.must(&RUN);
+    // The same look finds a file that is there.
+    fs::write(project.path("src/found.key"), "not a private key").unwrap();
+    project.sluicegate(&RUN).assert(6, "code 41");
+    fs::write(project.path("sluicegate.yaml"), good).unwrap();
+}
+
+#[test]
+fn a_pipeline_that_is_wrong_is_refused_before_anything_runs() {
+    let project = Project::empty();
+    project.sluicegate(&["run"]).assert(2, "cannot read the pipeline file");
+    fs::write(project.path("sluicegate.yaml"), "").unwrap();
+    project.sluicegate(&["run"]).assert(2, "sluicegate.yaml");
+    fs::write(project.path("sluicegate.yaml"), integration::PIPELINE.replace("  test:", "  test:\n    mispelt: 1"))
+        .unwrap();
+    project.sluicegate(&["run"]).assert(2, "mispelt");
+    fs::write(project.path("sluicegate.yaml"), integration::PIPELINE).unwrap();
+    project.sluicegate(&["run"]).assert(2, "sluicegate init writes one");
+}
+
+#[test]
+fn a_wrong_passphrase_and_a_missing_one_are_usage_errors() {
+    if !can_run_steps("a_wrong_passphrase_and_a_missing_one_are_usage_errors") {
+        return;
+    }
+    let mut project = Project::prepared();
+    project.must(&RUN);
+    project.set("COSIGN_PASSWORD", "another");
+    project.sluicegate(&RUN).assert(2, "wrong passphrase");
+    let mut command = project.command(&RUN);
+    let ended = Ended::of(&RUN, command.env_remove("COSIGN_PASSWORD").output().unwrap());
+    ended.assert(2, "COSIGN_PASSWORD");
+}
+
+#[test]
+fn init_overwrites_nothing_and_shares_the_home() {
+    if !can_run_steps("init_overwrites_nothing_and_shares_the_home") {
+        return;
+    }
+    let project = Project::prepared();
+    project.sluicegate(&["init"]).assert(2, "is not overwritten");
+    let other = project.path("other");
+    project.must(&["init", other.to_str().unwrap()]);
+    for file in ["trust/builder.pub", "trust/trusted_root.json"] {
+        assert_eq!(fs::read(project.path(file)).unwrap(), fs::read(other.join(file)).unwrap(), "{file}");
+    }
+    let mode = |path: &str| {
+        use std::os::unix::fs::PermissionsExt;
+        fs::metadata(project.path(path)).unwrap().permissions().mode() & 0o777
+    };
+    assert_eq!(
+        [mode("home"), mode("home/keys"), mode("home/keys/production.key"), mode("home/evidence.db")],
+        [0o700, 0o700, 0o600, 0o600]
+    );
+}
+
+#[test]
+fn where_steps_cannot_run_the_remedy_is_named() {
+    if !can_run_steps("where_steps_cannot_run_the_remedy_is_named") {
+        return;
+    }
+    let project = Project::prepared();
+    project.must(&RUN);
+    // The same project as an ordinary user of this machine.
+    let owned = Command::new("chown").args(["-R", "65534:65534"]).arg(project.path(".")).status().unwrap();
+    assert!(owned.success());
+    let program = program();
+    let copy = project.path("sluicegate");
+    fs::copy(&program, &copy).unwrap();
+    let mut open = project.path(".");
+    open.pop();
+    let arguments =
+        ["--reuid", "65534", "--regid", "65534", "--clear-groups", copy.to_str().unwrap(), "run", "--no-scan"];
+    let mut command = Command::new("setpriv");
+    project.environment(&mut command);
+    let ended = Ended::of(&arguments, command.args(arguments).output().unwrap());
+    ended.assert(5, "steps cannot run here");
+    ended.assert(5, "sudo");
+}
