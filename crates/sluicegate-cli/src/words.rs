@@ -72,7 +72,7 @@ fn hint(error: &sluicegate_flow::Error) -> Option<String> {
     use sluicegate_flow::Error as E;
     use sluicegate_ports::{execute::ExecuteError, scan::ScanError, sign::SignError};
     match error {
-        E::Execute(ExecuteError::NotHere { remedy, .. }) => Some(remedy.clone()),
+        E::Execute(ExecuteError::NotHere { remedy, .. }) => Some(remedy.replace("sudo …", &as_root())),
         E::Scan(ScanError::NoScanner { .. }) => Some(
             "install Trivy and name it with --trivy, or run with --no-scan (the gate then stays undecided)".to_owned(),
         ),
@@ -91,6 +91,18 @@ fn hint(error: &sluicegate_flow::Error) -> Option<String> {
         E::OwnBundle { .. } => Some("does trust.yaml list this signer with this role, builder and log?".to_owned()),
         _ => None,
     }
+}
+
+/// This very command for root, with the variables that it would lose.
+fn as_root() -> String {
+    let kept =
+        ["SLUICEGATE_HOME", "SLUICEGATE_GATEWAY", "SLUICEGATE_TRIVY", "COSIGN_PASSWORD", "SOURCE_DATE_EPOCH", "PATH"];
+    let kept: Vec<&str> = kept.into_iter().filter(|name| std::env::var_os(name).is_some()).collect();
+    let words: Vec<String> = std::env::args_os()
+        .map(|word| word.to_string_lossy().into_owned())
+        .map(|word| if word.contains(' ') { format!("'{word}'") } else { word })
+        .collect();
+    format!("sudo --preserve-env={} {}", kept.join(","), words.join(" "))
 }
 
 /// The exit code of a failure.

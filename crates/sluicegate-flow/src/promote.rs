@@ -112,13 +112,8 @@ pub fn promote(ports: &Ports<'_>, request: &PromoteRequest<'_>) -> Result<Promot
     }
     let target = request.gateway_folder.join(&request.judge.environment.repository);
     let current = ports.places.target(&target)?.current()?.map(|occupant| occupant.image);
-    let (scan, parts) = match gate_scan(ports, request, &descriptor, &fetched)? {
-        Scanned::Done(scan, parts) => (Some(scan), parts),
-        Scanned::Not(reason) => {
-            (ports.tell)(&reason);
-            (None, Vec::new())
-        }
-    };
+    let (scan, parts) = gate_scan(ports, request, &descriptor, &fetched)?.unzip();
+    let parts = parts.unwrap_or_default();
     let mut last = None;
     for set in &followed.sets {
         let scan = scan.clone();
@@ -159,35 +154,34 @@ fn without_set(
     }
 }
 
-enum Scanned {
-    Done(GateScan, Vec<Descriptor>),
-    Not(String),
-}
-
 /// The gate scans the image itself, with its own database; a scan that somebody attached is never taken for it (trust model 4).
+/// `None` where it could not: that leaves the question open and must not look like an answer.
 fn gate_scan(
     ports: &Ports<'_>,
     request: &PromoteRequest<'_>,
     image: &Descriptor,
     fetched: &Fetched,
-) -> Result<Scanned, Error> {
-    let Some(scanner) = request.scanner else { return Ok(Scanned::Not("the gateway names no scanner".to_owned())) };
+) -> Result<Option<(GateScan, Vec<Descriptor>)>, Error> {
+    let not = |reason: String| {
+        (ports.tell)(&reason);
+        Ok(None)
+    };
+    let Some(scanner) = request.scanner else { return not("the gateway names no scanner".to_owned()) };
     let blobs: Vec<Digest> =
         fetched.manifest.layers.iter().map(|layer| layer.digest).chain([fetched.manifest.config.digest]).collect();
     let name = request.judge.name.to_string();
     let scanned = match scan::scan(ports, scanner, image, &blobs, &name, request.scratch) {
         Ok(scanned) => scanned,
-        // A scanner that fails leaves the question open; it must not look like an answer.
-        Err(Error::Scan(error)) => return Ok(Scanned::Not(format!("the gate could not scan the image: {error}"))),
+        Err(Error::Scan(error)) => return not(format!("the gate could not scan the image: {error}")),
         Err(error) => return Err(error),
     };
     let mut attested = attest(ports, request.records, request.trust, &[scanned.vulns], ports.clock.now())?;
-    let Some(attested) = attested.pop() else { return Ok(Scanned::Not("the scan was not attested".to_owned())) };
+    let Some(attested) = attested.pop() else { return not("the scan was not attested".to_owned()) };
     let report = ports.store.read(&scanned.report.digest, scanned.report.size)?;
     let bundle = Descriptor::new(BUNDLE, attested.statement.bundle(), attested.size);
     match GateScan::new(&image.digest, &attested.statement, report) {
-        Ok(scan) => Ok(Scanned::Done(scan, vec![bundle, scanned.report])),
-        Err(error) => Ok(Scanned::Not(error.to_string())),
+        Ok(scan) => Ok(Some((scan, vec![bundle, scanned.report]))),
+        Err(error) => not(error.to_string()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `run`: executes a pipeline step by step, proves each step, assembles, scans and proves the image, writes it with its evidence.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     path::{Path, PathBuf},
 };
 
@@ -145,11 +145,10 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Err
     let mut images: BTreeMap<String, PinnedBase> = BTreeMap::new();
     let step_images = pipeline.steps.iter().map(|step| &step.image);
     for reference in step_images.chain(pipeline.artifacts.iter().filter_map(|a| a.base.as_ref())) {
-        let name = reference.to_string();
-        if !images.contains_key(&name) {
+        if let Entry::Vacant(place) = images.entry(reference.to_string()) {
             let pinned = pin::image(ports, reference, request.folder)?;
-            (ports.tell)(&format!("pinned {name} to {}", pinned.digest));
-            images.insert(name, pinned);
+            (ports.tell)(&format!("pinned {reference} to {}", pinned.digest));
+            place.insert(pinned);
         }
     }
     let mut snapshots = BTreeMap::new();

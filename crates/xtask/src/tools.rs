@@ -181,12 +181,15 @@ pub fn wheel(wheel: &Wheel) -> Outcome<PathBuf> {
 #[must_use]
 pub fn for_tests(workspace: &Workspace, mut missing: impl FnMut(&str)) -> Vec<(&'static str, PathBuf)> {
     let programs = GO_PROGRAMS.iter().map(|program| (program.environment, program.name));
-    std::iter::once(("SLUICEGATE_TRIVY", "trivy"))
+    [("SLUICEGATE_TRIVY", "trivy"), ("SLUICEGATE_STRACE", "strace")]
+        .into_iter()
         .chain(programs)
         .filter_map(|(variable, name)| {
             // One that the caller names wins.
             let named = std::env::var_os(variable).map(PathBuf::from);
-            let path = named.unwrap_or_else(|| workspace.path(".tools").join(name));
+            // strace is the distribution's own; the others are installed by us.
+            let installed = || if name == "strace" { on_path(name) } else { Some(workspace.path(".tools").join(name)) };
+            let path = named.or_else(installed).unwrap_or_default();
             let found = fs::canonicalize(path).ok().filter(|path| path.is_file());
             if found.is_none() {
                 missing(name);
