@@ -254,7 +254,6 @@ fn run_step(
     let outcome = request.executor.run_step(&execution, &mut |bytes| (request.on_output)(&step.name, bytes))?;
     let finished_on = ports.clock.now();
     check_outcome(step, &outcome)?;
-    let identity = request.executor.identity();
     let products: BTreeMap<OutputName, Product> = outcome.outputs.iter().map(|p| (p.name.clone(), p.clone())).collect();
     let provenance = Provenance {
         build: Build::Step(StepParameters {
@@ -272,10 +271,7 @@ fn run_step(
         }),
         dependencies,
         builder_id: LOCAL_BUILDER.to_owned(),
-        builder_version: BTreeMap::from([
-            ("sluicegate".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-            (identity.name, identity.version),
-        ]),
+        builder_version: builder_version(request),
         run: request.run.clone(),
         started_on,
         finished_on,
@@ -296,6 +292,12 @@ fn run_step(
         attested.statement.log().origin
     ));
     Ok(Done { attested, products })
+}
+
+fn builder_version(request: &RunRequest<'_>) -> BTreeMap<String, String> {
+    let identity = request.executor.identity();
+    let own = ("sluicegate".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+    BTreeMap::from([own, (identity.name, identity.version)])
 }
 
 fn source_dependency(name: &OutputName, source: &PinnedSource) -> Dependency {
@@ -445,7 +447,6 @@ fn image_provenance(
     started_on: UnixTime,
     finished_on: UnixTime,
 ) -> Provenance {
-    let identity = request.executor.identity();
     Provenance {
         build: Build::Image(ImageParameters {
             pipeline: request.pipeline.name.clone(),
@@ -461,10 +462,7 @@ fn image_provenance(
         }),
         dependencies,
         builder_id: LOCAL_BUILDER.to_owned(),
-        builder_version: BTreeMap::from([
-            ("sluicegate".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-            (identity.name, identity.version),
-        ]),
+        builder_version: builder_version(request),
         run: request.run.clone(),
         started_on,
         finished_on,
