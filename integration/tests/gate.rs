@@ -213,6 +213,25 @@ fn a_bundle_that_was_changed_is_wrong_and_one_that_is_missing_is_undecided() {
 }
 
 #[test]
+fn a_tag_is_not_moved_back_to_an_image_that_it_named_before() {
+    if !ready("a_tag_is_not_moved_back_to_an_image_that_it_named_before") {
+        return;
+    }
+    let project = Project::promoted();
+    let first = Layout::at(project.path("env/production")).image();
+    let kept = std::process::Command::new("cp").args(["-r", "out/tiny", "old"]).current_dir(project.path(".")).status();
+    assert!(kept.unwrap().success());
+    fs::write(project.path("src/hello.txt"), "hello again\n").unwrap();
+    project.must(&["run"]);
+    project.must(&PROMOTE);
+    let second = Layout::at(project.path("env/production")).image();
+    assert_ne!(first, second);
+    project.sluicegate(&["promote", "oci:old", "--to", "production"]).assert(2, "moving a tag backwards");
+    assert_eq!(Layout::at(project.path("env/production")).image(), second);
+    project.must(&PROMOTE);
+}
+
+#[test]
 fn what_the_contract_names_and_this_version_has_not_is_refused_by_name() {
     let project = Project::empty();
     for arguments in [

@@ -112,6 +112,7 @@ pub fn promote(ports: &Ports<'_>, request: &PromoteRequest<'_>) -> Result<Promot
     }
     let target = request.gateway_folder.join(&request.judge.environment.repository);
     let current = ports.places.target(&target)?.current()?.map(|occupant| occupant.image);
+    refuse_backwards(ports, request, &descriptor.digest, current)?;
     let (scan, parts) = gate_scan(ports, request, &descriptor, &fetched)?.unzip();
     let parts = parts.unwrap_or_default();
     let mut last = None;
@@ -135,6 +136,34 @@ pub fn promote(ports: &Ports<'_>, request: &PromoteRequest<'_>) -> Result<Promot
         );
     };
     refused(ports, request, &descriptor.digest, decision)
+}
+
+/// Records that are looked through for earlier promotions.
+const MAX_RECORDS: u32 = 1_000_000;
+
+/// A tag never moves back to an image that it named before: an old image with an old hole would pass for the newest one.
+fn refuse_backwards(
+    ports: &Ports<'_>,
+    request: &PromoteRequest<'_>,
+    image: &Digest,
+    current: Option<Digest>,
+) -> Result<(), Error> {
+    if current.is_none() || current == Some(*image) {
+        return Ok(());
+    }
+    let earlier = ports.evidence.list(MAX_RECORDS)?.into_iter().find(|record| {
+        record.kind == RecordKind::Promotion
+            && record.subject == Some(*image)
+            && record.environment.as_ref() == Some(&request.judge.name)
+    });
+    match earlier {
+        None => Ok(()),
+        Some(record) => Err(Error::Usage(format!(
+            "{image} was promoted to {} before (evidence {}) and something newer is there now: moving a tag backwards needs \
+             --rollback, which is not in this version",
+            request.judge.name, record.sequence
+        ))),
+    }
 }
 
 /// Without a whole set there is nothing to judge; a named bundle that is false is an error of its own kind.
@@ -353,7 +382,8 @@ fn publication(
     }
     for digest in set.other_digests() {
         blobs.push(*digest);
-        let size = fetched.blobs.get(digest).map_or(0, |bytes| bytes.len() as u64);
+        let bytes = fetched.attached.get(digest).or_else(|| fetched.blobs.get(digest));
+        let size = bytes.map_or(0, |bytes| bytes.len() as u64);
         parts.push(Descriptor::new(sluicegate_attestation::identifiers::TRIVY_REPORT, *digest, size));
     }
     referrers.insert(0, assemble::evidence_manifest(ports, &image, parts)?);
