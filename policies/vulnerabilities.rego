@@ -16,7 +16,7 @@ lower := {"HIGH", "MEDIUM", "LOW"}
 #   CRITICAL, and one that can't be read, such as one with a severity that no scanner knows, is denied with or without a fix.
 # custom:
 #   short_name: no_fixable_critical
-#   solution: Update each package that is named to the fixed version and build again, or ask the gate's owners for a waiver.
+#   solution: Update each package that is named to the fixed version and build again.
 #   requires: ["https://in-toto.io/attestation/vulns/v0.2"]
 pass contains code if {
 	was_scanned

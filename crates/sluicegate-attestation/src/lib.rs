@@ -12,6 +12,7 @@ pub mod identifiers;
 pub mod predicate;
 pub mod provenance;
 pub mod statement;
+mod strict_json;
 pub mod summary;
 pub mod trivy_report;
 pub mod vulns;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sluicegate_types::{Content, ContentKind, Digest, NonEmpty};
 
-use crate::{Error, form, predicate::PredicateType, unsupported};
+use crate::{Error, form, predicate::PredicateType, strict_json, unsupported};
 
 const STATEMENT_V1: &str = "https://in-toto.io/Statement/v1";
 /// Subjects in one statement (DESIGN section 7).
@@ -50,6 +50,7 @@ impl Subject {
 impl Statement {
     /// Reads the payload of an envelope. Only Statement v1; at least one subject, each with a sha256 digest, at most 1 024.
     pub fn parse(payload: &[u8]) -> Result<Self, Error> {
+        strict_json::check(payload).map_err(form("the statement"))?;
         let wire: WireStatement = serde_json::from_slice(payload).map_err(form("the statement"))?;
         if wire.kind != STATEMENT_V1 {
             return Err(unsupported("statement type", &wire.kind));
@@ -155,6 +156,9 @@ mod tests {
         let good = payload(&format!(r#"[{{"digest":{{"sha256":"{hex}"}}}}]"#));
         assert!(Statement::parse(good.as_bytes()).is_ok());
         assert!(Statement::parse(payload("[]").as_bytes()).is_err());
+        assert!(
+            Statement::parse(good.replace(r#""predicate":{}"#, r#""predicate":{"a":1,"a":2}"#).as_bytes()).is_err()
+        );
         assert!(Statement::parse(payload(r#"[{"digest":{"sha1":"00"}}]"#).as_bytes()).is_err());
         assert!(Statement::parse(good.replace("Statement/v1", "Statement/v0.1").as_bytes()).is_err());
     }

@@ -54,7 +54,7 @@ pub(crate) struct Init {
     /// The project's folder.
     #[arg(default_value = ".")]
     pub(crate) folder: PathBuf,
-    /// The Trivy that the gateway will allow (default: SLUICEGATE_TRIVY, PATH, .tools/trivy).
+    /// The Trivy that the gateway will allow (default: SLUICEGATE_TRIVY, the one that init was given, PATH).
     #[arg(long, value_name = "PATH")]
     pub(crate) trivy: Option<PathBuf>,
     /// The vulnerability database that the gateway will pin: a folder with trivy.db and metadata.json.
@@ -109,7 +109,7 @@ pub(crate) struct Run {
     /// Do not scan. Gates that require an SBOM or a scan stay undecided about the image.
     #[arg(long)]
     pub(crate) no_scan: bool,
-    /// Trivy (default: SLUICEGATE_TRIVY, PATH, .tools/trivy).
+    /// Trivy (default: SLUICEGATE_TRIVY, the one that init was given, PATH).
     #[arg(long, value_name = "PATH")]
     pub(crate) trivy: Option<PathBuf>,
     #[command(flatten)]
@@ -153,7 +153,7 @@ pub(crate) struct Promote {
     pub(crate) to: EnvironmentName,
     #[command(flatten)]
     pub(crate) gateway: GatewayFlag,
-    /// Trivy (default: SLUICEGATE_TRIVY, PATH, .tools/trivy).
+    /// Trivy (default: SLUICEGATE_TRIVY, the one that init was given, PATH).
     #[arg(long, value_name = "PATH")]
     pub(crate) trivy: Option<PathBuf>,
     #[arg(long, hide = true)]
@@ -241,6 +241,14 @@ const RESERVED: [&str; 15] = [
 
 /// The command that is asked for, if it is one that is not built yet.
 pub(crate) fn reserved_command(arguments: impl Iterator<Item = OsString>) -> Option<&'static str> {
-    let word = arguments.skip(1).find(|argument| !argument.to_string_lossy().starts_with('-'))?;
+    let mut arguments = arguments.skip(1);
+    let word = loop {
+        let argument = arguments.next()?;
+        match argument.to_str() {
+            Some("-o" | "--format") => drop(arguments.next()),
+            Some(flag) if flag.starts_with('-') => {}
+            _ => break argument,
+        }
+    };
     RESERVED.into_iter().find(|reserved| word == *reserved)
 }

@@ -1,8 +1,11 @@
 //! A gateway file in a folder, with the files it names.
 
 use std::{
+    cell::RefCell,
+    collections::BTreeMap,
     fs::{self, File},
     io::Read,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -21,6 +24,8 @@ const MAX_POLICIES: usize = 256;
 pub(crate) struct GatewayFolder {
     pub(crate) gateway: Gateway,
     pub(crate) folder: PathBuf,
+    /// What was read once is what is used: the bytes that judge are the bytes that the decision's digest is over.
+    files: RefCell<BTreeMap<PathBuf, Vec<u8>>>,
 }
 
 impl GatewayFolder {
@@ -39,14 +44,20 @@ impl GatewayFolder {
             .map_err(|_| Problem::usage(format!("{} is not UTF-8", path.display()), "write it as UTF-8"))?;
         let gateway = Gateway::parse(&path.display().to_string(), &text).map_err(Error::from)?;
         let folder = path.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new(".")).to_owned();
-        Ok(Self { gateway, folder })
+        Ok(Self { gateway, folder, files: RefCell::default() })
     }
 }
 
 impl GatewayFiles for GatewayFolder {
     fn read(&self, path: &Path) -> Result<Vec<u8>, Error> {
         let path = self.folder.join(path);
-        read(&path).map_err(|error| Error::Trust { file: path, reason: format!("cannot read it: {error}") })
+        if let Some(bytes) = self.files.borrow().get(&path) {
+            return Ok(bytes.clone());
+        }
+        let bytes = read(&path)
+            .map_err(|error| Error::Trust { file: path.clone(), reason: format!("cannot read it: {error}") })?;
+        self.files.borrow_mut().insert(path, bytes.clone());
+        Ok(bytes)
     }
 
     fn policies(&self, path: &Path) -> Result<Vec<SourceFile>, Error> {
@@ -63,8 +74,13 @@ impl GatewayFiles for GatewayFolder {
                     )));
                 }
                 let name = entry.file_name().into_string().map_err(|_| fault("a file name is not UTF-8".to_owned()))?;
-                if name.ends_with(".rego") && !is_test(&name) {
-                    names.push(path.join(name));
+                if name.ends_with(".rego") {
+                    if !is_test(&name) {
+                        names.push(path.join(name));
+                    }
+                } else if name.to_ascii_lowercase().contains(".rego") {
+                    // A rule that nobody asks looks like one that passes.
+                    return Err(fault(format!("{name} would not be asked: name it *.rego, or move it away")));
                 }
             }
         } else {
@@ -86,8 +102,14 @@ impl GatewayFiles for GatewayFolder {
 }
 
 pub(crate) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    // A pipe in a file's place is not waited for.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
     let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(std::io::Error::other(format!("larger than the limit of {MAX_FILE} bytes")));
     }

@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -13,6 +13,9 @@ use crate::words::Problem;
 pub(crate) struct Home {
     folder: PathBuf,
 }
+
+/// The folders of a home, itself first.
+const PARTS: [&str; 9] = ["", "store", "cache", "log", "keys", "trust", "run", "scratch", "tools"];
 
 impl Home {
     /// `$SLUICEGATE_HOME`, else the user's state folder. Made with mode 0700 if missing; one that others may write to is refused.
@@ -30,7 +33,7 @@ impl Home {
         };
         let folder = std::path::absolute(&folder).map_err(|error| Problem::io("find", &folder, &error))?;
         let home = Self { folder };
-        for part in ["", "store", "cache", "log", "keys", "trust", "run", "scratch", "tools"] {
+        for part in PARTS {
             let path = home.folder.join(part);
             fs::DirBuilder::new()
                 .recursive(true)
@@ -38,15 +41,15 @@ impl Home {
                 .create(&path)
                 .map_err(|error| Problem::io("create", &path, &error))?;
         }
-        let mode = fs::metadata(&home.folder)
-            .map_err(|error| Problem::io("look at", &home.folder, &error))?
-            .permissions()
-            .mode();
-        if mode & 0o022 != 0 {
-            return Err(Problem::usage(
-                format!("{} can be written by others, so its keys prove nothing", home.folder.display()),
-                format!("chmod 700 {}", home.folder.display()),
-            ));
+        for part in PARTS {
+            check_private(&home.folder.join(part), 0o022)?;
+        }
+        let keys = home.folder.join("keys");
+        for entry in fs::read_dir(&keys).map_err(|error| Problem::io("list", &keys, &error))? {
+            let path = entry.map_err(|error| Problem::io("list", &keys, &error))?.path();
+            if path.extension().is_some_and(|extension| extension == "key") {
+                check_private(&path, 0o077)?;
+            }
         }
         Ok(home)
     }
@@ -58,4 +61,21 @@ impl Home {
     pub(crate) fn part(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
+}
+
+/// Refuses what belongs to somebody else, is a link, or has one of the permissions `not`: whoever can write there can sign.
+fn check_private(path: &Path, not: u32) -> Result<(), Problem> {
+    let metadata = fs::symlink_metadata(path).map_err(|error| Problem::io("look at", path, &error))?;
+    let own = metadata.uid() == rustix::process::geteuid().as_raw();
+    if own && !metadata.is_symlink() && metadata.permissions().mode() & not == 0 {
+        return Ok(());
+    }
+    let remedy = if metadata.is_symlink() {
+        "put a folder of your own in its place".to_owned()
+    } else if own {
+        format!("chmod go-rwx {}", path.display())
+    } else {
+        "name a home of your own with SLUICEGATE_HOME".to_owned()
+    };
+    Err(Problem::usage(format!("{} is open to others, so nothing in it proves anything", path.display()), remedy))
 }

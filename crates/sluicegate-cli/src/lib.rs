@@ -42,8 +42,8 @@ pub fn main() -> ExitCode {
         Command::Verify(verify) => commands::verify::verify(&words, &verify),
         Command::Evidence(evidence) => commands::evidence::evidence(&words, &evidence),
     };
-    match done {
+    words::or_unwritten(match done {
         Ok(code) => code,
         Err(problem) => words.problem(&problem),
-    }
+    })
 }

@@ -35,6 +35,7 @@ pub(crate) struct Wired {
     pub(crate) packer: StoreTreePacker,
     pub(crate) places: LayoutFolders,
     pub(crate) clock: SystemClock,
+    scratch: Scratch,
 }
 
 impl Wired {
@@ -43,8 +44,14 @@ impl Wired {
         let store = Arc::new(FileStore::open(&home.part("store")).map_err(sluicegate_flow::Error::from)?);
         let evidence = evidence(&home)?;
         let shared: Arc<dyn ContentStore> = store.clone();
-        let packer = StoreTreePacker::new(shared, home.part("scratch"));
-        Ok(Self { home, store, evidence, packer, places: LayoutFolders, clock: SystemClock })
+        let scratch = Scratch::new(&home)?;
+        let packer = StoreTreePacker::new(shared, scratch.folder.path().to_owned());
+        Ok(Self { home, store, evidence, packer, places: LayoutFolders, clock: SystemClock, scratch })
+    }
+
+    /// A folder for scratch files.
+    pub(crate) fn scratch(&self) -> &Path {
+        self.scratch.folder.path()
     }
 
     /// The executor, which is also the scanner's sandbox.
@@ -116,8 +123,55 @@ impl Wired {
     }
 }
 
+/// The evidence store. One that is missing where there was one is never begun anew: what it held would be gone without a word.
 pub(crate) fn evidence(home: &Home) -> Result<SqliteEvidence, Problem> {
-    Ok(SqliteEvidence::open(&home.part("evidence.db")).map_err(sluicegate_flow::Error::from)?)
+    let path = home.part("evidence.db");
+    let empty = std::fs::metadata(&path).map_or(true, |metadata| metadata.len() == 0);
+    if empty && trusted_root(home).exists() {
+        return Err(Problem::lost(
+            format!("{} is missing or empty, and this home has been in use", path.display()),
+            "restore it from a backup; what it recorded is not known without it",
+        ));
+    }
+    Ok(SqliteEvidence::open(&path).map_err(sluicegate_flow::Error::from)?)
+}
+
+/// Where the home keeps its trusted root: the last thing that `init` writes there.
+pub(crate) fn trusted_root(home: &Home) -> PathBuf {
+    home.part("trust").join("trusted_root.json")
+}
+
+/// A folder for the scratch files of this process, gone when it ends; what killed ones left is swept.
+struct Scratch {
+    folder: tempfile::TempDir,
+    _lock: std::fs::File,
+}
+
+impl Scratch {
+    fn new(home: &Home) -> Result<Self, Problem> {
+        let all = home.part("scratch");
+        let problem = |action: &str| {
+            let (action, all) = (action.to_owned(), all.clone());
+            move |error: std::io::Error| Problem::io(&action, &all, &error)
+        };
+        // One sweeper or newcomer at a time, so that a folder without a lock is nobody's.
+        let gate = std::fs::File::create(all.join(".gate")).map_err(problem("lock"))?;
+        gate.lock().map_err(problem("lock"))?;
+        for entry in std::fs::read_dir(&all).map_err(problem("list"))? {
+            let path = entry.map_err(problem("list"))?.path();
+            if !path.is_dir() {
+                continue;
+            }
+            let free = std::fs::File::open(path.join(".lock")).map_or(true, |lock| lock.try_lock().is_ok());
+            if free {
+                std::fs::remove_dir_all(&path).map_err(problem("sweep"))?;
+            }
+        }
+        let folder = tempfile::Builder::new().prefix("p-").tempdir_in(&all).map_err(problem("create a folder in"))?;
+        let lock = std::fs::File::create(folder.path().join(".lock")).map_err(problem("lock"))?;
+        lock.lock().map_err(problem("lock"))?;
+        Ok(Self { folder, _lock: lock })
+    }
 }
 
 pub(crate) fn keys(home: &Home) -> KeyFolder {
@@ -143,8 +197,8 @@ pub(crate) fn create_log(home: &Home, passphrase: &Secret) -> Result<EmbeddedLog
     EmbeddedLog::create(home.part("log"), key, &origin)
 }
 
-/// Trivy: the flag, SLUICEGATE_TRIVY, the one that `init` was given, PATH, `.tools/trivy`. Where it is decides nothing: the gateway
-/// lists the digests that may run.
+/// Trivy: the flag, SLUICEGATE_TRIVY, the one that `init` was given, PATH; never a file of the project. Where it is decides nothing:
+/// the gateway lists the digests that may run.
 pub(crate) fn trivy(home: &Home, flag: Option<&Path>) -> Result<PathBuf, Problem> {
     let named = flag
         .map(Path::to_owned)
@@ -158,10 +212,10 @@ pub(crate) fn trivy(home: &Home, flag: Option<&Path>) -> Result<PathBuf, Problem
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).filter(|folder| folder.is_absolute()).map(|folder| folder.join("trivy"));
-    let mut candidates = std::iter::once(remembered_trivy(home)).chain(on_path).chain([PathBuf::from(".tools/trivy")]);
+    let mut candidates = std::iter::once(remembered_trivy(home)).chain(on_path);
     candidates.find(|candidate| candidate.is_file()).ok_or_else(|| {
         Problem::usage(
-            "there is no Trivy: looked at SLUICEGATE_TRIVY, PATH and .tools/trivy",
+            "there is no Trivy: looked at SLUICEGATE_TRIVY and PATH",
             "install Trivy 0.76 and name it with --trivy, or run with --no-scan (the gate then stays undecided)",
         )
     })

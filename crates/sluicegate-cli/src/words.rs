@@ -5,6 +5,7 @@ use std::{
     fmt::Display,
     io::{IsTerminal, Write},
     process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use sluicegate_flow::Failure;
@@ -36,6 +37,11 @@ impl Problem {
     /// A mistake in the command line or a file.
     pub(crate) fn usage(text: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { code: code(Failure::Usage), text: text.into(), causes: Vec::new(), hint: Some(hint.into()) }
+    }
+
+    /// Something that was there and is gone.
+    pub(crate) fn lost(text: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { code: code(Failure::Unavailable), ..Self::usage(text, hint) }
     }
 
     /// A file that can't be read or written.
@@ -145,7 +151,7 @@ impl Words {
     /// One line about what is happening.
     pub(crate) fn tell(&self, line: &str) {
         if !self.quiet {
-            to(&mut std::io::stderr(), &format!("{}\n", self.paint_err("2", line)));
+            to(&mut std::io::stderr(), &format!("{}\n", self.paint_err("2", &printable(line))));
         }
     }
 
@@ -207,6 +213,12 @@ impl Words {
         let text = if self.colour_err { error.render().ansi().to_string() } else { error.render().to_string() };
         if error.use_stderr() {
             to(&mut std::io::stderr(), &text);
+            if self.json {
+                let plain = error.render().to_string();
+                self.document(&serde_json::json!({
+                    "schemaVersion": 1, "error": plain.trim(), "causes": [], "hint": null, "exit": code(Failure::Usage),
+                }));
+            }
             ExitCode::from(code(Failure::Usage))
         } else {
             to(&mut std::io::stdout(), &text);
@@ -228,7 +240,19 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
-/// A reader that went away is no reason to fail, and there is nobody left to tell.
+/// Whether a result could not be written: then the exit code must not say that all is well.
+static UNWRITTEN: AtomicBool = AtomicBool::new(false);
+
+/// The exit code, or 5 if a result could not be written.
+pub(crate) fn or_unwritten(code: ExitCode) -> ExitCode {
+    if UNWRITTEN.load(Ordering::Relaxed) { ExitCode::from(self::code(Failure::Unavailable)) } else { code }
+}
+
+/// A reader that went away is no reason to fail, and there is nobody left to tell; a full disk is one.
 fn to(out: &mut dyn Write, text: &str) {
-    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {}
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        UNWRITTEN.store(true, Ordering::Relaxed);
+    }
 }

@@ -142,7 +142,9 @@ impl Error {
             Self::Incomplete { source, .. } => incomplete(source),
             Self::Attestation(_) | Self::Json { .. } => Failure::Bug,
             Self::Place(error) => match error {
-                ImagePlaceError::NotALayout { .. } | ImagePlaceError::NoImage { .. } => Failure::Usage,
+                ImagePlaceError::NotALayout { .. }
+                | ImagePlaceError::NoImage { .. }
+                | ImagePlaceError::OfEnvironment { .. } => Failure::Usage,
                 ImagePlaceError::MissingBlob { .. } => Failure::Undecided,
                 ImagePlaceError::Corrupt { .. } => Failure::Wrong,
                 ImagePlaceError::Store(error) => store(error),

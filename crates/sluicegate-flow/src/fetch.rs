@@ -53,6 +53,9 @@ pub fn fetch(
     let mut budget = MAX_EVIDENCE;
     let mut listed = 0;
     for referrer in source.referrers(&descriptor.digest)? {
+        if referrer.size > MAX_MANIFEST.min(budget) {
+            continue;
+        }
         let Some(bytes) = present(read(source, &referrer, MAX_MANIFEST.min(budget)))? else { continue };
         budget = budget.saturating_sub(bytes.len() as u64);
         // What is attached and no manifest is junk, and anyone may attach junk.
@@ -68,6 +71,10 @@ pub fn fetch(
                 )));
             }
             let limit = if layer.media_type == BUNDLE { MAX_BUNDLE as u64 } else { MAX_REPORT };
+            // Too large to be evidence is not evidence: whoever needs it will miss it, and nobody is locked out by junk.
+            if layer.size > limit.min(budget) {
+                continue;
+            }
             let Some(bytes) = present(read(source, layer, limit.min(budget)))? else { continue };
             budget = budget.saturating_sub(bytes.len() as u64);
             if attached {

@@ -8,6 +8,7 @@ pub mod assemble;
 pub mod attest;
 mod error;
 pub mod fetch;
+mod folders;
 pub mod gate;
 pub mod gateway;
 pub mod pin;

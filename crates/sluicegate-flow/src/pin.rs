@@ -74,8 +74,13 @@ pub fn image(ports: &Ports<'_>, reference: &ImageRef, folder: &Path) -> Result<P
 }
 
 /// Takes a snapshot of a source tree. The mtime of all of it is `epoch`, so [`PinnedSource::pack`] is called once that is known.
-pub fn source(lister: &dyn SourceLister, folder: &Path, excluded: &[PathBuf]) -> Result<PinnedSource, Error> {
-    let tree = lister.list(folder, excluded)?;
+pub fn source(
+    lister: &dyn SourceLister,
+    project: &Path,
+    folder: &Path,
+    excluded: &[PathBuf],
+) -> Result<PinnedSource, Error> {
+    let tree = lister.list(project, folder, excluded)?;
     Ok(PinnedSource {
         content: Content { kind: ContentKind::Directory, digest: Digest::of(b"") },
         commit: tree.commit,

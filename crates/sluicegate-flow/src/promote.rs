@@ -1,6 +1,6 @@
 //! `promote`: resolves to a digest, verifies, asks the gate, and only with its permit signs, copies and moves the tag.
 
-use std::path::Path;
+use std::{cell::Cell, path::Path};
 
 use serde_json::{Value, json};
 use sluicegate_attestation::{
@@ -14,7 +14,7 @@ use sluicegate_policy::{
 };
 use sluicegate_ports::{
     evidence::{NewRecord, RecordKind},
-    images::{Descriptor, Publication},
+    images::{Descriptor, ImageSource, Publication},
     scan::Scanner,
     sign::Signer,
 };
@@ -29,7 +29,8 @@ use crate::{
     attest::{Attested, attest},
     error::incomplete,
     fetch::{self, Fetched},
-    gate::{self, Decision, RuleEvaluator},
+    folders::where_it_leads,
+    gate::{self, RuleEvaluator},
     gateway::Judge,
     scan,
 };
@@ -101,7 +102,40 @@ pub fn promote(ports: &Ports<'_>, request: &PromoteRequest<'_>) -> Result<Promot
     let source = ports.places.source(&place.directory)?;
     let descriptor = source.resolve(&place.selector)?;
     (ports.tell)(&format!("{} is {}", request.reference, descriptor.digest));
-    let fetched = fetch::fetch(source.as_ref(), &descriptor, Some(ports.store))?;
+    let allowed = Cell::new(false);
+    judged(ports, request, source.as_ref(), &descriptor, &place.directory, &allowed).inspect_err(|error| {
+        // What could not be decided is on record like what was, and so is what was allowed and could not be done.
+        let (outcome, kind) =
+            if allowed.get() { ("failed", RecordKind::Promotion) } else { ("undecided", RecordKind::Decision) };
+        let words = causes(error);
+        let body = json!({"image": descriptor.digest, "gateway": request.judge.conditions.gateway, "reasons": words});
+        let recorded = record(ports, request, &descriptor.digest, outcome, kind, body);
+        if let Err(unrecorded) = recorded {
+            (ports.tell)(&format!("this could not be recorded: {unrecorded}"));
+        }
+    })
+}
+
+/// An error with everything that led to it.
+fn causes(error: &Error) -> Vec<String> {
+    let mut words = vec![error.to_string()];
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        words.push(cause.to_string());
+        source = cause.source();
+    }
+    words
+}
+
+fn judged(
+    ports: &Ports<'_>,
+    request: &PromoteRequest<'_>,
+    source: &dyn ImageSource,
+    descriptor: &Descriptor,
+    folder: &Path,
+    is_allowed: &Cell<bool>,
+) -> Result<Promoted, Error> {
+    let fetched = fetch::fetch(source, descriptor, Some(ports.store))?;
     for bytes in fetched.attached.values().chain(fetched.blobs.values()) {
         ports.store.put_bytes(bytes)?;
     }
@@ -111,31 +145,39 @@ pub fn promote(ports: &Ports<'_>, request: &PromoteRequest<'_>) -> Result<Promot
         return without_set(ports, request, &descriptor.digest, followed.incomplete);
     }
     let target = request.gateway_folder.join(&request.judge.environment.repository);
+    if where_it_leads(folder) == where_it_leads(&target) {
+        return Err(Error::Usage(format!(
+            "{} is the place of {} itself: an environment has a folder of its own, where nothing is built",
+            target.display(),
+            request.judge.name
+        )));
+    }
     let current = ports.places.target(&target)?.current()?.map(|occupant| occupant.image);
     refuse_backwards(ports, request, &descriptor.digest, current)?;
-    let (scan, parts) = gate_scan(ports, request, &descriptor, &fetched)?.unzip();
-    let parts = parts.unwrap_or_default();
+    let (scan, parts) = match gate_scan(ports, request, descriptor, &fetched)? {
+        Ok((scan, parts)) => (Ok(scan), parts),
+        Err(reason) => (Err(reason), Vec::new()),
+    };
+    // Sets are judged singly, never mixed; one that is allowed suffices, and each that is not is on record all the same.
     let mut last = None;
     for set in &followed.sets {
         let scan = scan.clone();
-        let decision = gate::decide(ports, request.judge, set, scan, request.evaluator, current, ports.clock.now())?;
+        let decision =
+            gate::decide(ports, request.judge, set, scan.clone().ok(), request.evaluator, current, ports.clock.now())?;
         match decision.verdict {
             Verdict::Allow(permit) => {
-                return allowed(ports, request, &fetched, set, permit, decision.body, parts, &target);
+                return allowed(ports, request, &fetched, set, permit, decision.body, parts, &target, is_allowed);
             }
-            _ => last = Some(decision),
+            verdict => last = Some(refused(ports, request, &descriptor.digest, verdict, decision.body, scan.err())?),
         }
     }
-    let Some(decision) = last else {
-        return undecided(
-            ports,
-            request,
-            &descriptor.digest,
-            NonEmpty::one("no evidence was judged".to_owned()),
-            json!({}),
-        );
-    };
-    refused(ports, request, &descriptor.digest, decision)
+    match last {
+        Some(refused) => Ok(refused),
+        None => {
+            let nothing = NonEmpty::one("no evidence was judged".to_owned());
+            undecided(ports, request, &descriptor.digest, nothing, json!({}))
+        }
+    }
 }
 
 /// Records that are looked through for earlier promotions.
@@ -153,6 +195,7 @@ fn refuse_backwards(
     }
     let earlier = ports.evidence.list(MAX_RECORDS)?.into_iter().find(|record| {
         record.kind == RecordKind::Promotion
+            && record.outcome == "promoted"
             && record.subject == Some(*image)
             && record.environment.as_ref() == Some(&request.judge.name)
     });
@@ -174,27 +217,23 @@ fn without_set(
     reasons: Vec<sluicegate_verify::closed_set::Incomplete>,
 ) -> Result<Promoted, Error> {
     let words: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+    if let Some(reason) = reasons.into_iter().find(|reason| incomplete(reason) == crate::Failure::Wrong) {
+        return Err(Error::Incomplete { image: *image, source: Box::new(reason) });
+    }
     let body = json!({"image": image, "gateway": request.judge.conditions.gateway, "reasons": words});
     let words = NonEmpty::try_from(words).unwrap_or_else(|_| NonEmpty::one("the evidence is not whole".to_owned()));
-    let promoted = undecided(ports, request, image, words, body)?;
-    match reasons.into_iter().find(|reason| incomplete(reason) == crate::Failure::Wrong) {
-        Some(reason) => Err(Error::Incomplete { image: *image, source: Box::new(reason) }),
-        None => Ok(promoted),
-    }
+    undecided(ports, request, image, words, body)
 }
 
 /// The gate scans the image itself, with its own database; a scan that somebody attached is never taken for it (trust model 4).
-/// `None` where it could not: that leaves the question open and must not look like an answer.
+/// The inner error says why it could not: that leaves the question open and must not look like an answer.
 fn gate_scan(
     ports: &Ports<'_>,
     request: &PromoteRequest<'_>,
     image: &Descriptor,
     fetched: &Fetched,
-) -> Result<Option<(GateScan, Vec<Descriptor>)>, Error> {
-    let not = |reason: String| {
-        (ports.tell)(&reason);
-        Ok(None)
-    };
+) -> Result<Result<(GateScan, Vec<Descriptor>), String>, Error> {
+    let not = |reason: String| Ok(Err(reason));
     let Some(scanner) = request.scanner else { return not("the gateway names no scanner".to_owned()) };
     let blobs: Vec<Digest> =
         fetched.manifest.layers.iter().map(|layer| layer.digest).chain([fetched.manifest.config.digest]).collect();
@@ -209,7 +248,7 @@ fn gate_scan(
     let report = ports.store.read(&scanned.report.digest, scanned.report.size)?;
     let bundle = Descriptor::new(BUNDLE, attested.statement.bundle(), attested.size);
     match GateScan::new(&image.digest, &attested.statement, report) {
-        Ok(scan) => Ok(Some((scan, vec![bundle, scanned.report]))),
+        Ok(scan) => Ok(Ok((scan, vec![bundle, scanned.report]))),
         Err(error) => not(error.to_string()),
     }
 }
@@ -218,17 +257,21 @@ fn refused(
     ports: &Ports<'_>,
     request: &PromoteRequest<'_>,
     image: &Digest,
-    decision: Decision,
+    verdict: Verdict,
+    mut body: Value,
+    scan_failure: Option<String>,
 ) -> Result<Promoted, Error> {
-    match decision.verdict {
+    match verdict {
         Verdict::Deny(denials) => {
-            let record = denied(ports, request, image, decision.body)?;
+            let record = denied(ports, request, image, body)?;
             Ok(Promoted::Denied { image: *image, denials, record })
         }
         Verdict::Undecided(reasons) => {
-            let words: Vec<String> = reasons.iter().map(Reason::to_string).collect();
+            let mut words: Vec<String> = reasons.iter().map(Reason::to_string).collect();
+            words.extend(scan_failure);
+            body["reasons"] = json!(words);
             let words = NonEmpty::try_from(words).unwrap_or_else(|_| NonEmpty::one("no reason was given".to_owned()));
-            undecided(ports, request, image, words, decision.body)
+            undecided(ports, request, image, words, body)
         }
         Verdict::Allow(_) => Err(Error::Usage("an allowed image can't be refused".to_owned())),
     }
@@ -281,6 +324,7 @@ fn allowed(
     mut body: Value,
     gate_scan: Vec<Descriptor>,
     target: &Path,
+    is_allowed: &Cell<bool>,
 ) -> Result<Promoted, Error> {
     let grant = permit.spend();
     let now = ports.clock.now();
@@ -295,6 +339,7 @@ fn allowed(
     body["summary"] = json!(decisions.first().map(|a| a.statement.bundle()));
     // The decision is on record before anything can be seen at the target.
     let record_number = record(ports, request, &grant.image.digest, "allow", RecordKind::Decision, body)?;
+    is_allowed.set(true);
     let publication = publication(ports, fetched, set, &grant, &decisions, gate_scan, now)?;
     let place = ports.places.target(target)?;
     place.publish(&publication, ports.store)?;
@@ -397,7 +442,14 @@ fn publication(
         blobs.push(bundle);
         referrers.push(assemble::bundle_referrer(ports, &image, bundle, attested.size, kind, now)?);
     }
-    Ok(Publication { image, tags: vec![grant.tag.clone()], referrers, blobs, expected: grant.previous })
+    Ok(Publication {
+        image,
+        tags: vec![grant.tag.clone()],
+        referrers,
+        blobs,
+        expected: grant.previous,
+        environment: Some(grant.environment.clone()),
+    })
 }
 
 fn record(

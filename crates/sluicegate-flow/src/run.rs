@@ -16,7 +16,7 @@ use sluicegate_pipeline::pipeline::{Artifact, InputSource, Pipeline, Step};
 use sluicegate_ports::{
     evidence::{NewRecord, RecordKind},
     execute::{Ended, Input, InputAccess, Limits, OutputRequest, Product, StepExecutor, StepOutcome, StepRequest},
-    images::{Descriptor, Publication},
+    images::{Descriptor, ImagePlaceError, Publication},
     scan::Scanner,
     sign::Signer,
     trees::SourceLister,
@@ -28,6 +28,7 @@ use crate::{
     Error, Ports,
     assemble::{self, Assembled},
     attest::{Attested, attest},
+    folders::where_it_leads,
     pin::{self, PinnedBase, PinnedSource},
     scan,
 };
@@ -52,6 +53,8 @@ pub struct RunRequest<'a> {
     pub scanner: Option<&'a dyn Scanner>,
     /// The key of role `steps`.
     pub signer: &'a dyn Signer,
+    /// Places of environments, where nothing is built: a build tag is never a promotion.
+    pub environments: &'a [PathBuf],
     /// What is signed must verify with this.
     pub trust: &'a Trust,
     /// A folder for scratch files.
@@ -141,7 +144,7 @@ struct Done {
 fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Error> {
     let pipeline = request.pipeline;
     request.executor.probe()?;
-    check_tags(ports, request)?;
+    check_places(ports, request)?;
     let mut images: BTreeMap<String, PinnedBase> = BTreeMap::new();
     let step_images = pipeline.steps.iter().map(|step| &step.image);
     for reference in step_images.chain(pipeline.artifacts.iter().filter_map(|a| a.base.as_ref())) {
@@ -153,8 +156,7 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Err
     }
     let mut snapshots = BTreeMap::new();
     for (name, source) in &pipeline.sources {
-        snapshots
-            .insert(name.clone(), pin::source(request.lister, &request.folder.join(&source.path), request.excluded)?);
+        snapshots.insert(name.clone(), pin::source(request.lister, request.folder, &source.path, request.excluded)?);
     }
     let epoch =
         request.epoch.or_else(|| snapshots.values().filter_map(|s| s.commit_time).max()).unwrap_or(DEFAULT_EPOCH);
@@ -182,10 +184,28 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Err
     Ok(report)
 }
 
-/// A build tag never moves: found out before anything runs, as far as it can be.
-fn check_tags(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<(), Error> {
+/// Finds out before anything runs that the images can be written: to layouts, and to none that is an environment's.
+fn check_places(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<(), Error> {
     for artifact in &request.pipeline.artifacts {
-        ports.places.target(&request.folder.join(&artifact.repository))?.current()?;
+        let place = request.folder.join(&artifact.repository);
+        let leads = where_it_leads(&place);
+        if !leads.starts_with(where_it_leads(request.folder)) {
+            return Err(Error::Usage(format!(
+                "artifacts.{}.repository leads to {}, out of the pipeline file's folder",
+                artifact.name,
+                leads.display()
+            )));
+        }
+        if request.environments.iter().any(|environment| where_it_leads(environment) == leads) {
+            return Err(Error::Usage(format!(
+                "artifacts.{}.repository is the place of an environment, where only promote writes; choose another folder",
+                artifact.name
+            )));
+        }
+        let occupant = ports.places.target(&place)?.current()?;
+        if let Some(environment) = occupant.and_then(|occupant| occupant.environment) {
+            return Err(ImagePlaceError::OfEnvironment { path: place, environment }.into());
+        }
     }
     Ok(())
 }
@@ -512,6 +532,7 @@ fn publish(
             referrers,
             blobs,
             expected: current.map(|occupant| occupant.image),
+            environment: None,
         },
         ports.store,
     )?;

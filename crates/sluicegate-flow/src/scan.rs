@@ -51,6 +51,7 @@ pub fn scan(
         referrers: Vec::new(),
         blobs: blobs.to_vec(),
         expected: None,
+        environment: None,
     };
     ports.places.target(&layout)?.publish(&publication, ports.store)?;
     let started_on = ports.clock.now();

@@ -8,7 +8,7 @@ use sluicegate_types::{Digest, EnvironmentName, NonEmpty, TagName};
 
 use crate::{
     Error, In, units,
-    yaml::{self, Ordered},
+    yaml::{self, Given, Ordered},
 };
 
 /// A gateway file. Paths are as written: relative to the file's folder.
@@ -88,12 +88,13 @@ impl Gateway {
         let wire: WireGateway = yaml::read(file, text)?;
         let at = In(file);
         at.version(wire.version)?;
-        at.absent("", "waivers", &wire.waivers)?;
+        at.absent("", "waivers", wire.waivers)?;
         if wire.coverage.is_some_and(|list| !list.is_empty()) {
             return Err(at.later("coverage"));
         }
-        if wire.log != "embedded" {
-            return Err(at.later_but("log", "write log: embedded"));
+        match &wire.log {
+            WireLog::Word(word) if word == "embedded" => {}
+            _ => return Err(at.later_but("log", "write log: embedded")),
         }
         if wire.evidence.as_deref().is_some_and(|word| word != "same") {
             return Err(at.later_but("evidence", "write evidence: same"));
@@ -111,6 +112,11 @@ impl Gateway {
             let (name, environment) = environment_of(&at, &name, environment, &gates)?;
             if !signing.decisions.contains_key(&name) {
                 return Err(at.meaning("signing.decisions", format!("no key for the environment {name}")));
+            }
+            if environments.values().any(|other: &Environment| other.repository == environment.repository) {
+                return Err(
+                    at.meaning(format!("environments.{name}.repository"), "another environment has the same folder")
+                );
             }
             environments.insert(name, environment);
         }
@@ -135,8 +141,8 @@ fn environment_of(
     gates: &BTreeMap<String, Gate>,
 ) -> Result<(EnvironmentName, Environment), Error> {
     let place = format!("environments.{name}");
-    at.absent(&place, "after", &wire.after)?;
-    at.absent(&place, "approvals", &wire.approvals)?;
+    at.absent(&place, "after", wire.after)?;
+    at.absent(&place, "approvals", wire.approvals)?;
     if wire.gate == "none" {
         return Err(at.later_but(format!("{place}.gate: none"), "name a gate"));
     }
@@ -212,7 +218,7 @@ fn signing(at: &In<'_>, wire: WireSigning) -> Result<Signing, Error> {
 
 fn trivy(at: &In<'_>, wire: WireScanner) -> Result<Trivy, Error> {
     let wire = wire.trivy;
-    at.absent("scanner.trivy", "java_db", &wire.java_db)?;
+    at.absent("scanner.trivy", "java_db", wire.java_db)?;
     if wire.db.from.starts_with("oci:") {
         return Err(at.later_but("scanner.trivy.db.from: oci:", "name a folder"));
     }
@@ -234,11 +240,19 @@ struct WireGateway {
     signing: WireSigning,
     verifier_id: String,
     trust_root: String,
-    waivers: Option<IgnoredAny>,
+    #[serde(default)]
+    waivers: Given,
     coverage: Option<Vec<IgnoredAny>>,
-    log: String,
+    log: WireLog,
     scanner: Option<WireScanner>,
     evidence: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WireLog {
+    Word(String),
+    Other(#[allow(dead_code, reason = "only that it is no word matters")] IgnoredAny),
 }
 
 #[derive(Deserialize)]
@@ -247,8 +261,10 @@ struct WireEnvironment {
     repository: String,
     tag: String,
     gate: String,
-    after: Option<IgnoredAny>,
-    approvals: Option<IgnoredAny>,
+    #[serde(default)]
+    after: Given,
+    #[serde(default)]
+    approvals: Given,
 }
 
 #[derive(Deserialize)]
@@ -280,7 +296,8 @@ struct WireScanner {
 struct WireTrivy {
     digests: Vec<Digest>,
     db: WireDatabase,
-    java_db: Option<IgnoredAny>,
+    #[serde(default)]
+    java_db: Given,
 }
 
 #[derive(Deserialize)]
@@ -339,7 +356,7 @@ scanner:
                 "digests: []",
                 "at least one",
             ),
-            ("log: embedded", "log: { rekor: x }", ""),
+            ("log: embedded", "log: { rekor: x }", "not in this version"),
             ("log: embedded", "log: embedded\nwaivers: w.yaml", "not in this version"),
             ("tag: current", "tag: current, after: { staging: 24h }", "not in this version"),
             ("oci:env/production", "registry.example/x", "not in this version"),

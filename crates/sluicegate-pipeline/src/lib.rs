@@ -60,8 +60,8 @@ impl In<'_> {
     }
 
     /// Refuses `key` if it is present.
-    pub(crate) fn absent<T>(&self, at: &str, key: &str, value: &Option<T>) -> Result<(), Error> {
-        if value.is_some() {
+    pub(crate) fn absent(&self, at: &str, key: &str, value: yaml::Given) -> Result<(), Error> {
+        if value.0 {
             Err(self.later(if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") }))
         } else {
             Ok(())

@@ -11,7 +11,7 @@ use sluicegate_types::{ImageRef, OutputName, StepName, TagName};
 
 use crate::{
     Error, In, units,
-    yaml::{self, Ordered},
+    yaml::{self, Given, Ordered},
 };
 
 /// A pipeline that can be run: its steps in an order in which every input exists before it is read.
@@ -132,8 +132,8 @@ impl Pipeline {
         let wire: WirePipeline = yaml::read(file, text)?;
         let at = In(file);
         at.version(wire.version)?;
-        at.absent("", "params", &wire.params)?;
-        at.absent("", "caches", &wire.caches)?;
+        at.absent("", "params", wire.params)?;
+        at.absent("", "caches", wire.caches)?;
         let name = wire.name.parse().map_err(|e| at.meaning("name", e))?;
         let sources = sources(&at, wire.sources)?;
         if wire.steps.0.len() > MAX_STEPS {
@@ -153,9 +153,9 @@ fn sources(at: &In<'_>, wire: Ordered<WireSource>) -> Result<BTreeMap<OutputName
     let mut out = BTreeMap::new();
     for (name, source) in wire.0 {
         let place = format!("sources.{name}");
-        at.absent(&place, "include", &source.include)?;
-        at.absent(&place, "git", &source.git)?;
-        at.absent(&place, "ref", &source.reference)?;
+        at.absent(&place, "include", source.include)?;
+        at.absent(&place, "git", source.git)?;
+        at.absent(&place, "ref", source.reference)?;
         let path = PathBuf::from(&source.path);
         if path.is_absolute() || path.components().any(|c| matches!(c, Component::ParentDir)) {
             return Err(at.meaning(format!("{place}.path"), "a source is a folder beside or below the pipeline file"));
@@ -174,14 +174,14 @@ fn step_of(
 ) -> Result<(Step, Vec<String>), Error> {
     let place = format!("steps.{name}");
     for (key, present) in [
-        ("secrets", wire.secrets.is_some()),
-        ("reports", wire.reports.is_some()),
-        ("retry", wire.retry.is_some()),
-        ("accept_exit", wire.accept_exit.is_some()),
-        ("caches", wire.caches.is_some()),
-        ("matrix", wire.matrix.is_some()),
-        ("services", wire.services.is_some()),
-        ("when", wire.when.is_some()),
+        ("secrets", wire.secrets.0),
+        ("reports", wire.reports.0),
+        ("retry", wire.retry.0),
+        ("accept_exit", wire.accept_exit.0),
+        ("caches", wire.caches.0),
+        ("matrix", wire.matrix.0),
+        ("services", wire.services.0),
+        ("when", wire.when.0),
         ("reuse", wire.reuse.as_ref().is_some_and(|reuse| *reuse != WireReuse::Never)),
     ] {
         if present {
@@ -403,6 +403,9 @@ fn artifacts(at: &In<'_>, wire: Ordered<WireArtifact>, steps: &[Step]) -> Result
             tags.push(tag.parse().map_err(|e| at.meaning(format!("{place}.tags"), e))?);
         }
         let repository = PathBuf::from(repository);
+        if repository.components().any(|c| !matches!(c, Component::Normal(_) | Component::CurDir)) {
+            return Err(at.meaning(format!("{place}.repository"), "a folder below the pipeline file's, without .."));
+        }
         if out.iter().any(|other| other.repository == repository) {
             return Err(at.meaning(
                 format!("{place}.repository"),
@@ -430,8 +433,10 @@ fn artifacts(at: &In<'_>, wire: Ordered<WireArtifact>, steps: &[Step]) -> Result
 struct WirePipeline {
     version: u32,
     name: String,
-    params: Option<IgnoredAny>,
-    caches: Option<IgnoredAny>,
+    #[serde(default)]
+    params: Given,
+    #[serde(default)]
+    caches: Given,
     #[serde(default)]
     sources: Ordered<WireSource>,
     #[serde(default)]
@@ -444,10 +449,12 @@ struct WirePipeline {
 #[serde(deny_unknown_fields)]
 struct WireSource {
     path: String,
-    include: Option<IgnoredAny>,
-    git: Option<IgnoredAny>,
-    #[serde(rename = "ref")]
-    reference: Option<IgnoredAny>,
+    #[serde(default)]
+    include: Given,
+    #[serde(default)]
+    git: Given,
+    #[serde(rename = "ref", default)]
+    reference: Given,
 }
 
 #[derive(Default, Deserialize)]
@@ -504,15 +511,23 @@ struct WireStep {
     #[serde(default)]
     needs: Vec<String>,
     network: Option<WireNetwork>,
-    secrets: Option<IgnoredAny>,
-    reports: Option<IgnoredAny>,
+    #[serde(default)]
+    secrets: Given,
+    #[serde(default)]
+    reports: Given,
     reuse: Option<WireReuse>,
-    retry: Option<IgnoredAny>,
-    accept_exit: Option<IgnoredAny>,
-    caches: Option<IgnoredAny>,
-    matrix: Option<IgnoredAny>,
-    services: Option<IgnoredAny>,
-    when: Option<IgnoredAny>,
+    #[serde(default)]
+    retry: Given,
+    #[serde(default)]
+    accept_exit: Given,
+    #[serde(default)]
+    caches: Given,
+    #[serde(default)]
+    matrix: Given,
+    #[serde(default)]
+    services: Given,
+    #[serde(default)]
+    when: Given,
 }
 
 #[derive(Deserialize)]
@@ -608,6 +623,8 @@ artifacts:
             ("/src: app", "/proc/x: app", "belongs to the container"),
             ("/out/site", "/out/../site", "not an absolute path"),
             ("{ path: . }", "{ path: ../x }", "beside or below"),
+            ("oci:out/shop", "oci:../out/shop", "below the pipeline file's"),
+            ("oci:out/shop", "oci:/out/shop", "below the pipeline file's"),
             ("run: make\n", "run: []\n", "nothing to execute"),
             ("timeout: 10m", "timeout: 10", "not a duration"),
             ("package.app", "package", "STEP.OUTPUT"),

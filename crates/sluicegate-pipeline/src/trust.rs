@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, de::IgnoredAny};
-use sluicegate_types::EnvironmentName;
+use sluicegate_types::{EnvironmentName, UnixTime};
 
 use crate::{
     Error, In,
-    yaml::{self, Ordered},
+    yaml::{self, Given, Ordered},
 };
 
 /// A trust file. Key files are as written: relative to the file's folder.
@@ -51,6 +51,7 @@ pub struct RevokedEntry {
     pub at: Option<(String, u64)>,
 }
 
+const EARNED_LEVELS: [&str; 2] = ["SLSA_BUILD_LEVEL_0", "SLSA_BUILD_LEVEL_1"];
 const ROLES: [&str; 4] = ["steps", "decisions", "records", "manual"];
 
 impl TrustFile {
@@ -90,11 +91,27 @@ impl TrustFile {
         let mut revoked = Vec::new();
         for entry in wire.revoked {
             // A date says nothing about entries that carry no time, and key-signed ones never do: all of them are refused then.
-            let date: Option<String> = entry.from;
-            if date.is_some() && entry.at.is_some() {
+            if let Some(date) = &entry.from {
+                let parsed: Result<UnixTime, _> = date.parse();
+                parsed.map_err(|error| at.meaning(format!("revoked: {}: from", entry.signer), error))?;
+            }
+            if entry.from.is_some() && entry.at.is_some() {
                 return Err(at.meaning(format!("revoked: {}", entry.signer), "either at or from"));
             }
             revoked.push(RevokedEntry { signer: entry.signer, at: entry.at.map(|at| (at.log, at.size)) });
+        }
+        for (signer, level) in &wire.levels.0 {
+            let place = format!("levels.{signer}");
+            if !signers.iter().any(|known: &SignerEntry| known.name == *signer) {
+                return Err(at.meaning(place, "no signer of this file is called so"));
+            }
+            // With a key on the machine that builds, step and builder share a machine and a person (trust model 18).
+            if !EARNED_LEVELS.contains(&level.as_str()) {
+                return Err(at.meaning(
+                    place,
+                    format!("{level:?}: a local key earns {} and no more", EARNED_LEVELS.join(" or ")),
+                ));
+            }
         }
         Ok(Self { signers, revoked, untimed: wire.formats.untimed, levels: wire.levels.0 })
     }
@@ -102,11 +119,16 @@ impl TrustFile {
 
 fn signer_of(at: &In<'_>, name: String, wire: WireSigner) -> Result<SignerEntry, Error> {
     let place = format!("signers.{name}");
-    at.absent(&place, "identity", &wire.identity)?;
-    at.absent(&place, "threshold", &wire.threshold)?;
-    at.absent(&place, "of", &wire.of)?;
+    at.absent(&place, "identity", wire.identity)?;
+    at.absent(&place, "threshold", wire.threshold)?;
+    at.absent(&place, "of", wire.of)?;
     if wire.repositories.as_ref().is_some_and(|list| list != &["*"]) {
         return Err(at.later_but(format!("{place}.repositories"), "write [\"*\"]"));
+    }
+    if wire.repositories.is_none() && wire.roles.iter().any(|role| role == "steps") {
+        return Err(
+            at.meaning(&place, "no repositories: a list that is left out allows nothing; write repositories: [\"*\"]")
+        );
     }
     let key = wire.key.ok_or_else(|| at.meaning(&place, "a key is needed: the file of a public key"))?;
     if wire.roles.is_empty() {
@@ -167,9 +189,12 @@ struct WireTrust {
 #[serde(deny_unknown_fields)]
 struct WireSigner {
     key: Option<String>,
-    identity: Option<IgnoredAny>,
-    threshold: Option<IgnoredAny>,
-    of: Option<IgnoredAny>,
+    #[serde(default)]
+    identity: Given,
+    #[serde(default)]
+    threshold: Given,
+    #[serde(default)]
+    of: Given,
     #[serde(default)]
     roles: Vec<String>,
     predicate_types: Option<Vec<String>>,
@@ -240,6 +265,10 @@ authority_self: false
             ("unlogged: false", "unlogged: true", "not in this version"),
             ("authority_self: false", "authority_self: true", "not in this version"),
             ("authority_self: false", "people: { alice: {} }", "not in this version"),
+            (", repositories: [\"*\"]", "", "left out allows nothing"),
+            ("SLSA_BUILD_LEVEL_1", "SLSA_BUILD_LEVEL_3", "and no more"),
+            ("levels: { builder:", "levels: { stranger:", "no signer of this file"),
+            ("at: { log: log.example, size: 4711 }", "from: whenever", "not a time"),
         ] {
             assert!(GOOD.contains(from), "{from}");
             let error = TrustFile::parse("t.yaml", &GOOD.replacen(from, to, 1)).unwrap_err().to_string();

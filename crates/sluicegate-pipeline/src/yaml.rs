@@ -39,6 +39,16 @@ fn is_norwegian(value: &str) -> bool {
     ["yes", "no", "on", "off"].iter().any(|word| value.eq_ignore_ascii_case(word))
 }
 
+/// Whether a key stands in the file, whatever its value; a key without a value stands there too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Given(pub(crate) bool);
+
+impl<'de> Deserialize<'de> for Given {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        serde::de::IgnoredAny::deserialize(deserializer).map(|_| Self(true))
+    }
+}
+
 /// A mapping in the order of the file.
 #[derive(Debug)]
 pub(crate) struct Ordered<T>(pub(crate) Vec<(String, T)>);

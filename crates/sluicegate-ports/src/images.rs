@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sluicegate_types::{Digest, LayoutSelector, TagName};
+use sluicegate_types::{Digest, EnvironmentName, LayoutSelector, TagName};
 
 use crate::store::{ContentStore, StoreError};
 
@@ -49,6 +49,8 @@ pub struct Occupant {
     pub image: Digest,
     /// Its tags.
     pub tags: Vec<TagName>,
+    /// The environment whose place this is, if it was promoted to.
+    pub environment: Option<String>,
 }
 
 /// An image with everything that is attached to it, all of it in the content store.
@@ -64,6 +66,8 @@ pub struct Publication {
     pub blobs: Vec<Digest>,
     /// What the place must hold when this becomes visible.
     pub expected: Option<Digest>,
+    /// The environment that this is a promotion to. A place that bears an environment's mark takes nothing else.
+    pub environment: Option<EnvironmentName>,
 }
 
 /// An OCI content descriptor (image-spec, "descriptor").
@@ -163,6 +167,14 @@ pub enum ImagePlaceError {
         expected: String,
         /// What is there.
         found: String,
+    },
+    /// A place of an environment, written to by something that is no promotion to it.
+    #[error("{path} is the place of the environment {environment}: only a promotion to it writes there")]
+    OfEnvironment {
+        /// The folder.
+        path: PathBuf,
+        /// The environment.
+        environment: String,
     },
     /// The content store.
     #[error(transparent)]

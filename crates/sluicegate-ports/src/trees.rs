@@ -20,7 +20,8 @@ pub trait TreePacker: Send + Sync {
 pub trait SourceLister: Send + Sync {
     /// Inside a git work tree: tracked files and untracked ones that git does not ignore. Elsewhere: every file that
     /// `.sluicegateignore` does not name. `.git` and `excluded` files and folders (the home, keys) never belong to it.
-    fn list(&self, folder: &Path, excluded: &[PathBuf]) -> Result<SourceTree, TreeError>;
+    /// `folder` is relative to `project` and must lie in it, links followed.
+    fn list(&self, project: &Path, folder: &Path, excluded: &[PathBuf]) -> Result<SourceTree, TreeError>;
 }
 
 /// An entry of a tar to be.

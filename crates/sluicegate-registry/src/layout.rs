@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{ErrorKind, Read},
+    io::{self, ErrorKind, Read},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -63,23 +63,19 @@ impl ImageSource for LayoutSource {
 
     fn open(&self, descriptor: &Descriptor) -> Result<Box<dyn Read>, ImagePlaceError> {
         let path = blob_path(&self.folder, &descriptor.digest);
-        // A layout may come from anywhere: a link or a pipe in place of a blob is not followed or waited for.
-        let opened = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(&path);
-        let file: File = match opened {
+        let file = match open_regular(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(ImagePlaceError::MissingBlob { path: self.folder.clone(), digest: descriptor.digest });
             }
+            Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                return Err(ImagePlaceError::NotALayout {
+                    path: self.folder.clone(),
+                    reason: format!("blob {} is not a regular file", descriptor.digest),
+                });
+            }
             Err(source) => return Err(ImagePlaceError::Io { action: "open", path, source }),
         };
-        let metadata =
-            file.metadata().map_err(|source| ImagePlaceError::Io { action: "look at", path: path.clone(), source })?;
-        if !metadata.is_file() {
-            return Err(ImagePlaceError::NotALayout {
-                path: self.folder.clone(),
-                reason: format!("blob {} is not a regular file", descriptor.digest),
-            });
-        }
         Ok(Box::new(file))
     }
 
@@ -93,8 +89,15 @@ impl ImageSource for LayoutSource {
                 continue;
             }
             let mut bytes = Vec::new();
-            self.open(descriptor)?.take(MAX_MANIFEST + 1).read_to_end(&mut bytes).map_err(|source| {
-                ImagePlaceError::Io { action: "read", path: blob_path(&self.folder, &descriptor.digest), source }
+            let opened = match self.open(descriptor) {
+                // What is not there refers to nothing; whoever needed it will miss it by its name.
+                Err(ImagePlaceError::MissingBlob { .. }) => continue,
+                other => other?,
+            };
+            opened.take(MAX_MANIFEST + 1).read_to_end(&mut bytes).map_err(|source| ImagePlaceError::Io {
+                action: "read",
+                path: blob_path(&self.folder, &descriptor.digest),
+                source,
             })?;
             let found = Digest::of(&bytes);
             if found != descriptor.digest {
@@ -118,6 +121,23 @@ const O_NOFOLLOW: i32 = 0o100_000;
 #[cfg(not(target_arch = "aarch64"))]
 const O_NOFOLLOW: i32 = 0o400_000;
 const O_NONBLOCK: i32 = 0o4_000;
+
+/// Opens a regular file of a layout for reading. A layout may come from anywhere: a link in place of a file is not followed and a pipe
+/// not waited for; what is no regular file is [`ErrorKind::InvalidInput`].
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    let not_regular = || io::Error::new(ErrorKind::InvalidInput, "it is not a regular file");
+    let opened = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(path);
+    let file = opened.map_err(|error| match path.symlink_metadata() {
+        Ok(metadata) if !metadata.is_file() => not_regular(),
+        _ => error,
+    })?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(not_regular()) }
+}
+
+/// Opens or makes a file to lock. What it holds stays; a link is not followed, so that nothing elsewhere is made or locked.
+pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(false).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(path)
+}
 
 impl LayoutSource {
     fn none(&self, selector: &LayoutSelector, hint: String) -> ImagePlaceError {
@@ -162,7 +182,7 @@ pub(crate) fn images<'a>(folder: &Path, index: &'a Index) -> Result<Vec<&'a Desc
 fn refers_to_something(folder: &Path, descriptor: &Descriptor) -> Result<bool, ImagePlaceError> {
     let path = blob_path(folder, &descriptor.digest);
     let mut bytes = Vec::new();
-    match OpenOptions::new().read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(&path) {
+    match open_regular(&path) {
         Ok(file) => file.take(MAX_MANIFEST).read_to_end(&mut bytes).map_err(|source| ImagePlaceError::Io {
             action: "read",
             path,

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
     io::{ErrorKind, Read},
     path::Path,
 };
@@ -11,8 +10,12 @@ use serde::{Deserialize, Serialize};
 use sluicegate_ports::images::{Descriptor, ImagePlaceError};
 use sluicegate_types::TagName;
 
+use crate::layout::open_regular;
+
 /// The annotation that carries a tag (image-spec, "annotations").
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// Our annotation of an index: the environment whose place this is.
+pub(crate) const ENVIRONMENT: &str = "sluicegate.dev/environment";
 /// cosign's annotation for the image itself; `cosign --local-image` refuses a layout without it.
 pub(crate) const COSIGN_KIND: &str = "kind";
 /// Its value.
@@ -40,7 +43,7 @@ impl Index {
     pub(crate) fn read(folder: &Path) -> Result<Option<Self>, ImagePlaceError> {
         let fault = |reason: String| ImagePlaceError::NotALayout { path: folder.to_owned(), reason };
         let path = folder.join("index.json");
-        let file = match File::open(&path) {
+        let file = match open_regular(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(ImagePlaceError::Io { action: "open", path, source }),

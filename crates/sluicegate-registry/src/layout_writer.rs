@@ -12,11 +12,11 @@ use sluicegate_ports::{
     images::{Descriptor, ImagePlaceError, ImageTarget, Occupant, Publication},
     store::ContentStore,
 };
-use sluicegate_types::{Digest, Hasher, TagName};
+use sluicegate_types::{Digest, EnvironmentName, Hasher, TagName};
 
 use crate::{
-    layout::{blob_path, images},
-    layout_index::{COSIGN_IMAGE, COSIGN_KIND, Index, LAYOUT_FILE, REF_NAME, tag_of},
+    layout::{blob_path, images, open_lock, open_regular},
+    layout_index::{COSIGN_IMAGE, COSIGN_KIND, ENVIRONMENT, Index, LAYOUT_FILE, MAX_ENTRIES, REF_NAME, tag_of},
 };
 
 pub(crate) struct LayoutTarget {
@@ -45,22 +45,42 @@ impl ImageTarget for LayoutTarget {
                 reason: "it holds several images; a layout that is written to holds one".to_owned(),
             });
         }
-        Ok(Some(Occupant { image: first.digest, tags: images.iter().filter_map(|d| tag_of(d)).collect() }))
+        Ok(Some(Occupant {
+            image: first.digest,
+            tags: images.iter().filter_map(|d| tag_of(d)).collect(),
+            environment: index.annotations.get(ENVIRONMENT).cloned(),
+        }))
     }
 
     fn publish(&self, publication: &Publication, store: &dyn ContentStore) -> Result<(), ImagePlaceError> {
+        if publication.tags.len().max(1) + publication.referrers.len() > MAX_ENTRIES {
+            return Err(ImagePlaceError::NotALayout {
+                path: self.folder.clone(),
+                reason: format!("an index of more than {MAX_ENTRIES} manifests would not be read again"),
+            });
+        }
         let blobs = self.folder.join("blobs/sha256");
-        fs::create_dir_all(&blobs).map_err(self.io("create", &blobs))?;
+        fs::create_dir_all(&self.folder).map_err(self.io("create", &self.folder))?;
+        for part in ["blobs", "blobs/sha256"] {
+            self.make_folder(&self.folder.join(part))?;
+        }
         // One writer at a time; the lock dies with its holder.
         let lock_path = self.folder.join(".sluicegate.lock");
-        let lock = File::create(&lock_path).map_err(self.io("create", &lock_path))?;
+        let lock = open_lock(&lock_path).map_err(self.io("create", &lock_path))?;
         lock.lock().map_err(self.io("lock", &lock_path))?;
         let manifests = publication.referrers.iter().map(|d| d.digest).chain([publication.image.digest]);
         for digest in publication.blobs.iter().copied().chain(manifests) {
             self.write_blob(&digest, store)?;
         }
         self.write_file(&self.folder.join("oci-layout"), LAYOUT_FILE.as_bytes())?;
-        let found = self.current()?.map(|occupant| occupant.image);
+        let occupant = self.current()?;
+        let environment = occupant.as_ref().and_then(|occupant| occupant.environment.clone());
+        if let Some(environment) = environment
+            && publication.environment.as_ref().map(EnvironmentName::as_str) != Some(environment.as_str())
+        {
+            return Err(ImagePlaceError::OfEnvironment { path: self.folder.clone(), environment });
+        }
+        let found = occupant.map(|occupant| occupant.image);
         if found != publication.expected {
             let name = |digest: Option<Digest>| digest.map_or_else(|| "no image".to_owned(), |d| d.to_string());
             return Err(ImagePlaceError::Moved {
@@ -77,10 +97,27 @@ impl ImageTarget for LayoutTarget {
 }
 
 impl LayoutTarget {
+    /// Makes a folder of the layout. A link in its place would lead what is written somewhere else.
+    fn make_folder(&self, path: &Path) -> Result<(), ImagePlaceError> {
+        match fs::create_dir(path) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let metadata = fs::symlink_metadata(path).map_err(self.io("look at", path))?;
+                if metadata.is_dir() {
+                    Ok(())
+                } else {
+                    let reason = format!("{} is no folder", path.display());
+                    Err(ImagePlaceError::NotALayout { path: self.folder.clone(), reason })
+                }
+            }
+            Err(error) => Err(self.io("create", path)(error)),
+        }
+    }
+
     /// Copies a blob from the store and hashes what it copies; what is there already is hashed again, not trusted.
     fn write_blob(&self, digest: &Digest, store: &dyn ContentStore) -> Result<(), ImagePlaceError> {
         let path = blob_path(&self.folder, digest);
-        if let Ok(mut present) = File::open(&path)
+        if let Ok(mut present) = open_regular(&path)
             && Digest::of_reader(&mut present).is_ok_and(|(found, _)| found == *digest)
         {
             return Ok(());
@@ -144,5 +181,6 @@ fn index_of(publication: &Publication) -> Index {
         tags => tags.iter().map(|tag| entry(Some(tag))).collect(),
     };
     manifests.extend(publication.referrers.iter().map(|d| Descriptor { annotations: BTreeMap::new(), ..d.clone() }));
-    Index { schema_version: 2, media_type: Some(IMAGE_INDEX.to_owned()), manifests, annotations: BTreeMap::new() }
+    let mark = publication.environment.iter().map(|name| (ENVIRONMENT.to_owned(), name.to_string()));
+    Index { schema_version: 2, media_type: Some(IMAGE_INDEX.to_owned()), manifests, annotations: mark.collect() }
 }

@@ -4,10 +4,12 @@ use std::{
     fs,
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use sluicegate_ports::trees::{EntryKind, SourceLister, SourceTree, TreeEntry, TreeError};
+
+use tempfile::TempDir;
 
 /// Files of one source.
 const MAX_FILES: usize = 1_000_000;
@@ -19,16 +21,24 @@ const IGNORE_FILE: &str = ".sluicegateignore";
 pub struct GitSourceLister;
 
 impl SourceLister for GitSourceLister {
-    fn list(&self, folder: &Path, excluded: &[PathBuf]) -> Result<SourceTree, TreeError> {
-        let folder = fs::canonicalize(folder).map_err(|source| io("find", folder, source))?;
+    fn list(&self, project: &Path, folder: &Path, excluded: &[PathBuf]) -> Result<SourceTree, TreeError> {
+        let real = |path: &Path| fs::canonicalize(path).map_err(|source| io("find", path, source));
+        let (project, folder) = (real(project)?, real(&project.join(folder))?);
+        if !folder.starts_with(&project) {
+            let reason = format!("a link leads it out of {}, where the pipeline file stands", project.display());
+            return Err(TreeError::Entry { path: folder, reason });
+        }
         let excluded: Vec<PathBuf> = excluded.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
         if let Some(inside) = excluded.iter().find(|path| folder.starts_with(path)) {
             let reason = format!("it lies in {}, which is never a source", inside.display());
             return Err(TreeError::Entry { path: folder, reason });
         }
-        let work_tree = git(&folder, &["rev-parse", "--is-inside-work-tree"]);
-        let in_git = work_tree.is_ok_and(|answer| answer.trim_ascii() == b"true");
-        let tree = if in_git { from_git(&folder, &excluded) } else { from_walk(&folder, &excluded) }?;
+        let repository = Repository::around(&folder)?;
+        let in_git = repository.is_some();
+        let tree = match &repository {
+            Some(repository) => from_git(repository, &folder, &excluded),
+            None => from_walk(&folder, &excluded),
+        }?;
         if tree.entries.is_empty() {
             // A step would only find out in its own words, and a pipeline of nothing proves nothing.
             let why = if in_git {
@@ -42,8 +52,9 @@ impl SourceLister for GitSourceLister {
     }
 }
 
-fn from_git(folder: &Path, excluded: &[PathBuf]) -> Result<SourceTree, TreeError> {
-    let listed = git(folder, &["ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", "."])?;
+fn from_git(repository: &Repository, folder: &Path, excluded: &[PathBuf]) -> Result<SourceTree, TreeError> {
+    let listed =
+        repository.git(folder, &["ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", "."])?;
     let mut names: BTreeSet<PathBuf> = BTreeSet::new();
     for name in listed.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         names.insert(PathBuf::from(OsStr::from_bytes(name)));
@@ -54,15 +65,88 @@ fn from_git(folder: &Path, excluded: &[PathBuf]) -> Result<SourceTree, TreeError
         if fs::symlink_metadata(folder.join(&name)).is_ok() {
             entries.extend(entry(folder, &name, excluded)?);
         }
+        if entries.len() > MAX_FILES {
+            return Err(TreeError::Entry { path: folder.to_owned(), reason: format!("more than {MAX_FILES} files") });
+        }
     }
-    let text = |args: &[&str]| git(folder, args).ok().map(|out| String::from_utf8_lossy(out.trim_ascii()).into_owned());
-    let status = git(folder, &["status", "--porcelain", "-z", "--", "."])?;
-    Ok(SourceTree {
-        entries,
-        commit: text(&["rev-parse", "--verify", "--quiet", "HEAD"]).filter(|commit| !commit.is_empty()),
-        dirty: !status.is_empty(),
-        commit_time: text(&["log", "-1", "--format=%ct"]).and_then(|seconds| seconds.parse().ok()),
-    })
+    let status = repository.git(folder, &["status", "--porcelain", "-z", "--ignore-submodules=all", "--", "."])?;
+    let commit_time = match &repository.head {
+        Some(commit) => {
+            let time = repository.git(folder, &["log", "-1", "--no-show-signature", "--format=%ct", commit])?;
+            String::from_utf8_lossy(time.trim_ascii()).parse().ok()
+        }
+        None => None,
+    };
+    Ok(SourceTree { entries, commit: repository.head.clone(), dirty: !status.is_empty(), commit_time })
+}
+
+/// A repository seen through a git folder of our own: its objects, its index and its ignored names, and none of its configuration,
+/// hooks or filters. A repository's configuration names programs that git starts, and a source must not start one here.
+struct Repository {
+    own: TempDir,
+    work_tree: PathBuf,
+    objects: PathBuf,
+    head: Option<String>,
+}
+
+impl Repository {
+    /// The repository whose work tree `folder` lies in; `None` outside one.
+    fn around(folder: &Path) -> Result<Option<Self>, TreeError> {
+        // Decided by looking, not by asking git: where a repository is, a git that fails must not turn it into a plain folder, whose
+        // ignored files would then be sources.
+        if !folder.ancestors().any(|above| fs::symlink_metadata(above.join(".git")).is_ok()) {
+            return Ok(None);
+        }
+        // `rev-parse` only computes names: it refreshes no index and starts nothing that the configuration names.
+        let ask = |args: &[&str]| {
+            let mut command = git(folder);
+            command.arg("rev-parse").args(args);
+            output(folder, command).map(|out| OsStr::from_bytes(out.trim_ascii()).to_owned())
+        };
+        let path = |name: &str| ask(&["--path-format=absolute", "--git-path", name]).map(PathBuf::from);
+        let fault = |reason: &str| TreeError::Git { path: folder.to_owned(), reason: reason.to_owned() };
+        if ask(&["--is-inside-work-tree"])? != "true" {
+            return Err(fault("it lies inside a .git folder or a bare repository"));
+        }
+        let work_tree = PathBuf::from(ask(&["--show-toplevel"])?);
+        if !folder.starts_with(&work_tree) || fs::symlink_metadata(work_tree.join(".git")).is_err() {
+            return Err(fault("a work tree elsewhere than around its .git is not in this version"));
+        }
+        if ask(&["--show-object-format"])? != "sha1" {
+            return Err(fault("only repositories with SHA-1 objects are in this version"));
+        }
+        let head = ask(&["--verify", "--quiet", "HEAD"]).ok().map(|head| head.to_string_lossy().into_owned());
+        let own = tempfile::tempdir().map_err(|source| io("create a folder in", &std::env::temp_dir(), source))?;
+        let write = |name: &str, bytes: &[u8]| {
+            let path = own.path().join(name);
+            fs::write(&path, bytes).map_err(|source| io("write", &path, source))
+        };
+        for part in ["refs", "objects", "info"] {
+            let path = own.path().join(part);
+            fs::create_dir(&path).map_err(|source| io("create", &path, source))?;
+        }
+        write("config", b"[core]\n\trepositoryformatversion = 0\n\tbare = false\n")?;
+        write("HEAD", format!("{}\n", head.as_deref().unwrap_or("ref: refs/heads/none")).as_bytes())?;
+        for name in ["index", "info/exclude"] {
+            let from = path(name)?;
+            match read_plain(&from) {
+                Ok(bytes) => write(name, &bytes)?,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(io("read", &from, source)),
+            }
+        }
+        Ok(Some(Self { own, work_tree, objects: path("objects")?, head }))
+    }
+
+    fn git(&self, folder: &Path, args: &[&str]) -> Result<Vec<u8>, TreeError> {
+        let mut command = git(folder);
+        command
+            .env("GIT_DIR", self.own.path())
+            .env("GIT_WORK_TREE", &self.work_tree)
+            .env("GIT_OBJECT_DIRECTORY", &self.objects)
+            .args(args);
+        output(folder, command)
+    }
 }
 
 fn from_walk(folder: &Path, excluded: &[PathBuf]) -> Result<SourceTree, TreeError> {
@@ -107,12 +191,38 @@ fn from_walk(folder: &Path, excluded: &[PathBuf]) -> Result<SourceTree, TreeErro
     Ok(SourceTree { entries, commit: None, dirty: true, commit_time: None })
 }
 
+/// Bytes of an index or a list of ignored names.
+const MAX_INDEX: u64 = 1024 * 1024 * 1024;
+
+/// Reads a regular file; a pipe or a link in its place is not waited for or followed.
+fn read_plain(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    if !fs::symlink_metadata(path)?.is_file() {
+        return Err(std::io::Error::other("not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(MAX_INDEX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_INDEX {
+        return Err(std::io::Error::other(format!("larger than the limit of {MAX_INDEX} bytes")));
+    }
+    Ok(bytes)
+}
+
 /// One file or link; nothing for what is excluded, an error for what is neither.
 fn entry(folder: &Path, name: &Path, excluded: &[PathBuf]) -> Result<Option<TreeEntry>, TreeError> {
     if is_excluded(folder, name, excluded) {
         return Ok(None);
     }
     let path = folder.join(name);
+    // git may still list what stood in a folder that is a link now: what it leads to is not of this source.
+    for above in name.ancestors().skip(1).filter(|above| *above != Path::new("")) {
+        let real =
+            fs::symlink_metadata(folder.join(above)).map_err(|source| io("look at", &folder.join(above), source))?;
+        if !real.is_dir() {
+            let reason = format!("{} is a link: what lies behind it is no part of this source", above.display());
+            return Err(TreeError::Entry { path, reason });
+        }
+    }
     let metadata = fs::symlink_metadata(&path).map_err(|source| io("look at", &path, source))?;
     let kind = if metadata.is_symlink() {
         EntryKind::Symlink(fs::read_link(&path).map_err(|source| io("read the link", &path, source))?)
@@ -146,7 +256,7 @@ const KEY_MARKS: [&[u8]; 2] =
 
 fn is_private_key(path: &Path) -> bool {
     use std::io::Read;
-    if path.extension() != Some(OsStr::new("key")) || !path.symlink_metadata().is_ok_and(|m| m.is_file()) {
+    if !path.symlink_metadata().is_ok_and(|m| m.is_file()) {
         return false;
     }
     let mut head = [0; 64];
@@ -154,11 +264,11 @@ fn is_private_key(path: &Path) -> bool {
     KEY_MARKS.iter().any(|mark| head[..read].starts_with(mark))
 }
 
-/// Runs git without the user's or the system's configuration and without its hooks, pagers and prompts.
-fn git(folder: &Path, args: &[&str]) -> Result<Vec<u8>, TreeError> {
-    let fault = |reason: String| TreeError::Git { path: folder.to_owned(), reason };
-    let output = Command::new("git")
-        // The folder may belong to somebody else (sudo); reading names needs no trust in it, and no hook or monitor is run.
+/// git without the user's or the system's configuration, hooks, monitors and prompts.
+fn git(folder: &Path) -> Command {
+    let mut command = Command::new("git");
+    // The folder may belong to somebody else (sudo); reading names needs no trust in it.
+    command
         .args([
             "-c",
             "safe.directory=*",
@@ -166,17 +276,25 @@ fn git(folder: &Path, args: &[&str]) -> Result<Vec<u8>, TreeError> {
             "core.fsmonitor=false",
             "-c",
             "core.hooksPath=/dev/null",
+            // A repository that was committed as plain files is not one: its configuration is the author's.
+            "-c",
+            "safe.bareRepository=explicit",
             "--no-optional-locks",
         ])
-        .args(args)
         .current_dir(folder)
         .env_clear()
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .env("LC_ALL", "C")
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .output()
-        .map_err(|error| fault(format!("cannot start git: {error}")))?;
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("GIT_NO_LAZY_FETCH", "1");
+    command
+}
+
+fn output(folder: &Path, mut command: Command) -> Result<Vec<u8>, TreeError> {
+    let fault = |reason: String| TreeError::Git { path: folder.to_owned(), reason };
+    let output = command.stdin(Stdio::null()).output().map_err(|error| fault(format!("cannot start git: {error}")))?;
     if output.status.success() {
         Ok(output.stdout)
     } else {
@@ -186,4 +304,139 @@ fn git(folder: &Path, args: &[&str]) -> Result<Vec<u8>, TreeError> {
 
 fn io(action: &'static str, path: &Path, source: std::io::Error) -> TreeError {
     TreeError::Io { action, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn names(tree: &SourceTree) -> Vec<String> {
+        tree.entries.iter().map(|entry| entry.path.display().to_string()).collect()
+    }
+
+    fn run(folder: &Path, args: &[&str]) {
+        let identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"];
+        let done = Command::new("git").args(identity).args(args).current_dir(folder).output().unwrap();
+        assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    fn repository() -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("src")).unwrap();
+        fs::write(folder.path().join("src/tracked"), "1").unwrap();
+        fs::write(folder.path().join(".gitignore"), "ignored\n").unwrap();
+        run(folder.path(), &["init", "--quiet"]);
+        run(folder.path(), &["add", "--all"]);
+        run(folder.path(), &["commit", "--quiet", "--message", "x"]);
+        folder
+    }
+
+    #[test]
+    fn tracked_and_new_files_belong_to_a_source_and_ignored_ones_do_not() {
+        let folder = repository();
+        let list = || GitSourceLister.list(folder.path(), Path::new("src"), &[]).unwrap();
+        let clean = list();
+        assert_eq!((names(&clean), clean.dirty), (vec!["tracked".to_owned()], false));
+        assert!(clean.commit.is_some() && clean.commit_time.is_some());
+        fs::write(folder.path().join("src/ignored"), "2").unwrap();
+        assert!(!list().dirty);
+        fs::write(folder.path().join("src/new"), "3").unwrap();
+        let changed = list();
+        assert_eq!((names(&changed), changed.dirty), (vec!["new".to_owned(), "tracked".to_owned()], true));
+        fs::remove_file(folder.path().join("src/new")).unwrap();
+        fs::write(folder.path().join("src/tracked"), "other").unwrap();
+        assert!(list().dirty);
+    }
+
+    #[test]
+    fn no_program_that_a_repository_names_is_started() {
+        let folder = repository();
+        let mark = folder.path().join("started");
+        let command = format!("touch {}; cat", mark.display());
+        for key in [
+            "filter.own.clean",
+            "filter.own.smudge",
+            "filter.own.process",
+            "core.fsmonitor",
+            "gpg.program",
+            "core.pager",
+        ] {
+            run(folder.path(), &["config", key, &command]);
+        }
+        run(folder.path(), &["config", "log.showSignature", "true"]);
+        fs::write(folder.path().join(".gitattributes"), "* filter=own\n").unwrap();
+        fs::write(folder.path().join("src/tracked"), "changed").unwrap();
+        let tree = GitSourceLister.list(folder.path(), Path::new("src"), &[]).unwrap();
+        assert!(tree.dirty);
+        assert!(!mark.exists(), "a program of the repository was started");
+        // git itself, with the repository's configuration, starts it.
+        drop(Command::new("git").args(["status"]).current_dir(folder.path()).output().unwrap());
+        assert!(mark.exists());
+    }
+
+    #[test]
+    fn a_repository_that_is_committed_as_files_is_not_obeyed() {
+        let folder = repository();
+        let inner = folder.path().join("src");
+        for part in ["objects", "refs"] {
+            fs::create_dir(inner.join(part)).unwrap();
+            fs::write(inner.join(part).join("kept"), "").unwrap();
+        }
+        let mark = folder.path().join("started");
+        fs::write(inner.join("HEAD"), "ref: refs/heads/main\n").unwrap();
+        let filter = format!("[core]\nworktree = .\n[filter \"x\"]\nclean = \"touch {}; cat\"\n", mark.display());
+        fs::write(inner.join("config"), filter).unwrap();
+        fs::write(inner.join(".gitattributes"), "* filter=x\n").unwrap();
+        run(folder.path(), &["add", "--all"]);
+        drop(GitSourceLister.list(folder.path(), Path::new("src"), &[]));
+        assert!(!mark.exists());
+    }
+
+    #[test]
+    fn a_broken_repository_is_an_error_and_no_plain_folder() {
+        let folder = repository();
+        assert!(GitSourceLister.list(folder.path(), Path::new("src"), &[]).is_ok());
+        fs::write(folder.path().join(".git/HEAD"), "garbage").unwrap();
+        assert!(matches!(GitSourceLister.list(folder.path(), Path::new("src"), &[]), Err(TreeError::Git { .. })));
+    }
+
+    #[test]
+    fn a_folder_that_became_a_link_leads_nowhere() {
+        let folder = repository();
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("s.txt"), "secret").unwrap();
+        fs::create_dir(folder.path().join("src/d")).unwrap();
+        fs::write(folder.path().join("src/d/s.txt"), "own").unwrap();
+        run(folder.path(), &["add", "--all"]);
+        assert!(GitSourceLister.list(folder.path(), Path::new("src"), &[]).is_ok());
+        fs::remove_dir_all(folder.path().join("src/d")).unwrap();
+        symlink(outside.path(), folder.path().join("src/d")).unwrap();
+        assert!(GitSourceLister.list(folder.path(), Path::new("src"), &[]).is_err());
+    }
+
+    #[test]
+    fn a_source_stays_in_the_project_and_holds_no_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("secret"), "s").unwrap();
+        fs::create_dir(folder.path().join("src")).unwrap();
+        fs::write(folder.path().join("src/a"), "1").unwrap();
+        fs::write(folder.path().join("src/b"), "2").unwrap();
+        fs::write(folder.path().join("src/.sluicegateignore"), "# not this\nb\n").unwrap();
+        fs::write(folder.path().join("src/x.key"), "-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\n").unwrap();
+        fs::write(folder.path().join("src/innocent"), "-----BEGIN ENCRYPTED COSIGN PRIVATE KEY-----\n").unwrap();
+        fs::create_dir(folder.path().join("src/home")).unwrap();
+        fs::write(folder.path().join("src/home/evidence.db"), "e").unwrap();
+        let excluded = [folder.path().join("src/home")];
+        let tree = GitSourceLister.list(folder.path(), Path::new("src"), &excluded).unwrap();
+        let mut found = names(&tree);
+        found.sort();
+        assert_eq!(found, [".sluicegateignore", "a"]);
+        symlink(outside.path(), folder.path().join("link")).unwrap();
+        assert!(GitSourceLister.list(folder.path(), Path::new("link"), &[]).is_err());
+        fs::create_dir(folder.path().join("empty")).unwrap();
+        assert!(GitSourceLister.list(folder.path(), Path::new("empty"), &[]).is_err());
+    }
 }

@@ -75,16 +75,35 @@ const SYSTEM_FILES: &[&str] = &[
     "etc/arch-release",
 ];
 
+/// Folders where systems keep their records of packages. Not only the lists count: Trivy leaves out what some of the other files name.
+const RECORD_FOLDERS: &[&str] = &[
+    "var/lib/dpkg/",
+    "lib/apk/",
+    "usr/lib/apk/",
+    "var/lib/rpm/",
+    "usr/lib/sysimage/rpm/",
+    "var/lib/rpmmanifest/",
+    "var/lib/pacman/",
+    "usr/lib/opkg/",
+    "var/lib/opkg/",
+];
+
 /// Whether a file of the image says something about coverage.
 pub fn is_telling(path: &str) -> bool {
-    is_lock_file(path) || analyser_of(path).is_some() || SYSTEM_FILES.contains(&path)
+    is_lock_file(path) || is_record(path)
 }
 
-/// Sets a report beside the image's telling files and the database's buckets. `files` are those [`is_telling`] chose, `image` is
-/// the image's digest, which stands for a gap that has no file.
+/// Whether a file says which system this is or which packages it has.
+fn is_record(path: &str) -> bool {
+    SYSTEM_FILES.contains(&path) || RECORD_FOLDERS.iter().any(|folder| path.starts_with(folder))
+}
+
+/// Sets a report beside the image's telling files and the database's buckets. `files` are those [`is_telling`] chose, `below` the
+/// same without the uppermost layer, `image` is the image's digest, which stands for a gap that has no file.
 pub fn coverage<R: IoRead + Seek>(
     report: &Summary,
     files: &BTreeMap<String, Digest>,
+    below: &BTreeMap<String, Digest>,
     image: &Digest,
     database: &mut Bolt<R>,
 ) -> Result<Coverage, BoltError> {
@@ -98,6 +117,7 @@ pub fn coverage<R: IoRead + Seek>(
     if read.iter().all(|list| list.packages == 0) {
         unread.push(gap("nothing-recognised", "image", image, "the scanner recognised no package in the image".into()));
     }
+    unread.extend(rewritten_gaps(files, below, image));
     unread.extend(lock_gaps(report, files));
     unread.extend(list_gaps(report, files, image, system.as_ref()));
     unread.extend(system_gaps(system.as_ref(), files, image, database)?);
@@ -111,6 +131,27 @@ fn read_of(list: &PackageList) -> Read {
 
 fn is_packages(list: &PackageList) -> bool {
     matches!(list.class.as_str(), "os-pkgs" | "lang-pkgs")
+}
+
+/// The records of a base that the layer upon it changes: a product that writes a shorter package list, or another release's name,
+/// hides the base's packages from every scanner. Where the base has no records there is nothing to hide.
+fn rewritten_gaps(files: &BTreeMap<String, Digest>, below: &BTreeMap<String, Digest>, image: &Digest) -> Vec<Gap> {
+    if !below.keys().any(|path| is_record(path)) {
+        return Vec::new();
+    }
+    let paths: BTreeSet<&String> = files.keys().chain(below.keys()).filter(|path| is_record(path)).collect();
+    let changed = paths.into_iter().filter(|path| files.get(*path) != below.get(*path));
+    changed
+        .map(|path| {
+            let digest = files.get(path).unwrap_or(image);
+            gap(
+                "records-rewritten",
+                path,
+                digest,
+                "the uppermost layer changes the records of the base's packages".into(),
+            )
+        })
+        .collect()
 }
 
 fn lock_gaps<'a>(report: &Summary, files: &'a BTreeMap<String, Digest>) -> impl Iterator<Item = Gap> + use<'a> {
@@ -287,7 +328,7 @@ mod tests {
 
     fn gaps(report: &Summary, paths: &[&str]) -> Vec<(String, String)> {
         let mut database = Bolt::open(Cursor::new(bolt_file(&sample()))).unwrap();
-        let coverage = coverage(report, &files(paths), &Digest::of(b"image"), &mut database).unwrap();
+        let coverage = coverage(report, &files(paths), &files(paths), &Digest::of(b"image"), &mut database).unwrap();
         coverage.unread.into_iter().map(|gap| (gap.kind, gap.place)).collect()
     }
 
@@ -300,7 +341,7 @@ mod tests {
     #[test]
     fn an_image_that_was_read_whole_has_no_gap() {
         let mut database = Bolt::open(Cursor::new(bolt_file(&sample()))).unwrap();
-        let coverage = coverage(&report(), &files(WHOLE), &Digest::of(b"image"), &mut database).unwrap();
+        let coverage = coverage(&report(), &files(WHOLE), &files(WHOLE), &Digest::of(b"image"), &mut database).unwrap();
         assert_eq!(coverage.unread, vec![]);
         assert_eq!(coverage.read[0], Read { kind: "debian".into(), place: "debian 12.11".into(), packages: 1 });
         assert_eq!(coverage.read.len(), 2);
@@ -362,5 +403,25 @@ mod tests {
     fn nothing_recognised_is_a_gap() {
         let empty = Summary { system: None, results: vec![], ..report() };
         assert_eq!(gaps(&empty, &[]), is("nothing-recognised", "image"));
+    }
+
+    #[test]
+    fn a_layer_that_changes_the_records_of_its_base_is_a_gap() {
+        let image = Digest::of(b"image");
+        let base = files(WHOLE);
+        assert_eq!(rewritten_gaps(&base, &base, &image), []);
+        let mut shorter = base.clone();
+        shorter.insert("var/lib/dpkg/status".to_owned(), Digest::of(b"one package"));
+        let mut hidden = base.clone();
+        hidden.remove("var/lib/dpkg/status");
+        let mut more = base.clone();
+        more.insert("var/lib/dpkg/info/own.md5sums".to_owned(), Digest::of(b"x"));
+        for changed in [shorter, hidden, more] {
+            let gaps = rewritten_gaps(&changed, &base, &image);
+            assert_eq!(gaps.len(), 1, "{gaps:?}");
+            assert_eq!(gaps[0].kind, "records-rewritten");
+        }
+        // On nothing, or upon a base without records, there is nothing to hide.
+        assert_eq!(rewritten_gaps(&base, &BTreeMap::new(), &image), []);
     }
 }

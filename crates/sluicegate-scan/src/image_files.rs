@@ -70,14 +70,16 @@ impl Image {
     /// The files for whose path (`etc/os-release`, no slash in front) `wanted` says yes, as they stand when all layers lie upon
     /// each other, whiteouts honoured, with the digest of their content. A symbolic link counts with the digest of its target's
     /// name: a list that is only linked is still a list that somebody meant to be there.
-    pub(crate) fn files(&self, wanted: &dyn Fn(&str) -> bool) -> Result<BTreeMap<String, Digest>, ScanError> {
+    pub(crate) fn files(&self, wanted: &dyn Fn(&str) -> bool) -> Result<Files, ScanError> {
         self.files_with(wanted, RATIO_FREE)
     }
 
-    fn files_with(&self, wanted: &dyn Fn(&str) -> bool, free: u64) -> Result<BTreeMap<String, Digest>, ScanError> {
+    fn files_with(&self, wanted: &dyn Fn(&str) -> bool, free: u64) -> Result<Files, ScanError> {
         let mut files = BTreeMap::new();
+        let mut below = BTreeMap::new();
         let mut entries = 0;
         for (layer, diff_id) in self.layers.iter().zip(&self.diff_ids) {
+            below.clone_from(&files);
             let file = File::open(self.blobs.join(layer.digest.hex()))
                 .map_err(|error| broken(&layer.digest, &format!("cannot open the layer: {error}")))?;
             let mut blob = Hashing::new(BufReader::with_capacity(128 * 1024, file), layer.size);
@@ -100,8 +102,17 @@ impl Image {
             }
             files.extend(added);
         }
-        Ok(files)
+        Ok(Files { all: files, below })
     }
+}
+
+/// The files that were asked for.
+#[derive(Debug)]
+pub(crate) struct Files {
+    /// As they stand when all layers lie upon each other.
+    pub(crate) all: BTreeMap<String, Digest>,
+    /// As they stand without the uppermost layer: in an image that a pipeline assembled, its base.
+    pub(crate) below: BTreeMap<String, Digest>,
 }
 
 /// Goes through one layer: takes away from `lower` what the layer hides, and returns what it adds.
@@ -341,7 +352,7 @@ mod tests {
 
     fn paths(image: &TestImage) -> Result<Vec<String>, ScanError> {
         let opened = Image::open(image.path(), &image.digest)?;
-        Ok(opened.files(&|path| path.ends_with("Cargo.lock"))?.into_keys().collect())
+        Ok(opened.files(&|path| path.ends_with("Cargo.lock"))?.all.into_keys().collect())
     }
 
     #[test]
@@ -371,7 +382,7 @@ mod tests {
     fn the_digest_is_the_files_own() {
         let image = TestImage::new(&[vec![file("a/Cargo.lock", b"content")]]);
         let opened = Image::open(image.path(), &image.digest).unwrap();
-        assert_eq!(opened.files(&|_| true).unwrap()["a/Cargo.lock"], Digest::of(b"content"));
+        assert_eq!(opened.files(&|_| true).unwrap().all["a/Cargo.lock"], Digest::of(b"content"));
     }
 
     #[test]

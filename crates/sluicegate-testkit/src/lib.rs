@@ -1,2 +1,43 @@
 #![forbid(unsafe_code)]
-//! Not built yet.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "only tests use this crate, and a test stops at the first thing that is not as it should be"
+)]
+//! The world in memory, for tests: keys from seed names, a log, a store, layouts, a clock, a scanner, an executor.
+//!
+//! Everything is deterministic and nothing waits. Each fake does what its port promises and has knobs for the faults that a test wants.
+//! What it signs is signed and logged for real, so that the code under test verifies it for real.
+
+mod build;
+mod clock;
+mod evidence;
+mod executor;
+mod image;
+mod log;
+mod merkle;
+mod packer;
+mod places;
+mod scanner;
+mod signer;
+mod store;
+
+pub use build::{PARTS, SignedBuild, VirtualBuild, vulns};
+pub use clock::FixedClock;
+pub use evidence::MemoryEvidence;
+pub use executor::FakeExecutor;
+pub use image::VirtualImage;
+pub use log::VirtualLog;
+pub use packer::FakePacker;
+pub use places::MemoryPlaces;
+pub use scanner::FakeScanner;
+pub use signer::{VirtualSigner, sign_payload, sign_statement};
+pub use store::MemoryStore;
+
+use sluicegate_types::UnixTime;
+
+/// The moment at which everything happens unless a test says otherwise: 2026-01-02T00:00:00Z.
+pub fn today() -> UnixTime {
+    "2026-01-02T00:00:00Z".parse().unwrap()
+}

@@ -10,7 +10,7 @@ use sluicegate_attestation::{
     predicate::PredicateType,
     provenance::Provenance,
     statement::Statement,
-    summary::SummaryClaim,
+    summary::{SummaryClaim, promoted_to},
 };
 use sluicegate_types::{Digest, UnixTime};
 
@@ -226,6 +226,17 @@ fn check_claims(signer: &SignerRule, statement: &Statement, roles: &BTreeSet<Rol
                     signer: signer.name.clone(),
                     verifier: claim.verifier_id,
                     environment: claim.environment.to_string(),
+                });
+            }
+        }
+        PredicateType::Promotion => {
+            // Only the key of an environment says that something was promoted to it; records keep what no gate decided.
+            let environment = promoted_to(&statement.predicate)?;
+            if !roles.contains(&Role::Records) && !signer.environments.contains(&environment) {
+                return Err(Error::Verifier {
+                    signer: signer.name.clone(),
+                    verifier: "a promotion".to_owned(),
+                    environment: environment.to_string(),
                 });
             }
         }

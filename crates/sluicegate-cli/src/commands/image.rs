@@ -64,8 +64,14 @@ fn from_host(words: &Words, arguments: &FromHost) -> Result<ExitCode, Problem> {
     let image = assemble::layered(&ports, None, entries.collect(), &config, EPOCH, history)?;
     let target = wired.places.target(&arguments.output.directory).map_err(Error::from)?;
     let expected = target.current().map_err(Error::from)?.map(|occupant| occupant.image);
-    let publication =
-        Publication { image: image.image.clone(), tags, referrers: Vec::new(), blobs: image.blobs, expected };
+    let publication = Publication {
+        image: image.image.clone(),
+        tags,
+        referrers: Vec::new(),
+        blobs: image.blobs,
+        expected,
+        environment: None,
+    };
     target.publish(&publication, wired.store.as_ref()).map_err(Error::from)?;
     if words.json() {
         let packages = host.packages.iter().map(|p| json!({"name": p.name, "version": p.version}));

@@ -42,7 +42,7 @@ pub(crate) fn init(words: &Words, arguments: &Init) -> Result<ExitCode, Problem>
     let scanner = scanner(&home, arguments)?;
     let bases = bases(arguments)?;
     make_home(words, &home)?;
-    let root = home.part("trust").join("trusted_root.json");
+    let root = wire::trusted_root(&home);
     let root = gateway_folder::read(&root).map_err(|error| Problem::io("read", &root, &error))?;
     let config = home.part("trust").join("signing_config.json");
     let config = gateway_folder::read(&config).map_err(|error| Problem::io("read", &config, &error))?;
@@ -92,7 +92,9 @@ fn make_home(words: &Words, home: &Home) -> Result<(), Problem> {
     for key in KEYS.iter().chain([&LOG_KEY]) {
         all &= !missing(key)?;
     }
-    let root = home.part("trust").join("trusted_root.json");
+    let root = wire::trusted_root(home);
+    // Before anything else of the home: once there is a trusted root, an evidence store that is missing is a loss.
+    drop(wire::evidence(home)?);
     if all && root.exists() {
         return Ok(());
     }

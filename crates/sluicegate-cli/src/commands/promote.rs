@@ -50,7 +50,7 @@ pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Pr
         evaluator: &PolicyChild,
         records: records.as_ref(),
         decisions: &decisions,
-        scratch: &wired.home.part("scratch"),
+        scratch: wired.scratch(),
     };
     let promoted = flow(&wired.ports(&log, &tell), &request)?;
     if words.json() {

@@ -12,7 +12,7 @@ use crate::{
     gateway_folder::{GatewayFolder, read},
     passphrase,
     wire::{self, SystemClock, Wired},
-    words::{Problem, Words},
+    words::{Problem, Words, printable},
 };
 
 /// `run`.
@@ -62,7 +62,10 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     let lines = StepLines::default();
     let on_output = |step: &StepName, bytes: &[u8]| lines.take(words, step, bytes);
     let excluded = [wired.home.folder().to_owned()];
+    let environments: Vec<_> =
+        gateway.gateway.environments.values().map(|environment| gateway.folder.join(&environment.repository)).collect();
     let request = flow::RunRequest {
+        environments: &environments,
         pipeline: &pipeline,
         folder,
         run: run_id()?,
@@ -73,7 +76,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         scanner: scanner.as_ref().map(|scanner| scanner as &dyn Scanner),
         signer: signer.as_ref(),
         trust: &trust,
-        scratch: &wired.home.part("scratch"),
+        scratch: wired.scratch(),
         on_output: &on_output,
     };
     let report = flow::run(&wired.ports(&log, &tell), &request);
@@ -104,11 +107,12 @@ fn print(words: &Words, report: &flow::RunReport, folder: &Path, gateway: &Gatew
             Some(1) => "1 known vulnerability".to_owned(),
             Some(n) => format!("{n} known vulnerabilities"),
         };
-        words.line(format!("  {} attestations, {findings}, in oci:{}", image.attestations, image.repository.display()));
+        let place = printable(&image.repository.display().to_string());
+        words.line(format!("  {} attestations, {findings}, in oci:{place}", image.attestations));
         if let Some(environment) = gateway.gateway.environments.keys().next() {
             let place = folder.join(&image.repository);
             let place = place.strip_prefix(".").unwrap_or(&place);
-            words.line(format!("  next: sluicegate promote oci:{} --to {environment}", place.display()));
+            words.line(printable(&format!("  next: sluicegate promote oci:{} --to {environment}", place.display())));
         }
     }
 }

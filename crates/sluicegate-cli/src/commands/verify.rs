@@ -7,7 +7,10 @@ use sluicegate_flow::{
     verify::{VerifyReport, verify as verify_image},
 };
 use sluicegate_ports::Clock;
-use sluicegate_verify::{Trust, closed_set::Seen};
+use sluicegate_verify::{
+    Trust,
+    closed_set::{Incomplete, Seen},
+};
 
 use super::later;
 use crate::{
@@ -72,7 +75,12 @@ fn print(words: &Words, report: &VerifyReport) {
         words.line(printable(&statement_line(statement)));
     }
     for reason in &report.followed.incomplete {
-        words.line(format!("  {}  {}", words.bad("missing"), printable(&reason.to_string())));
+        let label = match reason {
+            Incomplete::NoProvenance { .. } | Incomplete::Missing { .. } => "missing ",
+            Incomplete::Broken { .. } => "false   ",
+            Incomplete::Unlinked { .. } => "unlinked",
+        };
+        words.line(format!("  {}  {}", words.bad(label), printable(&reason.to_string())));
         let mut source = std::error::Error::source(reason);
         while let Some(cause) = source {
             words.line(format!("           because: {}", printable(&cause.to_string())));

@@ -1,0 +1,247 @@
+//! A gate in memory: an image with its evidence at `oci:out/shop`, an environment `production`, keys of three roles.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
+
+use sluicegate_attestation::{
+    bundle::Bundle,
+    identifiers::{BUNDLE, LOCAL_BUILDER},
+    predicate::PredicateType,
+    statement::Statement,
+};
+use sluicegate_flow::{
+    Error, Ports,
+    gate::RuleEvaluator,
+    gateway::Judge,
+    promote::{PromoteRequest, Promoted, promote},
+};
+use sluicegate_pipeline::gateway::{Environment, Gate};
+use sluicegate_policy::{
+    judge::Conditions,
+    rego::{EvaluationRequest, Outcome, PolicyError, RuleAnswer, RuleResults, Violation},
+};
+use sluicegate_ports::{evidence::Record, images::Manifest, scan::Scanner, sign::Signer, store::ContentStore};
+use sluicegate_testkit::{
+    FakePacker, FakeScanner, FixedClock, MemoryEvidence, MemoryPlaces, MemoryStore, SignedBuild, VirtualBuild,
+    VirtualImage, VirtualLog, VirtualSigner, today,
+};
+use sluicegate_types::{Digest, NonEmpty};
+use sluicegate_verify::{Role, SignerRule, Trust, TrustRoot};
+
+pub(crate) const SOURCE: &str = "/project/out/shop";
+pub(crate) const TARGET: &str = "/gateway/environments/production";
+pub(crate) const GATE: &str = "https://example.com/gate";
+const LOG: &str = "log.example";
+
+pub(crate) struct World {
+    pub(crate) log: VirtualLog,
+    pub(crate) clock: FixedClock,
+    pub(crate) store: MemoryStore,
+    pub(crate) places: MemoryPlaces,
+    pub(crate) evidence: MemoryEvidence,
+    pub(crate) trust: Trust,
+    pub(crate) judge: Judge,
+    pub(crate) image: VirtualImage,
+    /// How often the decisions key was asked for.
+    pub(crate) opened: Cell<u32>,
+    pub(crate) told: RefCell<Vec<String>>,
+    scratch: tempfile::TempDir,
+}
+
+impl World {
+    /// A world whose image has the evidence that `build` leaves.
+    pub(crate) fn new(build: impl FnOnce(VirtualBuild) -> VirtualBuild) -> (Self, SignedBuild) {
+        let log = VirtualLog::new(LOG);
+        let image = VirtualImage::new(b"the layer of the shop");
+        let signed = build(VirtualBuild::new("run-1", image.digest())).sign(&log);
+        let places = MemoryPlaces::new();
+        places.put_image(SOURCE, &image, None);
+        places.attach_build(SOURCE, &image, &signed);
+        let world = Self {
+            trust: trust(&log),
+            log,
+            clock: FixedClock::new(today()),
+            store: MemoryStore::new(),
+            places,
+            evidence: MemoryEvidence::new(),
+            judge: judge(),
+            image,
+            opened: Cell::new(0),
+            told: RefCell::new(Vec::new()),
+            scratch: tempfile::tempdir().unwrap(),
+        };
+        (world, signed)
+    }
+
+    pub(crate) fn good() -> (Self, SignedBuild) {
+        Self::new(|build| build)
+    }
+
+    /// Promotes with a clean scan and these rules.
+    pub(crate) fn promote(&self, rules: &dyn RuleEvaluator) -> Result<Promoted, Error> {
+        self.promote_scanned(Some(&clean_scanner()), rules)
+    }
+
+    pub(crate) fn promote_scanned(
+        &self,
+        scanner: Option<&dyn Scanner>,
+        rules: &dyn RuleEvaluator,
+    ) -> Result<Promoted, Error> {
+        let packer = FakePacker::new(&self.store);
+        let tell = |line: &str| self.told.borrow_mut().push(line.to_owned());
+        let ports = Ports {
+            clock: &self.clock,
+            store: &self.store,
+            places: &self.places,
+            packer: &packer,
+            log: &self.log,
+            evidence: &self.evidence,
+            tell: &tell,
+        };
+        let decisions = || {
+            self.opened.set(self.opened.get() + 1);
+            Ok(Box::new(VirtualSigner::new("decider")) as Box<dyn Signer>)
+        };
+        let request = PromoteRequest {
+            reference: &"oci:out/shop".parse().unwrap(),
+            folder: Path::new("/project"),
+            gateway_folder: Path::new("/gateway"),
+            judge: &self.judge,
+            trust: &self.trust,
+            levels: &BTreeMap::from([("builder".to_owned(), "SLSA_BUILD_LEVEL_1".to_owned())]),
+            scanner,
+            evaluator: rules,
+            records: &VirtualSigner::new("recorder"),
+            decisions: &decisions,
+            scratch: self.scratch.path(),
+        };
+        promote(&ports, &request)
+    }
+
+    /// Kind and outcome of every record, oldest first.
+    pub(crate) fn outcomes(&self) -> Vec<String> {
+        self.evidence.records().iter().map(|record| record.outcome.clone()).collect()
+    }
+
+    pub(crate) fn last_record(&self) -> Record {
+        self.evidence.records().pop().unwrap()
+    }
+
+    /// Nothing of ours can be seen at the target, and the decisions key stayed closed.
+    pub(crate) fn assert_nothing_happened(&self) {
+        assert_eq!(self.places.occupant(TARGET), None);
+        assert_eq!(self.places.blobs(TARGET), []);
+        assert_eq!(self.opened.get(), 0, "the decisions key was opened");
+        assert!(!self.outcomes().iter().any(|outcome| ["allow", "promoted"].contains(&outcome.as_str())));
+    }
+
+    /// The bundles that are attached at the target, by the predicate type that their manifests say.
+    pub(crate) fn bundles_at_target(&self) -> Vec<(String, Digest)> {
+        let bundle = |manifest: &Manifest| {
+            let kind = manifest.annotations.get("dev.sigstore.bundle.predicateType").unwrap();
+            (PredicateType::from_uri(kind).short().to_owned(), manifest.layers[0].digest)
+        };
+        let manifests = self.places.attached(TARGET);
+        manifests.iter().filter(|manifest| manifest.artifact_type.as_deref() == Some(BUNDLE)).map(bundle).collect()
+    }
+
+    /// The statement in a bundle of the store.
+    pub(crate) fn statement(&self, bundle: &Digest) -> Statement {
+        let bytes = self.store.read(bundle, 1 << 20).unwrap();
+        Statement::parse(&Bundle::parse(&bytes).unwrap().payload).unwrap()
+    }
+}
+
+fn trust(log: &VirtualLog) -> Trust {
+    let rule = |name: &str, role: Role| SignerRule {
+        name: name.to_owned(),
+        public_key: VirtualSigner::new(name).public_key().to_vec(),
+        roles: BTreeSet::from([role]),
+        predicate_types: None,
+        builder_ids: BTreeSet::from([LOCAL_BUILDER.to_owned()]),
+        verifier_ids: BTreeSet::from([GATE.to_owned()]),
+        environments: BTreeSet::from(["production".parse().unwrap()]),
+    };
+    let rules = vec![rule("builder", Role::Steps), rule("recorder", Role::Records), rule("decider", Role::Decisions)];
+    let root = TrustRoot::parse(&log.trusted_root_json()).unwrap();
+    Trust::new(rules, BTreeSet::from([LOG.to_owned()]), vec![], root).unwrap()
+}
+
+fn judge() -> Judge {
+    let kinds = [PredicateType::Provenance, PredicateType::Sbom, PredicateType::Vulns];
+    let names: Vec<String> = kinds.iter().map(|kind| kind.short().to_owned()).collect();
+    let valid_for = Duration::from_secs(30 * 24 * 60 * 60);
+    let gate = Gate { policies: Vec::new(), data: Vec::new(), require: names.try_into().unwrap(), valid_for };
+    Judge {
+        name: "production".parse().unwrap(),
+        environment: Environment {
+            repository: "environments/production".into(),
+            tag: "current".parse().unwrap(),
+            gate_name: "release".to_owned(),
+            gate,
+        },
+        conditions: Conditions {
+            require: kinds.to_vec().try_into().unwrap(),
+            max_database_age: Duration::from_secs(48 * 60 * 60),
+            valid_for,
+            gateway: Digest::of(b"gateway"),
+        },
+        policies: Vec::new(),
+        data: Vec::new(),
+        verifier_id: GATE.to_owned(),
+        database: Some(Digest::of(b"database")),
+    }
+}
+
+pub(crate) fn clean_scanner() -> FakeScanner {
+    scanner_that_finds(&[])
+}
+
+pub(crate) fn scanner_that_finds(advisories: &[&str]) -> FakeScanner {
+    FakeScanner::gives(FakeScanner::report(&FakeScanner::raw(advisories), Digest::of(b"database"), today()))
+}
+
+/// Rules that answer as a function of the facts.
+pub(crate) struct Rules<F>(pub(crate) F);
+
+impl<F: Fn(&str) -> Outcome> RuleEvaluator for Rules<F> {
+    fn evaluate(&self, request: &EvaluationRequest) -> Result<RuleResults, PolicyError> {
+        let answer = RuleAnswer {
+            code: "a.rule".to_owned(),
+            title: "a rule".to_owned(),
+            description: "for tests".to_owned(),
+            solution: "do better".to_owned(),
+            requires: Vec::new(),
+            file: "policies/a.rego".to_owned(),
+            line: 7,
+            outcome: (self.0)(request.input.get()),
+        };
+        Ok(RuleResults { answers: vec![answer], warnings: Vec::new() })
+    }
+}
+
+pub(crate) fn pass() -> Rules<impl Fn(&str) -> Outcome> {
+    Rules(|_: &str| Outcome::Pass)
+}
+
+pub(crate) fn deny() -> Rules<impl Fn(&str) -> Outcome> {
+    Rules(|_: &str| denial())
+}
+
+pub(crate) fn denial() -> Outcome {
+    let violation = Violation { msg: "too bad".to_owned(), term: None, subject: None, fields: BTreeMap::new() };
+    Outcome::Deny(NonEmpty::one(violation))
+}
+
+/// A policy that crashes.
+pub(crate) struct Crash;
+
+impl RuleEvaluator for Crash {
+    fn evaluate(&self, _: &EvaluationRequest) -> Result<RuleResults, PolicyError> {
+        Err(PolicyError::Engine { reason: "the child died".to_owned() })
+    }
+}

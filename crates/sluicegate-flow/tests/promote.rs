@@ -1,0 +1,456 @@
+//! `promote` over a world in memory: what becomes visible, what is signed by whom, what is on record, and when nothing happens.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
+
+mod gate_world;
+
+use std::{collections::BTreeSet, path::Path};
+
+use gate_world::{Crash, GATE, Rules, SOURCE, TARGET, World, clean_scanner, denial, deny, pass, scanner_that_finds};
+use serde_json::{Value, json};
+use sluicegate_attestation::{
+    identifiers::{BUNDLE, EVIDENCE_ARTIFACT, GATE_SCAN_ARTIFACT, IMAGE_MANIFEST, TRIVY_REPORT},
+    predicate::PredicateType,
+    statement::{Statement, Subject},
+};
+use sluicegate_flow::{Error, Failure, promote::Promoted, verify::verify};
+use sluicegate_policy::rego::Outcome;
+use sluicegate_ports::{
+    evidence::RecordKind,
+    images::ImagePlaceError,
+    sign::TransparencyLog,
+    store::{ContentStore, StoreError},
+};
+use sluicegate_testkit::{
+    FakeScanner, FixedClock, MemoryPlaces, SignedBuild, VirtualBuild, VirtualImage, VirtualSigner, sign_statement,
+    today, vulns,
+};
+use sluicegate_types::{Digest, NonEmpty, UnixTime};
+use sluicegate_verify::Role;
+
+fn undecided(promoted: Result<Promoted, Error>) -> Vec<String> {
+    match promoted {
+        Ok(Promoted::Undecided { reasons, .. }) => reasons.into_vec(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn assert_allowed(promoted: Result<Promoted, Error>) {
+    assert!(matches!(promoted, Ok(Promoted::Allowed { .. })), "{promoted:?}");
+}
+
+/// A statement about the world's image, signed and attached at the source; its bundle's digest.
+fn attach(world: &World, signer: &str, kind: PredicateType, predicate: Value) -> Digest {
+    let subject = Subject { name: None, digest: world.image.digest(), media_type: Some(IMAGE_MANIFEST.to_owned()) };
+    let statement = Statement { subjects: NonEmpty::one(subject), predicate_type: kind, predicate };
+    let bundle = sign_statement(&VirtualSigner::new(signer), &world.log, &statement);
+    world.places.attach(SOURCE, &world.image, BUNDLE, &[(BUNDLE, &bundle)]);
+    Digest::of(&bundle)
+}
+
+#[test]
+fn what_is_allowed_is_published_with_its_evidence_and_its_decision() {
+    let (world, build) = World::good();
+    let promoted = world.promote(&pass()).unwrap();
+    let Promoted::Allowed { image, record, expires } = promoted else { panic!("{promoted:?}") };
+    assert_eq!(image.to_string(), format!("oci:production@{}", world.image.digest()));
+    assert_eq!(expires, today().plus(30 * 24 * 60 * 60));
+    let held = world.places.occupant(TARGET).unwrap();
+    assert_eq!((held.image, held.tags), (world.image.digest(), vec!["current".parse().unwrap()]));
+    let bundles = world.bundles_at_target();
+    let kinds: Vec<&str> = bundles.iter().map(|(kind, _)| kind.as_str()).collect();
+    assert_eq!(kinds, ["provenance", "sbom", "vulns", "verification-summary", "promotion", "signature"]);
+    for (number, part) in ["image", "sbom", "vulns"].into_iter().enumerate() {
+        assert_eq!(bundles[number].1, build.digest(part));
+    }
+    let manifests = world.places.attached(TARGET);
+    let of = |kind: &str| manifests.iter().find(|m| m.artifact_type.as_deref() == Some(kind)).unwrap();
+    let carried: BTreeSet<Digest> = of(EVIDENCE_ARTIFACT).layers.iter().map(|part| part.digest).collect();
+    assert_eq!(carried, build.blobs().into_keys().collect());
+    let scan = &of(GATE_SCAN_ARTIFACT).layers;
+    let media: Vec<&str> = scan.iter().map(|part| part.media_type.as_str()).collect();
+    assert_eq!(media, [BUNDLE, TRIVY_REPORT]);
+    assert_eq!(manifests.len(), 8, "six bundles, the evidence, the gate's scan");
+    assert!(manifests.iter().all(|m| m.subject.as_ref().is_some_and(|s| s.digest == world.image.digest())));
+    assert_eq!(world.outcomes(), ["allow", "promoted"]);
+    assert_eq!((record, world.opened.get()), (1, 1));
+    let moved = world.last_record();
+    assert_eq!((moved.kind, moved.subject), (RecordKind::Promotion, Some(world.image.digest())));
+    assert_eq!((&moved.body["from"], &moved.body["decision"]), (&Value::Null, &json!(1)));
+}
+
+#[test]
+fn what_the_decision_says_is_what_was_decided() {
+    let (world, _) = World::good();
+    assert_allowed(world.promote(&pass()));
+    let bundles = world.bundles_at_target();
+    let bundle = |kind: &str| bundles.iter().find(|(k, _)| k == kind).unwrap().1;
+    let summary = world.statement(&bundle("verification-summary")).predicate;
+    assert_eq!(summary["verificationResult"], "PASSED");
+    assert_eq!(summary["verifier"]["id"], GATE);
+    assert_eq!(summary["resourceUri"], format!("oci:production@{}", world.image.digest()));
+    assert_eq!(summary["policy"]["digest"]["sha256"], world.judge.conditions.gateway.hex());
+    assert_eq!(summary["verifiedLevels"], json!(["SLSA_BUILD_LEVEL_1"]));
+    assert_eq!(summary["sluicegate_authority"], "self");
+    let decision = &world.evidence.records()[0].body;
+    let used: Vec<Value> = decision["used"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|digest| json!({"digest": {"sha256": digest.as_str().unwrap().strip_prefix("sha256:").unwrap()}}))
+        .collect();
+    assert_eq!(summary["inputAttestations"], json!(used));
+    assert_eq!(decision["summary"], json!(bundle("verification-summary")));
+    let facts: Digest = decision["facts"].as_str().unwrap().parse().unwrap();
+    let facts = world.store.read(&facts, 1 << 20).unwrap();
+    assert!(serde_json::from_slice::<Value>(&facts).unwrap()["attestations"].is_array(), "the facts are kept");
+    let promotion = world.statement(&bundle("promotion")).predicate;
+    assert_eq!(promotion["sluicegate_basis"]["sha256"], bundle("verification-summary").hex());
+    for kind in ["verification-summary", "promotion", "signature"] {
+        let bytes = world.store.read(&bundle(kind), 1 << 20).unwrap();
+        let verified = sluicegate_verify::verify(&bytes, &world.trust, today()).unwrap();
+        assert_eq!(verified.signer(), "decider");
+        assert!(verified.is_in_role(Role::Decisions));
+    }
+}
+
+#[test]
+fn what_was_promoted_verifies_where_it_is_now() {
+    let (world, build) = World::good();
+    assert_allowed(world.promote(&pass()));
+    let reference = "oci:environments/production:current".parse().unwrap();
+    let report = verify(&world.places, &reference, Path::new("/gateway"), &world.trust, today()).unwrap();
+    assert_eq!(report.failure(), None);
+    assert_eq!(report.followed.sets[0].provenance().0.bundle(), build.digest("image"));
+}
+
+#[test]
+fn what_else_was_attached_stays_behind() {
+    let (clean, _) = World::good();
+    assert_allowed(clean.promote(&pass()));
+    let (world, _) = World::good();
+    let mut junk = vec![
+        attach(&world, "builder", PredicateType::Sbom, json!({"bomFormat": "CycloneDX", "specVersion": "1.6"})),
+        attach(&world, "stranger", PredicateType::ImageSignature, json!({})),
+        attach(&world, "decider", PredicateType::ImageSignature, json!({})),
+        attach(&world, "recorder", PredicateType::Vulns, vulns(b"{}", Digest::of(b"database")).to_predicate(&[])),
+    ];
+    for (kind, bytes) in [(BUNDLE, &b"junk"[..]), (EVIDENCE_ARTIFACT, b"more junk"), ("text/plain", b"notes")] {
+        world.places.attach(SOURCE, &world.image, kind, &[("text/plain", bytes)]);
+        junk.push(Digest::of(bytes));
+    }
+    assert_allowed(world.promote(&pass()));
+    let there = world.places.blobs(TARGET);
+    for digest in junk {
+        assert!(world.places.blobs(SOURCE).contains(&digest));
+        assert!(!there.contains(&digest), "{digest} rode along");
+    }
+    assert_eq!(there.len(), clean.places.blobs(TARGET).len());
+    assert_eq!(world.places.attached(TARGET).len(), 8);
+}
+
+#[test]
+fn junk_that_is_too_large_to_be_evidence_locks_nobody_out() {
+    let (world, _) = World::good();
+    let huge = vec![b'x'; sluicegate_attestation::bundle::MAX_BUNDLE + 1];
+    world.places.attach(SOURCE, &world.image, BUNDLE, &[(BUNDLE, &huge)]);
+    assert_allowed(world.promote(&pass()));
+    assert!(!world.places.blobs(TARGET).contains(&Digest::of(&huge)));
+}
+
+#[test]
+fn a_report_that_came_in_an_odd_place_is_published_whole() {
+    let (mut world, build) = World::good();
+    // The evidence manifest carries the steps alone; the raw report comes in a manifest that looks like a bundle's.
+    world.places = MemoryPlaces::new();
+    world.places.put_image(SOURCE, &world.image, None);
+    for (digest, bytes) in build.attached().into_iter().chain(build.blobs()) {
+        let is_report = digest == Digest::of(&build.report);
+        let kind = if is_report { TRIVY_REPORT } else { BUNDLE };
+        let attached = is_report || build.attached().contains_key(&digest);
+        let artifact = if attached { BUNDLE } else { EVIDENCE_ARTIFACT };
+        world.places.attach(SOURCE, &world.image, artifact, &[(kind, &bytes)]);
+    }
+    assert_allowed(world.promote(&pass()));
+    let reference = "oci:environments/production:current".parse().unwrap();
+    let report = verify(&world.places, &reference, Path::new("/gateway"), &world.trust, today()).unwrap();
+    assert_eq!(report.failure(), None);
+}
+
+#[test]
+fn a_denial_publishes_nothing_and_is_signed_and_kept_by_the_recorder() {
+    let (world, _) = World::good();
+    let promoted = world.promote(&deny()).unwrap();
+    let Promoted::Denied { image, denials, record } = promoted else { panic!("{promoted:?}") };
+    assert_eq!((image, record), (world.image.digest(), 1));
+    assert_eq!(denials.first().violation.msg, "too bad");
+    world.assert_nothing_happened();
+    assert_eq!(world.outcomes(), ["deny"]);
+    let body = world.last_record().body;
+    assert_eq!(body["denials"][0]["code"], "a.rule");
+    let summary: Digest = body["summary"].as_str().unwrap().parse().unwrap();
+    let bytes = world.store.read(&summary, 1 << 20).unwrap();
+    let verified = sluicegate_verify::verify(&bytes, &world.trust, today()).unwrap();
+    assert_eq!(verified.signer(), "recorder");
+    let predicate = &verified.statement().predicate;
+    assert_eq!(predicate["verificationResult"], "FAILED");
+    assert_eq!(predicate["verifiedLevels"], json!(["FAILED"]));
+}
+
+#[test]
+fn what_cannot_be_decided_publishes_nothing_signs_no_decision_and_is_on_record() {
+    let (world, _) = World::good();
+    let silent = Rules(|_: &str| Outcome::Silent);
+    assert!(undecided(world.promote(&silent))[0].contains("a.rule gave no answer"));
+    assert!(undecided(world.promote(&Crash))[0].contains("the child died"));
+    world.assert_nothing_happened();
+    assert_eq!(world.outcomes(), ["undecided", "undecided"]);
+    assert!(world.last_record().body["reasons"][0].as_str().unwrap().contains("the child died"));
+    assert_eq!(world.last_record().body.get("summary"), None);
+}
+
+#[test]
+fn a_scanner_that_fails_or_is_not_there_leaves_it_undecided() {
+    let (world, _) = World::good();
+    for scanner in [Some(FakeScanner::fails("it crashed")), None] {
+        let scanner = scanner.as_ref().map(|s| s as &dyn sluicegate_ports::scan::Scanner);
+        let reasons = undecided(world.promote_scanned(scanner, &pass()));
+        assert!(reasons[0].contains("the gate's own scan"), "{reasons:?}");
+        let why = if scanner.is_some() { "it crashed" } else { "names no scanner" };
+        assert!(reasons[1].contains(why), "{reasons:?}");
+        assert!(world.last_record().body["reasons"][1].as_str().unwrap().contains(why));
+    }
+    world.assert_nothing_happened();
+    assert_eq!(world.outcomes(), ["undecided", "undecided"]);
+    let mut garbled = FakeScanner::report(b"no report", Digest::of(b"database"), today());
+    undecided(world.promote_scanned(Some(&FakeScanner::gives(garbled.clone())), &pass()));
+    garbled.raw = FakeScanner::raw(&[]);
+    assert_allowed(world.promote_scanned(Some(&FakeScanner::gives(garbled)), &pass()));
+}
+
+#[test]
+fn a_scan_that_somebody_attached_is_never_the_gates_own() {
+    let (world, _) = World::good();
+    let scan = vulns(&FakeScanner::raw(&[]), Digest::of(b"database")).to_predicate(&[]);
+    attach(&world, "recorder", PredicateType::Vulns, scan);
+    undecided(world.promote_scanned(None, &pass()));
+    world.assert_nothing_happened();
+    let scanner = clean_scanner();
+    assert_allowed(world.promote_scanned(Some(&scanner), &pass()));
+    assert_eq!(scanner.scanned(), [world.image.digest()]);
+}
+
+#[test]
+fn rules_see_what_the_gates_own_scan_finds() {
+    let (world, _) = World::good();
+    let ban = Rules(|facts: &str| if facts.contains("CVE-2026-1") { denial() } else { Outcome::Pass });
+    let found = scanner_that_finds(&["CVE-2026-1"]);
+    assert!(matches!(world.promote_scanned(Some(&found), &ban), Ok(Promoted::Denied { .. })));
+    assert_allowed(world.promote_scanned(Some(&clean_scanner()), &ban));
+}
+
+#[test]
+fn a_brought_scan_with_the_gates_database_counts_and_one_with_another_does_not() {
+    let ban = || Rules(|facts: &str| if facts.contains("CVE-2026-1") { denial() } else { Outcome::Pass });
+    let with = |database: &'static [u8]| {
+        let (world, _) = World::new(|mut build| {
+            build.report = FakeScanner::raw(&["CVE-2026-1"]);
+            build.database = Digest::of(database);
+            build
+        });
+        world.promote(&ban())
+    };
+    assert!(matches!(with(b"database"), Ok(Promoted::Denied { .. })));
+    assert_allowed(with(b"an old database"));
+}
+
+#[test]
+fn evidence_that_is_missing_is_undecided_and_on_record() {
+    let (world, build) = World::good();
+    world.places.drop_blob(SOURCE, &build.digest("test"));
+    let reasons = undecided(world.promote(&pass()));
+    assert!(reasons[0].contains("attestation:test is missing"), "{reasons:?}");
+    world.assert_nothing_happened();
+    assert_eq!(world.outcomes(), ["undecided"]);
+    assert_eq!(world.last_record().body["gateway"], json!(world.judge.conditions.gateway));
+}
+
+#[test]
+fn an_image_without_any_evidence_is_undecided() {
+    let (world, _) = World::good();
+    let bare = VirtualImage::new(b"a bare image");
+    world.places.put_image("/project/out/shop", &bare, None);
+    undecided(world.promote(&pass()));
+    world.assert_nothing_happened();
+}
+
+#[test]
+fn a_named_bundle_that_is_false_is_wrong_and_on_record_as_undecided() {
+    let (world, build) = World::new(|build| build.with_signer("test", "stranger"));
+    let error = world.promote(&pass()).unwrap_err();
+    assert!(matches!(&error, Error::Incomplete { image, .. } if *image == build.image), "{error}");
+    assert_eq!(error.failure(), Failure::Wrong);
+    world.assert_nothing_happened();
+    assert_eq!(world.outcomes(), ["undecided"]);
+    assert!(world.last_record().body["reasons"][1].as_str().unwrap().contains("not to be believed"));
+}
+
+#[test]
+fn bytes_that_are_not_those_of_their_digest_are_wrong() {
+    let blobs: [fn(&World, &SignedBuild) -> Digest; 4] = [
+        |world, _| world.image.digest(),
+        |world, _| world.image.layer,
+        |_, build| build.digest("test"),
+        |_, build| build.digest("image"),
+    ];
+    for blob in blobs {
+        let (world, build) = World::good();
+        world.places.flip_byte(SOURCE, &blob(&world, &build));
+        let error = world.promote(&pass()).unwrap_err();
+        assert_eq!(error.failure(), Failure::Wrong, "{error}");
+        world.assert_nothing_happened();
+    }
+}
+
+#[test]
+fn an_image_whose_own_blobs_are_missing_is_not_promoted() {
+    for blob in [|world: &World| world.image.layer, |world: &World| world.image.digest()] {
+        let (world, _) = World::good();
+        world.places.drop_blob(SOURCE, &blob(&world));
+        let error = world.promote(&pass()).unwrap_err();
+        assert_eq!(error.failure(), Failure::Undecided, "{error}");
+        world.assert_nothing_happened();
+    }
+}
+
+#[test]
+fn a_target_that_changed_meanwhile_is_left_as_it_is() {
+    let other = VirtualImage::new(b"somebody else's");
+    let (world, _) = World::good();
+    world.places.move_before_publish(TARGET, &other);
+    let error = world.promote(&pass()).unwrap_err();
+    assert!(matches!(error, Error::Place(ImagePlaceError::Moved { .. })), "{error}");
+    let held = world.places.occupant(TARGET).unwrap();
+    assert_eq!((held.image, held.tags.len()), (other.digest(), 0));
+    assert_eq!(world.places.attached(TARGET).len(), 0);
+    assert_eq!(world.outcomes(), ["allow", "failed"], "the decision stands on record, no promotion does");
+    // The same between the look at the target and the decision.
+    let (world, _) = World::good();
+    let meddling = Rules(|_: &str| {
+        world.places.put_image(TARGET, &other, Some("current"));
+        Outcome::Pass
+    });
+    let error = world.promote(&meddling).unwrap_err();
+    assert!(matches!(error, Error::Place(ImagePlaceError::Moved { .. })), "{error}");
+    assert_eq!(world.places.occupant(TARGET).unwrap().image, other.digest());
+}
+
+#[test]
+fn the_next_image_replaces_the_one_that_was_there() {
+    let (world, _) = World::good();
+    let old = VirtualImage::new(b"last week's");
+    world.places.put_image(TARGET, &old, Some("current"));
+    assert_allowed(world.promote(&pass()));
+    assert_eq!(world.places.occupant(TARGET).unwrap().image, world.image.digest());
+    assert_eq!(world.last_record().body["from"], json!(old.digest()));
+    assert_allowed(world.promote(&pass()));
+    assert_eq!(world.last_record().body["from"], json!(world.image.digest()), "once more is no harm");
+}
+
+#[test]
+fn a_tag_never_moves_back_to_an_image_that_it_named_before() {
+    let (world, first) = World::good();
+    assert_allowed(world.promote(&pass()));
+    let newer = VirtualImage::new(b"next week's");
+    world.places.put_image(SOURCE, &newer, None);
+    let build = VirtualBuild::new("run-2", newer.digest()).sign(&world.log);
+    world.places.attach_build(SOURCE, &newer, &build);
+    assert_allowed(world.promote(&pass()));
+    world.places.put_image(SOURCE, &world.image, None);
+    world.places.attach_build(SOURCE, &world.image, &first);
+    let error = world.promote(&pass()).unwrap_err();
+    assert!(error.to_string().contains("--rollback"), "{error}");
+    assert_eq!(world.places.occupant(TARGET).unwrap().image, newer.digest());
+}
+
+#[test]
+fn a_publication_that_breaks_off_leaves_what_was_visible() {
+    for old in [None, Some(VirtualImage::new(b"last week's"))] {
+        let (world, _) = World::good();
+        if let Some(old) = &old {
+            world.places.put_image(TARGET, old, Some("current"));
+        }
+        let before = world.places.occupant(TARGET);
+        world.places.break_publish(TARGET);
+        let error = world.promote(&pass()).unwrap_err();
+        assert_eq!(error.failure(), Failure::Unavailable);
+        assert_eq!(world.places.occupant(TARGET), before);
+        assert_eq!(world.places.attached(TARGET).len(), 0);
+        assert_eq!(world.outcomes(), ["allow", "failed"]);
+    }
+}
+
+#[test]
+fn a_store_that_lost_a_blob_publishes_nothing() {
+    let (world, build) = World::good();
+    let lossy = Rules(|_: &str| {
+        world.store.remove(&build.digest("package"));
+        Outcome::Pass
+    });
+    let error = world.promote(&lossy).unwrap_err();
+    assert!(matches!(error, Error::Place(ImagePlaceError::Store(StoreError::Missing { .. }))), "{error}");
+    assert_eq!(world.places.occupant(TARGET), None);
+}
+
+#[test]
+fn a_permit_is_used_within_ten_minutes_of_the_decision() {
+    for (seconds, used) in [(600, true), (601, false)] {
+        let (mut world, _) = World::good();
+        world.clock = FixedClock::ticking(today(), seconds);
+        match world.promote(&pass()) {
+            Ok(Promoted::Allowed { .. }) => assert!(used, "{seconds}"),
+            Err(Error::Usage(why)) => {
+                assert!(!used && why.contains("too old"), "{seconds}: {why}");
+                assert_eq!((world.opened.get(), world.places.occupant(TARGET)), (0, None));
+            }
+            other => panic!("{seconds}: {other:?}"),
+        }
+    }
+    let (world, _) = World::good();
+    let back = Rules(|_: &str| {
+        world.clock.set(UnixTime::from_seconds(today().seconds() - 1).unwrap());
+        Outcome::Pass
+    });
+    assert!(matches!(world.promote(&back), Err(Error::Usage(_))), "a clock that went back");
+    assert_eq!(world.places.occupant(TARGET), None);
+}
+
+#[test]
+fn one_allowed_set_suffices_and_brings_only_its_own_evidence() {
+    let (world, first) = World::good();
+    let second = VirtualBuild::new("run-2", world.image.digest()).sign(&world.log);
+    world.places.attach_build(SOURCE, &world.image, &second);
+    let picky = Rules(|facts: &str| if facts.contains("run-1") { denial() } else { Outcome::Pass });
+    assert_allowed(world.promote(&picky));
+    let there = world.places.blobs(TARGET);
+    for part in ["image", "test", "sbom"] {
+        assert!(there.contains(&second.digest(part)) && !there.contains(&first.digest(part)), "{part}");
+    }
+    let (world, _) = World::good();
+    let second = VirtualBuild::new("run-2", world.image.digest()).sign(&world.log);
+    world.places.attach_build(SOURCE, &world.image, &second);
+    assert!(matches!(world.promote(&deny()), Ok(Promoted::Denied { .. })));
+    world.assert_nothing_happened();
+}
+
+#[test]
+fn nothing_is_signed_by_the_decisions_key_but_what_an_allowed_image_needs() {
+    let (world, _) = World::good();
+    let logged = || world.log.size().unwrap();
+    let before = logged();
+    undecided(world.promote(&Rules(|_: &str| Outcome::Silent)));
+    assert_eq!(logged(), before + 1, "the gate's scan");
+    assert!(matches!(world.promote(&deny()), Ok(Promoted::Denied { .. })));
+    assert_eq!(logged(), before + 2, "the same scan is logged once, and the denial");
+    assert_allowed(world.promote(&pass()));
+    assert_eq!(logged(), before + 5, "three by the decisions key");
+}

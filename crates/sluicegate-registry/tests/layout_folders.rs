@@ -1,0 +1,496 @@
+//! OCI layout folders on disk: what is published is read back, what is broken is refused, what breaks off changes nothing.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
+
+use std::{
+    fs::{self, File},
+    io::Read,
+    os::unix::fs::{MetadataExt, symlink},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use serde_json::{Value, json};
+use sluicegate_attestation::identifiers::{BUNDLE, IMAGE_INDEX, IMAGE_MANIFEST};
+use sluicegate_ports::{
+    images::{Descriptor, ImagePlaceError, ImagePlaces, ImageSource, Publication},
+    store::{ContentStore, StoreError},
+};
+use sluicegate_registry::LayoutFolders;
+use sluicegate_testkit::{MemoryStore, VirtualImage};
+use sluicegate_types::{Digest, LayoutSelector};
+
+struct Layout {
+    root: tempfile::TempDir,
+    store: MemoryStore,
+}
+
+impl Layout {
+    fn new() -> Self {
+        Self { root: tempfile::tempdir().unwrap(), store: MemoryStore::new() }
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.root.path().join("layout")
+    }
+
+    fn blob(&self, digest: &Digest) -> PathBuf {
+        self.folder().join("blobs/sha256").join(digest.hex())
+    }
+
+    fn publish(&self, publication: &Publication) -> Result<(), ImagePlaceError> {
+        LayoutFolders.target(&self.folder()).unwrap().publish(publication, &self.store)
+    }
+
+    fn source(&self) -> Box<dyn ImageSource> {
+        LayoutFolders.source(&self.folder()).unwrap()
+    }
+
+    fn current(&self) -> Option<Digest> {
+        LayoutFolders.target(&self.folder()).unwrap().current().unwrap().map(|held| held.image)
+    }
+
+    /// The image with one referrer, everything in the store.
+    fn publication(&self, image: &VirtualImage, expected: Option<Digest>) -> Publication {
+        let (referrer, parts) = image.referrer(BUNDLE, &[(BUNDLE, b"a bundle")]);
+        for bytes in image.blobs.values().chain(parts.values()) {
+            self.store.put_bytes(bytes).unwrap();
+        }
+        let manifests = [image.digest(), referrer.digest];
+        let blobs = image.blobs.keys().chain(parts.keys()).copied().filter(|d| !manifests.contains(d)).collect();
+        Publication {
+            image: image.descriptor.clone(),
+            tags: vec!["current".parse().unwrap()],
+            referrers: vec![referrer],
+            blobs,
+            expected,
+            environment: None,
+        }
+    }
+
+    fn index(&self) -> Vec<u8> {
+        fs::read(self.folder().join("index.json")).unwrap()
+    }
+
+    fn edit_index(&self, edit: impl FnOnce(&mut Value)) {
+        let mut index: Value = serde_json::from_slice(&self.index()).unwrap();
+        edit(&mut index);
+        fs::write(self.folder().join("index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
+    }
+}
+
+fn bytes(source: &dyn ImageSource, descriptor: &Descriptor) -> Result<Vec<u8>, ImagePlaceError> {
+    let mut bytes = Vec::new();
+    source.open(descriptor)?.read_to_end(&mut bytes).unwrap();
+    Ok(bytes)
+}
+
+/// An image published to a new folder.
+fn published() -> (Layout, VirtualImage) {
+    let layout = Layout::new();
+    let image = VirtualImage::new(b"one");
+    layout.publish(&layout.publication(&image, None)).unwrap();
+    (layout, image)
+}
+
+#[test]
+fn what_is_published_is_read_back() {
+    let (layout, image) = published();
+    let source = layout.source();
+    let selectors =
+        [LayoutSelector::Only, LayoutSelector::Tag("current".parse().unwrap()), LayoutSelector::Digest(image.digest())];
+    for selector in selectors {
+        assert_eq!(source.resolve(&selector).unwrap().digest, image.digest(), "{selector:?}");
+    }
+    for (digest, content) in &image.blobs {
+        let descriptor = Descriptor::new("any/thing", *digest, content.len() as u64);
+        assert_eq!(bytes(source.as_ref(), &descriptor).unwrap(), *content);
+    }
+    let referrers = source.referrers(&image.digest()).unwrap();
+    assert_eq!(referrers.len(), 1);
+    assert_eq!(referrers[0].artifact_type.as_deref(), Some(BUNDLE));
+    assert_eq!(source.referrers(&Digest::of(b"another image")).unwrap(), []);
+    let held = LayoutFolders.target(&layout.folder()).unwrap().current().unwrap().unwrap();
+    assert_eq!((held.image, held.tags), (image.digest(), vec!["current".parse().unwrap()]));
+}
+
+#[test]
+fn the_folder_has_the_form_that_other_tools_read() {
+    let (layout, image) = published();
+    assert_eq!(fs::read(layout.folder().join("oci-layout")).unwrap(), br#"{"imageLayoutVersion":"1.0.0"}"#);
+    let index: Value = serde_json::from_slice(&layout.index()).unwrap();
+    assert_eq!((&index["schemaVersion"], &index["mediaType"]), (&json!(2), &json!(IMAGE_INDEX)));
+    let entries = index["manifests"].as_array().unwrap();
+    assert_eq!(entries[0]["digest"], json!(image.digest()));
+    assert_eq!(
+        entries[0]["annotations"],
+        json!({"kind": "dev.cosignproject.cosign/image", "org.opencontainers.image.ref.name": "current"})
+    );
+    assert_eq!(entries[1].get("annotations"), None, "a referrer has no ref name");
+    for path in [layout.folder().join("index.json"), layout.blob(&image.layer)] {
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o644, "{}", path.display());
+    }
+    let left = fs::read_dir(layout.folder())
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(".tmp-"));
+    assert_eq!(left.count(), 0, "no temporary file is left");
+}
+
+#[test]
+fn an_image_replaces_only_the_one_that_was_expected() {
+    let (one, two) = (VirtualImage::new(b"one"), VirtualImage::new(b"two"));
+    let stranger = Digest::of(b"a stranger");
+    for (held, expected, moves) in [
+        (None, None, true),
+        (None, Some(one.digest()), false),
+        (Some(&one), Some(one.digest()), true),
+        (Some(&one), None, false),
+        (Some(&one), Some(stranger), false),
+        (Some(&one), Some(two.digest()), false),
+    ] {
+        let layout = Layout::new();
+        if let Some(held) = held {
+            layout.publish(&layout.publication(held, None)).unwrap();
+        }
+        let before = held.map(|_| layout.index());
+        match layout.publish(&layout.publication(&two, expected)) {
+            Ok(()) => {
+                assert!(moves, "{expected:?}");
+                assert_eq!(layout.current(), Some(two.digest()));
+                let tagged = layout.source().resolve(&LayoutSelector::Tag("current".parse().unwrap())).unwrap();
+                assert_eq!(tagged.digest, two.digest());
+            }
+            Err(ImagePlaceError::Moved { .. }) => {
+                assert!(!moves, "{expected:?}");
+                assert_eq!(held.map(|_| layout.index()), before, "nothing that can be seen was changed");
+                assert_eq!(layout.current(), held.map(VirtualImage::digest));
+            }
+            Err(other) => panic!("{expected:?}: {other}"),
+        }
+    }
+}
+
+#[test]
+fn of_two_writers_who_expect_the_same_one_wins() {
+    let layout = Layout::new();
+    let publications: Vec<Publication> =
+        (0..4_u8).map(|number| layout.publication(&VirtualImage::new(&[number]), None)).collect();
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let writers: Vec<_> =
+            publications.iter().map(|publication| scope.spawn(|| layout.publish(publication))).collect();
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+    });
+    let won: Vec<usize> = (0..4).filter(|number| results[*number].is_ok()).collect();
+    assert_eq!(won.len(), 1);
+    assert_eq!(layout.current(), Some(publications[won[0]].image.digest));
+    for result in results.into_iter().filter_map(Result::err) {
+        assert!(matches!(result, ImagePlaceError::Moved { .. }), "{result}");
+    }
+}
+
+#[test]
+fn a_blob_that_the_store_holds_wrongly_or_not_at_all_is_not_published() {
+    let image = VirtualImage::new(b"one");
+    let layout = Layout::new();
+    let publication = layout.publication(&image, None);
+    for digest in [image.layer, image.digest(), publication.referrers[0].digest] {
+        let layout = Layout::new();
+        let publication = layout.publication(&image, None);
+        layout.store.replace(digest, b"wrong");
+        let error = layout.publish(&publication).unwrap_err();
+        assert!(
+            matches!(error, ImagePlaceError::Store(StoreError::Corrupt { digest: d, .. }) if d == digest),
+            "{error}"
+        );
+        assert!(!layout.folder().join("index.json").exists() && !layout.blob(&digest).exists());
+        layout.store.remove(&digest);
+        let error = layout.publish(&publication).unwrap_err();
+        assert!(matches!(error, ImagePlaceError::Store(StoreError::Missing { .. })), "{error}");
+        assert_eq!(layout.current(), None);
+    }
+    layout.publish(&publication).unwrap();
+}
+
+#[test]
+fn what_stands_in_a_blobs_place_is_written_anew_unless_it_is_the_blob() {
+    let (layout, image) = published();
+    let path = layout.blob(&image.layer);
+    let again = || layout.publish(&layout.publication(&image, Some(image.digest())));
+    let outside = layout.root.path().join("outside");
+    fs::write(&outside, b"one").unwrap();
+    let inode = fs::metadata(&path).unwrap().ino();
+    again().unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().ino(), inode, "a good blob is left alone");
+    let spoil: [&dyn Fn(); 4] = [
+        &|| fs::write(&path, b"two").unwrap(),
+        &|| fs::write(&path, b"").unwrap(),
+        &|| symlink(&outside, &path).unwrap(),
+        &|| mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o644), 0).unwrap(),
+    ];
+    for (number, spoil) in spoil.into_iter().enumerate() {
+        fs::remove_file(&path).unwrap();
+        spoil();
+        again().unwrap();
+        assert!(fs::symlink_metadata(&path).unwrap().is_file(), "{number}");
+        assert_eq!(fs::read(&path).unwrap(), b"one", "{number}");
+    }
+    assert_eq!(fs::read(&outside).unwrap(), b"one");
+}
+
+#[test]
+fn only_a_regular_file_is_a_blob() {
+    let (layout, image) = published();
+    let path = layout.blob(&image.layer);
+    let descriptor = Descriptor::new("any/thing", image.layer, 3);
+    assert_eq!(bytes(layout.source().as_ref(), &descriptor).unwrap(), b"one");
+    let outside = layout.root.path().join("outside");
+    fs::write(&outside, b"one").unwrap();
+    let place: [&dyn Fn(); 4] = [
+        &|| symlink(&outside, &path).unwrap(),
+        &|| symlink("/dev/zero", &path).unwrap(),
+        &|| mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o644), 0).unwrap(),
+        &|| fs::create_dir(&path).unwrap(),
+    ];
+    for (number, place) in place.into_iter().enumerate() {
+        fs::remove_file(&path).unwrap();
+        place();
+        let error = bytes(layout.source().as_ref(), &descriptor).unwrap_err();
+        assert!(error.to_string().contains("not a regular file"), "{number}: {error}");
+    }
+    fs::remove_dir(&path).unwrap();
+    let error = bytes(layout.source().as_ref(), &descriptor).unwrap_err();
+    assert!(matches!(error, ImagePlaceError::MissingBlob { digest, .. } if digest == image.layer));
+}
+
+#[test]
+fn an_index_that_is_no_regular_file_is_not_read() {
+    let (layout, _) = published();
+    let path = layout.folder().join("index.json");
+    let outside = layout.root.path().join("outside");
+    fs::rename(&path, &outside).unwrap();
+    let refused = || LayoutFolders.source(&layout.folder()).map(|_| ()).unwrap_err();
+    assert!(matches!(refused(), ImagePlaceError::NotALayout { .. }));
+    symlink(&outside, &path).unwrap();
+    assert!(matches!(refused(), ImagePlaceError::Io { .. }));
+    fs::remove_file(&path).unwrap();
+    mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o644), 0).unwrap();
+    assert!(matches!(refused(), ImagePlaceError::Io { .. }));
+    fs::remove_file(&path).unwrap();
+    fs::rename(&outside, &path).unwrap();
+    assert!(LayoutFolders.source(&layout.folder()).is_ok());
+}
+
+#[test]
+fn the_lock_never_touches_a_file_elsewhere() {
+    let layout = Layout::new();
+    let precious = layout.root.path().join("precious");
+    fs::write(&precious, b"do not lose me").unwrap();
+    fs::create_dir_all(layout.folder()).unwrap();
+    let lock = layout.folder().join(".sluicegate.lock");
+    symlink(&precious, &lock).unwrap();
+    let image = VirtualImage::new(b"one");
+    let publish = || layout.publish(&layout.publication(&image, None));
+    assert!(matches!(publish(), Err(ImagePlaceError::Io { .. })));
+    assert_eq!(fs::read(&precious).unwrap(), b"do not lose me");
+    fs::remove_file(&lock).unwrap();
+    publish().unwrap();
+}
+
+#[test]
+fn a_publication_that_breaks_off_anywhere_leaves_the_old_image_whole() {
+    let (old, new) = (VirtualImage::new(b"old"), VirtualImage::new(b"new"));
+    for opens in 0.. {
+        let layout = Layout::new();
+        layout.publish(&layout.publication(&old, None)).unwrap();
+        let before = layout.index();
+        let publication = layout.publication(&new, Some(old.digest()));
+        let breaking = Breaking { store: &layout.store, opens: AtomicU32::new(opens) };
+        let target = LayoutFolders.target(&layout.folder()).unwrap();
+        // A panic is as near as a test comes to a process that dies there: nothing is cleaned up but what drops.
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| target.publish(&publication, &breaking)));
+        if let Ok(result) = ended {
+            result.unwrap();
+            assert!(opens >= 4, "{opens}");
+            assert_eq!(layout.current(), Some(new.digest()));
+            return;
+        }
+        assert_eq!(layout.index(), before, "{opens}");
+        let source = layout.source();
+        for (digest, content) in &old.blobs {
+            let descriptor = Descriptor::new("any/thing", *digest, content.len() as u64);
+            assert_eq!(bytes(source.as_ref(), &descriptor).unwrap(), *content, "{opens}");
+        }
+        assert_eq!(source.referrers(&old.digest()).unwrap().len(), 1);
+        layout.publish(&publication).unwrap();
+        assert_eq!(layout.current(), Some(new.digest()), "the next attempt finds no lock in its way");
+    }
+}
+
+/// A store under which the process dies after some blobs.
+struct Breaking<'a> {
+    store: &'a MemoryStore,
+    opens: AtomicU32,
+}
+
+impl ContentStore for Breaking<'_> {
+    fn put(&self, reader: &mut dyn Read, limit: u64) -> Result<(Digest, u64), StoreError> {
+        self.store.put(reader, limit)
+    }
+
+    fn open(&self, digest: &Digest) -> Result<File, StoreError> {
+        let left = self.opens.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        assert!(left.is_ok(), "the process dies here, as this test wants");
+        self.store.open(digest)
+    }
+
+    fn read(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>, StoreError> {
+        self.store.read(digest, limit)
+    }
+
+    fn path(&self, digest: &Digest) -> Result<PathBuf, StoreError> {
+        self.store.path(digest)
+    }
+}
+
+#[test]
+fn an_index_has_at_most_1024_entries_and_4_mebibytes() {
+    let (layout, image) = published();
+    let entries = |count: usize| {
+        layout.edit_index(|index| {
+            let entry = json!({"mediaType": "text/plain", "digest": Digest::of(b"x"), "size": 1});
+            let list = index["manifests"].as_array_mut().unwrap();
+            list.truncate(1);
+            list.resize(count, entry);
+        });
+        LayoutFolders.source(&layout.folder()).map(|source| source.resolve(&LayoutSelector::Only).unwrap().digest)
+    };
+    assert_eq!(entries(1024).unwrap(), image.digest());
+    let error = entries(1025).unwrap_err().to_string();
+    assert!(error.contains("more than 1024"), "{error}");
+    entries(2).unwrap();
+    let index = layout.index();
+    let sized = |size: usize| {
+        fs::write(layout.folder().join("index.json"), [index.clone(), vec![b' '; size - index.len()]].concat())
+            .unwrap();
+        LayoutFolders.source(&layout.folder()).map(|_| ())
+    };
+    assert!(sized(4 << 20).is_ok());
+    assert!(matches!(sized((4 << 20) + 1), Err(ImagePlaceError::NotALayout { .. })));
+}
+
+#[test]
+fn an_index_that_would_not_be_read_again_is_not_written() {
+    let layout = Layout::new();
+    let image = VirtualImage::new(b"one");
+    let mut publication = layout.publication(&image, None);
+    let referrer = publication.referrers[0].clone();
+    publication.referrers = vec![referrer.clone(); 1024];
+    assert!(matches!(layout.publish(&publication), Err(ImagePlaceError::NotALayout { .. })));
+    assert_eq!(layout.current(), None);
+    publication.referrers = vec![referrer; 1023];
+    layout.publish(&publication).unwrap();
+    assert_eq!(layout.current(), Some(image.digest()));
+}
+
+#[test]
+fn an_index_that_is_not_one_is_refused() {
+    let (layout, _) = published();
+    let good = layout.index();
+    let refused = |text: &[u8]| {
+        fs::write(layout.folder().join("index.json"), text).unwrap();
+        assert!(matches!(LayoutFolders.source(&layout.folder()), Err(ImagePlaceError::NotALayout { .. })));
+        assert!(matches!(
+            LayoutFolders.target(&layout.folder()).unwrap().current(),
+            Err(ImagePlaceError::NotALayout { .. })
+        ));
+    };
+    let good_text = String::from_utf8(good.clone()).unwrap();
+    refused(b"");
+    refused(b"{}");
+    refused(good_text.replace("\"schemaVersion\":2", "\"schemaVersion\":1").as_bytes());
+    refused(good_text.replace("sha256:", "sha512:").as_bytes());
+    refused("[".repeat(100_000).as_bytes());
+    fs::write(layout.folder().join("index.json"), good).unwrap();
+    assert!(LayoutFolders.source(&layout.folder()).is_ok());
+    let nothing = LayoutFolders.source(Path::new("/nonexistent/layout")).map(|_| ()).unwrap_err();
+    assert!(nothing.to_string().contains("no index.json"), "{nothing}");
+}
+
+#[test]
+fn an_image_that_is_not_there_is_answered_with_what_is() {
+    let (layout, image) = published();
+    let refused = |selector: LayoutSelector| layout.source().resolve(&selector).unwrap_err().to_string();
+    let error = refused(LayoutSelector::Tag("other".parse().unwrap()));
+    assert!(error.contains("tagged other") && error.contains(&format!("{} (current)", image.digest())), "{error}");
+    let error = refused(LayoutSelector::Digest(Digest::of(b"another")));
+    assert!(error.contains(&image.digest().to_string()), "{error}");
+    layout.edit_index(|index| index["manifests"] = json!([]));
+    assert!(refused(LayoutSelector::Only).contains("it holds none"));
+    layout.edit_index(|index| {
+        index["manifests"] = json!([{"mediaType": IMAGE_INDEX, "digest": Digest::of(b"i"), "size": 1}]);
+    });
+    assert!(refused(LayoutSelector::Only).contains("several platforms"));
+}
+
+#[test]
+fn of_several_images_none_is_guessed() {
+    let (layout, one) = published();
+    let two = VirtualImage::new(b"two");
+    for (digest, content) in &two.blobs {
+        fs::write(layout.blob(digest), content).unwrap();
+    }
+    layout.edit_index(|index| {
+        let mut entry = json!(two.descriptor);
+        entry["annotations"] =
+            json!({"kind": "dev.cosignproject.cosign/image", "org.opencontainers.image.ref.name": "next"});
+        index["manifests"].as_array_mut().unwrap().push(entry);
+    });
+    let source = layout.source();
+    let error = source.resolve(&LayoutSelector::Only).unwrap_err().to_string();
+    assert!(error.contains("several fit"), "{error}");
+    for digest in [one.digest(), two.digest()] {
+        assert!(error.contains(&digest.to_string()), "{error}");
+        assert_eq!(source.resolve(&LayoutSelector::Digest(digest)).unwrap().digest, digest);
+    }
+    assert_eq!(source.resolve(&LayoutSelector::Tag("next".parse().unwrap())).unwrap().digest, two.digest());
+    let error = LayoutFolders.target(&layout.folder()).unwrap().current().unwrap_err().to_string();
+    assert!(error.contains("several images"), "{error}");
+    let before = layout.index();
+    assert!(layout.publish(&layout.publication(&one, Some(one.digest()))).is_err());
+    assert_eq!(layout.index(), before);
+}
+
+#[test]
+fn an_image_of_another_tool_is_found_without_our_annotation() {
+    let (layout, image) = published();
+    layout.edit_index(|index| {
+        index["manifests"][0].as_object_mut().unwrap().remove("annotations");
+        // Without its artifact type only the referrer's manifest says that it refers to something.
+        index["manifests"][1].as_object_mut().unwrap().remove("artifactType");
+    });
+    assert_eq!(layout.source().resolve(&LayoutSelector::Only).unwrap().digest, image.digest());
+    assert_eq!(layout.current(), Some(image.digest()));
+}
+
+#[test]
+fn a_referrer_that_is_damaged_is_an_error_and_one_that_is_missing_is_not_there() {
+    let (layout, image) = published();
+    let referrer = layout.source().referrers(&image.digest()).unwrap().remove(0);
+    let path = layout.blob(&referrer.digest);
+    let good = fs::read(&path).unwrap();
+    fs::write(&path, b"{}").unwrap();
+    let error = layout.source().referrers(&image.digest()).unwrap_err();
+    assert!(matches!(error, ImagePlaceError::Corrupt { digest, .. } if digest == referrer.digest), "{error}");
+    fs::remove_file(&path).unwrap();
+    assert_eq!(layout.source().referrers(&image.digest()).unwrap(), []);
+    fs::write(&path, good).unwrap();
+    assert_eq!(layout.source().referrers(&image.digest()).unwrap().len(), 1);
+    // What is no manifest, or refers to something else, is nobody's referrer.
+    layout.edit_index(|index| {
+        let text = b"plain text";
+        fs::write(layout.blob(&Digest::of(text)), text).unwrap();
+        let entry = json!({"mediaType": IMAGE_MANIFEST, "digest": Digest::of(text), "size": text.len()});
+        index["manifests"].as_array_mut().unwrap().push(entry);
+    });
+    assert_eq!(layout.source().referrers(&image.digest()).unwrap().len(), 1);
+}

@@ -1,0 +1,227 @@
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use sluicegate_attestation::{
+    coverage::{Coverage, Read},
+    identifiers::{IMAGE_MANIFEST, LOCAL_BUILDER, TRIVY_REPORT},
+    predicate::PredicateType,
+    provenance::{Build, Dependency, ImageParameters, Provenance, StepParameters},
+    statement::{Statement, Subject},
+    vulns::{Scanner, Vulns},
+};
+use sluicegate_ports::sign::TransparencyLog;
+use sluicegate_types::{Content, ContentKind, Digest, NonEmpty, RunId};
+
+use crate::{FakeScanner, VirtualSigner, sign_statement, today};
+
+/// The bundles of a [`VirtualBuild`]: three steps, then what is about the image.
+pub const PARTS: [&str; 6] = ["build", "test", "package", "sbom", "vulns", "image"];
+
+type Edit = Box<dyn Fn(&str, &mut Statement)>;
+type Choice = Box<dyn Fn(&str) -> VirtualSigner>;
+
+/// A run of a small pipeline: `build` makes a server from a source, `test` reads it, `package` makes what the image holds of it;
+/// the image needs `test`. It is scanned. Knobs change one statement before it is signed; those that name it follow.
+pub struct VirtualBuild {
+    /// The run.
+    pub run: RunId,
+    /// The image.
+    pub image: Digest,
+    /// The raw report of its scan.
+    pub report: Vec<u8>,
+    /// The database of its scan.
+    pub database: Digest,
+    /// The components of its SBOM.
+    pub components: Value,
+    edit: Edit,
+    signer: Choice,
+}
+
+impl VirtualBuild {
+    /// A run as it should be; everything in it is signed by `builder`.
+    pub fn new(run: &str, image: Digest) -> Self {
+        Self {
+            run: run.parse().unwrap(),
+            image,
+            report: FakeScanner::raw(&[]),
+            database: Digest::of(b"database"),
+            components: json!([{"name": "server", "version": "1"}]),
+            edit: Box::new(|_, _| {}),
+            signer: Box::new(|_| VirtualSigner::new("builder")),
+        }
+    }
+
+    /// The same run, each statement changed by `edit`, which gets its name of [`PARTS`].
+    pub fn edited(self, edit: impl Fn(&str, &mut Statement) + 'static) -> Self {
+        Self { edit: Box::new(edit), ..self }
+    }
+
+    /// The same run with the predicate of one statement changed.
+    pub fn with_predicate(self, part: &'static str, edit: impl Fn(&mut Value) + 'static) -> Self {
+        self.edited(move |name, statement| {
+            if name == part {
+                edit(&mut statement.predicate);
+            }
+        })
+    }
+
+    /// The same run with one statement signed by somebody else.
+    pub fn with_signer(self, part: &'static str, signer: &'static str) -> Self {
+        Self { signer: Box::new(move |name| VirtualSigner::new(if name == part { signer } else { "builder" })), ..self }
+    }
+
+    /// Signs and logs all of it.
+    pub fn sign(&self, log: &dyn TransparencyLog) -> SignedBuild {
+        let mut build = SignedBuild { image: self.image, bundles: BTreeMap::new(), report: self.report.clone() };
+        let content = |bytes: &[u8]| Content { kind: ContentKind::File, digest: Digest::of(bytes) };
+        let (source, built, server) = (content(b"source"), content(b"built"), content(b"server"));
+        let product = |name: &str, content: Content| Subject::product(name.to_owned(), content);
+        let source = Dependency::content("source:shop".to_owned(), source, None);
+        self.add(&mut build, log, "build", &[product("build.server", built)], |_| {
+            self.step("build", "shop", vec![source.clone()])
+        });
+        let built = |build: &SignedBuild| {
+            vec![Dependency::content("build.server".to_owned(), built, Some(build.digest("build")))]
+        };
+        self.add(&mut build, log, "test", &[product("test:log", content(b"log"))], |build| {
+            self.step("test", "build.server", built(build))
+        });
+        self.add(&mut build, log, "package", &[product("package.server", server)], |build| {
+            self.step("package", "build.server", built(build))
+        });
+        let about_image = [Subject {
+            name: Some("shop".to_owned()),
+            digest: self.image,
+            media_type: Some(IMAGE_MANIFEST.to_owned()),
+        }];
+        self.add(&mut build, log, "sbom", &about_image, |_| {
+            let document =
+                json!({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": self.components.clone()});
+            (PredicateType::Sbom, document)
+        });
+        self.add(&mut build, log, "vulns", &about_image, |_| {
+            (PredicateType::Vulns, vulns(&self.report, self.database).to_predicate(&[]))
+        });
+        self.add(&mut build, log, "image", &about_image, |build| self.assembled(build, server));
+        build
+    }
+
+    fn add(
+        &self,
+        build: &mut SignedBuild,
+        log: &dyn TransparencyLog,
+        part: &'static str,
+        subjects: &[Subject],
+        claim: impl FnOnce(&SignedBuild) -> (PredicateType, Value),
+    ) {
+        let (predicate_type, predicate) = claim(build);
+        let subjects = NonEmpty::try_from(subjects.to_vec()).unwrap();
+        let mut statement = Statement { subjects, predicate_type, predicate };
+        (self.edit)(part, &mut statement);
+        build.bundles.insert(part, sign_statement(&(self.signer)(part), log, &statement));
+    }
+
+    fn step(&self, name: &str, input: &str, dependencies: Vec<Dependency>) -> (PredicateType, Value) {
+        let parameters = StepParameters {
+            pipeline: "shop".parse().unwrap(),
+            step: name.parse().unwrap(),
+            run: vec!["make".to_owned(), name.to_owned()],
+            env: BTreeMap::new(),
+            workdir: "/src".to_owned(),
+            inputs: BTreeMap::from([("/src".to_owned(), input.to_owned())]),
+            outputs: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            network: "none".to_owned(),
+            platform: "linux/amd64".to_owned(),
+            exit_code: 0,
+        };
+        self.provenance(Build::Step(parameters), dependencies)
+    }
+
+    fn assembled(&self, build: &SignedBuild, server: Content) -> (PredicateType, Value) {
+        let parameters = ImageParameters {
+            pipeline: "shop".parse().unwrap(),
+            artifact: "shop".to_owned(),
+            base: "scratch".to_owned(),
+            files: BTreeMap::from([("/server".to_owned(), "package.server".to_owned())]),
+            needs: vec!["test".parse().unwrap()],
+            config: json!({}),
+        };
+        let mut dependencies =
+            vec![Dependency::content("package.server".to_owned(), server, Some(build.digest("package")))];
+        for part in ["build", "test", "package", "sbom", "vulns"] {
+            dependencies.push(Dependency::attestation(format!("attestation:{part}"), build.digest(part)));
+        }
+        dependencies.push(Dependency::other("report:trivy", Digest::of(&self.report), TRIVY_REPORT));
+        self.provenance(Build::Image(parameters), dependencies)
+    }
+
+    fn provenance(&self, build: Build, dependencies: Vec<Dependency>) -> (PredicateType, Value) {
+        let provenance = Provenance {
+            build,
+            dependencies,
+            builder_id: LOCAL_BUILDER.to_owned(),
+            builder_version: BTreeMap::new(),
+            run: self.run.clone(),
+            started_on: today(),
+            finished_on: today(),
+            byproducts: Vec::new(),
+        };
+        (PredicateType::Provenance, provenance.to_predicate().unwrap())
+    }
+}
+
+/// A whole scan with this report, made today with a database of today.
+pub fn vulns(report: &[u8], database: Digest) -> Vulns {
+    Vulns {
+        scanner: Scanner {
+            name: "trivy".to_owned(),
+            version: "0.70.0".to_owned(),
+            digest: Digest::of(b"trivy"),
+            database,
+            database_updated_at: today(),
+        },
+        started_on: today(),
+        finished_on: today(),
+        report: Digest::of(report),
+        coverage: Coverage {
+            read: vec![Read { kind: "debian".to_owned(), place: "var/lib/dpkg/status".to_owned(), packages: 1 }],
+            unread: Vec::new(),
+            system: None,
+        },
+    }
+}
+
+/// What a run leaves: bundles, and the raw report.
+#[derive(Clone)]
+pub struct SignedBuild {
+    /// The image.
+    pub image: Digest,
+    /// The bundles, by their names of [`PARTS`].
+    pub bundles: BTreeMap<&'static str, Vec<u8>>,
+    /// The raw report of the scan.
+    pub report: Vec<u8>,
+}
+
+impl SignedBuild {
+    /// The digest of a bundle.
+    pub fn digest(&self, part: &str) -> Digest {
+        Digest::of(&self.bundles[part])
+    }
+
+    /// The bundles that are attached to the image, by digest.
+    pub fn attached(&self) -> BTreeMap<Digest, Vec<u8>> {
+        self.by_digest(&["sbom", "vulns", "image"])
+    }
+
+    /// What the evidence manifest carries, by digest: the steps' bundles and the raw report.
+    pub fn blobs(&self) -> BTreeMap<Digest, Vec<u8>> {
+        let mut blobs = self.by_digest(&["build", "test", "package"]);
+        blobs.insert(Digest::of(&self.report), self.report.clone());
+        blobs
+    }
+
+    fn by_digest(&self, parts: &[&str]) -> BTreeMap<Digest, Vec<u8>> {
+        parts.iter().map(|part| (self.digest(part), self.bundles[part].clone())).collect()
+    }
+}

@@ -1,0 +1,68 @@
+use std::collections::BTreeMap;
+
+use sluicegate_attestation::identifiers::{EMPTY_CONFIG, IMAGE_CONFIG, IMAGE_MANIFEST, LAYER_TAR};
+use sluicegate_ports::images::{Descriptor, Manifest};
+use sluicegate_types::Digest;
+
+/// An image of one layer, and manifests that refer to it.
+#[derive(Clone)]
+pub struct VirtualImage {
+    /// Its manifest.
+    pub descriptor: Descriptor,
+    /// Its manifest, configuration and layer, by digest.
+    pub blobs: BTreeMap<Digest, Vec<u8>>,
+    /// The digest of its layer.
+    pub layer: Digest,
+}
+
+impl VirtualImage {
+    /// The image whose layer holds these bytes, which need not be a tar.
+    pub fn new(layer: &[u8]) -> Self {
+        let config = format!(
+            r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
+            Digest::of(layer)
+        );
+        let manifest = Manifest {
+            schema_version: 2,
+            media_type: Some(IMAGE_MANIFEST.to_owned()),
+            artifact_type: None,
+            config: describe(IMAGE_CONFIG, config.as_bytes()),
+            layers: vec![describe(LAYER_TAR, layer)],
+            subject: None,
+            annotations: BTreeMap::new(),
+        };
+        let manifest = serde_json::to_vec(&manifest).unwrap();
+        let descriptor = describe(IMAGE_MANIFEST, &manifest);
+        let blobs = [manifest, config.into_bytes(), layer.to_vec()];
+        let blobs = blobs.into_iter().map(|bytes| (Digest::of(&bytes), bytes)).collect();
+        Self { descriptor, blobs, layer: Digest::of(layer) }
+    }
+
+    /// The digest of its manifest.
+    pub fn digest(&self) -> Digest {
+        self.descriptor.digest
+    }
+
+    /// A manifest of type `artifact_type` that refers to this image and carries `parts`, with the blobs it needs.
+    pub fn referrer(&self, artifact_type: &str, parts: &[(&str, &[u8])]) -> (Descriptor, BTreeMap<Digest, Vec<u8>>) {
+        let manifest = Manifest {
+            schema_version: 2,
+            media_type: Some(IMAGE_MANIFEST.to_owned()),
+            artifact_type: Some(artifact_type.to_owned()),
+            config: describe(EMPTY_CONFIG, b"{}"),
+            layers: parts.iter().map(|(media_type, bytes)| describe(media_type, bytes)).collect(),
+            subject: Some(self.descriptor.clone()),
+            annotations: BTreeMap::new(),
+        };
+        let manifest = serde_json::to_vec(&manifest).unwrap();
+        let mut descriptor = describe(IMAGE_MANIFEST, &manifest);
+        descriptor.artifact_type = Some(artifact_type.to_owned());
+        let parts = parts.iter().map(|(_, bytes)| bytes.to_vec());
+        let blobs = parts.chain([manifest, b"{}".to_vec()]).map(|bytes| (Digest::of(&bytes), bytes)).collect();
+        (descriptor, blobs)
+    }
+}
+
+fn describe(media_type: &str, bytes: &[u8]) -> Descriptor {
+    Descriptor::new(media_type, Digest::of(bytes), bytes.len() as u64)
+}

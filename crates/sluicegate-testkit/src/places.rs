@@ -1,0 +1,213 @@
+use std::{
+    collections::BTreeMap,
+    io::{self, Cursor, Read},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use sluicegate_attestation::identifiers::{BUNDLE, EVIDENCE_ARTIFACT, TRIVY_REPORT};
+use sluicegate_ports::{
+    images::{Descriptor, ImagePlaceError, ImagePlaces, ImageSource, ImageTarget, Manifest, Occupant, Publication},
+    store::{ContentStore, StoreError},
+};
+use sluicegate_types::{Digest, LayoutSelector, TagName};
+
+use crate::{SignedBuild, VirtualImage};
+
+/// Layouts in memory, by folder. Knobs damage what is there; clones share it.
+#[derive(Clone, Default)]
+pub struct MemoryPlaces(Arc<Mutex<BTreeMap<PathBuf, Layout>>>);
+
+#[derive(Clone, Default)]
+struct Layout {
+    image: Option<Descriptor>,
+    tags: Vec<TagName>,
+    referrers: Vec<Descriptor>,
+    blobs: BTreeMap<Digest, Vec<u8>>,
+    moves_to: Option<Descriptor>,
+    breaks: bool,
+}
+
+impl MemoryPlaces {
+    /// No layout yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts `image` into `folder`, with nothing attached.
+    pub fn put_image(&self, folder: &str, image: &VirtualImage, tag: Option<&str>) {
+        self.change(folder, |layout| {
+            layout.image = Some(image.descriptor.clone());
+            layout.tags = tag.iter().map(|tag| tag.parse().unwrap()).collect();
+            layout.blobs.extend(image.blobs.clone());
+        });
+    }
+
+    /// Attaches to the image what a run attaches: an evidence manifest and one referrer for each bundle about the image.
+    pub fn attach_build(&self, folder: &str, image: &VirtualImage, build: &SignedBuild) {
+        let blobs = build.blobs();
+        let report = Digest::of(&build.report);
+        let kind = |digest: &Digest| if *digest == report { TRIVY_REPORT } else { BUNDLE };
+        let parts: Vec<_> = blobs.iter().map(|(digest, bytes)| (kind(digest), bytes.as_slice())).collect();
+        self.attach(folder, image, EVIDENCE_ARTIFACT, &parts);
+        for bundle in build.attached().values() {
+            self.attach(folder, image, BUNDLE, &[(BUNDLE, bundle)]);
+        }
+    }
+
+    /// Attaches a manifest of type `artifact_type` with these parts, and gives its digest.
+    pub fn attach(&self, folder: &str, image: &VirtualImage, artifact_type: &str, parts: &[(&str, &[u8])]) -> Digest {
+        let (descriptor, blobs) = image.referrer(artifact_type, parts);
+        let digest = descriptor.digest;
+        self.change(folder, |layout| {
+            layout.referrers.push(descriptor);
+            layout.blobs.extend(blobs);
+        });
+        digest
+    }
+
+    /// Changes one bit of a blob.
+    pub fn flip_byte(&self, folder: &str, blob: &Digest) {
+        self.change(folder, |layout| layout.blobs.get_mut(blob).unwrap()[0] ^= 1);
+    }
+
+    /// Removes a blob.
+    pub fn drop_blob(&self, folder: &str, blob: &Digest) {
+        self.change(folder, |layout| assert!(layout.blobs.remove(blob).is_some(), "{blob} is not in {folder}"));
+    }
+
+    /// Lets somebody else publish `image` to `folder` just before the next publication becomes visible.
+    pub fn move_before_publish(&self, folder: &str, image: &VirtualImage) {
+        self.change(folder, |layout| layout.moves_to = Some(image.descriptor.clone()));
+    }
+
+    /// Lets publications to `folder` break off after the blobs are written.
+    pub fn break_publish(&self, folder: &str) {
+        self.change(folder, |layout| layout.breaks = true);
+    }
+
+    /// The image that is visible in `folder`, with its tags.
+    pub fn occupant(&self, folder: &str) -> Option<Occupant> {
+        self.lock().get(Path::new(folder)).and_then(Layout::occupant)
+    }
+
+    /// The manifests that refer to the image of `folder`, parsed.
+    pub fn attached(&self, folder: &str) -> Vec<Manifest> {
+        let layouts = self.lock();
+        let Some(layout) = layouts.get(Path::new(folder)) else { return Vec::new() };
+        layout.referrers.iter().map(|d| serde_json::from_slice(&layout.blobs[&d.digest]).unwrap()).collect()
+    }
+
+    /// The digests of every blob in `folder`.
+    pub fn blobs(&self, folder: &str) -> Vec<Digest> {
+        self.lock().get(Path::new(folder)).map(|layout| layout.blobs.keys().copied().collect()).unwrap_or_default()
+    }
+
+    fn change(&self, folder: &str, change: impl FnOnce(&mut Layout)) {
+        change(self.lock().entry(folder.into()).or_default());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Layout>> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl Layout {
+    fn occupant(&self) -> Option<Occupant> {
+        self.image.as_ref().map(|image| Occupant { image: image.digest, tags: self.tags.clone(), environment: None })
+    }
+}
+
+impl ImagePlaces for MemoryPlaces {
+    fn source(&self, folder: &Path) -> Result<Box<dyn ImageSource>, ImagePlaceError> {
+        let layout = self.lock().get(folder).cloned().ok_or_else(|| ImagePlaceError::NotALayout {
+            path: folder.to_owned(),
+            reason: "there is none in memory".to_owned(),
+        })?;
+        Ok(Box::new(Source { folder: folder.to_owned(), layout }))
+    }
+
+    fn target(&self, folder: &Path) -> Result<Box<dyn ImageTarget>, ImagePlaceError> {
+        Ok(Box::new(Target { folder: folder.to_owned(), places: self.clone() }))
+    }
+}
+
+struct Source {
+    folder: PathBuf,
+    layout: Layout,
+}
+
+impl ImageSource for Source {
+    fn resolve(&self, selector: &LayoutSelector) -> Result<Descriptor, ImagePlaceError> {
+        let image = self.layout.image.as_ref().filter(|image| match selector {
+            LayoutSelector::Only => true,
+            LayoutSelector::Tag(tag) => self.layout.tags.contains(tag),
+            LayoutSelector::Digest(digest) => image.digest == *digest,
+        });
+        image.cloned().ok_or_else(|| ImagePlaceError::NoImage {
+            path: self.folder.clone(),
+            selector: format!("{selector:?}"),
+            hint: String::new(),
+        })
+    }
+
+    fn open(&self, descriptor: &Descriptor) -> Result<Box<dyn Read>, ImagePlaceError> {
+        let missing = || ImagePlaceError::MissingBlob { path: self.folder.clone(), digest: descriptor.digest };
+        let bytes = self.layout.blobs.get(&descriptor.digest).ok_or_else(missing)?;
+        Ok(Box::new(Cursor::new(bytes.clone())))
+    }
+
+    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, ImagePlaceError> {
+        let held = self.layout.image.as_ref().is_some_and(|image| image.digest == *subject);
+        Ok(if held { self.layout.referrers.clone() } else { Vec::new() })
+    }
+}
+
+struct Target {
+    folder: PathBuf,
+    places: MemoryPlaces,
+}
+
+impl ImageTarget for Target {
+    fn current(&self) -> Result<Option<Occupant>, ImagePlaceError> {
+        Ok(self.places.lock().get(&self.folder).and_then(Layout::occupant))
+    }
+
+    fn publish(&self, publication: &Publication, store: &dyn ContentStore) -> Result<(), ImagePlaceError> {
+        let mut layouts = self.places.lock();
+        let layout = layouts.entry(self.folder.clone()).or_default();
+        let manifests = publication.referrers.iter().map(|d| d.digest).chain([publication.image.digest]);
+        for digest in publication.blobs.iter().copied().chain(manifests) {
+            let bytes = store.read(&digest, u64::MAX)?;
+            layout.blobs.insert(digest, bytes);
+        }
+        if layout.breaks {
+            return Err(ImagePlaceError::Io {
+                action: "rename to",
+                path: self.folder.join("index.json"),
+                source: io::Error::other("the disk is gone"),
+            });
+        }
+        if let Some(other) = layout.moves_to.take() {
+            layout.image = Some(other);
+            layout.tags.clear();
+            layout.referrers.clear();
+        }
+        let found = layout.image.as_ref().map(|image| image.digest);
+        if found != publication.expected {
+            let name = |digest: Option<Digest>| digest.map_or_else(|| "no image".to_owned(), |d| d.to_string());
+            return Err(ImagePlaceError::Moved {
+                path: self.folder.clone(),
+                expected: name(publication.expected),
+                found: name(found),
+            });
+        }
+        if publication.blobs.iter().any(|digest| !layout.blobs.contains_key(digest)) {
+            return Err(StoreError::Missing { digest: publication.image.digest }.into());
+        }
+        layout.image = Some(publication.image.clone());
+        layout.tags = publication.tags.clone();
+        layout.referrers = publication.referrers.clone();
+        Ok(())
+    }
+}
