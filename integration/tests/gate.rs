@@ -232,6 +232,72 @@ fn a_tag_is_not_moved_back_to_an_image_that_it_named_before() {
 }
 
 #[test]
+fn a_product_that_rewrites_the_records_of_its_base_is_a_gap() {
+    if !ready("a_product_that_rewrites_the_records_of_its_base_is_a_gap") {
+        return;
+    }
+    let project = Project::prepared();
+    replace(&project, "sluicegate.yaml", "/opt/one: package.one", "/var/lib/dpkg/status: package.one");
+    project.must(&["run"]);
+    refused(&project, 3, "records-rewritten var/lib/dpkg/status", "undecided");
+    replace(&project, "sluicegate.yaml", "/var/lib/dpkg/status: package.one", "/opt/one: package.one");
+    project.must(&["run"]);
+    project.must(&PROMOTE);
+}
+
+#[test]
+fn nothing_but_a_promotion_writes_to_an_environments_place() {
+    if !ready("nothing_but_a_promotion_writes_to_an_environments_place") {
+        return;
+    }
+    let project = Project::built();
+    std::os::unix::fs::symlink("env", project.path("link")).unwrap();
+    for place in ["oci:env/production", "oci:link/production", "oci:./env/production"] {
+        replace(&project, "sluicegate.yaml", "oci:out/tiny", place);
+        project.sluicegate(&["run", "--no-scan"]).assert(2, "the place of an environment");
+        assert!(!project.path("env/production/index.json").exists());
+        replace(&project, "sluicegate.yaml", place, "oci:out/tiny");
+    }
+    project.must(&PROMOTE);
+    // The mark holds against a run under another gateway, which knows nothing of this environment.
+    let image = Layout::at(project.path("env/production")).image();
+    replace(&project, "sluicegate.yaml", "oci:out/tiny", "oci:env/production");
+    let gateway = fs::read_to_string(project.path("gateway.yaml")).unwrap();
+    fs::write(project.path("other.yaml"), gateway.replace("oci:env/production", "oci:env/elsewhere")).unwrap();
+    project
+        .sluicegate(&["run", "--no-scan", "--gateway", "other.yaml"])
+        .assert(2, "only a promotion to it writes there");
+    assert_eq!(Layout::at(project.path("env/production")).image(), image);
+    project.sluicegate(&["promote", "oci:env/production", "--to", "production"]).assert(2, "a folder of its own");
+}
+
+#[test]
+fn a_lost_evidence_store_and_a_home_that_is_open_to_others_are_refused() {
+    if !ready("a_lost_evidence_store_and_a_home_that_is_open_to_others_are_refused") {
+        return;
+    }
+    use std::os::unix::fs::PermissionsExt;
+    let project = Project::built();
+    for part in ["home", "home/keys", "home/store", "home/log"] {
+        fs::set_permissions(project.path(part), fs::Permissions::from_mode(0o777)).unwrap();
+        project.sluicegate(&PROMOTE).assert(2, "is open to others");
+        fs::set_permissions(project.path(part), fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    let key = project.path("home/keys/production.key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    project.sluicegate(&PROMOTE).assert(2, "is open to others");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let database = project.path("home/evidence.db");
+    let kept = fs::read(&database).unwrap();
+    fs::remove_file(&database).unwrap();
+    project.sluicegate(&["evidence", "list"]).assert(5, "restore it from a backup");
+    project.sluicegate(&PROMOTE).assert(5, "restore it from a backup");
+    fs::write(&database, kept).unwrap();
+    fs::set_permissions(&database, fs::Permissions::from_mode(0o600)).unwrap();
+    project.must(&PROMOTE);
+}
+
+#[test]
 fn what_the_contract_names_and_this_version_has_not_is_refused_by_name() {
     let project = Project::empty();
     for arguments in [

@@ -2,15 +2,28 @@
 
 use std::path::{Component, Path, PathBuf};
 
-/// The folder that `path` leads to. What exists is resolved by the system, what does not by its name.
+/// Links that are followed one after the other; the system's own limit.
+const MAX_LINKS: usize = 40;
+
+/// The folder that `path` leads to. What exists is resolved by the system, what does not by its name, and a link to what is not
+/// there yet by its text.
 pub(crate) fn where_it_leads(path: &Path) -> PathBuf {
+    resolve(path, MAX_LINKS)
+}
+
+fn resolve(path: &Path, links: usize) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut at = PathBuf::from("/");
     for component in absolute.components() {
         match component {
             Component::Normal(name) => {
+                let above = at.clone();
                 at.push(name);
-                at = std::fs::canonicalize(&at).unwrap_or(at);
+                at = match (std::fs::canonicalize(&at), std::fs::read_link(&at)) {
+                    (Ok(real), _) => real,
+                    (Err(_), Ok(text)) if links > 0 => resolve(&above.join(text), links - 1),
+                    _ => at,
+                };
             }
             Component::ParentDir => {
                 at.pop();
@@ -36,5 +49,9 @@ mod tests {
             assert_eq!(where_it_leads(&base.join(other)), there, "{other}");
         }
         assert_ne!(where_it_leads(&base.join("env/staging")), there);
+        std::os::unix::fs::symlink("later", base.join("hanging")).unwrap();
+        assert_eq!(where_it_leads(&base.join("hanging/x")), where_it_leads(&base.join("later/x")));
+        std::os::unix::fs::symlink("round", base.join("round")).unwrap();
+        where_it_leads(&base.join("round/x"));
     }
 }
