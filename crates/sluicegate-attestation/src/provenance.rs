@@ -179,7 +179,14 @@ impl Provenance {
         let definition = wire.build_definition;
         let build = match definition.build_type.as_str() {
             STEP_BUILD_TYPE => Build::Step(typed("externalParameters", &definition.external_parameters)?),
-            IMAGE_BUILD_TYPE => Build::Image(typed("externalParameters", &definition.external_parameters)?),
+            IMAGE_BUILD_TYPE => {
+                let image: ImageParameters = typed("externalParameters", &definition.external_parameters)?;
+                if image.files.is_empty() {
+                    let reason = "an image of no product is not made by a pipeline".to_owned();
+                    return Err(Error::Invalid { what: "externalParameters.files", reason });
+                }
+                Build::Image(image)
+            }
             other => return Err(crate::unsupported("buildType", other)),
         };
         Ok(Self {

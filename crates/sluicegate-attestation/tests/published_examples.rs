@@ -1,0 +1,67 @@
+//! The examples of the folder `attestations` are what the code reads and writes today: each valid one is read, and each invalid one
+//! that the code must refuse is refused.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
+
+use std::{fs, path::PathBuf};
+
+use serde_json::Value;
+use sluicegate_attestation::{cyclonedx, provenance::Provenance, summary::SummaryClaim, vulns::Vulns};
+
+fn folder(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../attestations").join(name)
+}
+
+/// The examples of a folder by name, with the predicate of each: some hold a whole statement.
+fn examples(name: &str) -> Vec<(String, Value)> {
+    let mut out = Vec::new();
+    for entry in fs::read_dir(folder(name)).unwrap() {
+        let path = entry.unwrap().path();
+        let document: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let predicate = if document["predicateType"].is_string() { document["predicate"].clone() } else { document };
+        out.push((path.file_name().unwrap().to_string_lossy().into_owned(), predicate));
+    }
+    assert!(!out.is_empty(), "{name} holds no example");
+    out
+}
+
+fn reads(kind: &str, predicate: &Value) -> Result<(), String> {
+    match kind {
+        "provenance" => Provenance::parse(predicate).map(drop).map_err(|e| e.to_string()),
+        "vulns" => Vulns::parse(predicate).map(drop).map_err(|e| e.to_string()),
+        "verification-summary" => SummaryClaim::parse(predicate).map(drop).map_err(|e| e.to_string()),
+        "sbom" => cyclonedx::components(predicate.to_string().as_bytes()).map(drop).map_err(|e| e.to_string()),
+        other => panic!("no reader for {other}"),
+    }
+}
+
+#[test]
+fn every_valid_example_is_read() {
+    for kind in ["provenance", "vulns", "verification-summary", "sbom"] {
+        for (name, predicate) in examples(&format!("{kind}/valid")) {
+            reads(kind, &predicate).unwrap_or_else(|error| panic!("{kind}/valid/{name}: {error}"));
+        }
+    }
+}
+
+#[test]
+fn what_the_code_must_not_read_is_refused() {
+    for (kind, name) in [
+        ("provenance", "foreign-build-type.json"),
+        ("provenance", "dependency-without-sha256.json"),
+        ("provenance", "image-without-files.json"),
+        ("provenance", "unknown-parameter.json"),
+        ("provenance", "time-without-zone.json"),
+        ("vulns", "database-by-name.json"),
+        ("vulns", "unknown-coverage-field.json"),
+        ("vulns", "foreign-report.json"),
+        ("vulns", "scanner-without-digest.json"),
+        ("vulns", "without-report.json"),
+        ("vulns", "without-coverage.json"),
+        ("verification-summary", "without-expiry.json"),
+        ("sbom", "not-cyclonedx.json"),
+    ] {
+        let all = examples(&format!("{kind}/invalid"));
+        let (_, predicate) = all.iter().find(|(file, _)| file == name).unwrap_or_else(|| panic!("no {kind}/invalid/{name}"));
+        assert!(reads(kind, predicate).is_err(), "{kind}/invalid/{name} was read");
+    }
+}
