@@ -84,7 +84,22 @@ fn cosign_verifies_image_statements_and_the_signature() {
     signature("trust/production.pub").assert(0, "");
     let stranger = Project::prepared();
     let key = stranger.path("trust/production.pub");
-    assert_ne!(signature(key.to_str().unwrap()).code, 0);
+    let ended = signature(key.to_str().unwrap());
+    assert!(ended.code != 0 && ended.stderr.contains("log inclusion"), "{ended:?}");
+    // Another image with the same statements attached: they are not about it.
+    let layout = Layout::at(project.path("env/production"));
+    let mut manifest = layout.json(&layout.image());
+    manifest["annotations"] = serde_json::json!({"other": "image"});
+    let (digest, size) = layout.put(manifest.to_string().as_bytes());
+    let subject =
+        serde_json::json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": size});
+    for (at, mut referrer) in layout.referrers() {
+        referrer["subject"] = subject.clone();
+        layout.replace(at, &referrer);
+    }
+    layout.replace(0, &manifest);
+    assert_ne!(signature("trust/production.pub").code, 0);
+    assert_ne!(attestation("trust/builder.pub", "slsaprovenance1").code, 0);
 }
 
 #[test]

@@ -69,6 +69,14 @@ fn an_empty_policy_folder_is_undecided() {
         }
     }
     refused(&project, 3, "declare no codes", "undecided");
+    for policy in ["base_image.rego", "provenance.rego", "vulnerabilities.rego"] {
+        fs::copy(
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../policies/").to_owned() + policy,
+            project.path("policies").join(policy),
+        )
+        .unwrap();
+    }
+    project.must(&PROMOTE);
 }
 
 #[test]
@@ -309,6 +317,8 @@ fn what_the_contract_names_and_this_version_has_not_is_refused_by_name() {
         &["run", "--to", "production"],
         &["run", "build"],
         &["run", "--no-cache"],
+        &["evidence", "fsck"],
+        &["-o", "json", "serve"],
     ] {
         project.sluicegate(arguments).assert(2, "not in this version");
     }

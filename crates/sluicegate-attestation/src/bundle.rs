@@ -53,6 +53,9 @@ impl Bundle {
         if wire.message_signature.is_some() {
             return Err(unsupported("bundle with a", "message signature"));
         }
+        if key.hint.len() > 128 || !key.hint.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=-_:".contains(&b)) {
+            return Err(Error::Invalid { what: "publicKey.hint", reason: "it is no key id in base64".to_owned() });
+        }
         let envelope = wire
             .dsse_envelope
             .ok_or_else(|| Error::Invalid { what: "dsseEnvelope", reason: "there is no envelope".to_owned() })?;
@@ -274,7 +277,7 @@ mod tests {
     #[test]
     fn what_this_version_does_not_take_is_refused_by_name() {
         assert!(parse(&good()).is_ok());
-        let changes: [(&str, Value); 8] = [
+        let changes: [(&str, Value); 9] = [
             ("/mediaType", json!("application/vnd.dev.sigstore.bundle.v0.2+json")),
             ("/verificationMaterial/tlogEntries", json!([])),
             ("/verificationMaterial/certificate", json!({"rawBytes": "AA=="})),
@@ -283,6 +286,7 @@ mod tests {
             ("/dsseEnvelope/signatures", json!([])),
             ("/dsseEnvelope/signatures/0/keyid", json!("k")),
             ("/messageSignature", json!({})),
+            ("/verificationMaterial/publicKey", json!({"hint": "\nVERIFIED"})),
         ];
         for (pointer, value) in changes {
             let mut changed = good();

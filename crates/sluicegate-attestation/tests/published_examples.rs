@@ -61,7 +61,8 @@ fn what_the_code_must_not_read_is_refused() {
         ("sbom", "not-cyclonedx.json"),
     ] {
         let all = examples(&format!("{kind}/invalid"));
-        let (_, predicate) = all.iter().find(|(file, _)| file == name).unwrap_or_else(|| panic!("no {kind}/invalid/{name}"));
+        let (_, predicate) =
+            all.iter().find(|(file, _)| file == name).unwrap_or_else(|| panic!("no {kind}/invalid/{name}"));
         assert!(reads(kind, predicate).is_err(), "{kind}/invalid/{name} was read");
     }
 }

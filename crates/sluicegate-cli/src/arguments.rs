@@ -139,7 +139,8 @@ pub(crate) struct RunLater {
 
 #[derive(Args)]
 pub(crate) struct GatewayFlag {
-    /// The gateway file (default: SLUICEGATE_GATEWAY, then gateway.yaml beside the pipeline).
+    /// The gateway file (default: SLUICEGATE_GATEWAY, then gateway.yaml beside the pipeline file; for promote and verify, in
+    /// the current folder).
     #[arg(long, value_name = "FILE")]
     pub(crate) gateway: Option<PathBuf>,
 }
@@ -239,6 +240,13 @@ const RESERVED: [&str; 15] = [
     "completion",
 ];
 
+const RESERVED_OF_EVIDENCE: [(&str, &str); 4] = [
+    ("report", "evidence report"),
+    ("export", "evidence export"),
+    ("verify", "evidence verify"),
+    ("fsck", "evidence fsck"),
+];
+
 /// The command that is asked for, if it is one that is not built yet.
 pub(crate) fn reserved_command(arguments: impl Iterator<Item = OsString>) -> Option<&'static str> {
     let mut arguments = arguments.skip(1);
@@ -250,5 +258,9 @@ pub(crate) fn reserved_command(arguments: impl Iterator<Item = OsString>) -> Opt
             _ => break argument,
         }
     };
+    if word == "evidence" {
+        let next = arguments.next()?;
+        return RESERVED_OF_EVIDENCE.into_iter().find(|(reserved, _)| next == *reserved).map(|(_, whole)| whole);
+    }
     RESERVED.into_iter().find(|reserved| word == *reserved)
 }

@@ -110,6 +110,7 @@ impl Wired {
         &'a self,
         log: &'a dyn TransparencyLog,
         tell: &'a dyn Fn(&str),
+        warn: &'a dyn Fn(&str),
     ) -> sluicegate_flow::Ports<'a> {
         sluicegate_flow::Ports {
             clock: &self.clock,
@@ -119,6 +120,7 @@ impl Wired {
             log,
             evidence: &self.evidence,
             tell,
+            warn,
         }
     }
 }
@@ -215,7 +217,7 @@ pub(crate) fn trivy(home: &Home, flag: Option<&Path>) -> Result<PathBuf, Problem
     let mut candidates = std::iter::once(remembered_trivy(home)).chain(on_path);
     candidates.find(|candidate| candidate.is_file()).ok_or_else(|| {
         Problem::usage(
-            "there is no Trivy: looked at SLUICEGATE_TRIVY and PATH",
+            "there is no Trivy: looked at SLUICEGATE_TRIVY, the one that init was given, and PATH",
             "install Trivy 0.76 and name it with --trivy, or run with --no-scan (the gate then stays undecided)",
         )
     })

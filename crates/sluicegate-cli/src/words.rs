@@ -39,6 +39,11 @@ impl Problem {
         Self { code: code(Failure::Usage), text: text.into(), causes: Vec::new(), hint: Some(hint.into()) }
     }
 
+    /// What it says, without its hint.
+    pub(crate) fn text(&self) -> String {
+        self.text.clone()
+    }
+
     /// Something that was there and is gone.
     pub(crate) fn lost(text: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { code: code(Failure::Unavailable), ..Self::usage(text, hint) }
@@ -104,11 +109,21 @@ fn as_root() -> String {
     let kept =
         ["SLUICEGATE_HOME", "SLUICEGATE_GATEWAY", "SLUICEGATE_TRIVY", "COSIGN_PASSWORD", "SOURCE_DATE_EPOCH", "PATH"];
     let kept: Vec<&str> = kept.into_iter().filter(|name| std::env::var_os(name).is_some()).collect();
-    let words: Vec<String> = std::env::args_os()
-        .map(|word| word.to_string_lossy().into_owned())
-        .map(|word| if word.contains(' ') { format!("'{word}'") } else { word })
-        .collect();
+    let program = std::env::current_exe().unwrap_or_else(|_| "sluicegate".into());
+    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    let words: Vec<String> =
+        std::iter::once(program.display().to_string()).chain(words).map(|word| shell_word(&word)).collect();
     format!("sudo --preserve-env={} {}", kept.join(","), words.join(" "))
+}
+
+/// A word as a shell takes it.
+fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@=,+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 /// The exit code of a failure.
@@ -155,13 +170,18 @@ impl Words {
         }
     }
 
+    /// One line that must be seen, however quiet.
+    pub(crate) fn warn(&self, line: &str) {
+        to(&mut std::io::stderr(), &format!("{}: {}\n", self.paint_err("1;33", "warning"), printable(line)));
+    }
+
     /// One line of a step's output.
     pub(crate) fn step_line(&self, step: &str, line: &[u8]) {
         if self.quiet {
             return;
         }
         // A step's output must not drive the terminal.
-        let text: String = String::from_utf8_lossy(line).chars().filter(|c| !c.is_control() || *c == '\t').collect();
+        let text = printable(&String::from_utf8_lossy(line).replace('\t', "    ").replace('\r', ""));
         to(&mut std::io::stderr(), &format!("{} | {text}\n", self.paint_err("36", step)));
     }
 
@@ -192,12 +212,12 @@ impl Words {
 
     /// Says what went wrong and returns the exit code.
     pub(crate) fn problem(&self, problem: &Problem) -> ExitCode {
-        let mut text = format!("{}: {}\n", self.paint_err("1;31", "error"), printable(&problem.text));
+        let mut text = format!("{}: {}\n", self.paint_err("1;31", "error"), printable_lines(&problem.text));
         for cause in &problem.causes {
-            text.push_str(&format!("  because: {}\n", printable(cause)));
+            text.push_str(&format!("  because: {}\n", printable_lines(cause)));
         }
         if let Some(hint) = &problem.hint {
-            text.push_str(&format!("  {}: {}\n", self.paint_err("1", "now"), printable(hint)));
+            text.push_str(&format!("  {}: {}\n", self.paint_err("1", "now"), printable_lines(hint)));
         }
         to(&mut std::io::stderr(), &text);
         if self.json {
@@ -235,9 +255,15 @@ fn paint(colour: bool, style: &str, text: &str) -> String {
     if colour { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
-/// Names from files and images end up in errors; they must not drive the terminal.
+/// One line of text: names from files, images and strangers' bundles must neither drive the terminal nor begin a line of their own.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
+    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
+    text.chars().map(|c| if c.is_control() || turns(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// Several lines of an error, such as a piece of a file with a mark below it; every line after the first is set in.
+fn printable_lines(text: &str) -> String {
+    text.lines().map(printable).collect::<Vec<_>>().join("\n    ")
 }
 
 /// Whether a result could not be written: then the exit code must not say that all is well.

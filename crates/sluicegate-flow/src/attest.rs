@@ -38,6 +38,9 @@ pub fn attest(
         signed.push((payload, signature));
     }
     let entries = ports.log.append(&bodies)?;
+    if entries.len() != signed.len() {
+        return Err(Error::Bug(format!("the log gave {} entries for {} statements", entries.len(), signed.len())));
+    }
     let mut attested = Vec::new();
     for ((payload, signature), entry) in signed.iter().zip(entries) {
         let bytes = Bundle::assemble(payload, signature, signer.public_key(), entry)?;

@@ -24,6 +24,12 @@ pub enum Error {
     /// Something asked for is contradictory or not in this version.
     #[error("{0}")]
     Usage(String),
+    /// Something changed or took too long in between; nothing is wrong with what was asked.
+    #[error("{0}")]
+    Again(String),
+    /// Something that can't be.
+    #[error("{0}: this is a bug of ours")]
+    Bug(String),
     /// A step ended badly.
     #[error("step {step} {how}")]
     StepFailed {
@@ -132,11 +138,24 @@ pub enum Failure {
 }
 
 impl Error {
+    /// What it says, and every cause below it, one text each.
+    pub fn causes(&self) -> Vec<String> {
+        let mut words = vec![self.to_string()];
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            words.push(cause.to_string());
+            source = cause.source();
+        }
+        words
+    }
+
     /// Which kind it is.
     pub fn failure(&self) -> Failure {
         match self {
             Self::File(_) | Self::Trust { .. } | Self::Usage(_) | Self::Image { .. } => Failure::Usage,
             Self::StepFailed { .. } => Failure::Step,
+            Self::Again(_) => Failure::Unavailable,
+            Self::Bug(_) => Failure::Bug,
             Self::Content { .. } => Failure::Wrong,
             Self::OwnBundle { .. } => Failure::Usage,
             Self::Incomplete { source, .. } => incomplete(source),

@@ -25,6 +25,9 @@ pub struct Decision {
     pub body: Value,
 }
 
+/// Denials and reasons that a record lists itself.
+const MAX_LISTED: usize = 500;
+
 /// Judges one closed set for one environment at one moment.
 pub fn decide(
     ports: &Ports<'_>,
@@ -85,8 +88,18 @@ pub fn decide(
     });
     match &verdict {
         Verdict::Allow(_) => {}
-        Verdict::Deny(denials) => body["denials"] = denials.iter().map(denial).collect(),
-        Verdict::Undecided(reasons) => body["reasons"] = reasons.iter().map(|r| json!(r.to_string())).collect(),
+        Verdict::Deny(denials) => {
+            // A record has a size limit and a denial must fit: beyond the first ones the whole list stands in the store.
+            let all: Vec<Value> = denials.iter().map(denial).collect();
+            if all.len() > MAX_LISTED {
+                body["denialCount"] = json!(all.len());
+                body["allDenials"] = json!(ports.store.put_bytes(json!(all).to_string().as_bytes())?);
+            }
+            body["denials"] = all.into_iter().take(MAX_LISTED).collect();
+        }
+        Verdict::Undecided(reasons) => {
+            body["reasons"] = reasons.iter().take(MAX_LISTED).map(|r| json!(r.to_string())).collect();
+        }
     }
     Ok(Decision { verdict, body })
 }

@@ -39,4 +39,6 @@ pub struct Ports<'a> {
     pub evidence: &'a dyn EvidenceLog,
     /// Tells a person what is happening; one line at a time.
     pub tell: &'a dyn Fn(&str),
+    /// Tells a person what must not be missed.
+    pub warn: &'a dyn Fn(&str),
 }

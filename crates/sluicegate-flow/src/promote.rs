@@ -14,8 +14,9 @@ use sluicegate_policy::{
 };
 use sluicegate_ports::{
     evidence::{NewRecord, RecordKind},
+    execute::ExecuteError,
     images::{Descriptor, ImageSource, Publication},
-    scan::Scanner,
+    scan::{ScanError, Scanner},
     sign::Signer,
 };
 use sluicegate_types::{Digest, ImageRef, NonEmpty, PinnedImage, Repository, UnixTime};
@@ -49,8 +50,8 @@ pub struct PromoteRequest<'a> {
     pub trust: &'a Trust,
     /// The SLSA level a signer's builds have earned, from trust.yaml.
     pub levels: &'a std::collections::BTreeMap<String, String>,
-    /// The gate's scanner; without it nothing that requires `vulns` is decided.
-    pub scanner: Option<&'a dyn Scanner>,
+    /// The gate's scanner, or why there is none: then nothing that requires `vulns` is decided.
+    pub scanner: Result<&'a dyn Scanner, String>,
     /// Asks Rego.
     pub evaluator: &'a dyn RuleEvaluator,
     /// The key of role `records`.
@@ -107,24 +108,13 @@ pub fn promote(ports: &Ports<'_>, request: &PromoteRequest<'_>) -> Result<Promot
         // What could not be decided is on record like what was, and so is what was allowed and could not be done.
         let (outcome, kind) =
             if allowed.get() { ("failed", RecordKind::Promotion) } else { ("undecided", RecordKind::Decision) };
-        let words = causes(error);
+        let words = error.causes();
         let body = json!({"image": descriptor.digest, "gateway": request.judge.conditions.gateway, "reasons": words});
         let recorded = record(ports, request, &descriptor.digest, outcome, kind, body);
         if let Err(unrecorded) = recorded {
-            (ports.tell)(&format!("this could not be recorded: {unrecorded}"));
+            (ports.warn)(&format!("this could not be recorded: {unrecorded}"));
         }
     })
-}
-
-/// An error with everything that led to it.
-fn causes(error: &Error) -> Vec<String> {
-    let mut words = vec![error.to_string()];
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        words.push(cause.to_string());
-        source = cause.source();
-    }
-    words
 }
 
 fn judged(
@@ -181,7 +171,7 @@ fn judged(
 }
 
 /// Records that are looked through for earlier promotions.
-const MAX_RECORDS: u32 = 1_000_000;
+const MAX_RECORDS: u32 = 100_000;
 
 /// A tag never moves back to an image that it named before: an old image with an old hole would pass for the newest one.
 fn refuse_backwards(
@@ -234,13 +224,22 @@ fn gate_scan(
     fetched: &Fetched,
 ) -> Result<Result<(GateScan, Vec<Descriptor>), String>, Error> {
     let not = |reason: String| Ok(Err(reason));
-    let Some(scanner) = request.scanner else { return not("the gateway names no scanner".to_owned()) };
+    let scanner = match &request.scanner {
+        Ok(scanner) => *scanner,
+        Err(reason) => return not(reason.clone()),
+    };
     let blobs: Vec<Digest> =
         fetched.manifest.layers.iter().map(|layer| layer.digest).chain([fetched.manifest.config.digest]).collect();
     let name = request.judge.name.to_string();
     let scanned = match scan::scan(ports, scanner, image, &blobs, &name, request.scratch) {
         Ok(scanned) => scanned,
-        Err(Error::Scan(error)) => return not(format!("the gate could not scan the image: {error}")),
+        Err(Error::Scan(error)) => {
+            let remedy = match &error {
+                ScanError::Sandbox(ExecuteError::NotHere { remedy, .. }) => format!("; {remedy}"),
+                _ => String::new(),
+            };
+            return not(format!("the gate could not scan the image: {error}{remedy}"));
+        }
         Err(error) => return Err(error),
     };
     let mut attested = attest(ports, request.records, request.trust, &[scanned.vulns], ports.clock.now())?;
@@ -273,7 +272,7 @@ fn refused(
             let words = NonEmpty::try_from(words).unwrap_or_else(|_| NonEmpty::one("no reason was given".to_owned()));
             undecided(ports, request, image, words, body)
         }
-        Verdict::Allow(_) => Err(Error::Usage("an allowed image can't be refused".to_owned())),
+        Verdict::Allow(_) => Err(Error::Bug("an allowed image can't be refused".to_owned())),
     }
 }
 
@@ -295,8 +294,14 @@ fn denied(ports: &Ports<'_>, request: &PromoteRequest<'_>, image: &Digest, mut b
     let name = Repository::of_environment(&request.judge.name);
     let statement =
         scan::about_image(*image, name.as_str(), PredicateType::VerificationSummary, summary.to_predicate());
-    let attested = attest(ports, request.records, request.trust, &[statement], now)?;
-    body["summary"] = json!(attested.first().map(|a| a.statement.bundle()));
+    // A denial that can't be signed is still a denial: it is never lost for the sake of its signature.
+    match attest(ports, request.records, request.trust, &[statement], now) {
+        Ok(attested) => body["summary"] = json!(attested.first().map(|a| a.statement.bundle())),
+        Err(error) => {
+            (ports.warn)(&format!("the denial could not be signed: {error}"));
+            body["unsigned"] = json!(error.causes());
+        }
+    }
     record(ports, request, image, "deny", RecordKind::Decision, body)
 }
 
@@ -321,7 +326,7 @@ fn allowed(
     fetched: &Fetched,
     set: &ClosedSet,
     permit: Permit,
-    mut body: Value,
+    body: Value,
     gate_scan: Vec<Descriptor>,
     target: &Path,
     is_allowed: &Cell<bool>,
@@ -329,27 +334,26 @@ fn allowed(
     let grant = permit.spend();
     let now = ports.clock.now();
     if now > grant.decided_at.plus(PERMIT_LIFE) || now < grant.decided_at {
-        return Err(Error::Usage(format!("the permit of {} is too old at {now}; ask again", grant.decided_at)));
+        return Err(Error::Again(format!("the permit of {} is too old at {now}; ask again", grant.decided_at)));
     }
     if grant.image.digest != fetched.descriptor.digest || grant.environment != request.judge.name {
-        return Err(Error::Usage("the permit is for another image or environment".to_owned()));
+        return Err(Error::Bug("the permit is for another image or environment".to_owned()));
     }
     let signer = (request.decisions)()?;
-    let decisions = sign_decision(ports, request, signer.as_ref(), set, &grant, now)?;
-    body["summary"] = json!(decisions.first().map(|a| a.statement.bundle()));
-    // The decision is on record before anything can be seen at the target.
+    // The decision is on record before its key signs anything and before anything can be seen at the target.
     let record_number = record(ports, request, &grant.image.digest, "allow", RecordKind::Decision, body)?;
     is_allowed.set(true);
+    let decisions = sign_decision(ports, request, signer.as_ref(), set, &grant, now)?;
     let publication = publication(ports, fetched, set, &grant, &decisions, gate_scan, now)?;
     let place = ports.places.target(target)?;
     place.publish(&publication, ports.store)?;
     let held = place.current()?;
     if !held.is_some_and(|held| held.image == grant.image.digest && held.tags == [grant.tag.clone()]) {
-        return Err(Error::Usage(format!("{} does not hold what was just written to it", target.display())));
+        return Err(Error::Again(format!("{} does not hold what was just written to it", target.display())));
     }
     let moved = json!({
         "decision": record_number, "from": grant.previous, "to": grant.image.digest, "tag": grant.tag,
-        "source": request.reference.to_string(),
+        "source": request.reference.to_string(), "summary": decisions.first().map(|a| a.statement.bundle()),
     });
     record(ports, request, &grant.image.digest, "promoted", RecordKind::Promotion, moved)?;
     Ok(Promoted::Allowed { image: grant.image, record: record_number, expires: grant.expires })

@@ -100,45 +100,51 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// Runs a pipeline. The first failing step ends it; the failure is recorded. An image becomes visible at its repository only with
 /// all of its evidence.
 pub fn run(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Error> {
-    match run_all(ports, request) {
-        Ok(report) => {
-            for image in &report.images {
-                ports.evidence.append(&NewRecord {
-                    kind: RecordKind::Run,
-                    at: ports.clock.now(),
-                    subject: Some(image.digest),
-                    environment: None,
-                    outcome: "succeeded".to_owned(),
-                    body: json!({
-                        "run": report.run, "pipeline": request.pipeline.name, "artifact": image.artifact,
-                        "attestations": image.attestations,
-                        "steps": report.steps.iter().map(|(step, outputs)| json!({"step": step, "outputs": outputs})).collect::<Vec<_>>(),
-                    }),
-                })?;
-            }
-            Ok(report)
+    run_all(ports, request).inspect_err(|error| {
+        let record = NewRecord {
+            kind: RecordKind::Run,
+            at: ports.clock.now(),
+            subject: None,
+            environment: None,
+            outcome: "failed".to_owned(),
+            body: json!({"run": request.run, "pipeline": request.pipeline.name, "error": error.causes()}),
+        };
+        if let Err(unrecorded) = ports.evidence.append(&record) {
+            (ports.warn)(&format!("the failure could not be recorded: {unrecorded}"));
         }
-        Err(error) => {
-            let record = NewRecord {
-                kind: RecordKind::Run,
-                at: ports.clock.now(),
-                subject: None,
-                environment: None,
-                outcome: "failed".to_owned(),
-                body: json!({"run": request.run, "pipeline": request.pipeline.name, "error": error.to_string()}),
-            };
-            if let Err(unrecorded) = ports.evidence.append(&record) {
-                (ports.tell)(&format!("the failure could not be recorded: {unrecorded}"));
-            }
-            Err(error)
-        }
-    }
+    })
+}
+
+/// An image is on record as soon as it can be seen, whatever becomes of the next one.
+fn record_image(
+    ports: &Ports<'_>,
+    request: &RunRequest<'_>,
+    image: &BuiltImage,
+    done: &BTreeMap<StepName, Done>,
+) -> Result<(), Error> {
+    let steps = done.iter().map(|(step, done)| {
+        let outputs: BTreeMap<_, _> = done.products.iter().map(|(name, p)| (name, p.content.digest)).collect();
+        json!({"step": step, "outputs": outputs, "attestation": done.attested.statement.bundle(), "log": done.log})
+    });
+    ports.evidence.append(&NewRecord {
+        kind: RecordKind::Run,
+        at: ports.clock.now(),
+        subject: Some(image.digest),
+        environment: None,
+        outcome: "succeeded".to_owned(),
+        body: json!({
+            "run": request.run, "pipeline": request.pipeline.name, "artifact": image.artifact,
+            "attestations": image.attestations, "steps": steps.collect::<Vec<_>>(),
+        }),
+    })?;
+    Ok(())
 }
 
 /// A step that ran, with what proves it.
 struct Done {
     attested: Attested,
     products: BTreeMap<OutputName, Product>,
+    log: Digest,
 }
 
 fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Error> {
@@ -179,7 +185,9 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Err
     }
     for artifact in &pipeline.artifacts {
         let base = artifact.base.as_ref().and_then(|base| images.get(&base.to_string()));
-        report.images.push(build_image(ports, request, artifact, base, &done, epoch)?);
+        let image = build_image(ports, request, artifact, base, &done, epoch)?;
+        record_image(ports, request, &image, &done)?;
+        report.images.push(image);
     }
     Ok(report)
 }
@@ -303,7 +311,7 @@ fn run_step(
         predicate: provenance.to_predicate()?,
     };
     let mut attested = attest(ports, request.signer, request.trust, &[statement], ports.clock.now())?;
-    let attested = attested.pop().ok_or_else(|| Error::Usage("nothing was attested".to_owned()))?;
+    let attested = attested.pop().ok_or_else(|| Error::Bug("nothing was attested".to_owned()))?;
     (ports.tell)(&format!(
         "step {} is proved: {} at {} of {}",
         step.name,
@@ -311,7 +319,7 @@ fn run_step(
         attested.statement.log().index,
         attested.statement.log().origin
     ));
-    Ok(Done { attested, products })
+    Ok(Done { attested, products, log: outcome.log })
 }
 
 fn builder_version(request: &RunRequest<'_>) -> BTreeMap<String, String> {

@@ -87,6 +87,7 @@ impl Facts {
             }
         }
         let mut findings: Vec<(Finding, Digest)> = Vec::new();
+        let mut known = BTreeSet::new();
         let gate = scan.iter().map(|scan| (scan.bundle, &scan.report));
         let brought =
             set.scans().iter().filter(|s| accepts_database(&s.vulns)).map(|s| (s.statement.bundle(), &s.report));
@@ -94,7 +95,8 @@ impl Facts {
             let listed = trivy_report::findings(report)
                 .map_err(|error| FactsError::Report { bundle, reason: error.to_string() })?;
             for finding in listed {
-                if !findings.iter().any(|(known, _)| *known == finding) {
+                let text = serde_json::to_string(&finding).map_err(|e| FactsError::Input { reason: e.to_string() })?;
+                if known.insert(text) {
                     findings.push((finding, bundle));
                 }
             }

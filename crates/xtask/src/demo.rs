@@ -81,10 +81,11 @@ pub fn run(workspace: &Workspace, scan: bool) -> Outcome<Shown> {
 
     let mut stage = Stage::open(&folder, &sluicegate)?;
     let shown = play(&mut stage, workspace, trivy.as_deref())?;
-    demo_record::write(&folder.join("demo.json"), &stage.record)?;
+    let name = if scan { "demo.json" } else { "demo-no-scan.json" };
+    demo_record::write(&folder.join(name), &stage.record)?;
     println!();
     println!(
-        "{} commands in {:.1} s; target/demo/demo.json lists them",
+        "{} commands in {:.1} s; target/demo/{name} lists them",
         stage.record.len(),
         started.elapsed().as_secs_f32()
     );

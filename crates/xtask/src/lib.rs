@@ -39,7 +39,7 @@ const USAGE: &str = "cargo xtask COMMAND
   demo-replay          runs the commands of target/demo/demo.json again and compares
   test [--fast]        every test; --fast: those inside the crates
   ci                   format, clippy, documentation, tests, demo, its replay, dependencies
-  setup [--peers]      checks this machine, installs Trivy; --peers: also cosign, crane and OPA
+  setup [--peers]      checks this machine, installs Trivy; --peers: also cosign and OPA
   advisory-db DIR [--updated-at RFC3339]
                        writes a small vulnerability database of real advisories and prints its digest
   shipped-layout       makes fixtures/verified-layout anew";

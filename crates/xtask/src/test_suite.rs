@@ -1,7 +1,5 @@
 //! `cargo xtask test`: every test, with the real programs they compare us with, as far as these are installed.
 
-use std::path::PathBuf;
-
 use crate::commands;
 use crate::demo;
 use crate::failure::{Failure, Outcome};
@@ -43,24 +41,7 @@ pub fn run(workspace: &Workspace, choice: Choice) -> Outcome {
         }
         cargo.env("SLUICEGATE_REQUIRE_PEERS", "1");
     }
-    match conformance(workspace) {
-        Some(folder) => {
-            cargo.env("SLUICEGATE_CONFORMANCE", folder);
-        }
-        None if std::env::var_os("SLUICEGATE_REQUIRE_CONFORMANCE").is_some() => {
-            return Err(Failure::new(
-                "no folder shared/conformance beside the clone, and SLUICEGATE_REQUIRE_CONFORMANCE is set",
-            ));
-        }
-        None => println!("skipped: the foreign suites; there is no folder shared/conformance beside the clone"),
-    }
     cargo.env("SLUICEGATE_BIN", demo::build(workspace)?);
     commands::announce("cargo test --workspace");
     commands::run(&mut cargo)
-}
-
-/// The folder of foreign suites: named by the environment, or beside the clone.
-fn conformance(workspace: &Workspace) -> Option<PathBuf> {
-    let named = std::env::var_os("SLUICEGATE_CONFORMANCE").map(PathBuf::from);
-    named.or_else(|| Some(workspace.root().parent()?.join("shared/conformance"))).filter(|folder| folder.is_dir())
 }

@@ -43,7 +43,7 @@ struct GoProgram {
 }
 
 /// The sums are those of the Go checksum database; `go version -m` shows the sum of what a program was built from.
-const GO_PROGRAMS: [GoProgram; 3] = [
+const GO_PROGRAMS: [GoProgram; 2] = [
     GoProgram {
         name: "cosign",
         module: "github.com/sigstore/cosign/v3",
@@ -51,14 +51,6 @@ const GO_PROGRAMS: [GoProgram; 3] = [
         version: "v3.1.3",
         sum: "h1:001JQRI/PJ/5T+g/kJ1KTvKFbb322+fomc+pHDZ/6sg=",
         environment: "SLUICEGATE_COSIGN",
-    },
-    GoProgram {
-        name: "crane",
-        module: "github.com/google/go-containerregistry",
-        package: "github.com/google/go-containerregistry/cmd/crane",
-        version: "v0.22.1",
-        sum: "h1:RZuuSYhTvlDvtsK+NkutoCZ//C0X2ebLK8X8l3ULs84=",
-        environment: "SLUICEGATE_CRANE",
     },
     GoProgram {
         name: "opa",

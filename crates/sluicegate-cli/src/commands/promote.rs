@@ -26,12 +26,12 @@ pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Pr
     let (trust, levels) = trust(&gateway.gateway, &gateway)?;
     let judge = judge_of(&gateway.gateway, &arguments.to, &gateway)?;
     let wired = Wired::new()?;
+    // A gate that can't scan is undecided and on record, like any other that could not look.
     let scanner = match &gateway.gateway.scanner {
-        Some(trivy) => {
-            let executor = wired.executor()?;
-            Some(wired.scanner(&executor, trivy, &gateway.folder, arguments.trivy.as_deref(), arguments.to.as_str())?)
-        }
-        None => None,
+        Some(trivy) => wired.executor().and_then(|executor| {
+            wired.scanner(&executor, trivy, &gateway.folder, arguments.trivy.as_deref(), arguments.to.as_str())
+        }),
+        None => Err(Problem::usage("the gateway names no scanner", "")),
     };
     let passphrase = passphrase::ask(false)?;
     let records = wired.signer(&gateway.gateway.signing.records, &passphrase)?;
@@ -39,6 +39,7 @@ pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Pr
     let decisions = || wired.signer(&key, &passphrase);
     let log = wired.log(&passphrase)?;
     let tell = |line: &str| words.tell(line);
+    let warn = |line: &str| words.warn(line);
     let request = PromoteRequest {
         reference: &arguments.image,
         folder: Path::new("."),
@@ -46,13 +47,13 @@ pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Pr
         judge: &judge,
         trust: &trust,
         levels: &levels,
-        scanner: scanner.as_ref().map(|scanner| scanner as &dyn Scanner),
+        scanner: scanner.as_ref().map(|scanner| scanner as &dyn Scanner).map_err(Problem::text),
         evaluator: &PolicyChild,
         records: records.as_ref(),
         decisions: &decisions,
         scratch: wired.scratch(),
     };
-    let promoted = flow(&wired.ports(&log, &tell), &request)?;
+    let promoted = flow(&wired.ports(&log, &tell, &warn), &request)?;
     if words.json() {
         words.document(&document(&promoted, arguments));
     } else {

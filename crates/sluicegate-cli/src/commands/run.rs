@@ -59,6 +59,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     let signer = wired.signer(&gateway.gateway.signing.steps, &passphrase)?;
     let log = wired.log(&passphrase)?;
     let tell = |line: &str| words.tell(line);
+    let warn = |line: &str| words.warn(line);
     let lines = StepLines::default();
     let on_output = |step: &StepName, bytes: &[u8]| lines.take(words, step, bytes);
     let excluded = [wired.home.folder().to_owned()];
@@ -79,7 +80,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         scratch: wired.scratch(),
         on_output: &on_output,
     };
-    let report = flow::run(&wired.ports(&log, &tell), &request);
+    let report = flow::run(&wired.ports(&log, &tell, &warn), &request);
     lines.flush(words);
     let report = report?;
     print(words, &report, folder, &gateway);

@@ -34,7 +34,23 @@ pub(crate) fn verify(words: &Words, arguments: &Verify) -> Result<ExitCode, Prob
     let mut worst: Option<Failure> = None;
     let mut documents = Vec::new();
     for reference in &arguments.images {
-        let report = verify_image(&wire::places(), reference, Path::new("."), &trust, at)?;
+        let report = match verify_image(&wire::places(), reference, Path::new("."), &trust, at) {
+            Ok(report) => report,
+            Err(error) if arguments.images.len() == 1 => return Err(error.into()),
+            // One that can't be read says nothing about the others.
+            Err(error) => {
+                let failure = error.failure();
+                worst = [worst, Some(failure)].into_iter().flatten().max_by_key(|failure| code(*failure));
+                if words.json() {
+                    let causes = error.causes();
+                    documents.push(json!({"schemaVersion": 1, "reference": reference.to_string(), "error": causes, "exit": code(failure)}));
+                } else {
+                    words.line(format!("{}  {}", words.bad("NOT VERIFIED"), printable(&reference.to_string())));
+                    error.causes().iter().for_each(|cause| words.line(format!("  {}", printable(cause))));
+                }
+                continue;
+            }
+        };
         let failure = report.failure();
         if words.json() {
             documents.push(report.to_json());

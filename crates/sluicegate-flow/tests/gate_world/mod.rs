@@ -101,6 +101,7 @@ impl World {
             log: &self.log,
             evidence: &self.evidence,
             tell: &tell,
+            warn: &tell,
         };
         let decisions = || {
             self.opened.set(self.opened.get() + 1);
@@ -113,7 +114,7 @@ impl World {
             judge: &self.judge,
             trust: &self.trust,
             levels: &BTreeMap::from([("builder".to_owned(), "SLSA_BUILD_LEVEL_1".to_owned())]),
-            scanner,
+            scanner: scanner.ok_or_else(|| "the gateway names no scanner".to_owned()),
             evaluator: rules,
             records: &VirtualSigner::new("recorder"),
             decisions: &decisions,
