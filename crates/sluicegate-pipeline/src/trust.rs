@@ -125,11 +125,6 @@ fn signer_of(at: &In<'_>, name: String, wire: WireSigner) -> Result<SignerEntry,
     if wire.repositories.as_ref().is_some_and(|list| list != &["*"]) {
         return Err(at.later_but(format!("{place}.repositories"), "write [\"*\"]"));
     }
-    if wire.repositories.is_none() && wire.roles.iter().any(|role| role == "steps") {
-        return Err(
-            at.meaning(&place, "no repositories: a list that is left out allows nothing; write repositories: [\"*\"]")
-        );
-    }
     let key = wire.key.ok_or_else(|| at.meaning(&place, "a key is needed: the file of a public key"))?;
     if wire.roles.is_empty() {
         return Err(at.meaning(&place, "a signer without a role can say nothing"));
@@ -157,6 +152,11 @@ fn signer_of(at: &In<'_>, name: String, wire: WireSigner) -> Result<SignerEntry,
     }
     if decides && wire.environments.is_empty() {
         return Err(at.meaning(&place, "environments: a signer that decides names those it decides for"));
+    }
+    if wire.repositories.is_none() && wire.roles.iter().any(|role| role == "steps") {
+        return Err(
+            at.meaning(&place, "no repositories: a list that is left out allows nothing; write repositories: [\"*\"]")
+        );
     }
     Ok(SignerEntry {
         name,

@@ -1,6 +1,6 @@
 //! Unpacks layers of images and trees of inputs, both untrusted, into a folder and nowhere else.
 //!
-//! The `tar` crate only parses. Every path is resolved by `openat2` inside the folder ([`crate::in_root`]), so that `lib -> usr/lib`
+//! The `tar` crate only parses. Every path is resolved by `openat2` inside the folder, so that `lib -> usr/lib`
 //! in a legitimate layer works and a link to the outside is a link to the inside. What a container's root cannot hold safely is
 //! refused or dropped: `..`, ids that mean "no change", the extended attributes of overlayfs, device nodes.
 

@@ -26,7 +26,7 @@ pub fn run(workspace: &Workspace, choice: Choice) -> Outcome {
     if let Err(failure) = tools::trivy(workspace) {
         println!("trivy could not be installed: {failure}");
     }
-    cargo.args(["test", "--workspace"]);
+    cargo.args(["test", "--workspace", "--no-fail-fast"]);
     let mut missing = Vec::new();
     cargo.envs(tools::for_tests(workspace, |name| missing.push(name.to_owned())));
     for name in &missing {
@@ -42,6 +42,6 @@ pub fn run(workspace: &Workspace, choice: Choice) -> Outcome {
         cargo.env("SLUICEGATE_REQUIRE_PEERS", "1");
     }
     cargo.env("SLUICEGATE_BIN", demo::build(workspace)?);
-    commands::announce("cargo test --workspace");
+    commands::announce("cargo test --workspace --no-fail-fast");
     commands::run(&mut cargo)
 }
