@@ -3,6 +3,7 @@
 use crate::commands;
 use crate::demo;
 use crate::failure::{Failure, Outcome};
+use crate::setup::{self, Extent};
 use crate::tools;
 use crate::workspace::Workspace;
 
@@ -23,6 +24,7 @@ pub fn run(workspace: &Workspace, choice: Choice) -> Outcome {
         commands::announce("cargo test --workspace --lib --bins");
         return commands::run(&mut cargo);
     }
+    setup::check_machine(Extent::Trivy)?;
     if let Err(failure) = tools::trivy(workspace) {
         println!("trivy could not be installed: {failure}");
     }
