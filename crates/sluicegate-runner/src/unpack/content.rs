@@ -196,6 +196,8 @@ impl<'a> Writer<'a> {
             return refuse(path, "names that begin with .wh. mean removals in a layer");
         }
         match hidden.as_bytes() {
+            // overlayfs hides nothing below an opaque root, so the step would see what the image says is gone.
+            b".wh..opq" if path.components().count() == 1 => refuse(path, "a root that hides all layers below it"),
             b".wh..opq" => fs::fsetxattr(folder, "trusted.overlay.opaque", b"y", XattrFlags::empty())
                 .map_err(|error| io_error("mark as opaque the folder of", path, error)),
             // Bookkeeping of aufs; other tools ignore it as well.

@@ -258,7 +258,7 @@ fn whiteouts_become_overlayfs_own_and_odd_ones_are_refused() {
     let mut value = [0; 1];
     rustix::fs::getxattr(place.root().join("d"), "trusted.overlay.opaque", &mut value[..]).unwrap();
     assert_eq!((&value, place.text("both").as_str()), (b"y", "added"));
-    for path in [".wh.", ".wh..", ".wh...", "d/.wh.", ".wh.folder/x"] {
+    for path in [".wh.", ".wh..", ".wh...", "d/.wh.", ".wh.folder/x", ".wh..wh..opq"] {
         assert!(is_refused(Tar::default().file(path, "")), "{path}");
     }
     let tree = Kind::Tree { owner: (0, 0), mtime: 0 };
