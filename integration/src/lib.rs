@@ -41,6 +41,20 @@ artifacts:
     repository: oci:out/tiny
 "#;
 
+/// Makes the image that [`PIPELINE`] stands on and runs in.
+pub const FROM_HOST: [&str; 10] = [
+    "image",
+    "from-host",
+    "--binary",
+    "sh",
+    "--package",
+    "coreutils",
+    "--binary",
+    "grep",
+    "--output",
+    "oci:images/base",
+];
+
 /// The passphrase of every key here.
 pub const PASSPHRASE: &str = "integration";
 
@@ -112,26 +126,21 @@ impl Project {
         Self { folder: TempDir::new().unwrap(), variables: BTreeMap::new() }
     }
 
-    /// A project with [`PIPELINE`], base image, database and `init`, nothing run yet.
-    pub fn prepared() -> Self {
+    /// A project with [`PIPELINE`] and its source, and nothing made yet.
+    pub fn written() -> Self {
         let project = Self::empty();
         fs::create_dir_all(project.path("src")).unwrap();
         fs::write(project.path("src/hello.txt"), "hello\n").unwrap();
         fs::write(project.path("sluicegate.yaml"), PIPELINE).unwrap();
+        project
+    }
+
+    /// The same with base image, database and `init`, nothing run yet.
+    pub fn prepared() -> Self {
+        let project = Self::written();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         xtask::advisory_db::write(&project.path("db"), now).unwrap();
-        project.must(&[
-            "image",
-            "from-host",
-            "--binary",
-            "sh",
-            "--package",
-            "coreutils",
-            "--binary",
-            "grep",
-            "--output",
-            "oci:images/base",
-        ]);
+        project.must(&FROM_HOST);
         let trivy = std::env::var("SLUICEGATE_TRIVY").unwrap_or_default();
         if trivy.is_empty() {
             project.must(&["init", "--allow-base", "oci:images/base"]);

@@ -240,6 +240,22 @@ fn a_tag_is_not_moved_back_to_an_image_that_it_named_before() {
 }
 
 #[test]
+fn a_pipe_in_a_rules_place_and_a_rule_that_nobody_would_ask_are_refused() {
+    if !ready("a_pipe_in_a_rules_place_and_a_rule_that_nobody_would_ask_are_refused") {
+        return;
+    }
+    let project = Project::built();
+    let pipe = project.path("policies/pipe.rego");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    project.sluicegate(&PROMOTE).assert(2, "not a regular file");
+    fs::remove_file(pipe).unwrap();
+    fs::rename(project.path("policies/vulnerabilities.rego"), project.path("policies/vulnerabilities.REGO")).unwrap();
+    project.sluicegate(&PROMOTE).assert(2, "would not be asked");
+    fs::rename(project.path("policies/vulnerabilities.REGO"), project.path("policies/vulnerabilities.rego")).unwrap();
+    project.must(&PROMOTE);
+}
+
+#[test]
 fn a_product_that_rewrites_the_records_of_its_base_is_a_gap() {
     if !ready("a_product_that_rewrites_the_records_of_its_base_is_a_gap") {
         return;

@@ -3,7 +3,7 @@
 
 use std::{fs, process::Command};
 
-use integration::{Ended, Layout, Project, can_run_steps, program};
+use integration::{Ended, FROM_HOST, Layout, Project, can_run_steps, program};
 
 const RUN: [&str; 2] = ["run", "--no-scan"];
 
@@ -33,16 +33,13 @@ fn two_homes_another_zone_umask_and_time_give_the_same_digests() {
         return;
     }
     let digests = |zone: &str, umask: &str, touched: &str, later: Option<u64>| {
-        let mut project = Project::empty();
+        let mut project = Project::written();
         project.set("TZ", zone);
         if let Some(seconds) = later {
             project.set("LD_PRELOAD", another_time(&project, seconds).to_str().unwrap());
         }
-        fs::create_dir_all(project.path("src")).unwrap();
-        fs::write(project.path("src/hello.txt"), "hello\n").unwrap();
         let time = Command::new("touch").args(["-d", touched]).arg(project.path("src/hello.txt")).status().unwrap();
         assert!(time.success());
-        fs::write(project.path("sluicegate.yaml"), integration::PIPELINE).unwrap();
         let under = |arguments: &[&str]| {
             let script = format!("umask {umask}; exec \"$@\"");
             let mut command = Command::new("sh");
@@ -52,18 +49,7 @@ fn two_homes_another_zone_umask_and_time_give_the_same_digests() {
             ended.assert(0, "");
             ended.stdout
         };
-        under(&[
-            "image",
-            "from-host",
-            "--binary",
-            "sh",
-            "--package",
-            "coreutils",
-            "--binary",
-            "grep",
-            "--output",
-            "oci:images/base",
-        ]);
+        under(&FROM_HOST);
         under(&["init", "--allow-base", "oci:images/base"]);
         let run: serde_json::Value = serde_json::from_str(&under(&["run", "--no-scan", "-o", "json"])).unwrap();
         let evidence: serde_json::Value = serde_json::from_str(&under(&["evidence", "list", "-o", "json"])).unwrap();
@@ -179,6 +165,12 @@ fn init_overwrites_nothing_and_shares_the_home() {
     for file in ["trust/builder.pub", "trust/trusted_root.json"] {
         assert_eq!(fs::read(project.path(file)).unwrap(), fs::read(other.join(file)).unwrap(), "{file}");
     }
+    // The trust of another home beside this one's would refuse everything that is signed.
+    let stranger = Project::prepared();
+    fs::remove_file(stranger.path("gateway.yaml")).unwrap();
+    fs::remove_file(stranger.path("trust/trust.yaml")).unwrap();
+    let strange = stranger.path(".");
+    project.sluicegate(&["init", strange.to_str().unwrap()]).assert(2, "not of this home");
     let mode = |path: &str| {
         use std::os::unix::fs::PermissionsExt;
         fs::metadata(project.path(path)).unwrap().permissions().mode() & 0o777
@@ -217,5 +209,40 @@ fn where_steps_cannot_run_the_remedy_is_named() {
     // What the remedy leads to: root, called by the user whose home it is. Without sudo's word for that the home is somebody else's.
     project.sluicegate(&RUN).assert(2, "is open to others");
     project.set("SUDO_UID", "65534");
+    project.must(&RUN);
+}
+
+#[test]
+fn where_namespaces_or_an_overlay_are_refused_the_remedy_is_a_command() {
+    if !can_run_steps("where_namespaces_or_an_overlay_are_refused_the_remedy_is_a_command") {
+        return;
+    }
+    let project = Project::prepared();
+    let under = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        project.environment(&mut command);
+        Ended::of(arguments, command.args(arguments).output().unwrap())
+    };
+    let binary = program();
+    let binary = binary.to_str().unwrap();
+    // Root without the right to make namespaces or mounts, as in an ordinary container.
+    let ended = under("setpriv", &["--bounding-set", "-sys_admin", binary, "run", "--no-scan"]);
+    ended.assert(5, "steps cannot run here");
+    ended.assert(5, &format!("docker run --privileged IMAGE {binary} run --no-scan"));
+    // A home that lies on an overlay itself, as in a container without a volume.
+    let other = tempfile::tempdir().unwrap();
+    let (upper, work, merged) = (other.path().join("u"), other.path().join("w"), other.path().join("m"));
+    for folder in [&upper, &work, &merged] {
+        fs::create_dir(folder).unwrap();
+    }
+    let options =
+        format!("lowerdir={},upperdir={},workdir={}", project.path(".").display(), upper.display(), work.display());
+    let script = format!(
+        "mount -t overlay overlay -o {options} {0} && cd {0} && SLUICEGATE_HOME={0}/home exec {binary} run --no-scan",
+        merged.display()
+    );
+    let ended = under("unshare", &["--mount", "sh", "-c", &script]);
+    ended.assert(5, "layers cannot be stacked here");
+    ended.assert(5, &format!("mv {}/home /var/lib/sluicegate", merged.display()));
     project.must(&RUN);
 }

@@ -28,3 +28,35 @@ fn the_shipped_layout_verifies_and_a_tampered_copy_is_refused() {
     }
     verify().assert(0, "VERIFIED");
 }
+
+/// The shipped layout in a folder of its own, and `verify` there.
+fn verify(arguments: &[&str]) -> (tempfile::TempDir, Command) {
+    let folder = tempfile::tempdir().unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/verified-layout");
+    assert!(Command::new("cp").arg("-r").arg(shipped.join(".")).arg(folder.path()).status().unwrap().success());
+    let mut command = Command::new(program());
+    command.arg("verify").args(arguments).current_dir(folder.path()).env_clear();
+    (folder, command)
+}
+
+#[test]
+fn one_image_that_cannot_be_read_hides_no_other() {
+    let arguments = ["oci:layout", "oci:nowhere", "-o", "json"];
+    let (_folder, mut command) = verify(&arguments);
+    let ended = Ended::of(&arguments, command.output().unwrap());
+    assert_eq!(ended.code, 2, "{ended:?}");
+    let document: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!((&document["images"][0]["complete"], &document["images"][1]["exit"]), (&true.into(), &2.into()));
+    let arguments = ["oci:layout", "oci:layout"];
+    let (_folder, mut command) = verify(&arguments);
+    Ended::of(&arguments, command.output().unwrap()).assert(0, "VERIFIED");
+}
+
+#[test]
+fn a_result_that_cannot_be_written_is_no_success() {
+    let (_folder, mut command) = verify(&["oci:layout"]);
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    assert_eq!(command.stdout(full).status().unwrap().code(), Some(5));
+    let (_folder, mut command) = verify(&["oci:layout"]);
+    assert_eq!(command.stdout(std::process::Stdio::null()).status().unwrap().code(), Some(0));
+}

@@ -20,19 +20,7 @@ const PARTS: [&str; 9] = ["", "store", "cache", "log", "keys", "trust", "run", "
 impl Home {
     /// `$SLUICEGATE_HOME`, else the user's state folder. Made with mode 0700 if missing; one that others may write to is refused.
     pub(crate) fn open() -> Result<Self, Problem> {
-        let folder = match (env::var_os("SLUICEGATE_HOME"), env::var_os("XDG_STATE_HOME"), env::var_os("HOME")) {
-            (Some(home), ..) if !home.is_empty() => PathBuf::from(home),
-            (_, Some(state), _) if !state.is_empty() => PathBuf::from(state).join("sluicegate"),
-            (_, _, Some(user)) if !user.is_empty() => PathBuf::from(user).join(".local/state/sluicegate"),
-            _ => {
-                return Err(Problem::usage(
-                    "there is no home folder",
-                    "set SLUICEGATE_HOME to a folder for keys, log and evidence",
-                ));
-            }
-        };
-        let folder = std::path::absolute(&folder).map_err(|error| Problem::io("find", &folder, &error))?;
-        let home = Self { folder };
+        let home = Self { folder: Self::place()? };
         for part in PARTS {
             let path = home.folder.join(part);
             fs::DirBuilder::new()
@@ -52,6 +40,22 @@ impl Home {
             }
         }
         Ok(home)
+    }
+
+    /// Where the home is, whether it is there or not.
+    pub(crate) fn place() -> Result<PathBuf, Problem> {
+        let folder = match (env::var_os("SLUICEGATE_HOME"), env::var_os("XDG_STATE_HOME"), env::var_os("HOME")) {
+            (Some(home), ..) if !home.is_empty() => PathBuf::from(home),
+            (_, Some(state), _) if !state.is_empty() => PathBuf::from(state).join("sluicegate"),
+            (_, _, Some(user)) if !user.is_empty() => PathBuf::from(user).join(".local/state/sluicegate"),
+            _ => {
+                return Err(Problem::usage(
+                    "there is no home folder",
+                    "set SLUICEGATE_HOME to a folder for keys, log and evidence",
+                ));
+            }
+        };
+        std::path::absolute(&folder).map_err(|error| Problem::io("find", &folder, &error))
     }
 
     pub(crate) fn folder(&self) -> &Path {

@@ -164,7 +164,12 @@ impl Scratch {
             if !path.is_dir() {
                 continue;
             }
-            let free = std::fs::File::open(path.join(".lock")).map_or(true, |lock| lock.try_lock().is_ok());
+            let free = match std::fs::File::open(path.join(".lock")) {
+                Ok(lock) => lock.try_lock().is_ok(),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+                // What can't be looked at may be in use.
+                Err(_) => false,
+            };
             if free {
                 std::fs::remove_dir_all(&path).map_err(problem("sweep"))?;
             }

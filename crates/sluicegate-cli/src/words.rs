@@ -83,7 +83,7 @@ fn hint(error: &sluicegate_flow::Error) -> Option<String> {
     use sluicegate_flow::Error as E;
     use sluicegate_ports::{execute::ExecuteError, scan::ScanError, sign::SignError};
     match error {
-        E::Execute(ExecuteError::NotHere { remedy, .. }) => Some(remedy.replace("sudo …", &as_root())),
+        E::Execute(ExecuteError::NotHere { remedy, .. }) => Some(as_commands(remedy)),
         E::Scan(ScanError::NoScanner { .. }) => Some(
             "install Trivy and name it with --trivy, or run with --no-scan (the gate then stays undecided)".to_owned(),
         ),
@@ -104,16 +104,30 @@ fn hint(error: &sluicegate_flow::Error) -> Option<String> {
     }
 }
 
+/// A remedy with this very command and this home put in where it leaves them open.
+fn as_commands(remedy: &str) -> String {
+    let home = crate::home::Home::place().map(|home| shell_word(&home.display().to_string())).unwrap_or_default();
+    remedy
+        .replace("sudo …", &as_root())
+        .replace("IMAGE …", &format!("IMAGE {}", this_command()))
+        .replace("mv HOME ", &format!("mv {home} "))
+}
+
 /// This very command for root, with the variables that it would lose.
 fn as_root() -> String {
     let kept =
         ["SLUICEGATE_HOME", "SLUICEGATE_GATEWAY", "SLUICEGATE_TRIVY", "COSIGN_PASSWORD", "SOURCE_DATE_EPOCH", "PATH"];
     let kept: Vec<&str> = kept.into_iter().filter(|name| std::env::var_os(name).is_some()).collect();
+    format!("sudo --preserve-env={} {}", kept.join(","), this_command())
+}
+
+/// What was typed, with the program by its whole path.
+fn this_command() -> String {
     let program = std::env::current_exe().unwrap_or_else(|_| "sluicegate".into());
     let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
     let words: Vec<String> =
         std::iter::once(program.display().to_string()).chain(words).map(|word| shell_word(&word)).collect();
-    format!("sudo --preserve-env={} {}", kept.join(","), words.join(" "))
+    words.join(" ")
 }
 
 /// A word as a shell takes it.

@@ -3,6 +3,7 @@
 
 mod gate_world;
 
+use std::sync::atomic::Ordering;
 use std::{collections::BTreeSet, path::Path};
 
 use gate_world::{Crash, GATE, Rules, SOURCE, TARGET, World, clean_scanner, denial, deny, pass, scanner_that_finds};
@@ -194,6 +195,26 @@ fn a_denial_publishes_nothing_and_is_signed_and_kept_by_the_recorder() {
     let predicate = &verified.statement().predicate;
     assert_eq!(predicate["verificationResult"], "FAILED");
     assert_eq!(predicate["verifiedLevels"], json!(["FAILED"]));
+}
+
+#[test]
+fn a_denial_that_cannot_be_signed_is_still_a_denial_and_on_record() {
+    let (world, _) = World::good();
+    // One append for the gate's scan; the next, the denial's, fails.
+    world.appends_left.store(1, Ordering::Relaxed);
+    assert!(matches!(world.promote(&deny()), Ok(Promoted::Denied { .. })));
+    world.assert_nothing_happened();
+    assert_eq!(world.outcomes(), ["deny"]);
+    let body = world.last_record().body;
+    assert!(body["unsigned"].to_string().contains("it broke") && body["summary"].is_null(), "{body}");
+    assert_eq!(body["denials"][0]["code"], "a.rule");
+    assert!(world.told.borrow().iter().any(|line| line.contains("could not be signed")));
+    // An allowed image whose decision can't be signed is not promoted, and that is on record too.
+    let (world, _) = World::good();
+    world.appends_left.store(1, Ordering::Relaxed);
+    assert!(matches!(world.promote(&pass()), Err(Error::Sign(_))));
+    assert_eq!(world.places.occupant(TARGET), None);
+    assert_eq!(world.outcomes(), ["allow", "failed"]);
 }
 
 #[test]

@@ -31,7 +31,8 @@ use crate::{
 /// The version of the engine that this crate is built with; part of every step's cache key.
 const ENGINE_VERSION: &str = "0.7.0";
 
-const PRIVILEGED: &str = "inside a container, start it with: docker run --privileged …";
+/// The dots stand for this very command, which only the caller knows.
+const PRIVILEGED: &str = "run as root with every capability; in a container: docker run --privileged IMAGE …";
 
 /// Where the executor works and with what.
 #[derive(Clone)]
@@ -356,7 +357,7 @@ pub(crate) fn explain(failure: &Failure) -> (String, String) {
     match failure.stage {
         Stage::Overlay => (
             format!("layers cannot be stacked here: {reason}"),
-            "set SLUICEGATE_HOME to a folder on ext4 or xfs, not on another overlay".to_owned(),
+            "the home must lie on ext4, xfs or tmpfs and not on another overlay: mv HOME /var/lib/sluicegate && export SLUICEGATE_HOME=/var/lib/sluicegate".to_owned(),
         ),
         Stage::Namespaces => (format!("namespaces are refused: {reason}"), PRIVILEGED.to_owned()),
         _ => (format!("a container cannot be made: {reason}"), PRIVILEGED.to_owned()),

@@ -49,8 +49,15 @@ pub(crate) fn init(words: &Words, arguments: &Init) -> Result<ExitCode, Problem>
     let origin = origin(&root)?;
     let mut written = Vec::new();
     let mut put = |name: &str, bytes: &[u8]| -> Result<(), Problem> {
-        if write_new(&folder.join(name), bytes)? {
+        let path = folder.join(name);
+        if write_new(&path, bytes)? {
             written.push(name.to_owned());
+        } else if name.starts_with("trust/") && gateway_folder::read(&path).ok().as_deref() != Some(bytes) {
+            // Keys of one home beside the trust of another would refuse everything that is signed.
+            return Err(Problem::usage(
+                format!("{} is there already and not of this home", path.display()),
+                "move it away, or name the home that it belongs to with SLUICEGATE_HOME",
+            ));
         }
         Ok(())
     };

@@ -1,4 +1,4 @@
-use std::{cell::RefCell, path::Path, process::ExitCode};
+use std::{cell::RefCell, env::VarError, path::Path, process::ExitCode};
 
 use serde_json::json;
 use sluicegate_flow::{Error, gateway::trust, run as flow};
@@ -158,7 +158,10 @@ fn epoch() -> Result<Option<u64>, Problem> {
         Ok(text) => text.parse().ok().filter(|seconds| *seconds <= 253_402_300_799).map(Some).ok_or_else(|| {
             Problem::usage(format!("SOURCE_DATE_EPOCH is {text:?}"), "set it to seconds since 1970, or not at all")
         }),
-        Err(_) => Ok(None),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => {
+            Err(Problem::usage("SOURCE_DATE_EPOCH is no number", "set it to seconds since 1970, or not at all"))
+        }
     }
 }
 

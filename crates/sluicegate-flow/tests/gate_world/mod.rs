@@ -4,11 +4,12 @@ use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
 use sluicegate_attestation::{
-    bundle::Bundle,
+    bundle::{Bundle, LogEntry},
     identifiers::{BUNDLE, LOCAL_BUILDER},
     predicate::PredicateType,
     statement::Statement,
@@ -24,7 +25,13 @@ use sluicegate_policy::{
     judge::Conditions,
     rego::{EvaluationRequest, Outcome, PolicyError, RuleAnswer, RuleResults, Violation},
 };
-use sluicegate_ports::{evidence::Record, images::Manifest, scan::Scanner, sign::Signer, store::ContentStore};
+use sluicegate_ports::{
+    evidence::Record,
+    images::Manifest,
+    scan::Scanner,
+    sign::{SignError, Signer, TransparencyLog},
+    store::ContentStore,
+};
 use sluicegate_testkit::{
     FakePacker, FakeScanner, FixedClock, MemoryEvidence, MemoryPlaces, MemoryStore, SignedBuild, VirtualBuild,
     VirtualImage, VirtualLog, VirtualSigner, today,
@@ -48,8 +55,38 @@ pub(crate) struct World {
     pub(crate) image: VirtualImage,
     /// How often the decisions key was asked for.
     pub(crate) opened: Cell<u32>,
+    /// How often the log still takes something.
+    pub(crate) appends_left: AtomicU32,
     pub(crate) told: RefCell<Vec<String>>,
     scratch: tempfile::TempDir,
+}
+
+/// A log that breaks after some appends.
+struct Breaking<'a> {
+    log: &'a VirtualLog,
+    left: &'a AtomicU32,
+}
+
+impl TransparencyLog for Breaking<'_> {
+    fn append(&self, bodies: &[Vec<u8>]) -> Result<Vec<LogEntry>, SignError> {
+        if self.left.load(Ordering::Relaxed) == 0 {
+            return Err(SignError::Log { folder: "log".to_owned(), reason: "it broke".to_owned() });
+        }
+        self.left.fetch_sub(1, Ordering::Relaxed);
+        self.log.append(bodies)
+    }
+
+    fn origin(&self) -> &str {
+        self.log.origin()
+    }
+
+    fn size(&self) -> Result<u64, SignError> {
+        self.log.size()
+    }
+
+    fn root(&self) -> Result<Digest, SignError> {
+        self.log.root()
+    }
 }
 
 impl World {
@@ -71,6 +108,7 @@ impl World {
             judge: judge(),
             image,
             opened: Cell::new(0),
+            appends_left: AtomicU32::new(u32::MAX),
             told: RefCell::new(Vec::new()),
             scratch: tempfile::tempdir().unwrap(),
         };
@@ -98,7 +136,7 @@ impl World {
             store: &self.store,
             places: &self.places,
             packer: &packer,
-            log: &self.log,
+            log: &Breaking { log: &self.log, left: &self.appends_left },
             evidence: &self.evidence,
             tell: &tell,
             warn: &tell,
