@@ -14,6 +14,8 @@ pub const GATE_SCAN_ARTIFACT: &str = "application/vnd.sluicegate.gate-scan.v1+js
 pub const DENIAL_ARTIFACT: &str = "application/vnd.sluicegate.denial.v1+json";
 /// Media type of a raw Trivy report.
 pub const TRIVY_REPORT: &str = "application/vnd.aquasec.trivy.report.v2+json";
+/// Media type of a raw JUnit XML report.
+pub const JUNIT_REPORT: &str = "application/vnd.sluicegate.junit.v1+xml";
 /// Media type and artifact type of a Sigstore bundle.
 pub const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 /// Media type of an OCI image manifest.

@@ -9,11 +9,13 @@ pub mod coverage;
 pub mod cyclonedx;
 pub mod dsse;
 pub mod identifiers;
+pub mod junit;
 pub mod predicate;
 pub mod provenance;
 pub mod statement;
 mod strict_json;
 pub mod summary;
+pub mod test_result;
 pub mod trivy_report;
 pub mod vulns;
 

@@ -5,7 +5,10 @@
 use std::{fs, path::PathBuf};
 
 use serde_json::Value;
-use sluicegate_attestation::{cyclonedx, provenance::Provenance, summary::SummaryClaim, vulns::Vulns};
+use sluicegate_attestation::{
+    cyclonedx, provenance::Provenance, summary::SummaryClaim, test_result::TestResult, vulns::Vulns,
+};
+use sluicegate_types::Digest;
 
 fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../attestations").join(name)
@@ -28,15 +31,25 @@ fn reads(kind: &str, predicate: &Value) -> Result<(), String> {
     match kind {
         "provenance" => Provenance::parse(predicate).map(drop).map_err(|e| e.to_string()),
         "vulns" => Vulns::parse(predicate).map(drop).map_err(|e| e.to_string()),
+        "test-result" => bears_out(predicate),
         "verification-summary" => SummaryClaim::parse(predicate).map(drop).map_err(|e| e.to_string()),
         "sbom" => cyclonedx::components(predicate.to_string().as_bytes()).map(drop).map_err(|e| e.to_string()),
         other => panic!("no reader for {other}"),
     }
 }
 
+/// A test result is read together with the report that it names by digest, one of the folder `reports`.
+fn bears_out(predicate: &Value) -> Result<(), String> {
+    let claim = TestResult::parse(predicate).map_err(|e| e.to_string())?;
+    let mut reports =
+        fs::read_dir(folder("test-result/reports")).unwrap().map(|e| fs::read(e.unwrap().path()).unwrap());
+    let report = reports.find(|bytes| Digest::of(bytes) == claim.report).unwrap();
+    claim.check(&report).map(drop).map_err(|e| e.to_string())
+}
+
 #[test]
 fn every_valid_example_is_read() {
-    for kind in ["provenance", "vulns", "verification-summary", "sbom"] {
+    for kind in ["provenance", "vulns", "test-result", "verification-summary", "sbom"] {
         for (name, predicate) in examples(&format!("{kind}/valid")) {
             reads(kind, &predicate).unwrap_or_else(|error| panic!("{kind}/valid/{name}: {error}"));
         }
@@ -57,6 +70,19 @@ fn what_the_code_must_not_read_is_refused() {
         ("vulns", "scanner-without-digest.json"),
         ("vulns", "without-report.json"),
         ("vulns", "without-coverage.json"),
+        ("test-result", "passed-in-spite-of-failures.json"),
+        ("test-result", "passed-without-an-executed-test.json"),
+        ("test-result", "passed-although-the-step-failed.json"),
+        ("test-result", "failures-left-out.json"),
+        ("test-result", "other-names.json"),
+        ("test-result", "without-report.json"),
+        ("test-result", "without-attestation.json"),
+        ("test-result", "attestation-of-another-step.json"),
+        ("test-result", "report-by-name.json"),
+        ("test-result", "foreign-report.json"),
+        ("test-result", "warned.json"),
+        ("test-result", "without-counts.json"),
+        ("test-result", "unknown-field.json"),
         ("verification-summary", "without-expiry.json"),
         ("sbom", "not-cyclonedx.json"),
     ] {
