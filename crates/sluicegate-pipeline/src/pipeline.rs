@@ -49,6 +49,8 @@ pub struct Step {
     pub inputs: BTreeMap<PathBuf, InputSource>,
     /// Output name to absolute path.
     pub outputs: BTreeMap<OutputName, PathBuf>,
+    /// Absolute path of the JUnit XML report that it writes about its inputs.
+    pub junit: Option<PathBuf>,
     /// Variables beside PATH, HOME and SOURCE_DATE_EPOCH.
     pub env: BTreeMap<String, String>,
     /// Wall time.
@@ -175,7 +177,6 @@ fn step_of(
     let place = format!("steps.{name}");
     for (key, present) in [
         ("secrets", wire.secrets.0),
-        ("reports", wire.reports.0),
         ("retry", wire.retry.0),
         ("accept_exit", wire.accept_exit.0),
         ("caches", wire.caches.0),
@@ -232,12 +233,10 @@ fn step_of(
     let mut outputs = BTreeMap::new();
     for (output, path) in wire.outputs.0 {
         let place = format!("{place}.outputs.{output}");
-        let path = absolute(&path).map_err(|e| at.meaning(&place, e))?;
-        if RESERVED.iter().any(|reserved| path.starts_with(reserved)) || path == Path::new("/") {
-            return Err(at.meaning(&place, "this path is not kept after the step; choose another one, such as /out"));
-        }
+        let path = kept(at, &place, &path)?;
         outputs.insert(output.parse().map_err(|e| at.meaning(&place, e))?, path);
     }
+    let junit = junit(at, &place, wire.reports, &inputs, &outputs)?;
     for (key, value) in &wire.env {
         if !is_variable(key) || value.contains('\0') {
             return Err(
@@ -276,6 +275,7 @@ fn step_of(
             .map_err(|e| at.meaning(format!("{place}.workdir"), e))?,
         inputs,
         outputs,
+        junit,
         env: wire.env,
         timeout: timeout.map_or(DEFAULT_TIMEOUT, Duration::from_secs),
         memory,
@@ -283,6 +283,50 @@ fn step_of(
         cpu_millis: cpus.map(|cpus| (cpus * 1000.0) as u32),
     };
     Ok((step, wire.needs))
+}
+
+/// The report of a step. It is about the step's inputs, so there must be one, and it is kept beside the outputs, not in one of them.
+fn junit(
+    at: &In<'_>,
+    step: &str,
+    reports: Ordered<WireReport>,
+    inputs: &BTreeMap<PathBuf, InputSource>,
+    outputs: &BTreeMap<OutputName, PathBuf>,
+) -> Result<Option<PathBuf>, Error> {
+    let mut junit = None;
+    for (kind, report) in reports.0 {
+        let place = format!("{step}.reports.{kind}");
+        if kind != "junit" {
+            return Err(at.later_but(place, "a report is junit: PATH"));
+        }
+        let WireReport::Path(path) = report else {
+            return Err(at.meaning(&place, "write the path of the report"));
+        };
+        let path = kept(at, &place, &path)?;
+        if inputs.is_empty() {
+            return Err(at.meaning(&place, "a report says something about what was tested; this step has no input"));
+        }
+        for (name, output) in outputs {
+            if name.as_str() == kind {
+                return Err(at.meaning(&place, format!("an output is called {kind} too; rename it")));
+            }
+            if path.starts_with(output) || output.starts_with(&path) {
+                let reason = format!("the report and the output {name} overlap; a report is kept apart from outputs");
+                return Err(at.meaning(&place, reason));
+            }
+        }
+        junit = Some(path);
+    }
+    Ok(junit)
+}
+
+/// A path that is kept after its step.
+fn kept(at: &In<'_>, place: &str, path: &str) -> Result<PathBuf, Error> {
+    let path = absolute(path).map_err(|e| at.meaning(place, e))?;
+    if RESERVED.iter().any(|reserved| path.starts_with(reserved)) || path == Path::new("/") {
+        return Err(at.meaning(place, "this path is not kept after the step; choose another one, such as /out"));
+    }
+    Ok(path)
 }
 
 /// Paths that are the container's own: nothing that stands there is an input or kept.
@@ -482,6 +526,13 @@ enum WireRun {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
+enum WireReport {
+    Path(String),
+    Other(IgnoredAny),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
 enum WireNetwork {
     Word(String),
     Other(IgnoredAny),
@@ -514,7 +565,7 @@ struct WireStep {
     #[serde(default)]
     secrets: Given,
     #[serde(default)]
-    reports: Given,
+    reports: Ordered<WireReport>,
     reuse: Option<WireReuse>,
     #[serde(default)]
     retry: Given,
@@ -592,7 +643,8 @@ artifacts:
     #[test]
     fn what_is_not_built_yet_is_refused_by_name() {
         for (from, to) in [
-            ("run: make test", "run: make test\n    reports: { junit: /out/j.xml }"),
+            ("run: make test", "run: make test\n    reports: { sarif: /out/j.json }"),
+            ("run: make test", "run: make test\n    reports: { sarif: { path: /out/j.json } }"),
             ("run: make test", "run: make test\n    secrets: { T: { env: T } }"),
             ("run: make test", "run: make test\n    network: host"),
             ("run: make test", "run: make test\n    matrix: { a: [1] }"),
@@ -610,6 +662,36 @@ artifacts:
             )
             .is_ok()
         );
+    }
+
+    #[test]
+    fn a_report_is_about_an_input_and_stands_apart_from_outputs() {
+        let with = |lines: &str| {
+            let text = GOOD.replace("run: make test", &format!("run: make test\n    {lines}"));
+            Pipeline::parse("p.yaml", &text).map(|p| p.steps[2].junit.clone()).map_err(|e| e.to_string())
+        };
+        let report = Some(PathBuf::from("/out/junit.xml"));
+        assert_eq!(with("inputs: { /src: app }\n    reports: { junit: /out/junit.xml }"), Ok(report.clone()));
+        assert_eq!(with("inputs: { /s: build.site }\n    reports: { junit: /out/junit.xml }"), Ok(report.clone()));
+        let apart = "inputs: { /src: app }\n    reports: { junit: /out/junit.xml }\n    outputs: { page: /out/junit }";
+        assert_eq!(with(apart), Ok(report));
+        assert_eq!(with("reports: {}"), Ok(None));
+        for (lines, says) in [
+            ("reports: { junit: /out/junit.xml }", "this step has no input"),
+            ("inputs: { /src: app }\n    reports: { junit: out/junit.xml }", "not an absolute path"),
+            ("inputs: { /src: app }\n    reports: { junit: /out/../junit.xml }", "not an absolute path"),
+            ("inputs: { /src: app }\n    reports: { junit: /tmp/junit.xml }", "not kept after the step"),
+            ("inputs: { /src: app }\n    reports: { junit: / }", "not kept after the step"),
+            ("inputs: { /src: app }\n    reports: { junit: [/out/j.xml] }", "write the path"),
+            ("inputs: { /src: app }\n    reports: { junit: /out/a, junit: /out/b }", "duplicate"),
+            ("inputs: { /src: app }\n    reports: { junit: /o/j }\n    outputs: { junit: /out/a }", "called junit too"),
+            ("inputs: { /src: app }\n    reports: { junit: /out/j }\n    outputs: { page: /out/j }", "overlap"),
+            ("inputs: { /src: app }\n    reports: { junit: /out/j }\n    outputs: { page: /out }", "overlap"),
+            ("inputs: { /src: app }\n    reports: { junit: /out }\n    outputs: { page: /out/a }", "overlap"),
+        ] {
+            let found = with(lines).unwrap_err();
+            assert!(found.contains(says), "{lines}: {found}");
+        }
     }
 
     #[test]
