@@ -2,6 +2,7 @@
 //! Nothing is verified here.
 
 use serde::{Deserialize, Serialize};
+use sluicegate_types::Digest;
 
 use crate::trivy_report::within_depth;
 
@@ -60,6 +61,17 @@ pub enum CycloneDxError {
 /// An empty list is a document without components, which the caller judges (DESIGN section 5).
 pub fn components(sbom: &[u8]) -> Result<Vec<Component>, CycloneDxError> {
     components_up_to(sbom, COMPONENTS)
+}
+
+/// The serial number of a document about this content: a UUID that says it is of version 8 (RFC 9562, section 5.8: own making), made
+/// of the digest, so that the same content has the same document.
+pub fn serial_number(subject: &Digest) -> String {
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&subject.as_bytes()[..16]);
+    bytes[6] = bytes[6] & 0x0f | 0x80;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("urn:uuid:{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
 fn components_up_to(sbom: &[u8], limit: usize) -> Result<Vec<Component>, CycloneDxError> {

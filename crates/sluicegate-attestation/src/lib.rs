@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod coverage;
 pub mod cyclonedx;
 pub mod dsse;
+pub mod file_sbom;
 pub mod identifiers;
 pub mod junit;
 pub mod predicate;

@@ -6,9 +6,14 @@ use std::{fs, path::PathBuf};
 
 use serde_json::Value;
 use sluicegate_attestation::{
-    cyclonedx, provenance::Provenance, summary::SummaryClaim, test_result::TestResult, vulns::Vulns,
+    cyclonedx,
+    file_sbom::{FileEntry, ITSELF, file_sbom},
+    provenance::Provenance,
+    summary::SummaryClaim,
+    test_result::TestResult,
+    vulns::Vulns,
 };
-use sluicegate_types::Digest;
+use sluicegate_types::{Content, ContentKind, Digest};
 
 fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../attestations").join(name)
@@ -90,5 +95,24 @@ fn what_the_code_must_not_read_is_refused() {
         let (_, predicate) =
             all.iter().find(|(file, _)| file == name).unwrap_or_else(|| panic!("no {kind}/invalid/{name}"));
         assert!(reads(kind, predicate).is_err(), "{kind}/invalid/{name} was read");
+    }
+}
+
+#[test]
+fn the_sbom_of_an_output_is_the_published_one() {
+    let file = |path: &str, bytes: &str| FileEntry {
+        path: path.to_owned(),
+        digest: Digest::of(bytes.as_bytes()),
+        size: bytes.len() as u64,
+    };
+    let directory = Content { kind: ContentKind::Directory, digest: Digest::of(b"the tar of build.site") };
+    let executable = Content { kind: ContentKind::File, digest: Digest::of(b"an executable") };
+    let files = [file("static/shop.css", "p {}"), file("index.html", "<p>shop</p>")];
+    for (example, written) in [
+        ("directory-output.json", file_sbom("build.site", directory, &files)),
+        ("file-output.json", file_sbom("build.shop", executable, &[file(ITSELF, "an executable")])),
+    ] {
+        let all = examples("sbom/valid");
+        assert_eq!(all.iter().find(|(name, _)| name == example).unwrap().1, written);
     }
 }

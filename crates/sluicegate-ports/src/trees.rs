@@ -5,15 +5,25 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use sluicegate_attestation::file_sbom::{FileEntry, ITSELF};
 use sluicegate_types::{Content, Digest};
 
 use crate::store::StoreError;
 
-/// Packs entries into a deterministic uncompressed tar in the content store.
+/// Files that one content may be listed with.
+pub const MAX_FILES: usize = 100_000;
+
+/// Packs entries into a deterministic uncompressed tar in the content store, and lists what such content holds.
 pub trait TreePacker: Send + Sync {
     /// Packs exactly these entries, sorted by path: user and group 0, one mtime, missing parent folders added with mode 0755. The same
     /// entries give the same bytes on every machine.
     fn pack(&self, entries: Vec<TreeEntry>, epoch: u64) -> Result<(Digest, u64), TreeError>;
+
+    /// Every regular file of stored content with its SHA-256 and size, sorted by path: a file is listed as [`ITSELF`], a directory's
+    /// files by their paths in it, a hard link as the file that it leads to. Bytes of a path that are not UTF-8 are written `\xNN`.
+    /// Symbolic links and folders are no files. An error if the content is missing or damaged, is no tree of ours, or has more
+    /// than [`MAX_FILES`].
+    fn files(&self, content: Content) -> Result<Vec<FileEntry>, TreeError>;
 }
 
 /// Lists what belongs to a source tree.

@@ -6,6 +6,7 @@
 //! (image-spec, "whiteouts") are refused. A set-user-ID bit survives only on a file of user 0, for the owner is not kept.
 
 mod layer_writer;
+mod listing;
 mod retarget;
 mod walk;
 
@@ -17,6 +18,7 @@ use std::{
 use rustix::fd::BorrowedFd;
 
 pub use layer_writer::LayerWriter;
+pub(crate) use listing::list_files;
 
 /// Folders below each other that an archive may have; the unpacker has the same limit.
 pub const MAX_DEPTH: usize = 64;

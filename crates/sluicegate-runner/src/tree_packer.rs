@@ -8,11 +8,11 @@ use std::{
 
 use sluicegate_ports::{
     store::ContentStore,
-    trees::{EntryKind, TreeEntry, TreeError, TreePacker},
+    trees::{EntryKind, FileEntry, ITSELF, MAX_FILES, TreeEntry, TreeError, TreePacker},
 };
-use sluicegate_types::{ContentKind, Digest};
+use sluicegate_types::{Content, ContentKind, Digest};
 
-use crate::pack::{LayerWriter, PackError, PackOptions};
+use crate::pack::{LayerWriter, PackError, PackOptions, list_files};
 
 /// Bytes of one packed tree.
 const MAX_TREE: u64 = 64 * 1024 * 1024 * 1024;
@@ -80,6 +80,22 @@ impl TreePacker for StoreTreePacker {
         drop(buffered);
         file.rewind().map_err(io("read a tree from"))?;
         Ok(self.store.put(&mut file, u64::MAX)?)
+    }
+
+    fn files(&self, content: Content) -> Result<Vec<FileEntry>, TreeError> {
+        let place = PathBuf::from(content.digest.to_string());
+        let mut file = self.store.open(&content.digest)?;
+        let mut checked = HashCheck::new(&mut file, content.digest);
+        let files = match content.kind {
+            ContentKind::File => {
+                let size = checked.size(&place)?;
+                vec![FileEntry { path: ITSELF.to_owned(), digest: content.digest, size }]
+            }
+            ContentKind::Directory => list_files(&mut checked, MAX_FILES)
+                .map_err(|error| TreeError::Entry { path: place.clone(), reason: chain(&error) })?,
+        };
+        checked.finish(&place)?;
+        Ok(files)
     }
 }
 
@@ -159,4 +175,76 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use sluicegate_ports::store::StoreError;
+
+    use super::*;
+
+    /// Blobs as files of a folder.
+    struct Folder(tempfile::TempDir);
+
+    impl ContentStore for Folder {
+        fn put(&self, reader: &mut dyn Read, _: u64) -> Result<(Digest, u64), StoreError> {
+            let mut bytes = Vec::new();
+            reader.read_to_end(&mut bytes).unwrap();
+            let digest = Digest::of(&bytes);
+            std::fs::write(self.0.path().join(digest.hex()), &bytes).unwrap();
+            Ok((digest, bytes.len() as u64))
+        }
+
+        fn open(&self, digest: &Digest) -> Result<File, StoreError> {
+            File::open(self.path(digest)?).map_err(|_| StoreError::Missing { digest: *digest })
+        }
+
+        fn read(&self, digest: &Digest, _: u64) -> Result<Vec<u8>, StoreError> {
+            Ok(std::fs::read(self.path(digest)?).unwrap())
+        }
+
+        fn path(&self, digest: &Digest) -> Result<PathBuf, StoreError> {
+            Ok(self.0.path().join(digest.hex()))
+        }
+    }
+
+    fn packer() -> (Arc<Folder>, StoreTreePacker) {
+        let store = Arc::new(Folder(tempfile::tempdir().unwrap()));
+        let scratch = store.0.path().to_owned();
+        (store.clone(), StoreTreePacker::new(store, scratch))
+    }
+
+    #[test]
+    fn what_was_packed_is_listed_and_damage_is_found() {
+        let (store, packer) = packer();
+        let bytes = |path: &str, text: &str| TreeEntry {
+            path: path.into(),
+            kind: EntryKind::Bytes(text.as_bytes().to_vec(), 0o644),
+        };
+        let (tree, _) = packer.pack(vec![bytes("a/b", "one"), bytes("c", "two")], 0).unwrap();
+        let directory = Content { kind: ContentKind::Directory, digest: tree };
+        let entry = |path: &str, text: &str| FileEntry {
+            path: path.to_owned(),
+            digest: Digest::of(text.as_bytes()),
+            size: text.len() as u64,
+        };
+        assert_eq!(packer.files(directory).unwrap(), [entry("a/b", "one"), entry("c", "two")]);
+        let (file, _) = store.put(&mut &b"elf"[..], 3).unwrap();
+        let file = Content { kind: ContentKind::File, digest: file };
+        assert_eq!(packer.files(file).unwrap(), [entry(ITSELF, "elf")]);
+        assert!(packer.files(Content { kind: ContentKind::Directory, ..file }).is_err());
+
+        for content in [directory, file] {
+            let path = store.path(&content.digest).unwrap();
+            let mut damaged = std::fs::read(&path).unwrap();
+            *damaged.last_mut().unwrap() ^= 1;
+            std::fs::write(&path, damaged).unwrap();
+            let found = packer.files(content);
+            assert!(matches!(found, Err(TreeError::Store(StoreError::Corrupt { .. }))), "{found:?}");
+        }
+        let missing = Content { kind: ContentKind::File, digest: Digest::of(b"nothing") };
+        assert!(matches!(packer.files(missing), Err(TreeError::Store(StoreError::Missing { .. }))));
+    }
 }

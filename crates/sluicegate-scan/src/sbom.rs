@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
+use sluicegate_attestation::cyclonedx::serial_number;
 use sluicegate_ports::scan::ScanError;
 use sluicegate_types::{Digest, UnixTime};
 
@@ -29,16 +30,6 @@ pub fn reproducible(raw: &[u8], name: &str, image: &Digest, epoch: Option<UnixTi
         sort_by_reference(&mut value, list);
     }
     serde_json::to_vec(&value).map_err(|error| refused(&error.to_string()))
-}
-
-/// A UUID that says it is of version 8 (RFC 9562, section 5.8: own making), from the image's digest.
-fn serial_number(image: &Digest) -> String {
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&image.as_bytes()[..16]);
-    bytes[6] = bytes[6] & 0x0f | 0x80;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("urn:uuid:{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
 fn set_subject(

@@ -1,8 +1,8 @@
 use sluicegate_ports::{
     store::ContentStore,
-    trees::{EntryKind, TreeEntry, TreeError, TreePacker},
+    trees::{EntryKind, FileEntry, ITSELF, TreeEntry, TreeError, TreePacker},
 };
-use sluicegate_types::Digest;
+use sluicegate_types::{Content, ContentKind, Digest};
 
 /// Packs entries into a text that lists them: other entries, other bytes. It is no tar.
 pub struct FakePacker<'a> {
@@ -35,5 +35,15 @@ impl TreePacker for FakePacker<'_> {
             text.push_str(&format!("{} {what}\n", entry.path.display()));
         }
         Ok((self.store.put_bytes(text.as_bytes())?, text.len() as u64))
+    }
+
+    /// As a pack is no tar, a directory is listed as one file, `content`, with the bytes that are stored.
+    fn files(&self, content: Content) -> Result<Vec<FileEntry>, TreeError> {
+        let size = self.store.read(&content.digest, u64::MAX)?.len() as u64;
+        let path = match content.kind {
+            ContentKind::File => ITSELF,
+            ContentKind::Directory => "content",
+        };
+        Ok(vec![FileEntry { path: path.to_owned(), digest: content.digest, size }])
     }
 }

@@ -88,7 +88,7 @@ fn add_entry<W: Write, R: Read>(
     }
 }
 
-fn inside(prefix: &Path, name: &[u8]) -> Result<PathBuf, PackError> {
+pub(super) fn inside(prefix: &Path, name: &[u8]) -> Result<PathBuf, PackError> {
     let name = Path::new(OsStr::from_bytes(name));
     let refuse = |reason| Err(PackError::Path { path: name.to_owned(), reason });
     if name.as_os_str().is_empty() {
@@ -103,11 +103,11 @@ fn inside(prefix: &Path, name: &[u8]) -> Result<PathBuf, PackError> {
     Ok(prefix.components().chain(name.components()).collect())
 }
 
-fn broken(error: &io::Error) -> PackError {
+pub(super) fn broken(error: &io::Error) -> PackError {
     PackError::Archive { reason: error.to_string() }
 }
 
-fn not_ours(path: &Path, reason: &str) -> PackError {
+pub(super) fn not_ours(path: &Path, reason: &str) -> PackError {
     PackError::Archive { reason: format!("{path:?}: {reason}") }
 }
 
