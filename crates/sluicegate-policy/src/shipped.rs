@@ -22,6 +22,10 @@ pub const SHIPPED: &[PolicyFile] = policy_files![
     "base_image_test.rego"
     "provenance.rego"
     "provenance_test.rego"
+    "source.rego"
+    "source_test.rego"
+    "tests.rego"
+    "tests_test.rego"
     "vulnerabilities.rego"
     "vulnerabilities_test.rego"
 ];

@@ -19,6 +19,7 @@ use sluicegate_policy::{
 
 const IMAGE: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
 const BASE: &str = "3333333333333333333333333333333333333333333333333333333333333333";
+const REPOSITORY: &str = "https://git.example/shop";
 const BUILDER: &str = "https://sluicegate.dev/builder/local@v1";
 
 fn folder() -> PathBuf {
@@ -42,6 +43,7 @@ fn data() -> Value {
     json!({"sluicegate": {
         "allowed_builders": [{"builder_id": BUILDER, "signer": "builder"}],
         "allowed_base_images": [format!("sha256:{BASE}")],
+        "source": {"repositories": [REPOSITORY]},
     }})
 }
 
@@ -63,6 +65,37 @@ fn good_facts() -> Value {
             },
             "signer": {"kind": "key", "keyId": "sha256:bbbb", "name": "builder"},
             "log": {"index": 0, "origin": "log.example"},
+        }, {
+            "predicateType": "https://slsa.dev/provenance/v1",
+            "digest": "sha256:cccc",
+            "subjects": [{"name": "build.shop", "digest": format!("sha256:{BASE}")}],
+            "predicate": {
+                "buildDefinition": {
+                    "buildType": "https://sluicegate.dev/step/v1",
+                    "resolvedDependencies": [{
+                        "name": "source:shop",
+                        "digest": {"sha256": BASE},
+                        "annotations": {"sluicegate.dev/commit": "c0ffee", "sluicegate.dev/repository": REPOSITORY},
+                    }],
+                },
+                "runDetails": {"builder": {"id": BUILDER}},
+            },
+            "signer": {"kind": "key", "keyId": "sha256:bbbb", "name": "builder"},
+            "log": {"index": 1, "origin": "log.example"},
+        }, {
+            "predicateType": "https://in-toto.io/attestation/test-result/v0.1",
+            "digest": "sha256:dddd",
+            "subjects": [{"name": "source:shop", "digest": format!("sha256:{BASE}")}],
+            "predicate": {
+                "result": "PASSED",
+                "passedTests": ["shop.adds"],
+                "failedTests": [],
+                "sluicegate_counts": {"passed": 1, "failed": 0, "errors": 0, "skipped": 0},
+                "sluicegate_step": "test",
+                "sluicegate_exit_code": 0,
+            },
+            "signer": {"kind": "key", "keyId": "sha256:bbbb", "name": "builder"},
+            "log": {"index": 2, "origin": "log.example"},
         }],
         "sbom": {"components": []},
         "vulnerabilities": [
@@ -77,8 +110,20 @@ fn bad_facts() -> Value {
     let mut facts = good_facts();
     facts["attestations"][0]["signer"]["name"] = json!("recorder");
     facts["attestations"][0]["predicate"]["buildDefinition"]["resolvedDependencies"] = json!([]);
+    facts["attestations"][1]["predicate"]["buildDefinition"]["resolvedDependencies"][0]["annotations"]["sluicegate.dev/repository"] =
+        json!("https://git.example/other");
+    facts["attestations"][2]["predicate"]["result"] = json!("FAILED");
+    facts["attestations"][2]["predicate"]["failedTests"] = json!(["shop.adds"]);
+    facts["attestations"][2]["predicate"]["sluicegate_counts"]["failed"] = json!(1);
     facts["vulnerabilities"][1]["fixed"] = json!("2");
     facts["vulnerabilities"][0]["severity"] = json!("Serious");
+    facts
+}
+
+fn unverified_facts() -> Value {
+    let mut facts = good_facts();
+    facts["attestations"][1]["predicate"]["buildDefinition"]["resolvedDependencies"][0]["annotations"] =
+        json!({"sluicegate.dev/commit-unverified": "c0ffee", "sluicegate.dev/dirty": "false"});
     facts
 }
 
@@ -128,7 +173,7 @@ fn every_policy_has_tests_beside_it_and_all_are_true() {
     let tests = rego_tests::run(&files, &[], &patient()).unwrap();
     let failed: Vec<_> = tests.iter().filter(|test| test.failure.is_some()).collect();
     assert!(failed.is_empty(), "{failed:#?}");
-    assert!(tests.len() >= 29, "{}", tests.len());
+    assert!(tests.len() >= 47, "{}", tests.len());
 }
 
 #[test]
@@ -162,9 +207,15 @@ fn good_facts_pass_every_rule() {
     let results = ask(&good_facts());
     assert_eq!(
         passed(&results).into_iter().collect::<Vec<_>>(),
-        ["base_image.allowed", "provenance.builder_and_signer", "vulnerabilities.no_fixable_critical"]
+        [
+            "base_image.allowed",
+            "provenance.builder_and_signer",
+            "source.resolved",
+            "tests.passed",
+            "vulnerabilities.no_fixable_critical"
+        ]
     );
-    let rule = &results.answers[2];
+    let rule = &results.answers[4];
     assert_eq!(rule.title, "No critical vulnerability that has a fix");
     assert_eq!(rule.requires, ["https://in-toto.io/attestation/vulns/v0.2"]);
     assert_eq!(rule.file, "policies/vulnerabilities.rego");
@@ -177,10 +228,22 @@ fn bad_facts_are_denied_with_what_where_and_how() {
     let results = ask(&bad_facts());
     assert_eq!(passed(&results), BTreeSet::new());
     let denials = denied(&results);
-    assert_eq!(denials.len(), 4, "{denials:#?}");
+    assert_eq!(denials.len(), 6, "{denials:#?}");
     let messages: Vec<_> = denials.iter().map(|(_, message)| message.as_str()).collect();
     assert!(messages.contains(&"a 1: CVE-2 (CRITICAL); update to 2"), "{messages:#?}");
+    let failed = "the step test: 1 test did not pass: shop.adds (test result sha256:dddd)";
+    assert!(messages.contains(&failed), "{messages:#?}");
+    assert!(messages.iter().any(|message| message.contains("https://git.example/other")), "{messages:#?}");
     assert!(messages.iter().any(|message| message.contains("was signed by \"recorder\"")), "{messages:#?}");
+}
+
+#[test]
+fn a_commit_that_nobody_verified_leaves_the_source_rule_and_only_that_one_without_an_answer() {
+    let results = ask(&unverified_facts());
+    let silent: Vec<_> =
+        results.answers.iter().filter(|a| a.outcome == Outcome::Silent).map(|a| a.code.as_str()).collect();
+    assert_eq!(silent, ["source.resolved"]);
+    assert_eq!(passed(&results).len(), results.answers.len() - 1);
 }
 
 #[test]
@@ -219,9 +282,9 @@ fn opa_runs_the_tests_with_the_same_result() {
 #[test]
 fn opa_gives_the_same_answers() {
     let Some(opa) = opa() else { return };
-    for facts in [good_facts(), bad_facts(), json!({})] {
+    for facts in [good_facts(), bad_facts(), unverified_facts(), json!({})] {
         let query = format!(
-            "answers := [data.base_image, data.provenance, data.vulnerabilities] with data.sluicegate as {}",
+            "answers := [data.base_image, data.provenance, data.source, data.tests, data.vulnerabilities] with data.sluicegate as {}",
             data()["sluicegate"]
         );
         let mut child = Command::new(&opa)
