@@ -19,11 +19,13 @@ pub enum PredicateType {
     Promotion,
     /// cosign's image signature.
     ImageSignature,
+    /// An OpenVEX document v0.2.0.
+    Vex,
     /// Anything else.
     Other(String),
 }
 
-const KNOWN: [(PredicateType, &str, &str); 7] = [
+const KNOWN: [(PredicateType, &str, &str); 8] = [
     (PredicateType::Provenance, "provenance", "https://slsa.dev/provenance/v1"),
     (PredicateType::Sbom, "sbom", "https://cyclonedx.org/bom"),
     (PredicateType::Vulns, "vulns", "https://in-toto.io/attestation/vulns/v0.2"),
@@ -31,6 +33,7 @@ const KNOWN: [(PredicateType, &str, &str); 7] = [
     (PredicateType::VerificationSummary, "verification-summary", "https://slsa.dev/verification_summary/v1"),
     (PredicateType::Promotion, "promotion", "https://in-toto.io/attestation/promotion-record/v0.1"),
     (PredicateType::ImageSignature, "signature", "https://sigstore.dev/cosign/sign/v1"),
+    (PredicateType::Vex, "vex", "https://openvex.dev/ns/v0.2.0"),
 ];
 
 impl PredicateType {
@@ -45,6 +48,11 @@ impl PredicateType {
     /// The type with this short name, as `require:` in a gateway file writes it.
     pub fn from_short(name: &str) -> Option<Self> {
         KNOWN.iter().find(|(_, short, _)| *short == name).map(|(kind, ..)| kind.clone())
+    }
+
+    /// The type that this text names where people write types: a short name, or a whole URI, which has a colon.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::from_short(name).or_else(|| name.contains(':').then(|| Self::from_uri(name)))
     }
 
     /// The URI.
@@ -81,6 +89,10 @@ mod tests {
             assert_eq!(PredicateType::from_short(short), Some(kind.clone()));
             assert_eq!((kind.short(), kind.uri()), (short, uri));
         }
+        assert_eq!(PredicateType::from_name("sbom"), Some(PredicateType::Sbom));
+        assert_eq!(PredicateType::from_name("https://cyclonedx.org/bom"), Some(PredicateType::Sbom));
+        assert_eq!(PredicateType::from_name("x:y"), Some(PredicateType::Other("x:y".to_owned())));
+        assert_eq!(PredicateType::from_name("SBOM"), None);
         let near = "https://SLSA.dev/provenance/v1";
         assert_eq!(PredicateType::from_uri(near), PredicateType::Other(near.to_owned()));
     }

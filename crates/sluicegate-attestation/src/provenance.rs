@@ -212,6 +212,14 @@ impl Dependency {
     }
 }
 
+/// The builder that a provenance names, whatever its `buildType`: `runDetails.builder.id`, and nothing else of it is read.
+pub fn builder_id(predicate: &Value) -> Result<String, Error> {
+    predicate.pointer("/runDetails/builder/id").and_then(Value::as_str).filter(|id| !id.is_empty()).map_or_else(
+        || Err(Error::Invalid { what: "runDetails.builder.id", reason: "the provenance names no builder".to_owned() }),
+        |id| Ok(id.to_owned()),
+    )
+}
+
 fn typed<T: DeserializeOwned>(what: &'static str, value: &Value) -> Result<T, Error> {
     T::deserialize(value).map_err(form(what))
 }
@@ -331,5 +339,18 @@ mod tests {
         assert!(Provenance::parse(&predicate).is_ok());
         predicate["buildDefinition"]["buildType"] = json!("https://example.com/other@v1");
         assert!(matches!(Provenance::parse(&predicate), Err(Error::Unsupported { .. })));
+    }
+
+    #[test]
+    fn the_builder_is_read_of_any_build_type_and_must_be_there() {
+        let mut predicate = step().to_predicate().unwrap();
+        predicate["buildDefinition"] = json!({"buildType": "https://example.com/other@v1"});
+        assert_eq!(builder_id(&predicate).unwrap(), crate::identifiers::LOCAL_BUILDER);
+        for wrong in [json!(null), json!(""), json!(1), json!(["https://sluicegate.dev/builder/local@v1"])] {
+            predicate["runDetails"]["builder"]["id"] = wrong;
+            let error = builder_id(&predicate).unwrap_err().to_string();
+            assert!(error.contains("runDetails.builder.id"), "{error}");
+        }
+        assert!(builder_id(&json!([])).is_err());
     }
 }

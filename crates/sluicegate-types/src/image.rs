@@ -98,6 +98,12 @@ impl fmt::Display for Repository {
     }
 }
 
+/// A repository of any name, for tests of this crate.
+#[cfg(test)]
+pub(crate) fn named(name: &str) -> Repository {
+    Repository(name.to_owned())
+}
+
 /// An image named by content. The only form that may be attested, gated, signed or admitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PinnedImage {

@@ -7,6 +7,7 @@ mod digest;
 mod image;
 mod name;
 mod non_empty;
+mod repository_pattern;
 mod secret;
 mod time;
 
@@ -14,5 +15,6 @@ pub use digest::{Content, ContentKind, Digest, DigestError, Hasher};
 pub use image::{ImageError, ImageRef, LayoutSelector, PinnedImage, Repository};
 pub use name::{EnvironmentName, NameError, OutputName, RunId, StepName, TagName};
 pub use non_empty::{Empty, NonEmpty};
+pub use repository_pattern::{RepositoryPattern, RepositoryPatternError};
 pub use secret::Secret;
 pub use time::{TimeError, UnixTime};
