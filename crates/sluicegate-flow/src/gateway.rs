@@ -10,11 +10,11 @@ use serde_json::json;
 use sluicegate_attestation::predicate::PredicateType;
 use sluicegate_pipeline::{
     gateway::{Environment, Gateway},
-    trust::{SignerEntry, TrustFile},
+    trust::{GroupEntry, PersonEntry, SignerEntry, TrustFile},
 };
 use sluicegate_policy::{judge::Conditions, rego::SourceFile};
-use sluicegate_types::{Digest, EnvironmentName, NonEmpty};
-use sluicegate_verify::{Revocation, Role, SignerRule, Trust, TrustRoot};
+use sluicegate_types::{Digest, EnvironmentName, NonEmpty, RepositoryPattern};
+use sluicegate_verify::{Allowed, GroupRule, Person, Revocation, Role, SignerRule, Trust, TrustRoot, TrustRules};
 
 use crate::{Error, assemble::json_bytes};
 
@@ -57,29 +57,57 @@ pub fn trust(gateway: &Gateway, files: &dyn GatewayFiles) -> Result<(Trust, BTre
         let key = public_key(&files.read(&path)?).map_err(|reason| Error::Trust { file: path, reason })?;
         signers.push(signer(entry, key).map_err(fault)?);
     }
-    let revoked = file.revoked.into_iter().map(|entry| Revocation { signer: entry.signer, before: entry.at }).collect();
+    let rules = TrustRules {
+        signers,
+        groups: file.groups.into_iter().map(group).collect::<Result<_, _>>().map_err(fault)?,
+        people: file.people.into_iter().map(person).collect(),
+        untimed: file.untimed.into_iter().collect(),
+        revoked: file.revoked.into_iter().map(|entry| Revocation { signer: entry.signer, before: entry.at }).collect(),
+        gateways: file.gateways,
+        authority_self: file.authority_self,
+    };
     let root = TrustRoot::parse(&files.read(&gateway.trust_root)?)
         .map_err(|error| Error::Trust { file: gateway.trust_root.clone(), reason: error.to_string() })?;
-    let trust =
-        Trust::new(signers, file.untimed.into_iter().collect(), revoked, root).map_err(|e| fault(e.to_string()))?;
+    let trust = Trust::from_rules(rules, root).map_err(|error| fault(error.to_string()))?;
     Ok((trust, file.levels.into_iter().collect()))
 }
 
 /// Trust in one key, for steps only (`--key`).
 pub fn trust_in_key(pem: &[u8], trusted_root: &[u8]) -> Result<Trust, Error> {
+    trust_in_keys(Some(pem), None, trusted_root)
+}
+
+/// Trust in the keys that somebody names instead of a trust file: `--key` for steps alone, of whatever builder, and
+/// `--decision-key` for decisions alone, of whatever verifier and for whatever environment. At least one; never one for both.
+///
+/// Who names a key says nothing about who chose its judge: a decision of authority `self` counts for no trust made here.
+pub fn trust_in_keys(steps: Option<&[u8]>, decisions: Option<&[u8]>, trusted_root: &[u8]) -> Result<Trust, Error> {
     let fault = |file: &str, reason: String| Error::Trust { file: file.into(), reason };
     let root = TrustRoot::parse(trusted_root).map_err(|error| fault("--trust-root", error.to_string()))?;
-    let rule = SignerRule {
-        name: "--key".to_owned(),
-        public_key: public_key(pem).map_err(|reason| fault("--key", reason))?,
-        roles: BTreeSet::from([Role::Steps]),
-        predicate_types: None,
-        builder_ids: BTreeSet::from([sluicegate_attestation::identifiers::LOCAL_BUILDER.to_owned()]),
-        verifier_ids: BTreeSet::new(),
-        environments: BTreeSet::new(),
-    };
+    let mut rules = Vec::new();
+    for (flag, pem, role) in [("--key", steps, Role::Steps), ("--decision-key", decisions, Role::Decisions)] {
+        let Some(pem) = pem else { continue };
+        let public_key = public_key(pem).map_err(|reason| fault(flag, reason))?;
+        rules.push(rule_of_flag(flag, public_key, role));
+    }
     let untimed = root.origins().map(str::to_owned).collect();
-    Trust::new(vec![rule], untimed, Vec::new(), root).map_err(|error| fault("--key", error.to_string()))
+    let flags = if steps.is_some() { "--key" } else { "--decision-key" };
+    Trust::new(rules, untimed, Vec::new(), root).map_err(|error| fault(flags, error.to_string()))
+}
+
+/// What somebody who names a key believes of it: everything that its one role may say, about every repository.
+fn rule_of_flag(flag: &str, public_key: Vec<u8>, role: Role) -> SignerRule {
+    let decides = role == Role::Decisions;
+    SignerRule {
+        name: flag.to_owned(),
+        public_key,
+        roles: BTreeSet::from([role]),
+        predicate_types: None,
+        builder_ids: if decides { Allowed::nothing() } else { Allowed::Any },
+        verifier_ids: if decides { Allowed::Any } else { Allowed::nothing() },
+        environments: if decides { Allowed::Any } else { Allowed::nothing() },
+        repositories: Some(vec![RepositoryPattern::Any]),
+    }
 }
 
 /// Resolves the judge of `environment`: everything that a decision depends on goes into `conditions.gateway`.
@@ -151,22 +179,49 @@ fn text(files: &dyn GatewayFiles, path: &Path) -> Result<String, Error> {
 }
 
 fn signer(entry: SignerEntry, public_key: Vec<u8>) -> Result<SignerRule, String> {
-    let roles = entry.roles.iter().map(|name| Role::from_name(name).ok_or_else(|| format!("{name:?} is no role")));
-    let types = entry.predicate_types.map(|names| {
-        let kind = |name: &String| {
-            PredicateType::from_short(name).ok_or_else(|| format!("no predicate type is called {name:?}"))
-        };
-        names.iter().map(kind).collect::<Result<BTreeSet<_>, _>>()
-    });
     Ok(SignerRule {
-        roles: roles.collect::<Result<_, _>>()?,
-        predicate_types: types.transpose()?,
+        roles: roles(&entry.name, &entry.roles)?,
+        predicate_types: predicate_types(&entry.name, entry.predicate_types)?,
         name: entry.name,
         public_key,
         builder_ids: entry.builder_ids.into_iter().collect(),
         verifier_ids: entry.verifier_ids.into_iter().collect(),
         environments: entry.environments.into_iter().collect(),
+        repositories: entry.repositories,
     })
+}
+
+fn group(entry: GroupEntry) -> Result<GroupRule, String> {
+    Ok(GroupRule {
+        roles: roles(&entry.name, &entry.roles)?,
+        predicate_types: predicate_types(&entry.name, entry.predicate_types)?,
+        name: entry.name,
+        threshold: entry.threshold,
+        of: entry.of.into_iter().collect(),
+        repositories: entry.repositories,
+    })
+}
+
+fn person(entry: PersonEntry) -> Person {
+    Person {
+        name: entry.name,
+        emails: entry.emails.into_iter().collect(),
+        signers: entry.signers.into_iter().collect(),
+    }
+}
+
+fn roles(signer: &str, names: &[String]) -> Result<BTreeSet<Role>, String> {
+    let role = |name: &String| Role::from_name(name).ok_or_else(|| format!("signers.{signer}.roles: no {name:?}"));
+    names.iter().map(role).collect()
+}
+
+fn predicate_types(signer: &str, names: Option<Vec<String>>) -> Result<Option<BTreeSet<PredicateType>>, String> {
+    let kind = |name: &String| {
+        PredicateType::from_name(name).ok_or_else(|| {
+            format!("signers.{signer}.predicate_types: no type is called {name:?}; write a short name or a whole URI")
+        })
+    };
+    names.map(|names| names.iter().map(kind).collect()).transpose()
 }
 
 /// Bytes of a P-256 SubjectPublicKeyInfo.

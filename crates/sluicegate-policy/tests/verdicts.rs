@@ -21,9 +21,9 @@ use sluicegate_policy::{
 };
 use sluicegate_ports::sign::Signer;
 use sluicegate_testkit::{FakeScanner, VirtualBuild, VirtualLog, VirtualSigner, sign_statement, today, vulns};
-use sluicegate_types::{Digest, NonEmpty, Repository, UnixTime};
+use sluicegate_types::{Digest, NonEmpty, Repository, RepositoryPattern, UnixTime};
 use sluicegate_verify::{
-    Role, SignerRule, Trust, TrustRoot,
+    Allowed, Role, SignerRule, Trust, TrustRoot,
     closed_set::{ClosedSet, follow},
     verify,
 };
@@ -37,9 +37,10 @@ fn trust(log: &VirtualLog) -> Trust {
         public_key: VirtualSigner::new(name).public_key().to_vec(),
         roles: BTreeSet::from([role]),
         predicate_types: None,
-        builder_ids: BTreeSet::from([LOCAL_BUILDER.to_owned()]),
-        verifier_ids: BTreeSet::new(),
-        environments: BTreeSet::new(),
+        builder_ids: [LOCAL_BUILDER.to_owned()].into_iter().collect(),
+        verifier_ids: Allowed::nothing(),
+        environments: Allowed::nothing(),
+        repositories: Some(vec![RepositoryPattern::Any]),
     };
     let rules = vec![rule("builder", Role::Steps), rule("recorder", Role::Records)];
     let root = TrustRoot::parse(&log.trusted_root_json()).unwrap();

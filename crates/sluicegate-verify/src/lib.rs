@@ -3,23 +3,26 @@
 //!
 //! Everything it trusts is an argument, the time included; it opens nothing. A [`VerifiedStatement`] has no public
 //! constructor: only [`verify`] makes one. [`closed_set::follow`] decides whether everything an image's provenance names is
-//! there and says what it should (trust model 1 to 3, 6, 12 to 14).
+//! there and says what it should (trust model 1 to 3, 6, 12 to 14). [`threshold::endorsed`] adds up what several must say together.
 //!
 //! Signatures, inclusion proofs and checkpoints are checked by `sigstore-verify`; this crate adds what it leaves
 //! unauthenticated (interop.md section 5) and who may say what.
 
 pub mod closed_set;
 mod crypto_provider;
+mod signer_rule;
 mod statement;
+pub mod threshold;
 mod trust;
 mod trust_root;
 
+pub use signer_rule::{Allowed, GroupRule, Person, Role, SignerRule};
 pub use statement::{LogPlace, VerifiedStatement, verify};
-pub use trust::{Revocation, Role, SignerRule, Trust, TrustError};
+pub use trust::{Revocation, Trust, TrustError, TrustRules};
 pub use trust_root::{TrustRoot, TrustRootError};
 
 use sluicegate_attestation::predicate::PredicateType;
-use sluicegate_types::UnixTime;
+use sluicegate_types::{EnvironmentName, UnixTime};
 
 /// Why a bundle is not believed. One variant for each thing that is checked.
 #[derive(Debug, thiserror::Error)]
@@ -91,14 +94,44 @@ pub enum Error {
         /// The builder it claims.
         builder: String,
     },
-    /// The signer may not claim this verifier or environment.
-    #[error("{signer} may not decide as {verifier:?} for {environment}")]
+    /// The signer may sign this type, and not with this verdict.
+    #[error("{signer} may not sign {verdict} {predicate}: its roles are {roles}")]
+    Verdict {
+        /// The signer.
+        signer: String,
+        /// `an allowed`, `a denied`, `a gated` or `an ungated`.
+        verdict: &'static str,
+        /// What was signed.
+        predicate: PredicateType,
+        /// The roles it has.
+        roles: String,
+    },
+    /// The signer may not claim this verifier.
+    #[error(
+        "{signer} may not sign {predicate} as {verifier:?}: its roles are {roles}, and its verifier_ids don't list that"
+    )]
     Verifier {
         /// The signer.
         signer: String,
+        /// What was signed.
+        predicate: PredicateType,
         /// The verifier it claims.
         verifier: String,
+        /// The roles it has.
+        roles: String,
+    },
+    /// The signer may not decide for this environment.
+    #[error(
+        "{signer} may not sign {predicate} for {environment}: its roles are {roles}, and its environments don't list that"
+    )]
+    Environment {
+        /// The signer.
+        signer: String,
+        /// What was signed.
+        predicate: PredicateType,
         /// The environment it claims.
-        environment: String,
+        environment: EnvironmentName,
+        /// The roles it has.
+        roles: String,
     },
 }

@@ -2,19 +2,23 @@ use std::collections::BTreeSet;
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use ring::signature as ring_signature;
+use serde_json::Value;
 use sigstore_types::{DerPublicKey, Sha256Hash};
 use sigstore_verify::PublicKeyVerificationPolicy;
 use sluicegate_attestation::{
     bundle::{Bundle, hashedrekord_body, key_hint},
     dsse,
     predicate::PredicateType,
-    provenance::Provenance,
+    provenance::builder_id,
     statement::Statement,
     summary::{SummaryClaim, promoted_to},
 };
-use sluicegate_types::{Digest, UnixTime};
+use sluicegate_types::{Digest, EnvironmentName, UnixTime};
 
-use crate::{Error, Role, SignerRule, Trust};
+use crate::{
+    Error, Role, SignerRule, Trust,
+    signer_rule::{role_names, roles_for},
+};
 
 /// A statement whose signature, signer, role and log entry were all checked.
 ///
@@ -26,10 +30,12 @@ use crate::{Error, Role, SignerRule, Trust};
 #[derive(Clone, Debug)]
 pub struct VerifiedStatement {
     statement: Statement,
+    payload: Digest,
     bundle: Digest,
     signer: String,
     key_id: String,
     roles: BTreeSet<Role>,
+    endorses: BTreeSet<String>,
     log: LogPlace,
 }
 
@@ -48,6 +54,11 @@ impl VerifiedStatement {
         &self.statement
     }
 
+    /// The digest of the bytes that were signed: two statements with the same say the same.
+    pub fn payload(&self) -> Digest {
+        self.payload
+    }
+
     /// The digest of the bundle, which identifies this attestation.
     pub fn bundle(&self) -> Digest {
         self.bundle
@@ -63,9 +74,14 @@ impl VerifiedStatement {
         &self.key_id
     }
 
-    /// Whether it was said in this role.
+    /// Whether it was said in this role. What only counts towards a group was said in none.
     pub fn is_in_role(&self, role: Role) -> bool {
         self.roles.contains(&role)
+    }
+
+    /// The groups it counts towards: [`endorsed`](crate::threshold::endorsed) says whether there are enough.
+    pub fn endorses(&self) -> &BTreeSet<String> {
+        &self.endorses
     }
 
     /// Where it is logged.
@@ -87,15 +103,19 @@ pub fn verify(bundle_bytes: &[u8], trust: &Trust, at: UnixTime) -> Result<Verifi
     let statement = Statement::parse(&bundle.payload)?;
     check_log(bundle_bytes, &bundle, statement.subjects.first().digest, signer, trust)?;
     let log = check_unauthenticated_fields(&bundle, signer, trust, at)?;
-    check_revocation(signer, &log, trust)?;
-    let roles = roles_of(signer, &statement.predicate_type)?;
-    check_claims(signer, &statement, &roles)?;
+    if let Some(reason) = trust.revocation(&signer.name, &log) {
+        return Err(Error::Revoked { signer: signer.name.clone(), reason });
+    }
+    let endorses = trust.groups_of(&signer.name, &statement.predicate_type).map(|group| group.name.clone()).collect();
+    let roles = check_claims(signer, &statement, roles_of(signer, &statement.predicate_type, trust)?)?;
     Ok(VerifiedStatement {
         statement,
+        payload: Digest::of(&bundle.payload),
         bundle: bundle.digest,
         signer: signer.name.clone(),
         key_id: key_hint(&signer.public_key),
         roles,
+        endorses,
         log,
     })
 }
@@ -180,67 +200,96 @@ fn number(text: &str) -> Option<u64> {
     if text.is_empty() { Some(0) } else { text.parse().ok() }
 }
 
-fn check_revocation(signer: &SignerRule, log: &LogPlace, trust: &Trust) -> Result<(), Error> {
-    for line in trust.revoked.iter().filter(|line| line.signer == signer.name) {
-        let reason = match &line.before {
-            Some((origin, size)) if *origin == log.origin && log.index < *size => continue,
-            Some((origin, size)) => {
-                format!("only entries below {size} of {origin} count, this is {} of {}", log.index, log.origin)
-            }
-            None => "none of its statements count".to_owned(),
-        };
-        return Err(Error::Revoked { signer: signer.name.clone(), reason });
+/// In which roles this signer says this type of its own; none only if it counts towards a group.
+fn roles_of(signer: &SignerRule, predicate: &PredicateType, trust: &Trust) -> Result<BTreeSet<Role>, Error> {
+    let mut roles = roles_for(&signer.roles, signer.predicate_types.as_ref(), predicate);
+    let mut counts = false;
+    for group in trust.groups_of(&signer.name, predicate) {
+        counts = true;
+        // What a group says by threshold is not one member's to say alone.
+        roles = &roles - &group.roles_for(predicate);
     }
-    Ok(())
-}
-
-fn roles_of(signer: &SignerRule, predicate: &PredicateType) -> Result<BTreeSet<Role>, Error> {
-    let listed = signer.predicate_types.as_ref().is_none_or(|types| types.contains(predicate));
-    let roles: BTreeSet<Role> =
-        signer.roles.iter().copied().filter(|role| listed && role.may_sign(predicate)).collect();
-    if roles.is_empty() {
-        let names: Vec<&str> = signer.roles.iter().map(|role| role.name()).collect();
-        return Err(Error::Role { signer: signer.name.clone(), predicate: predicate.clone(), roles: names.join(", ") });
+    if roles.is_empty() && !counts {
+        return Err(Error::Role {
+            signer: signer.name.clone(),
+            predicate: predicate.clone(),
+            roles: role_names(&signer.roles),
+        });
     }
     Ok(roles)
 }
 
-fn check_claims(signer: &SignerRule, statement: &Statement, roles: &BTreeSet<Role>) -> Result<(), Error> {
-    match statement.predicate_type {
+/// Checks what a statement claims beside its type, and leaves of `roles` those in which its signer may claim that.
+fn check_claims(
+    signer: &SignerRule,
+    statement: &Statement,
+    mut roles: BTreeSet<Role>,
+) -> Result<BTreeSet<Role>, Error> {
+    let predicate = &statement.predicate_type;
+    let names = || role_names(&signer.roles);
+    // A decisions key says yes; a records key keeps what was refused and what no gate decided (trust model 5).
+    let mut only = |role: Role, verdict: &'static str| {
+        roles.retain(|own| *own == role);
+        if roles.is_empty() {
+            let (signer, predicate) = (signer.name.clone(), predicate.clone());
+            return Err(Error::Verdict { signer, verdict, predicate, roles: names() });
+        }
+        Ok(())
+    };
+    let decides_for = |environment: EnvironmentName| {
+        if signer.environments.allows(&environment) {
+            return Ok(());
+        }
+        let (signer, predicate) = (signer.name.clone(), predicate.clone());
+        Err(Error::Environment { signer, predicate, environment, roles: names() })
+    };
+    match predicate {
         PredicateType::Provenance => {
-            let builder = Provenance::parse(&statement.predicate)?.builder_id;
-            if !signer.builder_ids.contains(&builder) {
+            let builder = builder_id(&statement.predicate)?;
+            if !signer.builder_ids.allows(&builder) {
                 return Err(Error::Builder { signer: signer.name.clone(), builder });
             }
         }
         PredicateType::VerificationSummary => {
             let claim = SummaryClaim::parse(&statement.predicate)?;
-            // A decisions key says yes and only for its environments; a records key keeps what was refused.
-            let may = signer.verifier_ids.contains(&claim.verifier_id)
-                && ((claim.passed
-                    && roles.contains(&Role::Decisions)
-                    && signer.environments.contains(&claim.environment))
-                    || (!claim.passed && roles.contains(&Role::Records)));
-            if !may {
-                return Err(Error::Verifier {
-                    signer: signer.name.clone(),
-                    verifier: claim.verifier_id,
-                    environment: claim.environment.to_string(),
-                });
+            if claim.passed {
+                only(Role::Decisions, "an allowed")?;
+            } else {
+                only(Role::Records, "a denied")?;
+            }
+            if !signer.verifier_ids.allows(&claim.verifier_id) {
+                let (signer, predicate) = (signer.name.clone(), predicate.clone());
+                return Err(Error::Verifier { signer, predicate, verifier: claim.verifier_id, roles: names() });
+            }
+            if claim.passed {
+                decides_for(claim.environment)?;
             }
         }
         PredicateType::Promotion => {
-            // Only the key of an environment says that something was promoted to it; records keep what no gate decided.
             let environment = promoted_to(&statement.predicate)?;
-            if !roles.contains(&Role::Records) && !signer.environments.contains(&environment) {
-                return Err(Error::Verifier {
-                    signer: signer.name.clone(),
-                    verifier: "a promotion".to_owned(),
-                    environment: environment.to_string(),
-                });
+            if is_ungated(&statement.predicate)? {
+                only(Role::Records, "an ungated")?;
+            } else {
+                only(Role::Decisions, "a gated")?;
+                decides_for(environment)?;
             }
         }
         _ => {}
     }
-    Ok(())
+    Ok(roles)
+}
+
+/// Whether a promotion record rests on no decision: its basis is `ungated`, or else names a decision's bundle by digest.
+fn is_ungated(promotion: &Value) -> Result<bool, Error> {
+    let basis = &promotion["sluicegate_basis"];
+    let decision = basis["sha256"].as_str().is_some_and(|hex| Digest::from_hex(hex).is_ok());
+    match basis.as_str() {
+        Some("ungated") => Ok(true),
+        None if decision => Ok(false),
+        _ => Err(sluicegate_attestation::Error::Invalid {
+            what: "sluicegate_basis",
+            reason: "a promotion rests on a decision's sha256 or is \"ungated\"".to_owned(),
+        }
+        .into()),
+    }
 }

@@ -1,87 +1,44 @@
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use sluicegate_attestation::{bundle::key_hint, predicate::PredicateType};
-use sluicegate_types::EnvironmentName;
+use sluicegate_types::{Digest, Repository};
 
-use crate::TrustRoot;
+use crate::{
+    GroupRule, LogPlace, Person, Role, SignerRule, TrustRoot,
+    signer_rule::{role_names, roles_for},
+};
 
 /// Who is trusted to say what, and which logs count: trust.yaml and trusted_root.json as one value.
 #[derive(Debug)]
 pub struct Trust {
     signers: BTreeMap<String, SignerRule>,
+    groups: BTreeMap<String, GroupRule>,
+    people: Vec<Person>,
     by_hint: BTreeMap<String, String>,
     pub(crate) untimed: BTreeSet<String>,
-    pub(crate) revoked: Vec<Revocation>,
+    revoked: Vec<Revocation>,
+    gateways: BTreeSet<Digest>,
+    authority_self: bool,
     pub(crate) root: TrustRoot,
 }
 
-/// What one signer may say (trust model 6). A list that is empty allows nothing.
-#[derive(Clone, Debug)]
-pub struct SignerRule {
-    /// Its name in trust.yaml.
-    pub name: String,
-    /// Its P-256 key as DER SubjectPublicKeyInfo.
-    pub public_key: Vec<u8>,
-    /// In which roles it speaks.
-    pub roles: BTreeSet<Role>,
-    /// What it may sign; `None` is what its roles allow.
-    pub predicate_types: Option<BTreeSet<PredicateType>>,
-    /// The builders it may claim in provenance.
-    pub builder_ids: BTreeSet<String>,
-    /// The verifiers it may claim in verification summaries.
-    pub verifier_ids: BTreeSet<String>,
-    /// The environments it decides for.
-    pub environments: BTreeSet<EnvironmentName>,
-}
-
-/// A role of trust.yaml.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// Says what steps did.
-    Steps,
-    /// Decides for an environment; signs nothing but what was allowed.
-    Decisions,
-    /// Keeps records: denials, ungated promotions, the gate's own scans.
-    Records,
-    /// Says something by hand.
-    Manual,
-}
-
-impl Role {
-    /// The role with this name in trust.yaml.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Steps, Self::Decisions, Self::Records, Self::Manual].into_iter().find(|role| role.name() == name)
-    }
-
-    /// Its name in trust.yaml.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Steps => "steps",
-            Self::Decisions => "decisions",
-            Self::Records => "records",
-            Self::Manual => "manual",
-        }
-    }
-
-    /// Whether this role may sign this type at all.
-    pub(crate) fn may_sign(self, predicate: &PredicateType) -> bool {
-        use PredicateType as P;
-        match self {
-            Self::Steps => matches!(predicate, P::Provenance | P::Sbom | P::Vulns | P::TestResult),
-            Self::Decisions => matches!(predicate, P::VerificationSummary | P::Promotion | P::ImageSignature),
-            Self::Records => matches!(predicate, P::Vulns | P::VerificationSummary | P::Promotion),
-            Self::Manual => matches!(predicate, P::Sbom | P::TestResult | P::Other(_)),
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
+/// Everything that trust.yaml says, with its keys read: what [`Trust::from_rules`] joins.
+#[derive(Clone, Debug, Default)]
+pub struct TrustRules {
+    /// Signers with keys.
+    pub signers: Vec<SignerRule>,
+    /// Groups of them.
+    pub groups: Vec<GroupRule>,
+    /// Which signers are one person's.
+    pub people: Vec<Person>,
+    /// Logs whose entries count although they carry no time.
+    pub untimed: BTreeSet<String>,
+    /// Signers that are not believed any more.
+    pub revoked: Vec<Revocation>,
+    /// Resolved gateways (the digest in a decision's `policy`) that are more than their own authority here.
+    pub gateways: BTreeSet<Digest>,
+    /// Whether decisions count whose judge was chosen by who is judged.
+    pub authority_self: bool,
 }
 
 /// A signer that is not believed any more.
@@ -94,35 +51,191 @@ pub struct Revocation {
     pub before: Option<(String, u64)>,
 }
 
+/// Who somebody is, however many keys they have.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Identity<'a> {
+    Person(&'a str),
+    Signer(&'a str),
+}
+
 impl Trust {
-    /// Joins signers, log trust and revocations.
+    /// Joins signers, log trust and revocations: a trust without groups, people and gateways.
     pub fn new(
         signers: Vec<SignerRule>,
         untimed: BTreeSet<String>,
         revoked: Vec<Revocation>,
         root: TrustRoot,
     ) -> Result<Self, TrustError> {
-        let mut by_hint = BTreeMap::new();
-        for signer in &signers {
-            if let Some(other) = by_hint.insert(key_hint(&signer.public_key), signer.name.clone()) {
-                return Err(TrustError::SameKey { one: other, two: signer.name.clone() });
-            }
-        }
+        Self::from_rules(TrustRules { signers, untimed, revoked, ..TrustRules::default() }, root)
+    }
+
+    /// Joins everything that trust.yaml says with the trusted root. Whatever would mean something else than it says is refused.
+    pub fn from_rules(rules: TrustRules, root: TrustRoot) -> Result<Self, TrustError> {
+        let TrustRules { signers, groups, people, untimed, revoked, gateways, authority_self } = rules;
         if signers.is_empty() {
             return Err(TrustError::NoSigner);
         }
-        let signers: BTreeMap<_, _> = signers.into_iter().map(|signer| (signer.name.clone(), signer)).collect();
-        for line in &revoked {
-            if !signers.contains_key(&line.signer) {
+        let mut by_hint = BTreeMap::new();
+        let mut by_name: BTreeMap<String, SignerRule> = BTreeMap::new();
+        for signer in signers {
+            if let Some(other) = by_hint.insert(key_hint(&signer.public_key), signer.name.clone()) {
+                return Err(TrustError::SameKey { one: other, two: signer.name });
+            }
+            check_types(&signer.name, &signer.roles, signer.predicate_types.as_ref())?;
+            if let Some(other) = by_name.insert(signer.name.clone(), signer) {
+                return Err(TrustError::SameName { name: other.name });
+            }
+        }
+        let mut trust = Self {
+            signers: by_name,
+            groups: BTreeMap::new(),
+            people: Vec::new(),
+            by_hint,
+            untimed,
+            revoked,
+            gateways,
+            authority_self,
+            root,
+        };
+        for person in people {
+            trust.add_person(person)?;
+        }
+        for group in groups {
+            trust.add_group(group)?;
+        }
+        for line in &trust.revoked {
+            if !trust.signers.contains_key(&line.signer) {
                 return Err(TrustError::RevokedStranger { signer: line.signer.clone() });
             }
         }
-        Ok(Self { signers, by_hint, untimed, revoked, root })
+        Ok(trust)
+    }
+
+    /// Whether what this signer or group says may be about this repository. `None` is a place without a name, such as an OCI
+    /// layout folder that belongs to no environment; only `*` covers it. An unknown signer covers nothing.
+    ///
+    /// Without `repositories`, the roles steps and manual cover nothing. A signer of the roles decisions and records alone is
+    /// narrowed by its environments and verifiers already, and covers all; `repositories` narrows it as well if it is given.
+    pub fn covers(&self, signer: &str, repository: Option<&Repository>) -> bool {
+        let (roles, repositories) = match (self.signers.get(signer), self.groups.get(signer)) {
+            (Some(rule), _) => (&rule.roles, &rule.repositories),
+            (None, Some(group)) => (&group.roles, &group.repositories),
+            (None, None) => return false,
+        };
+        match repositories {
+            Some(patterns) => patterns.iter().any(|pattern| pattern.matches(repository)),
+            None => !roles.is_empty() && roles.iter().all(|role| matches!(role, Role::Decisions | Role::Records)),
+        }
+    }
+
+    /// Whether a decision that says it was made by this authority, under this resolved gateway, counts for who has this trust
+    /// (trust model 7). `self`, a judge chosen by who is judged, does only where `authority_self` says so or the gateway is
+    /// listed; no other word is known, and none of them counts.
+    pub fn accepts_authority(&self, authority: &str, gateway: &Digest) -> bool {
+        authority == "self" && (self.authority_self || self.gateways.contains(gateway))
+    }
+
+    /// Everybody whom trust.yaml names.
+    pub fn people(&self) -> &[Person] {
+        &self.people
+    }
+
+    /// The groups, by name.
+    pub fn groups(&self) -> impl Iterator<Item = &GroupRule> {
+        self.groups.values()
     }
 
     /// The signer whose key this hint names.
     pub(crate) fn signer_by_hint(&self, hint: &str) -> Option<&SignerRule> {
         self.by_hint.get(hint).and_then(|name| self.signers.get(name))
+    }
+
+    /// Which groups this signer's statement of this type counts towards.
+    pub(crate) fn groups_of(&self, signer: &str, predicate: &PredicateType) -> impl Iterator<Item = &GroupRule> {
+        self.groups.values().filter(move |group| group.of.contains(signer) && !group.roles_for(predicate).is_empty())
+    }
+
+    pub(crate) fn group(&self, name: &str) -> Option<&GroupRule> {
+        self.groups.get(name)
+    }
+
+    /// Two signers of one person are one identity.
+    pub(crate) fn identity<'a>(&'a self, signer: &'a str) -> Identity<'a> {
+        let person = self.people.iter().find(|person| person.signers.contains(signer));
+        person.map_or(Identity::Signer(signer), |person| Identity::Person(&person.name))
+    }
+
+    /// Why this entry of the signer does not count any more. Every line that names the signer must let it through.
+    pub(crate) fn revocation(&self, signer: &str, log: &LogPlace) -> Option<String> {
+        self.revoked.iter().filter(|line| line.signer == signer).find_map(|line| match &line.before {
+            Some((origin, size)) if *origin == log.origin && log.index < *size => None,
+            Some((origin, size)) => {
+                Some(format!("only entries below {size} of {origin} count, this is {} of {}", log.index, log.origin))
+            }
+            None => Some("none of its statements count".to_owned()),
+        })
+    }
+
+    fn add_person(&mut self, person: Person) -> Result<(), TrustError> {
+        for signer in &person.signers {
+            if !self.signers.contains_key(signer) {
+                return Err(TrustError::PersonStranger { person: person.name, signer: signer.clone() });
+            }
+            if let Some(other) = self.people.iter().find(|other| other.signers.contains(signer)) {
+                let (one, two) = (other.name.clone(), person.name);
+                return Err(TrustError::TwoPeople { signer: signer.clone(), one, two });
+            }
+        }
+        self.people.push(person);
+        Ok(())
+    }
+
+    fn add_group(&mut self, group: GroupRule) -> Result<(), TrustError> {
+        if self.signers.contains_key(&group.name) || self.groups.contains_key(&group.name) {
+            return Err(TrustError::SameName { name: group.name });
+        }
+        check_types(&group.name, &group.roles, group.predicate_types.as_ref())?;
+        let fault = |reason: String| Err(TrustError::Group { group: group.name.clone(), reason });
+        if group.roles.iter().ne([&Role::Manual]) {
+            return fault(format!("a group has the role manual, this one: {}", role_names(&group.roles)));
+        }
+        for name in &group.of {
+            let Some(member) = self.signers.get(name) else {
+                return fault(format!("of: {name:?} is no signer with a key"));
+            };
+            let own = member.predicate_types.iter().flatten().find(|kind| {
+                roles_for(&member.roles, None, kind).iter().any(|role| group.roles_for(kind).contains(role))
+            });
+            if let Some(kind) = own {
+                return Err(TrustError::OwnWord { group: group.name, signer: name.clone(), predicate: kind.clone() });
+            }
+        }
+        let distinct = group.of.iter().map(|name| self.identity(name)).collect::<BTreeSet<_>>().len();
+        if group.threshold < 2 || group.threshold > distinct {
+            return fault(format!(
+                "threshold {}: it lies between 2 and the number of distinct identities among its signers, {distinct}",
+                group.threshold
+            ));
+        }
+        self.groups.insert(group.name.clone(), group);
+        Ok(())
+    }
+}
+
+impl GroupRule {
+    /// The roles in which this group says this type.
+    pub(crate) fn roles_for(&self, predicate: &PredicateType) -> BTreeSet<Role> {
+        roles_for(&self.roles, self.predicate_types.as_ref(), predicate)
+    }
+}
+
+/// A listed type that no role may sign would silently do nothing.
+fn check_types(name: &str, roles: &BTreeSet<Role>, listed: Option<&BTreeSet<PredicateType>>) -> Result<(), TrustError> {
+    match listed.into_iter().flatten().find(|kind| !roles.iter().any(|role| role.may_sign(kind))) {
+        Some(kind) => {
+            Err(TrustError::IdleType { signer: name.to_owned(), predicate: kind.clone(), roles: role_names(roles) })
+        }
+        None => Ok(()),
     }
 }
 
@@ -137,6 +250,12 @@ pub enum TrustError {
         /// The other.
         two: String,
     },
+    /// One name for two signers or groups.
+    #[error("signers.{name}: two signers are called so")]
+    SameName {
+        /// The name.
+        name: String,
+    },
     /// Nobody.
     #[error("no signer is trusted, so nothing could be verified")]
     NoSigner,
@@ -145,5 +264,53 @@ pub enum TrustError {
     RevokedStranger {
         /// The name.
         signer: String,
+    },
+    /// A listed type that would silently do nothing.
+    #[error("signers.{signer}.predicate_types: {predicate}: none of its roles may sign it; its roles are {roles}")]
+    IdleType {
+        /// The signer or group.
+        signer: String,
+        /// What it lists.
+        predicate: PredicateType,
+        /// The roles it has.
+        roles: String,
+    },
+    /// A member that lists what it may say only together with others.
+    #[error(
+        "signers.{signer}.predicate_types: {predicate}: {signer} says this only towards the threshold of {group}; leave it out here"
+    )]
+    OwnWord {
+        /// The group.
+        group: String,
+        /// The member.
+        signer: String,
+        /// The type.
+        predicate: PredicateType,
+    },
+    /// A group that can't be.
+    #[error("signers.{group}: {reason}")]
+    Group {
+        /// The group.
+        group: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A person with a signer that is none.
+    #[error("people.{person}: {signer:?} is no signer with a key")]
+    PersonStranger {
+        /// The person.
+        person: String,
+        /// The name.
+        signer: String,
+    },
+    /// One key of two people: neither could be held to it.
+    #[error("people.{two}: the signer {signer} is {one}'s already")]
+    TwoPeople {
+        /// The signer.
+        signer: String,
+        /// One.
+        one: String,
+        /// The other.
+        two: String,
     },
 }

@@ -294,7 +294,7 @@ fn a_logs_key_counts_from_its_first_to_its_last_second() {
 }
 
 #[test]
-fn an_untimed_log_counts_only_where_it_is_listed() {
+fn tm13_an_untimed_log_counts_only_where_it_is_listed() {
     let (log, bundle) = good();
     let root = || TrustRoot::parse(&log.trusted_root_json()).unwrap();
     let listing = |names: &[&str]| {
@@ -308,7 +308,7 @@ fn an_untimed_log_counts_only_where_it_is_listed() {
 }
 
 #[test]
-fn a_revocation_spares_only_entries_below_its_index_of_its_log() {
+fn tm14_a_revocation_spares_only_entries_below_its_index_of_its_log() {
     let (log, bundle) = good();
     let verified = |signer: &str, before: Option<(&str, u64)>| {
         let line = Revocation { signer: signer.to_owned(), before: before.map(|(log, size)| (log.to_owned(), size)) };

@@ -36,7 +36,7 @@ use sluicegate_testkit::{
     FakePacker, FakeScanner, FixedClock, MemoryEvidence, MemoryPlaces, MemoryStore, SignedBuild, VirtualBuild,
     VirtualImage, VirtualLog, VirtualSigner, today,
 };
-use sluicegate_types::{Digest, NonEmpty};
+use sluicegate_types::{Digest, NonEmpty, RepositoryPattern};
 use sluicegate_verify::{Role, SignerRule, Trust, TrustRoot};
 
 pub(crate) const SOURCE: &str = "/project/out/shop";
@@ -201,9 +201,10 @@ fn trust(log: &VirtualLog) -> Trust {
         public_key: VirtualSigner::new(name).public_key().to_vec(),
         roles: BTreeSet::from([role]),
         predicate_types: None,
-        builder_ids: BTreeSet::from([LOCAL_BUILDER.to_owned()]),
-        verifier_ids: BTreeSet::from([GATE.to_owned()]),
-        environments: BTreeSet::from(["production".parse().unwrap()]),
+        builder_ids: [LOCAL_BUILDER.to_owned()].into_iter().collect(),
+        verifier_ids: [GATE.to_owned()].into_iter().collect(),
+        environments: ["production".parse().unwrap()].into_iter().collect(),
+        repositories: Some(vec![RepositoryPattern::Any]),
     };
     let rules = vec![rule("builder", Role::Steps), rule("recorder", Role::Records), rule("decider", Role::Decisions)];
     let root = TrustRoot::parse(&log.trusted_root_json()).unwrap();

@@ -11,7 +11,7 @@ use sluicegate_attestation::{
 };
 use sluicegate_ports::sign::Signer;
 use sluicegate_testkit::{VirtualLog, VirtualSigner};
-use sluicegate_types::{Digest, NonEmpty};
+use sluicegate_types::{Digest, NonEmpty, RepositoryPattern};
 use sluicegate_verify::{Revocation, Role, SignerRule, Trust, TrustRoot};
 
 pub(crate) const LOG: &str = "log.example";
@@ -24,9 +24,10 @@ pub(crate) fn rule(name: &str, roles: &[Role]) -> SignerRule {
         public_key: VirtualSigner::new(name).public_key().to_vec(),
         roles: roles.iter().copied().collect(),
         predicate_types: None,
-        builder_ids: BTreeSet::from([LOCAL_BUILDER.to_owned()]),
-        verifier_ids: BTreeSet::from([GATE.to_owned()]),
-        environments: BTreeSet::from(["production".parse().unwrap()]),
+        builder_ids: [LOCAL_BUILDER.to_owned()].into_iter().collect(),
+        verifier_ids: [GATE.to_owned()].into_iter().collect(),
+        environments: ["production".parse().unwrap()].into_iter().collect(),
+        repositories: Some(vec![RepositoryPattern::Any]),
     }
 }
 
