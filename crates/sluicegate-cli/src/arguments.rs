@@ -45,7 +45,7 @@ pub(crate) enum Command {
     Promote(Promote),
     /// Follow an image to its statements and each step, offline. No gate is asked.
     Verify(Verify),
-    /// Read what was recorded: runs, decisions, promotions.
+    /// Read and check what was recorded: runs, decisions, promotions.
     Evidence(Evidence),
 }
 
@@ -139,8 +139,8 @@ pub(crate) struct RunLater {
 
 #[derive(Args)]
 pub(crate) struct GatewayFlag {
-    /// The gateway file (default: SLUICEGATE_GATEWAY, then gateway.yaml beside the pipeline file; for promote and verify, in
-    /// the current folder).
+    /// The gateway file (default: SLUICEGATE_GATEWAY, then gateway.yaml beside the pipeline file; for promote, verify
+    /// and evidence fsck, in the current folder).
     #[arg(long, value_name = "FILE")]
     pub(crate) gateway: Option<PathBuf>,
 }
@@ -219,6 +219,15 @@ pub(crate) enum EvidenceCommand {
         /// Its number.
         number: u64,
     },
+    /// Check every record and the ledger, and with --against also that nothing was cut off since a decision was signed. Changes
+    /// nothing and needs no passphrase.
+    Fsck {
+        /// Images whose decisions say how far the ledger was: oci:DIR, oci:DIR:TAG or oci:DIR@sha256:HEX.
+        #[arg(long, value_name = "REF", num_args = 1..)]
+        against: Vec<ImageRef>,
+        #[command(flatten)]
+        gateway: GatewayFlag,
+    },
 }
 
 /// Commands of the contract that are not built yet.
@@ -240,12 +249,8 @@ const RESERVED: [&str; 15] = [
     "completion",
 ];
 
-const RESERVED_OF_EVIDENCE: [(&str, &str); 4] = [
-    ("report", "evidence report"),
-    ("export", "evidence export"),
-    ("verify", "evidence verify"),
-    ("fsck", "evidence fsck"),
-];
+const RESERVED_OF_EVIDENCE: [(&str, &str); 3] =
+    [("report", "evidence report"), ("export", "evidence export"), ("verify", "evidence verify")];
 
 /// The command that is asked for, if it is one that is not built yet.
 pub(crate) fn reserved_command(arguments: impl Iterator<Item = OsString>) -> Option<&'static str> {

@@ -15,7 +15,7 @@ pub(crate) struct Home {
 }
 
 /// The folders of a home, itself first.
-const PARTS: [&str; 9] = ["", "store", "cache", "log", "keys", "trust", "run", "scratch", "tools"];
+const PARTS: [&str; 10] = ["", "store", "cache", "log", "ledger", "keys", "trust", "run", "scratch", "tools"];
 
 impl Home {
     /// `$SLUICEGATE_HOME`, else the user's state folder. Made with mode 0700 if missing; one that others may write to is refused.

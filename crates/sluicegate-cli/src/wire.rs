@@ -6,19 +6,21 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use sluicegate_attestation::summary::LedgerHead;
 use sluicegate_evidence::SqliteEvidence;
 use sluicegate_pipeline::gateway::Trivy;
 use sluicegate_ports::{
     Clock,
-    evidence::EvidenceLog,
+    evidence::{EvidenceError, EvidenceLog},
     images::ImagePlaces,
+    ledger::{Ledger, LedgerError},
     sign::{SignError, Signer, TransparencyLog},
     store::ContentStore,
 };
 use sluicegate_registry::LayoutFolders;
 use sluicegate_runner::{Config, EmbeddedExecutor, GitSourceLister, StoreTreePacker};
 use sluicegate_scan::{ScanLimits, TrivyScanner};
-use sluicegate_sigstore::{EmbeddedLog, KeyFolder, new_origin};
+use sluicegate_sigstore::{EmbeddedLedger, EmbeddedLog, KeyFolder, LogPublic, new_ledger_origin, new_origin};
 use sluicegate_store::FileStore;
 use sluicegate_types::{Secret, UnixTime};
 
@@ -26,6 +28,8 @@ use crate::{home::Home, words::Problem};
 
 /// The name of the log's key in the home.
 pub(crate) const LOG_KEY: &str = "log";
+/// The name of the ledger's key in the home.
+pub(crate) const LEDGER_KEY: &str = "ledger";
 
 /// The home's adapters that need no key.
 pub(crate) struct Wired {
@@ -105,10 +109,22 @@ impl Wired {
         Ok(EmbeddedLog::open(self.home.part("log"), key, &origin).map_err(sluicegate_flow::Error::from)?)
     }
 
+    /// The ledger of the evidence store, to append to.
+    pub(crate) fn ledger(&self, passphrase: &Secret) -> Result<EmbeddedLedger, Problem> {
+        let keys = self.keys();
+        if !keys.has(LEDGER_KEY).map_err(sluicegate_flow::Error::from)? {
+            return Err(no_ledger(&self.home));
+        }
+        let key = keys.open_log_key(LEDGER_KEY, passphrase).map_err(sluicegate_flow::Error::from)?;
+        let origin = new_ledger_origin(key.public_key());
+        Ok(EmbeddedLedger::open(self.home.part("ledger"), key, &origin).map_err(sluicegate_flow::Error::from)?)
+    }
+
     /// The shared ports over these adapters.
     pub(crate) fn ports<'a>(
         &'a self,
         log: &'a dyn TransparencyLog,
+        ledger: &'a dyn Ledger,
         tell: &'a dyn Fn(&str),
         warn: &'a dyn Fn(&str),
     ) -> sluicegate_flow::Ports<'a> {
@@ -119,6 +135,7 @@ impl Wired {
             packer: &self.packer,
             log,
             evidence: &self.evidence,
+            ledger,
             tell,
             warn,
         }
@@ -127,15 +144,62 @@ impl Wired {
 
 /// The evidence store. One that is missing where there was one is never begun anew: what it held would be gone without a word.
 pub(crate) fn evidence(home: &Home) -> Result<SqliteEvidence, Problem> {
+    if let Some(words) = lost_evidence(home) {
+        return Err(Problem::lost(words, "restore it from a backup; what it recorded is not known without it"));
+    }
+    Ok(open_evidence(home).map_err(sluicegate_flow::Error::from)?)
+}
+
+/// Says so if the evidence store is missing or empty where there was one.
+pub(crate) fn lost_evidence(home: &Home) -> Option<String> {
     let path = home.part("evidence.db");
     let empty = std::fs::metadata(&path).map_or(true, |metadata| metadata.len() == 0);
-    if empty && trusted_root(home).exists() {
-        return Err(Problem::lost(
-            format!("{} is missing or empty, and this home has been in use", path.display()),
-            "restore it from a backup; what it recorded is not known without it",
-        ));
+    let used = trusted_root(home).exists() || has_ledger(home);
+    (empty && used).then(|| format!("{} is missing or empty, and this home has been in use", path.display()))
+}
+
+pub(crate) fn open_evidence(home: &Home) -> Result<SqliteEvidence, EvidenceError> {
+    SqliteEvidence::open(&home.part("evidence.db"))
+}
+
+/// Whether there is anything of a ledger in the home beside its key.
+pub(crate) fn has_ledger(home: &Home) -> bool {
+    ["checkpoint", "tile"].iter().any(|part| home.part("ledger").join(part).symlink_metadata().is_ok())
+}
+
+/// The ledger to read, without a passphrase. The inner `Err` says that its key is gone.
+pub(crate) fn ledger_reader(home: &Home) -> Result<Result<EmbeddedLedger, String>, Problem> {
+    let folder = home.part("ledger");
+    match keys(home).log_public_key(LEDGER_KEY) {
+        Ok(public_key) => {
+            let public = LogPublic { origin: new_ledger_origin(&public_key), public_key };
+            Ok(Ok(EmbeddedLedger::reader(folder, public)))
+        }
+        Err(SignError::NoKey { .. }) => {
+            let private = keys(home).has(LEDGER_KEY).map_err(sluicegate_flow::Error::from)?;
+            if private || has_ledger(home) {
+                let key = home.part("keys").join(format!("{LEDGER_KEY}.pub"));
+                return Ok(Err(format!(
+                    "the ledger in {} has lost its public key {}",
+                    folder.display(),
+                    key.display()
+                )));
+            }
+            Err(no_ledger(home))
+        }
+        Err(SignError::KeyFile { name, reason }) => Ok(Err(format!("the ledger's public key {name}.pub: {reason}"))),
+        Err(error) => Err(sluicegate_flow::Error::from(error).into()),
     }
-    Ok(SqliteEvidence::open(&path).map_err(sluicegate_flow::Error::from)?)
+}
+
+fn no_ledger(home: &Home) -> Problem {
+    Problem::usage(
+        format!(
+            "the home {} has no ledger: it was made before there were any, or init did not finish",
+            home.folder().display()
+        ),
+        "sluicegate init makes it and takes the records along that are there",
+    )
 }
 
 /// Where the home keeps its trusted root: the last thing that `init` writes there.
@@ -204,6 +268,13 @@ pub(crate) fn create_log(home: &Home, passphrase: &Secret) -> Result<EmbeddedLog
     EmbeddedLog::create(home.part("log"), key, &origin)
 }
 
+/// Makes the ledger of a home that has its key.
+pub(crate) fn create_ledger(home: &Home, passphrase: &Secret) -> Result<EmbeddedLedger, sluicegate_flow::Error> {
+    let key = keys(home).open_log_key(LEDGER_KEY, passphrase)?;
+    let origin = new_ledger_origin(key.public_key());
+    Ok(EmbeddedLedger::create(home.part("ledger"), key, &origin)?)
+}
+
 /// Trivy: the flag, SLUICEGATE_TRIVY, the one that `init` was given, PATH; never a file of the project. Where it is decides nothing:
 /// the gateway lists the digests that may run.
 pub(crate) fn trivy(home: &Home, flag: Option<&Path>) -> Result<PathBuf, Problem> {
@@ -268,4 +339,33 @@ impl TransparencyLog for NoLog {
 
 fn no_log() -> SignError {
     SignError::Io { action: "log a statement".to_owned(), reason: "this command has no log".to_owned() }
+}
+
+/// In place of a ledger where nothing is recorded; whoever asks it anyway gets an error.
+pub(crate) struct NoLedger;
+
+impl Ledger for NoLedger {
+    fn append(&self, _: u64, _: &[sluicegate_types::Digest]) -> Result<LedgerHead, LedgerError> {
+        Err(nothing_is_recorded())
+    }
+
+    fn head(&self) -> Result<LedgerHead, LedgerError> {
+        Err(nothing_is_recorded())
+    }
+
+    fn leaves(&self, _: u64, _: u64) -> Result<Vec<sluicegate_types::Digest>, LedgerError> {
+        Err(nothing_is_recorded())
+    }
+
+    fn root_at(&self, _: u64) -> Result<sluicegate_types::Digest, LedgerError> {
+        Err(nothing_is_recorded())
+    }
+
+    fn check(&self) -> Result<LedgerHead, LedgerError> {
+        Err(nothing_is_recorded())
+    }
+}
+
+fn nothing_is_recorded() -> LedgerError {
+    LedgerError::Io { action: "use the ledger".to_owned(), reason: "this command records nothing".to_owned() }
 }

@@ -81,7 +81,9 @@ impl From<sluicegate_flow::Error> for Problem {
 
 fn hint(error: &sluicegate_flow::Error) -> Option<String> {
     use sluicegate_flow::Error as E;
-    use sluicegate_ports::{execute::ExecuteError, scan::ScanError, sign::SignError};
+    use sluicegate_ports::{
+        evidence::EvidenceError, execute::ExecuteError, ledger::LedgerError, scan::ScanError, sign::SignError,
+    };
     match error {
         E::Execute(ExecuteError::NotHere { remedy, .. }) => Some(as_commands(remedy)),
         E::Scan(ScanError::NoScanner { .. }) => Some(
@@ -99,6 +101,12 @@ fn hint(error: &sluicegate_flow::Error) -> Option<String> {
         E::Content { .. } => {
             Some("it was changed after it was written: get it again from where it was made".to_owned())
         }
+        E::Evidence(EvidenceError::Damaged { .. } | EvidenceError::Corrupt { .. })
+        | E::Ledger(LedgerError::Damaged { .. }) => Some(
+            "nothing is recorded behind damage: sluicegate evidence fsck says what is wrong; restore evidence.db and ledger \
+             together from one backup"
+                .to_owned(),
+        ),
         E::OwnBundle { .. } => Some("does trust.yaml list this signer with this role, builder and log?".to_owned()),
         _ => None,
     }

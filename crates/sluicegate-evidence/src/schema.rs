@@ -41,34 +41,49 @@ BEGIN SELECT RAISE(ABORT, 'an evidence record follows the last one'); END",
     ),
 ];
 
+/// Why a file is not a store of ours.
+pub(crate) enum Unfit {
+    /// Another program's, or one whose header was changed.
+    Foreign,
+    /// Of a newer version, in words.
+    Newer(String),
+    /// SQLite.
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Unfit {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
 /// Makes the table in an empty file, or takes a file of this version. A newer version, or a file with anything else in it, is refused.
-pub(crate) fn prepare(connection: &mut Connection) -> Result<(), String> {
+pub(crate) fn prepare(connection: &mut Connection) -> Result<(), Unfit> {
     if header(connection)? == (APPLICATION, VERSION) {
         return Ok(());
     }
-    let words = |error: rusqlite::Error| error.to_string();
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(words)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     match header(&transaction)? {
         (APPLICATION, VERSION) => return Ok(()),
         (0, 0) if objects(&transaction)?.is_empty() => {}
         (APPLICATION, newer) if newer > VERSION => {
-            return Err(format!(
+            return Err(Unfit::Newer(format!(
                 "its schema has version {newer}, this program knows {VERSION}; use the program that wrote it, or a newer one"
-            ));
+            )));
         }
-        _ => return Err("it is a database of something else".into()),
+        _ => return Err(Unfit::Foreign),
     }
     for (_, sql) in OBJECTS {
-        transaction.execute_batch(sql).map_err(words)?;
+        transaction.execute_batch(sql)?;
     }
-    transaction.pragma_update(None, "application_id", APPLICATION).map_err(words)?;
-    transaction.pragma_update(None, "user_version", VERSION).map_err(words)?;
-    transaction.commit().map_err(words)
+    transaction.pragma_update(None, "application_id", APPLICATION)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    Ok(transaction.commit()?)
 }
 
 /// Whether the table and its triggers are the ones that [`prepare`] makes; an error says which is not.
 pub(crate) fn unchanged(connection: &Connection) -> Result<(), String> {
-    let found = objects(connection)?;
+    let found = objects(connection).map_err(|error| error.to_string())?;
     for (name, sql) in OBJECTS {
         if !found.iter().any(|(other, text)| other == name && text == sql) {
             return Err(format!("its {name} is missing or was changed, so records could be changed too"));
@@ -80,17 +95,14 @@ pub(crate) fn unchanged(connection: &Connection) -> Result<(), String> {
     }
 }
 
-fn header(connection: &Connection) -> Result<(i32, i32), String> {
+fn header(connection: &Connection) -> Result<(i32, i32), rusqlite::Error> {
     let read = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
-    read("application_id").and_then(|id| Ok((id, read("user_version")?))).map_err(|error| error.to_string())
+    Ok((read("application_id")?, read("user_version")?))
 }
 
-fn objects(connection: &Connection) -> Result<Vec<(String, String)>, String> {
-    let read = || -> Result<_, rusqlite::Error> {
-        connection
-            .prepare("SELECT name, coalesce(sql, '') FROM sqlite_schema")?
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect()
-    };
-    read().map_err(|error| error.to_string())
+fn objects(connection: &Connection) -> Result<Vec<(String, String)>, rusqlite::Error> {
+    connection
+        .prepare("SELECT name, coalesce(sql, '') FROM sqlite_schema")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
 }

@@ -37,6 +37,10 @@ impl SqliteEvidence {
     /// refused.
     pub fn open(path: &Path) -> Result<Self, EvidenceError> {
         let failed = |reason: String| EvidenceError::Io { action: "open", path: path.display().to_string(), reason };
+        let corrupt = |reason: String| EvidenceError::Corrupt { path: path.display().to_string(), reason };
+        let sqlite = |error: rusqlite::Error| {
+            if is_damage(&error) { corrupt(error.to_string()) } else { failed(error.to_string()) }
+        };
         // SQLite gives its -wal and -shm files the mode of this one.
         OpenOptions::new()
             .read(true)
@@ -53,12 +57,15 @@ impl SqliteEvidence {
             connection.pragma_update(None, "trusted_schema", false)?;
             Ok(connection)
         };
-        let mut connection = configured().map_err(|error: rusqlite::Error| failed(error.to_string()))?;
-        schema::prepare(&mut connection).map_err(failed)?;
+        let mut connection = configured().map_err(sqlite)?;
+        schema::prepare(&mut connection).map_err(|unfit| match unfit {
+            schema::Unfit::Foreign => corrupt("it is a database of something else".into()),
+            schema::Unfit::Newer(reason) => failed(reason),
+            schema::Unfit::Sqlite(error) => sqlite(error),
+        })?;
         // Only now is it known to be ours: changing the journal mode writes to the file.
-        let mode: String = connection
-            .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
-            .map_err(|error| failed(error.to_string()))?;
+        let mode: String =
+            connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).map_err(sqlite)?;
         if mode != "wal" {
             return Err(failed(format!("this file system gives it no write-ahead log (journal mode {mode})")));
         }
@@ -68,10 +75,8 @@ impl SqliteEvidence {
         Ok(Self { path: path.to_owned(), connection: Mutex::new(connection) })
     }
 
-    /// Walks all records and returns how many there are: numbers without a gap from 1, each digest recomputed, each `previous` the digest
-    /// of the record before, table and triggers unchanged. The first one that is not so is [`EvidenceError::Damaged`].
-    pub fn check(&self) -> Result<u64, EvidenceError> {
-        let connection = self.connection("check")?;
+    /// All records in order: numbers without a gap from 1, each digest recomputed, each `previous` the digest of the record before.
+    fn walk(&self, connection: &Connection) -> Result<u64, EvidenceError> {
         let failed = |error| self.failed("check", &error);
         let mut statement =
             connection.prepare(&format!("SELECT {COLUMNS} FROM records ORDER BY sequence")).map_err(failed)?;
@@ -86,8 +91,11 @@ impl SqliteEvidence {
             follows(&record, last)?;
             (count, last) = (expected, Some(record.digest));
         }
-        schema::unchanged(&connection).map_err(|reason| self.io("check", reason))?;
         Ok(count)
+    }
+
+    fn corrupt(&self, reason: impl Into<String>) -> EvidenceError {
+        EvidenceError::Corrupt { path: self.path.display().to_string(), reason: reason.into() }
     }
 
     fn connection(&self, action: &'static str) -> Result<MutexGuard<'_, Connection>, EvidenceError> {
@@ -99,7 +107,7 @@ impl SqliteEvidence {
     }
 
     fn failed(&self, action: &'static str, error: &rusqlite::Error) -> EvidenceError {
-        self.io(action, error.to_string())
+        if is_damage(error) { self.corrupt(error.to_string()) } else { self.io(action, error.to_string()) }
     }
 }
 
@@ -202,6 +210,55 @@ impl EvidenceLog for SqliteEvidence {
         }
         Ok(record)
     }
+
+    fn digests_after(&self, sequence: u64, limit: u32) -> Result<Vec<Digest>, EvidenceError> {
+        let connection = self.connection("read")?;
+        let failed = |error| self.failed("read", &error);
+        // The one before comes along, for the first to be compared with.
+        let from = sequence.max(1);
+        let Ok(first) = i64::try_from(from) else { return Ok(Vec::new()) };
+        let mut statement = connection
+            .prepare(&format!("SELECT {COLUMNS} FROM records WHERE sequence >= ?1 ORDER BY sequence"))
+            .map_err(failed)?;
+        let mut rows = statement.query([first]).map_err(failed)?;
+        let (mut found, mut last, mut expected) = (Vec::new(), None, from);
+        while found.len() < limit as usize {
+            let Some(row) = rows.next().map_err(failed)? else { break };
+            let record = read(row)?;
+            if record.sequence != expected {
+                return Err(missing(expected));
+            }
+            if last.is_some() || expected == 1 {
+                follows(&record, last)?;
+            }
+            last = Some(record.digest);
+            if expected > sequence {
+                found.push(record.digest);
+            }
+            expected += 1;
+        }
+        Ok(found)
+    }
+
+    fn check(&self) -> Result<u64, EvidenceError> {
+        let connection = self.connection("check")?;
+        let failed = |error| self.failed("check", &error);
+        let count = self.walk(&connection)?;
+        // What no record shows: pages and cells that SQLite itself would stumble over later.
+        let verdict: String =
+            connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(failed)?;
+        if verdict != "ok" {
+            return Err(self.corrupt(verdict));
+        }
+        schema::unchanged(&connection).map_err(|reason| self.corrupt(reason))?;
+        Ok(count)
+    }
+}
+
+/// Whether SQLite says that the file's bytes are not what it wrote, and not that it could not get at them.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode;
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
 /// The newest `limit` rows, newest first, each read and checked on its own.

@@ -1,8 +1,8 @@
 use std::path::PathBuf;
 
 use sluicegate_ports::{
-    evidence::EvidenceError, execute::ExecuteError, images::ImagePlaceError, scan::ScanError, sign::SignError,
-    store::StoreError, trees::TreeError,
+    evidence::EvidenceError, execute::ExecuteError, images::ImagePlaceError, ledger::LedgerError, scan::ScanError,
+    sign::SignError, store::StoreError, trees::TreeError,
 };
 use sluicegate_types::Digest;
 use sluicegate_verify::closed_set::Incomplete;
@@ -98,6 +98,9 @@ pub enum Error {
     /// Evidence.
     #[error(transparent)]
     Evidence(#[from] EvidenceError),
+    /// The evidence's ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// JSON of our own making.
     #[error("cannot write {what} as JSON")]
     Json {
@@ -195,8 +198,12 @@ impl Error {
             },
             Self::Evidence(error) => match error {
                 EvidenceError::NoRecord { .. } => Failure::Usage,
-                EvidenceError::Damaged { .. } => Failure::Wrong,
+                EvidenceError::Damaged { .. } | EvidenceError::Corrupt { .. } => Failure::Wrong,
                 EvidenceError::Io { .. } => Failure::Unavailable,
+            },
+            Self::Ledger(error) => match error {
+                LedgerError::Damaged { .. } => Failure::Wrong,
+                LedgerError::Moved { .. } | LedgerError::Short { .. } | LedgerError::Io { .. } => Failure::Unavailable,
             },
             Self::Io { .. } => Failure::Unavailable,
         }

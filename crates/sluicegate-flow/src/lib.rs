@@ -2,11 +2,12 @@
 //! The verbs: what Sluicegate does, over ports. Reading this folder is reading the product.
 //!
 //! [`run`] executes a pipeline and proves it, [`verify`] follows an image to its evidence, [`promote`] asks the gate and moves
-//! an image only with the gate's permit. Nothing here names an engine; [`Ports`] is filled by the one wiring file.
+//! an image only with the gate's permit, [`evidence`] records and checks what was recorded. Nothing here names an engine; [`Ports`] is filled by the one wiring file.
 
 pub mod assemble;
 pub mod attest;
 mod error;
+pub mod evidence;
 pub mod fetch;
 mod folders;
 pub mod gate;
@@ -18,7 +19,8 @@ pub mod scan;
 pub mod verify;
 
 use sluicegate_ports::{
-    Clock, evidence::EvidenceLog, images::ImagePlaces, sign::TransparencyLog, store::ContentStore, trees::TreePacker,
+    Clock, evidence::EvidenceLog, images::ImagePlaces, ledger::Ledger, sign::TransparencyLog, store::ContentStore,
+    trees::TreePacker,
 };
 
 pub use error::{Error, Failure};
@@ -37,6 +39,8 @@ pub struct Ports<'a> {
     pub log: &'a dyn TransparencyLog,
     /// Records.
     pub evidence: &'a dyn EvidenceLog,
+    /// One leaf for each record. Verbs record with [`evidence::record`], never with either port alone.
+    pub ledger: &'a dyn Ledger,
     /// Tells a person what is happening; one line at a time.
     pub tell: &'a dyn Fn(&str),
     /// Tells a person what must not be missed.

@@ -29,6 +29,7 @@ use crate::{
     Error, Ports, assemble,
     attest::{Attested, attest},
     error::incomplete,
+    evidence,
     fetch::{self, Fetched},
     folders::where_it_leads,
     gate::{self, RuleEvaluator},
@@ -290,6 +291,7 @@ fn denied(ports: &Ports<'_>, request: &PromoteRequest<'_>, image: &Digest, mut b
         environment: request.judge.name.clone(),
         expires: now.plus(request.judge.conditions.valid_for.as_secs()),
         authority: "self".to_owned(),
+        ledger: evidence::head(ports)?,
     };
     let name = Repository::of_environment(&request.judge.name);
     let statement =
@@ -381,6 +383,7 @@ fn sign_decision(
         environment: grant.environment.clone(),
         expires: grant.expires,
         authority: "self".to_owned(),
+        ledger: evidence::head(ports)?,
     };
     let name = grant.image.repository.as_str();
     let about = |kind: PredicateType, predicate: Value| scan::about_image(grant.image.digest, name, kind, predicate);
@@ -394,6 +397,7 @@ fn sign_decision(
         builder_id: LOCAL_BUILDER.to_owned(),
         decision: attested.first().map(|a| a.statement.bundle()),
         environment: grant.environment.clone(),
+        ledger: summary.ledger,
     };
     let rest =
         [about(PredicateType::Promotion, promotion.to_predicate()), about(PredicateType::ImageSignature, json!({}))];
@@ -472,7 +476,7 @@ fn record(
         outcome: outcome.to_owned(),
         body,
     };
-    Ok(ports.evidence.append(&record)?.sequence)
+    Ok(evidence::record(ports, &record)?.sequence)
 }
 
 fn target_image(request: &PromoteRequest<'_>, digest: Digest) -> PinnedImage {

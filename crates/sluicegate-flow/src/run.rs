@@ -28,6 +28,7 @@ use crate::{
     Error, Ports,
     assemble::{self, Assembled},
     attest::{Attested, attest},
+    evidence,
     folders::where_it_leads,
     pin::{self, PinnedBase, PinnedSource},
     scan,
@@ -109,7 +110,7 @@ pub fn run(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Err
             outcome: "failed".to_owned(),
             body: json!({"run": request.run, "pipeline": request.pipeline.name, "error": error.causes()}),
         };
-        if let Err(unrecorded) = ports.evidence.append(&record) {
+        if let Err(unrecorded) = evidence::record(ports, &record) {
             (ports.warn)(&format!("the failure could not be recorded: {unrecorded}"));
         }
     })
@@ -126,7 +127,7 @@ fn record_image(
         let outputs: BTreeMap<_, _> = done.products.iter().map(|(name, p)| (name, p.content.digest)).collect();
         json!({"step": step, "outputs": outputs, "attestation": done.attested.statement.bundle(), "log": done.log})
     });
-    ports.evidence.append(&NewRecord {
+    let record = NewRecord {
         kind: RecordKind::Run,
         at: ports.clock.now(),
         subject: Some(image.digest),
@@ -136,7 +137,8 @@ fn record_image(
             "run": request.run, "pipeline": request.pipeline.name, "artifact": image.artifact,
             "attestations": image.attestations, "steps": steps.collect::<Vec<_>>(),
         }),
-    })?;
+    };
+    evidence::record(ports, &record)?;
     Ok(())
 }
 

@@ -13,6 +13,14 @@ pub trait EvidenceLog: Send + Sync {
 
     /// The record with this sequence number; [`EvidenceError::NoRecord`] if there is none.
     fn show(&self, sequence: u64) -> Result<Record, EvidenceError>;
+
+    /// The digests of the records after `sequence`, oldest first, at most `limit`, each record checked like one that is shown: the first
+    /// digest is that of record `sequence` + 1. None is an empty list.
+    fn digests_after(&self, sequence: u64, limit: u32) -> Result<Vec<Digest>, EvidenceError>;
+
+    /// Walks every record and everything that keeps them, and gives how many there are. The first that is not as it was written is an
+    /// error.
+    fn check(&self) -> Result<u64, EvidenceError>;
 }
 
 /// A record to be.
@@ -83,6 +91,14 @@ pub enum EvidenceError {
         /// Which.
         sequence: u64,
         /// In what way.
+        reason: String,
+    },
+    /// The database file is not what was written, in a way that is no single record's.
+    #[error("the evidence store {path} is damaged: {reason}")]
+    Corrupt {
+        /// The file.
+        path: String,
+        /// What is wrong.
         reason: String,
     },
     /// The database file.

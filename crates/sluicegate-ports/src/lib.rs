@@ -6,6 +6,7 @@
 pub mod evidence;
 pub mod execute;
 pub mod images;
+pub mod ledger;
 pub mod scan;
 pub mod sign;
 pub mod store;

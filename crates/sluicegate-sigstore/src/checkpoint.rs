@@ -2,7 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ring::signature::{ED25519, UnparsedPublicKey};
-use sluicegate_types::{Digest, Hasher};
+use sluicegate_types::Hasher;
 use tlog_tiles::Hash;
 
 use crate::{keys::LogKey, trust_root::LogPublic};
@@ -64,11 +64,6 @@ impl Checkpoint {
         }
         Ok(Self { size: parsed, root: Hash(root), note: note.to_owned() })
     }
-
-    /// The root as a digest.
-    pub(crate) fn root_digest(&self) -> Digest {
-        Digest::from_bytes(self.root.0)
-    }
 }
 
 /// The C2SP key id of an Ed25519 log key: SHA-256 over origin, a line feed, the byte 1 and the key. Its first four bytes are the hint
@@ -114,6 +109,8 @@ fn cut(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use sluicegate_types::Digest;
+
     use super::*;
 
     fn log() -> (LogKey, LogPublic) {

@@ -128,6 +128,15 @@ impl KeyFolder {
         }
     }
 
+    /// The Ed25519 public key in `NAME.pub`, without a passphrase; the same limits as [`KeyFolder::public_key`].
+    pub fn log_public_key(&self, name: &str) -> Result<[u8; 32], SignError> {
+        let spki = self.public_key(name)?;
+        spki.strip_prefix(&ED25519_SPKI).and_then(|key| key.try_into().ok()).ok_or_else(|| SignError::KeyFile {
+            name: cut(name),
+            reason: format!("{name}.pub holds no Ed25519 key; a log key is Ed25519"),
+        })
+    }
+
     /// Whether `NAME.key` is there.
     pub fn has(&self, name: &str) -> Result<bool, SignError> {
         self.is_there(name, "key")

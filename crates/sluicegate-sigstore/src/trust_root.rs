@@ -33,6 +33,12 @@ pub fn new_origin(public_key: &[u8; 32]) -> String {
     format!("log-{}.sluicegate.internal", &Digest::of(public_key).hex()[..16])
 }
 
+/// The name of a new ledger, made like [`new_origin`]'s: `ledger-` in place of `log-`, so that no checkpoint of the one passes for one
+/// of the other.
+pub fn new_ledger_origin(public_key: &[u8; 32]) -> String {
+    format!("ledger-{}.sluicegate.internal", &Digest::of(public_key).hex()[..16])
+}
+
 /// `trusted_root.json` (media type `…trustedroot+json;version=0.1`, the only one that sigstore-go takes) with this one log, whose key
 /// counts from `valid_from` on.
 pub fn trusted_root_json(log: &LogPublic, valid_from: UnixTime) -> Vec<u8> {

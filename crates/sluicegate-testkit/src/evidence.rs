@@ -13,6 +13,11 @@ impl MemoryEvidence {
         Self::default()
     }
 
+    /// Changes the records behind the back of whoever wrote them.
+    pub fn tamper(&self, change: impl FnOnce(&mut Vec<Record>)) {
+        change(&mut self.0.lock().unwrap());
+    }
+
     /// Every record, oldest first.
     pub fn records(&self) -> Vec<Record> {
         self.0.lock().unwrap().clone()
@@ -37,5 +42,24 @@ impl EvidenceLog for MemoryEvidence {
     fn show(&self, sequence: u64) -> Result<Record, EvidenceError> {
         let found = self.records().into_iter().find(|record| record.sequence == sequence);
         found.ok_or(EvidenceError::NoRecord { sequence })
+    }
+
+    fn digests_after(&self, sequence: u64, limit: u32) -> Result<Vec<Digest>, EvidenceError> {
+        let later = self.records().into_iter().filter(|record| record.sequence > sequence);
+        Ok(later.take(limit as usize).map(|record| record.digest).collect())
+    }
+
+    fn check(&self) -> Result<u64, EvidenceError> {
+        let records = self.records();
+        for (place, record) in records.iter().enumerate() {
+            let before = place.checked_sub(1).map(|before| records[before].digest);
+            if record.sequence != place as u64 + 1 || record.previous != before {
+                return Err(EvidenceError::Damaged {
+                    sequence: place as u64 + 1,
+                    reason: "it does not follow the one before it".to_owned(),
+                });
+            }
+        }
+        Ok(records.len() as u64)
     }
 }

@@ -1,21 +1,41 @@
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use serde_json::json;
-use sluicegate_flow::Error;
-use sluicegate_ports::evidence::Record;
+use sluicegate_flow::{
+    Error, Failure,
+    evidence::{Against, FsckReport, fsck},
+    gateway::trust,
+};
+use sluicegate_ports::{
+    Clock,
+    evidence::{EvidenceError, Record},
+};
+use sluicegate_types::ImageRef;
 
 use crate::{
-    arguments::{Evidence, EvidenceCommand},
+    arguments::{Evidence, EvidenceCommand, GatewayFlag},
+    gateway_folder::GatewayFolder,
     home::Home,
-    wire,
-    words::{Problem, Words, printable},
+    wire::{self, SystemClock},
+    words::{Problem, Words, code, printable},
 };
 
-/// `evidence list` and `evidence show`.
+/// `evidence list`, `evidence show` and `evidence fsck`.
 pub(crate) fn evidence(words: &Words, arguments: &Evidence) -> Result<ExitCode, Problem> {
-    let store = wire::evidence(&Home::open()?)?;
+    let home = Home::open()?;
+    if let EvidenceCommand::Fsck { against, gateway } = &arguments.command {
+        let report = check(&home, against, gateway)?;
+        if words.json() {
+            words.document(&report.to_json());
+        } else {
+            print(words, &report, !against.is_empty());
+        }
+        return Ok(report.failure().map_or(ExitCode::SUCCESS, |failure| ExitCode::from(code(failure))));
+    }
+    let store = wire::evidence(&home)?;
     let records = wire::records(&store);
     match arguments.command {
+        EvidenceCommand::Fsck { .. } => {}
         EvidenceCommand::List { limit } => {
             let list = records.list(limit).map_err(Error::from)?;
             if words.json() {
@@ -34,6 +54,85 @@ pub(crate) fn evidence(words: &Words, arguments: &Evidence) -> Result<ExitCode, 
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Opens the evidence, the ledger's public half and what `--against` names: no key, no socket.
+fn check(home: &Home, references: &[ImageRef], gateway: &GatewayFlag) -> Result<FsckReport, Problem> {
+    let damaged = |words: String| Ok(FsckReport { damage: vec![words], ..FsckReport::default() });
+    if let Some(words) = wire::lost_evidence(home) {
+        return damaged(words);
+    }
+    let ledger = match wire::ledger_reader(home)? {
+        Ok(ledger) => ledger,
+        Err(words) => return damaged(words),
+    };
+    let store = match wire::open_evidence(home) {
+        Ok(store) => store,
+        Err(error @ EvidenceError::Corrupt { .. }) => return damaged(error.to_string()),
+        Err(error) => return Err(Error::from(error).into()),
+    };
+    let places = wire::places();
+    if references.is_empty() {
+        return Ok(fsck(wire::records(&store), &ledger, None)?);
+    }
+    let gateway = GatewayFolder::open(gateway.gateway.as_deref(), Path::new(".")).map_err(|problem| {
+        problem.or("whom to believe about --against is in a gateway's trust.yaml: name one with --gateway")
+    })?;
+    let (trust, _) = trust(&gateway.gateway, &gateway)?;
+    let against = Against { places: &places, references, folder: Path::new("."), trust: &trust, at: SystemClock.now() };
+    Ok(fsck(wire::records(&store), &ledger, Some(&against))?)
+}
+
+fn print(words: &Words, report: &FsckReport, asked: bool) {
+    let head = match report.failure() {
+        None => words.good("WHOLE"),
+        Some(Failure::Wrong) => words.bad("DAMAGED"),
+        Some(_) => words.open("NOT ANCHORED"),
+    };
+    let records = report.records.map_or_else(|| "records".to_owned(), |count| counted(count, "record"));
+    let ledger = report.ledger.as_ref().map_or_else(String::new, |head| {
+        format!(", {} in {}, root {}", counted(head.size, "leaf"), head.origin, head.root)
+    });
+    words.line(format!("{head}  {records}{ledger}"));
+    for damage in &report.damage {
+        words.line(format!("  {}  {}", words.bad("damaged"), printable(damage)));
+    }
+    for (reference, reason) in &report.unanchored {
+        words.line(format!("  {}  {}: {}", words.open("proves nothing"), printable(reference), printable(reason)));
+    }
+    if !report.damage.is_empty() {
+        words.line("  nothing was changed; restore evidence.db and ledger together from one backup");
+        return;
+    }
+    if report.pending() > 0 {
+        words.line(format!(
+            "  {} pending: not in the ledger yet; the next record takes it along",
+            counted(report.pending(), "record")
+        ));
+    }
+    let records = report.records.unwrap_or_default();
+    match report.anchor() {
+        Some(anchor) => {
+            words.line(printable(&format!(
+                "  complete since checkpoint {}, anchored by the {} {} of {} for {}, signed by {}",
+                anchor.head.size, anchor.kind, anchor.bundle, anchor.reference, anchor.environment, anchor.signer
+            )));
+            match records.saturating_sub(anchor.head.size) {
+                0 => {}
+                later => words.line(format!("  the {} after it: self-asserted", counted(later, "record"))),
+            }
+        }
+        None if asked => words.line("  self-asserted: no image that was named vouches for it"),
+        None => words.line("  self-asserted: only this home vouches for it; name promoted images with --against"),
+    }
+}
+
+fn counted(count: u64, what: &str) -> String {
+    match (count, what) {
+        (1, _) => format!("1 {what}"),
+        (_, "leaf") => format!("{count} leaves"),
+        _ => format!("{count} {what}s"),
+    }
 }
 
 fn row(words: &Words, record: &Record) -> String {

@@ -55,7 +55,7 @@ fn from_host(words: &Words, arguments: &FromHost) -> Result<ExitCode, Problem> {
     });
     let wired = Wired::new()?;
     let nothing = |_: &str| {};
-    let ports = wired.ports(&crate::wire::NoLog, &nothing, &nothing);
+    let ports = wired.ports(&crate::wire::NoLog, &crate::wire::NoLedger, &nothing, &nothing);
     let config = ImageConfig {
         env: [("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned())].into(),
         ..ImageConfig::default()

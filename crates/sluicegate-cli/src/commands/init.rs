@@ -11,14 +11,14 @@ use sluicegate_flow::Error;
 use sluicegate_ports::{Clock, images::ImagePlaces};
 use sluicegate_scan::database;
 use sluicegate_sigstore::{signing_config_json, trusted_root_json};
-use sluicegate_types::Digest;
+use sluicegate_types::{Digest, Secret};
 
 use crate::{
     arguments::Init,
     gateway_folder,
     home::Home,
     passphrase,
-    wire::{self, LOG_KEY, SystemClock},
+    wire::{self, LEDGER_KEY, LOG_KEY, SystemClock},
     words::{Problem, Words},
 };
 
@@ -29,6 +29,11 @@ pub(crate) fn init(words: &Words, arguments: &Init) -> Result<ExitCode, Problem>
     let folder = &arguments.folder;
     for file in ["gateway.yaml", "trust/trust.yaml"] {
         if folder.join(file).exists() {
+            if let Some(origin) = complete_home(words)? {
+                words.line(format!("{}  the home has the ledger {origin} now", words.good("READY")));
+                words.line(format!("  {} exists, so the project was left as it is", folder.join(file).display()));
+                return Ok(ExitCode::SUCCESS);
+            }
             return Err(Problem::usage(
                 format!("{} exists and is not overwritten", folder.join(file).display()),
                 "move it away first, or name another folder: sluicegate init DIR",
@@ -96,7 +101,7 @@ fn make_home(words: &Words, home: &Home) -> Result<(), Problem> {
     let keys = wire::keys(home);
     let missing = |name: &str| keys.has(name).map(|has| !has).map_err(Error::from);
     let mut all = true;
-    for key in KEYS.iter().chain([&LOG_KEY]) {
+    for key in KEYS.iter().chain([&LOG_KEY, &LEDGER_KEY]) {
         all &= !missing(key)?;
     }
     let root = wire::trusted_root(home);
@@ -115,6 +120,10 @@ fn make_home(words: &Words, home: &Home) -> Result<(), Problem> {
     if missing(LOG_KEY)? {
         keys.generate_log_key(LOG_KEY, &passphrase).map_err(Error::from)?;
     }
+    // In a home that has been in use, a key without its ledger is a loss, and whoever opens it says so.
+    if missing(LEDGER_KEY)? || (!root.exists() && !wire::has_ledger(home)) {
+        make_ledger(words, home, &passphrase)?;
+    }
     if !root.exists() {
         let log = wire::create_log(home, &passphrase).map_err(Error::from)?;
         let now = SystemClock.now();
@@ -123,6 +132,39 @@ fn make_home(words: &Words, home: &Home) -> Result<(), Problem> {
         words.tell(&format!("made the log {}", log.public().origin));
     }
     Ok(())
+}
+
+/// Makes the ledger of a home that was made before there were any; `None` if there is nothing to make.
+fn complete_home(words: &Words) -> Result<Option<String>, Problem> {
+    if !Home::place()?.join("keys").is_dir() {
+        return Ok(None);
+    }
+    let home = Home::open()?;
+    if !wire::trusted_root(&home).exists() || wire::keys(&home).has(LEDGER_KEY).map_err(Error::from)? {
+        return Ok(None);
+    }
+    drop(wire::evidence(&home)?);
+    make_ledger(words, &home, &passphrase::ask(false)?).map(Some)
+}
+
+/// The ledger's key if it is missing, and the ledger. Records that are there are pending: the next one takes them along.
+fn make_ledger(words: &Words, home: &Home, passphrase: &Secret) -> Result<String, Problem> {
+    let keys = wire::keys(home);
+    if !keys.has(LEDGER_KEY).map_err(Error::from)? {
+        if wire::has_ledger(home) {
+            return Err(Problem::lost(
+                format!("{} holds a ledger and its key is gone", home.part("ledger").display()),
+                "restore keys/ledger.key and keys/ledger.pub from a backup: a new key would begin a second history",
+            ));
+        }
+        // One passphrase opens every key of a home; another one here would be found out at the next run.
+        keys.open_log_key(LOG_KEY, passphrase).map_err(Error::from)?;
+        keys.generate_log_key(LEDGER_KEY, passphrase).map_err(Error::from)?;
+    }
+    let ledger = wire::create_ledger(home, passphrase)?;
+    let origin = ledger.public().origin.clone();
+    words.tell(&format!("made the ledger {origin}"));
+    Ok(origin)
 }
 
 /// The `scanner:` part of gateway.yaml, with the digests of what is there now.

@@ -38,6 +38,7 @@ pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Pr
     let key = gateway.gateway.signing.decisions.get(&arguments.to).cloned().unwrap_or_default();
     let decisions = || wired.signer(&key, &passphrase);
     let log = wired.log(&passphrase)?;
+    let ledger = wired.ledger(&passphrase)?;
     let tell = |line: &str| words.tell(line);
     let warn = |line: &str| words.warn(line);
     let request = PromoteRequest {
@@ -53,7 +54,7 @@ pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Pr
         decisions: &decisions,
         scratch: wired.scratch(),
     };
-    let promoted = flow(&wired.ports(&log, &tell, &warn), &request)?;
+    let promoted = flow(&wired.ports(&log, &ledger, &tell, &warn), &request)?;
     if words.json() {
         words.document(&document(&promoted, arguments));
     } else {

@@ -58,6 +58,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     let passphrase = passphrase::ask(false)?;
     let signer = wired.signer(&gateway.gateway.signing.steps, &passphrase)?;
     let log = wired.log(&passphrase)?;
+    let ledger = wired.ledger(&passphrase)?;
     let tell = |line: &str| words.tell(line);
     let warn = |line: &str| words.warn(line);
     let lines = StepLines::default();
@@ -80,7 +81,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         scratch: wired.scratch(),
         on_output: &on_output,
     };
-    let report = flow::run(&wired.ports(&log, &tell, &warn), &request);
+    let report = flow::run(&wired.ports(&log, &ledger, &tell, &warn), &request);
     lines.flush(words);
     let report = report?;
     print(words, &report, folder, &gateway);

@@ -61,7 +61,7 @@ fn damaged<T: std::fmt::Debug>(result: Result<T, EvidenceError>) -> u64 {
 
 fn refused<T: std::fmt::Debug>(result: Result<T, EvidenceError>, word: &str) {
     match result {
-        Err(EvidenceError::Io { reason, .. }) if reason.contains(word) => {}
+        Err(EvidenceError::Io { reason, .. } | EvidenceError::Corrupt { reason, .. }) if reason.contains(word) => {}
         other => panic!("{other:?}"),
     }
 }
@@ -328,4 +328,98 @@ fn a_linked_folder_is_a_folder() {
     let link = dir.path().join("link");
     std::os::unix::fs::symlink(path.parent().unwrap(), &link).unwrap();
     assert_eq!(SqliteEvidence::open(&link.join("evidence.db")).unwrap().check().unwrap(), 2);
+}
+
+#[test]
+fn digests_are_given_in_order_from_any_place() {
+    let (_dir, _path, store) = store_of(5);
+    let mut all: Vec<Digest> = store.list(10).unwrap().iter().map(|record| record.digest).collect();
+    all.reverse();
+    for from in 0..=5_u64 {
+        for limit in [0, 1, 2, 5, u32::MAX] {
+            let wanted: Vec<Digest> = all[from as usize..].iter().take(limit as usize).copied().collect();
+            assert_eq!(store.digests_after(from, limit).unwrap(), wanted, "{from} {limit}");
+        }
+    }
+    for none in [6, u64::MAX] {
+        assert_eq!(store.digests_after(none, 5).unwrap(), []);
+    }
+    assert_eq!(store_of(0).2.digests_after(0, 5).unwrap(), []);
+}
+
+#[test]
+fn no_digest_is_given_of_a_damaged_a_missing_or_a_reordered_record() {
+    let (_dir, path, store) = store_of(4);
+    tamper(&path, "UPDATE records SET outcome = 'allow' WHERE sequence = 3");
+    assert_eq!(store.digests_after(0, 2).unwrap().len(), 2);
+    assert_eq!((damaged(store.digests_after(0, 3)), damaged(store.digests_after(2, 1))), (3, 3));
+    let (_dir, path, store) = store_of(4);
+    tamper(&path, "DELETE FROM records WHERE sequence = 2");
+    assert_eq!((damaged(store.digests_after(0, 9)), damaged(store.digests_after(1, 9))), (2, 2));
+    assert_eq!(damaged(store.digests_after(2, 9)), 2);
+    let (_dir, path, store) = store_of(4);
+    tamper(
+        &path,
+        "UPDATE records SET sequence = 9 WHERE sequence = 2; UPDATE records SET sequence = 2 WHERE sequence = 3; UPDATE records SET sequence = 3 WHERE sequence = 9",
+    );
+    assert_eq!((damaged(store.digests_after(0, 9)), damaged(store.digests_after(2, 9))), (2, 2));
+    let (_dir, path, store) = store_of(1);
+    tamper(&path, "UPDATE records SET previous = digest");
+    assert_eq!(damaged(store.digests_after(0, 9)), 1);
+}
+
+/// Not every bit of an SQLite file is a record's: some are nobody's. What is asked for is that no flip changes a record unseen.
+#[test]
+fn no_flipped_bit_of_the_file_changes_a_record_unseen() {
+    let (dir, path, store) = store_of(3);
+    let good = store.list(10).unwrap().iter().map(|record| serde_json::to_value(record).unwrap()).collect::<Vec<_>>();
+    drop(store);
+    let bytes = fs::read(&path).unwrap();
+    assert!(!dir.path().join("evidence.db-wal").exists(), "the last one out writes everything into the file");
+    let copy = dir.path().join("copy.db");
+    let mut found = 0;
+    // Every fifth byte that holds something: opening a file syncs it, and there are thousands.
+    let held = (0..bytes.len()).filter(|place| bytes[*place] != 0).step_by(5);
+    for place in held {
+        let mut bad = bytes.clone();
+        bad[place] ^= 1 << (place % 8);
+        fs::write(&copy, &bad).unwrap();
+        for suffix in ["-wal", "-shm"] {
+            let _ = fs::remove_file(dir.path().join(format!("copy.db{suffix}")));
+        }
+        let checked = SqliteEvidence::open(&copy).and_then(|store| {
+            let count = store.check()?;
+            Ok((count, store.list(10)?))
+        });
+        match checked {
+            Err(EvidenceError::Damaged { .. } | EvidenceError::Corrupt { .. } | EvidenceError::Io { .. }) => found += 1,
+            Err(error) => panic!("{place}: {error}"),
+            Ok((count, list)) => {
+                let list: Vec<_> = list.iter().map(|record| serde_json::to_value(record).unwrap()).collect();
+                assert_eq!((count, &list), (3, &good), "the flip at byte {place} was not seen");
+            }
+        }
+    }
+    assert!(found > 200, "{found}");
+}
+
+#[test]
+fn a_damaged_file_is_called_damaged() {
+    let (_dir, path, store) = store_of(3);
+    drop(store);
+    let good = fs::read(&path).unwrap();
+    let corrupt = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        let found = SqliteEvidence::open(&path).and_then(|store| store.check());
+        assert!(matches!(found, Err(EvidenceError::Corrupt { .. })), "{found:?}");
+    };
+    let mut no_header = good.clone();
+    no_header[3] ^= 1;
+    corrupt(&no_header);
+    let mut other_program = good.clone();
+    other_program[68] ^= 1;
+    corrupt(&other_program);
+    corrupt(&good[..good.len() - 4096]);
+    fs::write(&path, &good).unwrap();
+    assert_eq!(SqliteEvidence::open(&path).unwrap().check().unwrap(), 3);
 }

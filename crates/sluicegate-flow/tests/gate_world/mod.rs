@@ -33,8 +33,8 @@ use sluicegate_ports::{
     store::ContentStore,
 };
 use sluicegate_testkit::{
-    FakePacker, FakeScanner, FixedClock, MemoryEvidence, MemoryPlaces, MemoryStore, SignedBuild, VirtualBuild,
-    VirtualImage, VirtualLog, VirtualSigner, today,
+    FakePacker, FakeScanner, FixedClock, MemoryEvidence, MemoryLedger, MemoryPlaces, MemoryStore, SignedBuild,
+    VirtualBuild, VirtualImage, VirtualLog, VirtualSigner, today,
 };
 use sluicegate_types::{Digest, NonEmpty, RepositoryPattern};
 use sluicegate_verify::{Role, SignerRule, Trust, TrustRoot};
@@ -43,6 +43,7 @@ pub(crate) const SOURCE: &str = "/project/out/shop";
 pub(crate) const TARGET: &str = "/gateway/environments/production";
 pub(crate) const GATE: &str = "https://example.com/gate";
 const LOG: &str = "log.example";
+pub(crate) const LEDGER: &str = "ledger.example";
 
 pub(crate) struct World {
     pub(crate) log: VirtualLog,
@@ -50,6 +51,7 @@ pub(crate) struct World {
     pub(crate) store: MemoryStore,
     pub(crate) places: MemoryPlaces,
     pub(crate) evidence: MemoryEvidence,
+    pub(crate) ledger: MemoryLedger,
     pub(crate) trust: Trust,
     pub(crate) judge: Judge,
     pub(crate) image: VirtualImage,
@@ -105,6 +107,7 @@ impl World {
             store: MemoryStore::new(),
             places,
             evidence: MemoryEvidence::new(),
+            ledger: MemoryLedger::new(LEDGER),
             judge: judge(),
             image,
             opened: Cell::new(0),
@@ -138,6 +141,7 @@ impl World {
             packer: &packer,
             log: &Breaking { log: &self.log, left: &self.appends_left },
             evidence: &self.evidence,
+            ledger: &self.ledger,
             tell: &tell,
             warn: &tell,
         };

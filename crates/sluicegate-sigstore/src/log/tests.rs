@@ -1,12 +1,16 @@
-use sluicegate_attestation::bundle::hashedrekord_body;
 use std::{
+    fs,
     io::{BufRead, BufReader, Write},
+    path::Path,
     process::{Command, Stdio},
     sync::{Arc, Barrier},
     thread,
 };
 
+use sluicegate_attestation::bundle::hashedrekord_body;
+
 use super::*;
+use crate::{checkpoint::Checkpoint, tiles::Writer};
 
 const ORIGIN: &str = "log.example";
 
@@ -38,7 +42,7 @@ fn log_of(size: u64) -> (tempfile::TempDir, EmbeddedLog) {
     let dir = tempfile::tempdir().unwrap();
     let log = EmbeddedLog::create(dir.path().join("log"), key(), ORIGIN).unwrap();
     log.append(&bodies(0..size)).unwrap();
-    assert_eq!(log.state().unwrap().tree.size(), size);
+    assert_eq!(log.tiles.state().unwrap().tree.size(), size);
     (dir, log)
 }
 
@@ -288,9 +292,9 @@ fn a_crash_between_any_two_writes_leaves_a_log_that_goes_on() {
             let folder = dir.path().join("log");
             let unfinished = bodies(10_000..10_000 + added);
             let (mut planned, _) = {
-                let mut state = log.state().unwrap();
+                let mut state = log.tiles.state().unwrap();
                 unfinished.iter().for_each(|body| state.tree.push(record_hash(body)).unwrap());
-                log.plan(&state.tree, old, &unfinished.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap()
+                log.tiles.plan(&state.tree, old, &unfinished.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap()
             };
             let done = crash == planned.len();
             planned.truncate(crash);

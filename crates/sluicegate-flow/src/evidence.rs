@@ -1,0 +1,344 @@
+//! Recording, and checking what was recorded: a row in the evidence store and a leaf in the ledger for each record (trust model 16).
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use sluicegate_attestation::{
+    predicate::PredicateType,
+    summary::{LedgerHead, PromotionClaim, SummaryClaim},
+};
+use sluicegate_ports::{
+    evidence::{EvidenceError, EvidenceLog, NewRecord, Record},
+    images::ImagePlaces,
+    ledger::{Ledger, LedgerError},
+};
+use sluicegate_types::{Digest, EnvironmentName, ImageRef, UnixTime};
+use sluicegate_verify::{Role, Trust, verify};
+
+use crate::{Error, Failure, Ports, fetch};
+
+/// Records whose digests are held in memory at once.
+const PAGE: u32 = 4096;
+
+/// Appends a record: the row commits first, then its leaf. Rows that others committed and did not come to log are taken along. An error
+/// after the row leaves it pending: the next record or question brings it into the ledger. Nothing is recorded behind a ledger or a
+/// record that is damaged.
+pub fn record(ports: &Ports<'_>, new: &NewRecord) -> Result<Record, Error> {
+    head(ports)?;
+    let record = ports.evidence.append(new)?;
+    head(ports)?;
+    Ok(record)
+}
+
+/// The ledger's head after every committed row is in it.
+pub fn head(ports: &Ports<'_>) -> Result<LedgerHead, Error> {
+    loop {
+        let head = ports.ledger.head()?;
+        stands_on_its_record(ports, &head)?;
+        let pending = ports.evidence.digests_after(head.size, PAGE)?;
+        if pending.is_empty() {
+            return Ok(head);
+        }
+        match ports.ledger.append(head.size, &pending) {
+            // Somebody else took these rows along; what is left is looked at anew.
+            Ok(_) | Err(LedgerError::Moved { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The newest leaf and its record must be one: otherwise what follows would be logged behind a store that was cut back or exchanged.
+fn stands_on_its_record(ports: &Ports<'_>, head: &LedgerHead) -> Result<(), Error> {
+    let Some(last) = head.size.checked_sub(1) else { return Ok(()) };
+    let leaf = ports.ledger.leaves(last, 1)?.first().copied();
+    match ports.evidence.digests_after(last, 1)?.first() {
+        Some(digest) if Some(*digest) == leaf => Ok(()),
+        Some(_) => Err(EvidenceError::Damaged { sequence: head.size, reason: other_than_its_leaf(head.size) }.into()),
+        None => {
+            let reason = format!("it is missing: the ledger has {} leaves, one for each record", head.size);
+            Err(EvidenceError::Damaged { sequence: head.size, reason }.into())
+        }
+    }
+}
+
+fn other_than_its_leaf(sequence: u64) -> String {
+    format!("it is not the record that the ledger's leaf {} stands for", sequence - 1)
+}
+
+/// Statements that were signed outside the home's reach and hold what the ledger was then.
+pub struct Against<'a> {
+    /// Opens the images' places.
+    pub places: &'a dyn ImagePlaces,
+    /// The images that these statements are attached to.
+    pub references: &'a [ImageRef],
+    /// The folder that the references are relative to.
+    pub folder: &'a Path,
+    /// Who is believed.
+    pub trust: &'a Trust,
+    /// The moment at which.
+    pub at: UnixTime,
+}
+
+/// A verified statement that holds a head of a ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Anchor {
+    /// The image it is attached to, as it was asked for.
+    pub reference: String,
+    /// The image.
+    pub image: Digest,
+    /// Its bundle.
+    pub bundle: Digest,
+    /// `verification-summary` or `promotion`.
+    pub kind: String,
+    /// Who signed it.
+    pub signer: String,
+    /// The environment that it is about.
+    pub environment: EnvironmentName,
+    /// What it says the ledger was.
+    pub head: LedgerHead,
+}
+
+/// What `fsck` found.
+#[derive(Debug, Default)]
+pub struct FsckReport {
+    /// How many records there are; `None` if the walk came upon a damaged one.
+    pub records: Option<u64>,
+    /// What the ledger is; `None` if it is damaged.
+    pub ledger: Option<LedgerHead>,
+    /// Everything that is not as it was written, in words that name the record or the file.
+    pub damage: Vec<String>,
+    /// The statements that agree with the ledger, the one with the largest ledger last.
+    pub anchors: Vec<Anchor>,
+    /// The images that prove nothing about this ledger, with the reason.
+    pub unanchored: Vec<(String, String)>,
+}
+
+/// Checks the evidence store, the ledger and each against the other, and the ledger against what signed statements say it was. It
+/// changes nothing: rows that are not in the ledger yet are counted and stay pending.
+///
+/// Damage is in the report; an error is what could not be looked at.
+pub fn fsck(
+    evidence: &dyn EvidenceLog,
+    ledger: &dyn Ledger,
+    against: Option<&Against<'_>>,
+) -> Result<FsckReport, Error> {
+    let mut report = FsckReport::default();
+    // Statements before the ledger, and the ledger before the rows: what others add meanwhile is then more, never less.
+    let mut heads = Vec::new();
+    for reference in against.iter().flat_map(|against| against.references) {
+        match against.map(|against| anchors(against, reference)).transpose()?.unwrap_or_default() {
+            found if found.is_empty() => {
+                let reason = "nothing that a trusted decisions or records key signed about it holds a ledger's head";
+                report.unanchored.push((reference.to_string(), reason.to_owned()));
+            }
+            found => heads.push((reference.to_string(), found)),
+        }
+    }
+    report.ledger = match ledger.check() {
+        Ok(head) => Some(head),
+        Err(error @ LedgerError::Damaged { .. }) => {
+            report.damage.push(error.to_string());
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    report.records = match evidence.check() {
+        Ok(records) => Some(records),
+        Err(error @ (EvidenceError::Damaged { .. } | EvidenceError::Corrupt { .. })) => {
+            report.damage.push(error.to_string());
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if let (Some(head), Some(records)) = (report.ledger.clone(), report.records) {
+        if let Some(words) = compare(evidence, ledger, head.size.min(records))? {
+            report.damage.push(words);
+        }
+        if head.size > records {
+            report.damage.push(format!(
+                "the ledger has {} leaves and the store {records} records: evidence {} missing",
+                head.size,
+                span(records + 1, head.size)
+            ));
+        }
+    }
+    if let Some(head) = report.ledger.clone() {
+        for (reference, found) in heads {
+            judge_anchors(ledger, &head, &reference, found, &mut report)?;
+        }
+    }
+    report.anchors.sort_by_key(|anchor| anchor.head.size);
+    Ok(report)
+}
+
+fn span(first: u64, last: u64) -> String {
+    if first == last { format!("record {first} is") } else { format!("records {first} to {last} are") }
+}
+
+/// Each of the first `count` records against its leaf; the words for the first that differs.
+fn compare(evidence: &dyn EvidenceLog, ledger: &dyn Ledger, count: u64) -> Result<Option<String>, Error> {
+    let (mut place, mut first, mut others) = (0, None, 0);
+    while place < count {
+        let page = u64::from(PAGE).min(count - place);
+        let leaves = ledger.leaves(place, page)?;
+        let digests = evidence.digests_after(place, PAGE)?;
+        if (leaves.len() as u64) < page || (digests.len() as u64) < page {
+            return Err(Error::Again("the evidence store or the ledger changed under the check; ask again".to_owned()));
+        }
+        for (leaf, digest) in leaves.iter().zip(digests) {
+            place += 1;
+            match first {
+                _ if *leaf == digest => {}
+                None => first = Some(place),
+                Some(_) => others += 1,
+            }
+        }
+    }
+    Ok(first.map(|sequence| {
+        let reason = other_than_its_leaf(sequence);
+        let others = if others == 0 { String::new() } else { format!(", and so with {others} later ones") };
+        format!("{}{others}", EvidenceError::Damaged { sequence, reason })
+    }))
+}
+
+/// Every verified statement about the image that holds a head.
+fn anchors(against: &Against<'_>, reference: &ImageRef) -> Result<Vec<Anchor>, Error> {
+    let place = reference.clone().relative_to(against.folder);
+    let source = against.places.source(&place.directory)?;
+    let descriptor = source.resolve(&place.selector)?;
+    let fetched = fetch::fetch(source.as_ref(), &descriptor, None)?;
+    let mut found = Vec::new();
+    for bytes in fetched.attached.values() {
+        // What is attached and not to be believed is junk, and anyone may attach junk (trust model 12).
+        let Ok(verified) = verify(bytes, against.trust, against.at) else { continue };
+        let statement = verified.statement();
+        let believed = [Role::Decisions, Role::Records].into_iter().any(|role| verified.is_in_role(role));
+        if !believed || !statement.is_about_image(&descriptor.digest) {
+            continue;
+        }
+        let claim = match statement.predicate_type {
+            PredicateType::VerificationSummary => {
+                SummaryClaim::parse(&statement.predicate).map(|claim| (claim.environment, claim.ledger))
+            }
+            PredicateType::Promotion => {
+                PromotionClaim::parse(&statement.predicate).map(|claim| (claim.environment, claim.ledger))
+            }
+            _ => continue,
+        };
+        let Ok((environment, Some(head))) = claim else { continue };
+        found.push(Anchor {
+            reference: reference.to_string(),
+            image: descriptor.digest,
+            bundle: verified.bundle(),
+            kind: statement.predicate_type.short().to_owned(),
+            signer: verified.signer().to_owned(),
+            environment,
+            head,
+        });
+    }
+    Ok(found)
+}
+
+/// What one image's statements prove about a ledger that is `head` now.
+fn judge_anchors(
+    ledger: &dyn Ledger,
+    head: &LedgerHead,
+    reference: &str,
+    found: Vec<Anchor>,
+    report: &mut FsckReport,
+) -> Result<(), Error> {
+    let mut others = std::collections::BTreeSet::new();
+    let (mut used, mut empty) = (false, false);
+    for anchor in found {
+        let then = &anchor.head;
+        if then.origin != head.origin {
+            others.insert(then.origin.clone());
+            continue;
+        }
+        if then.size == 0 {
+            empty = true;
+            continue;
+        }
+        used = true;
+        let said = format!(
+            "{} {} of {reference}, signed by {}, says that the ledger had {} leaves",
+            anchor.kind, anchor.bundle, anchor.signer, then.size
+        );
+        if then.size > head.size {
+            report.damage.push(format!(
+                "the evidence was cut back: {said}; it has {}, so {} gone",
+                head.size,
+                span(head.size + 1, then.size)
+            ));
+        } else if ledger.root_at(then.size)? != then.root {
+            report
+                .damage
+                .push(format!("the evidence was rewritten: {said} with the root {}; they have another", then.root));
+        } else {
+            report.anchors.push(anchor);
+        }
+    }
+    if !used {
+        let mut reasons = Vec::new();
+        if !others.is_empty() {
+            reasons.push(format!(
+                "its statements are about {}, and this home's ledger is {}: another home decided, or this ledger was exchanged",
+                others.into_iter().collect::<Vec<_>>().join(", "),
+                head.origin
+            ));
+        }
+        if empty {
+            reasons.push("its statements were signed over an empty ledger, which proves nothing".to_owned());
+        }
+        report.unanchored.push((reference.to_owned(), reasons.join("; ")));
+    }
+    Ok(())
+}
+
+impl FsckReport {
+    /// Rows that are not in the ledger yet.
+    pub fn pending(&self) -> u64 {
+        match (&self.ledger, self.records) {
+            (Some(head), Some(records)) => records.saturating_sub(head.size),
+            _ => 0,
+        }
+    }
+
+    /// The statement that vouches for the most records.
+    pub fn anchor(&self) -> Option<&Anchor> {
+        self.anchors.last()
+    }
+
+    /// `None` if everything is whole and every image that was named vouches for it.
+    pub fn failure(&self) -> Option<Failure> {
+        if !self.damage.is_empty() {
+            Some(Failure::Wrong)
+        } else if !self.unanchored.is_empty() {
+            Some(Failure::Undecided)
+        } else {
+            None
+        }
+    }
+
+    /// Everything, for machines.
+    pub fn to_json(&self) -> Value {
+        let anchors = self.anchors.iter().map(|anchor| {
+            json!({
+                "reference": anchor.reference, "image": anchor.image, "bundle": anchor.bundle, "kind": anchor.kind,
+                "signer": anchor.signer, "environment": anchor.environment, "ledger": anchor.head,
+            })
+        });
+        json!({
+            "schemaVersion": 1,
+            "whole": self.damage.is_empty(),
+            "records": self.records,
+            "ledger": self.ledger,
+            "pending": self.pending(),
+            "damage": self.damage,
+            "anchors": anchors.collect::<Vec<_>>(),
+            "completeSince": self.anchor().filter(|_| self.damage.is_empty()).map(|anchor| &anchor.head),
+            "unanchored": self.unanchored.iter().map(|(reference, reason)| json!({"reference": reference, "reason": reason}))
+                .collect::<Vec<_>>(),
+        })
+    }
+}
