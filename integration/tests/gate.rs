@@ -333,7 +333,7 @@ fn what_the_contract_names_and_this_version_has_not_is_refused_by_name() {
         &["run", "--to", "production"],
         &["run", "build"],
         &["run", "--no-cache"],
-        &["evidence", "fsck"],
+        &["evidence", "report"],
         &["-o", "json", "serve"],
     ] {
         project.sluicegate(arguments).assert(2, "not in this version");

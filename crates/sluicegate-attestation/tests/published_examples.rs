@@ -9,7 +9,7 @@ use sluicegate_attestation::{
     cyclonedx,
     file_sbom::{FileEntry, ITSELF, file_sbom},
     provenance::Provenance,
-    summary::SummaryClaim,
+    summary::{Basis, PromotionClaim, SummaryClaim},
     test_result::TestResult,
     vulns::Vulns,
 };
@@ -38,6 +38,7 @@ fn reads(kind: &str, predicate: &Value) -> Result<(), String> {
         "vulns" => Vulns::parse(predicate).map(drop).map_err(|e| e.to_string()),
         "test-result" => bears_out(predicate),
         "verification-summary" => SummaryClaim::parse(predicate).map(drop).map_err(|e| e.to_string()),
+        "promotion" => PromotionClaim::parse(predicate).map(drop).map_err(|e| e.to_string()),
         "sbom" => cyclonedx::components(predicate.to_string().as_bytes()).map(drop).map_err(|e| e.to_string()),
         other => panic!("no reader for {other}"),
     }
@@ -54,7 +55,7 @@ fn bears_out(predicate: &Value) -> Result<(), String> {
 
 #[test]
 fn every_valid_example_is_read() {
-    for kind in ["provenance", "vulns", "test-result", "verification-summary", "sbom"] {
+    for kind in ["provenance", "vulns", "test-result", "verification-summary", "promotion", "sbom"] {
         for (name, predicate) in examples(&format!("{kind}/valid")) {
             reads(kind, &predicate).unwrap_or_else(|error| panic!("{kind}/valid/{name}: {error}"));
         }
@@ -89,6 +90,12 @@ fn what_the_code_must_not_read_is_refused() {
         ("test-result", "without-counts.json"),
         ("test-result", "unknown-field.json"),
         ("verification-summary", "without-expiry.json"),
+        ("verification-summary", "ledger-without-root.json"),
+        ("verification-summary", "ledger-size-as-text.json"),
+        ("promotion", "without-basis.json"),
+        ("promotion", "digest-with-algorithm.json"),
+        ("promotion", "ledger-without-root.json"),
+        ("promotion", "ledger-size-as-text.json"),
         ("sbom", "not-cyclonedx.json"),
     ] {
         let all = examples(&format!("{kind}/invalid"));
@@ -114,5 +121,23 @@ fn the_sbom_of_an_output_is_the_published_one() {
     ] {
         let all = examples("sbom/valid");
         assert_eq!(all.iter().find(|(name, _)| name == example).unwrap().1, written);
+    }
+}
+
+/// What fsck and whoever demands a promotion go by is in every example, and reads as it is written.
+#[test]
+fn the_examples_say_how_far_the_ledger_was() {
+    for (name, predicate) in examples("verification-summary/valid") {
+        let head = SummaryClaim::parse(&predicate).unwrap().ledger.unwrap_or_else(|| panic!("{name} has no ledger"));
+        assert_eq!(predicate["sluicegate_ledger"]["size"], head.size);
+        assert_eq!(predicate["sluicegate_ledger"]["root"]["sha256"], head.root.hex());
+    }
+    for (name, predicate) in examples("promotion/valid") {
+        let claim = PromotionClaim::parse(&predicate).unwrap();
+        let head = claim.ledger.unwrap_or_else(|| panic!("{name} has no ledger"));
+        assert_eq!(predicate["sluicegate_ledger"]["origin"], head.origin);
+        if let Basis::Decision(decision) = claim.basis {
+            assert_eq!(predicate["sluicegate_basis"]["sha256"], decision.hex());
+        }
     }
 }

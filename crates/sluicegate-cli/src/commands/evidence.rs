@@ -119,7 +119,7 @@ fn print(words: &Words, report: &FsckReport, asked: bool) {
             )));
             match records.saturating_sub(anchor.head.size) {
                 0 => {}
-                later => words.line(format!("  the {} after it: self-asserted", counted(later, "record"))),
+                later => words.line(format!("  {} after it: self-asserted", counted(later, "record"))),
             }
         }
         None if asked => words.line("  self-asserted: no image that was named vouches for it"),
