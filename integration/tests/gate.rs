@@ -326,7 +326,7 @@ fn what_the_contract_names_and_this_version_has_not_is_refused_by_name() {
     let project = Project::empty();
     for arguments in [
         &["plan"][..],
-        &["attest", "x"],
+        &["copy", "x"],
         &["serve"],
         &["promote", "oci:x", "--to", "production", "--dry-run"],
         &["promote", "oci:x", "--to", "production", "--rollback"],

@@ -1,7 +1,7 @@
 //! Sigstore bundle v0.3 (protobuf-specs `sigstore_bundle.proto`): one DSSE envelope, who signed, where it is logged.
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use sluicegate_types::Digest;
 
 use crate::{Error, dsse, form, identifiers, unsupported};
@@ -102,6 +102,45 @@ impl Bundle {
         };
         serde_json::to_vec(&wire).map_err(form("the bundle"))
     }
+}
+
+/// Whether these bytes of a file are one JSON object and nothing else: what has to hold before anything in a bundle can be wrong.
+/// White space around it, line ends of either kind and indentation are fine. Several bundles are counted and refused.
+pub fn check_one_document(bytes: &[u8]) -> Result<(), Error> {
+    let not = |reason: String| Err(Error::NotOneBundle { reason });
+    if bytes.len() > MAX_BUNDLE {
+        return Err(Error::TooLarge { what: "the bundle", limit: MAX_BUNDLE });
+    }
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return not("it is empty".to_owned());
+    }
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        return not("it begins with a byte order mark: save it as UTF-8 without one".to_owned());
+    }
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return not("it is UTF-16 text: save it as UTF-8".to_owned());
+    }
+    let list = bytes.trim_ascii_start().starts_with(b"[");
+    let count =
+        if list { serde_json::from_slice::<Vec<IgnoredAny>>(bytes).map(|list| list.len()) } else { documents(bytes) };
+    match count {
+        Ok(1) if !list => {}
+        Ok(1) => return not("it holds a list of one bundle; write the bundle on its own".to_owned()),
+        Ok(0) => return not("it holds an empty list, no bundle".to_owned()),
+        Ok(count) => return not(format!("it holds {count} bundles; one is supported")),
+        Err(error) => return not(format!("it is not one JSON document: {error}")),
+    }
+    if bytes.trim_ascii_start().starts_with(b"{") { Ok(()) } else { not("it is JSON and no object".to_owned()) }
+}
+
+/// JSON documents that stand one after the other; an error if something else stands among them.
+fn documents(bytes: &[u8]) -> Result<usize, serde_json::Error> {
+    let mut count = 0;
+    for document in serde_json::Deserializer::from_slice(bytes).into_iter::<IgnoredAny>() {
+        document?;
+        count += 1;
+    }
+    Ok(count)
 }
 
 /// The hint that names a key: base64 of SHA-256 over its SubjectPublicKeyInfo.
@@ -306,6 +345,62 @@ mod tests {
         assert!(Bundle::parse(&bytes).is_ok());
         bytes.push(b' ');
         assert!(matches!(Bundle::parse(&bytes), Err(Error::TooLarge { .. })));
+    }
+
+    #[test]
+    fn tr_28_how_a_file_is_laid_out_decides_nothing() {
+        let plain = serde_json::to_string(&good()).unwrap();
+        let pretty = serde_json::to_string_pretty(&good()).unwrap();
+        for text in [
+            plain.clone(),
+            format!("{plain}\n"),
+            format!("{plain}\n\n"),
+            format!("\r\n {plain}\t\r\n"),
+            pretty.clone(),
+            pretty.replace('\n', "\r\n"),
+        ] {
+            check_one_document(text.as_bytes()).unwrap();
+            assert!(Bundle::parse(text.as_bytes()).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn tr_28_a_file_of_no_bundle_or_of_several_says_what_it_holds() {
+        let one = serde_json::to_string(&good()).unwrap();
+        let utf16: Vec<u8> = one.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let cases: [(Vec<u8>, &str); 18] = [
+            (format!("{one}\n{one}\n").into(), "holds 2 bundles; one is supported"),
+            (format!("{one}{one}{one}").into(), "holds 3 bundles"),
+            (format!("[{one},{one}]").into(), "holds 2 bundles"),
+            (format!("\n [{one}]").into(), "a list of one bundle"),
+            (b"[]".to_vec(), "an empty list"),
+            (Vec::new(), "it is empty"),
+            (b" \r\n".to_vec(), "it is empty"),
+            (format!("\u{feff}{one}").into(), "byte order mark"),
+            ([b"\xff\xfe".to_vec(), utf16].concat(), "UTF-16"),
+            (format!("{one}\0").into(), "not one JSON document"),
+            (format!("\0{one}").into(), "not one JSON document"),
+            (format!("{one}]").into(), "not one JSON document"),
+            (format!("{one},{one}").into(), "not one JSON document"),
+            (one.as_bytes()[..one.len() - 1].to_vec(), "not one JSON document"),
+            (b"null".to_vec(), "no object"),
+            (b"\"{}\"".to_vec(), "no object"),
+            (b"# a bundle\n{}".to_vec(), "not one JSON document"),
+            (b"\x1f\x8b\x08\x00".to_vec(), "not one JSON document"),
+        ];
+        for (bytes, says) in cases {
+            let error = check_one_document(&bytes).unwrap_err();
+            assert!(matches!(error, Error::NotOneBundle { .. }) && error.to_string().contains(says), "{says}: {error}");
+            assert!(Bundle::parse(&bytes).is_err(), "{says}");
+        }
+        let mut large = one.into_bytes();
+        large.resize(MAX_BUNDLE, b' ');
+        check_one_document(&large).unwrap();
+        large.push(b' ');
+        assert!(matches!(check_one_document(&large), Err(Error::TooLarge { .. })));
+        let deep = "[".repeat(1 << 20);
+        assert!(check_one_document(deep.as_bytes()).is_err());
+        assert!(check_one_document(format!("{{\"a\":{deep}").as_bytes()).is_err());
     }
 
     #[test]

@@ -55,6 +55,20 @@ pub enum Error {
         /// Its value, cut at 120 characters.
         value: String,
     },
+    /// A subject whose digest is none: the statement is about nothing that could be looked at, not about something else.
+    #[error("subject digest malformed: {subject}: {reason}")]
+    SubjectDigest {
+        /// Which subject, by its place from 1 and its name.
+        subject: String,
+        /// What is malformed.
+        reason: String,
+    },
+    /// A file that holds something else than exactly one bundle.
+    #[error("{reason}")]
+    NotOneBundle {
+        /// What it holds instead.
+        reason: String,
+    },
     /// A value that contradicts the rules of its format.
     #[error("{what}: {reason}")]
     Invalid {

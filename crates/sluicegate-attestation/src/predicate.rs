@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use serde_json::Value;
+
+use crate::{Error, form, strict_json};
+
 /// What a statement claims. Known types have a variant; any other is kept as it is and is never a fact.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PredicateType {
@@ -55,6 +59,11 @@ impl PredicateType {
         Self::from_short(name).or_else(|| name.contains(':').then(|| Self::from_uri(name)))
     }
 
+    /// The short names.
+    pub fn short_names() -> impl Iterator<Item = &'static str> {
+        KNOWN.iter().map(|(_, short, _)| *short)
+    }
+
     /// The URI.
     pub fn uri(&self) -> &str {
         match self {
@@ -69,6 +78,24 @@ impl PredicateType {
             Self::Other(uri) => uri,
             known => KNOWN.iter().find(|(kind, ..)| kind == known).map_or("", |(_, short, _)| short),
         }
+    }
+}
+
+/// Bytes of a predicate that somebody hands over.
+pub const MAX_PREDICATE: usize = 16 * 1024 * 1024;
+
+/// Reads a predicate: one JSON object of at most 16 MiB, no key twice in one object, at most 128 deep.
+pub fn parse(bytes: &[u8]) -> Result<Value, Error> {
+    const WHAT: &str = "the predicate";
+    if bytes.len() > MAX_PREDICATE {
+        return Err(Error::TooLarge { what: WHAT, limit: MAX_PREDICATE });
+    }
+    strict_json::check(bytes).map_err(form(WHAT))?;
+    let value: Value = serde_json::from_slice(bytes).map_err(form(WHAT))?;
+    if value.is_object() {
+        Ok(value)
+    } else {
+        Err(Error::Invalid { what: WHAT, reason: "it is JSON and no object".to_owned() })
     }
 }
 
@@ -95,5 +122,21 @@ mod tests {
         assert_eq!(PredicateType::from_name("SBOM"), None);
         let near = "https://SLSA.dev/provenance/v1";
         assert_eq!(PredicateType::from_uri(near), PredicateType::Other(near.to_owned()));
+    }
+
+    #[test]
+    fn a_predicate_is_one_object_with_unique_keys_within_the_limits() {
+        assert!(parse(br#" {"reviewed": true} "#).is_ok());
+        for bad in ["", "[]", "null", "\"x\"", "{", "{}{}", r#"{"a":1,"a":2}"#, r#"{"x":{"a":1,"\u0061":2}}"#] {
+            assert!(parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+        let nested = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1));
+        assert!(parse(nested(127).as_bytes()).is_ok());
+        assert!(parse(nested(129).as_bytes()).is_err());
+        let mut large = b"{}".to_vec();
+        large.resize(MAX_PREDICATE, b' ');
+        assert!(parse(&large).is_ok());
+        large.push(b' ');
+        assert!(matches!(parse(&large), Err(Error::TooLarge { .. })));
     }
 }

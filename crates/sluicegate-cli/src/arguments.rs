@@ -43,8 +43,12 @@ pub(crate) enum Command {
     Run(Run),
     /// Ask the gate about an image and, if it allows it, sign it, copy it and move the environment's tag.
     Promote(Promote),
-    /// Follow an image to its statements and each step, offline. No gate is asked.
+    /// Follow an image to its statements and each step, or a file to its bundle, offline. No gate is asked.
     Verify(Verify),
+    /// Say something about an image by hand: signed with a key of role manual, logged, recorded, attached.
+    Attest(Attest),
+    /// Make and show signing keys.
+    Keys(Keys),
     /// Read and check what was recorded: runs, decisions, promotions.
     Evidence(Evidence),
 }
@@ -139,8 +143,8 @@ pub(crate) struct RunLater {
 
 #[derive(Args)]
 pub(crate) struct GatewayFlag {
-    /// The gateway file (default: SLUICEGATE_GATEWAY, then gateway.yaml beside the pipeline file; for promote, verify
-    /// and evidence fsck, in the current folder).
+    /// The gateway file (default: SLUICEGATE_GATEWAY, then gateway.yaml beside the pipeline file; for the other commands, in
+    /// the current folder).
     #[arg(long, value_name = "FILE")]
     pub(crate) gateway: Option<PathBuf>,
 }
@@ -165,9 +169,12 @@ pub(crate) struct Promote {
 
 #[derive(Args)]
 pub(crate) struct Verify {
-    /// Images: oci:DIR, oci:DIR:TAG or oci:DIR@sha256:HEX.
-    #[arg(required = true)]
-    pub(crate) images: Vec<ImageRef>,
+    /// Images: oci:DIR, oci:DIR:TAG or oci:DIR@sha256:HEX. With --bundle one file, or its digest as sha256:HEX.
+    #[arg(required = true, value_name = "REF|FILE")]
+    pub(crate) subjects: Vec<String>,
+    /// The Sigstore bundle of a file: whether it is to be believed and is about this very content.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bundle: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) gateway: GatewayFlag,
     /// Trust this key (PEM), for steps only, instead of a gateway's trust.yaml.
@@ -190,14 +197,49 @@ pub(crate) struct VerifyLater {
     pub(crate) environment: Option<String>,
     #[arg(long = "policy", hide = true)]
     pub(crate) policy: Option<PathBuf>,
-    #[arg(long = "bundle", hide = true)]
-    pub(crate) bundle: Option<PathBuf>,
     #[arg(long = "decision-key", hide = true)]
     pub(crate) decision_key: Option<PathBuf>,
     #[arg(long = "certificate-identity", hide = true)]
     pub(crate) certificate_identity: Option<String>,
     #[arg(long = "certificate-oidc-issuer", hide = true)]
     pub(crate) certificate_oidc_issuer: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Attest {
+    /// The image: oci:DIR, oci:DIR:TAG or oci:DIR@sha256:HEX.
+    pub(crate) image: ImageRef,
+    /// The predicate type: sbom, test-result or any URI. What only machines say is refused.
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) kind: String,
+    /// The predicate: a file with one JSON object.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) predicate: PathBuf,
+    /// The key of the home that signs (default: the gateway's signing.manual).
+    #[arg(long, value_name = "NAME")]
+    pub(crate) signer: Option<String>,
+    #[command(flatten)]
+    pub(crate) gateway: GatewayFlag,
+}
+
+#[derive(Args)]
+pub(crate) struct Keys {
+    #[command(subcommand)]
+    pub(crate) command: KeysCommand,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Make a P-256 key in the home and print where its public half is.
+    Generate {
+        /// Its name; none that exists.
+        name: String,
+    },
+    /// Print a public key (PEM).
+    Show {
+        /// Its name.
+        name: String,
+    },
 }
 
 #[derive(Args)]
@@ -231,18 +273,16 @@ pub(crate) enum EvidenceCommand {
 }
 
 /// Commands of the contract that are not built yet.
-const RESERVED: [&str; 15] = [
+const RESERVED: [&str; 13] = [
     "plan",
     "try",
     "shell",
     "logs",
     "explain",
-    "attest",
     "copy",
     "policy",
     "log",
     "trust",
-    "keys",
     "serve",
     "doctor",
     "prune",

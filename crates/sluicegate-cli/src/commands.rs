@@ -1,11 +1,14 @@
 //! The commands: arguments to verbs, results to words.
 
+pub(crate) mod attest;
 pub(crate) mod evidence;
 pub(crate) mod image;
 pub(crate) mod init;
+pub(crate) mod keys;
 pub(crate) mod promote;
 pub(crate) mod run;
 pub(crate) mod verify;
+pub(crate) mod verify_file;
 
 use std::path::Path;
 

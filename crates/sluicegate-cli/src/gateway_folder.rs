@@ -102,6 +102,11 @@ impl GatewayFiles for GatewayFolder {
 }
 
 pub(crate) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    read_within(path, MAX_FILE)
+}
+
+/// Reads a regular file of at most `limit` bytes.
+pub(crate) fn read_within(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
     // A pipe in a file's place is not waited for.
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = File::options().read(true).custom_flags(flags).open(path)?;
@@ -109,9 +114,9 @@ pub(crate) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
         return Err(std::io::Error::other("it is not a regular file"));
     }
     let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(std::io::Error::other(format!("larger than the limit of {MAX_FILE} bytes")));
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(std::io::Error::other(format!("larger than the limit of {limit} bytes")));
     }
     Ok(bytes)
 }

@@ -40,6 +40,8 @@ pub fn main() -> ExitCode {
         Command::Run(run) => commands::run::run(&words, &run),
         Command::Promote(promote) => commands::promote::promote(&words, &promote),
         Command::Verify(verify) => commands::verify::verify(&words, &verify),
+        Command::Attest(attest) => commands::attest::attest(&words, &attest),
+        Command::Keys(keys) => commands::keys::keys(&words, &keys),
         Command::Evidence(evidence) => commands::evidence::evidence(&words, &evidence),
     };
     words::or_unwritten(match done {

@@ -31,12 +31,19 @@ pub(crate) struct Problem {
     text: String,
     causes: Vec<String>,
     hint: Option<String>,
+    reason: Option<&'static str>,
 }
 
 impl Problem {
     /// A mistake in the command line or a file.
     pub(crate) fn usage(text: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { code: code(Failure::Usage), text: text.into(), causes: Vec::new(), hint: Some(hint.into()) }
+        Self {
+            code: code(Failure::Usage),
+            text: text.into(),
+            causes: Vec::new(),
+            hint: Some(hint.into()),
+            reason: None,
+        }
     }
 
     /// What it says, without its hint.
@@ -57,6 +64,7 @@ impl Problem {
             text: format!("cannot {action} {}", path.display()),
             causes: vec![error.to_string()],
             hint: None,
+            reason: None,
         }
     }
 
@@ -75,7 +83,8 @@ impl From<sluicegate_flow::Error> for Problem {
             causes.push(cause.to_string());
             source = cause.source();
         }
-        Self { code: code(error.failure()), text: error.to_string(), causes, hint: hint(&error) }
+        let reason = error.reason();
+        Self { code: code(error.failure()), text: error.to_string(), causes, hint: hint(&error), reason }
     }
 }
 
@@ -245,6 +254,7 @@ impl Words {
         if self.json {
             self.document(&serde_json::json!({
                 "schemaVersion": 1, "error": problem.text, "causes": problem.causes, "hint": problem.hint, "exit": problem.code,
+                "reason": problem.reason,
             }));
         }
         ExitCode::from(problem.code)

@@ -65,6 +65,33 @@ pub enum Error {
         #[source]
         source: Box<sluicegate_verify::Error>,
     },
+    /// A file that should hold one bundle and does not.
+    #[error("{file}: {reason}")]
+    BundleFile {
+        /// The file.
+        file: PathBuf,
+        /// What it holds instead.
+        reason: String,
+    },
+    /// A bundle that was named and is not to be believed.
+    #[error("the bundle {bundle} is not to be believed")]
+    Bundle {
+        /// A word for programs.
+        reason: &'static str,
+        /// The bundle.
+        bundle: Digest,
+        /// Why not.
+        #[source]
+        source: Box<sluicegate_verify::Error>,
+    },
+    /// A bundle that is to be believed and is about something else.
+    #[error("the bundle is about something else: the file is {file}, the bundle is about {about}")]
+    OtherContent {
+        /// The file.
+        file: Digest,
+        /// What the bundle is about.
+        about: String,
+    },
     /// The evidence is not whole.
     #[error("{image}: the evidence is not whole")]
     Incomplete {
@@ -152,14 +179,26 @@ impl Error {
         words
     }
 
+    /// A word for programs that says more than the kind, where there is one.
+    pub fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Bundle { reason, .. } => Some(reason),
+            Self::OtherContent { .. } => Some("other_content"),
+            Self::BundleFile { .. } => Some("not_one_bundle"),
+            _ => None,
+        }
+    }
+
     /// Which kind it is.
     pub fn failure(&self) -> Failure {
         match self {
-            Self::File(_) | Self::Trust { .. } | Self::Usage(_) | Self::Image { .. } => Failure::Usage,
+            Self::File(_) | Self::Trust { .. } | Self::Usage(_) | Self::Image { .. } | Self::BundleFile { .. } => {
+                Failure::Usage
+            }
             Self::StepFailed { .. } => Failure::Step,
             Self::Again(_) => Failure::Unavailable,
             Self::Bug(_) => Failure::Bug,
-            Self::Content { .. } => Failure::Wrong,
+            Self::Content { .. } | Self::Bundle { .. } | Self::OtherContent { .. } => Failure::Wrong,
             Self::OwnBundle { .. } => Failure::Usage,
             Self::Incomplete { source, .. } => incomplete(source),
             Self::Attestation(_) | Self::Json { .. } => Failure::Bug,

@@ -38,6 +38,8 @@ pub struct Fetched {
     pub attached: BTreeMap<Digest, Vec<u8>>,
     /// Everything else that evidence manifests carry.
     pub blobs: BTreeMap<Digest, Vec<u8>>,
+    /// Bundles that are attached to the image and were not read, with the reason.
+    pub unread: BTreeMap<Digest, &'static str>,
 }
 
 /// Reads the image `descriptor` and its referrers. Layers are hashed, and kept in `keep` if given. A blob whose bytes are not
@@ -48,8 +50,14 @@ pub fn fetch(
     keep: Option<&dyn ContentStore>,
 ) -> Result<Fetched, Error> {
     let (manifest, config) = fetch_image(source, descriptor, keep)?;
-    let mut fetched =
-        Fetched { descriptor: descriptor.clone(), manifest, config, attached: BTreeMap::new(), blobs: BTreeMap::new() };
+    let mut fetched = Fetched {
+        descriptor: descriptor.clone(),
+        manifest,
+        config,
+        attached: BTreeMap::new(),
+        blobs: BTreeMap::new(),
+        unread: BTreeMap::new(),
+    };
     let mut budget = MAX_EVIDENCE;
     let mut listed = 0;
     for referrer in source.referrers(&descriptor.digest)? {
@@ -72,10 +80,20 @@ pub fn fetch(
             }
             let limit = if layer.media_type == BUNDLE { MAX_BUNDLE as u64 } else { MAX_REPORT };
             // Too large to be evidence is not evidence: whoever needs it will miss it, and nobody is locked out by junk.
-            if layer.size > limit.min(budget) {
-                continue;
-            }
-            let Some(bytes) = present(read(source, layer, limit.min(budget)))? else { continue };
+            let read = if layer.size > limit.min(budget) {
+                Err("it is larger than the limit")
+            } else {
+                present(read(source, layer, limit.min(budget)))?.ok_or("its bytes are not there")
+            };
+            let bytes = match read {
+                Ok(bytes) => bytes,
+                Err(reason) => {
+                    if attached {
+                        fetched.unread.insert(layer.digest, reason);
+                    }
+                    continue;
+                }
+            };
             budget = budget.saturating_sub(bytes.len() as u64);
             if attached {
                 fetched.attached.insert(layer.digest, bytes)

@@ -72,7 +72,7 @@ pub fn trust(gateway: &Gateway, files: &dyn GatewayFiles) -> Result<(Trust, BTre
     Ok((trust, file.levels.into_iter().collect()))
 }
 
-/// Trust in one key, for steps only (`--key`).
+/// Trust in one key, for steps only and as any builder (`--key`).
 pub fn trust_in_key(pem: &[u8], trusted_root: &[u8]) -> Result<Trust, Error> {
     trust_in_keys(Some(pem), None, trusted_root)
 }

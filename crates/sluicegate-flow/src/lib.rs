@@ -6,6 +6,7 @@
 
 pub mod assemble;
 pub mod attest;
+pub mod attest_by_hand;
 mod error;
 pub mod evidence;
 pub mod fetch;
@@ -17,6 +18,7 @@ pub mod promote;
 pub mod run;
 pub mod scan;
 pub mod verify;
+pub mod verify_file;
 
 use sluicegate_ports::{
     Clock, evidence::EvidenceLog, images::ImagePlaces, ledger::Ledger, sign::TransparencyLog, store::ContentStore,

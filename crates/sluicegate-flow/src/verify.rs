@@ -1,16 +1,28 @@
 //! `verify`: follows an image to its statements and each step, offline, and says what it found.
 
-use std::path::Path;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use serde_json::{Value, json};
+use sluicegate_attestation::{
+    bundle::{Bundle, key_hint},
+    predicate::PredicateType,
+    provenance::{Dependency, Provenance},
+};
 use sluicegate_ports::images::ImagePlaces;
 use sluicegate_types::{Digest, ImageRef, UnixTime};
 use sluicegate_verify::{
-    Trust,
-    closed_set::{Followed, Seen, follow},
+    Role, Trust, VerifiedStatement,
+    closed_set::{Followed, Incomplete, Seen, follow},
 };
 
-use crate::{Error, Failure, error::incomplete, fetch};
+use crate::{
+    Error, Failure,
+    error::incomplete,
+    fetch::{self, Fetched},
+};
 
 /// What `verify` found.
 #[derive(Debug)]
@@ -19,6 +31,10 @@ pub struct VerifyReport {
     pub image: Digest,
     /// What is attached to it and whether a whole set is among it.
     pub followed: Followed,
+    /// What is attached to the image or named by its provenance, each once.
+    statements: Vec<Value>,
+    /// Why other sets are not whole, or none is: a word for programs and the text, in the order of `followed.incomplete`.
+    reasons: Vec<(&'static str, String)>,
 }
 
 /// Verifies an image: every byte that it reaches, every statement, and whether what its provenance names is all there. No gate
@@ -35,7 +51,10 @@ pub fn verify(
     let descriptor = source.resolve(&place.selector)?;
     let fetched = fetch::fetch(source.as_ref(), &descriptor, None)?;
     let followed = follow(descriptor.digest, &fetched.attached, &fetched.blobs, trust, at);
-    Ok(VerifyReport { image: descriptor.digest, followed })
+    let look = Look { image: descriptor.digest, fetched: &fetched, trust, at };
+    let statements = look.statements(&followed);
+    let reasons = look.reasons(&followed);
+    Ok(VerifyReport { image: descriptor.digest, followed, statements, reasons })
 }
 
 impl VerifyReport {
@@ -49,38 +68,184 @@ impl VerifyReport {
         Some(if kinds.contains(&Failure::Wrong) { Failure::Wrong } else { Failure::Undecided })
     }
 
-    /// Every statement as verified, ignored or missing, with signer and log place.
+    /// Every statement that is attached to the image or named by its provenance, exactly once: `verified`, `ignored` or `broken` with
+    /// the reason, or `missing`.
+    pub fn statements(&self) -> &[Value] {
+        &self.statements
+    }
+
+    /// Why a set is not whole, or there is none: a word for programs and the text for people, in the order of `followed.incomplete`.
+    pub fn reasons(&self) -> &[(&'static str, String)] {
+        &self.reasons
+    }
+
+    /// The whole report as `verify -o json` writes it.
     pub fn to_json(&self) -> Value {
-        let mut statements = Vec::new();
-        let mut listed = std::collections::BTreeSet::new();
-        for set in &self.followed.sets {
-            for statement in set.statements() {
-                if listed.insert(statement.bundle()) {
-                    statements.push(verified(statement));
-                }
-            }
-        }
-        for seen in &self.followed.seen {
-            match seen {
-                Seen::Verified(statement) if listed.insert(statement.bundle()) => statements.push(verified(statement)),
-                Seen::Verified(_) => {}
-                Seen::Ignored { bundle, reason } => {
-                    statements.push(json!({"status": "ignored", "bundle": bundle, "reason": reason}));
-                }
-            }
-        }
         json!({
             "schemaVersion": 1,
             "image": self.image,
             "complete": !self.followed.sets.is_empty(),
-            "statements": statements,
+            "statements": self.statements,
             "incomplete": self.followed.incomplete.iter().map(reason).collect::<Vec<_>>(),
+            "reasons": self.reasons.iter().map(|(code, text)| json!({"code": code, "text": text})).collect::<Vec<_>>(),
             "gateAsked": false,
         })
     }
 }
 
-fn verified(statement: &sluicegate_verify::VerifiedStatement) -> Value {
+struct Look<'a> {
+    image: Digest,
+    fetched: &'a Fetched,
+    trust: &'a Trust,
+    at: UnixTime,
+}
+
+impl Look<'_> {
+    fn statements(&self, followed: &Followed) -> Vec<Value> {
+        let mut listed = Listed::default();
+        for set in &followed.sets {
+            set.statements().for_each(|statement| listed.add(statement.bundle(), || verified(statement)));
+        }
+        // What a provenance names counts as named even where the set is not whole.
+        for seen in &followed.seen {
+            let Seen::Verified(statement) = seen else { continue };
+            listed.add(statement.bundle(), || verified(statement));
+            if statement.statement().predicate_type == PredicateType::Provenance
+                && let Ok(provenance) = Provenance::parse(&statement.statement().predicate)
+            {
+                let named = provenance.dependencies.iter().filter(|dependency| dependency.is_attestation());
+                named.for_each(|dependency| listed.add(dependency.digest, || self.named(dependency)));
+            }
+        }
+        for reason in &followed.incomplete {
+            match reason {
+                Incomplete::Missing { name, digest } => listed.add(*digest, || missing(name, digest)),
+                Incomplete::Unlinked { digest, reason, .. } => listed.unlink(digest, reason),
+                Incomplete::NoProvenance { .. } | Incomplete::Broken { .. } => {}
+            }
+        }
+        for seen in &followed.seen {
+            if let Seen::Ignored { bundle, reason } = seen {
+                listed.add(*bundle, || json!({"status": "ignored", "bundle": bundle, "reason": reason}));
+            }
+        }
+        for (bundle, reason) in &self.fetched.unread {
+            listed.add(*bundle, || json!({"status": "ignored", "bundle": bundle, "reason": reason}));
+        }
+        listed.entries
+    }
+
+    /// A statement that a provenance names.
+    fn named(&self, dependency: &Dependency) -> Value {
+        let digest = dependency.digest;
+        let Some(bytes) = self.fetched.attached.get(&digest).or_else(|| self.fetched.blobs.get(&digest)) else {
+            return missing(&dependency.name, &digest);
+        };
+        match sluicegate_verify::verify(bytes, self.trust, self.at) {
+            Ok(statement) => verified(&statement),
+            Err(error) => {
+                json!({"status": "broken", "name": dependency.name, "bundle": digest, "reason": error.to_string()})
+            }
+        }
+    }
+
+    fn reasons(&self, followed: &Followed) -> Vec<(&'static str, String)> {
+        followed.incomplete.iter().map(|incomplete| self.reason(incomplete, followed)).collect()
+    }
+
+    fn reason(&self, incomplete: &Incomplete, followed: &Followed) -> (&'static str, String) {
+        let code = match incomplete {
+            Incomplete::Missing { .. } => "missing",
+            Incomplete::Broken { .. } => "broken",
+            Incomplete::Unlinked { .. } => "unlinked",
+            Incomplete::NoProvenance { .. } => return self.no_provenance(followed),
+        };
+        (code, reason(incomplete))
+    }
+
+    /// Nothing attached, nothing of it usable, and usable things without a provenance are three different answers.
+    fn no_provenance(&self, followed: &Followed) -> (&'static str, String) {
+        let head = format!("no provenance of a trusted builder is attached to {}", self.image);
+        let unread = self.fetched.unread.keys().filter(|digest| !self.fetched.attached.contains_key(digest)).count();
+        let attached = followed.seen.len() + unread;
+        let usable = followed.seen.iter().filter(|seen| matches!(seen, Seen::Verified(_))).count();
+        if attached == 0 {
+            return ("none_attached", format!("{head}: nothing is attached to it"));
+        }
+        if usable > 0 {
+            return (
+                "no_provenance",
+                format!("{head}: {attached} attached, {usable} verified, none of them a provenance of it"),
+            );
+        }
+        let signers: BTreeSet<String> = followed
+            .seen
+            .iter()
+            .filter_map(|seen| match seen {
+                Seen::Ignored { bundle, .. } => self.fetched.attached.get(bundle),
+                Seen::Verified(_) => None,
+            })
+            .map(|bytes| {
+                Bundle::parse(bytes).map_or_else(|_| "nobody (no bundle)".to_owned(), |b| self.key(&b.key_hint))
+            })
+            .collect();
+        let signers = if signers.is_empty() { "nobody (not read)".to_owned() } else { short_list(signers) };
+        let expected = self.trust.signers().filter(|signer| signer.roles.contains(&Role::Steps));
+        let expected = short_list(expected.map(|signer| self.key(&key_hint(&signer.public_key))));
+        let text = format!("{head}: {attached} attached, 0 usable: signed by {signers}; expected {expected}");
+        ("none_usable", text)
+    }
+
+    /// A key by its hint, with the name that trust.yaml gives it.
+    fn key(&self, hint: &str) -> String {
+        match self.trust.signers().find(|signer| key_hint(&signer.public_key) == hint) {
+            Some(signer) => format!("{} (key {hint})", signer.name),
+            None => format!("key {hint}"),
+        }
+    }
+}
+
+/// Names that a reason lists.
+const LISTED: usize = 5;
+
+fn short_list(names: impl IntoIterator<Item = String>) -> String {
+    let names: Vec<String> = names.into_iter().collect();
+    let more = names.len().saturating_sub(LISTED);
+    let mut out: Vec<String> = names.into_iter().take(LISTED).collect();
+    if more > 0 {
+        out.push(format!("{more} more"));
+    }
+    if out.is_empty() { "nobody".to_owned() } else { out.join(", ") }
+}
+
+/// Entries by digest, each once; the first that is said about a digest stays.
+#[derive(Default)]
+struct Listed {
+    digests: BTreeMap<Digest, usize>,
+    entries: Vec<Value>,
+}
+
+impl Listed {
+    fn add(&mut self, digest: Digest, entry: impl FnOnce() -> Value) {
+        if let std::collections::btree_map::Entry::Vacant(vacant) = self.digests.entry(digest) {
+            vacant.insert(self.entries.len());
+            self.entries.push(entry());
+        }
+    }
+
+    /// What is verified and belongs elsewhere stays verified and says so.
+    fn unlink(&mut self, digest: &Digest, reason: &str) {
+        if let Some(entry) = self.digests.get(digest).and_then(|at| self.entries.get_mut(*at)) {
+            entry["unlinked"] = json!(reason);
+        }
+    }
+}
+
+fn missing(name: &str, digest: &Digest) -> Value {
+    json!({"status": "missing", "name": name, "bundle": digest})
+}
+
+pub(crate) fn verified(statement: &VerifiedStatement) -> Value {
     let subjects = statement.statement().subjects.iter().map(|s| json!({"name": s.name, "digest": s.digest}));
     json!({
         "status": "verified",
@@ -89,12 +254,13 @@ fn verified(statement: &sluicegate_verify::VerifiedStatement) -> Value {
         "bundle": statement.bundle(),
         "subjects": subjects.collect::<Vec<_>>(),
         "signer": statement.signer(),
+        "keyId": statement.key_id(),
         "log": {"origin": statement.log().origin, "index": statement.log().index},
         "time": {"source": "none"},
     })
 }
 
 /// The whole chain of causes in one line.
-pub(crate) fn reason(error: &sluicegate_verify::closed_set::Incomplete) -> String {
+pub(crate) fn reason(error: &Incomplete) -> String {
     error.to_string()
 }

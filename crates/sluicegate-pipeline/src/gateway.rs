@@ -63,6 +63,8 @@ pub struct Signing {
     pub records: String,
     /// Signs what was allowed, one key for each environment.
     pub decisions: BTreeMap<EnvironmentName, String>,
+    /// Signs what somebody says by hand.
+    pub manual: Option<String>,
 }
 
 /// The scanner and its database, both by digest.
@@ -203,9 +205,11 @@ fn signing(at: &In<'_>, wire: WireSigning) -> Result<Signing, Error> {
         steps: key("signing.steps", &wire.steps)?,
         records: key("signing.records", &wire.records)?,
         decisions,
+        manual: wire.manual.map(|text| key("signing.manual", &text)).transpose()?,
     };
     // cosign takes any bundle of a key for that key's signature, so a key that signs two kinds of thing proves neither.
-    let mut names: Vec<&String> = signing.decisions.values().chain([&signing.steps, &signing.records]).collect();
+    let mut names: Vec<&String> =
+        signing.decisions.values().chain([&signing.steps, &signing.records]).chain(&signing.manual).collect();
     names.sort();
     if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
         return Err(at.meaning(
@@ -283,6 +287,7 @@ struct WireSigning {
     steps: String,
     records: String,
     decisions: Ordered<String>,
+    manual: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -341,6 +346,13 @@ scanner:
     }
 
     #[test]
+    fn tm06_a_key_for_what_is_said_by_hand_is_optional_and_one_of_its_own() {
+        assert_eq!(Gateway::parse("g.yaml", GOOD).unwrap().signing.manual, None);
+        let with = GOOD.replacen("key:recorder,", "key:recorder, manual: key:person,", 1);
+        assert_eq!(Gateway::parse("g.yaml", &with).unwrap().signing.manual.as_deref(), Some("person"));
+    }
+
+    #[test]
     fn what_would_let_everything_through_is_refused() {
         for (from, to, says) in [
             ("policies: [policies]", "policies: []", "can't allow anything"),
@@ -350,6 +362,9 @@ scanner:
             ("gate: release", "gate: none", "not in this version"),
             ("gate: release", "gate: other", "no gate is called"),
             ("key:recorder", "key:builder", "two roles"),
+            ("key:recorder,", "key:recorder, manual: key:recorder,", "two roles"),
+            ("key:recorder,", "key:recorder, manual: key:production,", "two roles"),
+            ("key:recorder,", "key:recorder, manual: person,", "not in this version"),
             ("decisions: { production: key:production }", "decisions: {}", "no key for the environment"),
             (
                 "digests: [sha256:1111111111111111111111111111111111111111111111111111111111111111]",

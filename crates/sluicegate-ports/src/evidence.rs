@@ -34,7 +34,7 @@ pub struct NewRecord {
     pub subject: Option<Digest>,
     /// The environment it is about.
     pub environment: Option<EnvironmentName>,
-    /// One word: `succeeded`, `failed`, `allow`, `deny`, `undecided`, `promoted`.
+    /// One word: `succeeded`, `failed`, `allow`, `deny`, `undecided`, `promoted`, `attested`.
     pub outcome: String,
     /// Everything else, as a JSON object.
     pub body: serde_json::Value,
@@ -50,6 +50,8 @@ pub enum RecordKind {
     Decision,
     /// An image copied to an environment, its tag moved.
     Promotion,
+    /// A statement about an image that somebody signed by hand.
+    Attestation,
 }
 
 /// A record as it stands.

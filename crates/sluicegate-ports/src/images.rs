@@ -40,6 +40,17 @@ pub trait ImageTarget {
     /// Writes every blob of `publication` from the store, then makes the image, its referrers and its tags visible in one
     /// step. Refuses with [`ImagePlaceError::Moved`] if the place does not hold `publication.expected` at that moment.
     fn publish(&self, publication: &Publication, store: &dyn ContentStore) -> Result<(), ImagePlaceError>;
+
+    /// Writes `referrers` and `blobs` from the store, then makes the referrers visible beside everything that is there: the image,
+    /// its tags, other referrers and an environment's mark stay as they are, whoever attaches at the same time. What is attached
+    /// already is there once. Refuses with [`ImagePlaceError::NoImage`] if the place does not hold `image` at that moment.
+    fn attach(
+        &self,
+        image: &Digest,
+        referrers: &[Descriptor],
+        blobs: &[Digest],
+        store: &dyn ContentStore,
+    ) -> Result<(), ImagePlaceError>;
 }
 
 /// What a place holds.

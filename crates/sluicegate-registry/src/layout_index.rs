@@ -42,21 +42,7 @@ impl Index {
     /// Reads the index of the layout `folder`; `None` if there is no layout at all.
     pub(crate) fn read(folder: &Path) -> Result<Option<Self>, ImagePlaceError> {
         let fault = |reason: String| ImagePlaceError::NotALayout { path: folder.to_owned(), reason };
-        let path = folder.join("index.json");
-        let file = match open_regular(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(ImagePlaceError::Io { action: "open", path, source }),
-        };
-        let mut bytes = Vec::new();
-        file.take(MAX_MANIFEST + 1).read_to_end(&mut bytes).map_err(|source| ImagePlaceError::Io {
-            action: "read",
-            path: path.clone(),
-            source,
-        })?;
-        if bytes.len() as u64 > MAX_MANIFEST {
-            return Err(fault(format!("index.json is larger than the limit of {MAX_MANIFEST} bytes")));
-        }
+        let Some(bytes) = bytes(folder)? else { return Ok(None) };
         let index: Self = serde_json::from_slice(&bytes).map_err(|error| fault(format!("index.json: {error}")))?;
         if index.schema_version != 2 {
             return Err(fault(format!("index.json has schemaVersion {}, not 2", index.schema_version)));
@@ -66,6 +52,34 @@ impl Index {
         }
         Ok(Some(index))
     }
+
+    /// The index of a layout with everything that stands in it, for a writer who adds to it.
+    pub(crate) fn read_as_it_is(folder: &Path) -> Result<serde_json::Value, ImagePlaceError> {
+        let fault = |reason: String| ImagePlaceError::NotALayout { path: folder.to_owned(), reason };
+        let bytes = bytes(folder)?.ok_or_else(|| fault("there is no index.json".to_owned()))?;
+        serde_json::from_slice(&bytes).map_err(|error| fault(format!("index.json: {error}")))
+    }
+}
+
+/// The bytes of the index of `folder`; `None` if there is none.
+fn bytes(folder: &Path) -> Result<Option<Vec<u8>>, ImagePlaceError> {
+    let path = folder.join("index.json");
+    let file = match open_regular(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(ImagePlaceError::Io { action: "open", path, source }),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_MANIFEST + 1).read_to_end(&mut bytes).map_err(|source| ImagePlaceError::Io {
+        action: "read",
+        path: path.clone(),
+        source,
+    })?;
+    if bytes.len() as u64 > MAX_MANIFEST {
+        let reason = format!("index.json is larger than the limit of {MAX_MANIFEST} bytes");
+        return Err(ImagePlaceError::NotALayout { path: folder.to_owned(), reason });
+    }
+    Ok(Some(bytes))
 }
 
 /// The tag that a descriptor of an index carries.

@@ -16,7 +16,9 @@ use sluicegate_types::{Digest, EnvironmentName, Hasher, TagName};
 
 use crate::{
     layout::{blob_path, images, open_lock, open_regular},
-    layout_index::{COSIGN_IMAGE, COSIGN_KIND, ENVIRONMENT, Index, LAYOUT_FILE, MAX_ENTRIES, REF_NAME, tag_of},
+    layout_index::{
+        COSIGN_IMAGE, COSIGN_KIND, ENVIRONMENT, Index, LAYOUT_FILE, MAX_ENTRIES, MAX_MANIFEST, REF_NAME, tag_of,
+    },
 };
 
 pub(crate) struct LayoutTarget {
@@ -64,10 +66,7 @@ impl ImageTarget for LayoutTarget {
         for part in ["blobs", "blobs/sha256"] {
             self.make_folder(&self.folder.join(part))?;
         }
-        // One writer at a time; the lock dies with its holder.
-        let lock_path = self.folder.join(".sluicegate.lock");
-        let lock = open_lock(&lock_path).map_err(self.io("create", &lock_path))?;
-        lock.lock().map_err(self.io("lock", &lock_path))?;
+        let _lock = self.lock()?;
         let manifests = publication.referrers.iter().map(|d| d.digest).chain([publication.image.digest]);
         for digest in publication.blobs.iter().copied().chain(manifests) {
             self.write_blob(&digest, store)?;
@@ -94,9 +93,75 @@ impl ImageTarget for LayoutTarget {
         sync_folder(&blobs).map_err(self.io("sync", &blobs))?;
         self.write_file(&self.folder.join("index.json"), &index)
     }
+
+    fn attach(
+        &self,
+        image: &Digest,
+        referrers: &[Descriptor],
+        blobs: &[Digest],
+        store: &dyn ContentStore,
+    ) -> Result<(), ImagePlaceError> {
+        // Asked before anything is made, and again under the lock: nothing is left where there is no image.
+        self.holds(image)?;
+        let _lock = self.lock()?;
+        self.holds(image)?;
+        let folder = self.folder.join("blobs/sha256");
+        for digest in blobs.iter().copied().chain(referrers.iter().map(|d| d.digest)) {
+            self.write_blob(&digest, store)?;
+        }
+        let index = self.index_with(referrers)?;
+        sync_folder(&folder).map_err(self.io("sync", &folder))?;
+        self.write_file(&self.folder.join("index.json"), &index)
+    }
 }
 
 impl LayoutTarget {
+    /// One writer at a time; the lock dies with its holder.
+    fn lock(&self) -> Result<File, ImagePlaceError> {
+        let path = self.folder.join(".sluicegate.lock");
+        let lock = open_lock(&path).map_err(self.io("create", &path))?;
+        lock.lock().map_err(self.io("lock", &path))?;
+        Ok(lock)
+    }
+
+    fn holds(&self, image: &Digest) -> Result<(), ImagePlaceError> {
+        let none = |hint: &str| ImagePlaceError::NoImage {
+            path: self.folder.clone(),
+            selector: image.to_string(),
+            hint: hint.to_owned(),
+        };
+        let index = Index::read(&self.folder)?.ok_or_else(|| none("; there is no OCI layout"))?;
+        if images(&self.folder, &index)?.iter().any(|held| held.digest == *image) {
+            Ok(())
+        } else {
+            Err(none("; nothing is attached to what is not there"))
+        }
+    }
+
+    /// The bytes of the present index with these referrers at its end. Everything else in it stays, whoever wrote it and whether this
+    /// version knows it or not.
+    fn index_with(&self, referrers: &[Descriptor]) -> Result<Vec<u8>, ImagePlaceError> {
+        let fault = |reason: String| ImagePlaceError::NotALayout { path: self.folder.clone(), reason };
+        let mut index = Index::read_as_it_is(&self.folder)?;
+        let entries = index.get_mut("manifests").and_then(serde_json::Value::as_array_mut);
+        let entries = entries.ok_or_else(|| fault("index.json names no manifests".to_owned()))?;
+        for referrer in referrers {
+            let digest = serde_json::Value::String(referrer.digest.to_string());
+            if !entries.iter().any(|entry| entry.get("digest") == Some(&digest)) {
+                let entry = Descriptor { annotations: BTreeMap::new(), ..referrer.clone() };
+                entries.push(serde_json::to_value(entry).map_err(|error| fault(error.to_string()))?);
+            }
+        }
+        let count = entries.len();
+        let bytes = serde_json::to_vec(&index).map_err(|error| fault(error.to_string()))?;
+        if count > MAX_ENTRIES || bytes.len() as u64 > MAX_MANIFEST {
+            return Err(fault(format!(
+                "an index of more than {MAX_ENTRIES} manifests or {MAX_MANIFEST} bytes would not be read again"
+            )));
+        }
+        Ok(bytes)
+    }
+
     /// Makes a folder of the layout. A link in its place would lead what is written somewhere else.
     fn make_folder(&self, path: &Path) -> Result<(), ImagePlaceError> {
         match fs::create_dir(path) {

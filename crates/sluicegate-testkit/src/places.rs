@@ -26,6 +26,7 @@ struct Layout {
     blobs: BTreeMap<Digest, Vec<u8>>,
     moves_to: Option<Descriptor>,
     breaks: bool,
+    environment: Option<String>,
 }
 
 impl MemoryPlaces {
@@ -86,6 +87,11 @@ impl MemoryPlaces {
         self.change(folder, |layout| layout.breaks = true);
     }
 
+    /// Marks `folder` as the place of an environment.
+    pub fn mark_environment(&self, folder: &str, environment: &str) {
+        self.change(folder, |layout| layout.environment = Some(environment.to_owned()));
+    }
+
     /// The image that is visible in `folder`, with its tags.
     pub fn occupant(&self, folder: &str) -> Option<Occupant> {
         self.lock().get(Path::new(folder)).and_then(Layout::occupant)
@@ -114,7 +120,11 @@ impl MemoryPlaces {
 
 impl Layout {
     fn occupant(&self) -> Option<Occupant> {
-        self.image.as_ref().map(|image| Occupant { image: image.digest, tags: self.tags.clone(), environment: None })
+        self.image.as_ref().map(|image| Occupant {
+            image: image.digest,
+            tags: self.tags.clone(),
+            environment: self.environment.clone(),
+        })
     }
 }
 
@@ -208,6 +218,82 @@ impl ImageTarget for Target {
         layout.image = Some(publication.image.clone());
         layout.tags = publication.tags.clone();
         layout.referrers = publication.referrers.clone();
+        layout.environment = publication.environment.as_ref().map(ToString::to_string);
         Ok(())
+    }
+
+    fn attach(
+        &self,
+        image: &Digest,
+        referrers: &[Descriptor],
+        blobs: &[Digest],
+        store: &dyn ContentStore,
+    ) -> Result<(), ImagePlaceError> {
+        let mut layouts = self.places.lock();
+        let held = layouts.get_mut(&self.folder).filter(|l| l.image.as_ref().is_some_and(|held| held.digest == *image));
+        let layout = held.ok_or_else(|| ImagePlaceError::NoImage {
+            path: self.folder.clone(),
+            selector: image.to_string(),
+            hint: String::new(),
+        })?;
+        for digest in blobs.iter().copied().chain(referrers.iter().map(|d| d.digest)) {
+            let bytes = store.read(&digest, u64::MAX)?;
+            layout.blobs.insert(digest, bytes);
+        }
+        if layout.breaks {
+            return Err(ImagePlaceError::Io {
+                action: "rename to",
+                path: self.folder.join("index.json"),
+                source: io::Error::other("the disk is gone"),
+            });
+        }
+        for referrer in referrers {
+            if !layout.referrers.iter().any(|held| held.digest == referrer.digest) {
+                layout.referrers.push(referrer.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluicegate_attestation::identifiers::BUNDLE;
+
+    use super::*;
+    use crate::MemoryStore;
+
+    #[test]
+    fn attachers_at_the_same_time_lose_nothing_and_touch_nothing() {
+        let (places, store, image) = (MemoryPlaces::new(), MemoryStore::new(), VirtualImage::new(b"one"));
+        places.put_image("/place", &image, Some("current"));
+        places.mark_environment("/place", "production");
+        places.attach("/place", &image, BUNDLE, &[(BUNDLE, b"first")]);
+        let before = places.occupant("/place");
+        std::thread::scope(|scope| {
+            for number in 0..32_u8 {
+                let (places, store, image) = (&places, &store, &image);
+                scope.spawn(move || {
+                    let (referrer, blobs) = image.referrer(BUNDLE, &[(BUNDLE, &[number / 2])]);
+                    blobs.values().for_each(|bytes| drop(store.put_bytes(bytes).unwrap()));
+                    let blobs: Vec<Digest> = blobs.into_keys().collect();
+                    let target = places.target(Path::new("/place")).unwrap();
+                    target.attach(&image.digest(), &[referrer], &blobs, store).unwrap();
+                });
+            }
+        });
+        assert_eq!(places.attached("/place").len(), 17, "the same referrer twice is there once");
+        assert_eq!(places.occupant("/place"), before);
+    }
+
+    #[test]
+    fn nothing_is_attached_to_an_image_that_is_not_there() {
+        let (places, store, image) = (MemoryPlaces::new(), MemoryStore::new(), VirtualImage::new(b"one"));
+        let attach = |folder: &str| places.target(Path::new(folder)).unwrap().attach(&image.digest(), &[], &[], &store);
+        assert!(matches!(attach("/nowhere"), Err(ImagePlaceError::NoImage { .. })));
+        places.put_image("/other", &VirtualImage::new(b"two"), None);
+        assert!(matches!(attach("/other"), Err(ImagePlaceError::NoImage { .. })));
+        places.put_image("/place", &image, None);
+        attach("/place").unwrap();
     }
 }

@@ -17,7 +17,7 @@ mod trust;
 mod trust_root;
 
 pub use signer_rule::{Allowed, GroupRule, Person, Role, SignerRule};
-pub use statement::{LogPlace, VerifiedStatement, verify};
+pub use statement::{LogPlace, VerifiedStatement, roles_of_key, verify};
 pub use trust::{Revocation, Trust, TrustError, TrustRules};
 pub use trust_root::{TrustRoot, TrustRootError};
 

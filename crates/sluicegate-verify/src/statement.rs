@@ -200,6 +200,18 @@ fn number(text: &str) -> Option<u64> {
     if text.is_empty() { Some(0) } else { text.parse().ok() }
 }
 
+/// In which roles the holder of this key would be believed to say this, before anything is signed. What it would claim in the
+/// predicate, and the log, are looked at by [`verify`] only.
+pub fn roles_of_key(public_key: &[u8], predicate: &PredicateType, trust: &Trust) -> Result<BTreeSet<Role>, Error> {
+    let hint = key_hint(public_key);
+    let signer = trust.signer_by_hint(&hint).ok_or(Error::UnknownSigner { hint })?;
+    if trust.revoked.iter().any(|line| line.signer == signer.name && line.before.is_none()) {
+        let reason = "none of its statements count".to_owned();
+        return Err(Error::Revoked { signer: signer.name.clone(), reason });
+    }
+    roles_of(signer, predicate, trust)
+}
+
 /// In which roles this signer says this type of its own; none only if it counts towards a group.
 fn roles_of(signer: &SignerRule, predicate: &PredicateType, trust: &Trust) -> Result<BTreeSet<Role>, Error> {
     let mut roles = roles_for(&signer.roles, signer.predicate_types.as_ref(), predicate);

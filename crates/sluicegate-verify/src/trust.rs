@@ -16,7 +16,7 @@ pub struct Trust {
     people: Vec<Person>,
     by_hint: BTreeMap<String, String>,
     pub(crate) untimed: BTreeSet<String>,
-    revoked: Vec<Revocation>,
+    pub(crate) revoked: Vec<Revocation>,
     gateways: BTreeSet<Digest>,
     authority_self: bool,
     pub(crate) root: TrustRoot,
@@ -143,6 +143,11 @@ impl Trust {
     /// The groups, by name.
     pub fn groups(&self) -> impl Iterator<Item = &GroupRule> {
         self.groups.values()
+    }
+
+    /// Every signer, by name.
+    pub fn signers(&self) -> impl Iterator<Item = &SignerRule> {
+        self.signers.values()
     }
 
     /// The signer whose key this hint names.

@@ -1,5 +1,5 @@
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use sigstore_trust_root::TrustedRoot;
 use sigstore_verify::Verifier;
 use sluicegate_types::UnixTime;
@@ -10,7 +10,8 @@ const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.trustedroot+json;version=
 
 /// The logs whose entries count, from a Sigstore `trusted_root.json`.
 ///
-/// Certificate authorities, certificate logs and time-stamp authorities are refused in this version, as nothing would use them.
+/// Certificate authorities and certificate logs are left aside, as no bundle with a certificate is taken in this version;
+/// time-stamp authorities are refused, as nothing would use them.
 pub struct TrustRoot {
     verifier: Verifier,
     logs: Vec<TrustedLog>,
@@ -47,14 +48,9 @@ impl TrustRoot {
         if wire.media_type != MEDIA_TYPE {
             return Err(TrustRootError { reason: format!("media type {:?}: not in this version", wire.media_type) });
         }
-        for (what, list) in [
-            ("certificateAuthorities", &wire.certificate_authorities),
-            ("ctlogs", &wire.ctlogs),
-            ("timestampAuthorities", &wire.timestamp_authorities),
-        ] {
-            if !list.is_empty() {
-                return Err(TrustRootError { reason: format!("{what}: not in this version") });
-            }
+        // Certificate authorities and their logs may stand in it: bundles with a certificate are refused by name all the same.
+        if !wire.timestamp_authorities.is_empty() {
+            return Err(TrustRootError { reason: "timestampAuthorities: not in this version".to_owned() });
         }
         if wire.tlogs.is_empty() {
             return Err(TrustRootError { reason: "it names no log, so nothing could be verified".to_owned() });
@@ -67,6 +63,10 @@ impl TrustRoot {
             if let Some(key) = log["publicKey"].as_object_mut() {
                 key.remove("validFor");
             }
+        }
+        // What is left aside is not shown to the library either.
+        for unused in ["certificateAuthorities", "ctlogs"] {
+            timeless[unused] = serde_json::json!([]);
         }
         let root = TrustedRoot::from_json(&timeless.to_string()).map_err(fault)?;
         Ok(Self { verifier: Verifier::new(&root).map_err(fault)?, logs })
@@ -126,10 +126,10 @@ impl TryFrom<&WireLog> for TrustedLog {
 struct WireRoot {
     media_type: String,
     tlogs: Vec<WireLog>,
-    #[serde(default)]
-    certificate_authorities: Vec<serde_json::Value>,
-    #[serde(default)]
-    ctlogs: Vec<serde_json::Value>,
+    #[serde(default, rename = "certificateAuthorities")]
+    _certificate_authorities: Vec<IgnoredAny>,
+    #[serde(default, rename = "ctlogs")]
+    _ctlogs: Vec<IgnoredAny>,
     #[serde(default)]
     timestamp_authorities: Vec<serde_json::Value>,
 }

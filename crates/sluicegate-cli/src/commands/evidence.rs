@@ -137,7 +137,7 @@ fn counted(count: u64, what: &str) -> String {
 
 fn row(words: &Words, record: &Record) -> String {
     let outcome = match record.outcome.as_str() {
-        "allow" | "succeeded" | "promoted" => words.good(&record.outcome),
+        "allow" | "succeeded" | "promoted" | "attested" => words.good(&record.outcome),
         "deny" | "failed" => words.bad(&record.outcome),
         _ => words.open(&record.outcome),
     };
@@ -145,7 +145,7 @@ fn row(words: &Words, record: &Record) -> String {
     let subject = record.subject.map(|digest| digest.to_string()).unwrap_or_default();
     let environment = record.environment.as_ref().map(|name| format!(" for {name}")).unwrap_or_default();
     let line = format!(
-        "{:>5}  {}  {:<9}  {subject}{environment}",
+        "{:>5}  {}  {:<11}  {subject}{environment}",
         record.sequence,
         record.at,
         kind.as_str().unwrap_or_default()

@@ -7,12 +7,13 @@ use sluicegate_flow::{
     verify::{VerifyReport, verify as verify_image},
 };
 use sluicegate_ports::Clock;
+use sluicegate_types::{Digest, ImageError, ImageRef};
 use sluicegate_verify::{
     Trust,
     closed_set::{Incomplete, Seen},
 };
 
-use super::later;
+use super::{later, verify_file::verify_file};
 use crate::{
     arguments::Verify,
     gateway_folder::{GatewayFolder, read},
@@ -25,18 +26,27 @@ pub(crate) fn verify(words: &Words, arguments: &Verify) -> Result<ExitCode, Prob
     let flags = &arguments.later;
     later("--for", flags.environment.is_some())?;
     later("--policy", flags.policy.is_some())?;
-    later("--bundle", flags.bundle.is_some())?;
     later("--decision-key", flags.decision_key.is_some())?;
     later("--certificate-identity", flags.certificate_identity.is_some())?;
     later("--certificate-oidc-issuer", flags.certificate_oidc_issuer.is_some())?;
+    if let Some(bundle) = &arguments.bundle {
+        let [file] = arguments.subjects.as_slice() else {
+            return Err(Problem::usage(
+                format!("--bundle is about one file, and {} are named", arguments.subjects.len()),
+                "verify each file with its own bundle",
+            ));
+        };
+        return verify_file(words, file, bundle, &trust_of(arguments)?);
+    }
+    let images = arguments.subjects.iter().map(|text| reference(text)).collect::<Result<Vec<_>, _>>()?;
     let trust = trust_of(arguments)?;
     let at = SystemClock.now();
     let mut worst: Option<Failure> = None;
     let mut documents = Vec::new();
-    for reference in &arguments.images {
+    for reference in &images {
         let report = match verify_image(&wire::places(), reference, Path::new("."), &trust, at) {
             Ok(report) => report,
-            Err(error) if arguments.images.len() == 1 => return Err(error.into()),
+            Err(error) if images.len() == 1 => return Err(error.into()),
             // One that can't be read says nothing about the others.
             Err(error) => {
                 let failure = error.failure();
@@ -68,6 +78,20 @@ pub(crate) fn verify(words: &Words, arguments: &Verify) -> Result<ExitCode, Prob
     Ok(worst.map_or(ExitCode::SUCCESS, |failure| ExitCode::from(code(failure))))
 }
 
+/// The image that a word names. A file is told apart, as its statements stand in a bundle beside it.
+fn reference(text: &str) -> Result<ImageRef, Problem> {
+    text.parse().map_err(|error: ImageError| {
+        if text.parse::<Digest>().is_ok() || Path::new(text).is_file() {
+            Problem::usage(
+                format!("{text} is no image, and a file needs --bundle"),
+                format!("sluicegate verify {text} --bundle BUNDLE; an image is written oci:DIR"),
+            )
+        } else {
+            Problem::usage(error.to_string(), "write oci:DIR, oci:DIR:TAG or oci:DIR@sha256:HEX; a file needs --bundle")
+        }
+    })
+}
+
 fn trust_of(arguments: &Verify) -> Result<Trust, Problem> {
     if let (Some(key), Some(root)) = (&arguments.key, &arguments.trust_root) {
         let key = read(key).map_err(|error| Problem::io("read the key", key, &error))?;
@@ -86,17 +110,24 @@ fn print(words: &Words, report: &VerifyReport) {
         Some(_) => words.open("INCOMPLETE"),
     };
     words.line(format!("{head}  {}", report.image));
-    let document = report.to_json();
-    for statement in document["statements"].as_array().into_iter().flatten() {
-        words.line(printable(&statement_line(statement)));
+    for statement in report.statements() {
+        // What is missing or broken and is a reason of its own stands below, once.
+        let bundle = statement["bundle"].as_str().unwrap_or_default();
+        let is_reason = |(_, text): &(&str, String)| text.contains(bundle);
+        if statement["status"] == "verified"
+            || statement["status"] == "ignored"
+            || !report.reasons().iter().any(is_reason)
+        {
+            words.line(printable(&statement_line(statement)));
+        }
     }
-    for reason in &report.followed.incomplete {
+    for (reason, (_, text)) in report.followed.incomplete.iter().zip(report.reasons()) {
         let label = match reason {
             Incomplete::NoProvenance { .. } | Incomplete::Missing { .. } => "missing ",
             Incomplete::Broken { .. } => "false   ",
             Incomplete::Unlinked { .. } => "unlinked",
         };
-        words.line(format!("  {}  {}", words.bad(label), printable(&reason.to_string())));
+        words.line(format!("  {}  {}", words.bad(label), printable(text)));
         let mut source = std::error::Error::source(reason);
         while let Some(cause) = source {
             words.line(format!("           because: {}", printable(&cause.to_string())));
@@ -110,10 +141,14 @@ fn print(words: &Words, report: &VerifyReport) {
     words.line("  authenticity and completeness only: no gate was asked");
 }
 
-fn statement_line(statement: &Value) -> String {
+/// One statement of a report on one line.
+pub(super) fn statement_line(statement: &Value) -> String {
     let text = |key: &str| statement[key].as_str().unwrap_or_default().to_owned();
-    if statement["status"] == "ignored" {
-        return format!("  ignored   {}: {}", text("bundle"), text("reason"));
+    match statement["status"].as_str() {
+        Some("ignored") => return format!("  ignored   {}: {}", text("bundle"), text("reason")),
+        Some("missing") => return format!("  missing   {} {}", text("name"), text("bundle")),
+        Some("broken") => return format!("  broken    {} {}: {}", text("name"), text("bundle"), text("reason")),
+        _ => {}
     }
     let subjects: Vec<&str> =
         statement["subjects"].as_array().into_iter().flatten().filter_map(|s| s["name"].as_str()).collect();

@@ -1,0 +1,318 @@
+//! `attest`: what a person says about an image, signed with a key of role `manual`, logged, recorded and attached (trust model 6).
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Value, json};
+use sluicegate_attestation::{
+    bundle::MAX_BUNDLE,
+    identifiers::IMAGE_MANIFEST,
+    predicate::{self, PredicateType},
+    statement::{Statement, Subject},
+};
+use sluicegate_ports::{
+    evidence::{NewRecord, RecordKind},
+    images::{Descriptor, ImagePlaceError, ImageSource},
+    sign::Signer,
+};
+use sluicegate_types::{Digest, ImageRef, NonEmpty};
+use sluicegate_verify::{Role, Trust, VerifiedStatement, roles_of_key};
+
+use crate::{
+    Error, Ports, assemble,
+    attest::attest,
+    fetch::{self, MAX_MANIFEST},
+    folders::where_it_leads,
+};
+
+/// What somebody wants to say, and with which key.
+pub struct ByHandRequest<'a> {
+    /// The image.
+    pub reference: &'a ImageRef,
+    /// The folder that the reference is relative to.
+    pub folder: &'a Path,
+    /// The places of the gateway's environments, where only `promote` writes.
+    pub environments: &'a [PathBuf],
+    /// What is claimed; [`kind`] reads it.
+    pub kind: &'a PredicateType,
+    /// The predicate's JSON.
+    pub predicate: &'a [u8],
+    /// Whom the gateway believes.
+    pub trust: &'a Trust,
+    /// The name of the key.
+    pub key: &'a str,
+    /// Its public half, DER SubjectPublicKeyInfo; known without a passphrase.
+    pub public_key: &'a [u8],
+}
+
+/// A statement that nothing stands against, ready to be signed. Only [`prepare`] makes one.
+pub struct Prepared<'a> {
+    request: &'a ByHandRequest<'a>,
+    directory: PathBuf,
+    image: Descriptor,
+    statement: Statement,
+}
+
+/// A statement that was signed, logged, recorded and attached.
+#[derive(Debug)]
+pub struct ByHand {
+    /// The image.
+    pub image: Digest,
+    /// What was said, as verification gave it back.
+    pub statement: VerifiedStatement,
+    /// The manifest that attaches it.
+    pub referrer: Digest,
+    /// The evidence record.
+    pub record: u64,
+}
+
+/// Families of types, without scheme and version, that only machines say. Older versions are refused too: a reader that knows
+/// only those would take them for the machine's word.
+const ONLY_MACHINES: [(&str, &str); 9] = [
+    ("slsa.dev/provenance", "only the builder says how something was built"),
+    ("in-toto.io/provenance", "only the builder says how something was built"),
+    ("in-toto.io/attestation/vulns", "only a run or the gate says what a scanner found"),
+    ("cosign.sigstore.dev/attestation/vuln", "only a run or the gate says what a scanner found"),
+    ("slsa.dev/verification_summary", "only a gate says what a gate decided"),
+    ("in-toto.io/attestation/promotion-record", "only promote says what was promoted"),
+    ("in-toto.io/attestation/promotion", "only promote says what was promoted"),
+    ("sigstore.dev/cosign/sign", "only promote signs an image"),
+    ("cosign.sigstore.dev/signature", "only promote signs an image"),
+];
+
+/// Bytes of a predicate type's URI.
+const MAX_URI: usize = 512;
+/// Bytes that key, signature and log entry add to a bundle, generously.
+const AROUND: usize = 64 * 1024;
+
+/// The predicate type that a person names, by short name or URI. What only machines say is refused by name, before any key is
+/// opened: provenance, vulns, verification-summary, promotion and cosign's image signature, in every version and spelling.
+pub fn kind(text: &str) -> Result<PredicateType, Error> {
+    let kind = match PredicateType::from_short(text) {
+        Some(kind) => kind,
+        None if is_uri(text) => PredicateType::from_uri(text),
+        None => {
+            let known: Vec<&str> = PredicateType::short_names().filter(|name| refusal(name).is_none()).collect();
+            return Err(Error::Usage(format!(
+                "{text:?} is no predicate type: write a URI of at most {MAX_URI} bytes, or {}",
+                known.join(" or ")
+            )));
+        }
+    };
+    match refusal(kind.uri()).or_else(|| refusal(text)) {
+        Some(reason) => Err(Error::Usage(format!("{text} cannot be attested by hand: {reason}"))),
+        None => Ok(kind),
+    }
+}
+
+fn refusal(text: &str) -> Option<&'static str> {
+    let uri = PredicateType::from_short(text).map_or_else(|| text.to_owned(), |kind| kind.uri().to_owned());
+    let lower = uri.to_ascii_lowercase();
+    let family = lower.split_once("://").map_or(lower.as_str(), |(_, rest)| rest).trim_start_matches("www.");
+    let is = |known: &str| {
+        family
+            .strip_prefix(known)
+            .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '-'))
+    };
+    ONLY_MACHINES.iter().find(|(known, _)| is(known)).map(|(_, reason)| *reason)
+}
+
+/// `scheme:rest` (RFC 3986, "scheme"), without white space and control characters.
+fn is_uri(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once(':') else { return false };
+    let scheme_fits = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    scheme_fits && !rest.is_empty() && text.len() <= MAX_URI && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// Resolves the image and asks everything that can be known before a key is opened: the type, the predicate's form, whose place it
+/// is, and whether trust.yaml would believe this key. Signs nothing and logs nothing.
+pub fn prepare<'a>(ports: &Ports<'_>, request: &'a ByHandRequest<'a>) -> Result<Prepared<'a>, Error> {
+    kind(request.kind.uri())?;
+    let predicate = predicate::parse(request.predicate).map_err(|error| Error::Usage(error.to_string()))?;
+    let place = request.reference.clone().relative_to(request.folder);
+    let source = ports.places.source(&place.directory)?;
+    let image = source.resolve(&place.selector)?;
+    (ports.tell)(&format!("{} is {}", request.reference, image.digest));
+    refuse_environments(ports, request, &place.directory)?;
+    look_at_image(source.as_ref(), &image)?;
+    refuse_other_roles(request)?;
+    let statement = statement(&image, request.kind, predicate)?;
+    Ok(Prepared { request, directory: place.directory, image, statement })
+}
+
+/// Signs what was prepared, logs it, verifies the bundle with the configured trust, records it, and only then attaches it.
+pub fn sign(ports: &Ports<'_>, prepared: Prepared<'_>, signer: &dyn Signer) -> Result<ByHand, Error> {
+    let Prepared { request, directory, image, statement } = prepared;
+    if signer.public_key() != request.public_key {
+        return Err(Error::Usage(format!("the key {} is not the one that trust.yaml was asked about", request.key)));
+    }
+    let now = ports.clock.now();
+    let mut attested = attest(ports, signer, request.trust, &[statement], now)?;
+    let attested = attested.pop().ok_or_else(|| Error::Bug("one statement was not attested".to_owned()))?;
+    let bundle = attested.statement.bundle();
+    let referrer = assemble::bundle_referrer(ports, &image, bundle, attested.size, request.kind, now)?;
+    let body = json!({
+        "image": image.digest,
+        "reference": request.reference.to_string(),
+        "predicateType": request.kind.uri(),
+        "predicate": Digest::of(request.predicate),
+        "bundle": bundle,
+        "referrer": referrer.digest,
+        "signer": attested.statement.signer(),
+        "keyId": attested.statement.key_id(),
+        "log": {"origin": attested.statement.log().origin, "index": attested.statement.log().index},
+    });
+    let record = record(ports, image.digest, "attested", body.clone())?;
+    publish(ports, &directory, &image, &referrer, bundle).inspect_err(|error| {
+        // What was signed and could not be attached is on record as both.
+        let mut body = body;
+        body["reasons"] = json!(error.causes());
+        if let Err(unrecorded) = self::record(ports, image.digest, "failed", body) {
+            (ports.warn)(&format!("this could not be recorded: {unrecorded}"));
+        }
+    })?;
+    Ok(ByHand { image: image.digest, statement: attested.statement, referrer: referrer.digest, record })
+}
+
+/// An environment's place changes only by `promote`.
+fn refuse_environments(ports: &Ports<'_>, request: &ByHandRequest<'_>, folder: &Path) -> Result<(), Error> {
+    let occupant = ports.places.target(folder)?.current()?;
+    if let Some(environment) = occupant.and_then(|occupant| occupant.environment) {
+        return Err(ImagePlaceError::OfEnvironment { path: folder.to_owned(), environment }.into());
+    }
+    let leads = where_it_leads(folder);
+    if request.environments.iter().any(|environment| where_it_leads(environment) == leads) {
+        return Err(Error::Usage(format!(
+            "{} is the place of an environment, which changes only by promote; attest the image where it was built",
+            folder.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Nothing is said about an image whose manifest is not the digest's.
+fn look_at_image(source: &dyn ImageSource, image: &Descriptor) -> Result<(), Error> {
+    if image.media_type != IMAGE_MANIFEST {
+        let reason = format!("media type {:?}: not in this version; an OCI image manifest is needed", image.media_type);
+        return Err(Error::Image { image: image.digest.to_string(), reason });
+    }
+    fetch::read(source, image, MAX_MANIFEST).map(drop)
+}
+
+/// The key must have the role `manual` for this type, and no other: a machine's role would make a machine's word of it.
+fn refuse_other_roles(request: &ByHandRequest<'_>) -> Result<(), Error> {
+    let roles = roles_of_key(request.public_key, request.kind, request.trust).map_err(|error| {
+        Error::Usage(format!(
+            "trust.yaml would not believe the key {}: {error}; list it under signers with roles: [manual]",
+            request.key
+        ))
+    })?;
+    if roles == BTreeSet::from([Role::Manual]) {
+        return Ok(());
+    }
+    let names: Vec<&str> = roles.iter().map(|role| role.name()).collect();
+    Err(Error::Usage(format!(
+        "the key {} would say this as {}: what is said by hand needs a key whose only role is manual",
+        request.key,
+        names.join(" and ")
+    )))
+}
+
+/// The statement, if its bundle will be read again.
+fn statement(image: &Descriptor, kind: &PredicateType, predicate: Value) -> Result<Statement, Error> {
+    let subject = Subject { name: None, digest: image.digest, media_type: Some(IMAGE_MANIFEST.to_owned()) };
+    let statement = Statement { subjects: NonEmpty::one(subject), predicate_type: kind.clone(), predicate };
+    let payload = statement.to_payload()?;
+    let size = payload.len().div_ceil(3) * 4 + AROUND;
+    if size > MAX_BUNDLE {
+        return Err(Error::Usage(format!(
+            "the predicate is too large: its bundle would have {size} bytes, the limit is {MAX_BUNDLE}"
+        )));
+    }
+    Statement::parse(&payload).map_err(|error| {
+        Error::Usage(format!("the predicate would make a statement that is not read again: {error}"))
+    })?;
+    Ok(statement)
+}
+
+fn record(ports: &Ports<'_>, image: Digest, outcome: &str, body: Value) -> Result<u64, Error> {
+    let record = NewRecord {
+        kind: RecordKind::Attestation,
+        at: ports.clock.now(),
+        subject: Some(image),
+        environment: None,
+        outcome: outcome.to_owned(),
+        body,
+    };
+    Ok(ports.evidence.append(&record)?.sequence)
+}
+
+fn publish(
+    ports: &Ports<'_>,
+    folder: &Path,
+    image: &Descriptor,
+    referrer: &Descriptor,
+    bundle: Digest,
+) -> Result<(), Error> {
+    let referrers = std::slice::from_ref(referrer);
+    let blobs = [bundle, assemble::empty_config()];
+    ports.places.target(folder)?.attach(&image.digest, referrers, &blobs, ports.store)?;
+    let held = ports.places.source(folder)?.referrers(&image.digest)?;
+    if held.iter().any(|held| held.digest == referrer.digest) {
+        Ok(())
+    } else {
+        Err(Error::Again(format!("{} does not hold what was just attached in it", folder.display())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tm06_attest_by_hand_refuses_what_only_machines_say() {
+        for text in [
+            "provenance",
+            "vulns",
+            "verification-summary",
+            "promotion",
+            "signature",
+            "https://slsa.dev/provenance/v1",
+            "https://slsa.dev/provenance/v0.2",
+            "https://slsa.dev/provenance",
+            "http://SLSA.dev/Provenance/v1?x",
+            "https://in-toto.io/Provenance/v0.1",
+            "https://in-toto.io/attestation/vulns/v0.2",
+            "https://in-toto.io/attestation/vulns/v0.1",
+            "https://cosign.sigstore.dev/attestation/vuln/v1",
+            "https://slsa.dev/verification_summary/v1",
+            "https://slsa.dev/verification_summary/v0.2",
+            "https://in-toto.io/attestation/promotion-record/v0.1",
+            "https://sigstore.dev/cosign/sign/v1",
+            "https://sigstore.dev/cosign/sign/v2",
+        ] {
+            let error = kind(text).unwrap_err();
+            assert_eq!(error.failure(), crate::Failure::Usage);
+            assert!(error.to_string().contains("cannot be attested by hand"), "{text}: {error}");
+        }
+        for text in [
+            "sbom",
+            "test-result",
+            "https://example.com/review/v1",
+            "https://slsa.dev/provenances/v1",
+            "https://in-toto.io/attestation/release/v0.1",
+            "urn:example:review",
+        ] {
+            assert!(kind(text).is_ok(), "{text}");
+        }
+        for text in ["", "review", "https:", "a b:c", "https://example.com/a b", "x:\n", "ä:b", "1a:b"] {
+            let error = kind(text).unwrap_err().to_string();
+            assert!(error.contains("write a URI of at most 512 bytes, or sbom or test-result"), "{text:?}: {error}");
+        }
+        let uri = |length: usize| format!("x:{}", "y".repeat(length - 2));
+        assert!(kind(&uri(512)).is_ok() && kind(&uri(513)).is_err());
+    }
+}
