@@ -87,6 +87,24 @@ pub fn peer(variable: &str, test: &str) -> Option<PathBuf> {
     None
 }
 
+/// A file of the folder that is shared beside the repository (`SLUICEGATE_SHARED`, else `../shared`), or `None` with a visible line, or
+/// a failure where peers are demanded.
+pub fn shared(name: &str, test: &str) -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
+    let folder = std::env::var_os("SLUICEGATE_SHARED").filter(|v| !v.is_empty()).map_or_else(beside, PathBuf::from);
+    let path = folder.join(name);
+    if path.exists() {
+        return Some(path);
+    }
+    assert!(
+        std::env::var_os("SLUICEGATE_REQUIRE_PEERS").is_none(),
+        "{test}: there is no {}, and peers are demanded",
+        path.display()
+    );
+    skip(test, &format!("there is no {}", path.display()));
+    None
+}
+
 /// Says that a test did not run, on the terminal and not only in the captured output.
 pub fn skip(test: &str, why: &str) {
     use std::io::Write;

@@ -498,7 +498,9 @@ fn a_referrer_that_is_damaged_is_an_error_and_one_that_is_missing_is_not_there()
 /// A referrer that carries these bytes, in the layout's store.
 fn referrer(layout: &Layout, image: &VirtualImage, bytes: &[u8]) -> (Descriptor, Vec<Digest>) {
     let (referrer, blobs) = image.referrer(BUNDLE, &[(BUNDLE, bytes)]);
-    blobs.values().for_each(|bytes| drop(layout.store.put_bytes(bytes).unwrap()));
+    for bytes in blobs.values() {
+        layout.store.put_bytes(bytes).unwrap();
+    }
     let blobs = blobs.into_keys().filter(|digest| *digest != referrer.digest).collect();
     (referrer, blobs)
 }

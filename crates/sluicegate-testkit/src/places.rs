@@ -275,7 +275,9 @@ mod tests {
                 let (places, store, image) = (&places, &store, &image);
                 scope.spawn(move || {
                     let (referrer, blobs) = image.referrer(BUNDLE, &[(BUNDLE, &[number / 2])]);
-                    blobs.values().for_each(|bytes| drop(store.put_bytes(bytes).unwrap()));
+                    for bytes in blobs.values() {
+                        store.put_bytes(bytes).unwrap();
+                    }
                     let blobs: Vec<Digest> = blobs.into_keys().collect();
                     let target = places.target(Path::new("/place")).unwrap();
                     target.attach(&image.digest(), &[referrer], &blobs, store).unwrap();

@@ -1,0 +1,259 @@
+//! `attest` over a world in memory: what is attached and recorded, and that nothing is where something stands against it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
+
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use serde_json::json;
+use sluicegate_attestation::{
+    identifiers::{BUNDLE, LOCAL_BUILDER},
+    predicate::PredicateType,
+};
+use sluicegate_flow::{
+    Error, Failure, Ports,
+    attest_by_hand::{ByHand, ByHandRequest, kind, prepare, sign},
+    verify::verify,
+};
+use sluicegate_ports::{
+    evidence::RecordKind,
+    images::ImagePlaceError,
+    sign::{Signer, TransparencyLog},
+};
+use sluicegate_testkit::{
+    FakePacker, FixedClock, MemoryEvidence, MemoryPlaces, MemoryStore, VirtualBuild, VirtualImage, VirtualLog,
+    VirtualSigner, today,
+};
+use sluicegate_types::Digest;
+use sluicegate_verify::{Revocation, Role, SignerRule, Trust, TrustRoot};
+
+const PLACE: &str = "/project/out/shop";
+const LOG: &str = "log.example";
+const REVIEW: &str = "https://example.com/review/v1";
+const PREDICATE: &[u8] = br#"{"reviewed": true}"#;
+
+struct World {
+    log: VirtualLog,
+    clock: FixedClock,
+    store: MemoryStore,
+    places: MemoryPlaces,
+    evidence: MemoryEvidence,
+    image: VirtualImage,
+    trust: Trust,
+    environments: Vec<PathBuf>,
+    told: RefCell<Vec<String>>,
+}
+
+fn rule(name: &str, roles: &[Role]) -> SignerRule {
+    SignerRule {
+        name: name.to_owned(),
+        public_key: VirtualSigner::new(name).public_key().to_vec(),
+        roles: roles.iter().copied().collect(),
+        predicate_types: None,
+        builder_ids: BTreeSet::from([LOCAL_BUILDER.to_owned()]),
+        verifier_ids: BTreeSet::new(),
+        environments: BTreeSet::new(),
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        Self::trusting(Vec::new())
+    }
+
+    fn trusting(revoked: Vec<Revocation>) -> Self {
+        let log = VirtualLog::new(LOG);
+        let image = VirtualImage::new(b"the layer of the shop");
+        let places = MemoryPlaces::new();
+        places.put_image(PLACE, &image, Some("v1"));
+        places.attach_build(PLACE, &image, &VirtualBuild::new("run-1", image.digest()).sign(&log));
+        let mut narrow = rule("narrow", &[Role::Manual]);
+        narrow.predicate_types = Some(BTreeSet::from([PredicateType::Sbom]));
+        let rules = vec![
+            rule("builder", &[Role::Steps]),
+            rule("person", &[Role::Manual]),
+            rule("both", &[Role::Steps, Role::Manual]),
+            narrow,
+        ];
+        let root = TrustRoot::parse(&log.trusted_root_json()).unwrap();
+        Self {
+            trust: Trust::new(rules, BTreeSet::from([LOG.to_owned()]), revoked, root).unwrap(),
+            log,
+            clock: FixedClock::new(today()),
+            store: MemoryStore::new(),
+            places,
+            evidence: MemoryEvidence::new(),
+            image,
+            environments: vec!["/gateway/env/production".into()],
+            told: RefCell::new(Vec::new()),
+        }
+    }
+
+    fn attest(&self, key: &str, type_: &str, predicate: &[u8]) -> Result<ByHand, Error> {
+        self.attest_in("oci:out/shop", key, type_, predicate)
+    }
+
+    fn attest_in(&self, reference: &str, key: &str, type_: &str, predicate: &[u8]) -> Result<ByHand, Error> {
+        let packer = FakePacker::new(&self.store);
+        let tell = |line: &str| self.told.borrow_mut().push(line.to_owned());
+        let ports = Ports {
+            clock: &self.clock,
+            store: &self.store,
+            places: &self.places,
+            packer: &packer,
+            log: &self.log,
+            evidence: &self.evidence,
+            tell: &tell,
+            warn: &tell,
+        };
+        let signer = VirtualSigner::new(key);
+        let request = ByHandRequest {
+            reference: &reference.parse().unwrap(),
+            folder: Path::new("/project"),
+            environments: &self.environments,
+            kind: &kind(type_)?,
+            predicate,
+            trust: &self.trust,
+            key,
+            public_key: signer.public_key(),
+        };
+        let prepared = prepare(&ports, &request)?;
+        sign(&ports, prepared, &signer)
+    }
+
+    /// Refused, and nothing was signed, logged, recorded or attached.
+    #[track_caller]
+    fn refused(&self, key: &str, type_: &str, predicate: &[u8], says: &str) {
+        let before = (self.log.size().unwrap(), self.places.attached(PLACE).len(), self.evidence.records().len());
+        let error = self.attest(key, type_, predicate).unwrap_err();
+        assert!(error.causes().join(": ").contains(says), "{:?}", error.causes());
+        assert_eq!(error.failure(), Failure::Usage);
+        let after = (self.log.size().unwrap(), self.places.attached(PLACE).len(), self.evidence.records().len());
+        assert_eq!(after, before);
+    }
+}
+
+#[test]
+fn what_is_said_by_hand_is_attached_recorded_and_verifies() {
+    let world = World::new();
+    let held = world.places.occupant(PLACE);
+    let done = world.attest("person", REVIEW, PREDICATE).unwrap();
+    assert_eq!((done.image, done.record), (world.image.digest(), 1));
+    assert_eq!(world.told.borrow()[0], format!("oci:out/shop is {}", world.image.digest()));
+    assert!(done.statement.is_in_role(Role::Manual) && !done.statement.is_in_role(Role::Steps));
+    assert_eq!(done.statement.statement().predicate, json!({"reviewed": true}));
+    assert_eq!(world.places.occupant(PLACE), held, "image and tags are as they were");
+    let manifest = world.places.attached(PLACE).pop().unwrap();
+    assert_eq!(manifest.artifact_type.as_deref(), Some(BUNDLE));
+    assert_eq!(manifest.subject.unwrap().digest, world.image.digest());
+    assert_eq!(manifest.layers[0].digest, done.statement.bundle());
+    assert_eq!(manifest.annotations["dev.sigstore.bundle.predicateType"], REVIEW);
+    assert_eq!(manifest.annotations["dev.sigstore.bundle.content"], "dsse-envelope");
+    let record = world.evidence.records().pop().unwrap();
+    assert_eq!((record.kind, record.outcome.as_str()), (RecordKind::Attestation, "attested"));
+    assert_eq!(record.subject, Some(world.image.digest()));
+    assert_eq!(record.body["bundle"], json!(done.statement.bundle()));
+    assert_eq!(record.body["predicate"], json!(Digest::of(PREDICATE)));
+    let reference = "oci:out/shop:v1".parse().unwrap();
+    let report = verify(&world.places, &reference, Path::new("/project"), &world.trust, today()).unwrap();
+    assert_eq!(report.failure(), None);
+    let own = report.statements().iter().find(|s| s["bundle"] == json!(done.statement.bundle())).unwrap();
+    assert_eq!((&own["status"], &own["signer"]), (&json!("verified"), &json!("person")));
+}
+
+#[test]
+fn tm06_attest_by_hand_refuses_what_only_machines_say() {
+    let world = World::new();
+    for type_ in ["provenance", "vulns", "verification-summary", "promotion", "signature"] {
+        for key in ["person", "builder", "both"] {
+            world.refused(key, type_, PREDICATE, "cannot be attested by hand");
+        }
+    }
+    world.refused("person", "https://slsa.dev/provenance/v0.2", PREDICATE, "cannot be attested by hand");
+    for type_ in ["sbom", "test-result", REVIEW] {
+        world.attest("person", type_, PREDICATE).unwrap();
+    }
+}
+
+#[test]
+fn tm06_attest_by_hand_refuses_a_key_that_trust_does_not_believe_by_hand() {
+    let world = World::new();
+    world.refused("stranger", REVIEW, PREDICATE, "unknown key");
+    world.refused("builder", REVIEW, PREDICATE, "its roles are steps");
+    world.refused("builder", "sbom", PREDICATE, "would say this as steps");
+    world.refused("both", "sbom", PREDICATE, "only role is manual");
+    world.refused("narrow", REVIEW, PREDICATE, "may not sign");
+    world.attest("narrow", "sbom", PREDICATE).unwrap();
+    // Whether an entry is beyond a revocation is known only when it has its place: then it is never attached.
+    let revoked = |before| World::trusting(vec![Revocation { signer: "person".to_owned(), before }]);
+    revoked(None).refused("person", REVIEW, PREDICATE, "revoked");
+    let world = revoked(Some((LOG.to_owned(), 1)));
+    let attached = world.places.attached(PLACE).len();
+    let error = world.attest("person", REVIEW, PREDICATE).unwrap_err();
+    assert!(matches!(error, Error::OwnBundle { .. }), "{error}");
+    assert_eq!((world.places.attached(PLACE).len(), world.evidence.records().len()), (attached, 0));
+}
+
+#[test]
+fn tm01_what_is_said_is_about_the_digest_and_nothing_is_named() {
+    let world = World::new();
+    let other = VirtualImage::new(b"another");
+    let by_digest = format!("oci:out/shop@{}", world.image.digest());
+    let done = world.attest_in(&by_digest, "person", REVIEW, PREDICATE).unwrap();
+    let subjects = done.statement.statement().subjects.as_slice();
+    assert_eq!((subjects.len(), subjects[0].digest, &subjects[0].name), (1, world.image.digest(), &None));
+    let absent = format!("oci:out/shop@{}", other.digest());
+    assert!(matches!(world.attest_in(&absent, "person", REVIEW, PREDICATE), Err(Error::Place(_))));
+    world.places.flip_byte(PLACE, &world.image.digest());
+    let error = world.attest("person", REVIEW, PREDICATE).unwrap_err();
+    assert_eq!(error.failure(), Failure::Wrong, "{error}");
+}
+
+#[test]
+fn a_predicate_that_would_not_be_read_again_is_never_signed() {
+    let world = World::new();
+    for (bytes, says) in [
+        (&b""[..], "EOF"),
+        (b"[]", "no object"),
+        (br#"{"a": 1, "a": 2}"#, "stands twice"),
+        (b"{} {}", "trailing"),
+        (b"\xff", "expected value"),
+    ] {
+        world.refused("person", REVIEW, bytes, says);
+    }
+    let nested = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1)).into_bytes();
+    world.refused("person", REVIEW, &nested(127), "not read again");
+    world.refused("person", REVIEW, &nested(129), "recursion limit");
+    world.attest("person", REVIEW, &nested(126)).unwrap();
+    let long = |length: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(length)).into_bytes();
+    world.refused("person", REVIEW, &long(13 << 20), "its bundle would have");
+    world.refused("person", REVIEW, &long(17 << 20), "larger than the limit");
+    world.attest("person", REVIEW, &long(11 << 20)).unwrap();
+}
+
+#[test]
+fn an_environments_place_changes_only_by_promote() {
+    let world = World::new();
+    world.places.mark_environment(PLACE, "staging");
+    let error = world.attest("person", REVIEW, PREDICATE).unwrap_err();
+    assert!(
+        matches!(&error, Error::Place(ImagePlaceError::OfEnvironment { environment, .. }) if environment == "staging")
+    );
+    let mut world = World::new();
+    world.environments.push(PLACE.into());
+    world.refused("person", REVIEW, PREDICATE, "changes only by promote");
+    world.environments.pop();
+    world.attest("person", REVIEW, PREDICATE).unwrap();
+}
+
+#[test]
+fn what_was_signed_and_could_not_be_attached_is_on_record_as_both() {
+    let world = World::new();
+    world.places.break_publish(PLACE);
+    let error = world.attest("person", REVIEW, PREDICATE).unwrap_err();
+    assert_eq!(error.failure(), Failure::Unavailable);
+    let outcomes: Vec<String> = world.evidence.records().into_iter().map(|record| record.outcome).collect();
+    assert_eq!(outcomes, ["attested", "failed"]);
+}
