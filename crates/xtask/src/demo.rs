@@ -323,12 +323,18 @@ impl Stage {
 
 /// Builds the program and says where it is; SLUICEGATE_BIN names one that is built already.
 pub fn build(workspace: &Workspace) -> Outcome<PathBuf> {
+    build_with(workspace, &[])
+}
+
+/// The same with further arguments for cargo, such as `--release`.
+pub fn build_with(workspace: &Workspace, arguments: &[&str]) -> Outcome<PathBuf> {
     if let Some(named) = std::env::var_os("SLUICEGATE_BIN") {
         return fs::canonicalize(&named).map_err(Failure::while_doing("find the program that SLUICEGATE_BIN names"));
     }
+    let words = [&["build", "-p", "sluicegate-cli"], arguments].concat();
     let mut cargo = workspace.cargo();
-    commands::announce("cargo build -p sluicegate-cli");
-    cargo.args(["build", "-p", "sluicegate-cli", "--message-format=json-render-diagnostics"]);
+    commands::announce(&format!("cargo {}", words.join(" ")));
+    cargo.args(words).arg("--message-format=json-render-diagnostics");
     for line in commands::output(&mut cargo)?.lines() {
         let Ok(message) = Json::parse(line) else { continue };
         if message.get("target").get("name").as_text() == Some("sluicegate")

@@ -9,6 +9,7 @@
 
 pub mod advisories;
 pub mod advisory_db;
+pub mod bench;
 pub mod bolt_file;
 pub mod calendar;
 pub mod checksum;
@@ -39,7 +40,10 @@ const USAGE: &str = "cargo xtask COMMAND
   demo-replay          runs the commands of target/demo/demo.json again and compares
   test [--fast]        every test; --fast: those inside the crates
   ci                   format, clippy, documentation, tests, demo, its replay, dependencies
-  setup [--peers]      checks this machine, installs Trivy; --peers: also cosign and OPA
+  setup [--peers|--bench]
+                       checks this machine, installs Trivy; --peers: also cosign and OPA; --bench: what bench compares us with
+  bench [verify|chain] [--runs N]
+                       measures a release build beside cosign and BuildKit; leaves target/bench/bench.json and bench.md
   advisory-db DIR [--updated-at RFC3339]
                        writes a small vulnerability database of real advisories and prints its digest
   shipped-layout       makes fixtures/verified-layout anew";
@@ -56,6 +60,8 @@ pub fn run(arguments: &[String]) -> Outcome {
         ["ci"] => ci::run(&Workspace::locate()?),
         ["setup"] | ["setup", "--trivy-only"] => setup::run(&Workspace::locate()?, Extent::Trivy),
         ["setup", "--peers"] => setup::run(&Workspace::locate()?, Extent::Peers),
+        ["setup", "--bench"] => setup::run(&Workspace::locate()?, Extent::Bench),
+        ["bench", ref rest @ ..] => bench::run(&Workspace::locate()?, bench::Choice::parse(rest)?),
         ["shipped-layout"] => shipped_layout::make(&Workspace::locate()?),
         ["advisory-db", dir] => advisory_db(dir, now()?),
         ["advisory-db", dir, "--updated-at", moment] => {

@@ -16,12 +16,17 @@ pub enum Extent {
     Trivy,
     /// Trivy and the programs from Go modules.
     Peers,
+    /// Trivy and what `bench` compares us with.
+    Bench,
 }
 
 /// Checks the machine and installs.
 pub fn run(workspace: &Workspace, extent: Extent) -> Outcome {
     check_machine(extent)?;
     println!("trivy      {}", tools::trivy(workspace)?.display());
+    if extent == Extent::Bench {
+        tools::bench_peers(workspace)?;
+    }
     if extent == Extent::Peers {
         tools::go_programs(workspace)?;
         let strace = if works(Command::new("strace").arg("-V")) {
@@ -83,11 +88,19 @@ const NEEDS: [Need; 5] = [
 const GO: Need =
     Need { what: "Go", program: "go", arguments: &["version"], apt: "golang-go", dnf: "golang", apk: "go" };
 
+/// What only `bench` needs: the runtime under BuildKit, and GNU time, which tells the peak memory of a program.
+const FOR_BENCH: [Need; 2] = [
+    Need { what: "runc", program: "runc", arguments: &["--version"], apt: "runc", dnf: "runc", apk: "runc" },
+    Need { what: "GNU time", program: "/usr/bin/time", arguments: &["true"], apt: "time", dnf: "time", apk: "time" },
+];
+
 /// Fails with the line to type if something is missing.
 pub fn check_machine(extent: Extent) -> Outcome {
+    let for_bench = if extent == Extent::Bench { &FOR_BENCH[..] } else { &[] };
     let missing: Vec<&Need> = NEEDS
         .iter()
-        .chain((extent == Extent::Peers).then_some(&GO))
+        .chain((extent != Extent::Trivy).then_some(&GO))
+        .chain(for_bench)
         .filter(|need| !works(Command::new(need.program).args(need.arguments)))
         .collect();
     if missing.is_empty() {

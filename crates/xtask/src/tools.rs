@@ -62,6 +62,28 @@ const GO_PROGRAMS: [GoProgram; 2] = [
     },
 ];
 
+/// What the benchmarks run steps with beside us. Its module replaces others, which `go install` refuses, so it is built from a module made
+/// for that.
+const BUILDKIT: [GoProgram; 2] = [
+    GoProgram {
+        name: "buildkitd",
+        module: "github.com/moby/buildkit",
+        package: "github.com/moby/buildkit/cmd/buildkitd",
+        version: "v0.34.2",
+        sum: BUILDKIT_SUM,
+        environment: "SLUICEGATE_BUILDKITD",
+    },
+    GoProgram {
+        name: "buildctl",
+        module: "github.com/moby/buildkit",
+        package: "github.com/moby/buildkit/cmd/buildctl",
+        version: "v0.34.2",
+        sum: BUILDKIT_SUM,
+        environment: "SLUICEGATE_BUILDCTL",
+    },
+];
+const BUILDKIT_SUM: &str = "h1:fXgOe79JW5zJNDumRtwTemOklLX66otQokObUXuiGJo=";
+
 /// cargo-deny, which reads `deny.toml`.
 const CARGO_DENY: &str = "0.20.2";
 
@@ -99,27 +121,79 @@ pub fn trivy(workspace: &Workspace) -> Outcome<PathBuf> {
 
 /// Installs every program from Go modules that is not there yet.
 pub fn go_programs(workspace: &Workspace) -> Outcome {
-    for program in &GO_PROGRAMS {
-        let home = tools()?.join(format!("{}-{}", program.name, program.version));
-        let binary = home.join(program.name);
-        if !binary.is_file() {
-            println!(
-                "building {} {} from its Go module; this takes one to four minutes",
-                program.name, program.version
-            );
-            let fresh = fresh_folder(&beside(&home, "new"))?;
-            let source = format!("{}@{}", program.package, program.version);
-            let mut go = go(&["install", &source]);
-            go.env("GOBIN", &fresh).env("GOFLAGS", "-trimpath").env("CGO_ENABLED", "0");
-            commands::run(&mut go)?;
-            expect_module(program, &fresh.join(program.name))?;
-            put_in_place(&fresh, &home)?;
-        }
-        expect_module(program, &binary)?;
-        link(workspace, program.name, &binary)?;
-        println!("{:<10} {} (from the pinned module, sum checked)", program.name, program.version);
+    GO_PROGRAMS.iter().try_for_each(|program| go_program(workspace, program, install).map(drop))
+}
+
+/// The programs that the benchmarks compare us with, installed if they are not there yet. A variable of the environment names another file.
+#[derive(Clone, Debug)]
+pub struct BenchPeers {
+    /// cosign.
+    pub cosign: PathBuf,
+    /// BuildKit's daemon.
+    pub buildkitd: PathBuf,
+    /// BuildKit's client.
+    pub buildctl: PathBuf,
+    /// The runtime that BuildKit starts, from the system.
+    pub runc: PathBuf,
+}
+
+/// See [`BenchPeers`].
+pub fn bench_peers(workspace: &Workspace) -> Outcome<BenchPeers> {
+    let get = |program: &GoProgram, build| match std::env::var_os(program.environment) {
+        Some(named) => fs::canonicalize(named).map_err(Failure::while_doing(format!("find {}", program.environment))),
+        None => go_program(workspace, program, build),
+    };
+    let [cosign, _] = &GO_PROGRAMS;
+    let [buildkitd, buildctl] = &BUILDKIT;
+    let runc = on_path("runc").ok_or_else(|| Failure::new("there is no runc on the PATH"))?;
+    Ok(BenchPeers {
+        cosign: get(cosign, install)?,
+        buildkitd: get(buildkitd, build_in_a_scratch_module)?,
+        buildctl: get(buildctl, build_in_a_scratch_module)?,
+        runc,
+    })
+}
+
+/// The version of BuildKit that [`bench_peers`] installs, and that of cosign.
+#[must_use]
+pub fn bench_versions() -> [(&'static str, &'static str); 2] {
+    let ([cosign, _], [buildkit, _]) = (&GO_PROGRAMS, &BUILDKIT);
+    [("cosign", cosign.version), ("BuildKit", buildkit.version)]
+}
+
+/// A program from a Go module, built by `build` into the folder it is given if it is not there yet.
+fn go_program(workspace: &Workspace, program: &GoProgram, build: fn(&GoProgram, &Path) -> Outcome) -> Outcome<PathBuf> {
+    let home = tools()?.join(format!("{}-{}", program.name, program.version));
+    let binary = home.join(program.name);
+    if !binary.is_file() {
+        println!("building {} {} from its Go module; this takes one to four minutes", program.name, program.version);
+        let fresh = fresh_folder(&beside(&home, "new"))?;
+        build(program, &fresh)?;
+        expect_module(program, &fresh.join(program.name))?;
+        put_in_place(&fresh, &home)?;
     }
-    Ok(())
+    expect_module(program, &binary)?;
+    link(workspace, program.name, &binary)?;
+    println!("{:<10} {} (from the pinned module, sum checked)", program.name, program.version);
+    Ok(binary)
+}
+
+fn install(program: &GoProgram, folder: &Path) -> Outcome {
+    let source = format!("{}@{}", program.package, program.version);
+    let mut go = go(&["install", &source]);
+    go.env("GOBIN", folder).env("GOFLAGS", "-trimpath").env("CGO_ENABLED", "0");
+    commands::run(&mut go)
+}
+
+fn build_in_a_scratch_module(program: &GoProgram, folder: &Path) -> Outcome {
+    let module = fresh_folder(&beside(folder, "module"))?;
+    let require = format!("-require={}@{}", program.module, program.version);
+    commands::run(go(&["mod", "init", "scratch"]).current_dir(&module))?;
+    commands::run(go(&["mod", "edit", &require]).current_dir(&module))?;
+    let mut build = go(&["build", "-mod=mod", "-trimpath", "-o"]);
+    build.arg(folder.join(program.name)).arg(program.package).current_dir(&module).env("CGO_ENABLED", "0");
+    commands::run(&mut build)?;
+    remove(&module)
 }
 
 /// cargo-deny, built if it is not there yet.

@@ -1,0 +1,166 @@
+//! `bench verify`: one image verified offline by a whole process, beside an unmodified cosign on the same layout.
+
+use std::path::Path;
+
+use super::process::{Program, in_turn};
+use super::project::{self, Project};
+use super::table::{Bar, Measured, Row, Table};
+use super::{Bench, megabytes};
+use crate::commands;
+use crate::failure::{Failure, Outcome};
+use crate::oci_layout;
+
+/// Three small steps in an image of a shell and the core utilities, and an image of their products on it.
+const PIPELINE: &str = "version: 1
+name: tiny
+sources: { src: { path: src } }
+defaults: { image: oci:images/base, limits: { timeout: 1m } }
+steps:
+  build:
+    run: mkdir -p /out/app && cp /src/hello.txt /out/app/
+    inputs: { /src: src }
+    outputs: { app: /out/app }
+  test:
+    run: grep -q hello /app/hello.txt
+    inputs: { /app: build.app }
+  package:
+    run: mkdir -p /out/pack && cp -r /app/. /out/pack/
+    inputs: { /app: build.app }
+    outputs: { pack: /out/pack }
+artifacts:
+  tiny:
+    base: oci:images/base
+    files: { /opt/tiny: package.pack }
+    needs: [test]
+    repository: oci:out/tiny
+";
+const IMAGE: [&str; 6] = ["--binary", "sh", "--package", "coreutils", "--binary", "grep"];
+/// Statements of a promoted image of that pipeline: one for each step, provenance, SBOM and scan of the image, and what the gate adds:
+/// a summary, a promotion and a signature.
+const STATEMENTS: u64 = 9;
+/// Statements of the shipped layout: two steps and the image.
+const SHIPPED_STATEMENTS: u64 = 3;
+
+/// Rounds, unless others are asked for.
+pub(super) const ROUNDS: usize = 30;
+const BAR: Bar = Bar { milliseconds: Some(5.0), peak_kib: Some(10 * 1024) };
+
+/// Measures and appends to `table`.
+pub(super) fn measure(bench: &Bench<'_>, table: &mut Table) -> Outcome {
+    println!("\n# verify: an image that was promoted, and the one that is shipped with the source");
+    shipped(bench, table)?;
+    promoted(bench, table)?;
+    table.notes.push(
+        "verify: sluicegate hashes every byte of the image, its layers too, and verifies the whole closed set, each step included. cosign \
+         reads no layer and checks bundles that are attached to the image; it counts here by the statements it prints."
+            .to_owned(),
+    );
+    Ok(())
+}
+
+fn shipped(bench: &Bench<'_>, table: &mut Table) -> Outcome {
+    let project = Project::new(&bench.folder.join("shipped"), &bench.sluicegate)?;
+    let from = bench.workspace.path("fixtures/verified-layout");
+    let copy = Program::new("cp", &from).args(["-r", "layout", "trust", "gateway.yaml"]).args([project.path(".")]);
+    copy.run(project.scratch())?;
+    let subject =
+        Subject { project: &project, layout: "layout", what: "shipped layout", statements: SHIPPED_STATEMENTS };
+    subject.beside(bench, table, &attestation(&project, &bench.peers.cosign, "layout"), "cosign verify-attestation")
+}
+
+fn promoted(bench: &Bench<'_>, table: &mut Table) -> Outcome {
+    let project = Project::new(&bench.folder.join("tiny"), &bench.sluicegate)?;
+    project.write("src/hello.txt", "hello\n")?;
+    project.write("sluicegate.yaml", PIPELINE)?;
+    project.prepare(&IMAGE, &bench.trivy)?;
+    project.must(&["run"])?;
+    project.must(&["promote", "oci:out/tiny", "--to", "production"])?;
+    let layout = "env/production";
+    let subject = Subject { project: &project, layout, what: "promoted image", statements: STATEMENTS };
+    let cosign = &bench.peers.cosign;
+    subject.beside(bench, table, &attestation(&project, cosign, layout), "cosign verify-attestation")?;
+    let verify = project.program(cosign).args(["verify", "--key", "trust/production.pub", "--output", "json"]);
+    subject.beside(bench, table, &offline(verify, layout), "cosign verify")
+}
+
+fn attestation(project: &Project, cosign: &Path, layout: &str) -> Program {
+    let verify = project.program(cosign).args(["verify-attestation", "--key", "trust/builder.pub"]);
+    offline(verify.args(["--type", "slsaprovenance1"]), layout)
+}
+
+fn offline(program: Program, layout: &str) -> Program {
+    program.args(["--trusted-root", "trust/trusted_root.json", "--local-image", layout])
+}
+
+struct Subject<'a> {
+    project: &'a Project,
+    layout: &'a str,
+    what: &'a str,
+    statements: u64,
+}
+
+impl Subject<'_> {
+    fn beside(&self, bench: &Bench<'_>, table: &mut Table, peer: &Program, name: &str) -> Outcome {
+        let folder = self.project.path(self.layout);
+        let reference = format!("oci:{}@{}", self.layout, oci_layout::image_digest(&folder)?);
+        let arguments = ["verify", "--offline", &reference, "--gateway", "gateway.yaml"];
+        // The gateway's folder and the layout are all that it may use: neither home nor passphrase.
+        let ours = self.project.sluicegate(&arguments).without("SLUICEGATE_HOME").without("COSIGN_PASSWORD");
+        commands::announce(&ours.line());
+        commands::announce(&peer.line());
+
+        let verified = project::statements(&self.project.json(&arguments)?)?.statements;
+        if verified != self.statements {
+            return Err(Failure::new(format!("{} statements were verified and not {}", verified, self.statements)));
+        }
+        let contents = project::contents(&folder)?;
+        let printed = printed(&peer.run(self.project.scratch())?.stdout);
+        if printed == 0 {
+            return Err(Failure::new(format!("{name} printed no statement: it verified nothing")));
+        }
+        let times = in_turn(&[&ours, peer], bench.rounds(ROUNDS), self.project.scratch(), |_, _| Ok(()))?;
+        let [own_times, peer_times] = &times[..] else { return Err(Failure::new("two programs have two times")) };
+        let measured = |times: &super::samples::Samples, program: &Program| {
+            Ok::<_, Failure>(Measured {
+                times: times.clone(),
+                peak_kib: Some(program.peak_kib(self.project.scratch())?),
+            })
+        };
+        table.rows.push(Row {
+            what: format!("verify --offline, {} ({})", self.what, megabytes(contents.bytes)),
+            ours: measured(own_times, &ours)?,
+            peer: Some((name.to_owned(), measured(peer_times, peer)?)),
+            bar: Some(BAR),
+            counts: vec![
+                ("statements verified / printed".to_owned(), verified, Some(printed)),
+                ("bundles in the layout, of them attached".to_owned(), contents.bundles, Some(contents.attached)),
+                ("bytes hashed".to_owned(), contents.bytes, None),
+            ],
+        });
+        Ok(())
+    }
+}
+
+/// Statements that cosign printed: a line of JSON for each attestation, or one list of signatures.
+fn printed(stdout: &str) -> u64 {
+    let documents = stdout.lines().filter_map(|line| crate::json::Json::parse(line).ok());
+    documents
+        .map(|document| match document {
+            crate::json::Json::List(list) => list.len() as u64,
+            crate::json::Json::Object(_) => 1,
+            _ => 0,
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cosign_prints_is_counted_by_statement() {
+        assert_eq!(printed("{\"payload\":\"a\"}\n{\"payload\":\"b\"}\n"), 2);
+        assert_eq!(printed("\n[{\"critical\":{}},{\"critical\":{}}]\n"), 2);
+        assert_eq!(printed("Verification for layout --\n[]\n"), 0);
+    }
+}
