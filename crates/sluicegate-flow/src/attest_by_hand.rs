@@ -23,6 +23,7 @@ use sluicegate_verify::{Role, Trust, VerifiedStatement, roles_of_key};
 use crate::{
     Error, Ports, assemble,
     attest::attest,
+    evidence,
     fetch::{self, MAX_MANIFEST},
     folders::where_it_leads,
 };
@@ -247,7 +248,7 @@ fn record(ports: &Ports<'_>, image: Digest, outcome: &str, body: Value) -> Resul
         outcome: outcome.to_owned(),
         body,
     };
-    Ok(ports.evidence.append(&record)?.sequence)
+    Ok(evidence::record(ports, &record)?.sequence)
 }
 
 fn publish(

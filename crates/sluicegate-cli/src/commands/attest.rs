@@ -13,7 +13,7 @@ use crate::{
     arguments::Attest,
     gateway_folder::{GatewayFolder, read_within},
     passphrase,
-    wire::{NoLog, Wired},
+    wire::{NoLedger, NoLog, Wired},
     words::{Problem, Words, printable},
 };
 
@@ -47,11 +47,12 @@ pub(crate) fn attest(words: &Words, arguments: &Attest) -> Result<ExitCode, Prob
         key: &key,
         public_key: &public_key,
     };
-    let prepared = prepare(&wired.ports(&NoLog, &tell, &warn), &request)?;
+    let prepared = prepare(&wired.ports(&NoLog, &NoLedger, &tell, &warn), &request)?;
     let passphrase = passphrase::ask(false)?;
     let signer = wired.signer(&key, &passphrase)?;
     let log = wired.log(&passphrase)?;
-    let done = sign(&wired.ports(&log, &tell, &warn), prepared, signer.as_ref())?;
+    let ledger = wired.ledger(&passphrase)?;
+    let done = sign(&wired.ports(&log, &ledger, &tell, &warn), prepared, signer.as_ref())?;
     print(words, &done);
     Ok(ExitCode::SUCCESS)
 }
