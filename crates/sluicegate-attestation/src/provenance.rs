@@ -63,6 +63,12 @@ pub struct StepParameters {
     pub inputs: BTreeMap<String, String>,
     /// Name to path.
     pub outputs: BTreeMap<String, String>,
+    /// Kind to path of what it reports; a reported test run has a statement of its own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reports: BTreeMap<String, String>,
+    /// Steps that had to pass before it, beside those whose outputs it reads.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<StepName>,
     /// Seconds, bytes, counts.
     pub limits: BTreeMap<String, u64>,
     /// `none`.
@@ -171,6 +177,11 @@ impl Provenance {
                 "byproducts": self.byproducts.iter().map(Dependency::to_json).collect::<Vec<_>>(),
             },
         }))
+    }
+
+    /// The images that the build ran in, by manifest digest.
+    pub fn step_images(&self) -> impl Iterator<Item = Digest> {
+        self.dependencies.iter().filter(|d| d.name == "image" && d.media_type == IMAGE_MANIFEST).map(|d| d.digest)
     }
 
     /// Reads a predicate of ours. Another `buildType` is refused by name; every dependency needs a sha256.
@@ -304,6 +315,8 @@ mod tests {
                 workdir: "/".to_owned(),
                 inputs: BTreeMap::new(),
                 outputs: BTreeMap::new(),
+                reports: BTreeMap::new(),
+                needs: Vec::new(),
                 limits: BTreeMap::new(),
                 network: "none".to_owned(),
                 platform: "linux/amd64".to_owned(),

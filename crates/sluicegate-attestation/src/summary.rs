@@ -125,14 +125,27 @@ pub struct SummaryClaim {
     pub policy: Digest,
     /// The last second at which it is worth something.
     pub expires: UnixTime,
+    /// When it was decided.
+    pub time_verified: UnixTime,
+    /// Every attestation that was used.
+    pub inputs: Vec<Digest>,
+    /// Who chose the judge.
+    pub authority: String,
     /// How far the gate's ledger was; `None` in summaries of versions that had none.
     pub ledger: Option<LedgerHead>,
 }
+
+/// Input attestations of one summary.
+const MAX_INPUTS: usize = 10_000;
 
 impl SummaryClaim {
     /// Reads a summary of ours.
     pub fn parse(predicate: &Value) -> Result<Self, Error> {
         let wire = WireSummary::deserialize(predicate).map_err(form("the verification summary"))?;
+        if wire.input_attestations.len() > MAX_INPUTS {
+            return Err(Error::TooMany { what: "inputAttestations", limit: MAX_INPUTS });
+        }
+        let inputs = wire.input_attestations.iter().map(|input| sha256_of(&input.digest)).collect::<Result<_, _>>()?;
         Ok(Self {
             verifier_id: wire.verifier.id,
             environment: wire.sluicegate_environment,
@@ -140,6 +153,9 @@ impl SummaryClaim {
             resource: wire.resource_uri,
             policy: sha256_of(&wire.policy.digest)?,
             expires: wire.sluicegate_expires,
+            time_verified: wire.time_verified,
+            inputs,
+            authority: wire.sluicegate_authority,
             ledger: wire.sluicegate_ledger.map(LedgerHead::try_from).transpose()?,
         })
     }
@@ -205,6 +221,10 @@ struct WireSummary {
     sluicegate_environment: EnvironmentName,
     #[serde(rename = "sluicegate_expires")]
     sluicegate_expires: UnixTime,
+    time_verified: UnixTime,
+    input_attestations: Vec<WirePolicy>,
+    #[serde(rename = "sluicegate_authority")]
+    sluicegate_authority: String,
     #[serde(rename = "sluicegate_ledger")]
     sluicegate_ledger: Option<WireLedger>,
 }

@@ -161,9 +161,11 @@ pub(crate) struct Promote {
     /// Trivy (default: SLUICEGATE_TRIVY, the one that init was given, PATH).
     #[arg(long, value_name = "PATH")]
     pub(crate) trivy: Option<PathBuf>,
-    #[arg(long, hide = true)]
+    /// Verify, scan, judge and record, and promote nothing.
+    #[arg(long)]
     pub(crate) dry_run: bool,
-    #[arg(long, hide = true)]
+    /// Go back to an image that the environment held before; without this a tag never moves backwards.
+    #[arg(long)]
     pub(crate) rollback: bool,
 }
 
@@ -177,6 +179,10 @@ pub(crate) struct Verify {
     pub(crate) bundle: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) gateway: GatewayFlag,
+    /// Also demand that the image may be in this environment: an unexpired decision of its gate, as the gateway file stands now, or
+    /// a promotion record where it has no gate. No policy is asked.
+    #[arg(long = "for", value_name = "ENV", conflicts_with = "bundle")]
+    pub(crate) environment: Option<EnvironmentName>,
     /// Trust this key (PEM), for steps only, instead of a gateway's trust.yaml.
     #[arg(long, value_name = "FILE", requires = "trust_root", conflicts_with = "gateway")]
     pub(crate) key: Option<PathBuf>,
@@ -193,8 +199,6 @@ pub(crate) struct Verify {
 /// Flags of the contract that are refused by name.
 #[derive(Args)]
 pub(crate) struct VerifyLater {
-    #[arg(long = "for", hide = true)]
-    pub(crate) environment: Option<String>,
     #[arg(long = "policy", hide = true)]
     pub(crate) policy: Option<PathBuf>,
     #[arg(long = "decision-key", hide = true)]
@@ -269,6 +273,11 @@ pub(crate) enum EvidenceCommand {
         against: Vec<ImageRef>,
         #[command(flatten)]
         gateway: GatewayFlag,
+    },
+    /// Make a recorded decision again from what was kept with it, and compare the bytes. Promotes nothing.
+    Replay {
+        /// The number of the decision's record.
+        number: u64,
     },
 }
 

@@ -9,7 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sluicegate_flow::{Error, gateway::GatewayFiles};
+use sluicegate_flow::{
+    Error,
+    gateway::{GatewayFiles, JudgeRecord},
+};
 use sluicegate_pipeline::gateway::Gateway;
 use sluicegate_policy::rego::{SourceFile, is_test};
 
@@ -24,7 +27,10 @@ const MAX_POLICIES: usize = 256;
 pub(crate) struct GatewayFolder {
     pub(crate) gateway: Gateway,
     pub(crate) folder: PathBuf,
-    /// What was read once is what is used: the bytes that judge are the bytes that the decision's digest is over.
+    /// The gateway file's own bytes.
+    text: String,
+    /// What was read once is what is used: the bytes that judge are the bytes that the decision's digest is over. By the path that
+    /// was asked for.
     files: RefCell<BTreeMap<PathBuf, Vec<u8>>>,
 }
 
@@ -44,19 +50,19 @@ impl GatewayFolder {
             .map_err(|_| Problem::usage(format!("{} is not UTF-8", path.display()), "write it as UTF-8"))?;
         let gateway = Gateway::parse(&path.display().to_string(), &text).map_err(Error::from)?;
         let folder = path.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new(".")).to_owned();
-        Ok(Self { gateway, folder, files: RefCell::default() })
+        Ok(Self { gateway, folder, text, files: RefCell::default() })
     }
 }
 
 impl GatewayFiles for GatewayFolder {
     fn read(&self, path: &Path) -> Result<Vec<u8>, Error> {
-        let path = self.folder.join(path);
-        if let Some(bytes) = self.files.borrow().get(&path) {
+        if let Some(bytes) = self.files.borrow().get(path) {
             return Ok(bytes.clone());
         }
-        let bytes = read(&path)
-            .map_err(|error| Error::Trust { file: path.clone(), reason: format!("cannot read it: {error}") })?;
-        self.files.borrow_mut().insert(path, bytes.clone());
+        let full = self.folder.join(path);
+        let bytes =
+            read(&full).map_err(|error| Error::Trust { file: full, reason: format!("cannot read it: {error}") })?;
+        self.files.borrow_mut().insert(path.to_owned(), bytes.clone());
         Ok(bytes)
     }
 
@@ -98,6 +104,13 @@ impl GatewayFiles for GatewayFolder {
                 Ok(SourceFile { name: name.display().to_string(), text })
             })
             .collect()
+    }
+}
+
+impl JudgeRecord for GatewayFolder {
+    fn all_read(&self) -> (Vec<u8>, Vec<(PathBuf, Vec<u8>)>) {
+        let files = self.files.borrow().iter().map(|(path, bytes)| (path.clone(), bytes.clone())).collect();
+        (self.text.clone().into_bytes(), files)
     }
 }
 

@@ -45,7 +45,7 @@ pub(crate) struct Wired {
 impl Wired {
     pub(crate) fn new() -> Result<Self, Problem> {
         let home = Home::open()?;
-        let store = Arc::new(FileStore::open(&home.part("store")).map_err(sluicegate_flow::Error::from)?);
+        let store = Arc::new(store(&home)?);
         let evidence = evidence(&home)?;
         let shared: Arc<dyn ContentStore> = store.clone();
         let scratch = Scratch::new(&home)?;
@@ -243,6 +243,11 @@ impl Scratch {
         lock.lock().map_err(problem("lock"))?;
         Ok(Self { folder, _lock: lock })
     }
+}
+
+/// The content store alone.
+pub(crate) fn store(home: &Home) -> Result<FileStore, Problem> {
+    Ok(FileStore::open(&home.part("store")).map_err(sluicegate_flow::Error::from)?)
 }
 
 pub(crate) fn keys(home: &Home) -> KeyFolder {

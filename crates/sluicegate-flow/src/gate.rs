@@ -1,15 +1,19 @@
-//! Asks the gate about an image: facts from what was verified, the rules' answers, the verdict, the record.
+//! Asks the gate about an image: facts from what was verified, the rules' answers, the verdict, and one document of it all that
+//! can be made again from the same inputs, byte for byte.
 
 use serde_json::{Value, json};
 use sluicegate_policy::{
     facts::{Facts, GateScan},
-    judge::{Denial, Reason, Target, Verdict, judge},
-    rego::{EvaluationRequest, Outcome, PolicyError, RuleResults},
+    judge::{Basis, Denial, Grant, Question, Reason, Target, Verdict, judge},
+    rego::{EvaluationRequest, Outcome, PolicyError, RuleAnswer, RuleResults},
 };
-use sluicegate_types::{Repository, UnixTime};
-use sluicegate_verify::closed_set::ClosedSet;
+use sluicegate_types::{Digest, NonEmpty, Repository, UnixTime};
+use sluicegate_verify::{VerifiedStatement, closed_set::ClosedSet};
 
-use crate::{Error, Ports, gateway::Judge};
+use crate::{
+    Error, Ports,
+    gateway::{GateRules, Judge},
+};
 
 /// Asks Rego in a process of its own, which a policy can't take the gate down with.
 pub trait RuleEvaluator {
@@ -17,91 +21,147 @@ pub trait RuleEvaluator {
     fn evaluate(&self, request: &EvaluationRequest) -> Result<RuleResults, PolicyError>;
 }
 
+/// Everything that a verdict rests on. The same case gives the same decision.
+pub struct Case<'a> {
+    /// Who judges.
+    pub judge: &'a Judge,
+    /// What is judged.
+    pub set: &'a ClosedSet,
+    /// What was said by hand about the image, verified.
+    pub by_hand: &'a [&'a VerifiedStatement],
+    /// The gate's own scan, if it could be made.
+    pub scan: Option<GateScan>,
+    /// What the environment holds now.
+    pub current: Option<Digest>,
+    /// The moment of the decision.
+    pub now: UnixTime,
+}
+
 /// A verdict and everything that it rests on.
 pub struct Decision {
     /// What was decided.
     pub verdict: Verdict,
-    /// What goes into the record.
-    pub body: Value,
+    /// The whole decision as one document.
+    pub document: Value,
+    /// What Rego saw; `None` if no facts could be formed.
+    pub facts: Option<String>,
 }
 
 /// Denials and reasons that a record lists itself.
 const MAX_LISTED: usize = 500;
 
-/// Judges one closed set for one environment at one moment.
-pub fn decide(
-    ports: &Ports<'_>,
-    judge_of_environment: &Judge,
-    set: &ClosedSet,
-    scan: Option<GateScan>,
-    evaluator: &dyn RuleEvaluator,
-    current: Option<sluicegate_types::Digest>,
-    now: UnixTime,
-) -> Result<Decision, Error> {
+/// Judges one case.
+pub fn decide(case: &Case<'_>, evaluator: &dyn RuleEvaluator) -> Decision {
+    let Case { judge: judge_of_environment, set, .. } = case;
     let environment = &judge_of_environment.name;
     let repository = Repository::of_environment(environment);
-    let conditions = &judge_of_environment.conditions;
+    let gate = judge_of_environment.gate.as_ref();
     let accepts = |vulns: &sluicegate_attestation::vulns::Vulns| {
-        judge_of_environment.database == Some(vulns.scanner.database)
-            && now <= vulns.scanner.database_updated_at.plus(conditions.max_database_age.as_secs())
+        gate.is_some_and(|gate| {
+            gate.database == Some(vulns.scanner.database)
+                && case.now
+                    <= vulns.scanner.database_updated_at.plus(gate.conditions.max_database_age.as_secs())
+        })
     };
-    let facts = match Facts::new(set, scan, environment, &repository, now, &accepts) {
-        Ok(facts) => facts,
-        Err(error) => {
-            let reason = Reason::Policy(error.to_string());
-            let body = json!({"image": set.image(), "gateway": conditions.gateway, "reasons": [reason.to_string()]});
-            return Ok(Decision { verdict: Verdict::Undecided(sluicegate_types::NonEmpty::one(reason)), body });
-        }
-    };
-    let input = ports.store.put_bytes(facts.input().get().as_bytes())?;
-    let request = EvaluationRequest {
-        policies: judge_of_environment.policies.clone(),
-        data: judge_of_environment.data.clone(),
-        input: facts.input().to_owned(),
-    };
-    let results = evaluator.evaluate(&request);
+    let facts =
+        match Facts::new(set, case.by_hand, case.scan.clone(), environment, &repository, case.now, &accepts) {
+            Ok(facts) => facts,
+            Err(error) => {
+                let verdict = Verdict::Undecided(NonEmpty::one(Reason::Policy(error.to_string())));
+                let document = document(case, None, &[], &[], &verdict);
+                return Decision { verdict, document, facts: None };
+            }
+        };
     let target = Target {
         environment: environment.clone(),
         repository,
         tag: judge_of_environment.environment.tag.clone(),
-        current,
+        current: case.current,
     };
-    let verdict = judge(&facts, &results, conditions, target, now);
-    let rules = results.as_ref().map(|results| results.answers.as_slice()).unwrap_or_default();
-    let mut body = json!({
-        "image": facts.image(),
-        "gateway": conditions.gateway,
-        "facts": input,
-        "provenance": set.provenance().0.bundle(),
-        "used": facts.used(),
+    let (verdict, answers, warnings) = match gate {
+        None => {
+            let question = Question::Ungated { gateway: judge_of_environment.gateway };
+            (judge(&facts, question, target, case.now), Vec::new(), Vec::new())
+        }
+        Some(gate) => {
+            let rules = evaluator.evaluate(&request(gate, &facts));
+            let question = Question::Gate { rules: &rules, conditions: &gate.conditions };
+            let verdict = judge(&facts, question, target, case.now);
+            let RuleResults { answers, warnings } =
+                rules.unwrap_or(RuleResults { answers: Vec::new(), warnings: Vec::new() });
+            (verdict, answers, warnings.into_iter().map(|warning| warning.msg).collect())
+        }
+    };
+    let document = document(case, Some(&facts), &answers, &warnings, &verdict);
+    Decision { verdict, document, facts: Some(facts.input().get().to_owned()) }
+}
+
+fn request(gate: &GateRules, facts: &Facts) -> EvaluationRequest {
+    EvaluationRequest {
+        policies: gate.policies.clone(),
+        data: gate.data.clone(),
+        input: facts.input().to_owned(),
+    }
+}
+
+/// The decision as JSON with sorted keys.
+fn document(
+    case: &Case<'_>,
+    facts: Option<&Facts>,
+    answers: &[RuleAnswer],
+    warnings: &[String],
+    verdict: &Verdict,
+) -> Value {
+    let mut document = json!({
+        "version": 1,
+        "image": case.set.image(),
+        "environment": case.judge.name,
+        "tag": case.judge.environment.tag,
+        "gate": case.judge.environment.gate.as_ref().map_or("none", |gate| gate.name.as_str()),
+        "gateway": case.judge.gateway,
         "authority": "self",
-        "rules": rules.iter().map(|answer| json!({
-            "code": answer.code,
-            "outcome": match answer.outcome {
-                Outcome::Pass => "pass",
-                Outcome::Deny(_) => "deny",
-                Outcome::Silent => "silent",
-                Outcome::Contradiction(_) => "contradiction",
-            },
-        })).collect::<Vec<_>>(),
-        "warnings": results.as_ref().map(|r| r.warnings.iter().map(|w| w.msg.clone()).collect::<Vec<_>>()).unwrap_or_default(),
+        "previous": case.current,
+        "decidedAt": case.now,
+        "provenance": case.set.provenance().0.bundle(),
+        "facts": facts.map(Facts::digest),
+        "used": facts.map(Facts::used).unwrap_or_default(),
+        "rules": answers.iter().map(rule).collect::<Vec<_>>(),
+        "warnings": warnings,
     });
-    match &verdict {
-        Verdict::Allow(_) => {}
-        Verdict::Deny(denials) => {
-            // A record has a size limit and a denial must fit: beyond the first ones the whole list stands in the store.
-            let all: Vec<Value> = denials.iter().map(denial).collect();
-            if all.len() > MAX_LISTED {
-                body["denialCount"] = json!(all.len());
-                body["allDenials"] = json!(ports.store.put_bytes(json!(all).to_string().as_bytes())?);
+    match verdict {
+        Verdict::Allow(permit) => {
+            let basis = permit.basis();
+            document["verdict"] = json!(match basis {
+                Basis::Gate { .. } => "allow",
+                Basis::Ungated => "ungated",
+            });
+            if let Basis::Gate { expires } = basis {
+                document["expires"] = json!(expires);
             }
-            body["denials"] = all.into_iter().take(MAX_LISTED).collect();
+        }
+        Verdict::Deny(denials) => {
+            document["verdict"] = json!("deny");
+            document["denials"] = denials.iter().map(denial).collect();
         }
         Verdict::Undecided(reasons) => {
-            body["reasons"] = reasons.iter().take(MAX_LISTED).map(|r| json!(r.to_string())).collect();
+            document["verdict"] = json!("undecided");
+            document["reasons"] = reasons.iter().map(|reason| json!(reason.to_string())).collect();
         }
     }
-    Ok(Decision { verdict, body })
+    document
+}
+
+fn rule(answer: &RuleAnswer) -> Value {
+    json!({
+        "code": answer.code,
+        "rule": format!("{}:{}", answer.file, answer.line),
+        "outcome": match answer.outcome {
+            Outcome::Pass => "pass",
+            Outcome::Deny(_) => "deny",
+            Outcome::Silent => "silent",
+            Outcome::Contradiction(_) => "contradiction",
+        },
+    })
 }
 
 fn denial(denial: &Denial) -> Value {
@@ -114,4 +174,40 @@ fn denial(denial: &Denial) -> Value {
         "solution": denial.solution,
         "rule": denial.rule,
     })
+}
+
+/// The bytes of a decision's document.
+pub fn document_bytes(document: &Value) -> Vec<u8> {
+    document.to_string().into_bytes()
+}
+
+impl Decision {
+    /// Keeps the document and the facts in the store, and gives what the record says of them: everything but lists too long for a
+    /// record, which stand in the document.
+    pub fn keep(&self, ports: &Ports<'_>) -> Result<Value, Error> {
+        if let Some(facts) = &self.facts {
+            ports.store.put_bytes(facts.as_bytes())?;
+        }
+        let digest = ports.store.put_bytes(&document_bytes(&self.document))?;
+        let mut body = self.document.clone();
+        body["document"] = json!(digest);
+        for list in ["denials", "reasons", "warnings"] {
+            if let Some(items) = body[list].as_array_mut()
+                && items.len() > MAX_LISTED
+            {
+                let count = items.len();
+                items.truncate(MAX_LISTED);
+                body[format!("{list}Count")] = json!(count);
+            }
+        }
+        Ok(body)
+    }
+}
+
+/// The word that a record has for what a permit rests on.
+pub fn outcome_of(grant: &Grant) -> &'static str {
+    match grant.basis {
+        Basis::Gate { .. } => "allow",
+        Basis::Ungated => "ungated",
+    }
 }

@@ -2,14 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde_json::json;
 use sluicegate_attestation::predicate::PredicateType;
 use sluicegate_pipeline::{
-    gateway::{Environment, Gateway},
+    gateway::{Environment, Gate, Gateway},
     trust::{GroupEntry, PersonEntry, SignerEntry, TrustFile},
 };
 use sluicegate_policy::{judge::Conditions, rego::SourceFile};
@@ -27,20 +27,34 @@ pub trait GatewayFiles {
     fn policies(&self, path: &Path) -> Result<Vec<SourceFile>, Error>;
 }
 
+/// What a judge was made of, to be kept with its decisions.
+pub trait JudgeRecord {
+    /// The gateway file itself, and every file that was read so far by the path that was asked for.
+    fn all_read(&self) -> (Vec<u8>, Vec<(PathBuf, Vec<u8>)>);
+}
+
 /// The judge of one environment.
 pub struct Judge {
     /// The environment's name.
     pub name: EnvironmentName,
     /// The environment.
     pub environment: Environment,
+    /// The digest of everything that a decision of this environment depends on.
+    pub gateway: Digest,
+    /// The name it signs with.
+    pub verifier_id: String,
+    /// What is asked; `None` only for `gate: none`.
+    pub gate: Option<GateRules>,
+}
+
+/// What a gate asks.
+pub struct GateRules {
     /// What is demanded beside the rules.
     pub conditions: Conditions,
     /// Rego.
     pub policies: Vec<SourceFile>,
     /// Data.
     pub data: Vec<SourceFile>,
-    /// The name it signs with.
-    pub verifier_id: String,
     /// What its pinned database must be, for scans that the closed set brought.
     pub database: Option<Digest>,
 }
@@ -110,46 +124,37 @@ fn rule_of_flag(flag: &str, public_key: Vec<u8>, role: Role) -> SignerRule {
     }
 }
 
-/// Resolves the judge of `environment`: everything that a decision depends on goes into `conditions.gateway`.
+/// Resolves the judge of `environment`: everything that a decision depends on goes into its `gateway` digest.
 pub fn judge_of(gateway: &Gateway, environment: &EnvironmentName, files: &dyn GatewayFiles) -> Result<Judge, Error> {
     let found = gateway.environments.get(environment).ok_or_else(|| {
         let known: Vec<&str> = gateway.environments.keys().map(EnvironmentName::as_str).collect();
         Error::Usage(format!("the gateway has no environment {environment}; it has {}", known.join(", ")))
     })?;
-    let gate = &found.gate;
-    let mut policies = Vec::new();
-    for path in &gate.policies {
-        policies.extend(files.policies(path)?);
+    let (mut policies, mut data) = (Vec::new(), Vec::new());
+    if let Some(gate) = &found.gate {
+        for path in &gate.policies {
+            policies.extend(files.policies(path)?);
+        }
+        for path in &gate.data {
+            data.push(SourceFile { name: path.display().to_string(), text: text(files, path)? });
+        }
     }
-    let mut data = Vec::new();
-    for path in &gate.data {
-        data.push(SourceFile { name: path.display().to_string(), text: text(files, path)? });
-    }
-    let require = gate.require.iter().map(|kind| {
-        PredicateType::from_short(kind).ok_or_else(|| Error::Usage(format!("no kind of evidence is called {kind}")))
-    });
-    let require: Vec<PredicateType> = require.collect::<Result<_, _>>()?;
     let digests = |files: &[SourceFile]| -> Vec<_> {
         files.iter().map(|file| json!({"name": file.name, "digest": Digest::of(file.text.as_bytes())})).collect()
     };
     let trust_file = text(files, &gateway.trust)?;
-    let folder = gateway.trust.parent().unwrap_or(Path::new(""));
-    let mut keys = BTreeMap::new();
-    for entry in TrustFile::parse(&gateway.trust.display().to_string(), &trust_file)?.signers {
-        keys.insert(entry.name, Digest::of(&files.read(&folder.join(&entry.key))?));
-    }
     let resolved = json!({
         "version": 1,
         "environment": environment,
         "repository": format!("oci:{environment}"),
         "tag": found.tag,
-        "gate": found.gate_name,
-        "require": gate.require,
-        "validForSeconds": gate.valid_for.as_secs(),
+        "gate": found.gate.as_ref().map(|gate| json!({
+            "name": gate.name, "require": gate.require, "validForSeconds": gate.valid_for.as_secs(),
+        })),
         "policies": digests(&policies),
         "data": digests(&data),
         "trust": Digest::of(trust_file.as_bytes()),
-        "keys": keys,
+        "keys": keys(gateway, &trust_file, files)?,
         "trustRoot": Digest::of(&files.read(&gateway.trust_root)?),
         "verifierId": gateway.verifier_id,
         "scanner": gateway.scanner.as_ref().map(|scanner| json!({
@@ -157,20 +162,44 @@ pub fn judge_of(gateway: &Gateway, environment: &EnvironmentName, files: &dyn Ga
         })),
         "policyLimits": sluicegate_policy::rego::EvaluationLimits::default(),
     });
+    let digest = Digest::of(&json_bytes("the gateway", &resolved)?);
+    let gate = found.gate.as_ref().map(|gate| -> Result<_, Error> {
+        Ok(GateRules {
+            conditions: Conditions {
+                require: required(gate)?,
+                max_database_age: gateway.scanner.as_ref().map(|scanner| scanner.max_age).unwrap_or_default(),
+                valid_for: gate.valid_for,
+                gateway: digest,
+            },
+            policies,
+            data,
+            database: gateway.scanner.as_ref().map(|scanner| scanner.database_digest),
+        })
+    });
     Ok(Judge {
         name: environment.clone(),
         environment: found.clone(),
-        conditions: Conditions {
-            require: NonEmpty::try_from(require).map_err(|error| Error::Usage(format!("require: {error}")))?,
-            max_database_age: gateway.scanner.as_ref().map(|scanner| scanner.max_age).unwrap_or_default(),
-            valid_for: gate.valid_for,
-            gateway: Digest::of(&json_bytes("the gateway", &resolved)?),
-        },
-        policies,
-        data,
+        gateway: digest,
         verifier_id: gateway.verifier_id.clone(),
-        database: gateway.scanner.as_ref().map(|scanner| scanner.database_digest),
+        gate: gate.transpose()?,
     })
+}
+
+fn required(gate: &Gate) -> Result<NonEmpty<PredicateType>, Error> {
+    let kinds = gate.require.iter().map(|kind| {
+        PredicateType::from_short(kind).ok_or_else(|| Error::Usage(format!("no kind of evidence is called {kind}")))
+    });
+    NonEmpty::try_from(kinds.collect::<Result<Vec<_>, _>>()?).map_err(|error| Error::Usage(format!("require: {error}")))
+}
+
+/// The digest of every key that trust.yaml names.
+fn keys(gateway: &Gateway, trust_file: &str, files: &dyn GatewayFiles) -> Result<BTreeMap<String, Digest>, Error> {
+    let folder = gateway.trust.parent().unwrap_or(Path::new(""));
+    let mut keys = BTreeMap::new();
+    for entry in TrustFile::parse(&gateway.trust.display().to_string(), trust_file)?.signers {
+        keys.insert(entry.name, Digest::of(&files.read(&folder.join(&entry.key))?));
+    }
+    Ok(keys)
 }
 
 fn text(files: &dyn GatewayFiles, path: &Path) -> Result<String, Error> {

@@ -4,19 +4,25 @@
 //! [`run`] executes a pipeline and proves it, [`verify`] follows an image to its evidence, [`promote`] asks the gate and moves
 //! an image only with the gate's permit, [`evidence`] records and checks what was recorded. Nothing here names an engine; [`Ports`] is filled by the one wiring file.
 
+pub mod admit;
 pub mod assemble;
 pub mod attest;
 pub mod attest_by_hand;
+mod built;
 mod error;
 pub mod evidence;
+mod execute;
 pub mod fetch;
 mod folders;
 pub mod gate;
 pub mod gateway;
 pub mod pin;
 pub mod promote;
+pub mod push;
+pub mod replay;
 pub mod run;
 pub mod scan;
+pub mod sign;
 pub mod verify;
 pub mod verify_file;
 

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use sluicegate_attestation::identifiers::{LAYER_TAR, LAYER_TAR_GZIP};
+use sluicegate_attestation::identifiers::{IMAGE_MANIFEST, LAYER_TAR, LAYER_TAR_GZIP};
 use sluicegate_ports::{
     execute::{Compression, Layer},
-    images::Manifest,
+    images::{Descriptor, Manifest},
     trees::SourceLister,
 };
 use sluicegate_types::{Content, ContentKind, Digest, ImageRef};
@@ -20,6 +20,8 @@ pub struct PinnedBase {
     pub name: String,
     /// Its manifest.
     pub digest: Digest,
+    /// Bytes of the manifest.
+    pub size: u64,
     /// The manifest, parsed.
     pub manifest: Manifest,
     /// Its layers, lowest first.
@@ -70,7 +72,7 @@ pub fn image(ports: &Ports<'_>, reference: &ImageRef, folder: &Path) -> Result<P
         layers.push(Layer { blob: layer.digest, compression, diff_id: *diff_id });
     }
     let config = serde_json::from_slice(&config).map_err(|error| fault(format!("its configuration: {error}")))?;
-    Ok(PinnedBase { name: reference.to_string(), digest: descriptor.digest, manifest, layers, config })
+    Ok(PinnedBase { name: reference.to_string(), digest: descriptor.digest, size: descriptor.size, manifest, layers, config })
 }
 
 /// Takes a snapshot of a source tree. The mtime of all of it is `epoch`, so [`PinnedSource::pack`] is called once that is known.
@@ -100,6 +102,17 @@ impl PinnedSource {
 }
 
 impl PinnedBase {
+    /// Its manifest, as a place would describe it.
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor::new(IMAGE_MANIFEST, self.digest, self.size)
+    }
+
+    /// Its configuration and layers.
+    pub fn blobs(&self) -> Vec<Digest> {
+        let layers = self.manifest.layers.iter().map(|layer| layer.digest);
+        layers.chain([self.manifest.config.digest]).collect()
+    }
+
     /// A variable of the image's environment.
     pub fn variable(&self, name: &str) -> Option<&str> {
         let env = self.config.pointer("/config/Env")?.as_array()?;

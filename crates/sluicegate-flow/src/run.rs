@@ -7,28 +7,30 @@ use std::{
 
 use serde_json::json;
 use sluicegate_attestation::{
-    identifiers::{IMAGE_MANIFEST, LOCAL_BUILDER},
+    identifiers::{BUNDLE, IMAGE_MANIFEST, LOCAL_BUILDER},
     predicate::PredicateType,
-    provenance::{Build, Dependency, ImageParameters, Provenance, StepParameters},
-    statement::{Statement, Subject},
+    provenance::{Build, Dependency, ImageParameters, Provenance},
+    test_result::TestResult,
 };
-use sluicegate_pipeline::pipeline::{Artifact, InputSource, Pipeline, Step};
+use sluicegate_pipeline::pipeline::{Artifact, Pipeline};
 use sluicegate_ports::{
     evidence::{NewRecord, RecordKind},
-    execute::{Ended, Input, InputAccess, Limits, OutputRequest, Product, StepExecutor, StepOutcome, StepRequest},
+    execute::StepExecutor,
     images::{Descriptor, ImagePlaceError, Publication},
     scan::Scanner,
     sign::Signer,
     trees::SourceLister,
 };
-use sluicegate_types::{Content, ContentKind, Digest, NonEmpty, OutputName, RunId, StepName, UnixTime};
+use sluicegate_types::{Digest, OutputName, RunId, StepName, UnixTime};
 use sluicegate_verify::Trust;
 
 use crate::{
     Error, Ports,
     assemble::{self, Assembled},
     attest::{Attested, attest},
+    built::Built,
     evidence,
+    execute,
     folders::where_it_leads,
     pin::{self, PinnedBase, PinnedSource},
     scan,
@@ -73,6 +75,8 @@ pub struct RunReport {
     pub images: Vec<BuiltImage>,
     /// Steps in the order they ran: name, and the digest of each output.
     pub steps: Vec<(StepName, BTreeMap<OutputName, Digest>)>,
+    /// What steps reported of their tests.
+    pub tests: Vec<(StepName, TestResult)>,
 }
 
 /// An image that was built and proved.
@@ -92,11 +96,6 @@ pub struct BuiltImage {
 
 /// Without a commit and without SOURCE_DATE_EPOCH: 1980-01-01, the first moment that zip files can write.
 const DEFAULT_EPOCH: u64 = 315_532_800;
-/// Bytes of one step's log.
-const LOG_LIMIT: u64 = 256 * 1024 * 1024;
-/// Bytes of one step's outputs together.
-const OUTPUT_LIMIT: u64 = 16 * 1024 * 1024 * 1024;
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Runs a pipeline. The first failing step ends it; the failure is recorded. An image becomes visible at its repository only with
 /// all of its evidence.
@@ -121,13 +120,19 @@ fn record_image(
     ports: &Ports<'_>,
     request: &RunRequest<'_>,
     image: &BuiltImage,
-    done: &BTreeMap<StepName, Done>,
+    artifact: &Artifact,
+    built: &Built,
 ) -> Result<(), Error> {
-    let steps = done.iter().map(|(step, done)| {
+    let mut steps = Vec::new();
+    for step in request.pipeline.closure(artifact) {
+        let done = built.step(&step.name)?;
         let outputs: BTreeMap<_, _> = done.products.iter().map(|(name, p)| (name, p.content.digest)).collect();
-        json!({"step": step, "outputs": outputs, "attestation": done.attested.statement.bundle(), "log": done.log})
-    });
-    let record = NewRecord {
+        steps.push(json!({
+            "step": step.name, "outputs": outputs, "attestation": done.attested.statement.bundle(), "log": done.log,
+            "testResult": done.tested.as_ref().map(|tested| tested.attested.statement.bundle()),
+        }));
+    }
+    evidence::record(ports, &NewRecord {
         kind: RecordKind::Run,
         at: ports.clock.now(),
         subject: Some(image.digest),
@@ -135,18 +140,10 @@ fn record_image(
         outcome: "succeeded".to_owned(),
         body: json!({
             "run": request.run, "pipeline": request.pipeline.name, "artifact": image.artifact,
-            "attestations": image.attestations, "steps": steps.collect::<Vec<_>>(),
+            "attestations": image.attestations, "steps": steps,
         }),
-    };
-    evidence::record(ports, &record)?;
+    })?;
     Ok(())
-}
-
-/// A step that ran, with what proves it.
-struct Done {
-    attested: Attested,
-    products: BTreeMap<OutputName, Product>,
-    log: Digest,
 }
 
 fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Error> {
@@ -175,20 +172,23 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Err
         (ports.tell)(&format!("source {name} is {}{state}", packed.content.digest));
         sources.insert(name, packed);
     }
-    let mut done: BTreeMap<StepName, Done> = BTreeMap::new();
-    let mut report = RunReport { run: request.run.clone(), images: Vec::new(), steps: Vec::new() };
+    let mut built = Built::default();
+    let mut report =
+        RunReport { run: request.run.clone(), images: Vec::new(), steps: Vec::new(), tests: Vec::new() };
     for step in &pipeline.steps {
         let image =
             images.get(&step.image.to_string()).ok_or_else(|| Error::Usage(format!("{} is not pinned", step.image)))?;
-        let finished = run_step(ports, request, step, image, &sources, &done, epoch)?;
+        let finished = execute::step(ports, request, step, image, &sources, &built, epoch)?;
         let outputs = finished.products.iter().map(|(name, p)| (name.clone(), p.content.digest)).collect();
         report.steps.push((step.name.clone(), outputs));
-        done.insert(step.name.clone(), finished);
+        if let Some(tested) = &finished.tested {
+            report.tests.push((step.name.clone(), tested.result.clone()));
+        }
+        built.add(step.name.clone(), finished);
     }
     for artifact in &pipeline.artifacts {
-        let base = artifact.base.as_ref().and_then(|base| images.get(&base.to_string()));
-        let image = build_image(ports, request, artifact, base, &done, epoch)?;
-        record_image(ports, request, &image, &done)?;
+        let image = build_image(ports, request, artifact, &images, &mut built, epoch)?;
+        record_image(ports, request, &image, artifact, &built)?;
         report.images.push(image);
     }
     Ok(report)
@@ -220,207 +220,83 @@ fn check_places(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<(), Error
     Ok(())
 }
 
-fn run_step(
+/// What descriptions an artifact's closure has, in the order in which they stand in the image's provenance.
+#[derive(Default)]
+struct Parts {
+    dependencies: Vec<Dependency>,
+    /// What the evidence manifest carries.
+    carried: Vec<Descriptor>,
+    attestations: usize,
+}
+
+impl Parts {
+    /// What two steps share stands there once.
+    fn add(&mut self, name: String, attested: &Attested) {
+        let bundle = attested.statement.bundle();
+        if self.carried.iter().any(|part| part.digest == bundle) {
+            return;
+        }
+        self.dependencies.push(Dependency::attestation(name, bundle));
+        self.carried.push(Descriptor::new(BUNDLE, bundle, attested.size));
+        self.attestations += 1;
+    }
+
+    fn add_report(&mut self, name: &str, report: &Descriptor) {
+        if !self.carried.contains(report) {
+            self.dependencies.push(Dependency::other(name, report.digest, &report.media_type));
+            self.carried.push(report.clone());
+        }
+    }
+}
+
+/// Names every attestation of the closure: steps and what they reported, the images that they ran in once each, what they left.
+fn closure(
     ports: &Ports<'_>,
     request: &RunRequest<'_>,
-    step: &Step,
-    image: &PinnedBase,
-    sources: &BTreeMap<OutputName, PinnedSource>,
-    done: &BTreeMap<StepName, Done>,
-    epoch: u64,
-) -> Result<Done, Error> {
-    let mut inputs = Vec::new();
-    let mut dependencies = vec![Dependency::image("image", image.digest)];
-    for (mount_point, source) in &step.inputs {
-        let (content, executable, dependency) = match source {
-            InputSource::Source(name) => {
-                let source = sources.get(name).ok_or_else(|| Error::Usage(format!("no source {name}")))?;
-                (source.content, false, source_dependency(name, source))
-            }
-            InputSource::Output(from, output) => {
-                let (product, attestation) = product_of(done, from, output)?;
-                let dependency = Dependency::content(format!("{from}.{output}"), product.content, Some(attestation));
-                (product.content, product.executable, dependency)
-            }
-        };
-        dependencies.push(dependency);
-        inputs.push(Input { mount_point: mount_point.clone(), content, executable, access: InputAccess::CopyOnWrite });
-    }
-    let mut attestations: Vec<Dependency> = Vec::new();
-    for dependency in &dependencies {
-        if let Some(bundle) = dependency.attested_by()? {
-            let step = dependency.name.split('.').next().unwrap_or_default();
-            let entry = Dependency::attestation(format!("attestation:{step}"), bundle);
-            if !attestations.contains(&entry) {
-                attestations.push(entry);
-            }
+    artifact: &Artifact,
+    images: &BTreeMap<String, PinnedBase>,
+    built: &mut Built,
+) -> Result<Parts, Error> {
+    let mut parts = Parts::default();
+    let steps = request.pipeline.closure(artifact);
+    for step in &steps {
+        let done = built.step(&step.name)?;
+        parts.add(format!("attestation:{}", step.name), &done.attested);
+        if let Some(tested) = &done.tested {
+            parts.add(format!("attestation:{}:test-result", step.name), &tested.attested);
+            parts.add_report(&format!("report:{}.junit", step.name), &tested.report);
         }
     }
-    dependencies.extend(attestations);
-    let env = environment(step, image, epoch);
-    let limits = Limits {
-        timeout: step.timeout,
-        memory: step.memory,
-        pids: step.pids,
-        cpu_millis: step.cpu_millis,
-        log_bytes: LOG_LIMIT,
-        output_bytes: OUTPUT_LIMIT,
-    };
-    let outputs = step.outputs.iter().map(|(name, path)| OutputRequest { name: name.clone(), path: path.clone() });
-    let execution = StepRequest {
-        step: step.name.clone(),
-        layers: image.layers.clone(),
-        argv: step.argv.clone(),
-        env: env.clone(),
-        workdir: step.workdir.clone(),
-        user: image.user()?,
-        inputs,
-        outputs: outputs.collect(),
-        limits: limits.clone(),
-        epoch,
-    };
-    (ports.tell)(&format!("step {} runs", step.name));
-    let started_on = ports.clock.now();
-    let outcome = request.executor.run_step(&execution, &mut |bytes| (request.on_output)(&step.name, bytes))?;
-    let finished_on = ports.clock.now();
-    check_outcome(step, &outcome)?;
-    let products: BTreeMap<OutputName, Product> = outcome.outputs.iter().map(|p| (p.name.clone(), p.clone())).collect();
-    let provenance = Provenance {
-        build: Build::Step(StepParameters {
-            pipeline: request.pipeline.name.clone(),
-            step: step.name.clone(),
-            run: step.argv.clone(),
-            env: env.into_iter().collect(),
-            workdir: step.workdir.display().to_string(),
-            inputs: step.inputs.iter().map(|(at, what)| (at.display().to_string(), what.to_string())).collect(),
-            outputs: step.outputs.iter().map(|(name, at)| (name.to_string(), at.display().to_string())).collect(),
-            limits: limit_parameters(&limits),
-            network: "none".to_owned(),
-            platform: "linux/amd64".to_owned(),
-            exit_code: 0,
-        }),
-        dependencies,
-        builder_id: LOCAL_BUILDER.to_owned(),
-        builder_version: builder_version(request),
-        run: request.run.clone(),
-        started_on,
-        finished_on,
-        byproducts: vec![Dependency::other("log", outcome.log, "text/plain")],
-    };
-    let statement = Statement {
-        subjects: step_subjects(&step.name, &products, outcome.log),
-        predicate_type: PredicateType::Provenance,
-        predicate: provenance.to_predicate()?,
-    };
-    let mut attested = attest(ports, request.signer, request.trust, &[statement], ports.clock.now())?;
-    let attested = attested.pop().ok_or_else(|| Error::Bug("nothing was attested".to_owned()))?;
-    (ports.tell)(&format!(
-        "step {} is proved: {} at {} of {}",
-        step.name,
-        attested.statement.bundle(),
-        attested.statement.log().index,
-        attested.statement.log().origin
-    ));
-    Ok(Done { attested, products, log: outcome.log })
-}
-
-fn builder_version(request: &RunRequest<'_>) -> BTreeMap<String, String> {
-    let identity = request.executor.identity();
-    let own = ("sluicegate".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
-    BTreeMap::from([own, (identity.name, identity.version)])
-}
-
-fn source_dependency(name: &OutputName, source: &PinnedSource) -> Dependency {
-    let mut dependency = Dependency::content(format!("source:{name}"), source.content, None);
-    if let Some(commit) = &source.commit {
-        // The commit is what the work tree says, not one that this builder fetched: it must not count as resolved.
-        dependency.annotations.insert("sluicegate.dev/commit-unverified".to_owned(), commit.clone());
-        dependency.annotations.insert("sluicegate.dev/dirty".to_owned(), source.dirty.to_string());
-    }
-    dependency
-}
-
-fn product_of<'a>(
-    done: &'a BTreeMap<StepName, Done>,
-    step: &StepName,
-    output: &OutputName,
-) -> Result<(&'a Product, Digest), Error> {
-    let found = done.get(step).and_then(|done| Some((done.products.get(output)?, done.attested.statement.bundle())));
-    found.ok_or_else(|| Error::Usage(format!("the step {step} left no output {output}")))
-}
-
-fn environment(step: &Step, image: &PinnedBase, epoch: u64) -> Vec<(String, String)> {
-    let mut env = BTreeMap::from([
-        ("PATH".to_owned(), image.variable("PATH").unwrap_or(DEFAULT_PATH).to_owned()),
-        ("HOME".to_owned(), image.variable("HOME").unwrap_or("/").to_owned()),
-        ("SOURCE_DATE_EPOCH".to_owned(), epoch.to_string()),
-    ]);
-    env.extend(step.env.clone());
-    env.into_iter().collect()
-}
-
-fn limit_parameters(limits: &Limits) -> BTreeMap<String, u64> {
-    let mut out = BTreeMap::from([("timeoutSeconds".to_owned(), limits.timeout.as_secs())]);
-    let optional =
-        [("memoryBytes", limits.memory), ("pids", limits.pids), ("cpuMillis", limits.cpu_millis.map(u64::from))];
-    out.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
-    out
-}
-
-fn check_outcome(step: &Step, outcome: &StepOutcome) -> Result<(), Error> {
-    let failed = |how: String| Err(Error::StepFailed { step: step.name.to_string(), how });
-    match outcome.ended {
-        Ended::Exit(0) => {}
-        Ended::Exit(code) => {
-            let oom = outcome.oom_kills.filter(|kills| *kills > 0);
-            let hint = match (code, oom) {
-                (_, Some(kills)) => format!("; the memory limit killed {kills} of its processes (limits.memory)"),
-                (127, _) => "; the program was not found in the step's image".to_owned(),
-                (126, _) => "; the program could not be executed".to_owned(),
-                _ => String::new(),
-            };
-            return failed(format!("ended with code {code}{hint}"));
+    for step in &steps {
+        for product in built.step(&step.name)?.products.clone().values() {
+            let name = format!("{}.{}", step.name, product.name);
+            let attested = built.output(ports, request, &name, product)?;
+            parts.add(format!("attestation:{name}:sbom"), attested);
         }
-        Ended::TimedOut => {
-            return failed(format!("was killed after {} s (limits.timeout)", step.timeout.as_secs()));
-        }
-        Ended::LogFull => return failed(format!("was killed: it printed more than {LOG_LIMIT} bytes")),
+        let Some((scanner, image)) = request.scanner.zip(images.get(&step.image.to_string())) else { continue };
+        let described = built.image(ports, request, scanner, image)?;
+        parts.add(format!("attestation:{}:sbom", image.digest), &described.sbom);
+        parts.add(format!("attestation:{}:vulns", image.digest), &described.vulns);
+        parts.add_report(&format!("report:{}:trivy", image.digest), &described.report);
     }
-    if let Some(kills) = outcome.oom_kills.filter(|kills| *kills > 0) {
-        return failed(format!(
-            "ended with code 0, but the memory limit killed {kills} of its processes (limits.memory)"
-        ));
-    }
-    if let Some(output) = outcome.missing.first() {
-        let path = step.outputs.get(output).map(|path| path.display().to_string()).unwrap_or_default();
-        return failed(format!("did not leave its output {output} at {path}"));
-    }
-    Ok(())
-}
-
-/// A step's outputs; of a step without outputs, its log.
-fn step_subjects(step: &StepName, products: &BTreeMap<OutputName, Product>, log: Digest) -> NonEmpty<Subject> {
-    let outputs: Vec<Subject> =
-        products.iter().map(|(name, product)| Subject::product(format!("{step}.{name}"), product.content)).collect();
-    NonEmpty::try_from(outputs).unwrap_or_else(|_| {
-        NonEmpty::one(Subject::product(format!("{step}:log"), Content { kind: ContentKind::File, digest: log }))
-    })
+    Ok(parts)
 }
 
 fn build_image(
     ports: &Ports<'_>,
     request: &RunRequest<'_>,
     artifact: &Artifact,
-    base: Option<&PinnedBase>,
-    done: &BTreeMap<StepName, Done>,
+    images: &BTreeMap<String, PinnedBase>,
+    built: &mut Built,
     epoch: u64,
 ) -> Result<BuiltImage, Error> {
     let started_on = ports.clock.now();
+    let base = artifact.base.as_ref().and_then(|base| images.get(&base.to_string()));
     let mut files = BTreeMap::new();
     let mut dependencies: Vec<Dependency> =
         base.map(|base| Dependency::image("base", base.digest)).into_iter().collect();
     for (path, (step, output)) in &artifact.files {
-        let (product, attestation) = product_of(done, step, output)?;
+        let (product, attestation) = built.product(step, output)?;
         let dependency = Dependency::content(format!("{step}.{output}"), product.content, Some(attestation));
         if !dependencies.contains(&dependency) {
             dependencies.push(dependency);
@@ -429,13 +305,7 @@ fn build_image(
     }
     let assembled = assemble::image(ports, base, &files, &artifact.config, epoch)?;
     (ports.tell)(&format!("image {} is {}", artifact.name, assembled.image.digest));
-    // Everything the products came from: in this version the whole pipeline, of which every step must have passed.
-    let mut parts = Vec::new();
-    for (step, done) in done {
-        let bundle = done.attested.statement.bundle();
-        dependencies.push(Dependency::attestation(format!("attestation:{step}"), bundle));
-        parts.push(Descriptor::new(sluicegate_attestation::identifiers::BUNDLE, bundle, done.attested.size));
-    }
+    let mut parts = closure(ports, request, artifact, images, built)?;
     let mut about_image: Vec<Attested> = Vec::new();
     let mut findings = None;
     if let Some(scanner) = request.scanner {
@@ -448,9 +318,10 @@ fn build_image(
             let kind = attested.statement.statement().predicate_type.short();
             dependencies.push(Dependency::attestation(format!("attestation:{kind}"), attested.statement.bundle()));
         }
-        dependencies.push(Dependency::other("report:trivy", scan.report.digest, &scan.report.media_type));
-        parts.push(scan.report);
+        parts.add_report("report:trivy", &scan.report);
     }
+    dependencies.append(&mut parts.dependencies);
+    // Written last, it names every bundle; what it does not name is not evidence of this image (trust model 3).
     let provenance = image_provenance(request, artifact, dependencies, started_on, ports.clock.now());
     let statement = scan::about_image(
         assembled.image.digest,
@@ -459,8 +330,8 @@ fn build_image(
         provenance.to_predicate()?,
     );
     about_image.extend(attest(ports, request.signer, request.trust, &[statement], ports.clock.now())?);
-    let attestations = about_image.len() + done.len();
-    publish(ports, request, artifact, &assembled, &about_image, parts)?;
+    let attestations = about_image.len() + parts.attestations;
+    publish(ports, request, artifact, &assembled, &about_image, parts.carried)?;
     Ok(BuiltImage {
         artifact: artifact.name.clone(),
         repository: artifact.repository.clone(),
@@ -547,4 +418,11 @@ fn publish(
         ports.store,
     )?;
     Ok(())
+}
+
+/// Versions of what takes part in a run.
+pub(crate) fn builder_version(request: &RunRequest<'_>) -> BTreeMap<String, String> {
+    let identity = request.executor.identity();
+    let own = ("sluicegate".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+    BTreeMap::from([own, (identity.name, identity.version)])
 }

@@ -12,10 +12,10 @@ use sluicegate_attestation::{
     provenance::{Dependency, Provenance},
 };
 use sluicegate_ports::images::ImagePlaces;
-use sluicegate_types::{Digest, ImageRef, UnixTime};
+use sluicegate_types::{Digest, ImageRef, Repository, UnixTime};
 use sluicegate_verify::{
     Role, Trust, VerifiedStatement,
-    closed_set::{Followed, Incomplete, Seen, follow},
+    closed_set::{Asked, Followed, Incomplete, Seen, follow},
 };
 
 use crate::{
@@ -38,19 +38,21 @@ pub struct VerifyReport {
 }
 
 /// Verifies an image: every byte that it reaches, every statement, and whether what its provenance names is all there. No gate
-/// is asked. Opens only files below the layout's folder.
+/// is asked. Opens only files below the layout's folder. `repository` is the environment's that is asked about, if there is one; a
+/// layout's folder has no name.
 pub fn verify(
     places: &dyn ImagePlaces,
     reference: &ImageRef,
     folder: &Path,
     trust: &Trust,
+    repository: Option<&Repository>,
     at: UnixTime,
 ) -> Result<VerifyReport, Error> {
     let place = reference.clone().relative_to(folder);
     let source = places.source(&place.directory)?;
     let descriptor = source.resolve(&place.selector)?;
     let fetched = fetch::fetch(source.as_ref(), &descriptor, None)?;
-    let followed = follow(descriptor.digest, &fetched.attached, &fetched.blobs, trust, at);
+    let followed = follow(descriptor.digest, &fetched.attached, &fetched.blobs, Asked { trust, repository, at });
     let look = Look { image: descriptor.digest, fetched: &fetched, trust, at };
     let statements = look.statements(&followed);
     let reasons = look.reasons(&followed);
@@ -88,6 +90,7 @@ impl VerifyReport {
             "statements": self.statements,
             "incomplete": self.followed.incomplete.iter().map(reason).collect::<Vec<_>>(),
             "reasons": self.reasons.iter().map(|(code, text)| json!({"code": code, "text": text})).collect::<Vec<_>>(),
+            "unlooked": self.followed.unlooked,
             "gateAsked": false,
         })
     }

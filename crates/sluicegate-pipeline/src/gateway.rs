@@ -35,20 +35,20 @@ pub struct Environment {
     pub repository: PathBuf,
     /// The tag that moves.
     pub tag: TagName,
-    /// The gate's name.
-    pub gate_name: String,
-    /// The gate.
-    pub gate: Gate,
+    /// The gate; `None` only where the file says `gate: none`, and then every record says so.
+    pub gate: Option<Gate>,
 }
 
 /// A named set of policies with what they need.
 #[derive(Clone, Debug)]
 pub struct Gate {
+    /// Its name.
+    pub name: String,
     /// Folders with Rego, or files.
     pub policies: Vec<PathBuf>,
     /// Data files.
     pub data: Vec<PathBuf>,
-    /// Kinds of evidence that must be there, by short name (`provenance`, `sbom`, `vulns`); rules may only add.
+    /// Kinds of evidence that must be there, by short name (`provenance`, `sbom`, `vulns`, `test-result`); rules may only add.
     pub require: NonEmpty<String>,
     /// How long a decision is worth something.
     pub valid_for: Duration,
@@ -80,9 +80,11 @@ pub struct Trivy {
     pub max_age: Duration,
 }
 
-/// What a gate requires if it does not say. Test results join when reports do.
-const DEFAULT_REQUIRE: [&str; 3] = ["provenance", "sbom", "vulns"];
-const KNOWN_KINDS: [&str; 3] = ["provenance", "sbom", "vulns"];
+/// What a gate requires if it does not say (trust model 2), and all that it can require.
+const KNOWN_KINDS: [&str; 4] = ["provenance", "sbom", "vulns", "test-result"];
+
+/// How an environment says that nothing is asked before an image goes there.
+const NO_GATE: &str = "none";
 
 impl Gateway {
     /// Reads a gateway file; `file` is how errors call it.
@@ -112,8 +114,17 @@ impl Gateway {
         let mut environments = BTreeMap::new();
         for (name, environment) in wire.environments.0 {
             let (name, environment) = environment_of(&at, &name, environment, &gates)?;
-            if !signing.decisions.contains_key(&name) {
-                return Err(at.meaning("signing.decisions", format!("no key for the environment {name}")));
+            match (&environment.gate, signing.decisions.contains_key(&name)) {
+                (Some(_), false) => {
+                    return Err(at.meaning("signing.decisions", format!("no key for the environment {name}")));
+                }
+                (None, true) => {
+                    return Err(at.meaning(
+                        format!("signing.decisions.{name}"),
+                        "gate: none decides nothing, so there is nothing to sign; take the key away or name a gate",
+                    ));
+                }
+                _ => {}
             }
             if environments.values().any(|other: &Environment| other.repository == environment.repository) {
                 return Err(
@@ -124,6 +135,9 @@ impl Gateway {
         }
         if environments.is_empty() {
             return Err(at.meaning("environments", "at least one is needed"));
+        }
+        if let Some(name) = signing.decisions.keys().find(|name| !environments.contains_key(*name)) {
+            return Err(at.meaning(format!("signing.decisions.{name}"), "no environment is called so"));
         }
         Ok(Self {
             environments,
@@ -145,10 +159,13 @@ fn environment_of(
     let place = format!("environments.{name}");
     at.absent(&place, "after", wire.after)?;
     at.absent(&place, "approvals", wire.approvals)?;
-    if wire.gate == "none" {
-        return Err(at.later_but(format!("{place}.gate: none"), "name a gate"));
-    }
-    let gate = gates.get(&wire.gate).ok_or_else(|| at.meaning(&place, format!("no gate is called {:?}", wire.gate)))?;
+    let gate = match wire.gate.as_str() {
+        NO_GATE => None,
+        name => {
+            let found = gates.get(name).ok_or_else(|| at.meaning(&place, format!("no gate is called {name:?}")))?;
+            Some(found.clone())
+        }
+    };
     let Some(folder) = wire.repository.strip_prefix("oci:").filter(|folder| !folder.is_empty()) else {
         return Err(at.later_but(format!("{place}.repository: {}", wire.repository), "write oci:DIR"));
     };
@@ -157,18 +174,20 @@ fn environment_of(
         Environment {
             repository: folder.into(),
             tag: wire.tag.parse().map_err(|e| at.meaning(format!("{place}.tag"), e))?,
-            gate_name: wire.gate,
-            gate: gate.clone(),
+            gate,
         },
     ))
 }
 
 fn gate_of(at: &In<'_>, name: &str, wire: WireGate) -> Result<Gate, Error> {
     let place = format!("gates.{name}");
+    if name == NO_GATE {
+        return Err(at.meaning(place, "this name says that there is no gate; choose another one"));
+    }
     if wire.policies.is_empty() {
         return Err(at.meaning(format!("{place}.policies"), "a gate without policies can't allow anything"));
     }
-    let require = wire.require.unwrap_or_else(|| DEFAULT_REQUIRE.map(str::to_owned).to_vec());
+    let require = wire.require.unwrap_or_else(|| KNOWN_KINDS.map(str::to_owned).to_vec());
     for kind in &require {
         if !KNOWN_KINDS.contains(&kind.as_str()) {
             return Err(at.later_but(
@@ -181,6 +200,7 @@ fn gate_of(at: &In<'_>, name: &str, wire: WireGate) -> Result<Gate, Error> {
         return Err(at.meaning(format!("{place}.require"), "provenance is always required: it names everything else"));
     }
     Ok(Gate {
+        name: name.to_owned(),
         policies: wire.policies.into_iter().map(PathBuf::from).collect(),
         data: wire.data.into_iter().map(PathBuf::from).collect(),
         require: require.try_into().map_err(|e| at.meaning(format!("{place}.require"), e))?,
@@ -342,7 +362,26 @@ scanner:
     #[test]
     fn a_whole_gateway_is_read() {
         let gateway = Gateway::parse("g.yaml", GOOD).unwrap();
-        assert_eq!(gateway.environments[&"production".parse().unwrap()].gate.require.as_slice().len(), 3);
+        let production = &gateway.environments[&"production".parse().unwrap()];
+        assert_eq!(production.gate.as_ref().unwrap().require.as_slice().len(), 3);
+    }
+
+    #[test]
+    fn all_four_kinds_are_required_where_nothing_is_said() {
+        let gateway = Gateway::parse("g.yaml", &GOOD.replace("require: [provenance, sbom, vulns], ", "")).unwrap();
+        let gate = gateway.environments[&"production".parse().unwrap()].gate.clone().unwrap();
+        assert_eq!(gate.require.as_slice(), ["provenance", "sbom", "vulns", "test-result"]);
+    }
+
+    #[test]
+    fn no_gate_is_said_in_these_words_and_needs_no_key() {
+        let staging = "environments:\n  staging: { repository: oci:env/staging, tag: current, gate: none }\n";
+        let text = GOOD.replace("environments:\n", staging);
+        let gateway = Gateway::parse("g.yaml", &text).unwrap();
+        assert!(gateway.environments[&"staging".parse().unwrap()].gate.is_none());
+        let with_key = text.replace("decisions: { production", "decisions: { staging: key:staging, production");
+        let error = Gateway::parse("g.yaml", &with_key).unwrap_err().to_string();
+        assert!(error.contains("nothing to sign"), "{error}");
     }
 
     #[test]
@@ -358,8 +397,11 @@ scanner:
             ("policies: [policies]", "policies: []", "can't allow anything"),
             ("require: [provenance, sbom, vulns]", "require: []", "provenance is always required"),
             ("require: [provenance, sbom, vulns]", "require: [sbom]", "provenance is always required"),
-            ("require: [provenance, sbom, vulns]", "require: [provenance, test-result]", "not in this version"),
-            ("gate: release", "gate: none", "not in this version"),
+            ("require: [provenance, sbom, vulns]", "require: [provenance, approval]", "not in this version"),
+            ("gate: release", "gate: none", "nothing to sign"),
+            ("gate: release", "gate: None", "no gate is called"),
+            ("  release: {", "  none: {", "choose another one"),
+            ("decisions: { production", "decisions: { prodcution: key:p, production", "no environment"),
             ("gate: release", "gate: other", "no gate is called"),
             ("key:recorder", "key:builder", "two roles"),
             ("key:recorder,", "key:recorder, manual: key:recorder,", "two roles"),

@@ -53,6 +53,8 @@ pub struct Step {
     pub junit: Option<PathBuf>,
     /// Variables beside PATH, HOME and SOURCE_DATE_EPOCH.
     pub env: BTreeMap<String, String>,
+    /// Steps that must pass before it, beside those whose outputs it reads.
+    pub needs: Vec<StepName>,
     /// Wall time.
     pub timeout: Duration,
     /// Bytes.
@@ -70,6 +72,16 @@ pub enum InputSource {
     Source(OutputName),
     /// An output of an earlier step.
     Output(StepName, OutputName),
+}
+
+impl InputSource {
+    /// The step that made it.
+    pub fn step(&self) -> Option<&StepName> {
+        match self {
+            Self::Source(_) => None,
+            Self::Output(step, _) => Some(step),
+        }
+    }
 }
 
 impl std::fmt::Display for InputSource {
@@ -129,6 +141,20 @@ const MAX_STEPS: usize = 1000;
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
 
 impl Pipeline {
+    /// What an artifact came from: the steps that made its products and those it needs, with all that these read from or need, in
+    /// the order in which they run.
+    pub fn closure(&self, artifact: &Artifact) -> Vec<&Step> {
+        let mut wanted: BTreeSet<&StepName> =
+            artifact.files.values().map(|(step, _)| step).chain(&artifact.needs).collect();
+        // Steps stand in an order in which each comes after what it depends on.
+        for step in self.steps.iter().rev() {
+            if wanted.contains(&step.name) {
+                wanted.extend(step.needs.iter().chain(step.inputs.values().filter_map(InputSource::step)));
+            }
+        }
+        self.steps.iter().filter(|step| wanted.contains(&step.name)).collect()
+    }
+
     /// Reads a pipeline file; `file` is how errors call it.
     pub fn parse(file: &str, text: &str) -> Result<Self, Error> {
         let wire: WirePipeline = yaml::read(file, text)?;
@@ -173,7 +199,7 @@ fn step_of(
     wire: WireStep,
     defaults: &WireDefaults,
     sources: &BTreeMap<OutputName, Source>,
-) -> Result<(Step, Vec<String>), Error> {
+) -> Result<Step, Error> {
     let place = format!("steps.{name}");
     for (key, present) in [
         ("secrets", wire.secrets.0),
@@ -277,12 +303,17 @@ fn step_of(
         outputs,
         junit,
         env: wire.env,
+        needs: wire
+            .needs
+            .iter()
+            .map(|need| need.parse().map_err(|e| at.meaning(format!("{place}.needs"), e)))
+            .collect::<Result<_, _>>()?,
         timeout: timeout.map_or(DEFAULT_TIMEOUT, Duration::from_secs),
         memory,
         pids,
         cpu_millis: cpus.map(|cpus| (cpus * 1000.0) as u32),
     };
-    Ok((step, wire.needs))
+    Ok(step)
 }
 
 /// The report of a step. It is about the step's inputs, so there must be one, and it is kept beside the outputs, not in one of them.
@@ -349,19 +380,18 @@ fn absolute(text: &str) -> Result<PathBuf, String> {
 }
 
 /// Sorts so that each step comes after those it reads from or needs; between equals the file's order holds.
-fn in_order(at: &In<'_>, steps: Vec<(Step, Vec<String>)>) -> Result<Vec<Step>, Error> {
+fn in_order(at: &In<'_>, steps: Vec<Step>) -> Result<Vec<Step>, Error> {
     let outputs: BTreeMap<StepName, BTreeSet<OutputName>> =
-        steps.iter().map(|(step, _)| (step.name.clone(), step.outputs.keys().cloned().collect())).collect();
+        steps.iter().map(|step| (step.name.clone(), step.outputs.keys().cloned().collect())).collect();
     let mut waiting: Vec<(Step, BTreeSet<StepName>)> = Vec::new();
-    for (step, needs) in steps {
+    for step in steps {
         let place = format!("steps.{}", step.name);
         let mut before = BTreeSet::new();
-        for need in needs {
-            let need: StepName = need.parse().map_err(|e| at.meaning(format!("{place}.needs"), e))?;
-            if !outputs.contains_key(&need) {
+        for need in &step.needs {
+            if !outputs.contains_key(need) {
                 return Err(at.meaning(format!("{place}.needs"), format!("no step is called {need}")));
             }
-            before.insert(need);
+            before.insert(need.clone());
         }
         for source in step.inputs.values() {
             let InputSource::Output(from, output) = source else { continue };

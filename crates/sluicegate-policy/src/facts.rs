@@ -58,6 +58,11 @@ impl GateScan {
         &self.vulns.coverage
     }
 
+    /// The digest of its raw report.
+    pub fn report(&self) -> Digest {
+        self.vulns.report
+    }
+
     /// The scan's attestation.
     pub fn bundle(&self) -> Digest {
         self.bundle
@@ -67,9 +72,11 @@ impl GateScan {
 impl Facts {
     /// Makes the facts about the image of `set` for one target at one moment. `accepts_database` says whether the gate still
     /// believes the database of a scan that the closed set brought; the findings of those that it believes are united with
-    /// the gate's own, so that an old clean scan never outvotes.
+    /// the gate's own, so that an old clean scan never outvotes. Of what was said `by_hand` about the image, only types that no
+    /// machine of the closed set says can be facts: an SBOM or a test result by hand counts for nothing.
     pub fn new(
         set: &ClosedSet,
+        by_hand: &[&VerifiedStatement],
         scan: Option<GateScan>,
         environment: &EnvironmentName,
         repository: &Repository,
@@ -101,12 +108,14 @@ impl Facts {
                 }
             }
         }
+        let by_hand: Vec<&VerifiedStatement> =
+            by_hand.iter().copied().filter(|said| is_said_by_hand(&set.image(), said)).collect();
         let vulnerabilities = findings.iter().map(|(f, bundle)| tagged(f, *bundle)).collect::<Result<Vec<_>, _>>()?;
         let mut input = json!({
             "subject": {"name": repository.as_str(), "digest": set.image()},
             "target": {"environment": environment, "repository": repository.as_str()},
             "now": now,
-            "attestations": set.statements().map(attestation).collect::<Vec<_>>(),
+            "attestations": set.statements().chain(by_hand.iter().copied()).map(attestation).collect::<Vec<_>>(),
             "sbom": {"components": components},
             "vulnerabilities": vulnerabilities,
         });
@@ -125,12 +134,15 @@ impl Facts {
         }
         let text = serde_json::to_string(&input).map_err(|error| FactsError::Input { reason: error.to_string() })?;
         let mut used: Vec<Digest> = set.statements().map(VerifiedStatement::bundle).collect();
+        used.extend(by_hand.iter().map(|said| said.bundle()));
         used.extend(scan.iter().map(GateScan::bundle));
+        let mut kinds = set.kinds();
+        kinds.extend(by_hand.iter().map(|said| said.statement().predicate_type.clone()));
         Ok(Self {
             image: set.image(),
             digest: Digest::of(text.as_bytes()),
             input: RawValue::from_string(text).map_err(|error| FactsError::Input { reason: error.to_string() })?,
-            kinds: set.kinds(),
+            kinds,
             used,
             components: components.len(),
             scan,
@@ -171,6 +183,13 @@ impl Facts {
     pub fn scan(&self) -> Option<&GateScan> {
         self.scan.as_ref()
     }
+}
+
+fn is_said_by_hand(image: &Digest, said: &VerifiedStatement) -> bool {
+    let statement = said.statement();
+    said.is_in_role(Role::Manual)
+        && statement.is_about_image(image)
+        && !matches!(statement.predicate_type, PredicateType::Sbom | PredicateType::TestResult)
 }
 
 fn tagged(item: &impl Serialize, bundle: Digest) -> Result<Value, FactsError> {

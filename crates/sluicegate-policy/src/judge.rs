@@ -60,13 +60,30 @@ pub struct Grant {
     pub facts: Digest,
     /// When it was decided.
     pub decided_at: UnixTime,
-    /// The last second at which the decision is worth something.
-    pub expires: UnixTime,
     /// Every attestation that was used.
     pub used: Vec<Digest>,
+    /// What the leave rests on.
+    pub basis: Basis,
+}
+
+/// What a permit rests on. Every record of what was done with it says this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// A gate was asked, and each of its rules passed.
+    Gate {
+        /// The last second at which the decision is worth something.
+        expires: UnixTime,
+    },
+    /// The gateway says `gate: none`: nothing was asked beyond the closed set, and nothing is vouched for.
+    Ungated,
 }
 
 impl Permit {
+    /// What it rests on.
+    pub fn basis(&self) -> Basis {
+        self.grant.basis
+    }
+
     /// Gives up the permit for what it granted.
     pub fn spend(self) -> Grant {
         *self.grant
@@ -144,9 +161,33 @@ pub struct Target {
     pub current: Option<Digest>,
 }
 
-/// Judges. Conditions come first and are never waived: kinds present, database fresh, coverage whole, SBOM not empty. Then a
+/// What an environment asks before an image may go there.
+#[derive(Clone, Copy, Debug)]
+pub enum Question<'a> {
+    /// A gate: its conditions, and what its rules answered.
+    Gate {
+        /// The answers.
+        rules: &'a Result<RuleResults, PolicyError>,
+        /// What is demanded beside them.
+        conditions: &'a Conditions,
+    },
+    /// `gate: none` in a gateway with this digest.
+    Ungated {
+        /// The digest of the environment's whole resolved gateway.
+        gateway: Digest,
+    },
+}
+
+/// Judges. Without a gate, a whole closed set is all that is asked for. With one, conditions come first and are never waived: kinds present, database fresh, coverage whole, SBOM not empty. Then a
 /// denial of any rule denies; then a rule without an answer leaves it undecided; only then is there a permit.
-pub fn judge(
+pub fn judge(facts: &Facts, question: Question<'_>, target: Target, now: UnixTime) -> Verdict {
+    match question {
+        Question::Ungated { gateway } => Verdict::Allow(permit(facts, target, gateway, Basis::Ungated, now)),
+        Question::Gate { rules, conditions } => judge_by_gate(facts, rules, conditions, target, now),
+    }
+}
+
+fn judge_by_gate(
     facts: &Facts,
     rules: &Result<RuleResults, PolicyError>,
     conditions: &Conditions,
@@ -171,19 +212,25 @@ pub fn judge(
     if let Ok(silent) = NonEmpty::try_from(silent) {
         return Verdict::Undecided(silent);
     }
-    Verdict::Allow(Permit {
+    let basis = Basis::Gate { expires: now.plus(conditions.valid_for.as_secs()) };
+    Verdict::Allow(permit(facts, target, conditions.gateway, basis, now))
+}
+
+/// The one place where a permit is made.
+fn permit(facts: &Facts, target: Target, gateway: Digest, basis: Basis, now: UnixTime) -> Permit {
+    Permit {
         grant: Box::new(Grant {
             image: PinnedImage { repository: target.repository, digest: facts.image() },
             environment: target.environment,
             tag: target.tag,
             previous: target.current,
-            gateway: conditions.gateway,
+            gateway,
             facts: facts.digest(),
             decided_at: now,
-            expires: now.plus(conditions.valid_for.as_secs()),
             used: facts.used().to_vec(),
+            basis,
         }),
-    })
+    }
 }
 
 /// Seconds by which a database may be dated after the gate's clock: two machines rarely agree to the second.

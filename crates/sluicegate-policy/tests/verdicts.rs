@@ -16,7 +16,7 @@ use sluicegate_attestation::{
 };
 use sluicegate_policy::{
     facts::{Facts, FactsError, GateScan},
-    judge::{Conditions, Denial, Grant, Reason, Target, Verdict, judge},
+    judge::{Basis, Conditions, Denial, Grant, Question, Reason, Target, Verdict, judge},
     rego::{Outcome, PolicyError, RuleAnswer, RuleResults, Violation},
 };
 use sluicegate_ports::sign::Signer;
@@ -24,7 +24,7 @@ use sluicegate_testkit::{FakeScanner, VirtualBuild, VirtualLog, VirtualSigner, s
 use sluicegate_types::{Digest, NonEmpty, Repository, RepositoryPattern, UnixTime};
 use sluicegate_verify::{
     Allowed, Role, SignerRule, Trust, TrustRoot,
-    closed_set::{ClosedSet, follow},
+    closed_set::{Asked, ClosedSet, follow},
     verify,
 };
 
@@ -55,7 +55,11 @@ fn image() -> Digest {
 fn closed_set(build: &VirtualBuild) -> ClosedSet {
     let log = VirtualLog::new(LOG);
     let signed = build.sign(&log);
-    let mut followed = follow(image(), &signed.attached(), &signed.blobs(), &trust(&log), today());
+    let mut followed = {
+        let trust = trust(&log);
+        let asked = Asked { trust: &trust, repository: None, at: today() };
+        follow(image(), &signed.attached(), &signed.blobs(), asked)
+    };
     assert!(followed.incomplete.is_empty(), "{:?}", followed.incomplete);
     followed.sets.remove(0)
 }
@@ -88,7 +92,7 @@ fn clean() -> GateScan {
 fn facts_of(set: &ClosedSet, scan: Option<GateScan>, accepts: bool) -> Facts {
     let environment = "production".parse().unwrap();
     let repository = Repository::of_environment(&environment);
-    Facts::new(set, scan, &environment, &repository, today(), &|_| accepts).unwrap()
+    Facts::new(set, &[], scan, &environment, &repository, today(), &|_| accepts).unwrap()
 }
 
 fn facts(scan: Option<GateScan>) -> Facts {
@@ -137,7 +141,7 @@ fn pass() -> Result<RuleResults, PolicyError> {
 }
 
 fn judged(facts: &Facts, rules: &Result<RuleResults, PolicyError>) -> Verdict {
-    judge(facts, rules, &conditions(), target(), today())
+    judge(facts, Question::Gate { rules, conditions: &conditions() }, target(), today())
 }
 
 fn allowed(verdict: Verdict) -> Grant {
@@ -174,7 +178,7 @@ fn an_image_is_allowed_only_when_everything_holds_and_the_permit_says_for_what()
     assert_eq!(grant.used.len(), 7, "three steps, SBOM, scan, provenance, and the gate's own scan");
     let mut empty = target();
     empty.current = None;
-    assert_eq!(allowed(judge(&facts, &pass(), &conditions(), empty, today())).previous, None);
+    assert_eq!(allowed(judge(&facts, Question::Gate { rules: &pass(), conditions: &conditions() }, empty, today())).previous, None);
 }
 
 #[test]
@@ -182,7 +186,7 @@ fn a_decision_expires_as_long_after_it_as_the_gate_says() {
     let facts = facts(Some(clean()));
     for seconds in [0, 1, DAY] {
         let conditions = Conditions { valid_for: Duration::from_secs(seconds), ..conditions() };
-        let grant = allowed(judge(&facts, &pass(), &conditions, target(), today()));
+        let grant = allowed(judge(&facts, Question::Gate { rules: &pass(), conditions: &conditions }, target(), today()));
         assert_eq!(grant.expires.seconds() - grant.decided_at.seconds(), i64::try_from(seconds).unwrap());
     }
 }
@@ -192,7 +196,7 @@ fn each_kind_that_is_required_must_be_there() {
     let facts = facts(Some(clean()));
     let requiring = |kind: PredicateType| {
         let conditions = Conditions { require: NonEmpty::one(kind), ..conditions() };
-        judge(&facts, &pass(), &conditions, target(), today())
+        judge(&facts, Question::Gate { rules: &pass(), conditions: &conditions }, target(), today())
     };
     for kind in [PredicateType::Provenance, PredicateType::Sbom, PredicateType::Vulns] {
         allowed(requiring(kind));
@@ -218,7 +222,7 @@ fn a_rule_adds_what_it_requires() {
     // A kind that a rule alone asks for brings its conditions with it.
     let unscanned = facts_of(&closed_set(&build()), None, true);
     let only_provenance = Conditions { require: NonEmpty::one(PredicateType::Provenance), ..conditions() };
-    let judged = |rules| judge(&unscanned, &rules, &only_provenance, target(), today());
+    let judged = |rules| judge(&unscanned, Question::Gate { rules: &rules, conditions: &only_provenance }, target(), today());
     allowed(judged(pass()));
     assert_eq!(undecided(judged(requiring(&["vulns"]))), [Reason::MissingKind("the gate's own scan".to_owned())]);
 }
@@ -282,7 +286,7 @@ fn an_sbom_or_report_that_cannot_be_read_gives_no_facts() {
     let environment = "production".parse().unwrap();
     let repository = Repository::of_environment(&environment);
     let facts = |build: &VirtualBuild, scan| {
-        Facts::new(&closed_set(build), scan, &environment, &repository, today(), &|_| true).map(|_| ())
+        Facts::new(&closed_set(build), &[], scan, &environment, &repository, today(), &|_| true).map(|_| ())
     };
     assert!(facts(&build(), Some(clean())).is_ok());
     let odd = build().with_predicate("sbom", |predicate| predicate["specVersion"] = json!("9.9"));
@@ -398,7 +402,7 @@ fn whether_a_brought_database_counts_is_asked_about_that_database() {
     let repository = Repository::of_environment(&environment);
     let with = |accepted: Digest| {
         let accepts = |scan: &Vulns| scan.scanner.database == accepted;
-        ids(&Facts::new(&set, Some(clean()), &environment, &repository, today(), &accepts).unwrap())
+        ids(&Facts::new(&set, &[], Some(clean()), &environment, &repository, today(), &accepts).unwrap())
     };
     assert_eq!(with(Digest::of(b"old database")), ["CVE-1"]);
     assert_eq!(with(Digest::of(b"gate's database")), Vec::<String>::new());

@@ -3,25 +3,57 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use sluicegate_attestation::{
     coverage::{Coverage, Read},
-    identifiers::{IMAGE_MANIFEST, LOCAL_BUILDER, TRIVY_REPORT},
+    file_sbom::file_sbom,
+    identifiers::{IMAGE_MANIFEST, JUNIT_REPORT, LOCAL_BUILDER, TRIVY_REPORT},
+    junit::JUnit,
     predicate::PredicateType,
     provenance::{Build, Dependency, ImageParameters, Provenance, StepParameters},
     statement::{Statement, Subject},
+    test_result::TestResult,
     vulns::{Scanner, Vulns},
 };
-use sluicegate_ports::sign::TransparencyLog;
+use sluicegate_ports::{
+    sign::TransparencyLog,
+    trees::{FileEntry, ITSELF},
+};
 use sluicegate_types::{Content, ContentKind, Digest, NonEmpty, RunId};
 
 use crate::{FakeScanner, VirtualSigner, sign_statement, today};
 
-/// The bundles of a [`VirtualBuild`]: three steps, then what is about the image.
-pub const PARTS: [&str; 6] = ["build", "test", "package", "sbom", "vulns", "image"];
+/// The bundles of a [`VirtualBuild`]: three steps and what one of them reported, what the steps left and what they ran in, then what
+/// is about the image, its provenance last.
+pub const PARTS: [&str; 11] = [
+    "build",
+    "test",
+    "test-result",
+    "package",
+    "built-sbom",
+    "server-sbom",
+    "step-image-sbom",
+    "step-image-vulns",
+    "sbom",
+    "vulns",
+    "image",
+];
+
+/// Those that are attached to the image; the evidence manifest carries the others.
+const ABOUT_THE_IMAGE: [&str; 3] = ["sbom", "vulns", "image"];
+
+/// A report of one test that passed.
+pub const JUNIT: &[u8] = br#"<testsuite name="shop" tests="1"><testcase classname="shop" name="opens"/></testsuite>"#;
+/// The raw report of the scan of the image that steps run in.
+const STEP_IMAGE_REPORT: &[u8] = br#"{"SchemaVersion":2,"ArtifactType":"container_image","Results":[]}"#;
+
+/// The image that steps run in.
+pub fn step_image() -> Digest {
+    Digest::of(b"the image that steps run in")
+}
 
 type Edit = Box<dyn Fn(&str, &mut Statement)>;
 type Choice = Box<dyn Fn(&str) -> VirtualSigner>;
 
 /// A run of a small pipeline: `build` makes a server from a source, `test` reads it, `package` makes what the image holds of it;
-/// the image needs `test`. It is scanned. Knobs change one statement before it is signed; those that name it follow.
+/// the image needs `test`, which reports its tests. All of it is scanned. Knobs change one statement before it is signed; those that name it follow.
 pub struct VirtualBuild {
     /// The run.
     pub run: RunId,
@@ -29,6 +61,8 @@ pub struct VirtualBuild {
     pub image: Digest,
     /// The raw report of its scan.
     pub report: Vec<u8>,
+    /// The raw report of its tests.
+    pub junit: Vec<u8>,
     /// The database of its scan.
     pub database: Digest,
     /// The components of its SBOM.
@@ -44,6 +78,7 @@ impl VirtualBuild {
             run: run.parse().unwrap(),
             image,
             report: FakeScanner::raw(&[]),
+            junit: JUNIT.to_vec(),
             database: Digest::of(b"database"),
             components: json!([{"name": "server", "version": "1"}]),
             edit: Box::new(|_, _| {}),
@@ -72,38 +107,62 @@ impl VirtualBuild {
 
     /// Signs and logs all of it.
     pub fn sign(&self, log: &dyn TransparencyLog) -> SignedBuild {
-        let mut build = SignedBuild { image: self.image, bundles: BTreeMap::new(), report: self.report.clone() };
+        let reports = [self.report.clone(), self.junit.clone(), STEP_IMAGE_REPORT.to_vec()];
+        let mut build = SignedBuild { image: self.image, bundles: BTreeMap::new(), report: self.report.clone(), reports };
         let content = |bytes: &[u8]| Content { kind: ContentKind::File, digest: Digest::of(bytes) };
         let (source, built, server) = (content(b"source"), content(b"built"), content(b"server"));
         let product = |name: &str, content: Content| Subject::product(name.to_owned(), content);
-        let source = Dependency::content("source:shop".to_owned(), source, None);
+        let of_source = Dependency::content("source:shop".to_owned(), source, None);
         self.add(&mut build, log, "build", &[product("build.server", built)], |_| {
-            self.step("build", "shop", vec![source.clone()])
+            self.step("build", "shop", vec![of_source.clone()])
         });
-        let built = |build: &SignedBuild| {
+        let of_built = |build: &SignedBuild| {
             vec![Dependency::content("build.server".to_owned(), built, Some(build.digest("build")))]
         };
         self.add(&mut build, log, "test", &[product("test:log", content(b"log"))], |build| {
-            self.step("test", "build.server", built(build))
+            self.step("test", "build.server", of_built(build))
+        });
+        self.add(&mut build, log, "test-result", &[product("build.server", built)], |build| {
+            (PredicateType::TestResult, self.tests(build).to_predicate())
         });
         self.add(&mut build, log, "package", &[product("package.server", server)], |build| {
-            self.step("package", "build.server", built(build))
+            self.step("package", "build.server", of_built(build))
         });
-        let about_image = [Subject {
-            name: Some("shop".to_owned()),
-            digest: self.image,
-            media_type: Some(IMAGE_MANIFEST.to_owned()),
-        }];
-        self.add(&mut build, log, "sbom", &about_image, |_| {
-            let document =
-                json!({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": self.components.clone()});
-            (PredicateType::Sbom, document)
-        });
-        self.add(&mut build, log, "vulns", &about_image, |_| {
-            (PredicateType::Vulns, vulns(&self.report, self.database).to_predicate(&[]))
-        });
-        self.add(&mut build, log, "image", &about_image, |build| self.assembled(build, server));
+        for (part, name, product) in [("built-sbom", "build.server", built), ("server-sbom", "package.server", server)] {
+            self.add(&mut build, log, part, &[Subject::product(name.to_owned(), product)], |_| {
+                let file = FileEntry { path: ITSELF.to_owned(), digest: product.digest, size: 1 };
+                (PredicateType::Sbom, file_sbom(name, product, &[file]))
+            });
+        }
+        let about = |image: Digest| {
+            [Subject { name: Some("shop".to_owned()), digest: image, media_type: Some(IMAGE_MANIFEST.to_owned()) }]
+        };
+        for (image, sbom, scan, report) in [
+            (step_image(), "step-image-sbom", "step-image-vulns", STEP_IMAGE_REPORT),
+            (self.image, "sbom", "vulns", &self.report),
+        ] {
+            self.add(&mut build, log, sbom, &about(image), |_| {
+                let document =
+                    json!({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": self.components.clone()});
+                (PredicateType::Sbom, document)
+            });
+            self.add(&mut build, log, scan, &about(image), |_| {
+                (PredicateType::Vulns, vulns(report, self.database).to_predicate(&[]))
+            });
+        }
+        self.add(&mut build, log, "image", &about(self.image), |build| self.assembled(build, server));
         build
+    }
+
+    fn tests(&self, build: &SignedBuild) -> TestResult {
+        TestResult {
+            step: "test".parse().unwrap(),
+            run: self.run.clone(),
+            exit_code: 0,
+            report: Digest::of(&self.junit),
+            attestation: build.digest("test"),
+            junit: JUnit::read(&self.junit).unwrap(),
+        }
     }
 
     fn add(
@@ -121,7 +180,9 @@ impl VirtualBuild {
         build.bundles.insert(part, sign_statement(&(self.signer)(part), log, &statement));
     }
 
-    fn step(&self, name: &str, input: &str, dependencies: Vec<Dependency>) -> (PredicateType, Value) {
+    fn step(&self, name: &str, input: &str, mut dependencies: Vec<Dependency>) -> (PredicateType, Value) {
+        dependencies.push(Dependency::image("image", step_image()));
+        let is_test = name == "test";
         let parameters = StepParameters {
             pipeline: "shop".parse().unwrap(),
             step: name.parse().unwrap(),
@@ -129,13 +190,17 @@ impl VirtualBuild {
             env: BTreeMap::new(),
             workdir: "/src".to_owned(),
             inputs: BTreeMap::from([("/src".to_owned(), input.to_owned())]),
-            outputs: BTreeMap::new(),
+            outputs: if is_test { BTreeMap::new() } else { BTreeMap::from([("server".to_owned(), "/out/server".to_owned())]) },
+            reports: if is_test { BTreeMap::from([("junit".to_owned(), "/out/junit.xml".to_owned())]) } else { BTreeMap::new() },
+            needs: Vec::new(),
             limits: BTreeMap::new(),
             network: "none".to_owned(),
             platform: "linux/amd64".to_owned(),
             exit_code: 0,
         };
-        self.provenance(Build::Step(parameters), dependencies)
+        let byproducts =
+            if is_test { vec![Dependency::other("report:junit", Digest::of(&self.junit), JUNIT_REPORT)] } else { Vec::new() };
+        self.provenance(Build::Step(parameters), dependencies, byproducts)
     }
 
     fn assembled(&self, build: &SignedBuild, server: Content) -> (PredicateType, Value) {
@@ -149,14 +214,21 @@ impl VirtualBuild {
         };
         let mut dependencies =
             vec![Dependency::content("package.server".to_owned(), server, Some(build.digest("package")))];
-        for part in ["build", "test", "package", "sbom", "vulns"] {
+        for part in PARTS.into_iter().filter(|part| *part != "image") {
             dependencies.push(Dependency::attestation(format!("attestation:{part}"), build.digest(part)));
         }
         dependencies.push(Dependency::other("report:trivy", Digest::of(&self.report), TRIVY_REPORT));
-        self.provenance(Build::Image(parameters), dependencies)
+        dependencies.push(Dependency::other("report:step-image", Digest::of(STEP_IMAGE_REPORT), TRIVY_REPORT));
+        dependencies.push(Dependency::other("report:test.junit", Digest::of(&self.junit), JUNIT_REPORT));
+        self.provenance(Build::Image(parameters), dependencies, Vec::new())
     }
 
-    fn provenance(&self, build: Build, dependencies: Vec<Dependency>) -> (PredicateType, Value) {
+    fn provenance(
+        &self,
+        build: Build,
+        dependencies: Vec<Dependency>,
+        byproducts: Vec<Dependency>,
+    ) -> (PredicateType, Value) {
         let provenance = Provenance {
             build,
             dependencies,
@@ -165,7 +237,7 @@ impl VirtualBuild {
             run: self.run.clone(),
             started_on: today(),
             finished_on: today(),
-            byproducts: Vec::new(),
+            byproducts,
         };
         (PredicateType::Provenance, provenance.to_predicate().unwrap())
     }
@@ -192,15 +264,17 @@ pub fn vulns(report: &[u8], database: Digest) -> Vulns {
     }
 }
 
-/// What a run leaves: bundles, and the raw report.
+/// What a run leaves: bundles, and raw reports.
 #[derive(Clone)]
 pub struct SignedBuild {
     /// The image.
     pub image: Digest,
     /// The bundles, by their names of [`PARTS`].
     pub bundles: BTreeMap<&'static str, Vec<u8>>,
-    /// The raw report of the scan.
+    /// The raw report of the image's scan.
     pub report: Vec<u8>,
+    /// Every raw report.
+    pub reports: [Vec<u8>; 3],
 }
 
 impl SignedBuild {
@@ -211,13 +285,14 @@ impl SignedBuild {
 
     /// The bundles that are attached to the image, by digest.
     pub fn attached(&self) -> BTreeMap<Digest, Vec<u8>> {
-        self.by_digest(&["sbom", "vulns", "image"])
+        self.by_digest(&ABOUT_THE_IMAGE)
     }
 
-    /// What the evidence manifest carries, by digest: the steps' bundles and the raw report.
+    /// What the evidence manifest carries, by digest: every other bundle and the raw reports.
     pub fn blobs(&self) -> BTreeMap<Digest, Vec<u8>> {
-        let mut blobs = self.by_digest(&["build", "test", "package"]);
-        blobs.insert(Digest::of(&self.report), self.report.clone());
+        let others: Vec<&str> = PARTS.into_iter().filter(|part| !ABOUT_THE_IMAGE.contains(part)).collect();
+        let mut blobs = self.by_digest(&others);
+        blobs.extend(self.reports.iter().map(|report| (Digest::of(report), report.clone())));
         blobs
     }
 

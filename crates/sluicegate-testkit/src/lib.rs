@@ -24,7 +24,7 @@ mod scanner;
 mod signer;
 mod store;
 
-pub use build::{PARTS, SignedBuild, VirtualBuild, vulns};
+pub use build::{JUNIT, PARTS, SignedBuild, VirtualBuild, step_image, vulns};
 pub use clock::FixedClock;
 pub use evidence::MemoryEvidence;
 pub use executor::FakeExecutor;

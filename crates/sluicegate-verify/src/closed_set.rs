@@ -1,13 +1,20 @@
 //! Follows an image to everything its provenance names, and decides whether that is all there (trust model 2, 3 and 12).
 
+mod attached;
+mod links;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use sluicegate_attestation::{
+    identifiers::{JUNIT_REPORT, TRIVY_REPORT},
     predicate::PredicateType,
-    provenance::{Build, Dependency, Provenance, StepParameters},
+    provenance::{Build, Dependency, Provenance},
+    test_result::TestResult,
     vulns::Vulns,
 };
-use sluicegate_types::{Digest, StepName, UnixTime};
+use sluicegate_types::{Content, Digest, Repository, StepName, UnixTime};
+
+pub use attached::MAX_BEYOND_THE_SET;
 
 use crate::{Error, Role, Trust, VerifiedStatement, verify};
 
@@ -19,11 +26,14 @@ pub struct ClosedSet {
     steps: BTreeMap<StepName, (VerifiedStatement, Provenance)>,
     sboms: Vec<VerifiedStatement>,
     scans: Vec<Scan>,
-    /// Bytes that are no attestation and are named by digest, re-hashed: raw reports.
-    others: BTreeMap<Digest, Vec<u8>>,
+    tests: Vec<Test>,
+    step_images: BTreeMap<Digest, StepImage>,
+    outputs: Vec<VerifiedStatement>,
+    /// Bytes that are no attestation and are named by digest, re-hashed: raw reports, with their media types.
+    reports: BTreeMap<Digest, (String, Vec<u8>)>,
 }
 
-/// A verified scan of the image.
+/// A verified scan of the image or of a step's image.
 #[derive(Debug)]
 pub struct Scan {
     /// What was signed.
@@ -32,6 +42,26 @@ pub struct Scan {
     pub vulns: Vulns,
     /// The scanner's own report: the bytes that the statement names.
     pub report: Vec<u8>,
+}
+
+/// What is known about an image that steps ran in.
+#[derive(Debug, Default)]
+pub struct StepImage {
+    /// What is in it.
+    pub sboms: Vec<VerifiedStatement>,
+    /// What is wrong with it.
+    pub scans: Vec<Scan>,
+}
+
+/// A verified test run: our own reading of the report that its statement names, in the words of the step that wrote it.
+#[derive(Debug)]
+pub struct Test {
+    /// What was signed.
+    pub statement: VerifiedStatement,
+    /// What the raw report says, with the step's exit code.
+    pub result: TestResult,
+    /// Whether everything that was tested is material of the image; only then it counts as the image's test (DESIGN section 5).
+    pub counts: bool,
 }
 
 impl ClosedSet {
@@ -60,22 +90,46 @@ impl ClosedSet {
         &self.scans
     }
 
+    /// Test runs of its steps.
+    pub fn tests(&self) -> &[Test] {
+        &self.tests
+    }
+
+    /// The images that its steps ran in, as far as they are described.
+    pub fn step_images(&self) -> &BTreeMap<Digest, StepImage> {
+        &self.step_images
+    }
+
+    /// SBOMs of what steps left.
+    pub fn outputs(&self) -> &[VerifiedStatement] {
+        &self.outputs
+    }
+
     /// Every attestation of the set.
     pub fn statements(&self) -> impl Iterator<Item = &VerifiedStatement> {
+        let of_images = self.step_images.values();
         std::iter::once(&self.provenance.0)
             .chain(self.steps.values().map(|(statement, _)| statement))
             .chain(&self.sboms)
             .chain(self.scans.iter().map(|scan| &scan.statement))
+            .chain(self.tests.iter().map(|test| &test.statement))
+            .chain(of_images.flat_map(|image| image.sboms.iter().chain(image.scans.iter().map(|scan| &scan.statement))))
+            .chain(&self.outputs)
     }
 
-    /// The digests of everything else that the set names: raw reports.
-    pub fn other_digests(&self) -> impl Iterator<Item = &Digest> {
-        self.others.keys()
+    /// Everything else that the set names: raw reports, each with its media type.
+    pub fn reports(&self) -> impl Iterator<Item = (&Digest, &str)> {
+        self.reports.iter().map(|(digest, (media_type, _))| (digest, media_type.as_str()))
     }
 
-    /// The kinds of evidence that are present.
+    /// The kinds of evidence about the image itself. A test run counts only if all that it tested is material of the image;
+    /// what is known about the images that steps ran in, and about single outputs, is never taken for the image's own.
     pub fn kinds(&self) -> BTreeSet<PredicateType> {
-        self.statements().map(|statement| statement.statement().predicate_type.clone()).collect()
+        let mut kinds = BTreeSet::from([PredicateType::Provenance]);
+        kinds.extend((!self.sboms.is_empty()).then_some(PredicateType::Sbom));
+        kinds.extend((!self.scans.is_empty()).then_some(PredicateType::Vulns));
+        kinds.extend(self.tests.iter().any(|test| test.counts).then_some(PredicateType::TestResult));
+        kinds
     }
 }
 
@@ -135,19 +189,53 @@ pub enum Incomplete {
     },
 }
 
+/// Reasons that one line repeats.
+const MAX_HINTS: usize = 8;
+
 fn hint(ignored: &[String]) -> String {
-    if ignored.is_empty() { String::new() } else { format!(" (ignored: {})", ignored.join("; ")) }
+    match ignored.len() {
+        0 => " (none is attached)".to_owned(),
+        many => {
+            let rest = if many > MAX_HINTS { format!("; and {} more", many - MAX_HINTS) } else { String::new() };
+            let first: Vec<&str> = ignored.iter().take(MAX_HINTS).map(String::as_str).collect();
+            format!(" ({many} attached, none usable: {}{rest})", first.join("; "))
+        }
+    }
 }
 
 /// What was found, statement by statement, and whether a whole set is among it.
 #[derive(Debug)]
 pub struct Followed {
-    /// Every attestation about the image.
+    /// Every attestation about the image that was looked at: image provenance and what it names, then decisions, then the rest.
     pub seen: Vec<Seen>,
+    /// Attached bundles of known signers that were not looked at, because there are more than [`MAX_BEYOND_THE_SET`] of them.
+    pub unlooked: usize,
     /// The sets that are whole, one for each provenance; they are judged singly, never mixed.
     pub sets: Vec<ClosedSet>,
     /// Why the others are not; at least one if `sets` is empty.
     pub incomplete: Vec<Incomplete>,
+}
+
+impl Followed {
+    /// What was said by hand about the image: verified, and outside every closed set.
+    pub fn by_hand(&self) -> Vec<&VerifiedStatement> {
+        let verified = self.seen.iter().filter_map(|seen| match seen {
+            Seen::Verified(statement) => Some(statement),
+            Seen::Ignored { .. } => None,
+        });
+        verified.filter(|statement| statement.is_in_role(Role::Manual)).collect()
+    }
+}
+
+/// Where an image is, as far as trust.yaml's `repositories` asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Whom to believe.
+    pub trust: &'a Trust,
+    /// The repository that the image is in or is to go to; `None` for a place without a name, such as a layout's folder.
+    pub repository: Option<&'a Repository>,
+    /// The moment that counts.
+    pub at: UnixTime,
 }
 
 /// Follows `image` to its closed sets.
@@ -158,50 +246,42 @@ pub fn follow(
     image: Digest,
     attached: &BTreeMap<Digest, Vec<u8>>,
     blobs: &BTreeMap<Digest, Vec<u8>>,
-    trust: &Trust,
-    at: UnixTime,
+    asked: Asked<'_>,
 ) -> Followed {
-    let mut followed = Followed { seen: Vec::new(), sets: Vec::new(), incomplete: Vec::new() };
-    let mut ignored = Vec::new();
-    for (digest, bytes) in attached {
-        let seen = match verify(bytes, trust, at) {
-            Ok(statement) if statement.statement().is_about_image(&image) => Seen::Verified(statement),
-            Ok(_) => Seen::Ignored { bundle: *digest, reason: "it is about something else".to_owned() },
-            Err(error) => Seen::Ignored { bundle: *digest, reason: error.to_string() },
-        };
-        if let Seen::Ignored { bundle, reason } = &seen {
-            ignored.push(format!("{bundle}: {reason}"));
-        }
-        followed.seen.push(seen);
-    }
-    for seen in &followed.seen {
-        let Seen::Verified(statement) = seen else { continue };
-        if statement.statement().predicate_type != PredicateType::Provenance || !statement.is_in_role(Role::Steps) {
-            continue;
-        }
-        // Verified provenance has been parsed once already; only ours is accepted there.
-        let Ok(provenance) = Provenance::parse(&statement.statement().predicate) else { continue };
-        if !matches!(provenance.build, Build::Image(_)) {
-            continue;
-        }
-        let lookup = Lookup { image, attached, blobs, trust, at };
-        match lookup.complete(statement.clone(), provenance) {
-            Ok(set) => followed.sets.push(set),
-            Err(reason) => followed.incomplete.push(reason),
+    let mut looked = attached::Looked::at_provenance(image, attached, asked);
+    let lookup = Lookup { image, attached, blobs, asked };
+    let (mut sets, mut incomplete) = (Vec::new(), Vec::new());
+    for (statement, provenance) in looked.provenances() {
+        match lookup.complete(statement, provenance) {
+            Ok(set) => sets.push(set),
+            Err(reason) => incomplete.push(reason),
         }
     }
-    if followed.sets.is_empty() && followed.incomplete.is_empty() {
-        followed.incomplete.push(Incomplete::NoProvenance { image, ignored });
+    let named = sets.iter().flat_map(ClosedSet::statements);
+    looked.take_named(named);
+    looked.at_the_rest();
+    let attached::Looked { seen, unlooked, .. } = looked;
+    if sets.is_empty() && incomplete.is_empty() {
+        let ignored = seen.iter().filter_map(|seen| match seen {
+            Seen::Ignored { bundle, reason } => Some(format!("{bundle}: {reason}")),
+            Seen::Verified(_) => None,
+        });
+        incomplete.push(Incomplete::NoProvenance { image, ignored: ignored.collect() });
     }
-    followed
+    Followed { seen, unlooked, sets, incomplete }
 }
 
 struct Lookup<'a> {
     image: Digest,
     attached: &'a BTreeMap<Digest, Vec<u8>>,
     blobs: &'a BTreeMap<Digest, Vec<u8>>,
-    trust: &'a Trust,
-    at: UnixTime,
+    asked: Asked<'a>,
+}
+
+/// An attestation that was taken before everything that it refers to was there.
+struct Taken {
+    name: String,
+    statement: VerifiedStatement,
 }
 
 impl Lookup<'_> {
@@ -219,146 +299,173 @@ impl Lookup<'_> {
             steps: BTreeMap::new(),
             sboms: Vec::new(),
             scans: Vec::new(),
-            others: BTreeMap::new(),
+            tests: Vec::new(),
+            step_images: BTreeMap::new(),
+            outputs: Vec::new(),
+            reports: BTreeMap::new(),
         };
-        let provenance = set.provenance.1.clone();
-        for dependency in &provenance.dependencies {
+        let mut described = Vec::new();
+        let dependencies = set.provenance.1.dependencies.clone();
+        for dependency in &dependencies {
             if dependency.is_attestation() {
-                self.take_attestation(dependency, &provenance, &mut set)?;
-            } else if dependency.media_type == sluicegate_attestation::identifiers::TRIVY_REPORT {
-                set.others.insert(dependency.digest, self.bytes(dependency)?.clone());
+                let taken = self.verified(dependency)?;
+                match taken.statement.statement().predicate_type {
+                    PredicateType::Provenance => set.take_step(taken)?,
+                    _ => described.push(taken),
+                }
+            } else if [TRIVY_REPORT, JUNIT_REPORT].contains(&dependency.media_type.as_str()) {
+                let report = (dependency.media_type.clone(), self.bytes(dependency)?.clone());
+                set.reports.insert(dependency.digest, report);
             }
         }
-        for scan in &mut set.scans {
-            let digest = scan.vulns.report;
-            scan.report = set
-                .others
-                .get(&digest)
-                .cloned()
-                .ok_or_else(|| Incomplete::Missing { name: "the raw report of the scan".to_owned(), digest })?;
-        }
-        self.check_image_links(&provenance, &set)?;
+        links::check_image(&set)?;
         for (statement, step) in set.steps.values() {
-            check_step_links(statement, step, &set)?;
+            links::check_step(statement, step, &set)?;
         }
+        let material = links::material(&set);
+        for taken in described {
+            set.take_description(taken, &material)?;
+        }
+        links::check_descriptions(&set)?;
         Ok(set)
     }
 
-    fn take_attestation(
-        &self,
-        dependency: &Dependency,
-        image_provenance: &Provenance,
-        set: &mut ClosedSet,
-    ) -> Result<(), Incomplete> {
+    fn verified(&self, dependency: &Dependency) -> Result<Taken, Incomplete> {
         let bytes = self.bytes(dependency)?;
-        let statement = verify(bytes, self.trust, self.at).map_err(|reason| Incomplete::Broken {
-            name: dependency.name.clone(),
-            digest: dependency.digest,
-            reason: Box::new(reason),
-        })?;
-        let unlinked = |reason: &str| Incomplete::Unlinked {
-            name: dependency.name.clone(),
-            digest: dependency.digest,
-            reason: reason.to_owned(),
-        };
-        if !statement.is_in_role(Role::Steps) {
-            return Err(unlinked("its signer has not the role steps"));
+        let statement =
+            verify(bytes, self.asked.trust, self.asked.at).map_err(|reason| Incomplete::Broken {
+                name: dependency.name.clone(),
+                digest: dependency.digest,
+                reason: Box::new(reason),
+            })?;
+        let taken = Taken { name: dependency.name.clone(), statement };
+        if !taken.statement.is_in_role(Role::Steps) {
+            return Err(taken.unlinked("its signer has not the role steps"));
         }
-        let about_image = statement.statement().is_about_image(&self.image);
-        let predicate = &statement.statement().predicate;
-        match &statement.statement().predicate_type {
-            PredicateType::Sbom if about_image => set.sboms.push(statement),
-            PredicateType::Vulns if about_image => {
-                let vulns = Vulns::parse(predicate).map_err(|error| unlinked(&error.to_string()))?;
-                set.scans.push(Scan { statement, vulns, report: Vec::new() });
-            }
-            PredicateType::Provenance => {
-                let provenance = Provenance::parse(predicate).map_err(|error| unlinked(&error.to_string()))?;
-                let Build::Step(parameters) = &provenance.build else {
-                    return Err(unlinked("it is the provenance of an image, not of a step"));
-                };
-                if provenance.run != image_provenance.run {
-                    return Err(unlinked(&format!("it is from run {}, not {}", provenance.run, image_provenance.run)));
-                }
-                if parameters.exit_code != 0 {
-                    return Err(unlinked(&format!("the step ended with code {}", parameters.exit_code)));
-                }
-                if set.steps.insert(parameters.step.clone(), (statement, provenance)).is_some() {
-                    return Err(unlinked("a second provenance of one step"));
-                }
-            }
-            _ => return Err(unlinked("it is about something else")),
+        if !self.asked.trust.covers(taken.statement.signer(), self.asked.repository) {
+            return Err(taken.unlinked(&not_covered(&taken.statement, self.asked.repository)));
         }
-        Ok(())
-    }
-
-    fn check_image_links(&self, provenance: &Provenance, set: &ClosedSet) -> Result<(), Incomplete> {
-        let Build::Image(image) = &provenance.build else {
-            return Err(set.unlinked("the provenance is not of an image"));
-        };
-        for product in image.files.values() {
-            let found = provenance.dependencies.iter().find(|d| d.name == *product && d.as_content().is_some());
-            let Some(dependency) = found else {
-                return Err(set.unlinked(&format!("its provenance does not name the product {product}")));
-            };
-            set.check_product(dependency)?;
-        }
-        for step in &image.needs {
-            if !set.steps.contains_key(step) {
-                return Err(
-                    set.unlinked(&format!("its provenance names no attestation of the step {step}, which it needs"))
-                );
-            }
-        }
-        Ok(())
+        Ok(taken)
     }
 }
 
-/// Everything a step read that another step made must be in the set too, made by the step that it names.
-fn check_step_links(statement: &VerifiedStatement, step: &Provenance, set: &ClosedSet) -> Result<(), Incomplete> {
-    let Build::Step(StepParameters { inputs, .. }) = &step.build else { return Ok(()) };
-    for input in inputs.values().filter(|input| input.contains('.')) {
-        let found = step.dependencies.iter().find(|d| d.name == *input && d.as_content().is_some());
-        let Some(dependency) = found else {
-            return Err(Incomplete::Unlinked {
-                name: "the provenance of a step".to_owned(),
-                digest: statement.bundle(),
-                reason: format!("it does not name its input {input}"),
-            });
-        };
-        set.check_product(dependency)?;
+fn not_covered(statement: &VerifiedStatement, repository: Option<&Repository>) -> String {
+    let place = repository.map_or("a place without a repository name", Repository::as_str);
+    format!("its signer {} does not speak for {place} (repositories: in trust.yaml)", statement.signer())
+}
+
+impl Taken {
+    fn unlinked(&self, reason: &str) -> Incomplete {
+        Incomplete::Unlinked {
+            name: self.name.clone(),
+            digest: self.statement.bundle(),
+            reason: reason.to_owned(),
+        }
     }
-    Ok(())
 }
 
 impl ClosedSet {
-    fn unlinked(&self, reason: &str) -> Incomplete {
-        Incomplete::Unlinked {
-            name: "the image's provenance".to_owned(),
-            digest: self.provenance.0.bundle(),
-            reason: reason.to_owned(),
+    fn take_step(&mut self, taken: Taken) -> Result<(), Incomplete> {
+        let predicate = &taken.statement.statement().predicate;
+        let provenance = Provenance::parse(predicate).map_err(|error| taken.unlinked(&error.to_string()))?;
+        let Build::Step(parameters) = &provenance.build else {
+            return Err(taken.unlinked("it is the provenance of an image, not of a step"));
+        };
+        let run = &self.provenance.1.run;
+        if provenance.run != *run {
+            return Err(taken.unlinked(&format!("it is from run {}, not {run}", provenance.run)));
         }
+        if parameters.exit_code != 0 {
+            return Err(taken.unlinked(&format!("the step ended with code {}", parameters.exit_code)));
+        }
+        if self.steps.contains_key(&parameters.step) {
+            return Err(taken.unlinked("a second provenance of one step"));
+        }
+        self.steps.insert(parameters.step.clone(), (taken.statement, provenance));
+        Ok(())
     }
 
-    /// `dependency` is called `STEP.OUTPUT`, says which bundle attests it, and that bundle is in the set, is of that step and
-    /// has this very content among its subjects.
-    fn check_product(&self, dependency: &Dependency) -> Result<(), Incomplete> {
-        let unlinked =
-            |reason: String| Incomplete::Unlinked { name: dependency.name.clone(), digest: dependency.digest, reason };
-        let attestation = dependency
-            .attested_by()
-            .map_err(|error| unlinked(error.to_string()))?
-            .ok_or_else(|| unlinked("no attestation is named for it".to_owned()))?;
-        let step = dependency.name.split('.').next().unwrap_or_default();
-        let Some((_, (statement, _))) = self.steps.iter().find(|(name, _)| name.as_str() == step) else {
-            return Err(unlinked(format!("no attestation of the step {step} is in the set")));
-        };
-        if statement.bundle() != attestation {
-            return Err(unlinked(format!("it is attested by {attestation}, which is not in the set")));
+    /// Takes what describes the image, an image that a step ran in, an output of a step, or a test run; nothing else belongs here.
+    fn take_description(&mut self, taken: Taken, material: &BTreeSet<Content>) -> Result<(), Incomplete> {
+        let statement = taken.statement.statement();
+        let about_image = statement.is_about_image(&self.image);
+        let step_image = self.step_images_named().find(|image| statement.is_about_image(image));
+        match &statement.predicate_type {
+            PredicateType::Sbom if about_image => self.sboms.push(taken.statement),
+            PredicateType::Vulns if about_image => {
+                let scan = self.scan(taken)?;
+                self.scans.push(scan);
+            }
+            PredicateType::Sbom if let Some(image) = step_image => {
+                self.step_images.entry(image).or_default().sboms.push(taken.statement);
+            }
+            PredicateType::Vulns if let Some(image) = step_image => {
+                let scan = self.scan(taken)?;
+                self.step_images.entry(image).or_default().scans.push(scan);
+            }
+            PredicateType::Sbom if links::is_about_an_output(&taken.statement, self) => {
+                self.outputs.push(taken.statement);
+            }
+            PredicateType::TestResult => {
+                let test = self.test(taken, material)?;
+                self.tests.push(test);
+            }
+            _ => return Err(taken.unlinked("it is about something else")),
         }
-        match dependency.as_content() {
-            Some(content) if statement.statement().is_about(content) => Ok(()),
-            _ => Err(unlinked(format!("the attestation of the step {step} is not about it"))),
+        Ok(())
+    }
+
+    /// The images that the set's steps say they ran in.
+    fn step_images_named(&self) -> impl Iterator<Item = Digest> {
+        self.steps.values().flat_map(|(_, step)| step.step_images())
+    }
+
+    fn report(&self, name: &str, digest: Digest, media_type: &str) -> Result<&Vec<u8>, Incomplete> {
+        let named = self.reports.get(&digest).filter(|(found, _)| found == media_type);
+        named.map(|(_, bytes)| bytes).ok_or_else(|| Incomplete::Missing { name: name.to_owned(), digest })
+    }
+
+    fn scan(&self, taken: Taken) -> Result<Scan, Incomplete> {
+        let predicate = &taken.statement.statement().predicate;
+        let vulns = Vulns::parse(predicate).map_err(|error| taken.unlinked(&error.to_string()))?;
+        let report = self.report("the raw report of the scan", vulns.report, TRIVY_REPORT)?.clone();
+        Ok(Scan { statement: taken.statement, vulns, report })
+    }
+
+    /// A test run belongs to the step that wrote its report, and says what that report says.
+    fn test(&self, taken: Taken, material: &BTreeSet<Content>) -> Result<Test, Incomplete> {
+        let unlinked = |reason: String| taken.unlinked(&reason);
+        let statement = taken.statement.statement();
+        let claim = TestResult::parse(&statement.predicate).map_err(|error| unlinked(error.to_string()))?;
+        let (attestation, step) = self
+            .steps
+            .get(&claim.step)
+            .ok_or_else(|| unlinked(format!("no attestation of the step {} is in the set", claim.step)))?;
+        if claim.attestation != attestation.bundle() || claim.run != step.run {
+            return Err(unlinked(format!(
+                "it is about {} of run {}, not the run of the step {} in this set",
+                claim.attestation, claim.run, claim.step
+            )));
         }
+        if let Build::Step(parameters) = &step.build
+            && parameters.exit_code != claim.exit_code
+        {
+            return Err(unlinked(format!(
+                "it says that the step ended with code {}, and the step's provenance says {}",
+                claim.exit_code, parameters.exit_code
+            )));
+        }
+        if !step.byproducts.iter().any(|by| by.media_type == JUNIT_REPORT && by.digest == claim.report) {
+            return Err(unlinked(format!("the step {} did not write the report {}", claim.step, claim.report)));
+        }
+        for subject in statement.subjects.iter() {
+            if !step.dependencies.iter().any(|d| d.as_content().is_some_and(|content| subject.is(content))) {
+                return Err(unlinked(format!("the step {} did not read {}, which it says was tested", claim.step, subject.digest)));
+            }
+        }
+        let raw = self.report("the raw report of the tests", claim.report, JUNIT_REPORT)?;
+        let result = claim.check(raw).map_err(|error| unlinked(error.to_string()))?;
+        let counts = statement.subjects.iter().all(|subject| material.iter().any(|content| subject.is(*content)));
+        Ok(Test { statement: taken.statement, result, counts })
     }
 }

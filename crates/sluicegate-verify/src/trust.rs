@@ -150,6 +150,11 @@ impl Trust {
         self.signers.values()
     }
 
+    /// Whether this hint names the key of a signer.
+    pub(crate) fn knows(&self, hint: &str) -> bool {
+        self.by_hint.contains_key(hint)
+    }
+
     /// The signer whose key this hint names.
     pub(crate) fn signer_by_hint(&self, hint: &str) -> Option<&SignerRule> {
         self.by_hint.get(hint).and_then(|name| self.signers.get(name))

@@ -3,15 +3,15 @@
 
 mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use sluicegate_attestation::{predicate::PredicateType, statement::Subject};
 use sluicegate_testkit::{PARTS, SignedBuild, VirtualBuild, VirtualLog, VirtualSigner, sign_statement, today};
 use sluicegate_types::{Content, ContentKind, Digest};
 use sluicegate_verify::{
-    Error, Role,
-    closed_set::{Followed, Incomplete, Seen, follow},
+    Error, Role, Trust,
+    closed_set::{Asked, Followed, Incomplete, Seen, follow},
 };
 use world::{LOG, about_image, image, rule, rules, sbom, trust_in};
 
@@ -27,8 +27,12 @@ fn signed(build: &VirtualBuild) -> (VirtualLog, SignedBuild) {
     (log, signed)
 }
 
+fn asked(trust: &Trust) -> Asked<'_> {
+    Asked { trust, repository: None, at: today() }
+}
+
 fn followed(log: &VirtualLog, attached: &Blobs, blobs: &Blobs) -> Followed {
-    follow(image(), attached, blobs, &trust_in(rules(), log), today())
+    follow(image(), attached, blobs, asked(&trust_in(rules(), log)))
 }
 
 fn follow_build(build: &VirtualBuild) -> (SignedBuild, Followed) {
@@ -58,13 +62,16 @@ fn everything_that_the_provenance_names_is_in_the_set() {
     assert_eq!(set.steps().count(), 3);
     assert_eq!((set.sboms().len(), set.scans().len()), (1, 1));
     assert_eq!(set.scans()[0].report, build.report);
-    assert_eq!(set.other_digests().copied().collect::<Vec<_>>(), [Digest::of(&build.report)]);
+    let reports: BTreeSet<Digest> = set.reports().map(|(digest, _)| *digest).collect();
+    assert_eq!(reports, build.reports.iter().map(|report| Digest::of(report)).collect());
+    assert_eq!((set.tests().len(), set.outputs().len(), set.step_images().len()), (1, 2, 1));
     let mut bundles: Vec<Digest> = set.statements().map(|statement| statement.bundle()).collect();
     let mut expected: Vec<Digest> = PARTS.iter().map(|part| build.digest(part)).collect();
     bundles.sort();
     expected.sort();
     assert_eq!(bundles, expected);
-    let kinds = [PredicateType::Provenance, PredicateType::Sbom, PredicateType::Vulns];
+    let kinds =
+        [PredicateType::Provenance, PredicateType::Sbom, PredicateType::Vulns, PredicateType::TestResult];
     assert_eq!(set.kinds().into_iter().collect::<Vec<_>>(), kinds);
 }
 
@@ -91,7 +98,7 @@ fn without_its_provenance_the_rest_proves_nothing() {
 fn each_thing_that_is_named_is_missed_by_its_name() {
     let (log, build) = signed(&build("run-1"));
     let mut named: Vec<(String, Digest)> =
-        PARTS[..5].iter().map(|part| (format!("attestation:{part}"), build.digest(part))).collect();
+        PARTS.iter().filter(|part| **part != "image").map(|part| (format!("attestation:{part}"), build.digest(part))).collect();
     named.push(("report:trivy".to_owned(), Digest::of(&build.report)));
     for (name, digest) in named {
         let (mut attached, mut blobs) = (build.attached(), build.blobs());
@@ -122,7 +129,7 @@ fn no_subset_that_lacks_something_is_a_set_and_junk_changes_nothing() {
                 if *is_attached { &mut attached } else { &mut blobs }.insert(*digest, bytes.clone());
             }
         }
-        let followed = follow(image(), &attached, &blobs, &trust, today());
+        let followed = follow(image(), &attached, &blobs, asked(&trust));
         assert_eq!(followed.sets.len(), usize::from(removed == 0), "{removed:b}");
         assert_eq!(followed.incomplete.is_empty(), removed == 0, "{removed:b}");
     }
@@ -292,7 +299,7 @@ fn evidence_counts_only_from_keys_of_the_role_steps() {
     }
     let two_roles = vec![rule("builder", &[Role::Steps, Role::Records])];
     let (log, signed) = signed(&build("run-1"));
-    let found = follow(image(), &signed.attached(), &signed.blobs(), &trust_in(two_roles, &log), today());
+    let found = follow(image(), &signed.attached(), &signed.blobs(), asked(&trust_in(two_roles, &log)));
     assert_eq!(found.sets.len(), 1);
 }
 

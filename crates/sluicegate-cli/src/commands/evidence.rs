@@ -1,26 +1,28 @@
 use std::{path::Path, process::ExitCode};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sluicegate_flow::{
     Error, Failure,
     evidence::{Against, FsckReport, fsck},
     gateway::trust,
+    replay::replay as flow,
 };
 use sluicegate_ports::{
     Clock,
-    evidence::{EvidenceError, Record},
+    evidence::{EvidenceError, EvidenceLog, Record},
 };
-use sluicegate_types::ImageRef;
+use sluicegate_types::{Digest, ImageRef};
 
 use crate::{
     arguments::{Evidence, EvidenceCommand, GatewayFlag},
     gateway_folder::GatewayFolder,
     home::Home,
+    policy_child::PolicyChild,
     wire::{self, SystemClock},
     words::{Problem, Words, code, printable},
 };
 
-/// `evidence list`, `evidence show` and `evidence fsck`.
+/// `evidence list`, `evidence show`, `evidence replay` and `evidence fsck`.
 pub(crate) fn evidence(words: &Words, arguments: &Evidence) -> Result<ExitCode, Problem> {
     let home = Home::open()?;
     if let EvidenceCommand::Fsck { against, gateway } = &arguments.command {
@@ -52,6 +54,7 @@ pub(crate) fn evidence(words: &Words, arguments: &Evidence) -> Result<ExitCode, 
             document["schemaVersion"] = json!(1);
             words.document(&document);
         }
+        EvidenceCommand::Replay { number } => return replay(words, records, number),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -135,9 +138,31 @@ fn counted(count: u64, what: &str) -> String {
     }
 }
 
+/// Makes a decision again; other bytes than the recorded ones mean that it can't be vouched for.
+fn replay(words: &Words, records: &dyn EvidenceLog, number: u64) -> Result<ExitCode, Problem> {
+    let store = wire::store(&Home::open()?)?;
+    let replayed = flow(records, &store, &PolicyChild, number)?;
+    let again = Digest::of(&replayed.document);
+    if words.json() {
+        let document = serde_json::from_slice::<Value>(&replayed.document).unwrap_or_default();
+        words.document(&json!({
+            "schemaVersion": 1, "record": number, "recorded": replayed.recorded, "replayed": again,
+            "same": replayed.is_same(), "decision": document,
+        }));
+    } else if replayed.is_same() {
+        words.line(format!("{}  decision {number}: {} bytes, {again}", words.good("SAME BYTES"), replayed.document.len()));
+        words.line("  made again from the gateway, evidence, scan and moment that its record names; nothing was promoted");
+    } else {
+        words.line(format!("{}  decision {number}", words.bad("OTHER BYTES")));
+        words.line(format!("  recorded {}", replayed.recorded));
+        words.line(format!("  replayed {again}"));
+    }
+    Ok(if replayed.is_same() { ExitCode::SUCCESS } else { ExitCode::from(code(Failure::Wrong)) })
+}
+
 fn row(words: &Words, record: &Record) -> String {
     let outcome = match record.outcome.as_str() {
-        "allow" | "succeeded" | "promoted" | "attested" => words.good(&record.outcome),
+        "allow" | "would-allow" | "succeeded" | "promoted" | "attested" => words.good(&record.outcome),
         "deny" | "failed" => words.bad(&record.outcome),
         _ => words.open(&record.outcome),
     };

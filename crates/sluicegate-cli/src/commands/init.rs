@@ -274,6 +274,10 @@ fn data_file(bases: &[(String, Digest)]) -> String {
         }
     }
     out.push_str("  allow_scratch: false\n");
+    out.push_str(
+        "  source:   # commits count as resolved only if the builder fetched them itself, which is not in this version\n    \
+         repositories: []\n    accept_unverified_commits: true\n    accept_uncommitted_changes: false\n",
+    );
     out
 }
 
@@ -285,9 +289,10 @@ fn gateway_file(verifier: &str, scanner: Option<&str>) -> String {
         r#"# What judges an artifact. It belongs to whoever answers for production; beside the pipeline its decisions say "authority: self".
 version: 1
 environments:
+  staging:    {{ repository: oci:env/staging, tag: current, gate: none }}      # nothing is asked, and every record says so
   production: {{ repository: oci:env/production, tag: current, gate: release }}
 gates:
-  release: {{ policies: [policies], data: [policies/data.yaml], require: [provenance, sbom, vulns], valid_for: 30d }}
+  release: {{ policies: [policies], data: [policies/data.yaml], require: [provenance, sbom, vulns, test-result], valid_for: 30d }}
 trust: trust/trust.yaml
 signing: {{ steps: key:builder, records: key:recorder, decisions: {{ production: key:production }} }}
 verifier_id: "{verifier}"
@@ -308,9 +313,17 @@ steps:
     run: mkdir -p /out/app && cp -r /src/. /out/app
     inputs: { /src: src }
     outputs: { app: /out/app }
+  test:
+    # Whatever writes JUnit XML: pytest --junitxml, gotestsum --junitfile, surefire. What it says becomes a signed test result.
+    run: >-
+      mkdir -p /out && test -n "$(ls -A /app)" &&
+      printf '<testsuite name="app" tests="1"><testcase classname="app" name="is not empty"/></testsuite>' > /out/junit.xml
+    inputs: { /app: build.app }
+    reports: { junit: /out/junit.xml }
 artifacts:
   app:
     base: oci:images/base          # or scratch
     files: { /opt/app: build.app }
+    needs: [test]
     repository: oci:out/app
 "#;

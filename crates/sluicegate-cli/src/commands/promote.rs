@@ -6,9 +6,10 @@ use sluicegate_flow::{
     gateway::{judge_of, trust},
     promote::{PromoteRequest, Promoted, promote as flow},
 };
+use sluicegate_policy::judge::Basis;
 use sluicegate_ports::scan::Scanner;
+use sluicegate_types::UnixTime;
 
-use super::later;
 use crate::{
     arguments::Promote,
     gateway_folder::GatewayFolder,
@@ -20,8 +21,6 @@ use crate::{
 
 /// `promote`.
 pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Problem> {
-    later("--dry-run", arguments.dry_run)?;
-    later("--rollback", arguments.rollback)?;
     let gateway = GatewayFolder::open(arguments.gateway.gateway.as_deref(), Path::new("."))?;
     let (trust, levels) = trust(&gateway.gateway, &gateway)?;
     let judge = judge_of(&gateway.gateway, &arguments.to, &gateway)?;
@@ -46,6 +45,7 @@ pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Pr
         folder: Path::new("."),
         gateway_folder: &gateway.folder,
         judge: &judge,
+        files: &gateway,
         trust: &trust,
         levels: &levels,
         scanner: scanner.as_ref().map(|scanner| scanner as &dyn Scanner).map_err(Problem::text),
@@ -53,6 +53,8 @@ pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Pr
         records: records.as_ref(),
         decisions: &decisions,
         scratch: wired.scratch(),
+        dry_run: arguments.dry_run,
+        rollback: arguments.rollback,
     };
     let promoted = flow(&wired.ports(&log, &ledger, &tell, &warn), &request)?;
     if words.json() {
@@ -61,7 +63,7 @@ pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Pr
         print(words, &promoted, arguments, &judge.environment.repository, &gateway.folder);
     }
     Ok(match promoted {
-        Promoted::Allowed { .. } => ExitCode::SUCCESS,
+        Promoted::Allowed { .. } | Promoted::WouldAllow { .. } => ExitCode::SUCCESS,
         Promoted::Denied { .. } => ExitCode::from(DENIED),
         Promoted::Undecided { .. } => ExitCode::from(code(Failure::Undecided)),
     })
@@ -69,9 +71,28 @@ pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Pr
 
 fn print(words: &Words, promoted: &Promoted, arguments: &Promote, repository: &Path, folder: &Path) {
     match promoted {
-        Promoted::Allowed { image, record, expires } => {
-            words.line(format!("{}  {image}", words.good("ALLOWED")));
-            words.line(format!("  signed, copied and tagged for {}; the decision expires {expires}", arguments.to));
+        Promoted::WouldAllow { image, record, basis } => {
+            words.line(format!("{}  {image}", words.good("WOULD BE ALLOWED")));
+            words.line(match basis {
+                Basis::Gate { .. } => "  a dry run: nothing was signed, copied or tagged",
+                Basis::Ungated => "  a dry run: nothing was signed, copied or tagged; this environment has no gate",
+            });
+            words.line(format!("  recorded: sluicegate evidence show {record}"));
+        }
+        Promoted::Allowed { image, record, basis } => {
+            match basis {
+                Basis::Gate { expires } => {
+                    words.line(format!("{}  {image}", words.good("ALLOWED")));
+                    words.line(format!("  signed, copied and tagged for {}; the decision expires {expires}", arguments.to));
+                }
+                Basis::Ungated => {
+                    words.line(format!("{}  {image}", words.open("UNGATED")));
+                    words.line(format!(
+                        "  copied and tagged for {}, which has no gate: nothing was asked, and nobody vouches for it",
+                        arguments.to
+                    ));
+                }
+            }
             words.line(format!("  recorded: sluicegate evidence show {record}"));
             let place = folder.join(repository);
             let place = place.strip_prefix(".").unwrap_or(&place);
@@ -97,12 +118,30 @@ fn print(words: &Words, promoted: &Promoted, arguments: &Promote, repository: &P
     }
 }
 
+fn word(basis: Basis) -> &'static str {
+    match basis {
+        Basis::Gate { .. } => "allow",
+        Basis::Ungated => "ungated",
+    }
+}
+
+fn expiry(basis: Basis) -> Option<UnixTime> {
+    match basis {
+        Basis::Gate { expires } => Some(expires),
+        Basis::Ungated => None,
+    }
+}
+
 fn document(promoted: &Promoted, arguments: &Promote) -> serde_json::Value {
     let environment = &arguments.to;
     match promoted {
-        Promoted::Allowed { image, record, expires } => json!({
-            "schemaVersion": 1, "verdict": "allow", "image": image.digest, "environment": environment, "record": record,
-            "expires": expires,
+        Promoted::Allowed { image, record, basis } => json!({
+            "schemaVersion": 1, "verdict": word(*basis), "image": image.digest, "environment": environment, "record": record,
+            "expires": expiry(*basis), "dryRun": false,
+        }),
+        Promoted::WouldAllow { image, record, basis } => json!({
+            "schemaVersion": 1, "verdict": word(*basis), "image": image.digest, "environment": environment, "record": record,
+            "expires": expiry(*basis), "dryRun": true,
         }),
         Promoted::Denied { image, denials, record } => json!({
             "schemaVersion": 1, "verdict": "deny", "image": image, "environment": environment, "record": record,

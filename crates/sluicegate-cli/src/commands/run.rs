@@ -94,6 +94,11 @@ fn print(words: &Words, report: &flow::RunReport, folder: &Path, gateway: &Gatew
             "schemaVersion": 1,
             "run": report.run,
             "steps": report.steps.iter().map(|(step, outputs)| json!({"step": step, "outputs": outputs})).collect::<Vec<_>>(),
+            "tests": report.tests.iter().map(|(step, result)| json!({
+                "step": step, "passed": result.passed(),
+                "counts": {"passed": result.junit.passed.len(), "failed": result.junit.failed.len(),
+                           "errors": result.junit.errors.len(), "skipped": result.junit.skipped.len()},
+            })).collect::<Vec<_>>(),
             "images": report.images.iter().map(|image| json!({
                 "artifact": image.artifact, "digest": image.digest, "repository": image.repository,
                 "attestations": image.attestations, "findings": image.findings,
@@ -111,6 +116,16 @@ fn print(words: &Words, report: &flow::RunReport, folder: &Path, gateway: &Gatew
         };
         let place = printable(&image.repository.display().to_string());
         words.line(format!("  {} attestations, {findings}, in oci:{place}", image.attestations));
+        for (step, result) in &report.tests {
+            let word = if result.passed() { words.good("passed") } else { words.bad("did not pass") };
+            words.line(format!(
+                "  tests of {step}: {word} ({} passed, {} failed, {} errors, {} skipped)",
+                result.junit.passed.len(),
+                result.junit.failed.len(),
+                result.junit.errors.len(),
+                result.junit.skipped.len()
+            ));
+        }
         if let Some(environment) = gateway.gateway.environments.keys().next() {
             let place = folder.join(&image.repository);
             let place = place.strip_prefix(".").unwrap_or(&place);

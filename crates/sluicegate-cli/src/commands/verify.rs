@@ -3,11 +3,12 @@ use std::{path::Path, process::ExitCode};
 use serde_json::{Value, json};
 use sluicegate_flow::{
     Failure,
-    gateway::{trust, trust_in_key},
+    admit::{Admission, admit},
+    gateway::{Judge, judge_of, trust, trust_in_key},
     verify::{VerifyReport, verify as verify_image},
 };
 use sluicegate_ports::Clock;
-use sluicegate_types::{Digest, ImageError, ImageRef};
+use sluicegate_types::{Digest, EnvironmentName, ImageError, ImageRef, NonEmpty, Repository};
 use sluicegate_verify::{
     Trust,
     closed_set::{Incomplete, Seen},
@@ -24,7 +25,6 @@ use crate::{
 /// `verify`: opens the layout, the trust files, and nothing else: no socket, no home, no key.
 pub(crate) fn verify(words: &Words, arguments: &Verify) -> Result<ExitCode, Problem> {
     let flags = &arguments.later;
-    later("--for", flags.environment.is_some())?;
     later("--policy", flags.policy.is_some())?;
     later("--decision-key", flags.decision_key.is_some())?;
     later("--certificate-identity", flags.certificate_identity.is_some())?;
@@ -38,13 +38,21 @@ pub(crate) fn verify(words: &Words, arguments: &Verify) -> Result<ExitCode, Prob
         };
         return verify_file(words, file, bundle, &trust_of(arguments)?);
     }
+    let environment = asked_about(arguments)?;
     let images = arguments.subjects.iter().map(|text| reference(text)).collect::<Result<Vec<_>, _>>()?;
-    let trust = trust_of(arguments)?;
+    let (trust, judge) = match environment {
+        None => (trust_of(arguments)?, None),
+        Some((gateway, environment)) => {
+            let judge = judge_of(&gateway.gateway, &environment, &gateway)?;
+            (trust(&gateway.gateway, &gateway)?.0, Some(judge))
+        }
+    };
+    let repository = judge.as_ref().map(|judge| Repository::of_environment(&judge.name));
     let at = SystemClock.now();
     let mut worst: Option<Failure> = None;
     let mut documents = Vec::new();
     for reference in &images {
-        let report = match verify_image(&wire::places(), reference, Path::new("."), &trust, at) {
+        let report = match verify_image(&wire::places(), reference, Path::new("."), &trust, repository.as_ref(), at) {
             Ok(report) => report,
             Err(error) if images.len() == 1 => return Err(error.into()),
             // One that can't be read says nothing about the others.
@@ -61,11 +69,25 @@ pub(crate) fn verify(words: &Words, arguments: &Verify) -> Result<ExitCode, Prob
                 continue;
             }
         };
-        let failure = report.failure();
+        let admitted = judge.as_ref().map(|judge| admit(report.image, &report.followed, judge, &trust, at));
+        let failure = report.failure().or(match admitted {
+            Some(Err(_)) => Some(Failure::Undecided),
+            Some(Ok(_)) | None => None,
+        });
         if words.json() {
-            documents.push(report.to_json());
+            let mut document = report.to_json();
+            if let (Some(judge), Some(admitted)) = (&judge, &admitted) {
+                document["for"] = admission(judge, admitted);
+            }
+            documents.push(document);
         } else {
             print(words, &report);
+            if judge.is_none() {
+                words.line("  authenticity and completeness only: no gate was asked");
+            }
+            if let (Some(judge), Some(admitted)) = (&judge, &admitted) {
+                print_admission(words, judge, admitted);
+            }
         }
         worst = [worst, failure].into_iter().flatten().max_by_key(|failure| code(*failure));
     }
@@ -76,6 +98,52 @@ pub(crate) fn verify(words: &Words, arguments: &Verify) -> Result<ExitCode, Prob
         });
     }
     Ok(worst.map_or(ExitCode::SUCCESS, |failure| ExitCode::from(code(failure))))
+}
+
+/// The gateway and environment of `--for`.
+fn asked_about(arguments: &Verify) -> Result<Option<(GatewayFolder, EnvironmentName)>, Problem> {
+    let Some(environment) = &arguments.environment else { return Ok(None) };
+    if arguments.key.is_some() {
+        return Err(Problem::usage(
+            "--for asks about a gateway's decision, and --key names no gateway",
+            "name the gateway file with --gateway; its trust.yaml says whose decisions count",
+        ));
+    }
+    let gateway = GatewayFolder::open(arguments.gateway.gateway.as_deref(), Path::new("."))?;
+    Ok(Some((gateway, environment.clone())))
+}
+
+type Admitted = Result<Admission, NonEmpty<String>>;
+
+fn admission(judge: &Judge, admitted: &Admitted) -> Value {
+    match admitted {
+        Ok(admission) => json!({
+            "environment": judge.name, "admitted": true, "basis": if judge.gate.is_some() { "decision" } else { "ungated" },
+            "statement": admission.statement, "signer": admission.signer, "expires": admission.expires,
+            "gateway": judge.gateway,
+        }),
+        Err(reasons) => json!({
+            "environment": judge.name, "admitted": false, "reasons": reasons, "gateway": judge.gateway,
+        }),
+    }
+}
+
+fn print_admission(words: &Words, judge: &Judge, admitted: &Admitted) {
+    match admitted {
+        Ok(Admission { image, statement, signer, expires: Some(expires) }) => {
+            words.line(format!("{}  {image}", words.good("ADMITTED")));
+            words.line(format!("  decided for {} by {signer}: {statement}, until {expires}", judge.name));
+        }
+        Ok(Admission { image, statement, signer, expires: None }) => {
+            words.line(format!("{}  {image}", words.open("UNGATED")));
+            words.line(format!("  {} has no gate; {signer} recorded the promotion: {statement}", judge.name));
+        }
+        Err(reasons) => {
+            words.line(format!("{}  for {}", words.open("NOT ADMITTED"), judge.name));
+            reasons.iter().for_each(|reason| words.line(format!("  {}", printable(reason))));
+        }
+    }
+    words.line("  no policy was asked: what was decided earlier counts");
 }
 
 /// The image that a word names. A file is told apart, as its statements stand in a bundle beside it.
@@ -138,7 +206,9 @@ fn print(words: &Words, report: &VerifyReport) {
     if others > 0 {
         words.line(format!("  {others} attached and ignored"));
     }
-    words.line("  authenticity and completeness only: no gate was asked");
+    if report.followed.unlooked > 0 {
+        words.line(format!("  {} statements of known signers were not looked at", report.followed.unlooked));
+    }
 }
 
 /// One statement of a report on one line.

@@ -1,0 +1,276 @@
+//! Runs one step in its container and proves what it read, did and left.
+
+use std::collections::BTreeMap;
+
+use sluicegate_attestation::{
+    identifiers::{JUNIT_REPORT, LOCAL_BUILDER},
+    junit::JUnit,
+    predicate::PredicateType,
+    provenance::{Build, Dependency, Provenance, StepParameters},
+    statement::{Statement, Subject},
+    test_result::TestResult,
+};
+use sluicegate_pipeline::pipeline::{InputSource, Step};
+use sluicegate_ports::{
+    execute::{Ended, Input, InputAccess, Limits, OutputRequest, Product, StepOutcome, StepRequest},
+    images::Descriptor,
+};
+use sluicegate_types::{Content, ContentKind, Digest, NonEmpty, OutputName, StepName};
+
+use crate::{
+    Error, Ports,
+    attest::{Attested, attest},
+    built::{Built, Done, Tested},
+    pin::{PinnedBase, PinnedSource},
+    run::{RunRequest, builder_version},
+};
+
+/// Bytes of one step's log.
+const LOG_LIMIT: u64 = 256 * 1024 * 1024;
+/// Bytes of one step's outputs together.
+const OUTPUT_LIMIT: u64 = 16 * 1024 * 1024 * 1024;
+/// Bytes of a report of tests.
+const MAX_REPORT: u64 = 16 * 1024 * 1024;
+/// What the executor calls a step's report among the outputs; the pipeline file refuses an output of this name beside it.
+const REPORT: &str = "junit";
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Runs one step and proves it: its provenance, and the result of its tests if it reports any.
+pub(crate) fn step(
+    ports: &Ports<'_>,
+    request: &RunRequest<'_>,
+    step: &Step,
+    image: &PinnedBase,
+    sources: &BTreeMap<OutputName, PinnedSource>,
+    built: &Built,
+    epoch: u64,
+) -> Result<Done, Error> {
+    let mut inputs = Vec::new();
+    let mut dependencies = vec![Dependency::image("image", image.digest)];
+    for (mount_point, source) in &step.inputs {
+        let (content, executable, dependency) = match source {
+            InputSource::Source(name) => {
+                let source = sources.get(name).ok_or_else(|| Error::Usage(format!("no source {name}")))?;
+                (source.content, false, source_dependency(name, source))
+            }
+            InputSource::Output(from, output) => {
+                let (product, attestation) = built.product(from, output)?;
+                let dependency = Dependency::content(format!("{from}.{output}"), product.content, Some(attestation));
+                (product.content, product.executable, dependency)
+            }
+        };
+        dependencies.push(dependency);
+        inputs.push(Input { mount_point: mount_point.clone(), content, executable, access: InputAccess::CopyOnWrite });
+    }
+    let mut attestations: Vec<Dependency> = Vec::new();
+    for dependency in &dependencies {
+        if let Some(bundle) = dependency.attested_by()? {
+            let step = dependency.name.split('.').next().unwrap_or_default();
+            let entry = Dependency::attestation(format!("attestation:{step}"), bundle);
+            if !attestations.contains(&entry) {
+                attestations.push(entry);
+            }
+        }
+    }
+    dependencies.extend(attestations);
+    let env = environment(step, image, epoch);
+    let limits = Limits {
+        timeout: step.timeout,
+        memory: step.memory,
+        pids: step.pids,
+        cpu_millis: step.cpu_millis,
+        log_bytes: LOG_LIMIT,
+        output_bytes: OUTPUT_LIMIT,
+    };
+    let report: OutputName = REPORT.parse().map_err(|error| Error::Bug(format!("{error}")))?;
+    let outputs = step.outputs.iter().map(|(name, path)| OutputRequest { name: name.clone(), path: path.clone() });
+    let reports = step.junit.iter().map(|path| OutputRequest { name: report.clone(), path: path.clone() });
+    let execution = StepRequest {
+        step: step.name.clone(),
+        layers: image.layers.clone(),
+        argv: step.argv.clone(),
+        env: env.clone(),
+        workdir: step.workdir.clone(),
+        user: image.user()?,
+        inputs,
+        outputs: outputs.chain(reports).collect(),
+        limits: limits.clone(),
+        epoch,
+    };
+    (ports.tell)(&format!("step {} runs", step.name));
+    let started_on = ports.clock.now();
+    let outcome = request.executor.run_step(&execution, &mut |bytes| (request.on_output)(&step.name, bytes))?;
+    let finished_on = ports.clock.now();
+    check_outcome(step, &outcome)?;
+    let mut products: BTreeMap<OutputName, Product> =
+        outcome.outputs.iter().map(|p| (p.name.clone(), p.clone())).collect();
+    let report = step.junit.as_ref().and_then(|_| products.remove(&report));
+    let mut byproducts = vec![Dependency::other("log", outcome.log, "text/plain")];
+    byproducts.extend(report.iter().map(|report| Dependency::other("report:junit", report.content.digest, JUNIT_REPORT)));
+    let tested: Vec<Subject> = tested_subjects(&dependencies);
+    let provenance = Provenance {
+        build: Build::Step(StepParameters {
+            pipeline: request.pipeline.name.clone(),
+            step: step.name.clone(),
+            run: step.argv.clone(),
+            env: env.into_iter().collect(),
+            workdir: step.workdir.display().to_string(),
+            inputs: step.inputs.iter().map(|(at, what)| (at.display().to_string(), what.to_string())).collect(),
+            outputs: step.outputs.iter().map(|(name, at)| (name.to_string(), at.display().to_string())).collect(),
+            reports: step.junit.iter().map(|at| (REPORT.to_owned(), at.display().to_string())).collect(),
+            needs: step.needs.clone(),
+            limits: limit_parameters(&limits),
+            network: "none".to_owned(),
+            platform: "linux/amd64".to_owned(),
+            exit_code: 0,
+        }),
+        dependencies,
+        builder_id: LOCAL_BUILDER.to_owned(),
+        builder_version: builder_version(request),
+        run: request.run.clone(),
+        started_on,
+        finished_on,
+        byproducts,
+    };
+    let statement = Statement {
+        subjects: step_subjects(&step.name, &products, outcome.log),
+        predicate_type: PredicateType::Provenance,
+        predicate: provenance.to_predicate()?,
+    };
+    let mut attested = attest(ports, request.signer, request.trust, &[statement], ports.clock.now())?;
+    let attested = attested.pop().ok_or_else(|| Error::Bug("nothing was attested".to_owned()))?;
+    (ports.tell)(&format!(
+        "step {} is proved: {} at {} of {}",
+        step.name,
+        attested.statement.bundle(),
+        attested.statement.log().index,
+        attested.statement.log().origin
+    ));
+    let tested = report.map(|report| prove_tests(ports, request, step, &report, tested, &attested)).transpose()?;
+    Ok(Done { attested, products, log: outcome.log, tested })
+}
+
+
+/// What a step's tests are about: the source snapshots and step outputs among its inputs, never its image (DESIGN section 5).
+fn tested_subjects(dependencies: &[Dependency]) -> Vec<Subject> {
+    let contents = dependencies.iter().filter_map(|d| Some(Subject::product(d.name.clone(), d.as_content()?)));
+    contents.collect()
+}
+
+/// Reads the report that a step left and attests what it says about the step's inputs.
+fn prove_tests(
+    ports: &Ports<'_>,
+    request: &RunRequest<'_>,
+    step: &Step,
+    report: &Product,
+    subjects: Vec<Subject>,
+    attested: &Attested,
+) -> Result<Tested, Error> {
+    let failed = |how: String| Error::StepFailed { step: step.name.to_string(), how };
+    if report.content.kind != ContentKind::File {
+        return Err(failed("left a folder where its report should be (reports.junit)".to_owned()));
+    }
+    if report.size > MAX_REPORT {
+        return Err(failed(format!("left a report of {} bytes; the limit is {MAX_REPORT}", report.size)));
+    }
+    let raw = ports.store.read(&report.content.digest, report.size)?;
+    let junit =
+        JUnit::read(&raw).map_err(|error| failed(format!("left a report that can't be read (reports.junit): {error}")))?;
+    let result = TestResult {
+        step: step.name.clone(),
+        run: request.run.clone(),
+        exit_code: 0,
+        report: report.content.digest,
+        attestation: attested.statement.bundle(),
+        junit,
+    };
+    let subjects = NonEmpty::try_from(subjects)
+        .map_err(|_| failed("reported tests of nothing: it has no input".to_owned()))?;
+    let statement =
+        Statement { subjects, predicate_type: PredicateType::TestResult, predicate: result.to_predicate() };
+    let mut attested = attest(ports, request.signer, request.trust, &[statement], ports.clock.now())?;
+    let attested = attested.pop().ok_or_else(|| Error::Bug("nothing was attested".to_owned()))?;
+    let word = if result.passed() { "passed" } else { "did not pass" };
+    (ports.tell)(&format!(
+        "step {} reported tests: {word} ({} passed, {} failed, {} errors, {} skipped)",
+        step.name,
+        result.junit.passed.len(),
+        result.junit.failed.len(),
+        result.junit.errors.len(),
+        result.junit.skipped.len()
+    ));
+    let report = Descriptor::new(JUNIT_REPORT, report.content.digest, report.size);
+    Ok(Tested { attested, report, result })
+}
+
+fn source_dependency(name: &OutputName, source: &PinnedSource) -> Dependency {
+    let mut dependency = Dependency::content(format!("source:{name}"), source.content, None);
+    if let Some(commit) = &source.commit {
+        // The commit is what the work tree says, not one that this builder fetched: it must not count as resolved.
+        dependency.annotations.insert("sluicegate.dev/commit-unverified".to_owned(), commit.clone());
+        dependency.annotations.insert("sluicegate.dev/dirty".to_owned(), source.dirty.to_string());
+    }
+    dependency
+}
+
+fn environment(step: &Step, image: &PinnedBase, epoch: u64) -> Vec<(String, String)> {
+    let mut env = BTreeMap::from([
+        ("PATH".to_owned(), image.variable("PATH").unwrap_or(DEFAULT_PATH).to_owned()),
+        ("HOME".to_owned(), image.variable("HOME").unwrap_or("/").to_owned()),
+        ("SOURCE_DATE_EPOCH".to_owned(), epoch.to_string()),
+    ]);
+    env.extend(step.env.clone());
+    env.into_iter().collect()
+}
+
+fn limit_parameters(limits: &Limits) -> BTreeMap<String, u64> {
+    let mut out = BTreeMap::from([("timeoutSeconds".to_owned(), limits.timeout.as_secs())]);
+    let optional =
+        [("memoryBytes", limits.memory), ("pids", limits.pids), ("cpuMillis", limits.cpu_millis.map(u64::from))];
+    out.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    out
+}
+
+fn check_outcome(step: &Step, outcome: &StepOutcome) -> Result<(), Error> {
+    let failed = |how: String| Err(Error::StepFailed { step: step.name.to_string(), how });
+    match outcome.ended {
+        Ended::Exit(0) => {}
+        Ended::Exit(code) => {
+            let oom = outcome.oom_kills.filter(|kills| *kills > 0);
+            let hint = match (code, oom) {
+                (_, Some(kills)) => format!("; the memory limit killed {kills} of its processes (limits.memory)"),
+                (127, _) => "; the program was not found in the step's image".to_owned(),
+                (126, _) => "; the program could not be executed".to_owned(),
+                _ => String::new(),
+            };
+            return failed(format!("ended with code {code}{hint}"));
+        }
+        Ended::TimedOut => {
+            return failed(format!("was killed after {} s (limits.timeout)", step.timeout.as_secs()));
+        }
+        Ended::LogFull => return failed(format!("was killed: it printed more than {LOG_LIMIT} bytes")),
+    }
+    if let Some(kills) = outcome.oom_kills.filter(|kills| *kills > 0) {
+        return failed(format!(
+            "ended with code 0, but the memory limit killed {kills} of its processes (limits.memory)"
+        ));
+    }
+    if let Some(output) = outcome.missing.first() {
+        return failed(match (step.outputs.get(output), &step.junit) {
+            (Some(path), _) => format!("did not leave its output {output} at {}", path.display()),
+            (None, Some(path)) => format!("did not leave its report at {} (reports.junit)", path.display()),
+            (None, None) => format!("did not leave {output}"),
+        });
+    }
+    Ok(())
+}
+
+/// A step's outputs; of a step without outputs, its log.
+fn step_subjects(step: &StepName, products: &BTreeMap<OutputName, Product>, log: Digest) -> NonEmpty<Subject> {
+    let outputs: Vec<Subject> =
+        products.iter().map(|(name, product)| Subject::product(format!("{step}.{name}"), product.content)).collect();
+    NonEmpty::try_from(outputs).unwrap_or_else(|_| {
+        NonEmpty::one(Subject::product(format!("{step}:log"), Content { kind: ContentKind::File, digest: log }))
+    })
+}
+

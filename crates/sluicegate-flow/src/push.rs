@@ -1,0 +1,108 @@
+//! Writes an image with its evidence to a place, and reads all of it back (trust model 10).
+
+use std::{collections::BTreeSet, path::Path};
+
+use sluicegate_attestation::identifiers::{BUNDLE, GATE_SCAN_ARTIFACT};
+use sluicegate_policy::judge::Grant;
+use sluicegate_ports::images::{Descriptor, Publication};
+use sluicegate_types::{Digest, LayoutSelector, UnixTime};
+use sluicegate_verify::closed_set::ClosedSet;
+
+use crate::{
+    Error, Ports, assemble,
+    attest::Attested,
+    fetch::{self, Fetched},
+};
+
+/// Exactly what the decision names: the image, its closed set, the gate's scan and the decision itself. What else was attached
+/// at the source stays there.
+pub fn publication(
+    ports: &Ports<'_>,
+    fetched: &Fetched,
+    set: &ClosedSet,
+    grant: &Grant,
+    decisions: &[Attested],
+    gate_scan: Vec<Descriptor>,
+    now: UnixTime,
+) -> Result<Publication, Error> {
+    let image = Descriptor::new(&fetched.descriptor.media_type, fetched.descriptor.digest, fetched.descriptor.size);
+    let mut blobs: Vec<Digest> = fetched.manifest.layers.iter().map(|layer| layer.digest).collect();
+    blobs.extend([fetched.manifest.config.digest, assemble::empty_config()]);
+    let size_of = |digest: &Digest| {
+        let bytes = fetched.attached.get(digest).or_else(|| fetched.blobs.get(digest));
+        bytes.map_or(0, |bytes| bytes.len() as u64)
+    };
+    let mut parts = Vec::new();
+    let mut referrers = Vec::new();
+    for statement in set.statements() {
+        let digest = statement.bundle();
+        blobs.push(digest);
+        if statement.statement().is_about_image(&image.digest) {
+            let kind = &statement.statement().predicate_type;
+            referrers.push(assemble::bundle_referrer(ports, &image, digest, size_of(&digest), kind, now)?);
+        } else {
+            parts.push(Descriptor::new(BUNDLE, digest, size_of(&digest)));
+        }
+    }
+    for (digest, media_type) in set.reports() {
+        blobs.push(*digest);
+        parts.push(Descriptor::new(media_type, *digest, size_of(digest)));
+    }
+    referrers.insert(0, assemble::evidence_manifest(ports, &image, parts)?);
+    if !gate_scan.is_empty() {
+        blobs.extend(gate_scan.iter().map(|part| part.digest));
+        referrers.push(assemble::referrer(ports, &image, GATE_SCAN_ARTIFACT, gate_scan, Default::default())?);
+    }
+    for attested in decisions {
+        let kind = &attested.statement.statement().predicate_type;
+        let bundle = attested.statement.bundle();
+        blobs.push(bundle);
+        referrers.push(assemble::bundle_referrer(ports, &image, bundle, attested.size, kind, now)?);
+    }
+    Ok(Publication {
+        image,
+        tags: vec![grant.tag.clone()],
+        referrers,
+        blobs,
+        expected: grant.previous,
+        environment: Some(grant.environment.clone()),
+    })
+}
+
+/// Writes a promotion to its place. The tag moves only from what the permit saw; then the tag is read back, and every byte that was
+/// copied is read from there and hashed once more.
+pub fn push(ports: &Ports<'_>, target: &Path, publication: &Publication) -> Result<(), Error> {
+    let place = ports.places.target(target)?;
+    place.publish(publication, ports.store)?;
+    let held = place.current()?;
+    if !held.is_some_and(|held| held.image == publication.image.digest && held.tags == publication.tags) {
+        return Err(Error::Again(format!("{} does not hold what was just written to it", target.display())));
+    }
+    let source = ports.places.source(target)?;
+    let image = source.resolve(&LayoutSelector::Digest(publication.image.digest))?;
+    let fetched = fetch::fetch(source.as_ref(), &image, None)?;
+    let mut there: BTreeSet<Digest> = fetched.attached.keys().chain(fetched.blobs.keys()).copied().collect();
+    there.extend(fetched.manifest.layers.iter().map(|layer| layer.digest));
+    there.extend([fetched.manifest.config.digest, assemble::empty_config()]);
+    match publication.blobs.iter().find(|blob| !there.contains(blob)) {
+        None => Ok(()),
+        Some(missing) => Err(Error::Content {
+            what: "blob",
+            digest: *missing,
+            reason: format!("it was copied to {} and can't be read there", target.display()),
+        }),
+    }
+}
+
+/// Lays a manifest beside an image that is there already. Where that can't be done, it stays in the store and the record names it.
+pub fn lay_beside(ports: &Ports<'_>, folder: &Path, image: &Digest, manifest: &Descriptor, parts: &[Digest]) {
+    let mut blobs = parts.to_vec();
+    blobs.push(assemble::empty_config());
+    let laid = ports
+        .places
+        .target(folder)
+        .and_then(|place| place.attach(image, std::slice::from_ref(manifest), &blobs, ports.store));
+    if let Err(error) = laid {
+        (ports.warn)(&format!("{} stays in the store and was not laid beside the image: {error}", manifest.digest));
+    }
+}

@@ -1,0 +1,186 @@
+//! Makes a decision again from what its record kept: the same gateway, evidence, scan and moment must give the same bytes.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use sluicegate_pipeline::gateway::Gateway;
+use sluicegate_policy::{
+    facts::GateScan,
+    rego::{SourceFile, is_test},
+};
+use sluicegate_ports::{
+    evidence::{EvidenceLog, RecordKind},
+    store::ContentStore,
+};
+use sluicegate_types::{Digest, Repository, UnixTime};
+use sluicegate_verify::closed_set::{Asked, follow};
+
+use crate::{
+    Error, Ports,
+    assemble::json_bytes,
+    fetch::Fetched,
+    gate::{self, Case, RuleEvaluator},
+    gateway::{self, GatewayFiles, JudgeRecord, judge_of},
+};
+
+/// Bytes of one file or bundle that a decision was made from.
+const MAX_INPUT: u64 = 128 * 1024 * 1024;
+
+/// Everything that a decision was made from, by digest in the store.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Inputs {
+    version: u32,
+    /// The gateway file.
+    gateway: Digest,
+    /// The files that it names, as it writes them.
+    files: BTreeMap<PathBuf, Digest>,
+    attached: Vec<Digest>,
+    blobs: Vec<Digest>,
+    /// The gate's scan: bundle and raw report.
+    scan: Option<(Digest, Digest)>,
+}
+
+/// A decision that was made again.
+#[derive(Debug)]
+pub struct Replayed {
+    /// The record it was made from.
+    pub record: u64,
+    /// The digest of the recorded document.
+    pub recorded: Digest,
+    /// The bytes of the document as it was made again.
+    pub document: Vec<u8>,
+}
+
+impl Replayed {
+    /// Whether both are the same, byte for byte.
+    pub fn is_same(&self) -> bool {
+        Digest::of(&self.document) == self.recorded
+    }
+}
+
+/// Keeps what a decision is made from, and gives the digest of the list.
+pub(crate) fn keep_inputs(
+    ports: &Ports<'_>,
+    files: &dyn JudgeRecord,
+    fetched: &Fetched,
+    scan: Option<&GateScan>,
+) -> Result<Digest, Error> {
+    let (gateway, read) = files.all_read();
+    let mut kept = BTreeMap::new();
+    for (path, bytes) in read {
+        kept.insert(path, ports.store.put_bytes(&bytes)?);
+    }
+    let inputs = Inputs {
+        version: 1,
+        gateway: ports.store.put_bytes(&gateway)?,
+        files: kept,
+        attached: fetched.attached.keys().copied().collect(),
+        blobs: fetched.blobs.keys().copied().collect(),
+        scan: scan.map(|scan| (scan.bundle(), scan.report())),
+    };
+    Ok(ports.store.put_bytes(&json_bytes("the inputs of a decision", &inputs)?)?)
+}
+
+/// Makes the decision of an evidence record again. It reads the record and the store, and asks the rules; no permit comes of it.
+pub fn replay(
+    evidence: &dyn EvidenceLog,
+    store: &dyn ContentStore,
+    evaluator: &dyn RuleEvaluator,
+    sequence: u64,
+) -> Result<Replayed, Error> {
+    let record = evidence.show(sequence)?;
+    let not = |why: &str| Error::Usage(format!("evidence record {sequence} can't be replayed: {why}"));
+    let body: WireBody = serde_json::from_value(record.body).map_err(|_| match record.kind {
+        RecordKind::Decision => not("nothing was judged, so there is no decision to make again"),
+        _ => not("it records no decision; the decision's own record can"),
+    })?;
+    let environment = record.environment.ok_or_else(|| not("it names no environment"))?;
+    let inputs: Inputs = serde_json::from_slice(&store.read(&body.replay, MAX_INPUT)?)
+        .map_err(|source| Error::Json { what: "the inputs of a decision", source })?;
+    let files = StoredFiles { store, inputs: &inputs };
+    let text = String::from_utf8(store.read(&inputs.gateway, MAX_INPUT)?).map_err(|_| not("its gateway is not UTF-8"))?;
+    let gateway = Gateway::parse("gateway.yaml", &text)?;
+    let (trust, _) = gateway::trust(&gateway, &files)?;
+    let judge = judge_of(&gateway, &environment, &files)?;
+    if judge.gateway != body.gateway {
+        return Err(not("this version reads the gateway in another way than the one that decided"));
+    }
+    let read_all = |digests: &[Digest]| {
+        digests.iter().map(|digest| Ok((*digest, store.read(digest, MAX_INPUT)?))).collect::<Result<BTreeMap<_, _>, Error>>()
+    };
+    let (attached, blobs) = (read_all(&inputs.attached)?, read_all(&inputs.blobs)?);
+    let repository = Repository::of_environment(&environment);
+    let asked = Asked { trust: &trust, repository: Some(&repository), at: body.decided_at };
+    let followed = follow(body.image, &attached, &blobs, asked);
+    let set = followed.sets.iter().find(|set| set.provenance().0.bundle() == body.provenance);
+    let set = set.ok_or_else(|| not("its evidence is not whole any more"))?;
+    let scan = match inputs.scan {
+        None => None,
+        Some((bundle, report)) => {
+            let statement = sluicegate_verify::verify(&store.read(&bundle, MAX_INPUT)?, &trust, body.decided_at)
+                .map_err(|error| not(&format!("its scan does not verify: {error}")))?;
+            let report = store.read(&report, MAX_INPUT)?;
+            Some(GateScan::new(&body.image, &statement, report).map_err(|error| not(&error.to_string()))?)
+        }
+    };
+    let by_hand = followed.by_hand();
+    let case = Case {
+        judge: &judge,
+        set,
+        by_hand: &by_hand,
+        scan,
+        current: body.previous,
+        now: body.decided_at,
+    };
+    let decision = gate::decide(&case, evaluator);
+    Ok(Replayed { record: sequence, recorded: body.document, document: gate::document_bytes(&decision.document) })
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireBody {
+    image: Digest,
+    gateway: Digest,
+    provenance: Digest,
+    decided_at: UnixTime,
+    previous: Option<Digest>,
+    document: Digest,
+    replay: Digest,
+}
+
+/// The files of a gateway as they were when it decided.
+struct StoredFiles<'a> {
+    store: &'a dyn ContentStore,
+    inputs: &'a Inputs,
+}
+
+impl GatewayFiles for StoredFiles<'_> {
+    fn read(&self, path: &Path) -> Result<Vec<u8>, Error> {
+        let digest = self.inputs.files.get(path).ok_or_else(|| Error::Trust {
+            file: path.to_owned(),
+            reason: "it was not kept with the decision".to_owned(),
+        })?;
+        Ok(self.store.read(digest, MAX_INPUT)?)
+    }
+
+    fn policies(&self, path: &Path) -> Result<Vec<SourceFile>, Error> {
+        let is_policy = |file: &&PathBuf| {
+            let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            file.parent() == Some(path) && name.ends_with(".rego") && !is_test(name)
+        };
+        let mut names: Vec<&PathBuf> = self.inputs.files.keys().filter(is_policy).collect();
+        if let Some((file, _)) = self.inputs.files.get_key_value(path) {
+            names = vec![file];
+        }
+        let read = |name: &PathBuf| {
+            let text = String::from_utf8(self.read(name)?)
+                .map_err(|_| Error::Trust { file: name.clone(), reason: "not UTF-8".to_owned() })?;
+            Ok(SourceFile { name: name.display().to_string(), text })
+        };
+        names.into_iter().map(read).collect()
+    }
+}

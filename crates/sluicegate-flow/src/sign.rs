@@ -1,0 +1,135 @@
+//! What is signed about a decision, and by which key: a decisions key signs what a gate allowed and nothing else, the key of role
+//! `records` everything else (trust model 5).
+
+use serde_json::{Value, json};
+use sluicegate_attestation::{
+    identifiers::{BUNDLE, DENIAL_ARTIFACT, LOCAL_BUILDER},
+    predicate::PredicateType,
+    statement::Statement,
+    summary::{Promotion, VerificationSummary},
+};
+use sluicegate_policy::judge::Grant;
+use sluicegate_ports::{images::Descriptor, sign::Signer};
+use sluicegate_types::{Digest, PinnedImage, Repository, UnixTime};
+use sluicegate_verify::closed_set::ClosedSet;
+
+use crate::{
+    Error, Ports, assemble,
+    attest::{Attested, attest},
+    evidence,
+    promote::PromoteRequest,
+    scan,
+};
+
+/// The three things a decisions key signs, and nothing else: the summary, the promotion and the image's signature.
+pub fn decision(
+    ports: &Ports<'_>,
+    request: &PromoteRequest<'_>,
+    signer: &dyn Signer,
+    set: &ClosedSet,
+    grant: &Grant,
+    expires: UnixTime,
+    now: UnixTime,
+) -> Result<Vec<Attested>, Error> {
+    let builder = set.provenance().0.signer();
+    let level = request.levels.get(builder).cloned().unwrap_or_else(|| "SLSA_BUILD_LEVEL_UNEVALUATED".to_owned());
+    let summary = VerificationSummary {
+        verifier_id: request.judge.verifier_id.clone(),
+        time_verified: grant.decided_at,
+        resource: grant.image.clone(),
+        policy: grant.gateway,
+        inputs: grant.used.clone(),
+        passed: true,
+        levels: vec![level],
+        environment: grant.environment.clone(),
+        expires,
+        authority: "self".to_owned(),
+        ledger: evidence::head(ports)?,
+    };
+    let statement = about(grant, PredicateType::VerificationSummary, summary.to_predicate());
+    let mut attested = attest(ports, signer, request.trust, &[statement], now)?;
+    let decided = attested.first().map(|a| a.statement.bundle());
+    let rest = [
+        about(grant, PredicateType::Promotion, promotion(ports, grant, decided, now)?.to_predicate()),
+        about(grant, PredicateType::ImageSignature, json!({})),
+    ];
+    attested.extend(attest(ports, signer, request.trust, &rest, now)?);
+    Ok(attested)
+}
+
+/// Without a gate nobody vouches: only that it was copied is kept, by role `records`. No summary, no signature.
+pub fn ungated(
+    ports: &Ports<'_>,
+    request: &PromoteRequest<'_>,
+    grant: &Grant,
+    now: UnixTime,
+) -> Result<Vec<Attested>, Error> {
+    let statement = about(grant, PredicateType::Promotion, promotion(ports, grant, None, now)?.to_predicate());
+    attest(ports, request.records, request.trust, &[statement], now)
+}
+
+fn about(grant: &Grant, kind: PredicateType, predicate: Value) -> Statement {
+    scan::about_image(grant.image.digest, grant.image.repository.as_str(), kind, predicate)
+}
+
+fn promotion(
+    ports: &Ports<'_>,
+    grant: &Grant,
+    decision: Option<Digest>,
+    now: UnixTime,
+) -> Result<Promotion, Error> {
+    Ok(Promotion {
+        image: grant.image.digest,
+        source: "build".to_owned(),
+        destination: grant.image.clone(),
+        timestamp: now,
+        builder_id: LOCAL_BUILDER.to_owned(),
+        decision,
+        environment: grant.environment.clone(),
+        ledger: evidence::head(ports)?,
+    })
+}
+
+/// A signed denial.
+pub struct Denial {
+    /// Its bundle.
+    pub bundle: Digest,
+    /// The manifest that carries it, of a type that nobody reads as a signature.
+    pub manifest: Descriptor,
+}
+
+/// Signs what the gate refused. `body` is what the record will say.
+pub fn denial(
+    ports: &Ports<'_>,
+    request: &PromoteRequest<'_>,
+    image: &Descriptor,
+    body: &Value,
+) -> Result<Denial, Error> {
+    let now = ports.clock.now();
+    let name = Repository::of_environment(&request.judge.name);
+    let summary = VerificationSummary {
+        verifier_id: request.judge.verifier_id.clone(),
+        time_verified: now,
+        resource: PinnedImage { repository: name.clone(), digest: image.digest },
+        policy: request.judge.gateway,
+        inputs: digests(&body["used"]),
+        passed: false,
+        levels: vec!["FAILED".to_owned()],
+        environment: request.judge.name.clone(),
+        expires: now.plus(request.judge.gate.as_ref().map_or(0, |gate| gate.conditions.valid_for.as_secs())),
+        authority: "self".to_owned(),
+        ledger: evidence::head(ports)?,
+    };
+    let statement =
+        scan::about_image(image.digest, name.as_str(), PredicateType::VerificationSummary, summary.to_predicate());
+    let mut attested = attest(ports, request.records, request.trust, &[statement], now)?;
+    let attested = attested.pop().ok_or_else(|| Error::Bug("nothing was attested".to_owned()))?;
+    let bundle = attested.statement.bundle();
+    let part = Descriptor::new(BUNDLE, bundle, attested.size);
+    let manifest = assemble::referrer(ports, image, DENIAL_ARTIFACT, vec![part], Default::default())?;
+    Ok(Denial { bundle, manifest })
+}
+
+fn digests(value: &Value) -> Vec<Digest> {
+    value.as_array().into_iter().flatten().filter_map(|v| v.as_str()?.parse().ok()).collect()
+}
