@@ -29,7 +29,7 @@ use crate::{
 /// ```
 #[derive(Clone, Debug)]
 pub struct VerifiedStatement {
-    statement: Statement,
+    statement: Box<Statement>,
     payload: Digest,
     bundle: Digest,
     signer: String,
@@ -109,7 +109,7 @@ pub fn verify(bundle_bytes: &[u8], trust: &Trust, at: UnixTime) -> Result<Verifi
     let endorses = trust.groups_of(&signer.name, &statement.predicate_type).map(|group| group.name.clone()).collect();
     let roles = check_claims(signer, &statement, roles_of(signer, &statement.predicate_type, trust)?)?;
     Ok(VerifiedStatement {
-        statement,
+        statement: Box::new(statement),
         payload: Digest::of(&bundle.payload),
         bundle: bundle.digest,
         signer: signer.name.clone(),
