@@ -1,9 +1,10 @@
 //! `attest` and `keys` end to end: a key of a person, a statement by hand, who may say what.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
-use std::fs;
+use std::{fs, process::Command};
 
-use integration::{Layout, Project, can_run_steps, peer};
+use integration::{Ended, Layout, Project, can_run_steps, peer};
+use sluicegate_types::Digest;
 
 fn ready(test: &str) -> bool {
     can_run_steps(test) && peer("SLUICEGATE_TRIVY", test).is_some()
@@ -70,10 +71,10 @@ fn tm06_attest_by_hand_refuses_what_only_machines_say_and_says_how_to_get_a_key(
         project.sluicegate(&[&ATTEST[..], &["--signer", key]].concat()).assert(2, "has another role");
     }
     project.sluicegate(&[&ATTEST[..], &["--signer", "nobody"]].concat()).assert(2, "keys generate nobody");
-    replace(&project, "trust/trust.yaml", "roles: [manual]", "roles: [manual, steps]");
+    replace(&project, "trust/trust.yaml", "roles: [manual]", "roles: [manual, steps], repositories: [\"*\"]");
     let sbom = ["attest", "oci:out/tiny", "--type", "sbom", "--predicate", "review.json"];
     project.sluicegate(&sbom).assert(2, "only role is manual");
-    replace(&project, "trust/trust.yaml", "roles: [manual, steps]", "roles: [manual]");
+    replace(&project, "trust/trust.yaml", "roles: [manual, steps], repositories: [\"*\"]", "roles: [manual]");
     fs::write(project.path("review.json"), r#"{"a": 1, "a": 2}"#).unwrap();
     project.sluicegate(&ATTEST).assert(2, "stands twice");
     fs::write(project.path("review.json"), r#"{"reviewed": true}"#).unwrap();
@@ -113,4 +114,65 @@ fn what_is_said_by_hand_is_verified_recorded_and_travels_with_nothing_else() {
     let at_production = ["attest", "oci:env/production", "--type", REVIEW, "--predicate", "review.json"];
     project.sluicegate(&at_production).assert(2, "production");
     assert_eq!(there.image(), image);
+}
+
+#[test]
+fn cosign_verifies_what_was_said_by_hand_with_the_persons_key_and_with_no_other() {
+    let test = "cosign_verifies_what_was_said_by_hand_with_the_persons_key_and_with_no_other";
+    if !ready(test) {
+        return;
+    }
+    let Some(cosign) = peer("SLUICEGATE_COSIGN", test) else { return };
+    let project = Project::built();
+    with_a_person(&project);
+    fs::write(project.path("review.json"), r#"{"reviewed": true}"#).unwrap();
+    let verify = |key: &str| {
+        let arguments = ["verify-attestation", "--key", key, "--type", REVIEW, "--local-image", "out/tiny"];
+        let root = ["--trusted-root", "trust/trusted_root.json"];
+        // In a network namespace of its own, so that nothing it says rests on a server.
+        let mut command = Command::new("unshare");
+        project.environment(&mut command);
+        command.args(["--net", "--"]).arg(&cosign).args(arguments).args(root).env("HOME", project.path("."));
+        Ended::of(&arguments, command.output().unwrap())
+    };
+    assert_ne!(verify("trust/person.pub").code, 0);
+    project.must(&ATTEST);
+    verify("trust/person.pub").assert(0, "");
+    assert_ne!(verify("trust/builder.pub").code, 0);
+    assert_ne!(verify("trust/production.pub").code, 0);
+}
+
+#[test]
+fn tm01_a_product_of_a_step_verifies_with_the_bundle_of_its_step_and_a_directory_is_no_file() {
+    let test = "tm01_a_product_of_a_step_verifies_with_the_bundle_of_its_step_and_a_directory_is_no_file";
+    if !ready(test) {
+        return;
+    }
+    let project = Project::built();
+    let layout = Layout::at(project.path("out/tiny"));
+    let (_, evidence) = layout.evidence();
+    let bundle_of = |product: &str| {
+        evidence["layers"].as_array().unwrap().iter().find_map(|part| {
+            let digest = part["digest"].as_str().unwrap();
+            let statement = integration::decode(layout.json(digest)["dsseEnvelope"]["payload"].as_str()?);
+            let subject = statement["subject"].as_array()?.iter().find(|subject| subject["name"] == product)?.clone();
+            Some((layout.blob(digest).display().to_string(), subject["digest"]["sha256"].as_str()?.to_owned()))
+        })
+    };
+    let content = |hex: &str| project.path("home/store/blobs/sha256").join(hex).display().to_string();
+    let (bundle, file) = bundle_of("package.one").unwrap();
+    project.sluicegate(&["verify", &content(&file), "--bundle", &bundle]).assert(0, "VERIFIED");
+    project.sluicegate(&["verify", &format!("sha256:{file}"), "--bundle", &bundle]).assert(0, "by builder");
+    let key = ["--key", "trust/builder.pub", "--trust-root", "trust/trusted_root.json"];
+    project.sluicegate(&[&["verify", &content(&file), "--bundle", &bundle][..], &key].concat()).assert(0, "VERIFIED");
+    let key = ["--key", "trust/production.pub", "--trust-root", "trust/trusted_root.json"];
+    let other = project.sluicegate(&[&["verify", &content(&file), "--bundle", &bundle][..], &key].concat());
+    other.assert(4, "unknown key");
+    let (same, directory) = bundle_of("package.pack").unwrap();
+    assert_eq!(same, bundle);
+    project.sluicegate(&["verify", &content(&directory), "--bundle", &bundle]).assert(4, "which is no file");
+    fs::write(project.path("other"), "other").unwrap();
+    let refused = project.sluicegate(&["verify", "other", "--bundle", &bundle]);
+    refused.assert(4, &Digest::of(b"other").to_string());
+    refused.assert(4, &file);
 }

@@ -116,6 +116,9 @@ fn hint(error: &sluicegate_flow::Error) -> Option<String> {
              together from one backup"
                 .to_owned(),
         ),
+        E::OtherContent { .. } => {
+            Some("name the very file that was signed, byte for byte; what it is called decides nothing".to_owned())
+        }
         E::OwnBundle { .. } => Some("does trust.yaml list this signer with this role, builder and log?".to_owned()),
         _ => None,
     }

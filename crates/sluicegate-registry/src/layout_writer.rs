@@ -106,6 +106,9 @@ impl ImageTarget for LayoutTarget {
         let _lock = self.lock()?;
         self.holds(image)?;
         let folder = self.folder.join("blobs/sha256");
+        for part in ["blobs", "blobs/sha256"] {
+            self.make_folder(&self.folder.join(part))?;
+        }
         for digest in blobs.iter().copied().chain(referrers.iter().map(|d| d.digest)) {
             self.write_blob(&digest, store)?;
         }

@@ -593,3 +593,17 @@ fn an_index_that_is_full_takes_no_more_referrers() {
     assert!(matches!(refused, Err(ImagePlaceError::NotALayout { .. })), "{refused:?}");
     assert_eq!(layout.index(), before);
 }
+
+#[test]
+fn what_is_attached_never_leads_out_of_the_folder() {
+    let (layout, image) = published();
+    let outside = layout.root.path().join("outside");
+    fs::rename(layout.folder().join("blobs/sha256"), &outside).unwrap();
+    symlink(&outside, layout.folder().join("blobs/sha256")).unwrap();
+    let before = fs::read_dir(&outside).unwrap().count();
+    assert!(matches!(attach(&layout, &image, b"x"), Err(ImagePlaceError::NotALayout { .. })));
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), before);
+    fs::remove_file(layout.folder().join("blobs/sha256")).unwrap();
+    fs::rename(&outside, layout.folder().join("blobs/sha256")).unwrap();
+    attach(&layout, &image, b"x").unwrap();
+}

@@ -225,7 +225,7 @@ pub(super) fn statement_line(statement: &Value) -> String {
     format!(
         "  verified  {:<20} of {:<24} by {:<10} log {} of {}",
         text("kind"),
-        subjects.join(", "),
+        if subjects.is_empty() { "(no name)".to_owned() } else { subjects.join(", ") },
         text("signer"),
         statement["log"]["index"],
         statement["log"]["origin"].as_str().unwrap_or_default()
