@@ -83,6 +83,10 @@ fn tm06_attest_by_hand_refuses_what_only_machines_say_and_says_how_to_get_a_key(
     project.set("COSIGN_PASSWORD", integration::PASSPHRASE);
     project.must(&ATTEST);
     assert_ne!(layout.index(), before);
+    // A gateway that names no key does not hinder one that is named and believed.
+    replace(&project, "gateway.yaml", " manual: key:person,", "");
+    project.sluicegate(&ATTEST).assert(2, "names no key");
+    project.must(&[&ATTEST[..], &["--signer", "person"]].concat());
 }
 
 #[test]

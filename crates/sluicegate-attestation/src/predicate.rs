@@ -84,7 +84,8 @@ impl PredicateType {
 /// Bytes of a predicate that somebody hands over.
 pub const MAX_PREDICATE: usize = 16 * 1024 * 1024;
 
-/// Reads a predicate: one JSON object of at most 16 MiB, no key twice in one object, at most 128 deep.
+/// Reads a predicate: one JSON object of at most 16 MiB, no key twice in one object, at most 128 deep, and no number that would be
+/// signed as another one.
 pub fn parse(bytes: &[u8]) -> Result<Value, Error> {
     const WHAT: &str = "the predicate";
     if bytes.len() > MAX_PREDICATE {
@@ -92,11 +93,64 @@ pub fn parse(bytes: &[u8]) -> Result<Value, Error> {
     }
     strict_json::check(bytes).map_err(form(WHAT))?;
     let value: Value = serde_json::from_slice(bytes).map_err(form(WHAT))?;
+    if let Some(number) = rounded_number(bytes) {
+        let number: String = number.chars().take(40).collect();
+        return Err(Error::Invalid {
+            what: WHAT,
+            reason: format!("the number {number} would be rounded; write it as a string"),
+        });
+    }
     if value.is_object() {
         Ok(value)
     } else {
         Err(Error::Invalid { what: WHAT, reason: "it is JSON and no object".to_owned() })
     }
+}
+
+/// The first number of a JSON document that does not fit into 64 bits: a whole one beyond them, or one of more than 15 significant
+/// digits, of which a double keeps no more for certain.
+fn rounded_number(json: &[u8]) -> Option<&str> {
+    let mut at = 0;
+    while let Some(byte) = json.get(at) {
+        let length = match byte {
+            b'"' => string_length(&json[at..]),
+            b'-' | b'0'..=b'9' => {
+                let part = |byte: &u8| byte.is_ascii_digit() || b"+-.eE".contains(byte);
+                let length = json[at..].iter().take_while(|byte| part(byte)).count();
+                let text = std::str::from_utf8(&json[at..at + length]).ok()?;
+                if !is_exact(text) {
+                    return Some(text);
+                }
+                length
+            }
+            _ => 1,
+        };
+        at += length;
+    }
+    None
+}
+
+/// Bytes of the JSON string that begins here, both quotes included.
+fn string_length(json: &[u8]) -> usize {
+    let mut at = 1;
+    while let Some(byte) = json.get(at) {
+        match byte {
+            b'\\' => at += 2,
+            b'"' => return at + 1,
+            _ => at += 1,
+        }
+    }
+    at
+}
+
+fn is_exact(number: &str) -> bool {
+    if !number.contains(['.', 'e', 'E']) {
+        return number.parse::<i64>().is_ok() || number.parse::<u64>().is_ok();
+    }
+    let mantissa = number.split(['e', 'E']).next().unwrap_or_default();
+    let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+    digits.trim_start_matches('0').trim_end_matches('0').len() <= 15
+        && serde_json::from_str::<f64>(number).ok() == number.parse().ok()
 }
 
 impl fmt::Display for PredicateType {
@@ -122,6 +176,34 @@ mod tests {
         assert_eq!(PredicateType::from_name("SBOM"), None);
         let near = "https://SLSA.dev/provenance/v1";
         assert_eq!(PredicateType::from_uri(near), PredicateType::Other(near.to_owned()));
+    }
+
+    #[test]
+    fn a_number_that_would_be_signed_as_another_one_is_refused() {
+        for fits in [
+            "0",
+            "-1",
+            "0.1",
+            "1.50",
+            "-2.5e-3",
+            "1E5",
+            "9223372036854775807",
+            "-9223372036854775808",
+            "18446744073709551615",
+            "0.123456789012345",
+            "\"123456789012345678901234567890\"",
+            "\"\\\"1.0000000000000000000001\"",
+        ] {
+            let predicate = format!("{{\"a\": [{fits}], \"123456789012345678901234567890\": {fits}}}");
+            assert!(parse(predicate.as_bytes()).is_ok(), "{fits}");
+        }
+        for rounded in
+            ["18446744073709551616", "-9223372036854775809", "0.1234567890123456", "1.00000000000000000001e3"]
+        {
+            let error = parse(format!("{{\"a\": [\"x\\\\\", {rounded}]}}").as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(rounded) && error.contains("would be rounded"), "{error}");
+        }
+        assert!(parse(b"{\"a\": 1e999}").is_err());
     }
 
     #[test]
