@@ -35,7 +35,12 @@ pub fn admit(
     trust: &Trust,
     at: UnixTime,
 ) -> Result<Admission, NonEmpty<String>> {
-    let asked = Question { judge, trust, at, image: PinnedImage { repository: Repository::of_environment(&judge.name), digest: image } };
+    let asked = Question {
+        judge,
+        trust,
+        at,
+        image: PinnedImage { repository: Repository::of_environment(&judge.name), digest: image },
+    };
     let mut reasons: Vec<String> = Vec::new();
     if followed.sets.is_empty() {
         reasons.extend(followed.incomplete.iter().map(ToString::to_string));
@@ -83,7 +88,10 @@ impl Question<'_> {
             return Err(format!("it is by the gate {}, not {}", claim.verifier_id, judge.verifier_id));
         }
         if claim.policy != judge.gateway {
-            return Err(format!("it was decided by the gateway {}, and the one asked about is {}", claim.policy, judge.gateway));
+            return Err(format!(
+                "it was decided by the gateway {}, and the one asked about is {}",
+                claim.policy, judge.gateway
+            ));
         }
         if self.at > claim.expires {
             return Err(format!("it expired at {}", claim.expires));

@@ -106,7 +106,8 @@ pub(crate) fn step(
         outcome.outputs.iter().map(|p| (p.name.clone(), p.clone())).collect();
     let report = step.junit.as_ref().and_then(|_| products.remove(&report));
     let mut byproducts = vec![Dependency::other("log", outcome.log, "text/plain")];
-    byproducts.extend(report.iter().map(|report| Dependency::other("report:junit", report.content.digest, JUNIT_REPORT)));
+    byproducts
+        .extend(report.iter().map(|report| Dependency::other("report:junit", report.content.digest, JUNIT_REPORT)));
     let tested: Vec<Subject> = tested_subjects(&dependencies);
     let provenance = Provenance {
         build: Build::Step(StepParameters {
@@ -150,7 +151,6 @@ pub(crate) fn step(
     Ok(Done { attested, products, log: outcome.log, tested })
 }
 
-
 /// What a step's tests are about: the source snapshots and step outputs among its inputs, never its image (DESIGN section 5).
 fn tested_subjects(dependencies: &[Dependency]) -> Vec<Subject> {
     let contents = dependencies.iter().filter_map(|d| Some(Subject::product(d.name.clone(), d.as_content()?)));
@@ -174,8 +174,8 @@ fn prove_tests(
         return Err(failed(format!("left a report of {} bytes; the limit is {MAX_REPORT}", report.size)));
     }
     let raw = ports.store.read(&report.content.digest, report.size)?;
-    let junit =
-        JUnit::read(&raw).map_err(|error| failed(format!("left a report that can't be read (reports.junit): {error}")))?;
+    let junit = JUnit::read(&raw)
+        .map_err(|error| failed(format!("left a report that can't be read (reports.junit): {error}")))?;
     let result = TestResult {
         step: step.name.clone(),
         run: request.run.clone(),
@@ -184,10 +184,9 @@ fn prove_tests(
         attestation: attested.statement.bundle(),
         junit,
     };
-    let subjects = NonEmpty::try_from(subjects)
-        .map_err(|_| failed("reported tests of nothing: it has no input".to_owned()))?;
-    let statement =
-        Statement { subjects, predicate_type: PredicateType::TestResult, predicate: result.to_predicate() };
+    let subjects =
+        NonEmpty::try_from(subjects).map_err(|_| failed("reported tests of nothing: it has no input".to_owned()))?;
+    let statement = Statement { subjects, predicate_type: PredicateType::TestResult, predicate: result.to_predicate() };
     let mut attested = attest(ports, request.signer, request.trust, &[statement], ports.clock.now())?;
     let attested = attested.pop().ok_or_else(|| Error::Bug("nothing was attested".to_owned()))?;
     let word = if result.passed() { "passed" } else { "did not pass" };
@@ -273,4 +272,3 @@ fn step_subjects(step: &StepName, products: &BTreeMap<OutputName, Product>, log:
         NonEmpty::one(Subject::product(format!("{step}:log"), Content { kind: ContentKind::File, digest: log }))
     })
 }
-

@@ -59,19 +59,17 @@ pub fn decide(case: &Case<'_>, evaluator: &dyn RuleEvaluator) -> Decision {
     let accepts = |vulns: &sluicegate_attestation::vulns::Vulns| {
         gate.is_some_and(|gate| {
             gate.database == Some(vulns.scanner.database)
-                && case.now
-                    <= vulns.scanner.database_updated_at.plus(gate.conditions.max_database_age.as_secs())
+                && case.now <= vulns.scanner.database_updated_at.plus(gate.conditions.max_database_age.as_secs())
         })
     };
-    let facts =
-        match Facts::new(set, case.by_hand, case.scan.clone(), environment, &repository, case.now, &accepts) {
-            Ok(facts) => facts,
-            Err(error) => {
-                let verdict = Verdict::Undecided(NonEmpty::one(Reason::Policy(error.to_string())));
-                let document = document(case, None, &[], &[], &verdict);
-                return Decision { verdict, document, facts: None };
-            }
-        };
+    let facts = match Facts::new(set, case.by_hand, case.scan.clone(), environment, &repository, case.now, &accepts) {
+        Ok(facts) => facts,
+        Err(error) => {
+            let verdict = Verdict::Undecided(NonEmpty::one(Reason::Policy(error.to_string())));
+            let document = document(case, None, &[], &[], &verdict);
+            return Decision { verdict, document, facts: None };
+        }
+    };
     let target = Target {
         environment: environment.clone(),
         repository,
@@ -97,11 +95,7 @@ pub fn decide(case: &Case<'_>, evaluator: &dyn RuleEvaluator) -> Decision {
 }
 
 fn request(gate: &GateRules, facts: &Facts) -> EvaluationRequest {
-    EvaluationRequest {
-        policies: gate.policies.clone(),
-        data: gate.data.clone(),
-        input: facts.input().to_owned(),
-    }
+    EvaluationRequest { policies: gate.policies.clone(), data: gate.data.clone(), input: facts.input().to_owned() }
 }
 
 /// The decision as JSON with sorted keys.

@@ -72,7 +72,14 @@ pub fn image(ports: &Ports<'_>, reference: &ImageRef, folder: &Path) -> Result<P
         layers.push(Layer { blob: layer.digest, compression, diff_id: *diff_id });
     }
     let config = serde_json::from_slice(&config).map_err(|error| fault(format!("its configuration: {error}")))?;
-    Ok(PinnedBase { name: reference.to_string(), digest: descriptor.digest, size: descriptor.size, manifest, layers, config })
+    Ok(PinnedBase {
+        name: reference.to_string(),
+        digest: descriptor.digest,
+        size: descriptor.size,
+        manifest,
+        layers,
+        config,
+    })
 }
 
 /// Takes a snapshot of a source tree. The mtime of all of it is `epoch`, so [`PinnedSource::pack`] is called once that is known.

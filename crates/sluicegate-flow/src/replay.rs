@@ -102,7 +102,8 @@ pub fn replay(
     let inputs: Inputs = serde_json::from_slice(&store.read(&body.replay, MAX_INPUT)?)
         .map_err(|source| Error::Json { what: "the inputs of a decision", source })?;
     let files = StoredFiles { store, inputs: &inputs };
-    let text = String::from_utf8(store.read(&inputs.gateway, MAX_INPUT)?).map_err(|_| not("its gateway is not UTF-8"))?;
+    let text =
+        String::from_utf8(store.read(&inputs.gateway, MAX_INPUT)?).map_err(|_| not("its gateway is not UTF-8"))?;
     let gateway = Gateway::parse("gateway.yaml", &text)?;
     let (trust, _) = gateway::trust(&gateway, &files)?;
     let judge = judge_of(&gateway, &environment, &files)?;
@@ -110,7 +111,10 @@ pub fn replay(
         return Err(not("this version reads the gateway in another way than the one that decided"));
     }
     let read_all = |digests: &[Digest]| {
-        digests.iter().map(|digest| Ok((*digest, store.read(digest, MAX_INPUT)?))).collect::<Result<BTreeMap<_, _>, Error>>()
+        digests
+            .iter()
+            .map(|digest| Ok((*digest, store.read(digest, MAX_INPUT)?)))
+            .collect::<Result<BTreeMap<_, _>, Error>>()
     };
     let (attached, blobs) = (read_all(&inputs.attached)?, read_all(&inputs.blobs)?);
     let repository = Repository::of_environment(&environment);
@@ -128,14 +132,7 @@ pub fn replay(
         }
     };
     let by_hand = followed.by_hand();
-    let case = Case {
-        judge: &judge,
-        set,
-        by_hand: &by_hand,
-        scan,
-        current: body.previous,
-        now: body.decided_at,
-    };
+    let case = Case { judge: &judge, set, by_hand: &by_hand, scan, current: body.previous, now: body.decided_at };
     let decision = gate::decide(&case, evaluator);
     Ok(Replayed { record: sequence, recorded: body.document, document: gate::document_bytes(&decision.document) })
 }

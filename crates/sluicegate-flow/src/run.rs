@@ -29,8 +29,7 @@ use crate::{
     assemble::{self, Assembled},
     attest::{Attested, attest},
     built::Built,
-    evidence,
-    execute,
+    evidence, execute,
     folders::where_it_leads,
     pin::{self, PinnedBase, PinnedSource},
     scan,
@@ -132,17 +131,20 @@ fn record_image(
             "testResult": done.tested.as_ref().map(|tested| tested.attested.statement.bundle()),
         }));
     }
-    evidence::record(ports, &NewRecord {
-        kind: RecordKind::Run,
-        at: ports.clock.now(),
-        subject: Some(image.digest),
-        environment: None,
-        outcome: "succeeded".to_owned(),
-        body: json!({
-            "run": request.run, "pipeline": request.pipeline.name, "artifact": image.artifact,
-            "attestations": image.attestations, "steps": steps,
-        }),
-    })?;
+    evidence::record(
+        ports,
+        &NewRecord {
+            kind: RecordKind::Run,
+            at: ports.clock.now(),
+            subject: Some(image.digest),
+            environment: None,
+            outcome: "succeeded".to_owned(),
+            body: json!({
+                "run": request.run, "pipeline": request.pipeline.name, "artifact": image.artifact,
+                "attestations": image.attestations, "steps": steps,
+            }),
+        },
+    )?;
     Ok(())
 }
 
@@ -173,8 +175,7 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Err
         sources.insert(name, packed);
     }
     let mut built = Built::default();
-    let mut report =
-        RunReport { run: request.run.clone(), images: Vec::new(), steps: Vec::new(), tests: Vec::new() };
+    let mut report = RunReport { run: request.run.clone(), images: Vec::new(), steps: Vec::new(), tests: Vec::new() };
     for step in &pipeline.steps {
         let image =
             images.get(&step.image.to_string()).ok_or_else(|| Error::Usage(format!("{} is not pinned", step.image)))?;

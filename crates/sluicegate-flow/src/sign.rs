@@ -72,12 +72,7 @@ fn about(grant: &Grant, kind: PredicateType, predicate: Value) -> Statement {
     scan::about_image(grant.image.digest, grant.image.repository.as_str(), kind, predicate)
 }
 
-fn promotion(
-    ports: &Ports<'_>,
-    grant: &Grant,
-    decision: Option<Digest>,
-    now: UnixTime,
-) -> Result<Promotion, Error> {
+fn promotion(ports: &Ports<'_>, grant: &Grant, decision: Option<Digest>, now: UnixTime) -> Result<Promotion, Error> {
     Ok(Promotion {
         image: grant.image.digest,
         source: "build".to_owned(),

@@ -23,11 +23,11 @@ use sluicegate_ports::{
     sign::{Signer, TransparencyLog},
 };
 use sluicegate_testkit::{
-    FakePacker, FixedClock, MemoryEvidence, MemoryPlaces, MemoryStore, VirtualBuild, VirtualImage, VirtualLog,
-    VirtualSigner, today,
+    FakePacker, FixedClock, MemoryEvidence, MemoryLedger, MemoryPlaces, MemoryStore, VirtualBuild, VirtualImage,
+    VirtualLog, VirtualSigner, today,
 };
-use sluicegate_types::Digest;
-use sluicegate_verify::{Revocation, Role, SignerRule, Trust, TrustRoot};
+use sluicegate_types::{Digest, RepositoryPattern};
+use sluicegate_verify::{Allowed, Revocation, Role, SignerRule, Trust, TrustRoot};
 
 const PLACE: &str = "/project/out/shop";
 const LOG: &str = "log.example";
@@ -40,6 +40,7 @@ struct World {
     store: MemoryStore,
     places: MemoryPlaces,
     evidence: MemoryEvidence,
+    ledger: MemoryLedger,
     image: VirtualImage,
     trust: Trust,
     environments: Vec<PathBuf>,
@@ -52,9 +53,10 @@ fn rule(name: &str, roles: &[Role]) -> SignerRule {
         public_key: VirtualSigner::new(name).public_key().to_vec(),
         roles: roles.iter().copied().collect(),
         predicate_types: None,
-        builder_ids: BTreeSet::from([LOCAL_BUILDER.to_owned()]),
-        verifier_ids: BTreeSet::new(),
-        environments: BTreeSet::new(),
+        builder_ids: [LOCAL_BUILDER.to_owned()].into_iter().collect(),
+        verifier_ids: Allowed::nothing(),
+        environments: Allowed::nothing(),
+        repositories: Some(vec![RepositoryPattern::Any]),
     }
 }
 
@@ -85,6 +87,7 @@ impl World {
             store: MemoryStore::new(),
             places,
             evidence: MemoryEvidence::new(),
+            ledger: MemoryLedger::new("ledger.example"),
             image,
             environments: vec!["/gateway/env/production".into()],
             told: RefCell::new(Vec::new()),
@@ -105,6 +108,7 @@ impl World {
             packer: &packer,
             log: &self.log,
             evidence: &self.evidence,
+            ledger: &self.ledger,
             tell: &tell,
             warn: &tell,
         };
@@ -157,7 +161,7 @@ fn what_is_said_by_hand_is_attached_recorded_and_verifies() {
     assert_eq!(record.body["bundle"], json!(done.statement.bundle()));
     assert_eq!(record.body["predicate"], json!(Digest::of(PREDICATE)));
     let reference = "oci:out/shop:v1".parse().unwrap();
-    let report = verify(&world.places, &reference, Path::new("/project"), &world.trust, today()).unwrap();
+    let report = verify(&world.places, &reference, Path::new("/project"), &world.trust, None, today()).unwrap();
     assert_eq!(report.failure(), None);
     let own = report.statements().iter().find(|s| s["bundle"] == json!(done.statement.bundle())).unwrap();
     assert_eq!((&own["status"], &own["signer"]), (&json!("verified"), &json!("person")));

@@ -14,7 +14,7 @@ use sluicegate_attestation::{
     statement::{Statement, Subject},
 };
 use sluicegate_flow::{Error, Failure, promote::Promoted, verify::verify};
-use sluicegate_policy::rego::Outcome;
+use sluicegate_policy::{judge::Basis, rego::Outcome};
 use sluicegate_ports::{
     evidence::RecordKind,
     images::ImagePlaceError,
@@ -52,9 +52,9 @@ fn attach(world: &World, signer: &str, kind: PredicateType, predicate: Value) ->
 fn what_is_allowed_is_published_with_its_evidence_and_its_decision() {
     let (world, build) = World::good();
     let promoted = world.promote(&pass()).unwrap();
-    let Promoted::Allowed { image, record, expires } = promoted else { panic!("{promoted:?}") };
+    let Promoted::Allowed { image, record, basis } = promoted else { panic!("{promoted:?}") };
     assert_eq!(image.to_string(), format!("oci:production@{}", world.image.digest()));
-    assert_eq!(expires, today().plus(30 * 24 * 60 * 60));
+    assert_eq!(basis, Basis::Gate { expires: today().plus(30 * 24 * 60 * 60) });
     let held = world.places.occupant(TARGET).unwrap();
     assert_eq!((held.image, held.tags), (world.image.digest(), vec!["current".parse().unwrap()]));
     let bundles = world.bundles_at_target();
@@ -89,7 +89,7 @@ fn what_the_decision_says_is_what_was_decided() {
     assert_eq!(summary["verificationResult"], "PASSED");
     assert_eq!(summary["verifier"]["id"], GATE);
     assert_eq!(summary["resourceUri"], format!("oci:production@{}", world.image.digest()));
-    assert_eq!(summary["policy"]["digest"]["sha256"], world.judge.conditions.gateway.hex());
+    assert_eq!(summary["policy"]["digest"]["sha256"], world.judge.gateway.hex());
     assert_eq!(summary["verifiedLevels"], json!(["SLSA_BUILD_LEVEL_1"]));
     assert_eq!(summary["sluicegate_authority"], "self");
     let decision = &world.evidence.records()[0].body;
@@ -119,7 +119,7 @@ fn what_was_promoted_verifies_where_it_is_now() {
     let (world, build) = World::good();
     assert_allowed(world.promote(&pass()));
     let reference = "oci:environments/production:current".parse().unwrap();
-    let report = verify(&world.places, &reference, Path::new("/gateway"), &world.trust, today()).unwrap();
+    let report = verify(&world.places, &reference, Path::new("/gateway"), &world.trust, None, today()).unwrap();
     assert_eq!(report.failure(), None);
     assert_eq!(report.followed.sets[0].provenance().0.bundle(), build.digest("image"));
 }
@@ -173,7 +173,7 @@ fn a_report_that_came_in_an_odd_place_is_published_whole() {
     }
     assert_allowed(world.promote(&pass()));
     let reference = "oci:environments/production:current".parse().unwrap();
-    let report = verify(&world.places, &reference, Path::new("/gateway"), &world.trust, today()).unwrap();
+    let report = verify(&world.places, &reference, Path::new("/gateway"), &world.trust, None, today()).unwrap();
     assert_eq!(report.failure(), None);
 }
 
@@ -292,7 +292,7 @@ fn evidence_that_is_missing_is_undecided_and_on_record() {
     assert!(reasons[0].contains("attestation:test is missing"), "{reasons:?}");
     world.assert_nothing_happened();
     assert_eq!(world.outcomes(), ["undecided"]);
-    assert_eq!(world.last_record().body["gateway"], json!(world.judge.conditions.gateway));
+    assert_eq!(world.last_record().body["gateway"], json!(world.judge.gateway));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use sluicegate_attestation::{
     identifiers::{IMAGE_MANIFEST, LOCAL_BUILDER},
     predicate::PredicateType,
     statement::{Statement, Subject},
-    summary::VerificationSummary,
+    summary::{LedgerHead, VerificationSummary},
 };
 use sluicegate_flow::{
     Error,
@@ -117,6 +117,7 @@ fn summary(verifier: &str, environment: &str, passed: bool) -> Statement {
         environment,
         expires: today().plus(60),
         authority: "self".to_owned(),
+        ledger: LedgerHead { origin: "ledger.example".to_owned(), size: 1, root: Digest::of(b"root") },
     };
     claim(PredicateType::VerificationSummary, summary.to_predicate())
 }

@@ -24,8 +24,8 @@ use sluicegate_testkit::{
     MemoryPlaces, SignedBuild, VirtualBuild, VirtualImage, VirtualLog, VirtualSigner, sign_payload, sign_statement,
     today,
 };
-use sluicegate_types::{Digest, NonEmpty};
-use sluicegate_verify::{Role, SignerRule, Trust, TrustRoot};
+use sluicegate_types::{Digest, NonEmpty, RepositoryPattern};
+use sluicegate_verify::{Allowed, Role, SignerRule, Trust, TrustRoot};
 
 const LOG: &str = "log.example";
 const PLACE: &str = "/project/out/shop";
@@ -37,9 +37,10 @@ fn trust(log: &VirtualLog) -> Trust {
         public_key: VirtualSigner::new(name).public_key().to_vec(),
         roles: BTreeSet::from([role]),
         predicate_types: None,
-        builder_ids: BTreeSet::from([LOCAL_BUILDER.to_owned()]),
-        verifier_ids: BTreeSet::new(),
-        environments: BTreeSet::new(),
+        builder_ids: [LOCAL_BUILDER.to_owned()].into_iter().collect(),
+        verifier_ids: Allowed::nothing(),
+        environments: Allowed::nothing(),
+        repositories: Some(vec![RepositoryPattern::Any]),
     };
     let root = TrustRoot::parse(&log.trusted_root_json()).unwrap();
     let rules = vec![rule("builder", Role::Steps), rule("person", Role::Manual)];
@@ -204,7 +205,7 @@ impl World {
     /// The report, in which every bundle stands once.
     fn verify(&self) -> VerifyReport {
         let reference = "oci:out/shop".parse().unwrap();
-        let report = verify(&self.places, &reference, Path::new("/project"), &trust(&self.log), today()).unwrap();
+        let report = verify(&self.places, &reference, Path::new("/project"), &trust(&self.log), None, today()).unwrap();
         let mut seen = BTreeSet::new();
         for statement in report.statements() {
             assert!(seen.insert(statement["bundle"].to_string()), "twice: {statement}");

@@ -173,12 +173,15 @@ fn an_image_is_allowed_only_when_everything_holds_and_the_permit_says_for_what()
     assert_eq!((grant.environment.as_str(), grant.tag.as_str()), ("production", "current"));
     assert_eq!(grant.previous, Some(Digest::of(b"before")));
     assert_eq!((grant.gateway, grant.facts), (Digest::of(b"gateway"), facts.digest()));
-    assert_eq!((grant.decided_at, grant.expires), (today(), today().plus(30 * DAY)));
+    assert_eq!((grant.decided_at, grant.basis), (today(), Basis::Gate { expires: today().plus(30 * DAY) }));
     assert_eq!(grant.used, facts.used());
     assert_eq!(grant.used.len(), 7, "three steps, SBOM, scan, provenance, and the gate's own scan");
     let mut empty = target();
     empty.current = None;
-    assert_eq!(allowed(judge(&facts, Question::Gate { rules: &pass(), conditions: &conditions() }, empty, today())).previous, None);
+    assert_eq!(
+        allowed(judge(&facts, Question::Gate { rules: &pass(), conditions: &conditions() }, empty, today())).previous,
+        None
+    );
 }
 
 #[test]
@@ -186,8 +189,10 @@ fn a_decision_expires_as_long_after_it_as_the_gate_says() {
     let facts = facts(Some(clean()));
     for seconds in [0, 1, DAY] {
         let conditions = Conditions { valid_for: Duration::from_secs(seconds), ..conditions() };
-        let grant = allowed(judge(&facts, Question::Gate { rules: &pass(), conditions: &conditions }, target(), today()));
-        assert_eq!(grant.expires.seconds() - grant.decided_at.seconds(), i64::try_from(seconds).unwrap());
+        let grant =
+            allowed(judge(&facts, Question::Gate { rules: &pass(), conditions: &conditions }, target(), today()));
+        let Basis::Gate { expires } = grant.basis else { panic!("{:?}", grant.basis) };
+        assert_eq!(expires.seconds() - grant.decided_at.seconds(), i64::try_from(seconds).unwrap());
     }
 }
 
@@ -222,7 +227,8 @@ fn a_rule_adds_what_it_requires() {
     // A kind that a rule alone asks for brings its conditions with it.
     let unscanned = facts_of(&closed_set(&build()), None, true);
     let only_provenance = Conditions { require: NonEmpty::one(PredicateType::Provenance), ..conditions() };
-    let judged = |rules| judge(&unscanned, Question::Gate { rules: &rules, conditions: &only_provenance }, target(), today());
+    let judged =
+        |rules| judge(&unscanned, Question::Gate { rules: &rules, conditions: &only_provenance }, target(), today());
     allowed(judged(pass()));
     assert_eq!(undecided(judged(requiring(&["vulns"]))), [Reason::MissingKind("the gate's own scan".to_owned())]);
 }

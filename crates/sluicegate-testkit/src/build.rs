@@ -108,7 +108,8 @@ impl VirtualBuild {
     /// Signs and logs all of it.
     pub fn sign(&self, log: &dyn TransparencyLog) -> SignedBuild {
         let reports = [self.report.clone(), self.junit.clone(), STEP_IMAGE_REPORT.to_vec()];
-        let mut build = SignedBuild { image: self.image, bundles: BTreeMap::new(), report: self.report.clone(), reports };
+        let mut build =
+            SignedBuild { image: self.image, bundles: BTreeMap::new(), report: self.report.clone(), reports };
         let content = |bytes: &[u8]| Content { kind: ContentKind::File, digest: Digest::of(bytes) };
         let (source, built, server) = (content(b"source"), content(b"built"), content(b"server"));
         let product = |name: &str, content: Content| Subject::product(name.to_owned(), content);
@@ -128,7 +129,8 @@ impl VirtualBuild {
         self.add(&mut build, log, "package", &[product("package.server", server)], |build| {
             self.step("package", "build.server", of_built(build))
         });
-        for (part, name, product) in [("built-sbom", "build.server", built), ("server-sbom", "package.server", server)] {
+        for (part, name, product) in [("built-sbom", "build.server", built), ("server-sbom", "package.server", server)]
+        {
             self.add(&mut build, log, part, &[Subject::product(name.to_owned(), product)], |_| {
                 let file = FileEntry { path: ITSELF.to_owned(), digest: product.digest, size: 1 };
                 (PredicateType::Sbom, file_sbom(name, product, &[file]))
@@ -190,16 +192,27 @@ impl VirtualBuild {
             env: BTreeMap::new(),
             workdir: "/src".to_owned(),
             inputs: BTreeMap::from([("/src".to_owned(), input.to_owned())]),
-            outputs: if is_test { BTreeMap::new() } else { BTreeMap::from([("server".to_owned(), "/out/server".to_owned())]) },
-            reports: if is_test { BTreeMap::from([("junit".to_owned(), "/out/junit.xml".to_owned())]) } else { BTreeMap::new() },
+            outputs: if is_test {
+                BTreeMap::new()
+            } else {
+                BTreeMap::from([("server".to_owned(), "/out/server".to_owned())])
+            },
+            reports: if is_test {
+                BTreeMap::from([("junit".to_owned(), "/out/junit.xml".to_owned())])
+            } else {
+                BTreeMap::new()
+            },
             needs: Vec::new(),
             limits: BTreeMap::new(),
             network: "none".to_owned(),
             platform: "linux/amd64".to_owned(),
             exit_code: 0,
         };
-        let byproducts =
-            if is_test { vec![Dependency::other("report:junit", Digest::of(&self.junit), JUNIT_REPORT)] } else { Vec::new() };
+        let byproducts = if is_test {
+            vec![Dependency::other("report:junit", Digest::of(&self.junit), JUNIT_REPORT)]
+        } else {
+            Vec::new()
+        };
         self.provenance(Build::Step(parameters), dependencies, byproducts)
     }
 

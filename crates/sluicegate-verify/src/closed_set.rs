@@ -332,12 +332,11 @@ impl Lookup<'_> {
 
     fn verified(&self, dependency: &Dependency) -> Result<Taken, Incomplete> {
         let bytes = self.bytes(dependency)?;
-        let statement =
-            verify(bytes, self.asked.trust, self.asked.at).map_err(|reason| Incomplete::Broken {
-                name: dependency.name.clone(),
-                digest: dependency.digest,
-                reason: Box::new(reason),
-            })?;
+        let statement = verify(bytes, self.asked.trust, self.asked.at).map_err(|reason| Incomplete::Broken {
+            name: dependency.name.clone(),
+            digest: dependency.digest,
+            reason: Box::new(reason),
+        })?;
         let taken = Taken { name: dependency.name.clone(), statement };
         if !taken.statement.is_in_role(Role::Steps) {
             return Err(taken.unlinked("its signer has not the role steps"));
@@ -356,11 +355,7 @@ fn not_covered(statement: &VerifiedStatement, repository: Option<&Repository>) -
 
 impl Taken {
     fn unlinked(&self, reason: &str) -> Incomplete {
-        Incomplete::Unlinked {
-            name: self.name.clone(),
-            digest: self.statement.bundle(),
-            reason: reason.to_owned(),
-        }
+        Incomplete::Unlinked { name: self.name.clone(), digest: self.statement.bundle(), reason: reason.to_owned() }
     }
 }
 
@@ -460,7 +455,10 @@ impl ClosedSet {
         }
         for subject in statement.subjects.iter() {
             if !step.dependencies.iter().any(|d| d.as_content().is_some_and(|content| subject.is(content))) {
-                return Err(unlinked(format!("the step {} did not read {}, which it says was tested", claim.step, subject.digest)));
+                return Err(unlinked(format!(
+                    "the step {} did not read {}, which it says was tested",
+                    claim.step, subject.digest
+                )));
             }
         }
         let raw = self.report("the raw report of the tests", claim.report, JUNIT_REPORT)?;

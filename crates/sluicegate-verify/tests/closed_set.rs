@@ -70,8 +70,7 @@ fn everything_that_the_provenance_names_is_in_the_set() {
     bundles.sort();
     expected.sort();
     assert_eq!(bundles, expected);
-    let kinds =
-        [PredicateType::Provenance, PredicateType::Sbom, PredicateType::Vulns, PredicateType::TestResult];
+    let kinds = [PredicateType::Provenance, PredicateType::Sbom, PredicateType::Vulns, PredicateType::TestResult];
     assert_eq!(set.kinds().into_iter().collect::<Vec<_>>(), kinds);
 }
 
@@ -97,8 +96,11 @@ fn without_its_provenance_the_rest_proves_nothing() {
 #[test]
 fn each_thing_that_is_named_is_missed_by_its_name() {
     let (log, build) = signed(&build("run-1"));
-    let mut named: Vec<(String, Digest)> =
-        PARTS.iter().filter(|part| **part != "image").map(|part| (format!("attestation:{part}"), build.digest(part))).collect();
+    let mut named: Vec<(String, Digest)> = PARTS
+        .iter()
+        .filter(|part| **part != "image")
+        .map(|part| (format!("attestation:{part}"), build.digest(part)))
+        .collect();
     named.push(("report:trivy".to_owned(), Digest::of(&build.report)));
     for (name, digest) in named {
         let (mut attached, mut blobs) = (build.attached(), build.blobs());

@@ -10,7 +10,7 @@ use sluicegate_attestation::{
     identifiers::LOCAL_BUILDER,
     predicate::PredicateType,
     statement::Statement,
-    summary::{Promotion, VerificationSummary},
+    summary::{LedgerHead, Promotion, VerificationSummary},
 };
 use sluicegate_testkit::{VirtualBuild, VirtualLog, VirtualSigner, sign_statement, today, vulns};
 use sluicegate_types::{Digest, EnvironmentName, PinnedImage, Repository};
@@ -21,6 +21,10 @@ const ROLES: [Role; 4] = [Role::Steps, Role::Decisions, Role::Records, Role::Man
 
 fn production() -> EnvironmentName {
     "production".parse().unwrap()
+}
+
+fn ledger() -> LedgerHead {
+    LedgerHead { origin: "ledger.example".to_owned(), size: 1, root: Digest::of(b"root") }
 }
 
 fn staging() -> EnvironmentName {
@@ -39,6 +43,7 @@ fn summary(verifier: &str, environment: &EnvironmentName, passed: bool) -> State
         environment: environment.clone(),
         expires: today().plus(60),
         authority: "self".to_owned(),
+        ledger: ledger(),
     };
     about_image(PredicateType::VerificationSummary, summary.to_predicate())
 }
@@ -52,6 +57,7 @@ fn promotion(environment: &EnvironmentName, decision: Option<Digest>) -> Stateme
         builder_id: "https://example.com/gate".to_owned(),
         decision,
         environment: environment.clone(),
+        ledger: ledger(),
     };
     about_image(PredicateType::Promotion, promotion.to_predicate())
 }

@@ -150,8 +150,14 @@ fn replay(words: &Words, records: &dyn EvidenceLog, number: u64) -> Result<ExitC
             "same": replayed.is_same(), "decision": document,
         }));
     } else if replayed.is_same() {
-        words.line(format!("{}  decision {number}: {} bytes, {again}", words.good("SAME BYTES"), replayed.document.len()));
-        words.line("  made again from the gateway, evidence, scan and moment that its record names; nothing was promoted");
+        words.line(format!(
+            "{}  decision {number}: {} bytes, {again}",
+            words.good("SAME BYTES"),
+            replayed.document.len()
+        ));
+        words.line(
+            "  made again from the gateway, evidence, scan and moment that its record names; nothing was promoted",
+        );
     } else {
         words.line(format!("{}  decision {number}", words.bad("OTHER BYTES")));
         words.line(format!("  recorded {}", replayed.recorded));

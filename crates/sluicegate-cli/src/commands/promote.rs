@@ -83,7 +83,10 @@ fn print(words: &Words, promoted: &Promoted, arguments: &Promote, repository: &P
             match basis {
                 Basis::Gate { expires } => {
                     words.line(format!("{}  {image}", words.good("ALLOWED")));
-                    words.line(format!("  signed, copied and tagged for {}; the decision expires {expires}", arguments.to));
+                    words.line(format!(
+                        "  signed, copied and tagged for {}; the decision expires {expires}",
+                        arguments.to
+                    ));
                 }
                 Basis::Ungated => {
                     words.line(format!("{}  {image}", words.open("UNGATED")));

@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -17,7 +17,7 @@ use sluicegate_attestation::{
 use sluicegate_flow::{
     Error, Ports,
     gate::RuleEvaluator,
-    gateway::Judge,
+    gateway::{GateRules, Judge, JudgeRecord},
     promote::{PromoteRequest, Promoted, promote},
 };
 use sluicegate_pipeline::gateway::{Environment, Gate};
@@ -60,6 +60,8 @@ pub(crate) struct World {
     /// How often the log still takes something.
     pub(crate) appends_left: AtomicU32,
     pub(crate) told: RefCell<Vec<String>>,
+    pub(crate) dry_run: Cell<bool>,
+    pub(crate) rollback: Cell<bool>,
     scratch: tempfile::TempDir,
 }
 
@@ -113,6 +115,8 @@ impl World {
             opened: Cell::new(0),
             appends_left: AtomicU32::new(u32::MAX),
             told: RefCell::new(Vec::new()),
+            dry_run: Cell::new(false),
+            rollback: Cell::new(false),
             scratch: tempfile::tempdir().unwrap(),
         };
         (world, signed)
@@ -161,6 +165,9 @@ impl World {
             records: &VirtualSigner::new("recorder"),
             decisions: &decisions,
             scratch: self.scratch.path(),
+            files: &NoFiles,
+            dry_run: self.dry_run.get(),
+            rollback: self.rollback.get(),
         };
         promote(&ports, &request)
     }
@@ -216,28 +223,46 @@ fn trust(log: &VirtualLog) -> Trust {
 }
 
 fn judge() -> Judge {
-    let kinds = [PredicateType::Provenance, PredicateType::Sbom, PredicateType::Vulns];
+    let kinds = [PredicateType::Provenance, PredicateType::Sbom, PredicateType::Vulns, PredicateType::TestResult];
     let names: Vec<String> = kinds.iter().map(|kind| kind.short().to_owned()).collect();
     let valid_for = Duration::from_secs(30 * 24 * 60 * 60);
-    let gate = Gate { policies: Vec::new(), data: Vec::new(), require: names.try_into().unwrap(), valid_for };
+    let gate = Gate {
+        name: "release".to_owned(),
+        policies: Vec::new(),
+        data: Vec::new(),
+        require: names.try_into().unwrap(),
+        valid_for,
+    };
+    let gateway = Digest::of(b"gateway");
     Judge {
         name: "production".parse().unwrap(),
         environment: Environment {
             repository: "environments/production".into(),
             tag: "current".parse().unwrap(),
-            gate_name: "release".to_owned(),
-            gate,
+            gate: Some(gate),
         },
-        conditions: Conditions {
-            require: kinds.to_vec().try_into().unwrap(),
-            max_database_age: Duration::from_secs(48 * 60 * 60),
-            valid_for,
-            gateway: Digest::of(b"gateway"),
-        },
-        policies: Vec::new(),
-        data: Vec::new(),
+        gateway,
         verifier_id: GATE.to_owned(),
-        database: Some(Digest::of(b"database")),
+        gate: Some(GateRules {
+            conditions: Conditions {
+                require: kinds.to_vec().try_into().unwrap(),
+                max_database_age: Duration::from_secs(48 * 60 * 60),
+                valid_for,
+                gateway,
+            },
+            policies: Vec::new(),
+            data: Vec::new(),
+            database: Some(Digest::of(b"database")),
+        }),
+    }
+}
+
+/// A judge that was made of nothing.
+struct NoFiles;
+
+impl JudgeRecord for NoFiles {
+    fn all_read(&self) -> (Vec<u8>, Vec<(PathBuf, Vec<u8>)>) {
+        (b"gateway".to_vec(), Vec::new())
     }
 }
 

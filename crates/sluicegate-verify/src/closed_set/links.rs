@@ -24,18 +24,16 @@ pub(super) fn check_image(set: &ClosedSet) -> Result<(), Incomplete> {
     }
     for step in &image.needs {
         if !set.steps.contains_key(step) {
-            return Err(set.unlinked(&format!("its provenance names no attestation of the step {step}, which it needs")));
+            return Err(
+                set.unlinked(&format!("its provenance names no attestation of the step {step}, which it needs"))
+            );
         }
     }
     Ok(())
 }
 
 /// Everything a step read that another step made must be in the set too, made by the step that it names; so must what it needs.
-pub(super) fn check_step(
-    statement: &VerifiedStatement,
-    step: &Provenance,
-    set: &ClosedSet,
-) -> Result<(), Incomplete> {
+pub(super) fn check_step(statement: &VerifiedStatement, step: &Provenance, set: &ClosedSet) -> Result<(), Incomplete> {
     let Build::Step(StepParameters { step: name, inputs, needs, .. }) = &step.build else { return Ok(()) };
     let unlinked = |reason: String| Incomplete::Unlinked {
         name: format!("the provenance of the step {name}"),
@@ -119,9 +117,12 @@ pub(super) fn check_descriptions(set: &ClosedSet) -> Result<(), Incomplete> {
             }
         }
         for product in statement.statement().subjects.iter() {
-            let is_output = step.outputs.keys().any(|output| product.name.as_deref() == Some(&format!("{}.{output}", step.step)));
-            let described =
-                set.outputs.iter().any(|sbom| sbom.statement().subjects.iter().any(|subject| is_same(subject, product)));
+            let is_output =
+                step.outputs.keys().any(|output| product.name.as_deref() == Some(&format!("{}.{output}", step.step)));
+            let described = set
+                .outputs
+                .iter()
+                .any(|sbom| sbom.statement().subjects.iter().any(|subject| is_same(subject, product)));
             if is_output && !described {
                 return Err(unlinked(format!("no SBOM of its output {} is in the set", product.digest)));
             }
