@@ -1,6 +1,6 @@
 //! Recording, and checking what was recorded: a row in the evidence store and a leaf in the ledger for each record (trust model 16).
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use serde_json::{Value, json};
 use sluicegate_attestation::{
@@ -111,6 +111,8 @@ pub struct FsckReport {
     pub anchors: Vec<Anchor>,
     /// The images that prove nothing about this ledger, with the reason.
     pub unanchored: Vec<(String, String)>,
+    /// Other ledgers that believed statements are about: of another home, or of this one before its ledger was exchanged.
+    pub other_ledgers: BTreeSet<String>,
 }
 
 /// Checks the evidence store, the ledger and each against the other, and the ledger against what signed statements say it was. It
@@ -247,7 +249,7 @@ fn judge_anchors(
     found: Vec<Anchor>,
     report: &mut FsckReport,
 ) -> Result<(), Error> {
-    let mut others = std::collections::BTreeSet::new();
+    let mut others = BTreeSet::new();
     let (mut used, mut empty) = (false, false);
     for anchor in found {
         let then = &anchor.head;
@@ -278,6 +280,7 @@ fn judge_anchors(
             report.anchors.push(anchor);
         }
     }
+    report.other_ledgers.extend(others.iter().cloned());
     if !used {
         let mut reasons = Vec::new();
         if !others.is_empty() {
@@ -335,6 +338,7 @@ impl FsckReport {
             "ledger": self.ledger,
             "pending": self.pending(),
             "damage": self.damage,
+            "otherLedgers": self.other_ledgers,
             "anchors": anchors.collect::<Vec<_>>(),
             "completeSince": self.anchor().filter(|_| self.damage.is_empty()).map(|anchor| &anchor.head),
             "unanchored": self.unanchored.iter().map(|(reference, reason)| json!({"reference": reference, "reason": reason}))

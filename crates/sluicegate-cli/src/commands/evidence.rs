@@ -92,7 +92,8 @@ fn print(words: &Words, report: &FsckReport, asked: bool) {
         Some(Failure::Wrong) => words.bad("DAMAGED"),
         Some(_) => words.open("NOT ANCHORED"),
     };
-    let records = report.records.map_or_else(|| "records".to_owned(), |count| counted(count, "record"));
+    let records =
+        report.records.map_or_else(|| "an unknown number of records".to_owned(), |count| counted(count, "record"));
     let ledger = report.ledger.as_ref().map_or_else(String::new, |head| {
         format!(", {} in {}, root {}", counted(head.size, "leaf"), head.origin, head.root)
     });
@@ -103,13 +104,16 @@ fn print(words: &Words, report: &FsckReport, asked: bool) {
     for (reference, reason) in &report.unanchored {
         words.line(format!("  {}  {}: {}", words.open("proves nothing"), printable(reference), printable(reason)));
     }
+    for origin in &report.other_ledgers {
+        words.line(format!("  note: statements about another ledger, {}, are there too", printable(origin)));
+    }
     if !report.damage.is_empty() {
         words.line("  nothing was changed; restore evidence.db and ledger together from one backup");
         return;
     }
     if report.pending() > 0 {
         words.line(format!(
-            "  {} pending: not in the ledger yet; the next record takes it along",
+            "  {} pending: committed and not in the ledger yet; what is recorded next takes all of it along",
             counted(report.pending(), "record")
         ));
     }

@@ -235,3 +235,22 @@ fn several_that_append_at_once_keep_one_order_without_gap_or_double() {
         assert_eq!(found, of_thread);
     }
 }
+
+#[test]
+fn what_contradicts_is_named_with_what_it_contradicts() {
+    let (_dir, folder, ledger) = ledger_of(300);
+    let (entries, hashes) = (folder.join("tile/entries/001.p/44"), folder.join("tile/0/001.p/44"));
+    let flip = |path: &Path| {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[40] ^= 1;
+        fs::write(path, bytes).unwrap();
+    };
+    let check = || damage(EmbeddedLedger::reader(&folder, public()).check());
+    flip(&entries);
+    assert!(check().contains("tile/entries/001.p/44 and tile/0/001.p/44 do not belong together"), "{}", check());
+    flip(&entries);
+    flip(&hashes);
+    assert!(check().contains("tile/0/001.p/44 is not what the log signed"), "{}", check());
+    flip(&hashes);
+    assert!(ledger.check().is_ok());
+}
