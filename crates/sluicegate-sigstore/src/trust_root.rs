@@ -159,6 +159,10 @@ mod tests {
     fn new_names_differ_by_key_and_are_bare_host_names() {
         let origin = new_origin(&[7; 32]);
         assert_ne!(origin, new_origin(&[8; 32]));
+        let ledger = new_ledger_origin(&[7; 32]);
+        assert!(
+            check_origin(&ledger).is_ok() && ledger.starts_with("ledger-") && ledger != new_ledger_origin(&[8; 32])
+        );
         assert!(check_origin(&origin).is_ok(), "{origin}");
         assert_eq!(origin.len(), "log-0123456789abcdef.sluicegate.internal".len());
         for bad in

@@ -112,6 +112,8 @@ fn a_log_key_is_ed25519_and_signs_no_statement() {
     keys.generate("steps", &secret("x")).unwrap();
     let key = keys.open_log_key("log", &secret("x")).unwrap();
     assert_eq!(key.spki(), keys.public_key("log").unwrap());
+    assert_eq!(key.public_key(), &keys.log_public_key("log").unwrap());
+    assert!(reason(keys.log_public_key("steps").unwrap_err()).contains("no Ed25519 key"));
     assert!(UnparsedPublicKey::new(&RING_ED25519, key.public_key()).verify(b"m", &key.sign(b"m")).is_ok());
     assert!(reason(keys.open_signer("log", &secret("x")).unwrap_err()).contains("holds a Ed25519 key"));
     assert!(reason(keys.open_log_key("steps", &secret("x")).unwrap_err()).contains("holds a P-256 key"));

@@ -1,178 +1,38 @@
-//! Recording and `fsck` with the real store and the real ledger: what is caught up, what is refused, and which damage is found
-//! (trust model 16). Each kind of damage stands beside the same evidence undamaged.
+//! `fsck` with the real store and the real ledger: which damage is found, each kind beside the same evidence undamaged, and what signed
+//! decisions prove (trust model 16).
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
 
+#[allow(dead_code, reason = "others use the rest of it")]
+mod evidence_home;
 #[allow(dead_code, reason = "the gate's own tests use the rest of it")]
 mod gate_world;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::{Arc, Barrier},
-    thread,
-};
+use std::{fs, path::Path, sync::LazyLock};
 
-use gate_world::{GATE, LEDGER, SOURCE, TARGET, World, deny, pass};
-use serde_json::{Value, json};
+use evidence_home::{Home, new, with_ports};
+use gate_world::{GATE, LEDGER, SOURCE, World, deny, pass};
+use serde_json::Value;
 use sluicegate_attestation::{
     identifiers::{BUNDLE, IMAGE_MANIFEST},
     predicate::PredicateType,
     statement::{Statement, Subject},
     summary::{LedgerHead, Promotion, PromotionClaim, SummaryClaim, VerificationSummary},
 };
-use sluicegate_evidence::SqliteEvidence;
 use sluicegate_flow::{
-    Error, Failure, Ports,
-    evidence::{Against, FsckReport, fsck, head, record},
+    Failure,
+    evidence::{Against, FsckReport, fsck, record},
 };
-use sluicegate_ports::{
-    evidence::{EvidenceError, EvidenceLog, NewRecord, RecordKind},
-    ledger::{Ledger, LedgerError},
-};
-use sluicegate_sigstore::{EmbeddedLedger, KeyFolder, LogPublic};
-use sluicegate_testkit::{FakePacker, MemoryLedger, VirtualSigner, sign_statement, today};
-use sluicegate_types::{Digest, NonEmpty, PinnedImage, Repository, Secret};
+use sluicegate_ports::{evidence::EvidenceLog, ledger::Ledger};
+use sluicegate_testkit::{VirtualSigner, sign_statement, today};
+use sluicegate_types::{Digest, EnvironmentName, ImageRef, NonEmpty, PinnedImage, Repository};
 
-fn new(number: u64) -> NewRecord {
-    NewRecord {
-        kind: RecordKind::Decision,
-        at: today().plus(number),
-        subject: Some(Digest::of(b"image")),
-        environment: Some("production".parse().unwrap()),
-        outcome: "deny".to_owned(),
-        body: json!({"number": number}),
-    }
+/// What fsck says about what is attached to the world's image.
+fn against(home: &Home, world: &World) -> FsckReport {
+    fsck(&home.store(), &home.reader(), Some(&shop(world))).unwrap()
 }
 
-/// A home's evidence on disk.
-struct Home {
-    folder: tempfile::TempDir,
-}
-
-impl Home {
-    /// With `count` records.
-    fn of(count: u64) -> Self {
-        let home = Self { folder: tempfile::tempdir().unwrap() };
-        let keys = KeyFolder::open(home.folder.path().join("keys"));
-        let passphrase = Secret::new(b"x".to_vec());
-        keys.generate_log_key("ledger", &passphrase).unwrap();
-        let key = keys.open_log_key("ledger", &passphrase).unwrap();
-        drop(EmbeddedLedger::create(home.path("ledger"), key, LEDGER).unwrap());
-        home.with(|ports| (0..count).for_each(|number| drop(record(ports, &new(number)).unwrap())));
-        home
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn store(&self) -> SqliteEvidence {
-        SqliteEvidence::open(&self.path("evidence.db")).unwrap()
-    }
-
-    fn ledger(&self) -> EmbeddedLedger {
-        let key = KeyFolder::open(self.path("keys")).open_log_key("ledger", &Secret::new(b"x".to_vec())).unwrap();
-        EmbeddedLedger::open(self.path("ledger"), key, LEDGER).unwrap()
-    }
-
-    /// As somebody without the passphrase sees it.
-    fn reader(&self) -> EmbeddedLedger {
-        let public_key = KeyFolder::open(self.path("keys")).log_public_key("ledger").unwrap();
-        EmbeddedLedger::reader(self.path("ledger"), LogPublic { origin: LEDGER.to_owned(), public_key })
-    }
-
-    fn with<T>(&self, act: impl FnOnce(&Ports<'_>) -> T) -> T {
-        with_ports(&self.store(), &self.ledger(), act)
-    }
-
-    fn fsck(&self) -> FsckReport {
-        fsck(&self.store(), &self.reader(), None).unwrap()
-    }
-
-    /// What fsck says about these statements.
-    fn against(&self, world: &World) -> FsckReport {
-        fsck(&self.store(), &self.reader(), Some(&against(world))).unwrap()
-    }
-
-    fn head(&self) -> LedgerHead {
-        self.reader().check().unwrap()
-    }
-
-    /// Nothing damaged, by the way in which a user would see it.
-    fn assert_whole(&self, records: u64) {
-        let report = self.fsck();
-        assert_eq!((report.failure(), report.damage.as_slice(), report.records), (None, &[][..], Some(records)));
-    }
-
-    /// What is damaged; at least something must be.
-    fn damage(&self) -> String {
-        let report = self.fsck();
-        assert_eq!(report.failure(), Some(Failure::Wrong), "{report:?}");
-        report.damage.join("\n")
-    }
-
-    /// What somebody does who owns the file: takes the guards away, edits, and puts them back.
-    fn tamper(&self, sql: &str) {
-        let connection = rusqlite::Connection::open(self.path("evidence.db")).unwrap();
-        let triggers: Vec<(String, String)> = connection
-            .prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'")
-            .unwrap()
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
-            .unwrap()
-            .collect::<Result<_, _>>()
-            .unwrap();
-        triggers.iter().for_each(|(name, _)| connection.execute_batch(&format!("DROP TRIGGER {name}")).unwrap());
-        connection.execute_batch(sql).unwrap();
-        triggers.iter().for_each(|(_, sql)| connection.execute_batch(sql).unwrap());
-    }
-
-    /// A copy of database and ledger, to go back to.
-    fn backup(&self) -> tempfile::TempDir {
-        let copy = tempfile::tempdir().unwrap();
-        copy_all(&self.path("ledger"), &copy.path().join("ledger"));
-        fs::copy(self.path("evidence.db"), copy.path().join("evidence.db")).unwrap();
-        copy
-    }
-
-    fn restore(&self, copy: &tempfile::TempDir, database: bool, ledger: bool) {
-        if database {
-            fs::copy(copy.path().join("evidence.db"), self.path("evidence.db")).unwrap();
-        }
-        if ledger {
-            fs::remove_dir_all(self.path("ledger")).unwrap();
-            copy_all(&copy.path().join("ledger"), &self.path("ledger"));
-        }
-    }
-}
-
-fn copy_all(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let there = to.join(path.file_name().unwrap());
-        if path.is_dir() { copy_all(&path, &there) } else { assert!(fs::copy(&path, &there).is_ok()) }
-    }
-}
-
-fn with_ports<T>(evidence: &dyn EvidenceLog, ledger: &dyn Ledger, act: impl FnOnce(&Ports<'_>) -> T) -> T {
-    let (world, _) = World::good();
-    let tell = |_: &str| {};
-    act(&Ports {
-        clock: &world.clock,
-        store: &world.store,
-        places: &world.places,
-        packer: &FakePacker::new(&world.store),
-        log: &world.log,
-        evidence,
-        ledger,
-        tell: &tell,
-        warn: &tell,
-    })
-}
-
-fn against(world: &World) -> Against<'_> {
-    static SHOP: std::sync::LazyLock<[sluicegate_types::ImageRef; 1]> =
-        std::sync::LazyLock::new(|| ["oci:out/shop".parse().unwrap()]);
+fn shop(world: &World) -> Against<'_> {
+    static SHOP: LazyLock<[ImageRef; 1]> = LazyLock::new(|| ["oci:out/shop".parse().unwrap()]);
     Against {
         places: &world.places,
         references: SHOP.as_slice(),
@@ -184,7 +44,7 @@ fn against(world: &World) -> Against<'_> {
 
 /// What a gate says about the world's image, with `head`.
 fn predicate(world: &World, kind: &PredicateType, head: LedgerHead) -> Value {
-    let environment: sluicegate_types::EnvironmentName = "production".parse().unwrap();
+    let environment: EnvironmentName = "production".parse().unwrap();
     let target = PinnedImage { repository: Repository::of_environment(&environment), digest: world.image.digest() };
     if *kind == PredicateType::Promotion {
         Promotion {
@@ -234,116 +94,6 @@ fn anchored(home: &Home) -> World {
     let (world, _) = World::good();
     attach(&world, "decider", PredicateType::VerificationSummary, home.head());
     world
-}
-
-#[test]
-fn each_record_is_one_leaf_with_its_digest() {
-    let home = Home::of(3);
-    let mut digests: Vec<Digest> = home.store().list(10).unwrap().iter().map(|record| record.digest).collect();
-    digests.reverse();
-    assert_eq!(home.reader().leaves(0, 10).unwrap(), digests);
-    home.assert_whole(3);
-    let report = home.fsck();
-    assert_eq!((report.pending(), report.ledger), (0, Some(home.head())));
-}
-
-#[test]
-fn a_row_that_was_committed_without_its_leaf_is_caught_up() {
-    let home = Home::of(2);
-    // The process died in between; twice.
-    home.store().append(&new(2)).unwrap();
-    home.store().append(&new(3)).unwrap();
-    let report = home.fsck();
-    assert_eq!((report.failure(), report.records, report.pending()), (None, Some(4), 2));
-    assert_eq!(home.fsck().pending(), 2, "fsck changes nothing");
-    assert_eq!(home.with(|ports| record(ports, &new(4)).unwrap()).sequence, 5);
-    assert_eq!((home.head().size, home.fsck().pending()), (5, 0));
-    home.store().append(&new(5)).unwrap();
-    assert_eq!(home.with(|ports| head(ports).unwrap()), home.head());
-    assert_eq!(home.head().size, 6);
-    home.assert_whole(6);
-}
-
-#[test]
-fn a_store_that_was_there_before_the_ledger_is_taken_along() {
-    let home = Home::of(0);
-    let store = home.store();
-    (0..5).for_each(|number| drop(store.append(&new(number)).unwrap()));
-    assert_eq!(home.fsck().pending(), 5);
-    home.with(|ports| record(ports, &new(5)).unwrap());
-    home.assert_whole(6);
-    assert_eq!(home.head().size, 6);
-}
-
-#[test]
-fn rows_that_somebody_else_took_along_are_not_logged_twice() {
-    let home = Home::of(0);
-    let store = home.store();
-    let first = store.append(&new(0)).unwrap().digest;
-    let ledger = MemoryLedger::new(LEDGER);
-    // Between the question how large the ledger is and the append, another process appends this very row.
-    ledger.grows_meanwhile(&[first]);
-    assert_eq!(with_ports(&store, &ledger, |ports| head(ports).unwrap()).size, 1);
-    assert_eq!(ledger.all(), [first]);
-}
-
-#[test]
-fn a_ledger_that_takes_nothing_leaves_the_row_pending_and_says_so() {
-    let home = Home::of(0);
-    let store = home.store();
-    let ledger = MemoryLedger::new(LEDGER);
-    ledger.breaks(true);
-    let failed = with_ports(&store, &ledger, |ports| record(ports, &new(0)));
-    assert!(matches!(failed, Err(Error::Ledger(LedgerError::Io { .. }))), "{failed:?}");
-    assert_eq!((store.check().unwrap(), ledger.all().len()), (1, 0));
-    ledger.breaks(false);
-    with_ports(&store, &ledger, |ports| record(ports, &new(1))).unwrap();
-    assert_eq!((store.check().unwrap(), ledger.all().len()), (2, 2));
-}
-
-#[test]
-fn nothing_is_recorded_behind_a_store_that_was_cut_back_or_exchanged() {
-    for (sql, word) in [
-        ("DELETE FROM records WHERE sequence = 3", "it is missing"),
-        ("DELETE FROM records", "it is missing"),
-        ("UPDATE records SET outcome = 'allow' WHERE sequence = 3", "recorded with"),
-    ] {
-        let home = Home::of(3);
-        home.tamper(sql);
-        let failed = home.with(|ports| record(ports, &new(3)));
-        let Err(Error::Evidence(EvidenceError::Damaged { sequence: 3, reason })) = failed else { panic!("{failed:?}") };
-        assert!(reason.contains(word), "{reason}");
-        assert_eq!(home.head().size, 3);
-    }
-    // Another store with as many records.
-    let (home, other) = (Home::of(3), Home::of(0));
-    other.with(|ports| (5..8).for_each(|number| drop(record(ports, &new(number)).unwrap())));
-    home.restore(&other.backup(), true, false);
-    let failed = home.with(|ports| record(ports, &new(3)));
-    assert!(matches!(failed, Err(Error::Evidence(EvidenceError::Damaged { sequence: 3, .. }))), "{failed:?}");
-    let home = Home::of(3);
-    assert_eq!(home.with(|ports| record(ports, &new(3)).unwrap()).sequence, 4);
-}
-
-#[test]
-fn several_processes_that_record_at_once_keep_one_ledger() {
-    let home = Arc::new(Home::of(0));
-    let start = Arc::new(Barrier::new(4));
-    let threads: Vec<_> = (0..4)
-        .map(|thread| {
-            let (home, start) = (Arc::clone(&home), Arc::clone(&start));
-            thread::spawn(move || {
-                let (store, ledger) = (home.store(), home.ledger());
-                start.wait();
-                with_ports(&store, &ledger, |ports| {
-                    (0..8).for_each(|number| drop(record(ports, &new(thread * 100 + number)).unwrap()));
-                });
-            })
-        })
-        .collect();
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
-    home.assert_whole(32);
-    assert_eq!((home.head().size, home.fsck().pending()), (32, 0));
 }
 
 #[test]
@@ -492,13 +242,13 @@ fn tm16_database_and_ledger_cut_back_together_are_found_by_a_decision() {
     home.with(|ports| (3..5).for_each(|number| drop(record(ports, &new(number)).unwrap())));
     let world = anchored(&home);
     home.with(|ports| record(ports, &new(5)).unwrap());
-    let report = home.against(&world);
+    let report = against(&home, &world);
     assert_eq!((report.failure(), report.records), (None, Some(6)));
     assert_eq!(report.anchor().unwrap().head.size, 5);
     assert_eq!(report.to_json()["completeSince"]["size"], 5);
     home.restore(&backup, true, true);
     home.assert_whole(3);
-    let report = home.against(&world);
+    let report = against(&home, &world);
     assert_eq!(report.failure(), Some(Failure::Wrong));
     assert!(
         report.damage[0].contains("cut back") && report.damage[0].contains("records 4 to 5 are gone"),
@@ -510,7 +260,7 @@ fn tm16_database_and_ledger_cut_back_together_are_found_by_a_decision() {
     let (backup, world) = (home.backup(), anchored(&home));
     home.with(|ports| record(ports, &new(3)).unwrap());
     home.restore(&backup, true, true);
-    let report = home.against(&world);
+    let report = against(&home, &world);
     assert_eq!((report.failure(), report.anchor().unwrap().head.size, report.records), (None, 3, Some(3)));
 }
 
@@ -521,11 +271,11 @@ fn tm16_a_history_that_was_rewritten_with_the_ledgers_own_key_is_found_by_a_deci
     let backup = home.backup();
     home.with(|ports| record(ports, &new(2)).unwrap());
     let world = anchored(&home);
-    assert_eq!(home.against(&world).failure(), None);
+    assert_eq!(against(&home, &world).failure(), None);
     home.restore(&backup, true, true);
     home.with(|ports| (7..10).for_each(|number| drop(record(ports, &new(number)).unwrap())));
     home.assert_whole(5);
-    let report = home.against(&world);
+    let report = against(&home, &world);
     assert_eq!(report.failure(), Some(Failure::Wrong));
     assert!(report.damage[0].contains("rewritten"), "{report:?}");
 }
@@ -538,14 +288,14 @@ fn tm16_a_checkpoint_that_went_back_alone_is_found_by_a_decision() {
     let world = anchored(&home);
     home.restore(&backup, false, true);
     assert_eq!((home.fsck().failure(), home.fsck().pending()), (None, 1));
-    assert!(home.against(&world).damage[0].contains("cut back"));
+    assert!(against(&home, &world).damage[0].contains("cut back"));
 }
 
 #[test]
 fn an_image_that_proves_nothing_about_this_ledger_leaves_it_open() {
     let home = Home::of(2);
     let open = |world: &World, word: &str| {
-        let report = home.against(world);
+        let report = against(&home, world);
         assert_eq!((report.failure(), report.anchor()), (Some(Failure::Undecided), None));
         assert!(report.unanchored[0].1.contains(word), "{report:?}");
     };
@@ -568,11 +318,11 @@ fn an_image_that_proves_nothing_about_this_ledger_leaves_it_open() {
     open(&world, "about elsewhere.example");
     // One that counts is enough, and junk beside it changes nothing.
     attach(&world, "decider", summary, home.head());
-    assert_eq!(home.against(&world).failure(), None);
+    assert_eq!(against(&home, &world).failure(), None);
     for (signer, kind) in [("recorder", PredicateType::Promotion), ("decider", PredicateType::Promotion)] {
         let (world, _) = World::good();
         attach(&world, signer, kind, home.head());
-        let report = home.against(&world);
+        let report = against(&home, &world);
         assert_eq!((report.failure(), report.anchor().unwrap().signer.as_str()), (None, signer));
     }
 }
@@ -581,9 +331,9 @@ fn an_image_that_proves_nothing_about_this_ledger_leaves_it_open() {
 fn damage_outweighs_an_image_that_proves_nothing() {
     let home = Home::of(2);
     let (world, _) = World::good();
-    assert_eq!(home.against(&world).failure(), Some(Failure::Undecided));
+    assert_eq!(against(&home, &world).failure(), Some(Failure::Undecided));
     home.tamper("UPDATE records SET outcome = 'allow' WHERE sequence = 1");
-    assert_eq!(home.against(&world).failure(), Some(Failure::Wrong));
+    assert_eq!(against(&home, &world).failure(), Some(Failure::Wrong));
 }
 
 #[test]
@@ -603,23 +353,12 @@ fn a_decision_bears_the_ledger_with_its_own_record_and_a_denial_the_one_before()
     assert_eq!(world.ledger.all().len(), 3);
     // And these two are what fsck goes by.
     let references = ["oci:environments/production:current".parse().unwrap()];
-    let against = Against { references: &references, folder: Path::new("/gateway"), ..against(&world) };
-    let report = fsck(&world.evidence, &world.ledger, Some(&against)).unwrap();
+    let here = Against { references: &references, folder: Path::new("/gateway"), ..shop(&world) };
+    let report = fsck(&world.evidence, &world.ledger, Some(&here)).unwrap();
     let kinds: Vec<_> = report.anchors.iter().map(|anchor| anchor.kind.as_str()).collect();
     assert_eq!((report.failure(), kinds.len()), (None, 2), "{kinds:?}");
     world.evidence.tamper(|records| records.truncate(1));
     world.ledger.tamper(|leaves| leaves.truncate(1));
     assert_eq!(fsck(&world.evidence, &world.ledger, None).unwrap().failure(), None);
-    assert_eq!(fsck(&world.evidence, &world.ledger, Some(&against)).unwrap().damage.len(), 2);
-}
-
-#[test]
-fn nothing_is_promoted_when_the_decision_does_not_come_into_the_ledger() {
-    let (world, _) = World::good();
-    world.ledger.breaks(true);
-    assert!(matches!(world.promote(&pass()), Err(Error::Ledger(LedgerError::Io { .. }))));
-    assert_eq!((world.places.occupant(TARGET), world.places.blobs(TARGET)), (None, Vec::new()));
-    world.ledger.breaks(false);
-    assert!(world.promote(&pass()).is_ok());
-    assert_eq!(world.ledger.all().len(), world.evidence.records().len());
+    assert_eq!(fsck(&world.evidence, &world.ledger, Some(&here)).unwrap().damage.len(), 2);
 }

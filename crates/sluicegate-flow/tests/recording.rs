@@ -1,0 +1,198 @@
+//! Recording with the real store and the real ledger: each row has its leaf, what was left behind is caught up, and nothing is recorded
+//! behind damage (trust model 16).
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
+
+#[allow(dead_code, reason = "others use the rest of it")]
+mod evidence_home;
+#[allow(dead_code, reason = "the gate's own tests use the rest of it")]
+mod gate_world;
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::{Command, Stdio},
+    sync::{Arc, Barrier},
+    thread,
+};
+
+use evidence_home::{Home, new, with_ports};
+use gate_world::{LEDGER, TARGET, World, pass};
+use sluicegate_flow::{
+    Error,
+    evidence::{head, record},
+};
+use sluicegate_ports::{
+    evidence::{EvidenceError, EvidenceLog},
+    ledger::{Ledger, LedgerError},
+};
+use sluicegate_testkit::MemoryLedger;
+use sluicegate_types::Digest;
+
+#[test]
+fn each_record_is_one_leaf_with_its_digest() {
+    let home = Home::of(3);
+    let mut digests: Vec<Digest> = home.store().list(10).unwrap().iter().map(|record| record.digest).collect();
+    digests.reverse();
+    assert_eq!(home.reader().leaves(0, 10).unwrap(), digests);
+    home.assert_whole(3);
+    let report = home.fsck();
+    assert_eq!((report.pending(), report.ledger), (0, Some(home.head())));
+}
+
+#[test]
+fn a_row_that_was_committed_without_its_leaf_is_caught_up() {
+    let home = Home::of(2);
+    // The process died in between; twice.
+    home.store().append(&new(2)).unwrap();
+    home.store().append(&new(3)).unwrap();
+    let report = home.fsck();
+    assert_eq!((report.failure(), report.records, report.pending()), (None, Some(4), 2));
+    assert_eq!(home.fsck().pending(), 2, "fsck changes nothing");
+    assert_eq!(home.with(|ports| record(ports, &new(4)).unwrap()).sequence, 5);
+    assert_eq!((home.head().size, home.fsck().pending()), (5, 0));
+    home.store().append(&new(5)).unwrap();
+    assert_eq!(home.with(|ports| head(ports).unwrap()), home.head());
+    assert_eq!(home.head().size, 6);
+    home.assert_whole(6);
+}
+
+#[test]
+fn a_store_that_was_there_before_the_ledger_is_taken_along() {
+    let home = Home::of(0);
+    let store = home.store();
+    (0..5).for_each(|number| drop(store.append(&new(number)).unwrap()));
+    assert_eq!(home.fsck().pending(), 5);
+    home.with(|ports| record(ports, &new(5)).unwrap());
+    home.assert_whole(6);
+    assert_eq!(home.head().size, 6);
+}
+
+#[test]
+fn rows_that_somebody_else_took_along_are_not_logged_twice() {
+    let home = Home::of(0);
+    let store = home.store();
+    let first = store.append(&new(0)).unwrap().digest;
+    let ledger = MemoryLedger::new(LEDGER);
+    // Between the question how large the ledger is and the append, another process appends this very row.
+    ledger.grows_meanwhile(&[first]);
+    assert_eq!(with_ports(&store, &ledger, |ports| head(ports).unwrap()).size, 1);
+    assert_eq!(ledger.all(), [first]);
+}
+
+#[test]
+fn a_ledger_that_takes_nothing_leaves_the_row_pending_and_says_so() {
+    let home = Home::of(0);
+    let store = home.store();
+    let ledger = MemoryLedger::new(LEDGER);
+    ledger.breaks(true);
+    let failed = with_ports(&store, &ledger, |ports| record(ports, &new(0)));
+    assert!(matches!(failed, Err(Error::Ledger(LedgerError::Io { .. }))), "{failed:?}");
+    assert_eq!((store.check().unwrap(), ledger.all().len()), (1, 0));
+    ledger.breaks(false);
+    with_ports(&store, &ledger, |ports| record(ports, &new(1))).unwrap();
+    assert_eq!((store.check().unwrap(), ledger.all().len()), (2, 2));
+}
+
+#[test]
+fn nothing_is_recorded_behind_a_store_that_was_cut_back_or_exchanged() {
+    for (sql, word) in [
+        ("DELETE FROM records WHERE sequence = 3", "it is missing"),
+        ("DELETE FROM records", "it is missing"),
+        ("UPDATE records SET outcome = 'allow' WHERE sequence = 3", "recorded with"),
+    ] {
+        let home = Home::of(3);
+        home.tamper(sql);
+        let failed = home.with(|ports| record(ports, &new(3)));
+        let Err(Error::Evidence(EvidenceError::Damaged { sequence: 3, reason })) = failed else { panic!("{failed:?}") };
+        assert!(reason.contains(word), "{reason}");
+        assert_eq!(home.head().size, 3);
+    }
+    // Another store with as many records.
+    let (home, other) = (Home::of(3), Home::of(0));
+    other.with(|ports| (5..8).for_each(|number| drop(record(ports, &new(number)).unwrap())));
+    home.restore(&other.backup(), true, false);
+    let failed = home.with(|ports| record(ports, &new(3)));
+    assert!(matches!(failed, Err(Error::Evidence(EvidenceError::Damaged { sequence: 3, .. }))), "{failed:?}");
+    let home = Home::of(3);
+    assert_eq!(home.with(|ports| record(ports, &new(3)).unwrap()).sequence, 4);
+}
+
+#[test]
+fn several_processes_that_record_at_once_keep_one_ledger() {
+    let home = Arc::new(Home::of(0));
+    let start = Arc::new(Barrier::new(4));
+    let threads: Vec<_> = (0..4)
+        .map(|thread| {
+            let (home, start) = (Arc::clone(&home), Arc::clone(&start));
+            thread::spawn(move || {
+                let (store, ledger) = (home.store(), home.ledger());
+                start.wait();
+                with_ports(&store, &ledger, |ports| {
+                    (0..8).for_each(|number| drop(record(ports, &new(thread * 100 + number)).unwrap()));
+                });
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    home.assert_whole(32);
+    assert_eq!((home.head().size, home.fsck().pending()), (32, 0));
+}
+
+#[test]
+fn nothing_is_promoted_when_the_decision_does_not_come_into_the_ledger() {
+    let (world, _) = World::good();
+    world.ledger.breaks(true);
+    assert!(matches!(world.promote(&pass()), Err(Error::Ledger(LedgerError::Io { .. }))));
+    assert_eq!((world.places.occupant(TARGET), world.places.blobs(TARGET)), (None, Vec::new()));
+    world.ledger.breaks(false);
+    assert!(world.promote(&pass()).is_ok());
+    assert_eq!(world.ledger.all().len(), world.evidence.records().len());
+}
+
+const CHILD: &str = "SLUICEGATE_TEST_EVIDENCE_CHILD";
+
+#[test]
+fn what_a_killed_process_recorded_is_kept_and_caught_up() {
+    if let Some(folder) = std::env::var_os(CHILD) {
+        let home = Home::at(folder.into());
+        home.with(|ports| {
+            for number in 0.. {
+                let made = record(ports, &new(number)).unwrap();
+                // A pipe, not the macro that the test harness swallows; it breaks when the parent is gone.
+                writeln!(std::io::stdout().lock(), "RECORDED {} {}", made.sequence, made.digest).unwrap();
+            }
+        });
+    }
+    let home = Home::of(0);
+    let mut promised: Vec<(u64, Digest)> = Vec::new();
+    for lines in [1, 4, 9] {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "what_a_killed_process_recorded_is_kept_and_caught_up", "--nocapture"])
+            .env(CHILD, home.folder())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let keep = |line: String, promised: &mut Vec<(u64, Digest)>| {
+            // The harness may print in front of the first line.
+            if let Some((sequence, digest)) = line.split_once("RECORDED ").and_then(|(_, rest)| rest.split_once(' ')) {
+                promised.push((sequence.parse().unwrap(), digest.parse().unwrap()));
+            }
+        };
+        let enough = promised.len() + lines;
+        while promised.len() < enough {
+            keep(output.next().unwrap(), &mut promised);
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        output.for_each(|line| keep(line, &mut promised));
+        let report = home.fsck();
+        assert_eq!(report.failure(), None, "{report:?}");
+        assert!(report.pending() <= 1, "{report:?}");
+        for (sequence, digest) in &promised {
+            assert_eq!(home.reader().leaves(sequence - 1, 1).unwrap(), [*digest]);
+        }
+    }
+    home.with(|ports| record(ports, &new(1000)).unwrap());
+    let report = home.fsck();
+    assert_eq!((report.failure(), report.pending()), (None, 0));
+}
