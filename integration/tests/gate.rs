@@ -302,7 +302,7 @@ fn a_lost_evidence_store_and_a_home_that_is_open_to_others_are_refused() {
     }
     use std::os::unix::fs::PermissionsExt;
     let project = Project::built();
-    for part in ["home", "home/keys", "home/store", "home/log"] {
+    for part in ["home", "home/keys", "home/store", "home/log", "home/ledger"] {
         fs::set_permissions(project.path(part), fs::Permissions::from_mode(0o777)).unwrap();
         project.sluicegate(&PROMOTE).assert(2, "is open to others");
         fs::set_permissions(project.path(part), fs::Permissions::from_mode(0o700)).unwrap();

@@ -24,8 +24,8 @@ const COLUMNS: &str = "sequence, digest, previous, kind, at, subject, environmen
 
 /// Evidence in one SQLite file (mode 0600, write-ahead log, every append synced), shared by threads and processes.
 ///
-/// Each record holds the digest of the one before. That shows an edit, a gap or an exchange; it cannot show that the newest records were
-/// cut off or that the whole file was replaced by an older copy.
+/// Each record holds the digest of the one before. That shows an edit, a gap or an exchange; that the newest records were cut off or
+/// the whole file was replaced by an older copy shows only beside the ledger (`sluicegate_ports::ledger`).
 #[derive(Debug)]
 pub struct SqliteEvidence {
     path: PathBuf,
