@@ -205,11 +205,6 @@ impl PromotionClaim {
     }
 }
 
-/// The environment that a promotion record of ours names.
-pub fn promoted_to(predicate: &Value) -> Result<EnvironmentName, Error> {
-    EnvironmentName::deserialize(&predicate["sluicegate_environment"]).map_err(form("the promotion record"))
-}
-
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WireSummary {

@@ -186,8 +186,11 @@ pub(crate) struct Verify {
     /// Trust this key (PEM), for steps only, instead of a gateway's trust.yaml.
     #[arg(long, value_name = "FILE", requires = "trust_root", conflicts_with = "gateway")]
     pub(crate) key: Option<PathBuf>,
-    /// The logs to trust (trusted_root.json), with --key.
-    #[arg(long, value_name = "FILE", requires = "key")]
+    /// Trust this key (PEM), for decisions only, instead of a gateway's trust.yaml.
+    #[arg(long, value_name = "FILE", requires = "trust_root", conflicts_with = "gateway")]
+    pub(crate) decision_key: Option<PathBuf>,
+    /// The logs to trust (trusted_root.json), with --key or --decision-key.
+    #[arg(long, value_name = "FILE")]
     pub(crate) trust_root: Option<PathBuf>,
     /// Open no socket. A layout needs none, so this changes nothing here.
     #[arg(long)]
@@ -201,8 +204,6 @@ pub(crate) struct Verify {
 pub(crate) struct VerifyLater {
     #[arg(long = "policy", hide = true)]
     pub(crate) policy: Option<PathBuf>,
-    #[arg(long = "decision-key", hide = true)]
-    pub(crate) decision_key: Option<PathBuf>,
     #[arg(long = "certificate-identity", hide = true)]
     pub(crate) certificate_identity: Option<String>,
     #[arg(long = "certificate-oidc-issuer", hide = true)]

@@ -8,7 +8,12 @@ use sluicegate_attestation::{
     statement::{Statement, Subject},
     test_result::TestResult,
 };
-use sluicegate_ports::{execute::Product, images::Descriptor, scan::Scanner};
+use sluicegate_ports::{
+    execute::Product,
+    images::Descriptor,
+    scan::Scanner,
+    trees::{FileEntry, ITSELF, TreeError},
+};
 use sluicegate_types::{Content, Digest, NonEmpty, OutputName, StepName};
 
 use crate::{
@@ -18,6 +23,9 @@ use crate::{
     run::RunRequest,
     scan,
 };
+
+/// Files of an output that its SBOM names one by one: with long paths as many still fit into one bundle.
+const MAX_DESCRIBED: usize = 20_000;
 
 /// A step that ran, with what proves it.
 pub(crate) struct Done {
@@ -78,7 +86,17 @@ impl Built {
     ) -> Result<&Attested, Error> {
         let content = product.content;
         if !self.outputs.contains_key(&content) {
-            let files = ports.packer.files(content)?;
+            let files = match ports.packer.files(content) {
+                Ok(files) if files.len() <= MAX_DESCRIBED => files,
+                // Too many for one statement: then the output is one thing, and its own hash describes it.
+                Ok(_) | Err(TreeError::TooMany { .. }) => {
+                    (ports.tell)(&format!(
+                        "output {name} has more than {MAX_DESCRIBED} files: its SBOM names it as a whole"
+                    ));
+                    vec![FileEntry { path: ITSELF.to_owned(), digest: content.digest, size: product.size }]
+                }
+                Err(error) => return Err(error.into()),
+            };
             let statement = Statement {
                 subjects: NonEmpty::one(Subject::product(name.to_owned(), content)),
                 predicate_type: PredicateType::Sbom,

@@ -231,7 +231,7 @@ impl Error {
             },
             Self::Store(error) => store(error),
             Self::Tree(error) => match error {
-                TreeError::Entry { .. } => Failure::Usage,
+                TreeError::Entry { .. } | TreeError::TooMany { .. } => Failure::Usage,
                 TreeError::Store(error) => store(error),
                 TreeError::Git { .. } | TreeError::Io { .. } => Failure::Unavailable,
             },

@@ -3,12 +3,12 @@
 
 use serde_json::{Value, json};
 use sluicegate_policy::{
-    facts::{Facts, GateScan},
+    facts::{ByHand, Facts, GateScan},
     judge::{Basis, Denial, Grant, Question, Reason, Target, Verdict, judge},
     rego::{EvaluationRequest, Outcome, PolicyError, RuleAnswer, RuleResults},
 };
 use sluicegate_types::{Digest, NonEmpty, Repository, UnixTime};
-use sluicegate_verify::{VerifiedStatement, closed_set::ClosedSet};
+use sluicegate_verify::closed_set::ClosedSet;
 
 use crate::{
     Error, Ports,
@@ -28,7 +28,7 @@ pub struct Case<'a> {
     /// What is judged.
     pub set: &'a ClosedSet,
     /// What was said by hand about the image, verified.
-    pub by_hand: &'a [&'a VerifiedStatement],
+    pub by_hand: ByHand<'a>,
     /// The gate's own scan, if it could be made.
     pub scan: Option<GateScan>,
     /// What the environment holds now.
@@ -48,7 +48,7 @@ pub struct Decision {
 }
 
 /// Denials and reasons that a record lists itself.
-const MAX_LISTED: usize = 500;
+pub(crate) const MAX_LISTED: usize = 500;
 
 /// Judges one case.
 pub fn decide(case: &Case<'_>, evaluator: &dyn RuleEvaluator) -> Decision {

@@ -5,7 +5,7 @@ use std::{cell::Cell, path::Path};
 use serde_json::{Value, json};
 use sluicegate_attestation::identifiers::BUNDLE;
 use sluicegate_policy::{
-    facts::GateScan,
+    facts::{ByHand, GateScan},
     judge::{Basis, Denial, Permit, Reason, Verdict},
 };
 use sluicegate_ports::{
@@ -198,7 +198,7 @@ impl Promotion<'_> {
             let case = Case {
                 judge: request.judge,
                 set,
-                by_hand: &by_hand,
+                by_hand: ByHand { alone: &by_hand, together: &followed.endorsed },
                 scan: scan.clone().ok(),
                 current,
                 now: ports.clock.now(),
@@ -302,7 +302,7 @@ impl Promotion<'_> {
             Verdict::Undecided(reasons) => {
                 let mut words: Vec<String> = reasons.iter().map(Reason::to_string).collect();
                 words.extend(scan_failure.cloned());
-                body["scanFailure"] = json!(scan_failure);
+                body["reasons"] = json!(words.iter().take(gate::MAX_LISTED).collect::<Vec<_>>());
                 let words =
                     NonEmpty::try_from(words).unwrap_or_else(|_| NonEmpty::one("no reason was given".to_owned()));
                 self.undecided(words, body)
@@ -379,6 +379,7 @@ impl Promotion<'_> {
         let moved = json!({
             "decision": record, "from": grant.previous, "to": grant.image.digest, "tag": grant.tag,
             "basis": gate::outcome_of(&grant), "rollback": request.rollback, "source": request.reference.to_string(),
+            "summary": decider.is_some().then(|| decisions.first().map(|attested| attested.statement.bundle())).flatten(),
             "statements": decisions.iter().map(|attested| attested.statement.bundle()).collect::<Vec<_>>(),
         });
         self.record("promoted", RecordKind::Promotion, moved)?;

@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sluicegate_pipeline::gateway::Gateway;
 use sluicegate_policy::{
-    facts::GateScan,
+    facts::{ByHand, GateScan},
     rego::{SourceFile, is_test},
 };
 use sluicegate_ports::{
@@ -132,7 +132,14 @@ pub fn replay(
         }
     };
     let by_hand = followed.by_hand();
-    let case = Case { judge: &judge, set, by_hand: &by_hand, scan, current: body.previous, now: body.decided_at };
+    let case = Case {
+        judge: &judge,
+        set,
+        by_hand: ByHand { alone: &by_hand, together: &followed.endorsed },
+        scan,
+        current: body.previous,
+        now: body.decided_at,
+    };
     let decision = gate::decide(&case, evaluator);
     Ok(Replayed { record: sequence, recorded: body.document, document: gate::document_bytes(&decision.document) })
 }

@@ -11,7 +11,7 @@ use std::{fs, path::Path, sync::LazyLock};
 
 use evidence_home::{Home, new, with_ports};
 use gate_world::{GATE, LEDGER, SOURCE, World, deny, pass};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sluicegate_attestation::{
     identifiers::{BUNDLE, IMAGE_MANIFEST},
     predicate::PredicateType,
@@ -78,7 +78,11 @@ fn predicate(world: &World, kind: &PredicateType, head: LedgerHead) -> Value {
 
 /// Attaches a statement of `signer` about the world's image that holds `head`.
 fn attach(world: &World, signer: &str, kind: PredicateType, head: LedgerHead) {
-    let predicate = predicate(world, &kind, head);
+    let mut predicate = predicate(world, &kind, head);
+    if signer == "decider" && kind == PredicateType::Promotion {
+        // What an environment's key promotes rests on its decision.
+        predicate["sluicegate_basis"] = json!({"sha256": Digest::of(b"the decision").hex()});
+    }
     attach_predicate(world, signer, kind, predicate);
 }
 

@@ -8,7 +8,7 @@ use sluicegate_attestation::{
     coverage::Coverage, cyclonedx, predicate::PredicateType, trivy_report, trivy_report::Finding, vulns::Vulns,
 };
 use sluicegate_types::{Digest, EnvironmentName, Repository, UnixTime};
-use sluicegate_verify::{Role, VerifiedStatement, closed_set::ClosedSet};
+use sluicegate_verify::{Role, VerifiedStatement, closed_set::ClosedSet, threshold::Endorsed};
 
 /// Everything a gate decides on about one image. Made from a [`ClosedSet`], which only verification makes.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl Facts {
     /// machine of the closed set says can be facts: an SBOM or a test result by hand counts for nothing.
     pub fn new(
         set: &ClosedSet,
-        by_hand: &[&VerifiedStatement],
+        by_hand: ByHand<'_>,
         scan: Option<GateScan>,
         environment: &EnvironmentName,
         repository: &Repository,
@@ -108,14 +108,25 @@ impl Facts {
                 }
             }
         }
+        let alone = by_hand.alone.iter().copied();
+        let alone: Vec<&VerifiedStatement> =
+            alone.filter(|said| said.is_in_role(Role::Manual) && counts_by_hand(&set.image(), said)).collect();
+        let together: Vec<&Endorsed> = by_hand
+            .together
+            .iter()
+            .filter(|said| said.is_in_role(Role::Manual) && counts_by_hand(&set.image(), said.statement()))
+            .collect();
+        let mut attestations: Vec<Value> =
+            set.statements().chain(alone.iter().copied()).map(|said| attestation(said)).collect();
+        attestations.extend(together.iter().map(|said| endorsement(said)));
         let by_hand: Vec<&VerifiedStatement> =
-            by_hand.iter().copied().filter(|said| is_said_by_hand(&set.image(), said)).collect();
+            alone.into_iter().chain(together.iter().map(|said| said.statement())).collect();
         let vulnerabilities = findings.iter().map(|(f, bundle)| tagged(f, *bundle)).collect::<Result<Vec<_>, _>>()?;
         let mut input = json!({
             "subject": {"name": repository.as_str(), "digest": set.image()},
             "target": {"environment": environment, "repository": repository.as_str()},
             "now": now,
-            "attestations": set.statements().chain(by_hand.iter().copied()).map(attestation).collect::<Vec<_>>(),
+            "attestations": attestations,
             "sbom": {"components": components},
             "vulnerabilities": vulnerabilities,
         });
@@ -185,10 +196,18 @@ impl Facts {
     }
 }
 
-fn is_said_by_hand(image: &Digest, said: &VerifiedStatement) -> bool {
+/// What was said by hand about an image, outside every closed set.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ByHand<'a> {
+    /// By signers of role `manual`.
+    pub alone: &'a [&'a VerifiedStatement],
+    /// By enough members of a group.
+    pub together: &'a [Endorsed],
+}
+
+fn counts_by_hand(image: &Digest, said: &VerifiedStatement) -> bool {
     let statement = said.statement();
-    said.is_in_role(Role::Manual)
-        && statement.is_about_image(image)
+    statement.is_about_image(image)
         && !matches!(statement.predicate_type, PredicateType::Sbom | PredicateType::TestResult)
 }
 
@@ -208,6 +227,13 @@ fn attestation(statement: &VerifiedStatement) -> Value {
         "signer": {"kind": "key", "keyId": statement.key_id(), "name": statement.signer()},
         "log": {"index": statement.log().index, "origin": statement.log().origin},
     })
+}
+
+/// What a group says: its members are the signer.
+fn endorsement(said: &Endorsed) -> Value {
+    let mut entry = attestation(said.statement());
+    entry["signer"] = json!({"kind": "threshold", "name": said.group(), "by": said.by()});
+    entry
 }
 
 /// Why verified statements give no facts.

@@ -15,12 +15,12 @@ use sluicegate_attestation::{
     vulns::Vulns,
 };
 use sluicegate_policy::{
-    facts::{Facts, FactsError, GateScan},
+    facts::{ByHand, Facts, FactsError, GateScan},
     judge::{Basis, Conditions, Denial, Grant, Question, Reason, Target, Verdict, judge},
     rego::{Outcome, PolicyError, RuleAnswer, RuleResults, Violation},
 };
 use sluicegate_ports::sign::Signer;
-use sluicegate_testkit::{FakeScanner, VirtualBuild, VirtualLog, VirtualSigner, sign_statement, today, vulns};
+use sluicegate_testkit::{FakeScanner, PARTS, VirtualBuild, VirtualLog, VirtualSigner, sign_statement, today, vulns};
 use sluicegate_types::{Digest, NonEmpty, Repository, RepositoryPattern, UnixTime};
 use sluicegate_verify::{
     Allowed, Role, SignerRule, Trust, TrustRoot,
@@ -92,7 +92,7 @@ fn clean() -> GateScan {
 fn facts_of(set: &ClosedSet, scan: Option<GateScan>, accepts: bool) -> Facts {
     let environment = "production".parse().unwrap();
     let repository = Repository::of_environment(&environment);
-    Facts::new(set, &[], scan, &environment, &repository, today(), &|_| accepts).unwrap()
+    Facts::new(set, ByHand::default(), scan, &environment, &repository, today(), &|_| accepts).unwrap()
 }
 
 fn facts(scan: Option<GateScan>) -> Facts {
@@ -175,7 +175,7 @@ fn an_image_is_allowed_only_when_everything_holds_and_the_permit_says_for_what()
     assert_eq!((grant.gateway, grant.facts), (Digest::of(b"gateway"), facts.digest()));
     assert_eq!((grant.decided_at, grant.basis), (today(), Basis::Gate { expires: today().plus(30 * DAY) }));
     assert_eq!(grant.used, facts.used());
-    assert_eq!(grant.used.len(), 7, "three steps, SBOM, scan, provenance, and the gate's own scan");
+    assert_eq!(grant.used.len(), PARTS.len() + 1, "the whole set, and the gate's own scan");
     let mut empty = target();
     empty.current = None;
     assert_eq!(
@@ -203,11 +203,11 @@ fn each_kind_that_is_required_must_be_there() {
         let conditions = Conditions { require: NonEmpty::one(kind), ..conditions() };
         judge(&facts, Question::Gate { rules: &pass(), conditions: &conditions }, target(), today())
     };
-    for kind in [PredicateType::Provenance, PredicateType::Sbom, PredicateType::Vulns] {
+    for kind in [PredicateType::Provenance, PredicateType::Sbom, PredicateType::Vulns, PredicateType::TestResult] {
         allowed(requiring(kind));
     }
     let unknown = PredicateType::Other("https://example.com/review/v1".to_owned());
-    for (kind, name) in [(PredicateType::TestResult, "test-result"), (unknown.clone(), unknown.uri())] {
+    for (kind, name) in [(PredicateType::Vex, "vex"), (unknown.clone(), unknown.uri())] {
         assert_eq!(undecided(requiring(kind)), [Reason::MissingKind(name.to_owned())]);
     }
 }
@@ -220,9 +220,9 @@ fn a_rule_adds_what_it_requires() {
         said(vec![RuleAnswer { requires, ..answer("a.one", Outcome::Pass) }])
     };
     allowed(judged(&facts, &requiring(&["sbom", "https://slsa.dev/provenance/v1"])));
-    for kind in ["test-result", "https://in-toto.io/attestation/test-result/v0.1"] {
+    for kind in ["vex", "https://openvex.dev/ns/v0.2.0"] {
         let reasons = undecided(judged(&facts, &requiring(&[kind])));
-        assert_eq!(reasons, [Reason::MissingKind("test-result".to_owned())], "{kind}");
+        assert_eq!(reasons, [Reason::MissingKind("vex".to_owned())], "{kind}");
     }
     // A kind that a rule alone asks for brings its conditions with it.
     let unscanned = facts_of(&closed_set(&build()), None, true);
@@ -292,7 +292,8 @@ fn an_sbom_or_report_that_cannot_be_read_gives_no_facts() {
     let environment = "production".parse().unwrap();
     let repository = Repository::of_environment(&environment);
     let facts = |build: &VirtualBuild, scan| {
-        Facts::new(&closed_set(build), &[], scan, &environment, &repository, today(), &|_| true).map(|_| ())
+        Facts::new(&closed_set(build), ByHand::default(), scan, &environment, &repository, today(), &|_| true)
+            .map(|_| ())
     };
     assert!(facts(&build(), Some(clean())).is_ok());
     let odd = build().with_predicate("sbom", |predicate| predicate["specVersion"] = json!("9.9"));
@@ -408,7 +409,7 @@ fn whether_a_brought_database_counts_is_asked_about_that_database() {
     let repository = Repository::of_environment(&environment);
     let with = |accepted: Digest| {
         let accepts = |scan: &Vulns| scan.scanner.database == accepted;
-        ids(&Facts::new(&set, &[], Some(clean()), &environment, &repository, today(), &accepts).unwrap())
+        ids(&Facts::new(&set, ByHand::default(), Some(clean()), &environment, &repository, today(), &accepts).unwrap())
     };
     assert_eq!(with(Digest::of(b"old database")), ["CVE-1"]);
     assert_eq!(with(Digest::of(b"gate's database")), Vec::<String>::new());
@@ -423,7 +424,7 @@ fn what_rules_see_is_what_was_verified_and_its_digest_covers_all_of_it() {
     assert_eq!(input["subject"], json!({"name": "oci:production", "digest": image()}));
     assert_eq!(input["target"], json!({"environment": "production", "repository": "oci:production"}));
     assert_eq!(input["now"], json!(today()));
-    assert_eq!(input["attestations"].as_array().unwrap().len(), 6);
+    assert_eq!(input["attestations"].as_array().unwrap().len(), PARTS.len());
     assert_eq!(input["attestations"][0]["signer"]["name"], "builder");
     assert_eq!(input["attestations"][0]["log"]["origin"], LOG);
     assert_eq!(input["sbom"]["components"][0]["name"], "server");

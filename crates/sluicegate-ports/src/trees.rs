@@ -21,8 +21,8 @@ pub trait TreePacker: Send + Sync {
 
     /// Every regular file of stored content with its SHA-256 and size, sorted by path: a file is listed as [`ITSELF`], a directory's
     /// files by their paths in it, a hard link as the file that it leads to. Bytes of a path that are not UTF-8 are written `\xNN`.
-    /// Symbolic links and folders are no files. An error if the content is missing or damaged, is no tree of ours, or has more
-    /// than [`MAX_FILES`].
+    /// Symbolic links and folders are no files. An error if the content is missing or damaged or is no tree of ours;
+    /// [`TreeError::TooMany`] if it has more than [`MAX_FILES`].
     fn files(&self, content: Content) -> Result<Vec<FileEntry>, TreeError>;
 }
 
@@ -91,6 +91,14 @@ pub enum TreeError {
         path: PathBuf,
         /// Why not.
         reason: String,
+    },
+    /// More files than a list may have.
+    #[error("{path}: more than {limit} files")]
+    TooMany {
+        /// The content.
+        path: PathBuf,
+        /// The limit.
+        limit: usize,
     },
     /// git failed.
     #[error("git in {path}: {reason}")]

@@ -91,8 +91,10 @@ impl TreePacker for StoreTreePacker {
                 let size = checked.size(&place)?;
                 vec![FileEntry { path: ITSELF.to_owned(), digest: content.digest, size }]
             }
-            ContentKind::Directory => list_files(&mut checked, MAX_FILES)
-                .map_err(|error| TreeError::Entry { path: place.clone(), reason: chain(&error) })?,
+            ContentKind::Directory => list_files(&mut checked, MAX_FILES).map_err(|error| match error {
+                PackError::TooMany { .. } => TreeError::TooMany { path: place.clone(), limit: MAX_FILES },
+                other => TreeError::Entry { path: place.clone(), reason: chain(&other) },
+            })?,
         };
         checked.finish(&place)?;
         Ok(files)

@@ -16,7 +16,11 @@ use sluicegate_types::{Content, Digest, Repository, StepName, UnixTime};
 
 pub use attached::MAX_BEYOND_THE_SET;
 
-use crate::{Error, Role, Trust, VerifiedStatement, verify};
+use crate::{
+    Error, Role, Trust, VerifiedStatement,
+    threshold::{self, Endorsed},
+    verify,
+};
 
 /// Everything an image's provenance names, present, verified and linked. Only [`follow`] makes one.
 #[derive(Debug)]
@@ -210,6 +214,8 @@ pub struct Followed {
     pub seen: Vec<Seen>,
     /// Attached bundles of known signers that were not looked at, because there are more than [`MAX_BEYOND_THE_SET`] of them.
     pub unlooked: usize,
+    /// What groups say about the image: the same words of enough of their members.
+    pub endorsed: Vec<Endorsed>,
     /// The sets that are whole, one for each provenance; they are judged singly, never mixed.
     pub sets: Vec<ClosedSet>,
     /// Why the others are not; at least one if `sets` is empty.
@@ -268,7 +274,16 @@ pub fn follow(
         });
         incomplete.push(Incomplete::NoProvenance { image, ignored: ignored.collect() });
     }
-    Followed { seen, unlooked, sets, incomplete }
+    let verified: Vec<VerifiedStatement> = seen
+        .iter()
+        .filter_map(|seen| match seen {
+            Seen::Verified(statement) if !statement.endorses().is_empty() => Some(statement.clone()),
+            _ => None,
+        })
+        .collect();
+    let mut endorsed = threshold::endorsed(&verified, asked.trust);
+    endorsed.retain(|endorsed| asked.trust.covers(endorsed.group(), asked.repository));
+    Followed { seen, unlooked, endorsed, sets, incomplete }
 }
 
 struct Lookup<'a> {

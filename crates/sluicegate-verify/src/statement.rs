@@ -2,7 +2,6 @@ use std::collections::BTreeSet;
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use ring::signature as ring_signature;
-use serde_json::Value;
 use sigstore_types::{DerPublicKey, Sha256Hash};
 use sigstore_verify::PublicKeyVerificationPolicy;
 use sluicegate_attestation::{
@@ -11,7 +10,7 @@ use sluicegate_attestation::{
     predicate::PredicateType,
     provenance::builder_id,
     statement::Statement,
-    summary::{SummaryClaim, promoted_to},
+    summary::{Basis, PromotionClaim, SummaryClaim},
 };
 use sluicegate_types::{Digest, EnvironmentName, UnixTime};
 
@@ -278,30 +277,16 @@ fn check_claims(
             }
         }
         PredicateType::Promotion => {
-            let environment = promoted_to(&statement.predicate)?;
-            if is_ungated(&statement.predicate)? {
-                only(Role::Records, "an ungated")?;
-            } else {
-                only(Role::Decisions, "a gated")?;
-                decides_for(environment)?;
+            let claim = PromotionClaim::parse(&statement.predicate)?;
+            match claim.basis {
+                Basis::Ungated => only(Role::Records, "an ungated")?,
+                Basis::Decision(_) => {
+                    only(Role::Decisions, "a gated")?;
+                    decides_for(claim.environment)?;
+                }
             }
         }
         _ => {}
     }
     Ok(roles)
-}
-
-/// Whether a promotion record rests on no decision: its basis is `ungated`, or else names a decision's bundle by digest.
-fn is_ungated(promotion: &Value) -> Result<bool, Error> {
-    let basis = &promotion["sluicegate_basis"];
-    let decision = basis["sha256"].as_str().is_some_and(|hex| Digest::from_hex(hex).is_ok());
-    match basis.as_str() {
-        Some("ungated") => Ok(true),
-        None if decision => Ok(false),
-        _ => Err(sluicegate_attestation::Error::Invalid {
-            what: "sluicegate_basis",
-            reason: "a promotion rests on a decision's sha256 or is \"ungated\"".to_owned(),
-        }
-        .into()),
-    }
 }

@@ -1,10 +1,13 @@
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use serde_json::{Value, json};
 use sluicegate_flow::{
     Failure,
     admit::{Admission, admit},
-    gateway::{Judge, judge_of, trust, trust_in_key},
+    gateway::{Judge, judge_of, trust, trust_in_keys},
     verify::{VerifyReport, verify as verify_image},
 };
 use sluicegate_ports::Clock;
@@ -26,7 +29,6 @@ use crate::{
 pub(crate) fn verify(words: &Words, arguments: &Verify) -> Result<ExitCode, Problem> {
     let flags = &arguments.later;
     later("--policy", flags.policy.is_some())?;
-    later("--decision-key", flags.decision_key.is_some())?;
     later("--certificate-identity", flags.certificate_identity.is_some())?;
     later("--certificate-oidc-issuer", flags.certificate_oidc_issuer.is_some())?;
     if let Some(bundle) = &arguments.bundle {
@@ -103,9 +105,9 @@ pub(crate) fn verify(words: &Words, arguments: &Verify) -> Result<ExitCode, Prob
 /// The gateway and environment of `--for`.
 fn asked_about(arguments: &Verify) -> Result<Option<(GatewayFolder, EnvironmentName)>, Problem> {
     let Some(environment) = &arguments.environment else { return Ok(None) };
-    if arguments.key.is_some() {
+    if arguments.key.is_some() || arguments.decision_key.is_some() {
         return Err(Problem::usage(
-            "--for asks about a gateway's decision, and --key names no gateway",
+            "--for asks about a gateway's decision, and a key names no gateway",
             "name the gateway file with --gateway; its trust.yaml says whose decisions count",
         ));
     }
@@ -161,10 +163,20 @@ fn reference(text: &str) -> Result<ImageRef, Problem> {
 }
 
 fn trust_of(arguments: &Verify) -> Result<Trust, Problem> {
-    if let (Some(key), Some(root)) = (&arguments.key, &arguments.trust_root) {
-        let key = read(key).map_err(|error| Problem::io("read the key", key, &error))?;
+    if let Some(root) = &arguments.trust_root {
+        let read_key = |path: &Option<PathBuf>| {
+            let read = |path: &PathBuf| read(path).map_err(|error| Problem::io("read the key", path, &error));
+            path.as_ref().map(read).transpose()
+        };
+        if arguments.key.is_none() && arguments.decision_key.is_none() {
+            return Err(Problem::usage(
+                "--trust-root says which logs count, and no key is named",
+                "name one with --key or --decision-key",
+            ));
+        }
+        let (steps, decisions) = (read_key(&arguments.key)?, read_key(&arguments.decision_key)?);
         let root = read(root).map_err(|error| Problem::io("read the trusted root", root, &error))?;
-        return Ok(trust_in_key(&key, &root)?);
+        return Ok(trust_in_keys(steps.as_deref(), decisions.as_deref(), &root)?);
     }
     let gateway = GatewayFolder::open(arguments.gateway.gateway.as_deref(), Path::new("."))
         .map_err(|problem| problem.or("name one with --gateway, or a key with --key and --trust-root"))?;

@@ -134,7 +134,7 @@ impl<'a> Looked<'a> {
         if statement.statement().predicate_type != PredicateType::Provenance || !statement.is_in_role(Role::Steps) {
             return;
         }
-        // Only our own form begins a set; a foreign builder's is verified and listed.
+        // Only our own form begins a set; what a foreign builder says of the image is verified and listed.
         let Ok(provenance) = Provenance::parse(&statement.statement().predicate) else { return };
         if matches!(provenance.build, Build::Image(_)) {
             self.provenances.push((statement.clone(), provenance));
