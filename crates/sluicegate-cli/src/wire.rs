@@ -42,6 +42,9 @@ pub(crate) struct Wired {
     scratch: Scratch,
 }
 
+/// What a command that signs and records needs.
+pub(crate) type Opened = (Box<dyn Signer>, EmbeddedLog, EmbeddedLedger);
+
 impl Wired {
     pub(crate) fn new() -> Result<Self, Problem> {
         let home = Home::open()?;
@@ -102,15 +105,27 @@ impl Wired {
         Ok(Box::new(self.keys().open_signer(name, passphrase)?))
     }
 
+    /// A signing key of the home, the log and the ledger, opened side by side: each key takes a tenth of a second of scrypt, by
+    /// design, and 64 MiB while it does.
+    pub(crate) fn signer_and_logs(&self, name: &str, passphrase: &Secret) -> Result<Opened, Problem> {
+        std::thread::scope(|scope| {
+            let log = scope.spawn(|| self.log(passphrase));
+            let ledger = scope.spawn(|| self.ledger(passphrase));
+            let signer = self.signer(name, passphrase)?;
+            let broke_off = |_| sluicegate_flow::Error::Bug("opening a key broke off".to_owned());
+            Ok((signer, log.join().map_err(broke_off)??, ledger.join().map_err(broke_off)??))
+        })
+    }
+
     /// The embedded log.
-    pub(crate) fn log(&self, passphrase: &Secret) -> Result<EmbeddedLog, Problem> {
+    fn log(&self, passphrase: &Secret) -> Result<EmbeddedLog, Problem> {
         let key = self.keys().open_log_key(LOG_KEY, passphrase).map_err(sluicegate_flow::Error::from)?;
         let origin = new_origin(key.public_key());
         Ok(EmbeddedLog::open(self.home.part("log"), key, &origin).map_err(sluicegate_flow::Error::from)?)
     }
 
     /// The ledger of the evidence store, to append to.
-    pub(crate) fn ledger(&self, passphrase: &Secret) -> Result<EmbeddedLedger, Problem> {
+    fn ledger(&self, passphrase: &Secret) -> Result<EmbeddedLedger, Problem> {
         let keys = self.keys();
         if !keys.has(LEDGER_KEY).map_err(sluicegate_flow::Error::from)? {
             return Err(no_ledger(&self.home));

@@ -1,6 +1,9 @@
 //! Reads an image with everything attached to it, hashing every byte, from a place that is not trusted.
 
-use std::{collections::BTreeMap, io::Read};
+use std::{
+    collections::BTreeMap,
+    io::{BufReader, Read},
+};
 
 use sluicegate_attestation::{
     bundle::MAX_BUNDLE,
@@ -18,6 +21,8 @@ use crate::Error;
 pub(crate) const MAX_MANIFEST: u64 = 4 * 1024 * 1024;
 /// Bytes of one layer.
 pub(crate) const MAX_LAYER: u64 = 64 * 1024 * 1024 * 1024;
+/// Bytes of a layer that are asked for at once: most of what is left beside hashing is asking.
+const LAYER_BUFFER: usize = 128 * 1024;
 /// Descriptors that one image's evidence may list (DESIGN section 7).
 const MAX_DESCRIPTORS: usize = 10_000;
 /// Bytes of one blob of evidence that is no bundle: a raw report.
@@ -161,8 +166,8 @@ fn stream(source: &dyn ImageSource, descriptor: &Descriptor, keep: Option<&dyn C
             format!("it is said to have {} bytes, the limit is {MAX_LAYER}", descriptor.size),
         ));
     }
-    let mut hashing =
-        Hashing { inner: source.open(descriptor)?.take(descriptor.size + 1), hasher: Hasher::new(), size: 0 };
+    let bytes = BufReader::with_capacity(LAYER_BUFFER, source.open(descriptor)?.take(descriptor.size + 1));
+    let mut hashing = Hashing { inner: bytes, hasher: Hasher::new(), size: 0 };
     match keep {
         Some(store) => {
             store.put(&mut hashing, MAX_LAYER + 1)?;

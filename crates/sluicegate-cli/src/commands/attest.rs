@@ -49,9 +49,7 @@ pub(crate) fn attest(words: &Words, arguments: &Attest) -> Result<ExitCode, Prob
     };
     let prepared = prepare(&wired.ports(&NoLog, &NoLedger, &tell, &warn), &request)?;
     let passphrase = passphrase::ask(false)?;
-    let signer = wired.signer(&key, &passphrase)?;
-    let log = wired.log(&passphrase)?;
-    let ledger = wired.ledger(&passphrase)?;
+    let (signer, log, ledger) = wired.signer_and_logs(&key, &passphrase)?;
     let done = sign(&wired.ports(&log, &ledger, &tell, &warn), prepared, signer.as_ref())?;
     print(words, &done);
     Ok(ExitCode::SUCCESS)

@@ -33,11 +33,9 @@ pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Pr
         None => Err(Problem::usage("the gateway names no scanner", "")),
     };
     let passphrase = passphrase::ask(false)?;
-    let records = wired.signer(&gateway.gateway.signing.records, &passphrase)?;
+    let (records, log, ledger) = wired.signer_and_logs(&gateway.gateway.signing.records, &passphrase)?;
     let key = gateway.gateway.signing.decisions.get(&arguments.to).cloned().unwrap_or_default();
     let decisions = || wired.signer(&key, &passphrase);
-    let log = wired.log(&passphrase)?;
-    let ledger = wired.ledger(&passphrase)?;
     let tell = |line: &str| words.tell(line);
     let warn = |line: &str| words.warn(line);
     let request = PromoteRequest {

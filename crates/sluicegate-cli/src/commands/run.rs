@@ -56,9 +56,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         }
     };
     let passphrase = passphrase::ask(false)?;
-    let signer = wired.signer(&gateway.gateway.signing.steps, &passphrase)?;
-    let log = wired.log(&passphrase)?;
-    let ledger = wired.ledger(&passphrase)?;
+    let (signer, log, ledger) = wired.signer_and_logs(&gateway.gateway.signing.steps, &passphrase)?;
     let tell = |line: &str| words.tell(line);
     let warn = |line: &str| words.warn(line);
     let lines = StepLines::default();
