@@ -102,12 +102,15 @@ pub fn run(workspace: &Workspace, choice: Choice) -> Outcome {
     {
         if wanted {
             let business = Business::watch(load);
+            let words = format!(
+                "before {name} the load was {:.2} and other programs took {:.0} % of the processors",
+                business.load,
+                business.share * 100.0
+            );
             if business.is_noisy() {
-                table.noisy.push(format!(
-                    "before {name} the load was {:.2} and other programs took {:.0} % of the processors",
-                    business.load,
-                    business.share * 100.0
-                ));
+                table.noisy.push(words);
+            } else {
+                table.about.push(format!("Quiet: {words}."));
             }
             part(&bench, &mut table)?;
         }

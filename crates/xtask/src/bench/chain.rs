@@ -157,7 +157,9 @@ fn beside(bench: &Bench<'_>, table: &mut Table, project: &Project, daemon: &Daem
              provenance that is signed, logged, verified again and made durable before the next step starts. The log had {begun} entries \
              before and {ended} after all rounds."
         ),
-        "chain: this version executes steps one after the other; steps that do not need each other take the same time.".to_owned(),
+        "chain: this version executes steps one after the other, so that steps that do not need each other take the same time, and has \
+         no step cache, so that there is no cached run to measure."
+            .to_owned(),
         "chain: BuildKit runs `RUN [\"/usr/bin/true\"]` on the same root with runc, without a network, with `--no-cache`, signs nothing and \
          writes no result; its daemon was started before and its peak memory is the daemon's. Ours is the whole process; its peak is that of \
          its largest process, with a scan Trivy."

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::process::{Program, in_turn};
 use super::project::{self, Project};
+use super::samples::Samples;
 use super::table::{Bar, Measured, Row, Table};
 use super::{Bench, megabytes};
 use crate::commands;
@@ -50,6 +51,7 @@ pub(super) fn measure(bench: &Bench<'_>, table: &mut Table) -> Outcome {
     println!("\n# verify: an image that was promoted, and the one that is shipped with the source");
     shipped(bench, table)?;
     promoted(bench, table)?;
+    start(bench, table)?;
     table.notes.push(
         "verify: sluicegate hashes every byte of the image, its layers too, and verifies the whole closed set, each step included. cosign \
          reads no layer and checks bundles that are attached to the image; it counts here by the statements it prints."
@@ -81,6 +83,32 @@ fn promoted(bench: &Bench<'_>, table: &mut Table) -> Outcome {
     subject.beside(bench, table, &attestation(&project, cosign, layout), "cosign verify-attestation")?;
     let verify = project.program(cosign).args(["verify", "--key", "trust/production.pub", "--output", "json"]);
     subject.beside(bench, table, &offline(verify, layout), "cosign verify")
+}
+
+/// What each program costs before it verifies anything.
+fn start(bench: &Bench<'_>, table: &mut Table) -> Outcome {
+    let project = Project::new(&bench.folder.join("start"), &bench.sluicegate)?;
+    let (ours, peer) =
+        (project.sluicegate(&["--version"]), project.program(&bench.peers.cosign).args(["version", "--json"]));
+    let (ours, peer) = beside(bench, &project, &ours, &peer)?;
+    table.rows.push(Row {
+        what: "the programs' start alone (--version)".to_owned(),
+        ours,
+        peer: Some(("cosign version".to_owned(), peer)),
+        bar: None,
+        counts: Vec::new(),
+    });
+    Ok(())
+}
+
+/// Both in turn, then once more for their memory.
+fn beside(bench: &Bench<'_>, project: &Project, ours: &Program, peer: &Program) -> Outcome<(Measured, Measured)> {
+    let times = in_turn(&[ours, peer], bench.rounds(ROUNDS), project.scratch(), |_, _| Ok(()))?;
+    let [own_times, peer_times] = &times[..] else { return Err(Failure::new("two programs have two times")) };
+    let measured = |times: &Samples, program: &Program| {
+        Ok::<_, Failure>(Measured { times: times.clone(), peak_kib: Some(program.peak_kib(project.scratch())?) })
+    };
+    Ok((measured(own_times, ours)?, measured(peer_times, peer)?))
 }
 
 fn attestation(project: &Project, cosign: &Path, layout: &str) -> Program {
@@ -118,18 +146,11 @@ impl Subject<'_> {
         if printed == 0 {
             return Err(Failure::new(format!("{name} printed no statement: it verified nothing")));
         }
-        let times = in_turn(&[&ours, peer], bench.rounds(ROUNDS), self.project.scratch(), |_, _| Ok(()))?;
-        let [own_times, peer_times] = &times[..] else { return Err(Failure::new("two programs have two times")) };
-        let measured = |times: &super::samples::Samples, program: &Program| {
-            Ok::<_, Failure>(Measured {
-                times: times.clone(),
-                peak_kib: Some(program.peak_kib(self.project.scratch())?),
-            })
-        };
+        let (ours, measured) = beside(bench, self.project, &ours, peer)?;
         table.rows.push(Row {
             what: format!("verify --offline, {} ({})", self.what, megabytes(contents.bytes)),
-            ours: measured(own_times, &ours)?,
-            peer: Some((name.to_owned(), measured(peer_times, peer)?)),
+            ours,
+            peer: Some((name.to_owned(), measured)),
             bar: Some(BAR),
             counts: vec![
                 ("statements verified / printed".to_owned(), verified, Some(printed)),
