@@ -1,6 +1,6 @@
 //! What a run has made so far, each thing proved and described once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use sluicegate_attestation::{
     file_sbom::file_sbom,
@@ -84,28 +84,29 @@ impl Built {
         name: &str,
         product: &Product,
     ) -> Result<&Attested, Error> {
+        let vacant = match self.outputs.entry(product.content) {
+            Entry::Occupied(described) => return Ok(described.into_mut()),
+            Entry::Vacant(vacant) => vacant,
+        };
         let content = product.content;
-        if !self.outputs.contains_key(&content) {
-            let files = match ports.packer.files(content) {
-                Ok(files) if files.len() <= MAX_DESCRIBED => files,
-                // Too many for one statement: then the output is one thing, and its own hash describes it.
-                Ok(_) | Err(TreeError::TooMany { .. }) => {
-                    (ports.tell)(&format!(
-                        "output {name} has more than {MAX_DESCRIBED} files: its SBOM names it as a whole"
-                    ));
-                    vec![FileEntry { path: ITSELF.to_owned(), digest: content.digest, size: product.size }]
-                }
-                Err(error) => return Err(error.into()),
-            };
-            let statement = Statement {
-                subjects: NonEmpty::one(Subject::product(name.to_owned(), content)),
-                predicate_type: PredicateType::Sbom,
-                predicate: file_sbom(name, content, &files),
-            };
-            let attested = one(attest(ports, request.signer, request.trust, &[statement], ports.clock.now())?)?;
-            self.outputs.insert(content, attested);
-        }
-        self.outputs.get(&content).ok_or_else(|| Error::Bug("an SBOM was made and is not there".to_owned()))
+        let files = match ports.packer.files(content) {
+            Ok(files) if files.len() <= MAX_DESCRIBED => files,
+            // Too many for one statement: then the output is one thing, and its own hash describes it.
+            Ok(_) | Err(TreeError::TooMany { .. }) => {
+                (ports.tell)(&format!(
+                    "output {name} has more than {MAX_DESCRIBED} files: its SBOM names it as a whole"
+                ));
+                vec![FileEntry { path: ITSELF.to_owned(), digest: content.digest, size: product.size }]
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let statement = Statement {
+            subjects: NonEmpty::one(Subject::product(name.to_owned(), content)),
+            predicate_type: PredicateType::Sbom,
+            predicate: file_sbom(name, content, &files),
+        };
+        let attested = one(attest(ports, request.signer, request.trust, &[statement], ports.clock.now())?)?;
+        Ok(vacant.insert(attested))
     }
 
     /// SBOM and scan of an image that a step ran in, made once for each digest.
@@ -116,17 +117,15 @@ impl Built {
         scanner: &dyn Scanner,
         image: &PinnedBase,
     ) -> Result<&Described, Error> {
-        if !self.images.contains_key(&image.digest) {
-            (ports.tell)(&format!("image {} of the steps is scanned", image.name));
-            let descriptor = image.descriptor();
-            let scan = scan::scan(ports, scanner, &descriptor, &image.blobs(), "step-image", request.scratch)?;
-            let mut attested =
-                attest(ports, request.signer, request.trust, &[scan.sbom, scan.vulns], ports.clock.now())?;
-            let vulns = one(attested.split_off(1))?;
-            let described = Described { sbom: one(attested)?, vulns, report: scan.report };
-            self.images.insert(image.digest, described);
-        }
-        self.images.get(&image.digest).ok_or_else(|| Error::Bug("a scan was made and is not there".to_owned()))
+        let vacant = match self.images.entry(image.digest) {
+            Entry::Occupied(described) => return Ok(described.into_mut()),
+            Entry::Vacant(vacant) => vacant,
+        };
+        (ports.tell)(&format!("image {} of the steps is scanned", image.name));
+        let scan = scan::scan(ports, scanner, &image.descriptor(), &image.blobs(), "step-image", request.scratch)?;
+        let mut attested = attest(ports, request.signer, request.trust, &[scan.sbom, scan.vulns], ports.clock.now())?;
+        let vulns = one(attested.split_off(1))?;
+        Ok(vacant.insert(Described { sbom: one(attested)?, vulns, report: scan.report }))
     }
 }
 

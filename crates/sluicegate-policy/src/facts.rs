@@ -116,9 +116,8 @@ impl Facts {
             .iter()
             .filter(|said| said.is_in_role(Role::Manual) && counts_by_hand(&set.image(), said.statement()))
             .collect();
-        let mut attestations: Vec<Value> =
-            set.statements().chain(alone.iter().copied()).map(|said| attestation(said)).collect();
-        attestations.extend(together.iter().map(|said| endorsement(said)));
+        let mut attestations: Vec<Value> = set.statements().chain(alone.iter().copied()).map(attestation).collect();
+        attestations.extend(together.iter().copied().map(endorsement));
         let by_hand: Vec<&VerifiedStatement> =
             alone.into_iter().chain(together.iter().map(|said| said.statement())).collect();
         let vulnerabilities = findings.iter().map(|(f, bundle)| tagged(f, *bundle)).collect::<Result<Vec<_>, _>>()?;
