@@ -163,6 +163,9 @@ impl Promotion<'_> {
         let repository = Repository::of_environment(&request.judge.name);
         let asked = Asked { trust: request.trust, repository: Some(&repository), at: ports.clock.now() };
         let followed = follow(self.image.digest, &fetched.attached, &fetched.blobs, asked);
+        if followed.unlooked > 0 {
+            (ports.tell)(&format!("{} statements of known signers were not looked at", followed.unlooked));
+        }
         if followed.sets.is_empty() {
             return self.without_set(followed.incomplete);
         }

@@ -2,9 +2,13 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use sluicegate_attestation::identifiers::{BUNDLE, GATE_SCAN_ARTIFACT};
+use sluicegate_attestation::{
+    bundle::MAX_BUNDLE,
+    identifiers::{BUNDLE, DENIAL_ARTIFACT, GATE_SCAN_ARTIFACT},
+    predicate::PredicateType,
+};
 use sluicegate_policy::judge::Grant;
-use sluicegate_ports::images::{Descriptor, Publication};
+use sluicegate_ports::images::{Descriptor, ImageSource, Manifest, Publication};
 use sluicegate_types::{Digest, LayoutSelector, UnixTime};
 use sluicegate_verify::closed_set::ClosedSet;
 
@@ -93,6 +97,56 @@ pub fn push(ports: &Ports<'_>, target: &Path, publication: &Publication) -> Resu
         }),
     }
 }
+
+/// What was attached to an image since it was built and that a new run of the same image must not drop: statements that no run makes,
+/// and denials; the first [`MAX_KEPT`] of them. Their manifests and parts are in the store afterwards.
+pub(crate) fn said_since(
+    ports: &Ports<'_>,
+    folder: &Path,
+    image: &Descriptor,
+) -> Result<(Vec<Descriptor>, Vec<Digest>), Error> {
+    let source = ports.places.source(folder)?;
+    let (mut manifests, mut blobs) = (Vec::new(), Vec::new());
+    for referrer in source.referrers(&image.digest)? {
+        if manifests.len() >= MAX_KEPT {
+            break;
+        }
+        match kept(ports, source.as_ref(), &referrer) {
+            Ok(None) => {}
+            Ok(Some(parts)) => {
+                blobs.extend(parts);
+                manifests.push(Descriptor { annotations: Default::default(), ..referrer });
+            }
+            Err(error) => (ports.warn)(&format!("{} was attached and can't be kept: {error}", referrer.digest)),
+        }
+    }
+    Ok((manifests, blobs))
+}
+
+/// The parts of a manifest that no run makes, all of it in the store now.
+fn kept(ports: &Ports<'_>, source: &dyn ImageSource, referrer: &Descriptor) -> Result<Option<Vec<Digest>>, Error> {
+    let bytes = fetch::read(source, referrer, fetch::MAX_MANIFEST)?;
+    let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else { return Ok(None) };
+    let kind = manifest.annotations.get("dev.sigstore.bundle.predicateType").map(|uri| PredicateType::from_uri(uri));
+    let of_a_run = [PredicateType::Provenance, PredicateType::Sbom, PredicateType::Vulns];
+    let keeps = match manifest.artifact_type.as_deref() {
+        Some(DENIAL_ARTIFACT) => true,
+        Some(BUNDLE) => kind.is_some_and(|kind| !of_a_run.contains(&kind)),
+        _ => false,
+    };
+    if !keeps {
+        return Ok(None);
+    }
+    let mut parts = Vec::new();
+    for part in manifest.layers.iter().chain([&manifest.config]) {
+        parts.push(ports.store.put_bytes(&fetch::read(source, part, MAX_BUNDLE as u64)?)?);
+    }
+    ports.store.put_bytes(&bytes)?;
+    Ok(Some(parts))
+}
+
+/// Manifests that outlive a new run of the same image.
+const MAX_KEPT: usize = 256;
 
 /// Lays a manifest beside an image that is there already. Where that can't be done, it stays in the store and the record names it.
 pub fn lay_beside(ports: &Ports<'_>, folder: &Path, image: &Digest, manifest: &Descriptor, parts: &[Digest]) {

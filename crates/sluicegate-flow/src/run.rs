@@ -32,7 +32,7 @@ use crate::{
     evidence, execute,
     folders::where_it_leads,
     pin::{self, PinnedBase, PinnedSource},
-    scan,
+    push, scan,
 };
 
 /// Everything a run needs beside the shared ports.
@@ -391,8 +391,14 @@ fn publish(
         referrers.push(assemble::bundle_referrer(ports, &assembled.image, bundle, attested.size, kind, created)?);
         blobs.push(bundle);
     }
-    let target = ports.places.target(&request.folder.join(&artifact.repository))?;
+    let place = request.folder.join(&artifact.repository);
+    let target = ports.places.target(&place)?;
     let current = target.current()?;
+    if current.as_ref().is_some_and(|occupant| occupant.image == assembled.image.digest) {
+        let (manifests, parts) = push::said_since(ports, &place, &assembled.image)?;
+        referrers.extend(manifests);
+        blobs.extend(parts);
+    }
     if let Some(occupant) = &current
         && occupant.image != assembled.image.digest
     {
