@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sluicegate_types::{Content, ContentKind, Digest, NonEmpty};
+use sluicegate_types::{
+    Content, ContentKind, Digest, NonEmpty,
+    checks::{Check, is_on},
+};
 
 use crate::{Error, form, predicate::PredicateType, strict_json, unsupported};
 
@@ -46,7 +49,8 @@ impl Subject {
     /// Whether this is exactly `content`, kind and digest.
     pub fn is(&self, content: Content) -> bool {
         self.digest == content.digest
-            && self.media_type.as_deref().and_then(ContentKind::from_media_type) == Some(content.kind)
+            && (self.media_type.as_deref().and_then(ContentKind::from_media_type) == Some(content.kind)
+                || !is_on(Check::ContentKind))
     }
 
     /// Whether this may be a file by its kind: no media type, or one that is neither an image's nor a directory's.
@@ -103,7 +107,10 @@ impl Statement {
 
     /// The subject that is the file with this digest. Its name decides nothing.
     pub fn subject_of_file(&self, file: &Digest) -> Option<&Subject> {
-        self.subjects.iter().find(|subject| subject.digest == *file && subject.may_be_file())
+        self.subjects.iter().find(|subject| {
+            (subject.digest == *file || !is_on(Check::FileSubject))
+                && (subject.may_be_file() || !is_on(Check::FileKind))
+        })
     }
 
     /// Whether one of its subjects is this content.

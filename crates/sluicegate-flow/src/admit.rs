@@ -4,7 +4,10 @@ use sluicegate_attestation::{
     predicate::PredicateType,
     summary::{Basis, PromotionClaim, SummaryClaim},
 };
-use sluicegate_types::{Digest, NonEmpty, PinnedImage, Repository, UnixTime};
+use sluicegate_types::{
+    Digest, NonEmpty, PinnedImage, Repository, UnixTime,
+    checks::{Check, is_on},
+};
 use sluicegate_verify::{
     Role, Trust, VerifiedStatement,
     closed_set::{ClosedSet, Followed, Seen},
@@ -75,38 +78,38 @@ impl Question<'_> {
     fn by_decision(&self, statement: &VerifiedStatement, sets: &[ClosedSet]) -> Result<Admission, String> {
         let claim = SummaryClaim::parse(&statement.statement().predicate).map_err(|error| error.to_string())?;
         let judge = self.judge;
-        if !statement.is_in_role(Role::Decisions) || !claim.passed {
+        if is_on(Check::AdmitVerdict) && (!statement.is_in_role(Role::Decisions) || !claim.passed) {
             return Err("it is a denial".to_owned());
         }
-        if claim.environment != judge.name {
+        if is_on(Check::AdmitEnvironment) && claim.environment != judge.name {
             return Err(format!("it is for the environment {}", claim.environment));
         }
-        if claim.resource != self.image.to_string() {
+        if is_on(Check::AdmitResource) && claim.resource != self.image.to_string() {
             return Err(format!("it is for {}, not {}", claim.resource, self.image));
         }
-        if claim.verifier_id != judge.verifier_id {
+        if is_on(Check::AdmitVerifier) && claim.verifier_id != judge.verifier_id {
             return Err(format!("it is by the gate {}, not {}", claim.verifier_id, judge.verifier_id));
         }
-        if claim.policy != judge.gateway {
+        if is_on(Check::AdmitGateway) && claim.policy != judge.gateway {
             return Err(format!(
                 "it was decided by the gateway {}, and the one asked about is {}",
                 claim.policy, judge.gateway
             ));
         }
-        if self.at > claim.expires {
+        if is_on(Check::AdmitExpired) && self.at > claim.expires {
             return Err(format!("it expired at {}", claim.expires));
         }
-        if self.at.plus(CLOCK_SKEW) < claim.time_verified {
+        if is_on(Check::AdmitFuture) && self.at.plus(CLOCK_SKEW) < claim.time_verified {
             return Err(format!("it was decided at {}, after {}", claim.time_verified, self.at));
         }
-        if !self.trust.accepts_authority(&claim.authority, &claim.policy) {
+        if is_on(Check::AdmitAuthority) && !self.trust.accepts_authority(&claim.authority, &claim.policy) {
             return Err(format!(
                 "its authority is {:?}: trust.yaml neither lists the gateway {} under gateways: nor says authority_self: true",
                 claim.authority, claim.policy
             ));
         }
         let covers = |set: &ClosedSet| set.statements().all(|used| claim.inputs.contains(&used.bundle()));
-        if !sets.iter().any(covers) {
+        if is_on(Check::AdmitCovers) && !sets.iter().any(covers) {
             return Err("no whole closed set is there that it was decided over".to_owned());
         }
         Ok(self.admission(statement, Some(claim.expires)))
@@ -114,16 +117,18 @@ impl Question<'_> {
 
     fn by_record(&self, statement: &VerifiedStatement, sets: &[ClosedSet]) -> Result<Admission, String> {
         let claim = PromotionClaim::parse(&statement.statement().predicate).map_err(|error| error.to_string())?;
-        if !statement.is_in_role(Role::Records) || claim.basis != Basis::Ungated {
+        let ungated = statement.is_in_role(Role::Records) && claim.basis == Basis::Ungated;
+        if is_on(Check::AdmitBasis) && !ungated {
             return Err("it is the record of a gated promotion, and this environment has no gate".to_owned());
         }
-        if claim.environment != self.judge.name || claim.destination != self.image.to_string() {
+        let here = claim.environment == self.judge.name && claim.destination == self.image.to_string();
+        if is_on(Check::AdmitDestination) && !here {
             return Err(format!("it is for {} in {}", claim.destination, claim.environment));
         }
-        if claim.image != self.image.digest {
+        if is_on(Check::AdmitImage) && claim.image != self.image.digest {
             return Err(format!("it is for {}", claim.image));
         }
-        if sets.is_empty() {
+        if is_on(Check::AdmitSet) && sets.is_empty() {
             return Err("no whole closed set is there".to_owned());
         }
         Ok(self.admission(statement, None))

@@ -7,7 +7,10 @@ use sluicegate_policy::{
     judge::{Basis, Denial, Grant, Question, Reason, Target, Verdict, judge},
     rego::{EvaluationRequest, Outcome, PolicyError, RuleAnswer, RuleResults},
 };
-use sluicegate_types::{Digest, NonEmpty, Repository, UnixTime};
+use sluicegate_types::{
+    Digest, NonEmpty, Repository, UnixTime,
+    checks::{Check, is_on},
+};
 use sluicegate_verify::closed_set::ClosedSet;
 
 use crate::{
@@ -58,8 +61,9 @@ pub fn decide(case: &Case<'_>, evaluator: &dyn RuleEvaluator) -> Decision {
     let gate = judge_of_environment.gate.as_ref();
     let accepts = |vulns: &sluicegate_attestation::vulns::Vulns| {
         gate.is_some_and(|gate| {
-            gate.database == Some(vulns.scanner.database)
-                && case.now <= vulns.scanner.database_updated_at.plus(gate.conditions.max_database_age.as_secs())
+            let last = vulns.scanner.database_updated_at.plus(gate.conditions.max_database_age.as_secs());
+            (gate.database == Some(vulns.scanner.database) || !is_on(Check::AcceptedDatabase))
+                && (case.now <= last || !is_on(Check::AcceptedDatabaseAge))
         })
     };
     let facts = match Facts::new(set, case.by_hand, case.scan.clone(), environment, &repository, case.now, &accepts) {

@@ -15,7 +15,10 @@ use sluicegate_ports::{
     scan::{ScanError, Scanner},
     sign::Signer,
 };
-use sluicegate_types::{Digest, ImageRef, NonEmpty, PinnedImage, Repository};
+use sluicegate_types::{
+    Digest, ImageRef, NonEmpty, PinnedImage, Repository,
+    checks::{Check, is_on},
+};
 use sluicegate_verify::{
     Trust,
     closed_set::{Asked, ClosedSet, Followed, Incomplete, follow},
@@ -169,7 +172,7 @@ impl Promotion<'_> {
         if followed.sets.is_empty() {
             return self.without_set(followed.incomplete);
         }
-        if where_it_leads(self.folder) == where_it_leads(&self.target) {
+        if is_on(Check::OwnPlace) && where_it_leads(self.folder) == where_it_leads(&self.target) {
             return Err(Error::Usage(format!(
                 "{} is the place of {} itself: an environment has a folder of its own, where nothing is built",
                 self.target.display(),
@@ -211,7 +214,9 @@ impl Promotion<'_> {
             body["replay"] = json!(replay::keep_inputs(ports, request.files, fetched, case.scan.as_ref())?);
             body["rollback"] = json!(request.rollback);
             match decision.verdict {
-                Verdict::Allow(permit) if request.dry_run => return self.would_allow(permit, body),
+                Verdict::Allow(permit) if request.dry_run && is_on(Check::DryRun) => {
+                    return self.would_allow(permit, body);
+                }
                 Verdict::Allow(permit) => return self.allowed(fetched, set, permit, body, parts),
                 verdict => last = Some(self.refused(verdict, body, scan.as_ref().err())?),
             }
@@ -235,11 +240,13 @@ impl Promotion<'_> {
         });
         let is_there = current == Some(image);
         match earlier {
-            Some(record) if current.is_some() && !is_there && !request.rollback => Err(Error::Usage(format!(
-                "{image} was promoted to {environment} before (evidence {}) and something newer is there now: moving a tag \
+            Some(record) if is_on(Check::Backwards) && current.is_some() && !is_there && !request.rollback => {
+                Err(Error::Usage(format!(
+                    "{image} was promoted to {environment} before (evidence {}) and something newer is there now: moving a tag \
                  backwards needs --rollback",
-                record.sequence
-            ))),
+                    record.sequence
+                )))
+            }
             Some(_) if !is_there => Ok(()),
             _ if request.rollback => Err(Error::Usage(format!(
                 "--rollback goes back to an image that {environment} held before; {image} {}",
@@ -358,7 +365,8 @@ impl Promotion<'_> {
         let Self { ports, request, .. } = *self;
         let grant = permit.spend();
         let now = ports.clock.now();
-        if now > grant.decided_at.plus(PERMIT_LIFE) || now < grant.decided_at {
+        let in_time = grant.decided_at <= now && now <= grant.decided_at.plus(PERMIT_LIFE);
+        if is_on(Check::PermitAge) && !in_time {
             return Err(Error::Again(format!("the permit of {} is too old at {now}; ask again", grant.decided_at)));
         }
         if grant.image.digest != fetched.descriptor.digest || grant.environment != request.judge.name {

@@ -7,7 +7,10 @@ use serde_json::{Value, json, value::RawValue};
 use sluicegate_attestation::{
     coverage::Coverage, cyclonedx, predicate::PredicateType, trivy_report, trivy_report::Finding, vulns::Vulns,
 };
-use sluicegate_types::{Digest, EnvironmentName, Repository, UnixTime};
+use sluicegate_types::{
+    Digest, EnvironmentName, Repository, UnixTime,
+    checks::{Check, is_on},
+};
 use sluicegate_verify::{Role, VerifiedStatement, closed_set::ClosedSet, threshold::Endorsed};
 
 /// Everything a gate decides on about one image. Made from a [`ClosedSet`], which only verification makes.
@@ -34,15 +37,15 @@ impl GateScan {
     /// Takes a verified scan of `image` and the report that it names.
     pub fn new(image: &Digest, statement: &VerifiedStatement, report: Vec<u8>) -> Result<Self, FactsError> {
         let fault = |reason: &str| FactsError::Scan { reason: reason.to_owned() };
-        if !statement.is_in_role(Role::Records) {
+        if is_on(Check::GateScanRole) && !statement.is_in_role(Role::Records) {
             return Err(fault("its signer has not the role records"));
         }
-        if statement.statement().predicate_type != PredicateType::Vulns || !statement.statement().is_about_image(image)
-        {
+        let about = statement.statement().is_about_image(image) || !is_on(Check::GateScanSubject);
+        if statement.statement().predicate_type != PredicateType::Vulns || !about {
             return Err(fault("it is about something else"));
         }
         let vulns = Vulns::parse(&statement.statement().predicate).map_err(|error| fault(&error.to_string()))?;
-        if vulns.report != Digest::of(&report) {
+        if is_on(Check::GateScanReport) && vulns.report != Digest::of(&report) {
             return Err(fault("the report is not the one that it names"));
         }
         Ok(Self { bundle: statement.bundle(), vulns, report })
@@ -109,8 +112,11 @@ impl Facts {
             }
         }
         let alone = by_hand.alone.iter().copied();
-        let alone: Vec<&VerifiedStatement> =
-            alone.filter(|said| said.is_in_role(Role::Manual) && counts_by_hand(&set.image(), said)).collect();
+        let alone: Vec<&VerifiedStatement> = alone
+            .filter(|said| {
+                (said.is_in_role(Role::Manual) || !is_on(Check::ByHandRole)) && counts_by_hand(&set.image(), said)
+            })
+            .collect();
         let together: Vec<&Endorsed> = by_hand
             .together
             .iter()
@@ -207,7 +213,8 @@ pub struct ByHand<'a> {
 fn counts_by_hand(image: &Digest, said: &VerifiedStatement) -> bool {
     let statement = said.statement();
     statement.is_about_image(image)
-        && !matches!(statement.predicate_type, PredicateType::Sbom | PredicateType::TestResult)
+        && !(is_on(Check::ByHandType)
+            && matches!(statement.predicate_type, PredicateType::Sbom | PredicateType::TestResult))
 }
 
 fn tagged(item: &impl Serialize, bundle: Digest) -> Result<Value, FactsError> {

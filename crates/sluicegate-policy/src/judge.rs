@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, fmt, time::Duration};
 
 use sluicegate_attestation::predicate::PredicateType;
-use sluicegate_types::{Digest, EnvironmentName, NonEmpty, PinnedImage, Repository, TagName, UnixTime};
+use sluicegate_types::{
+    Digest, EnvironmentName, NonEmpty, PinnedImage, Repository, TagName, UnixTime,
+    checks::{Check, is_on},
+};
 
 use crate::{
     facts::Facts,
@@ -197,9 +200,11 @@ fn judge_by_gate(
     let answers = rules.as_ref().map_or(&[] as &[RuleAnswer], |results| &results.answers);
     let mut reasons = unmet(facts, answers, conditions, now);
     match rules {
-        Err(error) => reasons.push(Reason::Policy(error.to_string())),
-        Ok(results) if results.answers.is_empty() => reasons.push(Reason::Policy("no rule was asked".to_owned())),
-        Ok(_) => {}
+        Err(error) if is_on(Check::PolicyError) => reasons.push(Reason::Policy(error.to_string())),
+        Ok(results) if is_on(Check::NoRule) && results.answers.is_empty() => {
+            reasons.push(Reason::Policy("no rule was asked".to_owned()))
+        }
+        _ => {}
     }
     if let Ok(reasons) = NonEmpty::try_from(reasons) {
         return Verdict::Undecided(reasons);
@@ -207,7 +212,7 @@ fn judge_by_gate(
     if let Ok(denials) = NonEmpty::try_from(answers.iter().flat_map(denials).collect::<Vec<_>>()) {
         return Verdict::Deny(denials);
     }
-    let silent = answers.iter().filter(|answer| answer.outcome != Outcome::Pass);
+    let silent = answers.iter().filter(|answer| answer.outcome != Outcome::Pass && is_on(Check::Silent));
     let silent: Vec<Reason> = silent.map(|answer| Reason::Silent(answer.code.clone())).collect();
     if let Ok(silent) = NonEmpty::try_from(silent) {
         return Verdict::Undecided(silent);
@@ -245,10 +250,11 @@ fn unmet(facts: &Facts, answers: &[RuleAnswer], conditions: &Conditions, now: Un
             .flat_map(|answer| &answer.requires)
             .map(|kind| PredicateType::from_short(kind).unwrap_or_else(|| PredicateType::from_uri(kind))),
     );
-    for kind in required.difference(facts.kinds()) {
+    for kind in required.difference(facts.kinds()).filter(|_| is_on(Check::RequiredKind)) {
         reasons.push(Reason::MissingKind(kind.short().to_owned()));
     }
-    if required.contains(&PredicateType::Sbom)
+    if is_on(Check::EmptySbom)
+        && required.contains(&PredicateType::Sbom)
         && facts.kinds().contains(&PredicateType::Sbom)
         && facts.components() == 0
     {
@@ -256,20 +262,21 @@ fn unmet(facts: &Facts, answers: &[RuleAnswer], conditions: &Conditions, now: Un
     }
     if required.contains(&PredicateType::Vulns) {
         match facts.scan() {
+            None if !is_on(Check::GateScan) => {}
             None => reasons.push(Reason::MissingKind("the gate's own scan".to_owned())),
             Some(scan) => {
                 let updated = scan.database_updated_at();
-                if updated > now.plus(CLOCK_SKEW) {
+                if is_on(Check::DatabaseFuture) && updated > now.plus(CLOCK_SKEW) {
                     reasons.push(Reason::Database(format!("it is dated {updated}, after {now}")));
-                } else if now > updated.plus(conditions.max_database_age.as_secs()) {
+                } else if is_on(Check::DatabaseAge) && now > updated.plus(conditions.max_database_age.as_secs()) {
                     let hours = conditions.max_database_age.as_secs() / 3600;
                     reasons.push(Reason::Database(format!("it is of {updated}, older than {hours} hours at {now}")));
                 }
                 let coverage = scan.coverage();
-                if coverage.read.is_empty() && coverage.unread.is_empty() {
+                if is_on(Check::NothingRead) && coverage.read.is_empty() && coverage.unread.is_empty() {
                     reasons.push(Reason::Coverage("nothing was read".to_owned()));
                 }
-                for gap in &coverage.unread {
+                for gap in coverage.unread.iter().filter(|_| is_on(Check::CoverageGap)) {
                     reasons
                         .push(Reason::Coverage(format!("{} {} ({}): {}", gap.kind, gap.place, gap.digest, gap.reason)));
                 }
@@ -280,7 +287,11 @@ fn unmet(facts: &Facts, answers: &[RuleAnswer], conditions: &Conditions, now: Un
 }
 
 fn denials(answer: &RuleAnswer) -> Vec<Denial> {
-    let (Outcome::Deny(violations) | Outcome::Contradiction(violations)) = &answer.outcome else { return Vec::new() };
+    let violations = match &answer.outcome {
+        Outcome::Deny(violations) if is_on(Check::Deny) => violations,
+        Outcome::Contradiction(violations) if is_on(Check::Contradiction) => violations,
+        _ => return Vec::new(),
+    };
     violations
         .iter()
         .map(|violation| Denial {

@@ -9,10 +9,14 @@ use sluicegate_attestation::{
     identifiers::{JUNIT_REPORT, TRIVY_REPORT},
     predicate::PredicateType,
     provenance::{Build, Dependency, Provenance},
+    statement::Subject,
     test_result::TestResult,
     vulns::Vulns,
 };
-use sluicegate_types::{Content, Digest, Repository, StepName, UnixTime};
+use sluicegate_types::{
+    Content, Digest, Repository, StepName, UnixTime,
+    checks::{Check, is_on},
+};
 
 pub use attached::MAX_BEYOND_THE_SET;
 
@@ -322,8 +326,14 @@ impl Lookup<'_> {
         let mut described = Vec::new();
         let dependencies = set.provenance.1.dependencies.clone();
         for dependency in &dependencies {
+            if !is_on(Check::NamedIsThere) && self.bytes(dependency).is_err() {
+                continue;
+            }
             if dependency.is_attestation() {
-                let taken = self.verified(dependency)?;
+                let taken = match self.verified(dependency) {
+                    Err(Incomplete::Broken { .. }) if !is_on(Check::NamedIsBelieved) => continue,
+                    taken => taken?,
+                };
                 match taken.statement.statement().predicate_type {
                     PredicateType::Provenance => set.take_step(taken)?,
                     _ => described.push(taken),
@@ -353,7 +363,7 @@ impl Lookup<'_> {
             reason: Box::new(reason),
         })?;
         let taken = Taken { name: dependency.name.clone(), statement };
-        if !taken.statement.is_in_role(Role::Steps) {
+        if is_on(Check::StepsRole) && !taken.statement.is_in_role(Role::Steps) {
             return Err(taken.unlinked("its signer has not the role steps"));
         }
         if !self.asked.trust.covers(taken.statement.signer(), self.asked.repository) {
@@ -382,13 +392,13 @@ impl ClosedSet {
             return Err(taken.unlinked("it is the provenance of an image, not of a step"));
         };
         let run = &self.provenance.1.run;
-        if provenance.run != *run {
+        if is_on(Check::SameRun) && provenance.run != *run {
             return Err(taken.unlinked(&format!("it is from run {}, not {run}", provenance.run)));
         }
-        if parameters.exit_code != 0 {
+        if is_on(Check::StepExitCode) && parameters.exit_code != 0 {
             return Err(taken.unlinked(&format!("the step ended with code {}", parameters.exit_code)));
         }
-        if self.steps.contains_key(&parameters.step) {
+        if is_on(Check::OneProvenance) && self.steps.contains_key(&parameters.step) {
             return Err(taken.unlinked("a second provenance of one step"));
         }
         self.steps.insert(parameters.step.clone(), (taken.statement, provenance));
@@ -420,7 +430,8 @@ impl ClosedSet {
                 let test = self.test(taken, material)?;
                 self.tests.push(test);
             }
-            _ => return Err(taken.unlinked("it is about something else")),
+            _ if is_on(Check::Describes) => return Err(taken.unlinked("it is about something else")),
+            _ => {}
         }
         Ok(())
     }
@@ -438,7 +449,10 @@ impl ClosedSet {
     fn scan(&self, taken: Taken) -> Result<Scan, Incomplete> {
         let predicate = &taken.statement.statement().predicate;
         let vulns = Vulns::parse(predicate).map_err(|error| taken.unlinked(&error.to_string()))?;
-        let report = self.report("the raw report of the scan", vulns.report, TRIVY_REPORT)?.clone();
+        let report = match self.report("the raw report of the scan", vulns.report, TRIVY_REPORT) {
+            Err(_) if !is_on(Check::ScanReport) => Vec::new(),
+            report => report?.clone(),
+        };
         Ok(Scan { statement: taken.statement, vulns, report })
     }
 
@@ -451,7 +465,7 @@ impl ClosedSet {
             .steps
             .get(&claim.step)
             .ok_or_else(|| unlinked(format!("no attestation of the step {} is in the set", claim.step)))?;
-        if claim.attestation != attestation.bundle() || claim.run != step.run {
+        if is_on(Check::TestRun) && (claim.attestation != attestation.bundle() || claim.run != step.run) {
             return Err(unlinked(format!(
                 "it is about {} of run {}, not the run of the step {} in this set",
                 claim.attestation, claim.run, claim.step
@@ -459,17 +473,20 @@ impl ClosedSet {
         }
         if let Build::Step(parameters) = &step.build
             && parameters.exit_code != claim.exit_code
+            && is_on(Check::TestExitCode)
         {
             return Err(unlinked(format!(
                 "it says that the step ended with code {}, and the step's provenance says {}",
                 claim.exit_code, parameters.exit_code
             )));
         }
-        if !step.byproducts.iter().any(|by| by.media_type == JUNIT_REPORT && by.digest == claim.report) {
+        let written = step.byproducts.iter().any(|by| by.media_type == JUNIT_REPORT && by.digest == claim.report);
+        if is_on(Check::TestReport) && !written {
             return Err(unlinked(format!("the step {} did not write the report {}", claim.step, claim.report)));
         }
         for subject in statement.subjects.iter() {
-            if !step.dependencies.iter().any(|d| d.as_content().is_some_and(|content| subject.is(content))) {
+            let read = step.dependencies.iter().any(|d| d.as_content().is_some_and(|content| subject.is(content)));
+            if is_on(Check::TestSubjects) && !read {
                 return Err(unlinked(format!(
                     "the step {} did not read {}, which it says was tested",
                     claim.step, subject.digest
@@ -478,7 +495,8 @@ impl ClosedSet {
         }
         let raw = self.report("the raw report of the tests", claim.report, JUNIT_REPORT)?;
         let result = claim.check(raw).map_err(|error| unlinked(error.to_string()))?;
-        let counts = statement.subjects.iter().all(|subject| material.iter().any(|content| subject.is(*content)));
+        let is_material = |subject: &Subject| material.iter().any(|content| subject.is(*content));
+        let counts = !is_on(Check::TestMaterial) || statement.subjects.iter().all(is_material);
         Ok(Test { statement: taken.statement, result, counts })
     }
 }

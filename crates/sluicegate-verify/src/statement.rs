@@ -12,7 +12,10 @@ use sluicegate_attestation::{
     statement::Statement,
     summary::{Basis, PromotionClaim, SummaryClaim},
 };
-use sluicegate_types::{Digest, EnvironmentName, UnixTime};
+use sluicegate_types::{
+    Digest, EnvironmentName, UnixTime,
+    checks::{Check, is_on},
+};
 
 use crate::{
     Error, Role, SignerRule, Trust,
@@ -98,11 +101,17 @@ pub fn verify(bundle_bytes: &[u8], trust: &Trust, at: UnixTime) -> Result<Verifi
     let signer = trust
         .signer_by_hint(&bundle.key_hint)
         .ok_or_else(|| Error::UnknownSigner { hint: bundle.key_hint.chars().take(64).collect() })?;
-    check_signature(&bundle, signer)?;
+    if is_on(Check::Signature) {
+        check_signature(&bundle, signer)?;
+    }
     let statement = Statement::parse(&bundle.payload)?;
-    check_log(bundle_bytes, &bundle, statement.subjects.first().digest, signer, trust)?;
+    if is_on(Check::LogEntry) {
+        check_log(bundle_bytes, &bundle, statement.subjects.first().digest, signer, trust)?;
+    }
     let log = check_unauthenticated_fields(&bundle, signer, trust, at)?;
-    if let Some(reason) = trust.revocation(&signer.name, &log) {
+    if is_on(Check::Revocation)
+        && let Some(reason) = trust.revocation(&signer.name, &log)
+    {
         return Err(Error::Revoked { signer: signer.name.clone(), reason });
     }
     let endorses = trust.groups_of(&signer.name, &statement.predicate_type).map(|group| group.name.clone()).collect();
@@ -161,34 +170,36 @@ fn check_unauthenticated_fields(
     let Some(log) = trust.root.log(&entry.log_id.key_id) else { return disagrees("logId") };
     let mut lines = proof.checkpoint.envelope.split('\n');
     let (origin, size, root) = (lines.next(), lines.next(), lines.next());
-    if origin != Some(log.origin.as_str()) {
+    if is_on(Check::CheckpointOrigin) && origin != Some(log.origin.as_str()) {
         return disagrees("checkpoint origin");
     }
-    if size != Some(proof.tree_size.as_str()) {
+    if is_on(Check::TreeSize) && size != Some(proof.tree_size.as_str()) {
         return disagrees("treeSize");
     }
-    if root != Some(proof.root_hash.as_str()) {
+    if is_on(Check::RootHash) && root != Some(proof.root_hash.as_str()) {
         return disagrees("rootHash");
     }
     let index = number(&entry.log_index).ok_or(Error::Disagrees { field: "logIndex" })?;
-    if number(&proof.log_index) != Some(index) {
+    if is_on(Check::LogIndex) && number(&proof.log_index) != Some(index) {
         return disagrees("inclusionProof.logIndex");
     }
-    if entry.kind_version.kind != "hashedrekord" || entry.kind_version.version != "0.0.2" {
+    let kind = (entry.kind_version.kind.as_str(), entry.kind_version.version.as_str());
+    if is_on(Check::KindVersion) && kind != ("hashedrekord", "0.0.2") {
         return disagrees("kindVersion");
     }
-    if entry.integrated_time.as_deref().is_some_and(|time| time != "0") {
+    if is_on(Check::IntegratedTime) && entry.integrated_time.as_deref().is_some_and(|time| time != "0") {
         return disagrees("integratedTime");
     }
     let pae = Digest::of(&dsse::pae(dsse::IN_TOTO, &bundle.payload));
     let body = hashedrekord_body(&pae, &bundle.signature, &signer.public_key);
-    if BASE64.decode(&entry.canonicalized_body).ok().as_deref() != Some(body.as_slice()) {
+    let logged = BASE64.decode(&entry.canonicalized_body).ok();
+    if is_on(Check::CanonicalizedBody) && logged.as_deref() != Some(body.as_slice()) {
         return disagrees("canonicalizedBody");
     }
-    if !log.is_trusted_at(at) {
+    if is_on(Check::LogWindow) && !log.is_trusted_at(at) {
         return Err(Error::LogWindow { origin: log.origin.clone(), at });
     }
-    if !trust.untimed.contains(&log.origin) {
+    if is_on(Check::Untimed) && !trust.untimed.contains(&log.origin) {
         return Err(Error::Untimed { origin: log.origin.clone() });
     }
     Ok(LogPlace { origin: log.origin.clone(), index })
@@ -220,7 +231,7 @@ fn roles_of(signer: &SignerRule, predicate: &PredicateType, trust: &Trust) -> Re
         // What a group says by threshold is not one member's to say alone.
         roles = &roles - &group.roles_for(predicate);
     }
-    if roles.is_empty() && !counts {
+    if is_on(Check::Role) && roles.is_empty() && !counts {
         return Err(Error::Role {
             signer: signer.name.clone(),
             predicate: predicate.clone(),
@@ -240,6 +251,9 @@ fn check_claims(
     let names = || role_names(&signer.roles);
     // A decisions key says yes; a records key keeps what was refused and what no gate decided (trust model 5).
     let mut only = |role: Role, verdict: &'static str| {
+        if !is_on(Check::Verdict) {
+            return Ok(());
+        }
         roles.retain(|own| *own == role);
         if roles.is_empty() {
             let (signer, predicate) = (signer.name.clone(), predicate.clone());
@@ -247,8 +261,8 @@ fn check_claims(
         }
         Ok(())
     };
-    let decides_for = |environment: EnvironmentName| {
-        if signer.environments.allows(&environment) {
+    let decides_for = |environment: EnvironmentName, check: Check| {
+        if !is_on(check) || signer.environments.allows(&environment) {
             return Ok(());
         }
         let (signer, predicate) = (signer.name.clone(), predicate.clone());
@@ -257,7 +271,7 @@ fn check_claims(
     match predicate {
         PredicateType::Provenance => {
             let builder = builder_id(&statement.predicate)?;
-            if !signer.builder_ids.allows(&builder) {
+            if is_on(Check::Builder) && !signer.builder_ids.allows(&builder) {
                 return Err(Error::Builder { signer: signer.name.clone(), builder });
             }
         }
@@ -268,12 +282,12 @@ fn check_claims(
             } else {
                 only(Role::Records, "a denied")?;
             }
-            if !signer.verifier_ids.allows(&claim.verifier_id) {
+            if is_on(Check::Verifier) && !signer.verifier_ids.allows(&claim.verifier_id) {
                 let (signer, predicate) = (signer.name.clone(), predicate.clone());
                 return Err(Error::Verifier { signer, predicate, verifier: claim.verifier_id, roles: names() });
             }
             if claim.passed {
-                decides_for(claim.environment)?;
+                decides_for(claim.environment, Check::DecisionEnvironment)?;
             }
         }
         PredicateType::Promotion => {
@@ -282,7 +296,7 @@ fn check_claims(
                 Basis::Ungated => only(Role::Records, "an ungated")?,
                 Basis::Decision(_) => {
                     only(Role::Decisions, "a gated")?;
-                    decides_for(claim.environment)?;
+                    decides_for(claim.environment, Check::PromotionEnvironment)?;
                 }
             }
         }

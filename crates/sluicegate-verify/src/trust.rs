@@ -1,7 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sluicegate_attestation::{bundle::key_hint, predicate::PredicateType};
-use sluicegate_types::{Digest, Repository};
+use sluicegate_types::{
+    Digest, Repository,
+    checks::{Check, is_on},
+};
 
 use crate::{
     GroupRule, LogPlace, Person, Role, SignerRule, TrustRoot,
@@ -78,7 +81,10 @@ impl Trust {
         let mut by_hint = BTreeMap::new();
         let mut by_name: BTreeMap<String, SignerRule> = BTreeMap::new();
         for signer in signers {
-            if let Some(other) = by_hint.insert(key_hint(&signer.public_key), signer.name.clone()) {
+            let other = by_hint.insert(key_hint(&signer.public_key), signer.name.clone());
+            if is_on(Check::OneKeyOneSigner)
+                && let Some(other) = other
+            {
                 return Err(TrustError::SameKey { one: other, two: signer.name });
             }
             check_types(&signer.name, &signer.roles, signer.predicate_types.as_ref())?;
@@ -123,6 +129,7 @@ impl Trust {
             (None, None) => return false,
         };
         match repositories {
+            _ if !is_on(Check::Repositories) => true,
             Some(patterns) => patterns.iter().any(|pattern| pattern.matches(repository)),
             None => !roles.is_empty() && roles.iter().all(|role| matches!(role, Role::Decisions | Role::Records)),
         }
@@ -171,7 +178,8 @@ impl Trust {
 
     /// Two signers of one person are one identity.
     pub(crate) fn identity<'a>(&'a self, signer: &'a str) -> Identity<'a> {
-        let person = self.people.iter().find(|person| person.signers.contains(signer));
+        let person =
+            self.people.iter().find(|person| person.signers.contains(signer) && is_on(Check::DistinctIdentities));
         person.map_or(Identity::Signer(signer), |person| Identity::Person(&person.name))
     }
 

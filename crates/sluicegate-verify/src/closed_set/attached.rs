@@ -12,7 +12,10 @@ use sluicegate_attestation::{
     provenance::{Build, Provenance},
     statement::Statement,
 };
-use sluicegate_types::Digest;
+use sluicegate_types::{
+    Digest,
+    checks::{Check, is_on},
+};
 
 use super::{Asked, Seen, not_covered};
 use crate::{Role, VerifiedStatement, verify};
@@ -112,7 +115,7 @@ impl<'a> Looked<'a> {
     fn look(&mut self, digest: Digest) {
         let Some(bytes) = self.attached.get(&digest) else { return };
         let seen = match verify(bytes, self.asked.trust, self.asked.at) {
-            Ok(statement) if !statement.statement().is_about_image(&self.image) => {
+            Ok(statement) if is_on(Check::AboutTheImage) && !statement.statement().is_about_image(&self.image) => {
                 Seen::Ignored { bundle: digest, reason: "it is about something else".to_owned() }
             }
             Ok(statement)
@@ -131,7 +134,8 @@ impl<'a> Looked<'a> {
     }
 
     fn take_provenance(&mut self, statement: &VerifiedStatement) {
-        if statement.statement().predicate_type != PredicateType::Provenance || !statement.is_in_role(Role::Steps) {
+        let by_steps = statement.is_in_role(Role::Steps) || !is_on(Check::StepsRole);
+        if statement.statement().predicate_type != PredicateType::Provenance || !by_steps {
             return;
         }
         // Only our own form begins a set; what a foreign builder says of the image is verified and listed.

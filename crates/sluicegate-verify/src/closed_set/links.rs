@@ -4,7 +4,10 @@
 use std::collections::BTreeSet;
 
 use sluicegate_attestation::provenance::{Build, Dependency, Provenance, StepParameters};
-use sluicegate_types::{Content, StepName};
+use sluicegate_types::{
+    Content, StepName,
+    checks::{Check, is_on},
+};
 
 use super::{ClosedSet, Incomplete};
 use crate::VerifiedStatement;
@@ -18,12 +21,15 @@ pub(super) fn check_image(set: &ClosedSet) -> Result<(), Incomplete> {
     for product in image.files.values() {
         let found = provenance.dependencies.iter().find(|d| d.name == *product && d.as_content().is_some());
         let Some(dependency) = found else {
+            if !is_on(Check::ProductIsNamed) {
+                continue;
+            }
             return Err(set.unlinked(&format!("its provenance does not name the product {product}")));
         };
         set.check_product(dependency)?;
     }
     for step in &image.needs {
-        if !set.steps.contains_key(step) {
+        if is_on(Check::Needs) && !set.steps.contains_key(step) {
             return Err(
                 set.unlinked(&format!("its provenance names no attestation of the step {step}, which it needs"))
             );
@@ -45,6 +51,9 @@ pub(super) fn check_step(statement: &VerifiedStatement, step: &Provenance, set: 
         let named = if made { input.clone() } else { format!("source:{input}") };
         let found = step.dependencies.iter().find(|d| d.name == named && d.as_content().is_some());
         let Some(dependency) = found else {
+            if !is_on(Check::ProductIsNamed) {
+                continue;
+            }
             return Err(unlinked(format!("it does not name its input {input}")));
         };
         if made {
@@ -52,7 +61,7 @@ pub(super) fn check_step(statement: &VerifiedStatement, step: &Provenance, set: 
         }
     }
     for need in needs {
-        if !set.steps.contains_key(need) {
+        if is_on(Check::Needs) && !set.steps.contains_key(need) {
             return Err(unlinked(format!("no attestation of the step {need}, which it needs, is in the set")));
         }
     }
@@ -104,7 +113,10 @@ pub(super) fn check_descriptions(set: &ClosedSet) -> Result<(), Incomplete> {
             digest: statement.bundle(),
             reason,
         };
-        if step.reports.contains_key("junit") && !set.tests.iter().any(|test| test.result.step == step.step) {
+        if is_on(Check::TestResultIsThere)
+            && step.reports.contains_key("junit")
+            && !set.tests.iter().any(|test| test.result.step == step.step)
+        {
             return Err(unlinked("it reported its tests, and no test result of it is in the set".to_owned()));
         }
         if set.scans.is_empty() {
@@ -112,7 +124,8 @@ pub(super) fn check_descriptions(set: &ClosedSet) -> Result<(), Incomplete> {
         }
         for image in provenance.step_images() {
             let described = set.step_images.get(&image);
-            if described.is_none_or(|image| image.sboms.is_empty() || image.scans.is_empty()) {
+            let described = described.is_some_and(|image| !image.sboms.is_empty() && !image.scans.is_empty());
+            if is_on(Check::StepImageIsDescribed) && !described {
                 return Err(unlinked(format!("its image {image} is not described: SBOM or scan are not in the set")));
             }
         }
@@ -123,7 +136,7 @@ pub(super) fn check_descriptions(set: &ClosedSet) -> Result<(), Incomplete> {
                 .outputs
                 .iter()
                 .any(|sbom| sbom.statement().subjects.iter().any(|subject| is_same(subject, product)));
-            if is_output && !described {
+            if is_on(Check::OutputIsDescribed) && is_output && !described {
                 return Err(unlinked(format!("no SBOM of its output {} is in the set", product.digest)));
             }
         }
@@ -143,6 +156,9 @@ impl ClosedSet {
     /// `dependency` is called `STEP.OUTPUT`, says which bundle attests it, and that bundle is in the set, is of that step and
     /// has this very content among its subjects.
     fn check_product(&self, dependency: &Dependency) -> Result<(), Incomplete> {
+        if !is_on(Check::ProductIsAttested) {
+            return Ok(());
+        }
         let unlinked =
             |reason: String| Incomplete::Unlinked { name: dependency.name.clone(), digest: dependency.digest, reason };
         let attestation = dependency
@@ -157,7 +173,7 @@ impl ClosedSet {
             return Err(unlinked(format!("it is attested by {attestation}, which is not in the set")));
         }
         match dependency.as_content() {
-            Some(content) if statement.statement().is_about(content) => Ok(()),
+            Some(content) if statement.statement().is_about(content) || !is_on(Check::ProductIsSubject) => Ok(()),
             _ => Err(unlinked(format!("the attestation of the step {step} is not about it"))),
         }
     }
