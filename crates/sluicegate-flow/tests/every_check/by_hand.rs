@@ -1,0 +1,104 @@
+//! A file with its bundle, and what a person says about an image.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use sluicegate_attestation::{
+    identifiers::{IMAGE_MANIFEST, LAYER_TAR},
+    predicate::PredicateType,
+    statement::{Statement, Subject},
+};
+use sluicegate_flow::{
+    Ports,
+    attest_by_hand::{ByHandRequest, kind, prepare, sign},
+    verify_file::{Asked, verify_file},
+};
+use sluicegate_ports::sign::Signer;
+use sluicegate_testkit::{FakePacker, VirtualLog, VirtualSigner, sign_statement, today};
+use sluicegate_types::{Digest, NonEmpty};
+
+use crate::{
+    fixture::{LOG, Said, Tried, said, trust},
+    gate_world::{SOURCE, World},
+};
+
+/// Whether a bundle about these bytes of this kind is about the file.
+fn verifies(bytes: &[u8], media_type: Option<&str>) -> Said {
+    let log = VirtualLog::new(LOG);
+    let subject = Subject {
+        name: Some("the file".to_owned()),
+        digest: Digest::of(bytes),
+        media_type: media_type.map(str::to_owned),
+    };
+    let statement = Statement {
+        subjects: NonEmpty::one(subject),
+        predicate_type: PredicateType::Other("https://example.com/review/v1".to_owned()),
+        predicate: json!({}),
+    };
+    let bundle = sign_statement(&VirtualSigner::new("person"), &log, &statement);
+    said(verify_file(Asked::Bytes(&mut &b"the file"[..]), Path::new("b.json"), &bundle, &trust(&log), today()))
+}
+
+pub(crate) fn tm01_a_bundle_verifies_its_own_file_only() -> Tried {
+    Tried::good(verifies(b"the file", None)).fault("another's", "about something else", verifies(b"another", None))
+}
+
+pub(crate) fn tm01_an_image_or_a_directory_is_no_file() -> Tried {
+    Tried::good(verifies(b"the file", Some("text/plain")))
+        .fault("an image", "which is no file", verifies(b"the file", Some(IMAGE_MANIFEST)))
+        .fault("a directory", "which is no file", verifies(b"the file", Some(LAYER_TAR)))
+}
+
+pub(crate) fn tm06_nobody_says_by_hand_what_only_machines_say() -> Tried {
+    let ask = |text: &str| said(kind(text));
+    let words = "cannot be attested by hand";
+    let kinds = ["provenance", "vulns", "verification-summary", "promotion", "signature"];
+    let older = ["https://slsa.dev/provenance/v0.2", "http://SLSA.dev/Provenance/v1?x"];
+    let tried = Tried::good(ask("sbom").and(ask("https://example.com/review/v1")));
+    kinds.into_iter().chain(older).fold(tried, |tried, kind| tried.fault(kind, words, ask(kind)))
+}
+
+/// What becomes of an SBOM by hand.
+fn attested(world: &World, key: &str, environments: &[PathBuf]) -> Said {
+    let trust = trust(&world.log);
+    let tell = |_: &str| {};
+    let ports = Ports {
+        clock: &world.clock,
+        store: &world.store,
+        places: &world.places,
+        packer: &FakePacker::new(&world.store),
+        log: &world.log,
+        evidence: &world.evidence,
+        ledger: &world.ledger,
+        tell: &tell,
+        warn: &tell,
+    };
+    let signer = VirtualSigner::new(key);
+    let request = ByHandRequest {
+        reference: &"oci:out/shop".parse().unwrap(),
+        folder: Path::new("/project"),
+        environments,
+        kind: &PredicateType::Sbom,
+        predicate: b"{}",
+        trust: &trust,
+        key,
+        public_key: signer.public_key(),
+    };
+    let before = world.places.attached(SOURCE).len();
+    let said = said(prepare(&ports, &request).and_then(|prepared| sign(&ports, prepared, &signer)));
+    assert_eq!(world.places.attached(SOURCE).len(), before + usize::from(said.is_ok()));
+    said
+}
+
+pub(crate) fn tm06_a_machines_key_says_nothing_by_hand() -> Tried {
+    let ask = |key: &str| attested(&World::good().0, key, &[]);
+    Tried::good(ask("person")).fault("the builder's", "would say this as steps", ask("builder"))
+}
+
+pub(crate) fn tm10_nothing_is_attached_by_hand_in_an_environments_place() -> Tried {
+    let (marked, _) = World::good();
+    marked.places.mark_environment(SOURCE, "staging");
+    Tried::good(attested(&World::good().0, "person", &[]))
+        .fault("a marked place", "is the place of the environment staging", attested(&marked, "person", &[]))
+        .fault("the gateway's", "changes only by promote", attested(&World::good().0, "person", &[SOURCE.into()]))
+}

@@ -1,0 +1,284 @@
+//! Facts and verdict: what counts, and what a gate demands beside its rules.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::{Value, json};
+use sluicegate_attestation::{coverage::Gap, predicate::PredicateType, vulns::Vulns};
+use sluicegate_flow::promote::Promoted;
+use sluicegate_policy::{
+    facts::{Facts, GateScan},
+    judge::{Conditions, Denial, Question, Reason, Target, Verdict, judge},
+    rego::{Outcome, PolicyError, RuleAnswer, RuleResults, Violation},
+};
+use sluicegate_testkit::{FakeScanner, VirtualBuild, VirtualLog, VirtualSigner, sign_statement, today, vulns};
+use sluicegate_types::{Digest, NonEmpty, Repository, UnixTime};
+use sluicegate_verify::{
+    VerifiedStatement,
+    closed_set::{Asked, ClosedSet, follow},
+    verify,
+};
+
+use crate::{
+    fixture::{LOG, Said, Tried, about, environment, image, said, trust},
+    gate_world::{Rules, World, denial},
+};
+
+const DAY: u64 = 24 * 60 * 60;
+
+fn build() -> VirtualBuild {
+    VirtualBuild::new("run-1", image())
+}
+
+fn set_of(build: &VirtualBuild) -> ClosedSet {
+    let log = VirtualLog::new(LOG);
+    let (signed, trust) = (build.sign(&log), trust(&log));
+    let asked = Asked { trust: &trust, repository: None, at: today() };
+    follow(image(), &signed.attached(), &signed.blobs(), asked).sets.remove(0)
+}
+
+fn verified(signer: &str, about_image: Digest, kind: PredicateType, predicate: Value) -> VerifiedStatement {
+    let log = VirtualLog::new(LOG);
+    let bundle = sign_statement(&VirtualSigner::new(signer), &log, &about(about_image, kind, predicate));
+    verify(&bundle, &trust(&log), today()).unwrap()
+}
+
+/// `signer`'s scan of `about`, taken for the gate's own of the image, with this report.
+fn taken(signer: &str, about: Digest, scan: &Vulns, report: &[u8]) -> Result<GateScan, String> {
+    let statement = verified(signer, about, PredicateType::Vulns, scan.to_predicate(&[]));
+    GateScan::new(&image(), &statement, report.to_vec()).map_err(|error| error.to_string())
+}
+
+fn gate_scan(edit: impl FnOnce(&mut Vulns)) -> GateScan {
+    let report = FakeScanner::raw(&[]);
+    let mut scan = vulns(&report, Digest::of(b"database"));
+    edit(&mut scan);
+    taken("recorder", image(), &scan, &report).unwrap()
+}
+
+fn facts(set: &ClosedSet, by_hand: &[&VerifiedStatement], scan: Option<GateScan>) -> Facts {
+    let environment = environment("production");
+    let repository = Repository::of_environment(&environment);
+    Facts::new(set, by_hand, scan, &environment, &repository, today(), &|_| true).unwrap()
+}
+
+pub(crate) fn tm04_the_gates_scan_is_by_the_role_records() -> Tried {
+    let report = FakeScanner::raw(&[]);
+    let ask = |signer: &str| said(taken(signer, image(), &vulns(&report, Digest::of(b"database")), &report));
+    Tried::good(ask("recorder")).fault("the builder's", "has not the role records", ask("builder"))
+}
+
+pub(crate) fn tm04_the_gates_scan_is_of_this_image() -> Tried {
+    let report = FakeScanner::raw(&[]);
+    let ask = |of: Digest| said(taken("recorder", of, &vulns(&report, Digest::of(b"database")), &report));
+    Tried::good(ask(image())).fault("another image", "it is about something else", ask(Digest::of(b"another image")))
+}
+
+pub(crate) fn tm04_the_gates_scan_is_over_the_report_that_it_names() -> Tried {
+    let report = FakeScanner::raw(&["CVE-2026-1"]);
+    let ask = |given: &[u8]| said(taken("recorder", image(), &vulns(&report, Digest::of(b"database")), given));
+    Tried::good(ask(&report)).fault("a clean one", "not the one that it names", ask(&FakeScanner::raw(&[])))
+}
+
+/// Whether the gate sees what the scan found that this build brought.
+fn sees_what_was_brought(edit: impl FnOnce(VirtualBuild) -> VirtualBuild) -> Said {
+    let (world, _) = World::new(|mut build| {
+        build.report = FakeScanner::raw(&["CVE-2026-1"]);
+        edit(build)
+    });
+    let ban = Rules(|facts: &str| if facts.contains("CVE-2026-1") { denial() } else { Outcome::Pass });
+    match world.promote(&ban).unwrap() {
+        Promoted::Denied { .. } => Ok(()),
+        Promoted::Allowed { .. } => Err("the finding lends nothing".to_owned()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+pub(crate) fn tm04_a_brought_scan_counts_with_the_gates_database_only() -> Tried {
+    let ask = |database: &'static [u8]| {
+        sees_what_was_brought(|mut build| {
+            build.database = Digest::of(database);
+            build
+        })
+    };
+    Tried::good(ask(b"database")).fault("another", "lends nothing", ask(b"another database"))
+}
+
+pub(crate) fn tm04_a_brought_scan_counts_while_its_database_is_fresh() -> Tried {
+    let ask = |seconds: u64| {
+        sees_what_was_brought(|build| {
+            build.with_predicate("vulns", move |predicate| {
+                predicate["scanner"]["db"]["lastUpdate"] = json!(before(seconds));
+            })
+        })
+    };
+    Tried::good(ask(2 * DAY)).fault("a second too old", "lends nothing", ask(2 * DAY + 1))
+}
+
+/// Whether this statement beside the set is used.
+fn used_beside_the_set(said: &VerifiedStatement) -> Said {
+    let facts = facts(&set_of(&build()), &[said], Some(gate_scan(|_| {})));
+    let used = facts.used().contains(&said.bundle());
+    if used { Ok(()) } else { Err("it counts for nothing".to_owned()) }
+}
+
+pub(crate) fn tm06_what_a_machine_says_outside_the_set_is_not_by_hand() -> Tried {
+    let vex = verified("person", image(), PredicateType::Vex, json!({"statements": []}));
+    let scan = vulns(&FakeScanner::raw(&[]), Digest::of(b"another database")).to_predicate(&[]);
+    let scan = verified("recorder", image(), PredicateType::Vulns, scan);
+    Tried::good(used_beside_the_set(&vex)).fault("a scan", "counts for nothing", used_beside_the_set(&scan))
+}
+
+pub(crate) fn tm02_an_sbom_or_a_test_result_by_hand_counts_for_nothing() -> Tried {
+    let by_hand = |kind: PredicateType| used_beside_the_set(&verified("person", image(), kind, json!({})));
+    Tried::good(by_hand(PredicateType::Other("https://example.com/review/v1".to_owned())))
+        .fault("an SBOM", "counts for nothing", by_hand(PredicateType::Sbom))
+        .fault("a test result", "counts for nothing", by_hand(PredicateType::TestResult))
+}
+
+fn before(seconds: u64) -> UnixTime {
+    UnixTime::from_seconds(today().seconds() - i64::try_from(seconds).unwrap()).unwrap()
+}
+
+fn answers(outcomes: Vec<Outcome>) -> Result<RuleResults, PolicyError> {
+    let answer = |(number, outcome): (usize, Outcome)| RuleAnswer {
+        code: format!("a.rule_{number}"),
+        title: "a rule".to_owned(),
+        description: "for tests".to_owned(),
+        solution: "do better".to_owned(),
+        requires: Vec::new(),
+        file: "policies/a.rego".to_owned(),
+        line: 7,
+        outcome,
+    };
+    Ok(RuleResults { answers: outcomes.into_iter().enumerate().map(answer).collect(), warnings: Vec::new() })
+}
+
+fn violations() -> NonEmpty<Violation> {
+    NonEmpty::one(Violation { msg: "too bad".to_owned(), term: None, subject: None, fields: BTreeMap::new() })
+}
+
+fn conditions(require: &[PredicateType]) -> Conditions {
+    Conditions {
+        require: require.to_vec().try_into().unwrap(),
+        max_database_age: Duration::from_secs(2 * DAY),
+        valid_for: Duration::from_secs(30 * DAY),
+        gateway: Digest::of(b"gateway"),
+    }
+}
+
+fn judged(facts: &Facts, rules: &Result<RuleResults, PolicyError>, conditions: &Conditions) -> Said {
+    let environment = environment("production");
+    let repository = Repository::of_environment(&environment);
+    let target = Target { environment, repository, tag: "current".parse().unwrap(), current: None };
+    match judge(facts, Question::Gate { rules, conditions }, target, today()) {
+        Verdict::Allow(permit) => {
+            drop(permit.spend());
+            Ok(())
+        }
+        Verdict::Deny(denials) => {
+            let messages: Vec<&str> = denials.iter().map(|Denial { violation, .. }| violation.msg.as_str()).collect();
+            Err(format!("denied: {}", messages.join("; ")))
+        }
+        Verdict::Undecided(reasons) => Err(reasons.iter().map(Reason::to_string).collect::<Vec<_>>().join("; ")),
+    }
+}
+
+const REQUIRED: [PredicateType; 4] =
+    [PredicateType::Provenance, PredicateType::Sbom, PredicateType::Vulns, PredicateType::TestResult];
+
+fn good_facts() -> Facts {
+    facts(&set_of(&build()), &[], Some(gate_scan(|_| {})))
+}
+
+/// A gate whose rules answer like this, over good facts.
+fn with_answers(rules: &Result<RuleResults, PolicyError>) -> Said {
+    judged(&good_facts(), rules, &conditions(&REQUIRED))
+}
+
+/// A gate whose rules pass, with this scan of its own.
+fn with_scan(scan: Option<GateScan>) -> Said {
+    judged(&facts(&set_of(&build()), &[], scan), &answers(vec![Outcome::Pass]), &conditions(&REQUIRED))
+}
+
+fn pass() -> Said {
+    with_answers(&answers(vec![Outcome::Pass, Outcome::Pass]))
+}
+
+pub(crate) fn tm02_each_required_kind_is_there() -> Tried {
+    let review = PredicateType::Other("https://example.com/review/v1".to_owned());
+    let requiring = |kind: PredicateType| {
+        judged(&good_facts(), &answers(vec![Outcome::Pass]), &conditions(std::slice::from_ref(&kind)))
+    };
+    let mut asking = answers(vec![Outcome::Pass]);
+    asking.as_mut().unwrap().answers[0].requires = vec!["vex".to_owned()];
+    Tried::good(pass().and(requiring(PredicateType::TestResult)))
+        .fault("by the gate", "required evidence is missing: https://example.com/review/v1", requiring(review))
+        .fault("by a rule", "required evidence is missing: vex", with_answers(&asking))
+}
+
+pub(crate) fn tm02_an_sbom_that_names_nothing_is_none() -> Tried {
+    let ask = |components: Value| {
+        let mut build = build();
+        build.components = components;
+        let facts = facts(&set_of(&build), &[], Some(gate_scan(|_| {})));
+        judged(&facts, &answers(vec![Outcome::Pass]), &conditions(&REQUIRED))
+    };
+    Tried::good(ask(json!([{"name": "server"}]))).fault("empty", "names no component", ask(json!([])))
+}
+
+pub(crate) fn tm04_the_gate_scans_itself() -> Tried {
+    Tried::good(with_scan(Some(gate_scan(|_| {})))).fault("none", "the gate's own scan", with_scan(None))
+}
+
+fn dated(updated_at: UnixTime) -> Said {
+    with_scan(Some(gate_scan(|scan| scan.scanner.database_updated_at = updated_at)))
+}
+
+pub(crate) fn tm04_the_gates_database_is_fresh() -> Tried {
+    Tried::good(dated(before(2 * DAY))).fault("a second too old", "older than 48 hours", dated(before(2 * DAY + 1)))
+}
+
+pub(crate) fn tm04_the_gates_database_is_not_from_the_future() -> Tried {
+    Tried::good(dated(today().plus(300))).fault("a second too far", "it is dated", dated(today().plus(301)))
+}
+
+pub(crate) fn tm04_a_scan_that_read_nothing_is_none() -> Tried {
+    let nothing = gate_scan(|scan| scan.coverage.read.clear());
+    Tried::good(with_scan(Some(gate_scan(|_| {})))).fault("nothing", "nothing was read", with_scan(Some(nothing)))
+}
+
+pub(crate) fn tm04_a_gap_in_the_scan_leaves_it_undecided() -> Tried {
+    let gap = gate_scan(|scan| {
+        scan.coverage.unread.push(Gap {
+            kind: "lock-file".to_owned(),
+            place: "app/poetry.lock".to_owned(),
+            digest: Digest::of(b"lock"),
+            reason: "nobody read it".to_owned(),
+        });
+    });
+    Tried::good(with_scan(Some(gate_scan(|_| {})))).fault("a gap", "app/poetry.lock", with_scan(Some(gap)))
+}
+
+pub(crate) fn tm02_a_policy_that_cannot_be_asked_allows_nothing() -> Tried {
+    let crashed = Err(PolicyError::Engine { reason: "it crashed".to_owned() });
+    Tried::good(pass()).fault("a crash", "the policy could not be asked", with_answers(&crashed))
+}
+
+pub(crate) fn tm02_a_gate_without_rules_allows_nothing() -> Tried {
+    Tried::good(pass()).fault("none", "no rule was asked", with_answers(&answers(Vec::new())))
+}
+
+pub(crate) fn tm02_one_denial_denies() -> Tried {
+    let denied = answers(vec![Outcome::Pass, Outcome::Deny(violations())]);
+    Tried::good(pass()).fault("one of two", "denied: too bad", with_answers(&denied))
+}
+
+pub(crate) fn tm02_a_rule_that_passes_and_denies_denies() -> Tried {
+    let both = answers(vec![Outcome::Pass, Outcome::Contradiction(violations())]);
+    Tried::good(pass()).fault("both", "denied: too bad", with_answers(&both))
+}
+
+pub(crate) fn tm02_a_rule_without_an_answer_allows_nothing() -> Tried {
+    let silent = answers(vec![Outcome::Pass, Outcome::Silent]);
+    Tried::good(pass()).fault("one of two", "the rule a.rule_1 gave no answer", with_answers(&silent))
+}

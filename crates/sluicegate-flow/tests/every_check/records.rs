@@ -1,0 +1,124 @@
+//! Records, the ledger, and what signed statements say it was.
+
+use std::path::Path;
+
+use serde_json::json;
+use sluicegate_attestation::{identifiers::BUNDLE, predicate::PredicateType, summary::LedgerHead};
+use sluicegate_flow::{
+    Ports,
+    evidence::{Against, fsck, head, record},
+};
+use sluicegate_ports::{
+    evidence::{NewRecord, Record, RecordKind},
+    ledger::Ledger,
+};
+use sluicegate_testkit::{FakePacker, VirtualSigner, sign_statement, today};
+use sluicegate_types::Digest;
+
+use crate::{
+    fixture::{Said, Tried, about, promotion, said},
+    gate_world::{SOURCE, World},
+};
+
+fn new(number: u64) -> NewRecord {
+    NewRecord {
+        kind: RecordKind::Decision,
+        at: today().plus(number),
+        subject: None,
+        environment: None,
+        outcome: "deny".to_owned(),
+        body: json!({"number": number}),
+    }
+}
+
+fn with_ports<T>(world: &World, act: impl FnOnce(&Ports<'_>) -> T) -> T {
+    let tell = |_: &str| {};
+    act(&Ports {
+        clock: &world.clock,
+        store: &world.store,
+        places: &world.places,
+        packer: &FakePacker::new(&world.store),
+        log: &world.log,
+        evidence: &world.evidence,
+        ledger: &world.ledger,
+        tell: &tell,
+        warn: &tell,
+    })
+}
+
+/// Three records with their leaves, changed by `damage` behind the back of whoever wrote them.
+fn kept(damage: impl FnOnce(&mut Vec<Record>)) -> World {
+    let (world, _) = World::good();
+    with_ports(&world, |ports| (0..3).for_each(|number| drop(record(ports, &new(number)).unwrap())));
+    world.evidence.tamper(damage);
+    world
+}
+
+fn checked(world: &World, against: Option<&Against<'_>>) -> Said {
+    let report = fsck(&world.evidence, &world.ledger, against).map_err(|error| error.to_string())?;
+    match report.failure() {
+        None => Ok(()),
+        Some(_) => Err(format!("{:?} {:?}", report.damage, report.unanchored)),
+    }
+}
+
+/// One record says something else, and the next one follows it all the same.
+fn rewritten(at: usize) -> impl FnOnce(&mut Vec<Record>) {
+    move |records| {
+        records[at].digest = Digest::of(b"another record");
+        if let Some(next) = records.get_mut(at + 1) {
+            next.previous = Some(Digest::of(b"another record"));
+        }
+    }
+}
+
+pub(crate) fn tm16_nothing_is_recorded_behind_a_record_that_is_not_its_leaf() -> Tried {
+    let ask = |world: &World| said(with_ports(world, |ports| record(ports, &new(3))));
+    Tried::good(ask(&kept(|_| {}))).fault(
+        "rewritten",
+        "is not the record that the ledger's leaf",
+        ask(&kept(rewritten(2))),
+    )
+}
+
+pub(crate) fn tm16_every_record_is_its_leaf() -> Tried {
+    let ask = |at: usize| checked(&kept(rewritten(at)), None);
+    Tried::good(checked(&kept(|_| {}), None))
+        .fault("the first", "it is not the record that the ledger's leaf 0", ask(0))
+        .fault("the last", "it is not the record that the ledger's leaf 2", ask(2))
+}
+
+pub(crate) fn tm16_every_leaf_has_its_record() -> Tried {
+    let cut = kept(|records| drop(records.pop()));
+    Tried::good(checked(&kept(|_| {}), None)).fault("the last is gone", "record 3 is missing", checked(&cut, None))
+}
+
+/// What fsck says of a ledger of three, against a statement that says it was this.
+fn anchored(edit: impl FnOnce(&mut LedgerHead)) -> Said {
+    let world = kept(|_| {});
+    let mut then = with_ports(&world, |ports| head(ports).unwrap());
+    edit(&mut then);
+    let mut promotion = promotion(world.image.digest(), None);
+    promotion.ledger = then;
+    let statement = about(world.image.digest(), PredicateType::Promotion, promotion.to_predicate());
+    let bundle = sign_statement(&VirtualSigner::new("recorder"), &world.log, &statement);
+    world.places.attach(SOURCE, &world.image, BUNDLE, &[(BUNDLE, &bundle)]);
+    let against = Against {
+        places: &world.places,
+        references: &["oci:out/shop".parse().unwrap()],
+        folder: Path::new("/project"),
+        trust: &world.trust,
+        at: today(),
+    };
+    assert_eq!(world.ledger.head().unwrap().size, 3);
+    checked(&world, Some(&against))
+}
+
+pub(crate) fn tm16_a_ledger_is_not_shorter_than_a_signed_statement_says() -> Tried {
+    Tried::good(anchored(|_| {})).fault("one more then", "the evidence was cut back", anchored(|then| then.size = 4))
+}
+
+pub(crate) fn tm16_a_ledger_has_the_root_that_a_signed_statement_says() -> Tried {
+    let other = anchored(|then| then.root = Digest::of(b"another root"));
+    Tried::good(anchored(|_| {})).fault("another root", "the evidence was rewritten", other)
+}
