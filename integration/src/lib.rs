@@ -27,7 +27,7 @@ steps:
     outputs: { app: /out/app }
   test:
     run: >-
-      grep -q hello /app/hello.txt && mkdir /out &&
+      grep -q hello /app/hello.txt && mkdir -p /out &&
       printf '<testsuite name="tiny" tests="1"><testcase classname="tiny" name="says hello"/></testsuite>' > /out/junit.xml
     inputs: { /app: build.app }
     reports: { junit: /out/junit.xml }
