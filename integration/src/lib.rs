@@ -58,6 +58,15 @@ pub const FROM_HOST: [&str; 10] = [
     "oci:images/base",
 ];
 
+/// The step `test` of [`PIPELINE`] without its report: nothing says what its tests came to.
+pub const TEST_WITHOUT_REPORT: &str = "    run: grep -q hello /app/hello.txt\n    inputs: { /app: build.app }\n";
+
+/// Asks the gate about the image of [`PIPELINE`].
+pub const PROMOTE: [&str; 4] = ["promote", "oci:out/tiny", "--to", "production"];
+
+/// The media type of a Sigstore bundle.
+pub const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+
 /// The passphrase of every key here.
 pub const PASSPHRASE: &str = "integration";
 
@@ -135,6 +144,11 @@ pub fn can_run_steps(test: &str) -> bool {
     false
 }
 
+/// Whether a whole pipeline can run and be scanned here.
+pub fn ready(test: &str) -> bool {
+    can_run_steps(test) && peer("SLUICEGATE_TRIVY", test).is_some()
+}
+
 /// A project with its home, in a folder of its own.
 pub struct Project {
     folder: TempDir,
@@ -187,10 +201,24 @@ impl Project {
         static PROMOTED: OnceLock<Project> = OnceLock::new();
         let promoted = PROMOTED.get_or_init(|| {
             let project = Self::built();
-            project.must(&["promote", "oci:out/tiny", "--to", "production"]);
+            project.must(&PROMOTE);
             project
         });
         promoted.copy()
+    }
+
+    /// A copy of one project whose trust takes decisions of authority `self`, and whose image was promoted, made once for all tests of
+    /// this process.
+    pub fn admitted() -> Self {
+        static ADMITTED: OnceLock<Project> = OnceLock::new();
+        let admitted = ADMITTED.get_or_init(|| {
+            let project = Self::built();
+            // Before the decision: what it was decided by covers the trust file.
+            project.replace("trust/trust.yaml", "authority_self: false", "authority_self: true");
+            project.must(&PROMOTE);
+            project
+        });
+        admitted.copy()
     }
 
     /// The same project, home and all, elsewhere.
@@ -210,6 +238,42 @@ impl Project {
     /// A path in the project.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Replaces a text in a file, which must hold it.
+    #[track_caller]
+    pub fn replace(&self, file: &str, from: &str, to: &str) {
+        let text = fs::read_to_string(self.path(file)).unwrap();
+        assert!(text.contains(from), "{file} has no {from:?}:\n{text}");
+        fs::write(self.path(file), text.replace(from, to)).unwrap();
+    }
+
+    /// Writes the step `test` of the pipeline anew.
+    pub fn write_test_step(&self, body: &str) {
+        let text = fs::read_to_string(self.path("sluicegate.yaml")).unwrap();
+        let (before, rest) = text.split_once("  test:\n").unwrap();
+        let (_, after) = rest.split_once("  package:\n").unwrap();
+        fs::write(self.path("sluicegate.yaml"), format!("{before}  test:\n{body}  package:\n{after}")).unwrap();
+    }
+
+    /// A copy of a folder or file of the project, in the project.
+    pub fn keep(&self, from: &str, to: &str) {
+        let done = Command::new("cp").arg("-a").arg(self.path(from)).arg(self.path(to)).status().unwrap();
+        assert!(done.success());
+    }
+
+    /// Puts a copy in the place of what is there.
+    pub fn restore(&self, from: &str, to: &str) {
+        let done = Command::new("rm").arg("-rf").arg(self.path(to)).status().unwrap();
+        assert!(done.success());
+        self.keep(from, to);
+    }
+
+    /// The newest record of this kind.
+    pub fn last_record(&self, kind: &str) -> Value {
+        let (_, list) = self.json(&["evidence", "list"]);
+        let records = list["records"].as_array().unwrap().clone();
+        records.into_iter().find(|record| record["kind"] == kind).unwrap_or_else(|| panic!("no {kind}: {list:#}"))
     }
 
     /// Sets a variable for every later command.
@@ -388,6 +452,30 @@ impl Layout {
             .into_iter()
             .find(|(_, m)| m["annotations"]["dev.sigstore.bundle.predicateType"] == predicate_type);
         found.unwrap().0
+    }
+
+    /// The statement in a bundle.
+    pub fn statement(&self, bundle: &str) -> Value {
+        decode(self.json(bundle)["dsseEnvelope"]["payload"].as_str().unwrap())
+    }
+
+    /// The statement of this predicate type that is attached to the image.
+    pub fn attached(&self, predicate_type: &str) -> Value {
+        let at = self.referrer_of(predicate_type);
+        let manifest = self.referrers().into_iter().find(|(place, _)| *place == at).unwrap().1;
+        self.statement(manifest["layers"][0]["digest"].as_str().unwrap())
+    }
+
+    /// Stores a manifest and adds it to the index.
+    pub fn add(&self, manifest: &Value) {
+        let (digest, size) = self.put(manifest.to_string().as_bytes());
+        let mut index = self.index();
+        let entry = serde_json::json!({
+            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": size,
+            "artifactType": manifest["artifactType"],
+        });
+        index["manifests"].as_array_mut().unwrap().push(entry);
+        self.write_index(&index);
     }
 
     /// The evidence manifest and its place in the index.

@@ -3,28 +3,22 @@
 
 use std::{fs, process::Command};
 
-use integration::{Ended, Layout, Project, can_run_steps, peer};
+use integration::{BUNDLE, Ended, Layout, Project, peer, ready};
 use sluicegate_types::Digest;
-
-fn ready(test: &str) -> bool {
-    can_run_steps(test) && peer("SLUICEGATE_TRIVY", test).is_some()
-}
 
 const REVIEW: &str = "https://example.com/review/v1";
 const ATTEST: [&str; 6] = ["attest", "oci:out/tiny", "--type", REVIEW, "--predicate", "review.json"];
-
-fn replace(project: &Project, file: &str, from: &str, to: &str) {
-    let text = fs::read_to_string(project.path(file)).unwrap();
-    assert!(text.contains(from), "{file} has no {from:?}:\n{text}");
-    fs::write(project.path(file), text.replace(from, to)).unwrap();
-}
 
 /// Follows the remedy that `attest` prints.
 fn with_a_person(project: &Project) {
     let made = project.must(&["keys", "generate", "person"]);
     fs::copy(made.stdout.trim(), project.path("trust/person.pub")).unwrap();
-    replace(project, "trust/trust.yaml", "signers:\n", "signers:\n  person: { key: person.pub, roles: [manual] }\n");
-    replace(project, "gateway.yaml", "signing: {", "signing: { manual: key:person,");
+    project.replace(
+        "trust/trust.yaml",
+        "signers:\n",
+        "signers:\n  person: { key: person.pub, roles: [manual], repositories: [\"*\"] }\n",
+    );
+    project.replace("gateway.yaml", "signing: {", "signing: { manual: key:person,");
 }
 
 #[test]
@@ -71,10 +65,12 @@ fn tm06_attest_by_hand_refuses_what_only_machines_say_and_says_how_to_get_a_key(
         project.sluicegate(&[&ATTEST[..], &["--signer", key]].concat()).assert(2, "has another role");
     }
     project.sluicegate(&[&ATTEST[..], &["--signer", "nobody"]].concat()).assert(2, "keys generate nobody");
-    replace(&project, "trust/trust.yaml", "roles: [manual]", "roles: [manual, steps], repositories: [\"*\"]");
+    project.replace("trust/trust.yaml", "[manual], repositories: [\"*\"]", "[manual]");
+    project.sluicegate(&ATTEST).assert(2, "has no repository name");
+    project.replace("trust/trust.yaml", "roles: [manual]", "roles: [manual, steps], repositories: [\"*\"]");
     let sbom = ["attest", "oci:out/tiny", "--type", "sbom", "--predicate", "review.json"];
     project.sluicegate(&sbom).assert(2, "only role is manual");
-    replace(&project, "trust/trust.yaml", "roles: [manual, steps], repositories: [\"*\"]", "roles: [manual]");
+    project.replace("trust/trust.yaml", "roles: [manual, steps]", "roles: [manual]");
     fs::write(project.path("review.json"), r#"{"a": 1, "a": 2}"#).unwrap();
     project.sluicegate(&ATTEST).assert(2, "stands twice");
     fs::write(project.path("review.json"), r#"{"reviewed": true}"#).unwrap();
@@ -84,7 +80,7 @@ fn tm06_attest_by_hand_refuses_what_only_machines_say_and_says_how_to_get_a_key(
     project.must(&ATTEST);
     assert_ne!(layout.index(), before);
     // A gateway that names no key does not hinder one that is named and believed.
-    replace(&project, "gateway.yaml", " manual: key:person,", "");
+    project.replace("gateway.yaml", " manual: key:person,", "");
     project.sluicegate(&ATTEST).assert(2, "names no key");
     project.must(&[&ATTEST[..], &["--signer", "person"]].concat());
 }
@@ -156,7 +152,7 @@ fn tm01_a_product_of_a_step_verifies_with_the_bundle_of_its_step_and_a_directory
     let layout = Layout::at(project.path("out/tiny"));
     let (_, evidence) = layout.evidence();
     let bundle_of = |product: &str| {
-        evidence["layers"].as_array().unwrap().iter().find_map(|part| {
+        evidence["layers"].as_array().unwrap().iter().filter(|part| part["mediaType"] == BUNDLE).find_map(|part| {
             let digest = part["digest"].as_str().unwrap();
             let statement = integration::decode(layout.json(digest)["dsseEnvelope"]["payload"].as_str()?);
             let subject = statement["subject"].as_array()?.iter().find(|subject| subject["name"] == product)?.clone();

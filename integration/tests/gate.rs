@@ -3,32 +3,14 @@
 
 use std::fs;
 
-use integration::{Layout, Project, can_run_steps, peer};
-
-fn ready(test: &str) -> bool {
-    can_run_steps(test) && peer("SLUICEGATE_TRIVY", test).is_some()
-}
-
-const PROMOTE: [&str; 4] = ["promote", "oci:out/tiny", "--to", "production"];
-
-fn last_decision(project: &Project) -> serde_json::Value {
-    let (_, list) = project.json(&["evidence", "list"]);
-    let records = list["records"].as_array().unwrap().clone();
-    records.into_iter().find(|record| record["kind"] == "decision").unwrap()
-}
+use integration::{Layout, PROMOTE, Project, ready};
 
 /// Nothing is allowed, nothing is visible, and the decision is on record with this outcome.
 #[track_caller]
 fn refused(project: &Project, code: i32, says: &str, outcome: &str) {
     project.sluicegate(&PROMOTE).assert(code, says);
     assert!(!project.path("env/production/index.json").exists(), "something was promoted");
-    assert_eq!(last_decision(project)["outcome"], outcome);
-}
-
-fn replace(project: &Project, file: &str, from: &str, to: &str) {
-    let text = fs::read_to_string(project.path(file)).unwrap();
-    assert!(text.contains(from), "{file} has no {from:?}:\n{text}");
-    fs::write(project.path(file), text.replace(from, to)).unwrap();
+    assert_eq!(project.last_record("decision")["outcome"], outcome);
 }
 
 #[test]
@@ -113,13 +95,13 @@ fn a_denial_says_what_where_and_how_and_is_kept() {
     let allowed = fs::read_to_string(project.path("policies/data.yaml")).unwrap();
     let digest =
         allowed.lines().find_map(|l| l.trim().strip_prefix("- sha256:")).unwrap().split(' ').next().unwrap().to_owned();
-    replace(&project, "policies/data.yaml", &digest, &"0".repeat(64));
+    project.replace("policies/data.yaml", &digest, &"0".repeat(64));
     refused(&project, 1, "base_image.allowed", "deny");
     let ended = project.sluicegate(&PROMOTE);
     ended.assert(1, "to fix:");
     ended.assert(1, "policies/base_image.rego:");
     ended.assert(1, &digest);
-    replace(&project, "policies/data.yaml", &"0".repeat(64), &digest);
+    project.replace("policies/data.yaml", &"0".repeat(64), &digest);
     project.must(&PROMOTE);
 }
 
@@ -129,9 +111,9 @@ fn a_builder_or_signer_that_is_not_allowed_is_denied() {
         return;
     }
     let project = Project::built();
-    replace(&project, "policies/data.yaml", "signer: builder", "signer: somebody");
+    project.replace("policies/data.yaml", "signer: builder", "signer: somebody");
     refused(&project, 1, "provenance.builder_and_signer", "deny");
-    replace(&project, "policies/data.yaml", "signer: somebody", "signer: builder");
+    project.replace("policies/data.yaml", "signer: somebody", "signer: builder");
     project.must(&PROMOTE);
 }
 
@@ -163,10 +145,10 @@ fn an_old_database_and_another_one_than_pinned_are_undecided() {
     let gateway = fs::read_to_string(project.path("gateway.yaml")).unwrap();
     let pinned = gateway.split("digest: sha256:").nth(1).unwrap().split(',').next().unwrap().to_owned();
     let stale = xtask::advisory_db::digest(&project.path("db")).unwrap();
-    replace(&project, "gateway.yaml", &format!("sha256:{pinned}"), &stale);
+    project.replace("gateway.yaml", &format!("sha256:{pinned}"), &stale);
     refused(&project, 3, "older than 24 hours", "undecided");
     fs::write(&metadata, good).unwrap();
-    replace(&project, "gateway.yaml", &stale, &format!("sha256:{pinned}"));
+    project.replace("gateway.yaml", &stale, &format!("sha256:{pinned}"));
     project.must(&PROMOTE);
 }
 
@@ -177,7 +159,7 @@ fn a_lock_file_that_no_analyser_read_is_a_gap() {
     }
     let project = Project::prepared();
     fs::write(project.path("src/package-lock.json"), "{\"lockfileVersion\": 3, \"packages\": {}}\n").unwrap();
-    replace(&project, "sluicegate.yaml", "cp /src/hello.txt /out/app/", "cp /src/* /out/app/");
+    project.replace("sluicegate.yaml", "cp /src/hello.txt /out/app/", "cp /src/* /out/app/");
     project.must(&["run"]);
     refused(&project, 3, "package-lock.json", "undecided");
     fs::remove_file(project.path("src/package-lock.json")).unwrap();
@@ -261,10 +243,10 @@ fn a_product_that_rewrites_the_records_of_its_base_is_a_gap() {
         return;
     }
     let project = Project::prepared();
-    replace(&project, "sluicegate.yaml", "/opt/one: package.one", "/var/lib/dpkg/status: package.one");
+    project.replace("sluicegate.yaml", "/opt/one: package.one", "/var/lib/dpkg/status: package.one");
     project.must(&["run"]);
     refused(&project, 3, "records-rewritten var/lib/dpkg/status", "undecided");
-    replace(&project, "sluicegate.yaml", "/var/lib/dpkg/status: package.one", "/opt/one: package.one");
+    project.replace("sluicegate.yaml", "/var/lib/dpkg/status: package.one", "/opt/one: package.one");
     project.must(&["run"]);
     project.must(&PROMOTE);
 }
@@ -277,15 +259,15 @@ fn nothing_but_a_promotion_writes_to_an_environments_place() {
     let project = Project::built();
     std::os::unix::fs::symlink("env", project.path("link")).unwrap();
     for place in ["oci:env/production", "oci:link/production", "oci:./env/production"] {
-        replace(&project, "sluicegate.yaml", "oci:out/tiny", place);
+        project.replace("sluicegate.yaml", "oci:out/tiny", place);
         project.sluicegate(&["run", "--no-scan"]).assert(2, "the place of an environment");
         assert!(!project.path("env/production/index.json").exists());
-        replace(&project, "sluicegate.yaml", place, "oci:out/tiny");
+        project.replace("sluicegate.yaml", place, "oci:out/tiny");
     }
     project.must(&PROMOTE);
     // The mark holds against a run under another gateway, which knows nothing of this environment.
     let image = Layout::at(project.path("env/production")).image();
-    replace(&project, "sluicegate.yaml", "oci:out/tiny", "oci:env/production");
+    project.replace("sluicegate.yaml", "oci:out/tiny", "oci:env/production");
     let gateway = fs::read_to_string(project.path("gateway.yaml")).unwrap();
     fs::write(project.path("other.yaml"), gateway.replace("oci:env/production", "oci:env/elsewhere")).unwrap();
     project
@@ -328,8 +310,13 @@ fn what_the_contract_names_and_this_version_has_not_is_refused_by_name() {
         &["plan"][..],
         &["copy", "x"],
         &["serve"],
-        &["promote", "oci:x", "--to", "production", "--dry-run"],
-        &["promote", "oci:x", "--to", "production", "--rollback"],
+        &["log", "verify"],
+        &["trust", "show"],
+        &["doctor"],
+        &["verify", "oci:x", "--policy", "policies"],
+        &["verify", "oci:x", "--decision-key", "production.pub"],
+        &["evidence", "export"],
+        &["evidence", "verify"],
         &["run", "--to", "production"],
         &["run", "build"],
         &["run", "--no-cache"],

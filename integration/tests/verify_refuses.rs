@@ -3,17 +3,13 @@
 
 use std::fs;
 
-use integration::{Layout, Project, can_run_steps, peer};
-
-fn ready(test: &str) -> bool {
-    can_run_steps(test) && peer("SLUICEGATE_TRIVY", test).is_some()
-}
+use integration::{Layout, PROMOTE, Project, ready};
 
 const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
 
 #[test]
-fn an_untouched_image_verifies_and_lists_every_statement() {
-    if !ready("an_untouched_image_verifies_and_lists_every_statement") {
+fn an_untouched_image_verifies_and_lists_every_statement_once() {
+    if !ready("an_untouched_image_verifies_and_lists_every_statement_once") {
         return;
     }
     let project = Project::promoted();
@@ -27,14 +23,42 @@ fn an_untouched_image_verifies_and_lists_every_statement() {
             count("provenance"),
             count("sbom"),
             count("vulns"),
+            count("test-result"),
             count("verification-summary"),
             count("promotion"),
             count("signature")
         ],
-        [4, 1, 1, 1, 1, 1],
+        // The image and three steps; the image, the step image and two outputs; the image and the step image.
+        [4, 4, 2, 1, 1, 1, 1],
         "{document:#}"
     );
     assert_eq!(document["gateAsked"], false);
+    let mut bundles: Vec<&str> = statements.iter().map(|s| s["bundle"].as_str().unwrap()).collect();
+    let listed = bundles.len();
+    bundles.sort_unstable();
+    bundles.dedup();
+    assert_eq!((bundles.len(), listed), (14, 14), "{document:#}");
+    let mut places = Vec::new();
+    for statement in statements {
+        let origin = statement["log"]["origin"].as_str().unwrap();
+        assert!(origin.starts_with("log-") && origin.ends_with(".sluicegate.internal"), "{statement:#}");
+        places.push(statement["log"]["index"].as_u64().unwrap());
+        assert!(["builder", "production"].contains(&statement["signer"].as_str().unwrap()), "{statement:#}");
+        // An entry of our own log has no time of its own, and that is said.
+        assert_eq!(statement["time"]["source"], "none", "{statement:#}");
+        assert!(!statement["subjects"].as_array().unwrap().is_empty(), "{statement:#}");
+    }
+    places.sort_unstable();
+    places.dedup();
+    assert_eq!(places.len(), 14, "{document:#}");
+    // One that is gone is listed with its digest, and still once.
+    let layout = Layout::at(project.path("env/production"));
+    let (at, mut evidence) = layout.evidence();
+    let taken = evidence["layers"].as_array_mut().unwrap().remove(0)["digest"].clone();
+    layout.replace(at, &evidence);
+    let (code, document) = project.json(&["verify", "--offline", "oci:env/production"]);
+    let about: Vec<_> = document["statements"].as_array().unwrap().iter().filter(|s| s["bundle"] == taken).collect();
+    assert_eq!((code, about.len(), &about[0]["status"]), (3, 1, &"missing".into()), "{document:#}");
 }
 
 #[test]
@@ -77,24 +101,40 @@ fn a_missing_blob_leaves_the_question_open() {
 }
 
 #[test]
-fn a_bundle_taken_out_of_the_evidence_manifest_is_missed() {
-    if !ready("a_bundle_taken_out_of_the_evidence_manifest_is_missed") {
+fn tm03_each_named_bundle_and_report_that_is_gone_leaves_verify_and_promote_undecided() {
+    if !ready("tm03_each_named_bundle_and_report_that_is_gone_leaves_verify_and_promote_undecided") {
         return;
     }
     let project = Project::built();
     let layout = Layout::at(project.path("out/tiny"));
+    let both = |says: &str| {
+        let ended = project.sluicegate(&["verify", "--offline", "oci:out/tiny"]);
+        ended.assert(3, says);
+        assert!(ended.stdout.contains("is missing"), "{}", ended.stdout);
+        project.sluicegate(&PROMOTE).assert(3, says);
+        assert!(!project.path("env/production/index.json").exists(), "something was promoted");
+    };
     let (at, evidence) = layout.evidence();
-    project.must(&["verify", "--offline", "oci:out/tiny"]);
-    for part in 0..evidence["layers"].as_array().unwrap().len() {
+    let parts = evidence["layers"].as_array().unwrap();
+    // Steps, the test's result and its report, the step image's SBOM, scan and raw report, the SBOMs of outputs.
+    assert!(parts.len() >= 8, "{evidence:#}");
+    for part in 0..parts.len() {
         let mut changed = evidence.clone();
         let taken = changed["layers"].as_array_mut().unwrap().remove(part);
         layout.replace(at, &changed);
-        let ended = project.sluicegate(&["verify", "--offline", "oci:out/tiny"]);
-        ended.assert(3, taken["digest"].as_str().unwrap());
-        assert!(ended.stdout.contains("is missing"), "{}", ended.stdout);
+        both(taken["digest"].as_str().unwrap());
     }
     layout.replace(at, &evidence);
+    let index = layout.index();
+    for kind in ["https://cyclonedx.org/bom", "https://in-toto.io/attestation/vulns/v0.2"] {
+        let at = layout.referrer_of(kind);
+        let manifest = layout.referrers().into_iter().find(|(place, _)| *place == at).unwrap().1;
+        layout.remove(at);
+        both(manifest["layers"][0]["digest"].as_str().unwrap());
+        layout.write_index(&index);
+    }
     project.must(&["verify", "--offline", "oci:out/tiny"]);
+    project.must(&PROMOTE);
 }
 
 #[test]
@@ -148,23 +188,35 @@ fn a_foreign_key_proves_nothing() {
 }
 
 #[test]
-fn a_bundle_of_another_run_does_not_stand_in() {
-    if !ready("a_bundle_of_another_run_does_not_stand_in") {
+fn tm03_a_bundle_of_another_run_does_not_stand_in_and_an_extra_one_is_ignored() {
+    if !ready("tm03_a_bundle_of_another_run_does_not_stand_in_and_an_extra_one_is_ignored") {
         return;
     }
     let project = Project::built();
     let first = Layout::at(project.path("out/tiny"));
     let (_, evidence) = first.evidence();
     let old = evidence["layers"][0].clone();
-    let bytes = fs::read(first.blob(old["digest"].as_str().unwrap())).unwrap();
+    let old_digest = old["digest"].as_str().unwrap();
+    let bytes = fs::read(first.blob(old_digest)).unwrap();
     project.must(&["run"]);
     let layout = Layout::at(project.path("out/tiny"));
-    project.must(&["verify", "--offline", "oci:out/tiny"]);
-    let (at, mut changed) = layout.evidence();
+    let (at, evidence) = layout.evidence();
     layout.put(&bytes);
-    changed["layers"][0] = old;
+    let mut changed = evidence.clone();
+    let new = changed["layers"][0]["digest"].as_str().unwrap().to_owned();
+    changed["layers"][0] = old.clone();
     layout.replace(at, &changed);
-    project.sluicegate(&["verify", "--offline", "oci:out/tiny"]).assert(3, "is missing");
+    project.sluicegate(&["verify", "--offline", "oci:out/tiny"]).assert(3, &new);
+    project.sluicegate(&PROMOTE).assert(3, &new);
+    assert!(!project.path("env/production/index.json").exists());
+    // Beside the new one the old one is nobody's business, and it stays behind.
+    let mut changed = evidence;
+    changed["layers"].as_array_mut().unwrap().push(old.clone());
+    layout.replace(at, &changed);
+    project.must(&["verify", "--offline", "oci:out/tiny"]);
+    project.must(&PROMOTE);
+    let there = Layout::at(project.path("env/production"));
+    assert!(there.blob(&new).exists() && !there.blob(old_digest).exists());
 }
 
 #[test]
@@ -202,6 +254,6 @@ fn a_layout_that_is_none_and_a_reference_that_fits_nothing_are_usage_errors() {
     project.sluicegate(&["verify", "oci:nowhere"]).assert(2, "not an OCI layout");
     project.sluicegate(&["verify", "oci:out/tiny:nothing"]).assert(2, "no image tagged nothing");
     project.sluicegate(&["verify", "registry.example/tiny:1"]).assert(2, "not in this version");
-    project.sluicegate(&["verify", "oci:out/tiny", "--for", "production"]).assert(2, "not in this version");
+    project.sluicegate(&["verify", "oci:out/tiny", "--for", "nowhere"]).assert(2, "nowhere");
     project.sluicegate(&["verify", "oci:out/tiny", "--policy", "policies"]).assert(2, "not in this version");
 }

@@ -221,7 +221,7 @@ fn refuse_other_roles(request: &ByHandRequest<'_>) -> Result<(), Error> {
         ))
     })?;
     if roles == BTreeSet::from([Role::Manual]) {
-        return Ok(());
+        return refuse_other_places(request);
     }
     let names: Vec<&str> = roles.iter().map(|role| role.name()).collect();
     Err(Error::Usage(format!(
@@ -229,6 +229,19 @@ fn refuse_other_roles(request: &ByHandRequest<'_>) -> Result<(), Error> {
         request.key,
         names.join(" and ")
     )))
+}
+
+/// What would be ignored where the image is must not be signed. A layout that is no environment's has no name, so only `*` covers it.
+fn refuse_other_places(request: &ByHandRequest<'_>) -> Result<(), Error> {
+    let mut signers = request.trust.signers();
+    match signers.find(|signer| signer.public_key == request.public_key) {
+        Some(signer) if !request.trust.covers(&signer.name, None) => Err(Error::Usage(format!(
+            "trust.yaml would not believe {} about {}: a layout's folder has no repository name, which only repositories: [\"*\"] \
+             of this signer covers",
+            signer.name, request.reference
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// The statement, if its bundle will be read again.

@@ -73,12 +73,17 @@ impl World {
         places.attach_build(PLACE, &image, &VirtualBuild::new("run-1", image.digest()).sign(&log));
         let mut narrow = rule("narrow", &[Role::Manual]);
         narrow.predicate_types = Some(BTreeSet::from([PredicateType::Sbom]));
-        let rules = vec![
+        let rules = [
             rule("builder", &[Role::Steps]),
             rule("person", &[Role::Manual]),
             rule("both", &[Role::Steps, Role::Manual]),
             narrow,
         ];
+        let mut elsewhere = rule("elsewhere", &[Role::Manual]);
+        elsewhere.repositories = Some(vec!["registry.example/shop/*".parse().unwrap()]);
+        let mut nowhere = rule("nowhere", &[Role::Manual]);
+        nowhere.repositories = None;
+        let rules = rules.into_iter().chain([elsewhere, nowhere]).collect();
         let root = TrustRoot::parse(&log.trusted_root_json()).unwrap();
         Self {
             trust: Trust::new(rules, BTreeSet::from([LOG.to_owned()]), revoked, root).unwrap(),
@@ -189,6 +194,8 @@ fn tm06_attest_by_hand_refuses_a_key_that_trust_does_not_believe_by_hand() {
     world.refused("builder", "sbom", PREDICATE, "would say this as steps");
     world.refused("both", "sbom", PREDICATE, "only role is manual");
     world.refused("narrow", REVIEW, PREDICATE, "may not sign");
+    world.refused("elsewhere", REVIEW, PREDICATE, "a layout's folder has no repository name");
+    world.refused("nowhere", REVIEW, PREDICATE, "a layout's folder has no repository name");
     world.attest("narrow", "sbom", PREDICATE).unwrap();
     // Whether an entry is beyond a revocation is known only when it has its place: then it is never attached.
     let revoked = |before| World::trusting(vec![Revocation { signer: "person".to_owned(), before }]);

@@ -73,8 +73,8 @@ fn key(gateway: &Gateway, named: Option<&str>) -> Result<String, Problem> {
 /// How to get a key that is believed.
 fn get_a_key(name: &str) -> String {
     format!(
-        "sluicegate keys generate {name}; copy the printed file beside trust.yaml; add {name}: {{ key: {name}.pub, roles: [manual] }} \
-         to its signers and manual: key:{name} to signing of the gateway file"
+        "sluicegate keys generate {name}; copy the printed file beside trust.yaml; add {name}: {{ key: {name}.pub, roles: [manual], \
+         repositories: [\"*\"] }} to its signers and manual: key:{name} to signing of the gateway file"
     )
 }
 
