@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sluicegate_attestation::{coverage::Gap, predicate::PredicateType, vulns::Vulns};
 use sluicegate_flow::promote::Promoted;
 use sluicegate_policy::{
-    facts::{Facts, GateScan},
+    facts::{ByHand, Facts, GateScan},
     judge::{Conditions, Denial, Question, Reason, Target, Verdict, judge},
     rego::{Outcome, PolicyError, RuleAnswer, RuleResults, Violation},
 };
@@ -58,7 +58,7 @@ fn gate_scan(edit: impl FnOnce(&mut Vulns)) -> GateScan {
 fn facts(set: &ClosedSet, by_hand: &[&VerifiedStatement], scan: Option<GateScan>) -> Facts {
     let environment = environment("production");
     let repository = Repository::of_environment(&environment);
-    Facts::new(set, by_hand, scan, &environment, &repository, today(), &|_| true).unwrap()
+    Facts::new(set, ByHand { alone: by_hand, together: &[] }, scan, &environment, &repository, today(), &|_| true).unwrap()
 }
 
 pub(crate) fn tm04_the_gates_scan_is_by_the_role_records() -> Tried {
