@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, process::Command};
 
-use integration::{Ended, Layout, Project, can_run_steps, peer};
+use integration::{BUNDLE, Ended, Layout, PROMOTE, Project, can_run_steps, peer};
 
 const ROOT: [&str; 2] = ["--trusted-root", "trust/trusted_root.json"];
 
@@ -103,20 +103,56 @@ fn cosign_verifies_image_statements_and_the_signature() {
 }
 
 #[test]
-fn cosign_refuses_a_denied_image_with_the_production_key() {
-    let Some(program) = ready("cosign_refuses_a_denied_image_with_the_production_key") else { return };
+fn tm05_cosign_takes_the_production_key_for_what_was_promoted_to_production_and_for_nothing_else() {
+    let test = "tm05_cosign_takes_the_production_key_for_what_was_promoted_to_production_and_for_nothing_else";
+    let Some(program) = ready(test) else { return };
     let project = Project::built();
-    let verify = |folder: &str| {
-        cosign(&program, &project, &["verify", "--key", "trust/production.pub", "--local-image", folder])
+    let verify =
+        |key: &str, folder: &str| cosign(&program, &project, &["verify", "--key", key, "--local-image", folder]);
+    let production = |folder: &str| verify("trust/production.pub", folder);
+    let refused = |folder: &str| {
+        let ended = production(folder);
+        assert!(ended.code != 0 && !ended.stdout.contains("\"critical\""), "{ended:?}");
     };
-    let data = project.path("policies/data.yaml");
-    let allowed = std::fs::read_to_string(&data).unwrap();
-    std::fs::write(&data, allowed.replace("signer: builder", "signer: somebody")).unwrap();
-    project.sluicegate(&["promote", "oci:out/tiny", "--to", "production"]).assert(1, "DENIED");
-    assert_ne!(verify("out/tiny").code, 0);
-    std::fs::write(&data, allowed).unwrap();
-    project.must(&["promote", "oci:out/tiny", "--to", "production"]);
-    verify("env/production").assert(0, "");
-    // The place that it was built in still carries no signature.
-    assert_ne!(verify("out/tiny").code, 0);
+    refused("out/tiny");
+    // Only promoted to where there is no gate.
+    project.sluicegate(&["promote", "oci:out/tiny", "--to", "staging"]).assert(0, "UNGATED");
+    refused("env/staging");
+    // Denied: what is laid beside the image is no signature of anybody's.
+    let layout = Layout::at(project.path("out/tiny"));
+    project.replace("policies/data.yaml", "signer: builder", "signer: somebody");
+    project.sluicegate(&PROMOTE).assert(1, "DENIED");
+    project.replace("policies/data.yaml", "signer: somebody", "signer: builder");
+    refused("out/tiny");
+    let denial = layout.referrers().into_iter().map(|(_, manifest)| manifest);
+    let denial: Vec<_> = denial.filter(|m| m["artifactType"] == "application/vnd.sluicegate.denial.v1+json").collect();
+    assert_eq!(denial.len(), 1, "the denial lies beside the image");
+    let bundle = denial[0]["layers"][0]["digest"].as_str().unwrap();
+    assert_eq!(layout.statement(bundle)["predicate"]["verificationResult"], "FAILED");
+    // In a layout cosign goes by the layer's media type, not by the manifest's: it reads the denial, and takes whoever signed it for a
+    // signer of the image. So what keeps a denial from being a signature is its key, in every wrapping.
+    verify("trust/recorder.pub", "out/tiny").assert(0, "");
+    for kind in ["https://slsa.dev/verification_summary/v1", "https://sigstore.dev/cosign/sign/v1"] {
+        let mut wrapped = denial[0].clone();
+        wrapped["artifactType"] = BUNDLE.into();
+        wrapped["annotations"] = serde_json::json!({
+            "dev.sigstore.bundle.content": "dsse-envelope",
+            "dev.sigstore.bundle.predicateType": kind,
+            "org.opencontainers.image.created": "2026-01-01T00:00:00Z",
+        });
+        layout.add(&wrapped);
+        refused("out/tiny");
+    }
+    // Whoever demands the decision itself does not take the denial for one either.
+    let decision = |key: &str, folder: &str| {
+        let kind = "https://slsa.dev/verification_summary/v1";
+        cosign(&program, &project, &["verify-attestation", "--key", key, "--type", kind, "--local-image", folder])
+    };
+    assert_ne!(decision("trust/production.pub", "out/tiny").code, 0);
+    project.must(&PROMOTE);
+    production("env/production").assert(0, "");
+    decision("trust/production.pub", "env/production").assert(0, "");
+    assert_ne!(decision("trust/recorder.pub", "env/production").code, 0);
+    // Nothing is signed where it was built.
+    refused("out/tiny");
 }

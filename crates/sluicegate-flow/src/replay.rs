@@ -140,6 +140,8 @@ pub fn replay(
         current: body.previous,
         now: body.decided_at,
     };
+    // The record's word for it is not enough: what is kept must still be those bytes.
+    store.read(&body.document, MAX_INPUT)?;
     let decision = gate::decide(&case, evaluator);
     Ok(Replayed { record: sequence, recorded: body.document, document: gate::document_bytes(&decision.document) })
 }

@@ -1,0 +1,79 @@
+//! What a test step reports: without it nothing is decided, and what it says is judged (trust model 2).
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
+
+use integration::{Layout, PROMOTE, Project, TEST_WITHOUT_REPORT, ready};
+
+/// The step `test`, which writes this report and ends well.
+fn reporting(report: &str) -> String {
+    format!(
+        "    run: mkdir -p /out && printf '%s' '{report}' > /out/junit.xml\n    inputs: {{ /app: build.app }}\n    \
+         reports: {{ junit: /out/junit.xml }}\n"
+    )
+}
+
+/// A folded block, so that the quotes of the XML are the shell's.
+fn write(project: &Project, report: &str) {
+    project.write_test_step(&reporting(report).replace("run: ", "run: >-\n      "));
+}
+
+const PASSES: &str = r#"<testsuite name="tiny" tests="1"><testcase classname="tiny" name="works"/></testsuite>"#;
+const FAILS: &str = r#"<testsuite name="tiny" tests="2" failures="1"><testcase classname="tiny" name="works"/><testcase classname="tiny" name="is kind"><failure message="it was not"/></testcase></testsuite>"#;
+const EMPTY: &str = r#"<testsuite name="tiny" tests="0"></testsuite>"#;
+
+#[test]
+fn tm02_without_a_test_result_nothing_is_decided_and_with_a_failing_one_it_is_denied() {
+    if !ready("tm02_without_a_test_result_nothing_is_decided_and_with_a_failing_one_it_is_denied") {
+        return;
+    }
+    let project = Project::prepared();
+    let promote = |code: i32, says: &str| {
+        project.must(&["run"]);
+        let ended = project.sluicegate(&PROMOTE);
+        ended.assert(code, says);
+        assert_eq!(project.path("env/production/index.json").exists(), code == 0);
+        ended
+    };
+    // The step still runs, and fails the run if its command fails; nobody attests what its tests came to.
+    project.write_test_step(TEST_WITHOUT_REPORT);
+    promote(3, "required evidence is missing: test-result");
+    assert_eq!(project.last_record("decision")["outcome"], "undecided");
+    // The step ends with 0: its report says otherwise, and the report counts.
+    write(&project, FAILS);
+    promote(1, "tests.passed").assert(1, "is kind");
+    write(&project, EMPTY);
+    promote(1, "tests.passed").assert(1, "no test was executed");
+    write(&project, PASSES);
+    promote(0, "ALLOWED");
+    let layout = Layout::at(project.path("env/production"));
+    let (_, evidence) = layout.evidence();
+    let kept = evidence["layers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|l| l["mediaType"] == "application/vnd.sluicegate.junit.v1+xml");
+    let report = std::fs::read_to_string(layout.blob(kept.unwrap()["digest"].as_str().unwrap())).unwrap();
+    assert_eq!(report, PASSES, "the report travels as it was written");
+}
+
+#[test]
+fn tm02_a_report_that_is_missing_or_no_junit_fails_the_run() {
+    if !ready("tm02_a_report_that_is_missing_or_no_junit_fails_the_run") {
+        return;
+    }
+    let project = Project::prepared();
+    let run = |says: &str| {
+        project.sluicegate(&["run", "--no-scan"]).assert(6, says);
+        assert!(!project.path("out/tiny/index.json").exists());
+    };
+    project
+        .write_test_step("    run: 'true'\n    inputs: { /app: build.app }\n    reports: { junit: /out/junit.xml }\n");
+    run("/out/junit.xml");
+    for junk in ["", "not XML", "<testsuite><testcase name=\"a\"></testsuite>"] {
+        write(&project, junk);
+        run("junit");
+    }
+    write(&project, PASSES);
+    project.must(&["run", "--no-scan"]);
+    // Nobody looked at what is in the image: the tests alone allow nothing.
+    project.sluicegate(&PROMOTE).assert(3, "required evidence is missing: vulns");
+}
