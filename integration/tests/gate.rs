@@ -290,7 +290,7 @@ fn what_the_contract_names_and_this_version_has_not_is_refused_by_name() {
         &["trust", "show"],
         &["doctor"],
         &["verify", "oci:x", "--policy", "policies"],
-        &["verify", "oci:x", "--decision-key", "production.pub"],
+        &["verify", "oci:x", "--certificate-identity", "a@example.org"],
         &["evidence", "export"],
         &["evidence", "verify"],
         &["run", "--to", "production"],

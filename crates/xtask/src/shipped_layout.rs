@@ -11,7 +11,7 @@ use crate::failure::{Failure, Outcome};
 use crate::oci_layout;
 use crate::workspace::Workspace;
 
-const PIPELINE: &str = "version: 1
+const PIPELINE: &str = r#"version: 1
 name: greeting
 sources: { words: { path: words } }
 defaults: { image: oci:image }
@@ -21,15 +21,18 @@ steps:
     inputs: { /words: words }
     outputs: { greeting: /out/greeting }
   read:
-    run: grep -q hello /greeting
+    run: >-
+      mkdir -p /out && grep -q hello /greeting &&
+      printf '<testsuite name="greeting" tests="1"><testcase classname="greeting" name="says hello"/></testsuite>' > /out/junit.xml
     inputs: { /greeting: write.greeting }
+    reports: { junit: /out/junit.xml }
 artifacts:
   greeting:
     base: scratch
     files: { /greeting: write.greeting }
     needs: [read]
     repository: oci:layout
-";
+"#;
 
 /// Runs a pipeline in `target/shipped-layout` and copies what it left to `fixtures/verified-layout`.
 pub fn make(workspace: &Workspace) -> Outcome {
