@@ -25,6 +25,15 @@ const MAX_ATTRIBUTES: usize = 128;
 /// Characters of a test's name; what is longer is cut there and ends in `…`.
 const MAX_NAME: usize = 200;
 
+/// One more entry of the lists, whatever element it comes from.
+fn counted(cases: &mut usize, limits: &Limits) -> Result<(), Error> {
+    *cases += 1;
+    if *cases > limits.cases {
+        return Err(Error::TooMany { what: "tests in a JUnit report", limit: limits.cases });
+    }
+    Ok(())
+}
+
 const WHAT: &str = "the JUnit report";
 
 /// The tests of one report, each in exactly one list, in the report's order. A name is `classname.name`, or `suite.name` where the
@@ -171,10 +180,7 @@ impl Reading {
             }
             (other, None) => return Err(unsupported("root of a JUnit report", other)),
             ("testcase", Some(Open::Suite(suite))) => {
-                self.cases += 1;
-                if self.cases > self.limits.cases {
-                    return Err(Error::TooMany { what: "tests in a JUnit report", limit: self.limits.cases });
-                }
+                counted(&mut self.cases, &self.limits)?;
                 let place = if attributes.class.is_empty() { &suite.name } else { &attributes.class };
                 let name = if attributes.name.is_empty() { "(without a name)" } else { &attributes.name };
                 let name = if place.is_empty() { cut(name.to_owned()) } else { cut(format!("{place}.{name}")) };
@@ -195,11 +201,13 @@ impl Reading {
                 Open::Other
             }
             ("failure", Some(Open::Suite(suite))) => {
+                counted(&mut self.cases, &self.limits)?;
                 suite.shown.failures += 1;
                 self.out.errors.push(suite.name.clone());
                 Open::Other
             }
             ("error", Some(Open::Suite(suite))) => {
+                counted(&mut self.cases, &self.limits)?;
                 suite.shown.errors += 1;
                 self.out.errors.push(suite.name.clone());
                 Open::Other

@@ -157,7 +157,7 @@ impl TestResult {
     }
 
     fn to_claim(&self) -> TestResultClaim {
-        let first = |lists: [&[String]; 2]| lists.concat().into_iter().take(MAX_LISTED).collect::<Vec<_>>();
+        let first = |lists: [&[String]; 2]| lists.into_iter().flatten().take(MAX_LISTED).cloned().collect::<Vec<_>>();
         let JUnit { passed, failed, errors, skipped } = &self.junit;
         TestResultClaim {
             result: if self.passed() { ClaimedResult::Passed } else { ClaimedResult::Failed },

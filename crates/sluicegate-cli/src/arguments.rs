@@ -183,13 +183,17 @@ pub(crate) struct Verify {
     /// a promotion record where it has no gate. No policy is asked.
     #[arg(long = "for", value_name = "ENV", conflicts_with = "bundle")]
     pub(crate) environment: Option<EnvironmentName>,
+    /// With --for: whom to believe, by another trust.yaml than the gateway's own; key files are relative to it.
+    #[arg(long, value_name = "FILE", requires = "environment")]
+    pub(crate) trust: Option<PathBuf>,
     /// Trust this key (PEM), for steps only, instead of a gateway's trust.yaml.
-    #[arg(long, value_name = "FILE", requires = "trust_root", conflicts_with = "gateway")]
+    #[arg(long, value_name = "FILE", requires = "trust_root", conflicts_with_all = ["gateway", "environment"])]
     pub(crate) key: Option<PathBuf>,
-    /// Trust this key (PEM), for decisions only, instead of a gateway's trust.yaml.
-    #[arg(long, value_name = "FILE", requires = "trust_root", conflicts_with = "gateway")]
+    /// Trust this key (PEM), for decisions only: what it signed is listed as verified. Whether a decision still counts is what --for
+    /// asks, of a gateway.
+    #[arg(long, value_name = "FILE", requires = "trust_root", conflicts_with_all = ["gateway", "environment"])]
     pub(crate) decision_key: Option<PathBuf>,
-    /// The logs to trust (trusted_root.json), with --key or --decision-key.
+    /// The logs to trust (trusted_root.json), with --key, --decision-key or --trust.
     #[arg(long, value_name = "FILE")]
     pub(crate) trust_root: Option<PathBuf>,
     /// Open no socket. A layout needs none, so this changes nothing here.

@@ -104,7 +104,8 @@ impl Question<'_> {
         }
         if is_on(Check::AdmitAuthority) && !self.trust.accepts_authority(&claim.authority, &claim.policy) {
             return Err(format!(
-                "its authority is {:?}: trust.yaml neither lists the gateway {} under gateways: nor says authority_self: true",
+                "its authority is {:?}: the trust.yaml that is asked neither says authority_self: true nor lists the gateway {} under \
+                 gateways: (which only another trust.yaml than that gateway's own can, named with --trust)",
                 claim.authority, claim.policy
             ));
         }
@@ -127,6 +128,9 @@ impl Question<'_> {
         }
         if is_on(Check::AdmitImage) && claim.image != self.image.digest {
             return Err(format!("it is for {}", claim.image));
+        }
+        if is_on(Check::AdmitFuture) && self.at.plus(CLOCK_SKEW) < claim.timestamp {
+            return Err(format!("it was recorded at {}, after {}", claim.timestamp, self.at));
         }
         if is_on(Check::AdmitSet) && sets.is_empty() {
             return Err("no whole closed set is there".to_owned());

@@ -21,7 +21,7 @@ use sluicegate_types::{
     Digest, ImageRef, NonEmpty,
     checks::{Check, is_on},
 };
-use sluicegate_verify::{Role, Trust, VerifiedStatement, roles_of_key};
+use sluicegate_verify::{Role, Trust, VerifiedStatement, only_machines_say, roles_of_key};
 
 use crate::{
     Error, Ports, assemble,
@@ -72,20 +72,6 @@ pub struct ByHand {
     pub record: u64,
 }
 
-/// Families of types, without scheme and version, that only machines say. Older versions are refused too: a reader that knows
-/// only those would take them for the machine's word.
-const ONLY_MACHINES: [(&str, &str); 9] = [
-    ("slsa.dev/provenance", "only the builder says how something was built"),
-    ("in-toto.io/provenance", "only the builder says how something was built"),
-    ("in-toto.io/attestation/vulns", "only a run or the gate says what a scanner found"),
-    ("cosign.sigstore.dev/attestation/vuln", "only a run or the gate says what a scanner found"),
-    ("slsa.dev/verification_summary", "only a gate says what a gate decided"),
-    ("in-toto.io/attestation/promotion-record", "only promote says what was promoted"),
-    ("in-toto.io/attestation/promotion", "only promote says what was promoted"),
-    ("sigstore.dev/cosign/sign", "only promote signs an image"),
-    ("cosign.sigstore.dev/signature", "only promote signs an image"),
-];
-
 /// Bytes of a predicate type's URI.
 const MAX_URI: usize = 512;
 /// Bytes that key, signature and log entry add to a bundle, generously.
@@ -114,15 +100,7 @@ pub fn kind(text: &str) -> Result<PredicateType, Error> {
 }
 
 fn refusal(text: &str) -> Option<&'static str> {
-    let uri = PredicateType::from_short(text).map_or_else(|| text.to_owned(), |kind| kind.uri().to_owned());
-    let lower = uri.to_ascii_lowercase();
-    let family = lower.split_once("://").map_or(lower.as_str(), |(_, rest)| rest).trim_start_matches("www.");
-    let is = |known: &str| {
-        family
-            .strip_prefix(known)
-            .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '-'))
-    };
-    ONLY_MACHINES.iter().find(|(known, _)| is(known)).map(|(_, reason)| *reason)
+    PredicateType::from_short(text).map_or_else(|| only_machines_say(text), |kind| only_machines_say(kind.uri()))
 }
 
 /// `scheme:rest` (RFC 3986, "scheme"), without white space and control characters.

@@ -92,6 +92,14 @@ pub enum Error {
         /// What the bundle is about.
         about: String,
     },
+    /// A bundle that verifies and that nobody says on their own.
+    #[error("the bundle {bundle} does not count: {reason}")]
+    NobodysWord {
+        /// The bundle.
+        bundle: Digest,
+        /// Why not.
+        reason: String,
+    },
     /// The evidence is not whole.
     #[error("{image}: the evidence is not whole")]
     Incomplete {
@@ -198,7 +206,9 @@ impl Error {
             Self::StepFailed { .. } => Failure::Step,
             Self::Again(_) => Failure::Unavailable,
             Self::Bug(_) => Failure::Bug,
-            Self::Content { .. } | Self::Bundle { .. } | Self::OtherContent { .. } => Failure::Wrong,
+            Self::NobodysWord { .. } | Self::Content { .. } | Self::Bundle { .. } | Self::OtherContent { .. } => {
+                Failure::Wrong
+            }
             Self::OwnBundle { .. } => Failure::Usage,
             Self::Incomplete { source, .. } => incomplete(source),
             Self::Attestation(_) | Self::Json { .. } => Failure::Bug,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::json;
 use sluicegate_attestation::{
     identifiers::{JUNIT_REPORT, LOCAL_BUILDER},
     junit::JUnit,
@@ -12,6 +13,7 @@ use sluicegate_attestation::{
 };
 use sluicegate_pipeline::pipeline::{InputSource, Step};
 use sluicegate_ports::{
+    evidence::{NewRecord, RecordKind},
     execute::{Ended, Input, InputAccess, Limits, OutputRequest, Product, StepOutcome, StepRequest},
     images::Descriptor,
 };
@@ -21,6 +23,7 @@ use crate::{
     Error, Ports,
     attest::{Attested, attest},
     built::{Built, Done, Tested},
+    evidence,
     pin::{PinnedBase, PinnedSource},
     run::{RunRequest, builder_version},
 };
@@ -101,7 +104,13 @@ pub(crate) fn step(
     let started_on = ports.clock.now();
     let outcome = request.executor.run_step(&execution, &mut |bytes| (request.on_output)(&step.name, bytes))?;
     let finished_on = ports.clock.now();
-    check_outcome(step, &outcome)?;
+    // A step that failed proves nothing for an image. What it reported of its tests is kept all the same: a failure is evidence too.
+    let failure = check_outcome(step, &outcome);
+    let exit_code = match (&failure, outcome.ended) {
+        (Ok(()), _) => 0,
+        (Err(_), Ended::Exit(code)) if code != 0 && step.junit.is_some() => code,
+        _ => return Err(failure.err().unwrap_or_else(|| Error::Bug("a step neither passed nor failed".to_owned()))),
+    };
     let mut products: BTreeMap<OutputName, Product> =
         outcome.outputs.iter().map(|p| (p.name.clone(), p.clone())).collect();
     let report = step.junit.as_ref().and_then(|_| products.remove(&report));
@@ -123,7 +132,7 @@ pub(crate) fn step(
             limits: limit_parameters(&limits),
             network: "none".to_owned(),
             platform: "linux/amd64".to_owned(),
-            exit_code: 0,
+            exit_code,
         }),
         dependencies,
         builder_id: LOCAL_BUILDER.to_owned(),
@@ -147,8 +156,40 @@ pub(crate) fn step(
         attested.statement.log().index,
         attested.statement.log().origin
     ));
-    let tested = report.map(|report| prove_tests(ports, request, step, &report, tested, &attested)).transpose()?;
+    let tested =
+        report.map(|report| prove_tests(ports, request, step, &report, tested, &attested, exit_code)).transpose();
+    if let Err(failure) = failure {
+        record_failure(ports, request, step, exit_code, &attested, tested.ok().flatten().as_ref())?;
+        return Err(failure);
+    }
+    let tested = tested?;
     Ok(Done { attested, products, log: outcome.log, tested })
+}
+
+/// Puts on record what a failed step left: its provenance, and what it reported of its tests.
+fn record_failure(
+    ports: &Ports<'_>,
+    request: &RunRequest<'_>,
+    step: &Step,
+    exit_code: i32,
+    attested: &Attested,
+    tested: Option<&Tested>,
+) -> Result<(), Error> {
+    let record = NewRecord {
+        kind: RecordKind::Attestation,
+        at: ports.clock.now(),
+        subject: None,
+        environment: None,
+        outcome: "failed".to_owned(),
+        body: json!({
+            "run": request.run, "step": step.name, "exitCode": exit_code,
+            "attestation": attested.statement.bundle(),
+            "testResult": tested.map(|tested| tested.attested.statement.bundle()),
+            "report": tested.map(|tested| tested.report.digest),
+        }),
+    };
+    evidence::record(ports, &record)?;
+    Ok(())
 }
 
 /// What a step's tests are about: the source snapshots and step outputs among its inputs, never its image (DESIGN section 5).
@@ -165,6 +206,7 @@ fn prove_tests(
     report: &Product,
     subjects: Vec<Subject>,
     attested: &Attested,
+    exit_code: i32,
 ) -> Result<Tested, Error> {
     let failed = |how: String| Error::StepFailed { step: step.name.to_string(), how };
     if report.content.kind != ContentKind::File {
@@ -179,7 +221,7 @@ fn prove_tests(
     let result = TestResult {
         step: step.name.clone(),
         run: request.run.clone(),
-        exit_code: 0,
+        exit_code,
         report: report.content.digest,
         attestation: attested.statement.bundle(),
         junit,

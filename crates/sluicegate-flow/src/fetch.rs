@@ -1,13 +1,15 @@
 //! Reads an image with everything attached to it, hashing every byte, from a place that is not trusted.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{BufReader, Read},
 };
 
 use sluicegate_attestation::{
-    bundle::MAX_BUNDLE,
+    bundle::{Bundle, MAX_BUNDLE},
     identifiers::{BUNDLE, IMAGE_MANIFEST},
+    provenance::Provenance,
+    statement::Statement,
 };
 use sluicegate_ports::{
     images::{Descriptor, ImagePlaceError, ImageSource, Manifest},
@@ -30,7 +32,11 @@ const LAYER_BUFFER: usize = 128 * 1024;
 const MAX_DESCRIPTORS: usize = 10_000;
 /// Bytes of one blob of evidence that is no bundle: a raw report.
 const MAX_REPORT: u64 = 128 * 1024 * 1024;
-/// Bytes of all evidence of one image together.
+/// Bytes of all manifests that refer to one image.
+const MAX_MANIFESTS: u64 = 64 * 1024 * 1024;
+/// Bytes of all bundles that are attached to one image.
+const MAX_ATTACHED: u64 = 256 * 1024 * 1024;
+/// Bytes of everything else that evidence manifests carry.
 const MAX_EVIDENCE: u64 = 512 * 1024 * 1024;
 
 /// An image, whole.
@@ -66,51 +72,98 @@ pub fn fetch(
         blobs: BTreeMap::new(),
         unread: BTreeMap::new(),
     };
+    let mut rest = Rest { source, fetched: &mut fetched, descriptors: MAX_DESCRIPTORS };
+    let (attached, carried) = rest.manifests(&descriptor.digest)?;
+    rest.read_all(attached, true, &mut { MAX_ATTACHED })?;
+    // What the provenances name comes before what nobody names: junk that is large or first in the list starves nothing.
+    let whole = carried.iter().map(|part| part.size).fold(0_u64, u64::saturating_add);
+    let named = if carried.len() <= rest.descriptors && whole <= MAX_EVIDENCE {
+        BTreeSet::new()
+    } else {
+        named(&rest.fetched.attached)
+    };
+    let (named, others): (Vec<_>, Vec<_>) = carried.into_iter().partition(|part| named.contains(&part.digest));
     let mut budget = MAX_EVIDENCE;
-    let mut listed = 0;
-    for referrer in source.referrers(&descriptor.digest)? {
-        if referrer.size > MAX_MANIFEST.min(budget) {
-            continue;
-        }
-        let Some(bytes) = present(read(source, &referrer, MAX_MANIFEST.min(budget)))? else { continue };
-        budget = budget.saturating_sub(bytes.len() as u64);
-        // What is attached and no manifest is junk, and anyone may attach junk.
-        let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else { continue };
-        let attached = manifest.artifact_type.as_deref() == Some(BUNDLE);
-        present(read(source, &manifest.config, MAX_MANIFEST))?;
-        for layer in &manifest.layers {
-            listed += 1;
-            if listed > MAX_DESCRIPTORS {
-                return Err(Error::Usage(format!(
-                    "the evidence of {} lists more than {MAX_DESCRIPTORS} blobs",
-                    descriptor.digest
-                )));
+    rest.read_all(named, false, &mut budget)?;
+    rest.read_all(others, false, &mut budget)?;
+    Ok(fetched)
+}
+
+/// Reads what is attached to an image, within limits. What is beyond one is not read and says so; nobody is locked out by it, and
+/// whoever needs it will miss it.
+struct Rest<'a> {
+    source: &'a dyn ImageSource,
+    fetched: &'a mut Fetched,
+    /// How many parts may still be listed.
+    descriptors: usize,
+}
+
+impl Rest<'_> {
+    /// The parts that all referrers carry: bundles that are attached to the image, smallest first, and everything else.
+    fn manifests(&mut self, image: &Digest) -> Result<(Vec<Descriptor>, Vec<Descriptor>), Error> {
+        let (mut attached, mut carried) = (Vec::new(), Vec::new());
+        let mut budget = MAX_MANIFESTS;
+        for referrer in self.source.referrers(image)? {
+            if referrer.size > MAX_MANIFEST.min(budget) {
+                self.fetched.unread.insert(referrer.digest, "its manifest is larger than the limit");
+                continue;
             }
-            let limit = if layer.media_type == BUNDLE { MAX_BUNDLE as u64 } else { MAX_REPORT };
-            // Too large to be evidence is not evidence: whoever needs it will miss it, and nobody is locked out by junk.
-            let read = if layer.size > limit.min(budget) {
+            let Some(bytes) = present(read(self.source, &referrer, MAX_MANIFEST))? else { continue };
+            budget = budget.saturating_sub(bytes.len() as u64);
+            // What is attached and no manifest is junk, and anyone may attach junk.
+            let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else {
+                self.fetched.unread.insert(referrer.digest, "it is no manifest");
+                continue;
+            };
+            if manifest.config.size <= budget {
+                let config = present(read(self.source, &manifest.config, MAX_MANIFEST))?;
+                budget = budget.saturating_sub(config.map_or(0, |config| config.len() as u64));
+            }
+            let of_bundle = manifest.artifact_type.as_deref() == Some(BUNDLE);
+            if of_bundle { &mut attached } else { &mut carried }.extend(manifest.layers);
+        }
+        attached.sort_by_key(|part| (part.size, part.digest));
+        Ok((attached, carried))
+    }
+
+    fn read_all(&mut self, parts: Vec<Descriptor>, attached: bool, budget: &mut u64) -> Result<(), Error> {
+        for part in parts {
+            let known = if attached { &self.fetched.attached } else { &self.fetched.blobs };
+            if known.contains_key(&part.digest) {
+                continue;
+            }
+            let limit = if part.media_type == BUNDLE { MAX_BUNDLE as u64 } else { MAX_REPORT };
+            let read = if self.descriptors == 0 {
+                Err("more parts are attached than the limit")
+            } else if part.size > limit.min(*budget) {
                 Err("it is larger than the limit")
             } else {
-                present(read(source, layer, limit.min(budget)))?.ok_or("its bytes are not there")
+                present(read(self.source, &part, limit))?.ok_or("its bytes are not there")
             };
-            let bytes = match read {
-                Ok(bytes) => bytes,
-                Err(reason) => {
-                    if attached {
-                        fetched.unread.insert(layer.digest, reason);
-                    }
-                    continue;
+            self.descriptors = self.descriptors.saturating_sub(1);
+            match read {
+                Ok(bytes) => {
+                    *budget = budget.saturating_sub(bytes.len() as u64);
+                    let known = if attached { &mut self.fetched.attached } else { &mut self.fetched.blobs };
+                    known.insert(part.digest, bytes);
                 }
-            };
-            budget = budget.saturating_sub(bytes.len() as u64);
-            if attached {
-                fetched.attached.insert(layer.digest, bytes)
-            } else {
-                fetched.blobs.insert(layer.digest, bytes)
-            };
+                Err(reason) if attached => {
+                    self.fetched.unread.insert(part.digest, reason);
+                }
+                Err(_) => {}
+            }
         }
+        Ok(())
     }
-    Ok(fetched)
+}
+
+/// What bundles that claim to be provenance of ours name. Nothing is believed here: it only decides what is read first.
+fn named(attached: &BTreeMap<Digest, Vec<u8>>) -> BTreeSet<Digest> {
+    let claims = attached.values().filter_map(|bytes| {
+        let statement = Statement::parse(&Bundle::parse(bytes).ok()?.payload).ok()?;
+        Provenance::parse(&statement.predicate).ok()
+    });
+    claims.flat_map(|provenance| provenance.dependencies).map(|dependency| dependency.digest).collect()
 }
 
 /// Reads an image without what is attached to it.

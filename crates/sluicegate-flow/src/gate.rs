@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use sluicegate_policy::{
-    facts::{ByHand, Facts, GateScan},
+    facts::{ByHand, Facts, FactsError, GateScan},
     judge::{Basis, Denial, Grant, Question, Reason, Target, Verdict, judge},
     rego::{EvaluationRequest, Outcome, PolicyError, RuleAnswer, RuleResults},
 };
@@ -48,6 +48,8 @@ pub struct Decision {
     pub document: Value,
     /// What Rego saw; `None` if no facts could be formed.
     pub facts: Option<String>,
+    /// Whether the same case gives the same document: not if the rules could not be asked.
+    pub replayable: bool,
 }
 
 /// Denials and reasons that a record lists itself.
@@ -55,47 +57,50 @@ pub(crate) const MAX_LISTED: usize = 500;
 
 /// Judges one case.
 pub fn decide(case: &Case<'_>, evaluator: &dyn RuleEvaluator) -> Decision {
-    let Case { judge: judge_of_environment, set, .. } = case;
-    let environment = &judge_of_environment.name;
-    let repository = Repository::of_environment(environment);
-    let gate = judge_of_environment.gate.as_ref();
-    let accepts = |vulns: &sluicegate_attestation::vulns::Vulns| {
-        gate.is_some_and(|gate| {
-            let last = vulns.scanner.database_updated_at.plus(gate.conditions.max_database_age.as_secs());
-            (gate.database == Some(vulns.scanner.database) || !is_on(Check::AcceptedDatabase))
-                && (case.now <= last || !is_on(Check::AcceptedDatabaseAge))
-        })
-    };
-    let facts = match Facts::new(set, case.by_hand, case.scan.clone(), environment, &repository, case.now, &accepts) {
+    let facts = match facts(case) {
         Ok(facts) => facts,
         Err(error) => {
             let verdict = Verdict::Undecided(NonEmpty::one(Reason::Policy(error.to_string())));
             let document = document(case, None, &[], &[], &verdict);
-            return Decision { verdict, document, facts: None };
+            return Decision { verdict, document, facts: None, replayable: true };
         }
     };
     let target = Target {
-        environment: environment.clone(),
-        repository,
-        tag: judge_of_environment.environment.tag.clone(),
+        environment: case.judge.name.clone(),
+        repository: Repository::of_environment(&case.judge.name),
+        tag: case.judge.environment.tag.clone(),
         current: case.current,
     };
-    let (verdict, answers, warnings) = match gate {
+    let (verdict, answers, warnings, replayable) = match &case.judge.gate {
         None => {
-            let question = Question::Ungated { gateway: judge_of_environment.gateway };
-            (judge(&facts, question, target, case.now), Vec::new(), Vec::new())
+            let question = Question::Ungated { gateway: case.judge.gateway };
+            (judge(&facts, question, target, case.now), Vec::new(), Vec::new(), true)
         }
         Some(gate) => {
             let rules = evaluator.evaluate(&request(gate, &facts));
             let question = Question::Gate { rules: &rules, conditions: &gate.conditions };
             let verdict = judge(&facts, question, target, case.now);
+            // How an evaluation that broke off is worded depends on the machine and its load, not on the case alone.
+            let replayable = rules.is_ok();
             let RuleResults { answers, warnings } =
                 rules.unwrap_or(RuleResults { answers: Vec::new(), warnings: Vec::new() });
-            (verdict, answers, warnings.into_iter().map(|warning| warning.msg).collect())
+            (verdict, answers, warnings.into_iter().map(|warning| warning.msg).collect(), replayable)
         }
     };
     let document = document(case, Some(&facts), &answers, &warnings, &verdict);
-    Decision { verdict, document, facts: Some(facts.input().get().to_owned()) }
+    Decision { verdict, document, facts: Some(facts.input().get().to_owned()), replayable }
+}
+
+fn facts(case: &Case<'_>) -> Result<Facts, FactsError> {
+    let environment = &case.judge.name;
+    let Some(gate) = &case.judge.gate else { return Facts::of_set(case.set, environment, case.now) };
+    let accepts = |vulns: &sluicegate_attestation::vulns::Vulns| {
+        let last = vulns.scanner.database_updated_at.plus(gate.conditions.max_database_age.as_secs());
+        (gate.database == Some(vulns.scanner.database) || !is_on(Check::AcceptedDatabase))
+            && (case.now <= last || !is_on(Check::AcceptedDatabaseAge))
+    };
+    let repository = Repository::of_environment(environment);
+    Facts::new(case.set, case.by_hand, case.scan.clone(), environment, &repository, case.now, &accepts)
 }
 
 fn request(gate: &GateRules, facts: &Facts) -> EvaluationRequest {

@@ -16,7 +16,7 @@ use sluicegate_ports::{
     sign::Signer,
 };
 use sluicegate_types::{
-    Digest, ImageRef, NonEmpty, PinnedImage, Repository,
+    Digest, EnvironmentName, ImageRef, NonEmpty, PinnedImage, Repository, UnixTime,
     checks::{Check, is_on},
 };
 use sluicegate_verify::{
@@ -62,7 +62,7 @@ pub struct PromoteRequest<'a> {
     pub decisions: &'a dyn Fn() -> Result<Box<dyn Signer>, Error>,
     /// A folder for scratch files.
     pub scratch: &'a Path,
-    /// Judge and record, and do nothing else.
+    /// Judge and record; the gate's scan is signed and logged as ever, and the permit is thrown away.
     pub dry_run: bool,
     /// Go back to an image that the environment held before.
     pub rollback: bool,
@@ -153,8 +153,30 @@ struct Promotion<'a> {
     allowed: Cell<bool>,
 }
 
-/// The gate's own scan with what carries it.
-type GateScanned = (GateScan, Vec<Descriptor>);
+/// The gate's own scan.
+#[derive(Default)]
+struct Scanned {
+    scan: Option<GateScan>,
+    /// What carries it: its bundle and the raw report.
+    parts: Vec<Descriptor>,
+    /// Why there is none, where a gate wanted one.
+    failure: Option<String>,
+}
+
+/// A verdict that is no leave.
+enum Refusal {
+    Denied(NonEmpty<Denial>),
+    Open(NonEmpty<Reason>),
+}
+
+impl Refusal {
+    fn outcome(&self) -> &'static str {
+        match self {
+            Self::Denied(_) => "deny",
+            Self::Open(_) => "undecided",
+        }
+    }
+}
 
 impl Promotion<'_> {
     fn judged(&self, source: &dyn ImageSource) -> Result<Promoted, Error> {
@@ -164,8 +186,11 @@ impl Promotion<'_> {
             ports.store.put_bytes(bytes)?;
         }
         let repository = Repository::of_environment(&request.judge.name);
-        let asked = Asked { trust: request.trust, repository: Some(&repository), at: ports.clock.now() };
-        let followed = follow(self.image.digest, &fetched.attached, &fetched.blobs, asked);
+        let follow_at = |at: UnixTime| {
+            let asked = Asked { trust: request.trust, repository: Some(&repository), at };
+            follow(self.image.digest, &fetched.attached, &fetched.blobs, asked)
+        };
+        let followed = follow_at(ports.clock.now());
         if followed.unlooked > 0 {
             (ports.tell)(&format!("{} statements of known signers were not looked at", followed.unlooked));
         }
@@ -181,48 +206,74 @@ impl Promotion<'_> {
         }
         let current = ports.places.target(&self.target)?.current()?.map(|occupant| occupant.image);
         self.refuse_backwards(current)?;
-        let (scan, parts) = match self.gate_scan(&fetched)? {
-            Ok((scan, parts)) => (Ok(scan), parts),
-            Err(reason) => (Err(reason), Vec::new()),
+        let scanned = match &request.judge.gate {
+            Some(_) => self.gate_scan(&fetched)?,
+            None => Scanned::default(),
         };
-        self.judge_sets(&fetched, &followed, current, &scan, parts)
+        // A scan takes its time: what is judged is what is true after it, and all of it at one moment.
+        let now = ports.clock.now();
+        let followed = follow_at(now);
+        if followed.sets.is_empty() {
+            return self.without_set(followed.incomplete);
+        }
+        self.judge_sets(&fetched, &followed, current, scanned, now)
     }
 
-    /// Sets are judged singly, never mixed; one that is allowed suffices, and each that is not is on record all the same.
+    /// Sets are judged singly, never mixed; one that is allowed suffices, and each that is not is on record all the same. If none is
+    /// allowed, a denial weighs more than an open question.
     fn judge_sets(
         &self,
         fetched: &Fetched,
         followed: &Followed,
         current: Option<Digest>,
-        scan: &Result<GateScan, String>,
-        parts: Vec<Descriptor>,
+        scanned: Scanned,
+        now: UnixTime,
     ) -> Result<Promoted, Error> {
         let Self { ports, request, .. } = *self;
         let by_hand = followed.by_hand();
-        let mut last = None;
+        let mut refused = Vec::new();
+        let mut permitted = None;
         for set in &followed.sets {
             let case = Case {
                 judge: request.judge,
                 set,
                 by_hand: ByHand { alone: &by_hand, together: &followed.endorsed },
-                scan: scan.clone().ok(),
+                scan: scanned.scan.clone(),
                 current,
-                now: ports.clock.now(),
+                now,
             };
             let decision = gate::decide(&case, request.evaluator);
             let mut body = decision.keep(ports)?;
-            body["replay"] = json!(replay::keep_inputs(ports, request.files, fetched, case.scan.as_ref())?);
             body["rollback"] = json!(request.rollback);
+            if decision.replayable {
+                body["replay"] = json!(replay::keep_inputs(ports, request.files, fetched, case.scan.as_ref())?);
+            }
             match decision.verdict {
-                Verdict::Allow(permit) if request.dry_run && is_on(Check::DryRun) => {
-                    return self.would_allow(permit, body);
+                Verdict::Allow(permit) => {
+                    permitted = Some((set, permit, body));
+                    break;
                 }
-                Verdict::Allow(permit) => return self.allowed(fetched, set, permit, body, parts),
-                verdict => last = Some(self.refused(verdict, body, scan.as_ref().err())?),
+                Verdict::Deny(denials) => refused.push((Refusal::Denied(denials), body)),
+                Verdict::Undecided(reasons) => refused.push((Refusal::Open(reasons), body)),
             }
         }
-        match last {
-            Some(refused) => Ok(refused),
+        if let Some((set, permit, body)) = permitted {
+            for (refusal, body) in refused {
+                self.record(refusal.outcome(), RecordKind::Decision, body)?;
+            }
+            if request.dry_run && is_on(Check::DryRun) {
+                return self.would_allow(permit, body);
+            }
+            return self.allowed(fetched, set, permit, body, scanned.parts);
+        }
+        // The last one is what is told: denials after what was left open.
+        refused.sort_by_key(|(refusal, _)| matches!(refusal, Refusal::Denied(_)));
+        let mut told = None;
+        for (refusal, body) in refused {
+            told = Some(self.refused(refusal, body, scanned.failure.as_ref(), now)?);
+        }
+        match told {
+            Some(told) => Ok(told),
             None => self.undecided(NonEmpty::one("no evidence was judged".to_owned()), json!({})),
         }
     }
@@ -232,12 +283,20 @@ impl Promotion<'_> {
     fn refuse_backwards(&self, current: Option<Digest>) -> Result<(), Error> {
         let Self { ports, request, .. } = *self;
         let (image, environment) = (self.image.digest, &request.judge.name);
-        let earlier = ports.evidence.list(MAX_RECORDS)?.into_iter().find(|record| {
+        let mut promoted = ports.evidence.list(MAX_RECORDS)?;
+        promoted.retain(|record| {
             record.kind == RecordKind::Promotion
-                && record.outcome == "promoted"
-                && record.subject == Some(image)
+                && ["promoted", "found"].contains(&record.outcome.as_str())
                 && record.environment.as_ref() == Some(environment)
         });
+        // A promotion whose record was lost, by a crash after the tag moved or in another home, is known from now on.
+        if let Some(there) = current
+            && !promoted.iter().any(|record| record.subject == Some(there))
+        {
+            let body = json!({"to": there, "tag": request.judge.environment.tag});
+            self.record_about(there, "found", RecordKind::Promotion, body)?;
+        }
+        let earlier = promoted.into_iter().find(|record| record.subject == Some(image));
         let is_there = current == Some(image);
         match earlier {
             Some(record) if is_on(Check::Backwards) && current.is_some() && !is_there && !request.rollback => {
@@ -268,13 +327,10 @@ impl Promotion<'_> {
     }
 
     /// The gate scans the image itself, with its own database; a scan that somebody attached is never taken for it (trust model 4).
-    /// Without a gate nobody asks. The inner error says why it could not: that leaves the question open and must not look like an answer.
-    fn gate_scan(&self, fetched: &Fetched) -> Result<Result<GateScanned, String>, Error> {
+    /// Why it could not is kept: that leaves the question open and must not look like an answer.
+    fn gate_scan(&self, fetched: &Fetched) -> Result<Scanned, Error> {
         let Self { ports, request, image, .. } = *self;
-        let not = |reason: String| Ok(Err(reason));
-        if request.judge.gate.is_none() {
-            return not("there is no gate".to_owned());
-        }
+        let not = |reason: String| Ok(Scanned { failure: Some(reason), ..Scanned::default() });
         let scanner = match &request.scanner {
             Ok(scanner) => *scanner,
             Err(reason) => return not(reason.clone()),
@@ -298,18 +354,24 @@ impl Promotion<'_> {
         let report = ports.store.read(&scanned.report.digest, scanned.report.size)?;
         let bundle = Descriptor::new(BUNDLE, attested.statement.bundle(), attested.size);
         match GateScan::new(&image.digest, &attested.statement, report) {
-            Ok(scan) => Ok(Ok((scan, vec![bundle, scanned.report]))),
+            Ok(scan) => Ok(Scanned { scan: Some(scan), parts: vec![bundle, scanned.report], failure: None }),
             Err(error) => not(error.to_string()),
         }
     }
 
-    fn refused(&self, verdict: Verdict, mut body: Value, scan_failure: Option<&String>) -> Result<Promoted, Error> {
-        match verdict {
-            Verdict::Deny(denials) => {
-                let record = self.denied(body)?;
+    fn refused(
+        &self,
+        refusal: Refusal,
+        mut body: Value,
+        scan_failure: Option<&String>,
+        now: UnixTime,
+    ) -> Result<Promoted, Error> {
+        match refusal {
+            Refusal::Denied(denials) => {
+                let record = self.denied(body, now)?;
                 Ok(Promoted::Denied { image: self.image.digest, denials, record })
             }
-            Verdict::Undecided(reasons) => {
+            Refusal::Open(reasons) => {
                 let mut words: Vec<String> = reasons.iter().map(Reason::to_string).collect();
                 words.extend(scan_failure.cloned());
                 body["reasons"] = json!(words.iter().take(gate::MAX_LISTED).collect::<Vec<_>>());
@@ -317,17 +379,16 @@ impl Promotion<'_> {
                     NonEmpty::try_from(words).unwrap_or_else(|_| NonEmpty::one("no reason was given".to_owned()));
                 self.undecided(words, body)
             }
-            Verdict::Allow(_) => Err(Error::Bug("an allowed image can't be refused".to_owned())),
         }
     }
 
     /// A denial is signed by role `records`, never by the decisions key; it is kept in the evidence store and laid beside the image
     /// as an artifact of its own type, which nobody takes for a signature (trust model 5).
-    fn denied(&self, mut body: Value) -> Result<u64, Error> {
+    fn denied(&self, mut body: Value, now: UnixTime) -> Result<u64, Error> {
         let Self { ports, request, .. } = *self;
         if !request.dry_run {
             // A denial that can't be signed is still a denial: it is never lost for the sake of its signature.
-            match sign::denial(ports, request, self.image, &body) {
+            match sign::denial(ports, request, self.image, &body, now) {
                 Ok(denial) => {
                     body["summary"] = json!(denial.bundle);
                     body["denial"] = json!(denial.manifest.digest);
@@ -364,6 +425,9 @@ impl Promotion<'_> {
     ) -> Result<Promoted, Error> {
         let Self { ports, request, .. } = *self;
         let grant = permit.spend();
+        // The decision is on record before its key is opened and before anything can be seen at the target.
+        let record = self.record(gate::outcome_of(&grant), RecordKind::Decision, body)?;
+        self.allowed.set(true);
         let now = ports.clock.now();
         let in_time = grant.decided_at <= now && now <= grant.decided_at.plus(PERMIT_LIFE);
         if is_on(Check::PermitAge) && !in_time {
@@ -376,14 +440,13 @@ impl Promotion<'_> {
             Basis::Gate { .. } => Some((request.decisions)()?),
             Basis::Ungated => None,
         };
-        // The decision is on record before its key signs anything and before anything can be seen at the target.
-        let record = self.record(gate::outcome_of(&grant), RecordKind::Decision, body)?;
-        self.allowed.set(true);
+        let from = self.source_name()?;
+        let copied = sign::Copied { from: &from, now };
         let decisions = match (&decider, grant.basis) {
             (Some(decider), Basis::Gate { expires }) => {
-                sign::decision(ports, request, decider.as_ref(), set, &grant, expires, now)?
+                sign::decision(ports, request, decider.as_ref(), set, &grant, expires, copied)?
             }
-            _ => sign::ungated(ports, request, &grant, now)?,
+            _ => sign::ungated(ports, request, &grant, copied)?,
         };
         let publication = push::publication(ports, fetched, set, &grant, &decisions, gate_scan, now)?;
         push::push(ports, &self.target, &publication)?;
@@ -397,14 +460,26 @@ impl Promotion<'_> {
         Ok(Promoted::Allowed { image: grant.image, record, basis: grant.basis })
     }
 
-    fn record(&self, outcome: &str, kind: RecordKind, mut body: Value) -> Result<u64, Error> {
+    /// Where the image comes from, by name: an environment's repository, or `build` for a place that has none.
+    fn source_name(&self) -> Result<String, Error> {
+        let occupant = self.ports.places.target(self.folder)?.current().ok().flatten();
+        let environment = occupant.and_then(|occupant| occupant.environment);
+        let name = environment.and_then(|name| name.parse::<EnvironmentName>().ok());
+        Ok(name.map_or_else(|| "build".to_owned(), |name| Repository::of_environment(&name).to_string()))
+    }
+
+    fn record(&self, outcome: &str, kind: RecordKind, body: Value) -> Result<u64, Error> {
+        self.record_about(self.image.digest, outcome, kind, body)
+    }
+
+    fn record_about(&self, image: Digest, outcome: &str, kind: RecordKind, mut body: Value) -> Result<u64, Error> {
         if self.request.dry_run {
             body["dryRun"] = json!(true);
         }
         let record = NewRecord {
             kind,
             at: self.ports.clock.now(),
-            subject: Some(self.image.digest),
+            subject: Some(image),
             environment: Some(self.request.judge.name.clone()),
             outcome: outcome.to_owned(),
             body,

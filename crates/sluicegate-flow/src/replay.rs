@@ -12,7 +12,8 @@ use sluicegate_policy::{
     rego::{SourceFile, is_test},
 };
 use sluicegate_ports::{
-    evidence::{EvidenceLog, RecordKind},
+    evidence::{EvidenceError, EvidenceLog, RecordKind},
+    ledger::Ledger,
     store::ContentStore,
 };
 use sluicegate_types::{Digest, Repository, UnixTime};
@@ -26,6 +27,8 @@ use crate::{
     gateway::{self, GatewayFiles, JudgeRecord, judge_of},
 };
 
+/// Of the list of inputs.
+const VERSION: u32 = 1;
 /// Bytes of one file or bundle that a decision was made from.
 const MAX_INPUT: u64 = 128 * 1024 * 1024;
 
@@ -75,7 +78,7 @@ pub(crate) fn keep_inputs(
         kept.insert(path, ports.store.put_bytes(&bytes)?);
     }
     let inputs = Inputs {
-        version: 1,
+        version: VERSION,
         gateway: ports.store.put_bytes(&gateway)?,
         files: kept,
         attached: fetched.attached.keys().copied().collect(),
@@ -88,19 +91,34 @@ pub(crate) fn keep_inputs(
 /// Makes the decision of an evidence record again. It reads the record and the store, and asks the rules; no permit comes of it.
 pub fn replay(
     evidence: &dyn EvidenceLog,
+    ledger: &dyn Ledger,
     store: &dyn ContentStore,
     evaluator: &dyn RuleEvaluator,
     sequence: u64,
 ) -> Result<Replayed, Error> {
     let record = evidence.show(sequence)?;
+    // A row that was rewritten together with its digest is not the one that the ledger has.
+    let leaf = ledger.leaves(sequence.saturating_sub(1), 1)?.first().copied();
+    if leaf != Some(record.digest) {
+        let reason = "it is not the record that the ledger's leaf stands for".to_owned();
+        return Err(EvidenceError::Damaged { sequence, reason }.into());
+    }
     let not = |why: &str| Error::Usage(format!("evidence record {sequence} can't be replayed: {why}"));
     let body: WireBody = serde_json::from_value(record.body).map_err(|_| match record.kind {
         RecordKind::Decision => not("nothing was judged, so there is no decision to make again"),
         _ => not("it records no decision; the decision's own record can"),
     })?;
+    let replay = body.replay.ok_or_else(|| {
+        not("the rules could not be asked then, and how an evaluation breaks off is not a matter of the case alone")
+    })?;
     let environment = record.environment.ok_or_else(|| not("it names no environment"))?;
-    let inputs: Inputs = serde_json::from_slice(&store.read(&body.replay, MAX_INPUT)?)
-        .map_err(|source| Error::Json { what: "the inputs of a decision", source })?;
+    let unreadable =
+        |reason: String| Error::Content { what: "the list of a decision's inputs", digest: replay, reason };
+    let inputs: Inputs =
+        serde_json::from_slice(&store.read(&replay, MAX_INPUT)?).map_err(|error| unreadable(error.to_string()))?;
+    if inputs.version != VERSION {
+        return Err(unreadable(format!("version {}: this program knows {VERSION}", inputs.version)));
+    }
     let files = StoredFiles { store, inputs: &inputs };
     let text =
         String::from_utf8(store.read(&inputs.gateway, MAX_INPUT)?).map_err(|_| not("its gateway is not UTF-8"))?;
@@ -155,7 +173,7 @@ struct WireBody {
     decided_at: UnixTime,
     previous: Option<Digest>,
     document: Digest,
-    replay: Digest,
+    replay: Option<Digest>,
 }
 
 /// The files of a gateway as they were when it decided.

@@ -21,6 +21,15 @@ use crate::{
     scan,
 };
 
+/// What is said of a copy beside what the permit granted.
+#[derive(Clone, Copy)]
+pub struct Copied<'a> {
+    /// Where the image comes from, by name.
+    pub from: &'a str,
+    /// When it is copied.
+    pub now: UnixTime,
+}
+
 /// The three things a decisions key signs, and nothing else: the summary, the promotion and the image's signature.
 pub fn decision(
     ports: &Ports<'_>,
@@ -29,7 +38,7 @@ pub fn decision(
     set: &ClosedSet,
     grant: &Grant,
     expires: UnixTime,
-    now: UnixTime,
+    copied: Copied<'_>,
 ) -> Result<Vec<Attested>, Error> {
     let builder = set.provenance().0.signer();
     let level = request.levels.get(builder).cloned().unwrap_or_else(|| "SLSA_BUILD_LEVEL_UNEVALUATED".to_owned());
@@ -47,13 +56,13 @@ pub fn decision(
         ledger: evidence::head(ports)?,
     };
     let statement = about(grant, PredicateType::VerificationSummary, summary.to_predicate());
-    let mut attested = attest(ports, signer, request.trust, &[statement], now)?;
+    let mut attested = attest(ports, signer, request.trust, &[statement], copied.now)?;
     let decided = attested.first().map(|a| a.statement.bundle());
     let rest = [
-        about(grant, PredicateType::Promotion, promotion(ports, grant, decided, now)?.to_predicate()),
+        about(grant, PredicateType::Promotion, promotion(ports, copied, grant, decided)?.to_predicate()),
         about(grant, PredicateType::ImageSignature, json!({})),
     ];
-    attested.extend(attest(ports, signer, request.trust, &rest, now)?);
+    attested.extend(attest(ports, signer, request.trust, &rest, copied.now)?);
     Ok(attested)
 }
 
@@ -62,22 +71,27 @@ pub fn ungated(
     ports: &Ports<'_>,
     request: &PromoteRequest<'_>,
     grant: &Grant,
-    now: UnixTime,
+    copied: Copied<'_>,
 ) -> Result<Vec<Attested>, Error> {
-    let statement = about(grant, PredicateType::Promotion, promotion(ports, grant, None, now)?.to_predicate());
-    attest(ports, request.records, request.trust, &[statement], now)
+    let statement = about(grant, PredicateType::Promotion, promotion(ports, copied, grant, None)?.to_predicate());
+    attest(ports, request.records, request.trust, &[statement], copied.now)
 }
 
 fn about(grant: &Grant, kind: PredicateType, predicate: Value) -> Statement {
     scan::about_image(grant.image.digest, grant.image.repository.as_str(), kind, predicate)
 }
 
-fn promotion(ports: &Ports<'_>, grant: &Grant, decision: Option<Digest>, now: UnixTime) -> Result<Promotion, Error> {
+fn promotion(
+    ports: &Ports<'_>,
+    copied: Copied<'_>,
+    grant: &Grant,
+    decision: Option<Digest>,
+) -> Result<Promotion, Error> {
     Ok(Promotion {
         image: grant.image.digest,
-        source: "build".to_owned(),
+        source: copied.from.to_owned(),
         destination: grant.image.clone(),
-        timestamp: now,
+        timestamp: copied.now,
         builder_id: LOCAL_BUILDER.to_owned(),
         decision,
         environment: grant.environment.clone(),
@@ -93,14 +107,14 @@ pub struct Denial {
     pub manifest: Descriptor,
 }
 
-/// Signs what the gate refused. `body` is what the record will say.
+/// Signs what the gate refused at `now`. `body` is what the record will say.
 pub fn denial(
     ports: &Ports<'_>,
     request: &PromoteRequest<'_>,
     image: &Descriptor,
     body: &Value,
+    now: UnixTime,
 ) -> Result<Denial, Error> {
-    let now = ports.clock.now();
     let name = Repository::of_environment(&request.judge.name);
     let summary = VerificationSummary {
         verifier_id: request.judge.verifier_id.clone(),

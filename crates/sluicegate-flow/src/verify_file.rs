@@ -42,6 +42,20 @@ pub fn verify_file(
         bundle: Digest::of(bundle_bytes),
         source: Box::new(source),
     })?;
+    // A file has no repository: like a place without a name, only a signer who speaks for everything speaks for it.
+    let weak = match statement.endorses().iter().next() {
+        Some(group) if !statement.stands_alone() => {
+            Some(format!("{} says this only together with others of {group}", statement.signer()))
+        }
+        _ if !trust.covers(statement.signer(), None) => Some(format!(
+            "{} speaks for the repositories that trust.yaml lists, and a file has none",
+            statement.signer()
+        )),
+        _ => None,
+    };
+    if let Some(reason) = weak {
+        return Err(Error::NobodysWord { bundle: Digest::of(bundle_bytes), reason });
+    }
     let file = match asked {
         Asked::Digest(digest) => digest,
         Asked::Bytes(mut reader) => {

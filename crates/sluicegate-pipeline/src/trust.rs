@@ -208,7 +208,7 @@ fn signer_of(at: &In<'_>, name: String, wire: WireSigner) -> Result<SignerEntry,
     if decides && environments.is_empty() {
         return Err(at.meaning(&place, "environments: a signer that decides names those it decides for"));
     }
-    if wire.repositories.is_none() && wire.roles.iter().any(|role| role == "steps") {
+    if wire.repositories.is_none() && wire.roles.iter().any(|role| role == "steps" || role == "manual") {
         return Err(
             at.meaning(&place, "no repositories: a list that is left out allows nothing; write repositories: [\"*\"]")
         );
@@ -246,6 +246,11 @@ fn group_of(at: &In<'_>, name: String, wire: WireSigner) -> Result<GroupEntry, E
     if let Some(role) = wire.roles.iter().find(|role| *role != "manual") {
         return Err(
             at.later_but(format!("{place}.roles: {role} of a threshold"), "a threshold of signers has the role manual")
+        );
+    }
+    if wire.repositories.is_none() {
+        return Err(
+            at.meaning(&place, "no repositories: a list that is left out allows nothing; write repositories: [\"*\"]")
         );
     }
     Ok(GroupEntry {

@@ -165,6 +165,27 @@ impl Facts {
         })
     }
 
+    /// What a promotion without a gate rests on: the set alone. No SBOM and no scan is read, as nobody is asked about them.
+    pub fn of_set(set: &ClosedSet, environment: &EnvironmentName, now: UnixTime) -> Result<Self, FactsError> {
+        let repository = Repository::of_environment(environment);
+        let input = json!({
+            "subject": {"name": repository.as_str(), "digest": set.image()},
+            "target": {"environment": environment, "repository": repository.as_str()},
+            "now": now,
+            "attestations": set.statements().map(attestation).collect::<Vec<_>>(),
+        });
+        let text = serde_json::to_string(&input).map_err(|error| FactsError::Input { reason: error.to_string() })?;
+        Ok(Self {
+            image: set.image(),
+            digest: Digest::of(text.as_bytes()),
+            input: RawValue::from_string(text).map_err(|error| FactsError::Input { reason: error.to_string() })?,
+            kinds: set.kinds(),
+            used: set.statements().map(VerifiedStatement::bundle).collect(),
+            components: 0,
+            scan: None,
+        })
+    }
+
     /// The image.
     pub fn image(&self) -> Digest {
         self.image

@@ -34,7 +34,7 @@ pub struct NewRecord {
     pub subject: Option<Digest>,
     /// The environment it is about.
     pub environment: Option<EnvironmentName>,
-    /// One word: `succeeded`, `failed`, `allow`, `deny`, `undecided`, `promoted`, `attested`.
+    /// One word: `succeeded`, `failed`, `allow`, `deny`, `undecided`, `promoted`, `attested`, `ungated`, `would-allow`, `found`.
     pub outcome: String,
     /// Everything else, as a JSON object.
     pub body: serde_json::Value,

@@ -16,7 +16,7 @@ pub mod threshold;
 mod trust;
 mod trust_root;
 
-pub use signer_rule::{Allowed, GroupRule, Person, Role, SignerRule};
+pub use signer_rule::{Allowed, GroupRule, Person, Role, SignerRule, only_machines_say};
 pub use statement::{LogPlace, VerifiedStatement, roles_of_key, verify};
 pub use trust::{Revocation, Trust, TrustError, TrustRules};
 pub use trust_root::{TrustRoot, TrustRootError};

@@ -95,16 +95,31 @@ pub enum Role {
     Manual,
 }
 
-/// What the beginnings of these types say, in any version of them, nobody says by hand.
-const NEVER_BY_HAND: [&str; 7] = [
-    "https://slsa.dev/provenance/",
-    "https://slsa.dev/verification_summary/",
-    "https://in-toto.io/Provenance/",
-    "https://in-toto.io/attestation/vulns/",
-    "https://in-toto.io/attestation/promotion-record/",
-    "https://cosign.sigstore.dev/attestation/vuln/",
-    "https://sigstore.dev/cosign/",
+/// Families of types, without scheme and version, that only machines say. Older versions are refused too: a reader that knows
+/// only those would take them for the machine's word.
+const ONLY_MACHINES: [(&str, &str); 9] = [
+    ("slsa.dev/provenance", "only the builder says how something was built"),
+    ("in-toto.io/provenance", "only the builder says how something was built"),
+    ("in-toto.io/attestation/vulns", "only a run or the gate says what a scanner found"),
+    ("cosign.sigstore.dev/attestation/vuln", "only a run or the gate says what a scanner found"),
+    ("slsa.dev/verification_summary", "only a gate says what a gate decided"),
+    ("in-toto.io/attestation/promotion-record", "only promote says what was promoted"),
+    ("in-toto.io/attestation/promotion", "only promote says what was promoted"),
+    ("sigstore.dev/cosign/sign", "only promote signs an image"),
+    ("cosign.sigstore.dev/signature", "only promote signs an image"),
 ];
+
+/// Why nobody says this type by hand, in whatever version and spelling: scheme and letter case are not looked at. `None` if it may be.
+pub fn only_machines_say(uri: &str) -> Option<&'static str> {
+    let folded = uri.to_ascii_lowercase();
+    let family = folded.split_once("://").map_or(folded.as_str(), |(_, rest)| rest).trim_start_matches("www.");
+    let is = |known: &str| {
+        family
+            .strip_prefix(known)
+            .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '-'))
+    };
+    ONLY_MACHINES.iter().find(|(known, _)| is(known)).map(|(_, reason)| *reason)
+}
 
 impl Role {
     /// The role with this name in trust.yaml.
@@ -131,7 +146,7 @@ impl Role {
             Self::Records => matches!(predicate, P::Vulns | P::VerificationSummary | P::Promotion),
             Self::Manual => match predicate {
                 P::Sbom | P::TestResult | P::Vex => true,
-                P::Other(uri) => !NEVER_BY_HAND.iter().any(|beginning| uri.starts_with(beginning)),
+                P::Other(uri) => only_machines_say(uri).is_none(),
                 _ => false,
             },
         }

@@ -81,6 +81,11 @@ impl VerifiedStatement {
         self.roles.contains(&role)
     }
 
+    /// Whether its signer says it alone, in any role.
+    pub fn stands_alone(&self) -> bool {
+        !self.roles.is_empty()
+    }
+
     /// The groups it counts towards: [`endorsed`](crate::threshold::endorsed) says whether there are enough.
     pub fn endorses(&self) -> &BTreeSet<String> {
         &self.endorses

@@ -144,8 +144,12 @@ fn counted(count: u64, what: &str) -> String {
 
 /// Makes a decision again; other bytes than the recorded ones mean that it can't be vouched for.
 fn replay(words: &Words, records: &dyn EvidenceLog, number: u64) -> Result<ExitCode, Problem> {
-    let store = wire::store(&Home::open()?)?;
-    let replayed = flow(records, &store, &PolicyChild, number)?;
+    let home = Home::open()?;
+    let store = wire::store(&home)?;
+    let ledger = wire::ledger_reader(&home)?.map_err(|words| {
+        Problem::lost(words, "sluicegate evidence fsck says what is wrong; restore the home from a backup")
+    })?;
+    let replayed = flow(records, &ledger, &store, &PolicyChild, number)?;
     let again = Digest::of(&replayed.document);
     if words.json() {
         let document = serde_json::from_slice::<Value>(&replayed.document).unwrap_or_default();

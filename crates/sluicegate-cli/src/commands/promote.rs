@@ -72,8 +72,8 @@ fn print(words: &Words, promoted: &Promoted, arguments: &Promote, repository: &P
         Promoted::WouldAllow { image, record, basis } => {
             words.line(format!("{}  {image}", words.good("WOULD BE ALLOWED")));
             words.line(match basis {
-                Basis::Gate { .. } => "  a dry run: nothing was signed, copied or tagged",
-                Basis::Ungated => "  a dry run: nothing was signed, copied or tagged; this environment has no gate",
+                Basis::Gate { .. } => "  a dry run: no decision was signed, and nothing was copied or tagged",
+                Basis::Ungated => "  a dry run: nothing was copied or tagged; this environment has no gate",
             });
             words.line(format!("  recorded: sluicegate evidence show {record}"));
         }

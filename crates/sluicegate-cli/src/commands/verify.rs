@@ -10,6 +10,7 @@ use sluicegate_flow::{
     gateway::{Judge, judge_of, trust, trust_in_keys},
     verify::{VerifyReport, verify as verify_image},
 };
+use sluicegate_pipeline::gateway::Gateway;
 use sluicegate_ports::Clock;
 use sluicegate_types::{Digest, EnvironmentName, ImageError, ImageRef, NonEmpty, Repository};
 use sluicegate_verify::{
@@ -46,7 +47,7 @@ pub(crate) fn verify(words: &Words, arguments: &Verify) -> Result<ExitCode, Prob
         None => (trust_of(arguments)?, None),
         Some((gateway, environment)) => {
             let judge = judge_of(&gateway.gateway, &environment, &gateway)?;
-            (trust(&gateway.gateway, &gateway)?.0, Some(judge))
+            (trust(&believed(arguments, &gateway)?, &gateway)?.0, Some(judge))
         }
     };
     let repository = judge.as_ref().map(|judge| Repository::of_environment(&judge.name));
@@ -105,14 +106,21 @@ pub(crate) fn verify(words: &Words, arguments: &Verify) -> Result<ExitCode, Prob
 /// The gateway and environment of `--for`.
 fn asked_about(arguments: &Verify) -> Result<Option<(GatewayFolder, EnvironmentName)>, Problem> {
     let Some(environment) = &arguments.environment else { return Ok(None) };
-    if arguments.key.is_some() || arguments.decision_key.is_some() {
-        return Err(Problem::usage(
-            "--for asks about a gateway's decision, and a key names no gateway",
-            "name the gateway file with --gateway; its trust.yaml says whose decisions count",
-        ));
-    }
     let gateway = GatewayFolder::open(arguments.gateway.gateway.as_deref(), Path::new("."))?;
     Ok(Some((gateway, environment.clone())))
+}
+
+/// The gateway with the trust file and the logs of whoever asks, where these are named.
+fn believed(arguments: &Verify, gateway: &GatewayFolder) -> Result<Gateway, Problem> {
+    let whole = |path: &Path| std::path::absolute(path).map_err(|error| Problem::io("find", path, &error));
+    let mut own = gateway.gateway.clone();
+    if let Some(file) = &arguments.trust {
+        own.trust = whole(file)?;
+    }
+    if let Some(root) = &arguments.trust_root {
+        own.trust_root = whole(root)?;
+    }
+    Ok(own)
 }
 
 type Admitted = Result<Admission, NonEmpty<String>>;

@@ -58,7 +58,8 @@ fn gate_scan(edit: impl FnOnce(&mut Vulns)) -> GateScan {
 fn facts(set: &ClosedSet, by_hand: &[&VerifiedStatement], scan: Option<GateScan>) -> Facts {
     let environment = environment("production");
     let repository = Repository::of_environment(&environment);
-    Facts::new(set, ByHand { alone: by_hand, together: &[] }, scan, &environment, &repository, today(), &|_| true).unwrap()
+    Facts::new(set, ByHand { alone: by_hand, together: &[] }, scan, &environment, &repository, today(), &|_| true)
+        .unwrap()
 }
 
 pub(crate) fn tm04_the_gates_scan_is_by_the_role_records() -> Tried {

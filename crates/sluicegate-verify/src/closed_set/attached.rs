@@ -119,8 +119,7 @@ impl<'a> Looked<'a> {
                 Seen::Ignored { bundle: digest, reason: "it is about something else".to_owned() }
             }
             Ok(statement)
-                if (statement.is_in_role(Role::Steps) || statement.is_in_role(Role::Manual))
-                    && !self.asked.trust.covers(statement.signer(), self.asked.repository) =>
+                if statement.stands_alone() && !self.asked.trust.covers(statement.signer(), self.asked.repository) =>
             {
                 Seen::Ignored { bundle: digest, reason: not_covered(&statement, self.asked.repository) }
             }
