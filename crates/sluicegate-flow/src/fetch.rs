@@ -63,7 +63,14 @@ pub fn fetch(
     descriptor: &Descriptor,
     keep: Option<&dyn ContentStore>,
 ) -> Result<Fetched, Error> {
-    let (manifest, config) = fetch_image(source, descriptor, keep)?;
+    let fetched = fetch_evidence(source, descriptor)?;
+    read_layers(source, &fetched.manifest, keep)?;
+    Ok(fetched)
+}
+
+/// The same without the image's layers: evidence is small and says whether the rest is worth the room.
+pub fn fetch_evidence(source: &dyn ImageSource, descriptor: &Descriptor) -> Result<Fetched, Error> {
+    let (_, manifest, config) = fetch_manifest(source, descriptor)?;
     let mut fetched = Fetched {
         descriptor: descriptor.clone(),
         manifest,
@@ -172,6 +179,26 @@ pub(crate) fn fetch_image(
     descriptor: &Descriptor,
     keep: Option<&dyn ContentStore>,
 ) -> Result<(Manifest, Vec<u8>), Error> {
+    let (bytes, manifest, config) = fetch_manifest(source, descriptor)?;
+    read_layers(source, &manifest, keep)?;
+    if let Some(store) = keep {
+        store.put_bytes(&bytes)?;
+        store.put_bytes(&config)?;
+    }
+    Ok((manifest, config))
+}
+
+/// Hashes every layer, and keeps it if there is a store for it.
+pub(crate) fn read_layers(
+    source: &dyn ImageSource,
+    manifest: &Manifest,
+    keep: Option<&dyn ContentStore>,
+) -> Result<(), Error> {
+    manifest.layers.iter().try_for_each(|layer| stream(source, layer, keep))
+}
+
+/// The manifest's bytes, parsed, and the configuration.
+fn fetch_manifest(source: &dyn ImageSource, descriptor: &Descriptor) -> Result<(Vec<u8>, Manifest, Vec<u8>), Error> {
     let fault = |reason: String| Error::Image { image: descriptor.digest.to_string(), reason };
     if descriptor.media_type != IMAGE_MANIFEST {
         return Err(fault(format!(
@@ -188,14 +215,7 @@ pub(crate) fn fetch_image(
         return Err(fault(format!("more than {MAX_DESCRIPTORS} layers")));
     }
     let config = read(source, &manifest.config, MAX_MANIFEST)?;
-    for layer in &manifest.layers {
-        stream(source, layer, keep)?;
-    }
-    if let Some(store) = keep {
-        store.put_bytes(&bytes)?;
-        store.put_bytes(&config)?;
-    }
-    Ok((manifest, config))
+    Ok((bytes, manifest, config))
 }
 
 /// Reads a blob into memory and checks size and digest.

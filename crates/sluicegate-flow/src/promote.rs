@@ -181,7 +181,7 @@ impl Refusal {
 impl Promotion<'_> {
     fn judged(&self, source: &dyn ImageSource) -> Result<Promoted, Error> {
         let Self { ports, request, .. } = *self;
-        let fetched = fetch::fetch(source, self.image, Some(ports.store))?;
+        let fetched = fetch::fetch_evidence(source, self.image)?;
         for bytes in fetched.attached.values().chain(fetched.blobs.values()) {
             ports.store.put_bytes(bytes)?;
         }
@@ -206,6 +206,8 @@ impl Promotion<'_> {
         }
         let current = ports.places.target(&self.target)?.current()?.map(|occupant| occupant.image);
         self.refuse_backwards(current)?;
+        // Only an image that proves something gets room in the store.
+        fetch::fetch_image(source, self.image, Some(ports.store))?;
         let scanned = match &request.judge.gate {
             Some(_) => self.gate_scan(&fetched)?,
             None => Scanned::default(),
@@ -296,16 +298,16 @@ impl Promotion<'_> {
             let body = json!({"to": there, "tag": request.judge.environment.tag});
             self.record_about(there, "found", RecordKind::Promotion, body)?;
         }
+        // Where the place was emptied, the records still know what it held last.
+        let held = current.or_else(|| promoted.first().and_then(|record| record.subject));
+        let is_there = held == Some(image);
         let earlier = promoted.into_iter().find(|record| record.subject == Some(image));
-        let is_there = current == Some(image);
         match earlier {
-            Some(record) if is_on(Check::Backwards) && current.is_some() && !is_there && !request.rollback => {
-                Err(Error::Usage(format!(
-                    "{image} was promoted to {environment} before (evidence {}) and something newer is there now: moving a tag \
+            Some(record) if is_on(Check::Backwards) && !is_there && !request.rollback => Err(Error::Usage(format!(
+                "{image} was promoted to {environment} before (evidence {}) and something newer was since: moving a tag \
                  backwards needs --rollback",
-                    record.sequence
-                )))
-            }
+                record.sequence
+            ))),
             Some(_) if !is_there => Ok(()),
             _ if request.rollback => Err(Error::Usage(format!(
                 "--rollback goes back to an image that {environment} held before; {image} {}",
@@ -386,13 +388,14 @@ impl Promotion<'_> {
     /// as an artifact of its own type, which nobody takes for a signature (trust model 5).
     fn denied(&self, mut body: Value, now: UnixTime) -> Result<u64, Error> {
         let Self { ports, request, .. } = *self;
+        let mut signed = None;
         if !request.dry_run {
             // A denial that can't be signed is still a denial: it is never lost for the sake of its signature.
             match sign::denial(ports, request, self.image, &body, now) {
                 Ok(denial) => {
                     body["summary"] = json!(denial.bundle);
                     body["denial"] = json!(denial.manifest.digest);
-                    push::lay_beside(ports, self.folder, &self.image.digest, &denial.manifest, &[denial.bundle]);
+                    signed = Some(denial);
                 }
                 Err(error) => {
                     (ports.warn)(&format!("the denial could not be signed: {error}"));
@@ -400,7 +403,12 @@ impl Promotion<'_> {
                 }
             }
         }
-        self.record("deny", RecordKind::Decision, body)
+        // On record before anything is asked of the image's place, which belongs to somebody else.
+        let record = self.record("deny", RecordKind::Decision, body)?;
+        if let Some(denial) = signed {
+            push::lay_beside(ports, self.folder, &self.image.digest, &denial.manifest, &[denial.bundle]);
+        }
+        Ok(record)
     }
 
     fn undecided(&self, reasons: NonEmpty<String>, body: Value) -> Result<Promoted, Error> {
@@ -425,10 +433,10 @@ impl Promotion<'_> {
     ) -> Result<Promoted, Error> {
         let Self { ports, request, .. } = *self;
         let grant = permit.spend();
+        let now = ports.clock.now();
         // The decision is on record before its key is opened and before anything can be seen at the target.
         let record = self.record(gate::outcome_of(&grant), RecordKind::Decision, body)?;
         self.allowed.set(true);
-        let now = ports.clock.now();
         let in_time = grant.decided_at <= now && now <= grant.decided_at.plus(PERMIT_LIFE);
         if is_on(Check::PermitAge) && !in_time {
             return Err(Error::Again(format!("the permit of {} is too old at {now}; ask again", grant.decided_at)));

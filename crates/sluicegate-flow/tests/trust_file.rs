@@ -45,8 +45,8 @@ signers:
   recorder: { key: recorder.pub, roles: [records], verifier_ids: ["https://gate.example"] }
   production: { key: production.pub, roles: [decisions], environments: [production], verifier_ids: ["https://gate.example"] }
   reviewer: { key: reviewer.pub, roles: [manual], predicate_types: [sbom, "https://example.com/review/v1"], repositories: ["oci:production"] }
-  vexers: { threshold: 2, of: [alice, bob], roles: [manual], predicate_types: [vex] }
-  alice: { key: alice.pub, roles: [manual] }
+  vexers: { threshold: 2, of: [alice, bob], roles: [manual], predicate_types: [vex], repositories: ["*"] }
+  alice: { key: alice.pub, roles: [manual], repositories: ["*"] }
   bob: { key: bob.pub }
 revoked: []
 people: { alice: { emails: [alice@example], signer: alice }, bob: { signer: bob } }

@@ -504,7 +504,7 @@ signers:
   builder: { key: builder.pub, roles: [steps], builder_ids: ["https://sluicegate.dev/builder/local@v1"], repositories: ["*"] }
   recorder: { key: recorder.pub, roles: [records], verifier_ids: ["https://gate.example"] }
   production: { key: production.pub, roles: [decisions], environments: [production], verifier_ids: ["https://gate.example"], repositories: ["oci:production"] }
-  vexers: { threshold: 2, of: [alice, bob], roles: [manual], predicate_types: [vex] }
+  vexers: { threshold: 2, of: [alice, bob], roles: [manual], predicate_types: [vex], repositories: ["oci:vexed"] }
   alice: { key: alice.pub, roles: [manual], repositories: ["registry.example/shop/*", "registry.example/shop"] }
   bob: { key: bob.pub }
 revoked: [{ signer: builder, at: { log: log.example, size: 4711 } }, { signer: alice, from: 2026-01-01T00:00:00Z }, { signer: recorder }]
@@ -604,12 +604,18 @@ authority_self: false
 
     #[test]
     fn tm06_a_threshold_is_of_distinct_signers_with_keys_and_has_none_itself() {
-        let group = "{ threshold: 2, of: [alice, bob], roles: [manual], predicate_types: [vex] }";
-        let of_three = "{ threshold: 3, of: [alice, bob, recorder], roles: [manual] }";
+        let group = "{ threshold: 2, of: [alice, bob], roles: [manual], predicate_types: [vex], repositories: [\"oci:vexed\"] }";
+        let of_three = "{ threshold: 3, of: [alice, bob, recorder], roles: [manual], repositories: [\"*\"] }";
         assert_eq!(changed(group, of_three).unwrap().groups[0].threshold, 3);
-        let named = changed(group, &group.replace("}", ", repositories: [\"*\"] }")).unwrap();
+        let named = changed(group, &group.replace("[\"oci:vexed\"]", "[\"*\"]")).unwrap();
         assert_eq!(named.groups[0].repositories, Some(vec![RepositoryPattern::Any]));
         refused(&[
+            (", repositories: [\"oci:vexed\"]", "", "signers.vexers: no repositories"),
+            (
+                ", repositories: [\"registry.example/shop/*\", \"registry.example/shop\"]",
+                "",
+                "signers.alice: no repositories",
+            ),
             ("threshold: 2", "threshold: 0", "signers.vexers.threshold: 0: it lies between 2 and"),
             ("threshold: 2", "threshold: 1", "signers.vexers.threshold: 1: it lies between 2 and"),
             ("threshold: 2", "threshold: 3", "distinct identities among its signers, 2"),

@@ -48,6 +48,11 @@ impl ImageSource for LayoutSource {
             LayoutSelector::Digest(digest) => images.into_iter().filter(|d| d.digest == *digest).collect(),
         };
         let mut digests: Vec<Digest> = named.iter().map(|d| d.digest).collect();
+        if let LayoutSelector::Tag(tag) = selector {
+            // An entry that only other readers take for the image would make one name two images.
+            let others = self.index.manifests.iter().filter(|d| tag_of(d).as_ref() == Some(tag));
+            digests.extend(others.map(|d| d.digest));
+        }
         digests.sort();
         digests.dedup();
         match (digests.as_slice(), named.first()) {

@@ -2,9 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io::{self, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use sluicegate_attestation::identifiers::IMAGE_INDEX;
@@ -23,6 +24,10 @@ use crate::{
         COSIGN_IMAGE, COSIGN_KIND, ENVIRONMENT, Index, LAYOUT_FILE, MAX_ENTRIES, MAX_MANIFEST, REF_NAME, tag_of,
     },
 };
+
+/// How often, and after which pause each, the lock of a layout is tried: half a minute in all.
+const LOCK_TRIES: u32 = 600;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) struct LayoutTarget {
     folder: PathBuf,
@@ -127,8 +132,20 @@ impl LayoutTarget {
     fn lock(&self) -> Result<File, ImagePlaceError> {
         let path = self.folder.join(".sluicegate.lock");
         let lock = open_lock(&path).map_err(self.io("create", &path))?;
-        lock.lock().map_err(self.io("lock", &path))?;
-        Ok(lock)
+        let mut left = LOCK_TRIES;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(lock),
+                // Whoever may open the file may hold it, for ever: nobody waits longer than this.
+                Err(TryLockError::WouldBlock) if left == 0 => {
+                    let held = io::Error::new(io::ErrorKind::TimedOut, "another process holds it; nothing was written");
+                    return Err(self.io("lock", &path)(held));
+                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::Error(error)) => return Err(self.io("lock", &path)(error)),
+            }
+            left -= 1;
+        }
     }
 
     fn holds(&self, image: &Digest) -> Result<(), ImagePlaceError> {

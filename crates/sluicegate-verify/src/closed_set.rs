@@ -18,7 +18,7 @@ use sluicegate_types::{
     checks::{Check, is_on},
 };
 
-pub use attached::MAX_BEYOND_THE_SET;
+pub use attached::{MAX_BEYOND_THE_SET, MAX_SETS};
 
 use crate::{
     Error, Role, Trust, VerifiedStatement,

@@ -23,6 +23,9 @@ use crate::{Role, VerifiedStatement, verify};
 /// Statements of known signers that are verified for one image beyond what its closed sets name (DESIGN section 7).
 pub const MAX_BEYOND_THE_SET: usize = 256;
 
+/// Provenances of one image that are followed to their sets.
+pub const MAX_SETS: usize = 64;
+
 /// What was looked at so far, and what waits.
 pub(super) struct Looked<'a> {
     pub(super) seen: Vec<Seen>,
@@ -139,7 +142,15 @@ impl<'a> Looked<'a> {
         }
         // Only our own form begins a set; what a foreign builder says of the image is verified and listed.
         let Ok(provenance) = Provenance::parse(&statement.statement().predicate) else { return };
-        if matches!(provenance.build, Build::Image(_)) {
+        // The same words of the same signer are one provenance, in however many bundles they come.
+        let is_known = |(known, _): &(VerifiedStatement, Provenance)| {
+            known.payload() == statement.payload() && known.signer() == statement.signer()
+        };
+        if matches!(provenance.build, Build::Image(_)) && !self.provenances.iter().any(is_known) {
+            if self.provenances.len() >= MAX_SETS {
+                self.unlooked += 1;
+                return;
+            }
             self.provenances.push((statement.clone(), provenance));
         }
     }
