@@ -102,6 +102,21 @@ fn each_engine_is_named_only_where_it_belongs() {
     assert_eq!(engines_out_of_place(&direct_dependencies(), &ENGINES), Vec::<String>::new());
 }
 
+/// The feature that turns checks off is for tests: what is built for use has no switch, whatever features its packages have.
+#[test]
+fn no_build_for_use_can_turn_a_check_off() {
+    let features = |arguments: &[&str]| {
+        let tree = ["tree", "--prefix", "none", "--locked", "--all-features"];
+        let listed = cargo(&[&tree[..], arguments].concat());
+        assert!(listed.contains("sluicegate-types"), "{listed}");
+        listed.contains("sluicegate-types feature \"switches\"")
+    };
+    assert!(features(&["--package", "sluicegate-flow", "--edges", "normal,dev,features"]), "tests have it");
+    for package in ["sluicegate-cli", "sluicegate-flow", "sluicegate-runner"] {
+        assert!(!features(&["--package", package, "--edges", "normal,build,features"]), "{package}");
+    }
+}
+
 #[test]
 fn the_checks_find_faults_in_made_up_lists() {
     let made_up = names(&[("a", &["b", "c", "tokio"]), ("b", &[]), ("d", &["regorus"])]);
