@@ -4,7 +4,10 @@ use std::{io::Read, path::Path};
 
 use serde_json::{Value, json};
 use sluicegate_attestation::{Error as FormError, bundle, statement::Statement};
-use sluicegate_types::{Digest, UnixTime};
+use sluicegate_types::{
+    Digest, UnixTime,
+    checks::{Check, is_on},
+};
 use sluicegate_verify::{Trust, VerifiedStatement};
 
 use crate::{Error, verify::verified};
@@ -44,7 +47,7 @@ pub fn verify_file(
     })?;
     // A file has no repository: like a place without a name, only a signer who speaks for everything speaks for it.
     let weak = match statement.endorses().iter().next() {
-        Some(group) if !statement.stands_alone() => {
+        Some(group) if is_on(Check::FileAlone) && !statement.stands_alone() => {
             Some(format!("{} says this only together with others of {group}", statement.signer()))
         }
         _ if !trust.covers(statement.signer(), None) => Some(format!(

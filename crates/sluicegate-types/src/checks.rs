@@ -215,9 +215,11 @@ table! {
     FileSubject,
     /// An image's or a directory's digest taken for a file's (1).
     FileKind,
+    /// A file's bundle by a signer who says this only together with others (6).
+    FileAlone,
     /// A type by hand that only machines say (6).
     ByHandForbidden,
-    /// A machine's key for what a person says (6).
+    /// A machine's key for what a person says, or one that does not speak for this place (6).
     ByHandKey,
     /// Something attached by hand in an environment's place (10).
     ByHandPlace,

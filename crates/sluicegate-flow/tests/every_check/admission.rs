@@ -141,7 +141,12 @@ pub(crate) fn tm05_a_decision_from_the_future_admits_nothing() -> Tried {
             it.expires = today().plus(1000);
         })
     };
-    Tried::good(ask(300)).fault("a second too far", "it was decided at", ask(301))
+    let record = |seconds: u64| Door::ungated().recorded("recorder", None, |it| it.timestamp = today().plus(seconds));
+    Tried::good(ask(300).and(record(300))).fault("a second too far", "it was decided at", ask(301)).fault(
+        "a record",
+        "it was recorded at",
+        record(301),
+    )
 }
 
 pub(crate) fn tm07_a_judge_chosen_by_who_is_judged_admits_nothing_elsewhere() -> Tried {

@@ -16,14 +16,19 @@ use sluicegate_flow::{
 use sluicegate_ports::sign::Signer;
 use sluicegate_testkit::{FakePacker, VirtualLog, VirtualSigner, sign_statement, today};
 use sluicegate_types::{Digest, NonEmpty};
+use sluicegate_verify::{GroupRule, Role, SignerRule, Trust, TrustRoot, TrustRules};
 
 use crate::{
-    fixture::{LOG, Said, Tried, said, trust},
+    fixture::{LOG, Said, Tried, rule, rules, said, trust, trust_in},
     gate_world::{SOURCE, World},
 };
 
 /// Whether a bundle about these bytes of this kind is about the file.
 fn verifies(bytes: &[u8], media_type: Option<&str>) -> Said {
+    verifies_by(bytes, media_type, &trust(&VirtualLog::new(LOG)))
+}
+
+fn verifies_by(bytes: &[u8], media_type: Option<&str>, trust: &Trust) -> Said {
     let log = VirtualLog::new(LOG);
     let subject = Subject {
         name: Some("the file".to_owned()),
@@ -36,11 +41,33 @@ fn verifies(bytes: &[u8], media_type: Option<&str>) -> Said {
         predicate: json!({}),
     };
     let bundle = sign_statement(&VirtualSigner::new("person"), &log, &statement);
-    said(verify_file(Asked::Bytes(&mut &b"the file"[..]), Path::new("b.json"), &bundle, &trust(&log), today()))
+    said(verify_file(Asked::Bytes(&mut &b"the file"[..]), Path::new("b.json"), &bundle, trust, today()))
 }
 
 pub(crate) fn tm01_a_bundle_verifies_its_own_file_only() -> Tried {
     Tried::good(verifies(b"the file", None)).fault("another's", "about something else", verifies(b"another", None))
+}
+
+pub(crate) fn tm06_a_members_word_for_its_group_is_not_its_own_about_a_file() -> Tried {
+    let ask = |grouped: bool| {
+        let group = GroupRule {
+            name: "reviewers".to_owned(),
+            threshold: 2,
+            of: ["person", "another"].map(str::to_owned).into(),
+            roles: [Role::Manual].into(),
+            predicate_types: None,
+            repositories: None,
+        };
+        let rules = TrustRules {
+            signers: ["person", "another"].map(|name| rule(name, &[Role::Manual])).into(),
+            groups: grouped.then_some(group).into_iter().collect(),
+            untimed: [LOG.to_owned()].into(),
+            ..TrustRules::default()
+        };
+        let root = TrustRoot::parse(&VirtualLog::new(LOG).trusted_root_json()).unwrap();
+        verifies_by(b"the file", None, &Trust::from_rules(rules, root).unwrap())
+    };
+    Tried::good(ask(false)).fault("a member's", "says this only together with others", ask(true))
 }
 
 pub(crate) fn tm01_an_image_or_a_directory_is_no_file() -> Tried {
@@ -60,7 +87,9 @@ pub(crate) fn tm06_nobody_says_by_hand_what_only_machines_say() -> Tried {
 
 /// What becomes of an SBOM by hand.
 fn attested(world: &World, key: &str, environments: &[PathBuf]) -> Said {
-    let trust = trust(&world.log);
+    let narrow =
+        SignerRule { repositories: Some(vec!["oci:production".parse().unwrap()]), ..rule("narrow", &[Role::Manual]) };
+    let trust = trust_in(rules().into_iter().chain([narrow]).collect(), &world.log);
     let tell = |_: &str| {};
     let ports = Ports {
         clock: &world.clock,
@@ -92,7 +121,11 @@ fn attested(world: &World, key: &str, environments: &[PathBuf]) -> Said {
 
 pub(crate) fn tm06_a_machines_key_says_nothing_by_hand() -> Tried {
     let ask = |key: &str| attested(&World::good().0, key, &[]);
-    Tried::good(ask("person")).fault("the builder's", "would say this as steps", ask("builder"))
+    Tried::good(ask("person")).fault("the builder's", "would say this as steps", ask("builder")).fault(
+        "of another place",
+        "would not believe narrow about",
+        ask("narrow"),
+    )
 }
 
 pub(crate) fn tm10_nothing_is_attached_by_hand_in_an_environments_place() -> Tried {

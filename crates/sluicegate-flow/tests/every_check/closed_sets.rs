@@ -9,14 +9,14 @@ use sluicegate_attestation::{
     provenance::{Build, Provenance},
     statement::{Statement, Subject},
 };
-use sluicegate_testkit::{SignedBuild, VirtualBuild, VirtualLog, today};
+use sluicegate_testkit::{SignedBuild, VirtualBuild, VirtualLog, VirtualSigner, sign_statement, today};
 use sluicegate_types::{Digest, NonEmpty, RepositoryPattern};
 use sluicegate_verify::{
     Role, SignerRule, Trust,
-    closed_set::{Asked, Followed, follow},
+    closed_set::{Asked, Followed, Seen, follow},
 };
 
-use crate::fixture::{LOG, Said, Tried, image, of_image, rule, rules, trust, trust_in};
+use crate::fixture::{LOG, Said, Tried, about, image, of_image, rule, rules, summary, trust, trust_in};
 
 fn build() -> VirtualBuild {
     VirtualBuild::new("run-1", image())
@@ -90,7 +90,29 @@ pub(crate) fn tm06_a_signer_speaks_only_for_its_repositories() -> Tried {
         let rules = rules().into_iter().chain([helper(vec![pattern])]).collect();
         whole(&followed(&signed, &BTreeMap::new(), &trust_in(rules, &log)))
     };
-    Tried::good(ask("image", true).and(ask("build", true)))
+    // What is said beside the set, by whoever may say it: it is looked at, or ignored with the reason.
+    let beside = |signer: &str, statement: &Statement, covers: bool| {
+        let log = VirtualLog::new(LOG);
+        let pattern = if covers { RepositoryPattern::Any } else { "example.com/*".parse().unwrap() };
+        let narrow = |rule: SignerRule| match rule.name == signer {
+            true => SignerRule { repositories: Some(vec![pattern.clone()]), ..rule },
+            false => rule,
+        };
+        let bundle = sign_statement(&VirtualSigner::new(signer), &log, statement);
+        let attached = BTreeMap::from([(Digest::of(&bundle), bundle)]);
+        let trust = trust_in(rules().into_iter().map(narrow).collect(), &log);
+        let asked = Asked { trust: &trust, repository: None, at: today() };
+        match follow(image(), &attached, &BTreeMap::new(), asked).seen.remove(0) {
+            Seen::Verified(_) => Ok(()),
+            Seen::Ignored { reason, .. } => Err(reason),
+        }
+    };
+    let vex = about(image(), PredicateType::Vex, json!({"statements": []}));
+    let yes = about(image(), PredicateType::VerificationSummary, summary(image()).to_predicate());
+    let believed = beside("person", &vex, true).and(beside("decider", &yes, true));
+    Tried::good(ask("image", true).and(ask("build", true)).and(believed))
+        .fault("by hand", "does not speak for", beside("person", &vex, false))
+        .fault("a decision", "does not speak for", beside("decider", &yes, false))
         .fault("the image's provenance", "does not speak for", ask("image", false))
         .fault("a step's", "does not speak for", ask("build", false))
         .fault("an SBOM", "does not speak for", ask("sbom", false))

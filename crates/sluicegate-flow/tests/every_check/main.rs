@@ -140,6 +140,7 @@ every_check! {
     AdmitSet: admission::tm03_a_promotion_record_admits_over_a_whole_set_only;
     FileSubject: by_hand::tm01_a_bundle_verifies_its_own_file_only;
     FileKind: by_hand::tm01_an_image_or_a_directory_is_no_file;
+    FileAlone: by_hand::tm06_a_members_word_for_its_group_is_not_its_own_about_a_file;
     ByHandForbidden: by_hand::tm06_nobody_says_by_hand_what_only_machines_say;
     ByHandKey: by_hand::tm06_a_machines_key_says_nothing_by_hand;
     ByHandPlace: by_hand::tm10_nothing_is_attached_by_hand_in_an_environments_place;
