@@ -6,7 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output},
-    sync::OnceLock,
+    sync::{Once, OnceLock},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -144,6 +144,23 @@ pub fn can_run_steps(test: &str) -> bool {
     false
 }
 
+/// A folder that is gone with its project. What is shared by all tests of a process is never dropped: whoever comes next takes away
+/// what processes that have ended left.
+fn own_folder() -> TempDir {
+    const PREFIX: &str = "sluicegate-integration-";
+    static SWEPT: Once = Once::new();
+    SWEPT.call_once(|| {
+        for entry in fs::read_dir(std::env::temp_dir()).unwrap().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let process = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+            if process.is_some_and(|process| !Path::new("/proc").join(process.to_string()).exists()) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    });
+    TempDir::with_prefix(format!("{PREFIX}{}-", std::process::id())).unwrap()
+}
+
 /// Whether a whole pipeline can run and be scanned here.
 pub fn ready(test: &str) -> bool {
     can_run_steps(test) && peer("SLUICEGATE_TRIVY", test).is_some()
@@ -158,7 +175,7 @@ pub struct Project {
 impl Project {
     /// A project without anything.
     pub fn empty() -> Self {
-        Self { folder: TempDir::new().unwrap(), variables: BTreeMap::new() }
+        Self { folder: own_folder(), variables: BTreeMap::new() }
     }
 
     /// A project with [`PIPELINE`] and its source, and nothing made yet.
@@ -170,8 +187,14 @@ impl Project {
         project
     }
 
-    /// The same with base image, database and `init`, nothing run yet.
+    /// A copy of one such project with base image, database and `init`, nothing run yet, made once for all tests of this process.
     pub fn prepared() -> Self {
+        static PREPARED: OnceLock<Project> = OnceLock::new();
+        PREPARED.get_or_init(Self::stranger).copy()
+    }
+
+    /// The same with keys and logs that no other project here has.
+    pub fn stranger() -> Self {
         let project = Self::written();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         xtask::advisory_db::write(&project.path("db"), now).unwrap();
@@ -223,9 +246,19 @@ impl Project {
 
     /// The same project, home and all, elsewhere.
     pub fn copy(&self) -> Self {
-        let copy = Self { folder: TempDir::new().unwrap(), variables: self.variables.clone() };
-        let done = Command::new("cp").arg("-a").arg(self.path(".")).arg(copy.path(".")).status().unwrap();
-        assert!(done.success());
+        let copy = Self { folder: own_folder(), variables: self.variables.clone() };
+        // The scanner is large, named by its digest and never written to: one file serves all copies.
+        let script = r#"cd "$1" && to=$2 &&
+            find . -mindepth 1 -maxdepth 1 ! -name home -exec cp -a -t "$to" {} + &&
+            if test -d home/cache; then
+                mkdir -p "$to/home/cache" && chmod --reference=home "$to/home" && chmod --reference=home/cache "$to/home/cache" &&
+                find home -mindepth 1 -maxdepth 1 ! -name cache -exec cp -a -t "$to/home" {} + &&
+                find home/cache -mindepth 1 -maxdepth 1 ! -name scanner -exec cp -a -t "$to/home/cache" {} + &&
+                if test -d home/cache/scanner; then cp -al home/cache/scanner "$to/home/cache"; fi
+            elif test -d home; then cp -a home "$to"; fi"#;
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh"]).arg(self.path(".")).arg(copy.path("."));
+        assert!(command.status().unwrap().success());
         // The gateway names the database by its whole path.
         let gateway = copy.path("gateway.yaml");
         if let Ok(text) = fs::read_to_string(&gateway) {

@@ -66,8 +66,11 @@ fn tm06_attest_by_hand_refuses_what_only_machines_say_and_says_how_to_get_a_key(
     }
     project.sluicegate(&[&ATTEST[..], &["--signer", "nobody"]].concat()).assert(2, "keys generate nobody");
     project.replace("trust/trust.yaml", "[manual], repositories: [\"*\"]", "[manual]");
+    project.sluicegate(&ATTEST).assert(2, "write repositories: [\"*\"]");
+    project.replace("trust/trust.yaml", "[manual]", "[manual], repositories: [\"registry.example/shop\"]");
     project.sluicegate(&ATTEST).assert(2, "has no repository name");
-    project.replace("trust/trust.yaml", "roles: [manual]", "roles: [manual, steps], repositories: [\"*\"]");
+    project.replace("trust/trust.yaml", "[\"registry.example/shop\"]", "[\"*\"]");
+    project.replace("trust/trust.yaml", "roles: [manual]", "roles: [manual, steps]");
     let sbom = ["attest", "oci:out/tiny", "--type", "sbom", "--predicate", "review.json"];
     project.sluicegate(&sbom).assert(2, "only role is manual");
     project.replace("trust/trust.yaml", "roles: [manual, steps]", "roles: [manual]");

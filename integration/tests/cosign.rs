@@ -82,7 +82,7 @@ fn cosign_verifies_image_statements_and_the_signature() {
     let signature =
         |key: &str| cosign(&program, &project, &["verify", "--key", key, "--local-image", "env/production"]);
     signature("trust/production.pub").assert(0, "");
-    let stranger = Project::prepared();
+    let stranger = Project::stranger();
     let key = stranger.path("trust/production.pub");
     let ended = signature(key.to_str().unwrap());
     assert!(ended.code != 0 && ended.stderr.contains("log inclusion"), "{ended:?}");

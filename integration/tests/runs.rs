@@ -163,7 +163,7 @@ fn init_overwrites_nothing_and_shares_the_home() {
         assert_eq!(fs::read(project.path(file)).unwrap(), fs::read(other.join(file)).unwrap(), "{file}");
     }
     // The trust of another home beside this one's would refuse everything that is signed.
-    let stranger = Project::prepared();
+    let stranger = Project::stranger();
     fs::remove_file(stranger.path("gateway.yaml")).unwrap();
     fs::remove_file(stranger.path("trust/trust.yaml")).unwrap();
     let strange = stranger.path(".");

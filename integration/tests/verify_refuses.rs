@@ -169,7 +169,7 @@ fn a_foreign_key_proves_nothing() {
         ended.assert(3, "unknown key");
     }
     // Another home's key and log, with everything else the same.
-    let stranger = Project::prepared();
+    let stranger = Project::stranger();
     let (key, root) = (stranger.path("trust/builder.pub"), stranger.path(root));
     let (key, root) = (key.to_str().unwrap(), root.to_str().unwrap());
     project
