@@ -46,7 +46,7 @@ signers:
   production: { key: production.pub, roles: [decisions], environments: [production], verifier_ids: ["https://gate.example"] }
   reviewer: { key: reviewer.pub, roles: [manual], predicate_types: [sbom, "https://example.com/review/v1"], repositories: ["oci:production"] }
   vexers: { threshold: 2, of: [alice, bob], roles: [manual], predicate_types: [vex], repositories: ["*"] }
-  alice: { key: alice.pub, roles: [manual], repositories: ["*"] }
+  alice: { key: alice.pub, roles: [manual], repositories: ["oci:staging"] }
   bob: { key: bob.pub }
 revoked: []
 people: { alice: { emails: [alice@example], signer: alice }, bob: { signer: bob } }
@@ -155,7 +155,7 @@ fn tm06_everything_in_the_file_has_its_effect() {
     let staging = Repository::of_environment(&"staging".parse().unwrap());
     assert!(trust.covers("builder", None) && trust.covers("recorder", Some(&staging)));
     assert!(trust.covers("reviewer", Some(&production)) && !trust.covers("reviewer", Some(&staging)));
-    assert!(!trust.covers("alice", Some(&production)), "a list that is left out allows nothing");
+    assert!(!trust.covers("alice", Some(&production)), "alice speaks for another place");
     assert!(trust.accepts_authority("self", &Digest::of(b"abc")));
     assert!(!trust.accepts_authority("self", &Digest::of(b"abd")));
     let all = changed("levels:", "authority_self: true\nlevels:").unwrap();
