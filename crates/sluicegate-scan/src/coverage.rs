@@ -13,6 +13,7 @@ use sluicegate_types::Digest;
 use crate::{
     advisory_buckets::{of_system, prefix_of_packages},
     bolt::{Bolt, BoltError},
+    own_system::{SystemText, Word, is_repositories, is_text, package_analysers, word_of},
 };
 
 /// Files that pin the packages of a program. Trivy reads some of them in images and leaves others; which, the report says.
@@ -58,6 +59,7 @@ const PACKAGE_LISTS: &[(&str, &str)] = &[
     ("usr/lib/sysimage/rpm/Packages", "rpm"),
     ("usr/lib/sysimage/rpm/Packages.db", "rpm"),
     ("usr/lib/sysimage/rpm/rpmdb.sqlite", "rpm"),
+    ("usr/share/rpm/rpmdb.sqlite", "rpm"),
     ("var/lib/rpmmanifest/container-manifest-2", "rpmqa"),
     ("var/lib/pacman/local/ALPM_DB_VERSION", ""),
     ("usr/lib/opkg/status", ""),
@@ -71,11 +73,19 @@ const SYSTEM_FILES: &[&str] = &[
     "etc/debian_version",
     "etc/alpine-release",
     "etc/redhat-release",
+    "etc/almalinux-release",
+    "etc/centos-release",
+    "etc/fedora-release",
+    "etc/oracle-release",
+    "etc/rocky-release",
+    "etc/system-release",
     "etc/lsb-release",
     "etc/arch-release",
 ];
 
-/// Folders where systems keep their records of packages. Not only the lists count: Trivy leaves out what some of the other files name.
+/// Folders where systems keep their records of packages. Not only the lists count: Trivy leaves out what some of the other files
+/// name, prefers the release that the repositories of apk name, asks for other advisories where a support contract or a rebuilder
+/// of packages has left its mark, and takes the content sets of Red Hat from the build's own description.
 const RECORD_FOLDERS: &[&str] = &[
     "var/lib/dpkg/",
     "lib/apk/",
@@ -86,24 +96,51 @@ const RECORD_FOLDERS: &[&str] = &[
     "var/lib/pacman/",
     "usr/lib/opkg/",
     "var/lib/opkg/",
+    "usr/share/rpm/",
+    "etc/apk/",
+    "var/lib/ubuntu-advantage/",
+    "root/buildinfo/",
+    "usr/share/buildinfo/",
+    "usr/share/rapidfort/",
+    "aarch64-bottlerocket-linux-gnu/sys-root/usr/share/bottlerocket/",
+    "x86_64-bottlerocket-linux-gnu/sys-root/usr/share/bottlerocket/",
 ];
+
+/// Endings of files that bring packages of a system without a package manager; Trivy adds them to those of the package list, and
+/// lets their versions decide whose advisories it asks.
+const PACKAGE_BRINGERS: &[&str] = &[".spdx", ".spdx.json", ".cdx", ".cdx.json", ".rpm"];
 
 /// Whether a file of the image says something about coverage.
 pub fn is_telling(path: &str) -> bool {
-    is_lock_file(path) || is_record(path)
+    is_lock_file(path) || is_record(path) || brings_packages(path)
 }
 
 /// Whether a file says which system this is or which packages it has.
 fn is_record(path: &str) -> bool {
-    SYSTEM_FILES.contains(&path) || RECORD_FOLDERS.iter().any(|folder| path.starts_with(folder))
+    is_text(path)
+        || SYSTEM_FILES.contains(&path)
+        || is_release_file(path)
+        || RECORD_FOLDERS.iter().any(|folder| path.starts_with(folder))
+}
+
+/// Any `…-release` or `…_version` where systems put theirs: scanners learn new ones with each version.
+fn is_release_file(path: &str) -> bool {
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    matches!(folder, "etc" | "usr/lib") && ["-release", "_version", "-version"].iter().any(|end| name.ends_with(end))
+}
+
+fn brings_packages(path: &str) -> bool {
+    PACKAGE_BRINGERS.iter().any(|end| path.ends_with(end))
 }
 
 /// Sets a report beside the image's telling files and the database's buckets. `files` are those [`is_telling`] chose, `below` the
-/// same without the uppermost layer, `image` is the image's digest, which stands for a gap that has no file.
+/// same without the uppermost layer, `texts` are the files of all layers that say which system this is, lowest layer first, and
+/// `image` is the image's digest, which stands for a gap that has no file.
 pub fn coverage<R: IoRead + Seek>(
     report: &Summary,
     files: &BTreeMap<String, Digest>,
     below: &BTreeMap<String, Digest>,
+    texts: &[SystemText],
     image: &Digest,
     database: &mut Bolt<R>,
 ) -> Result<Coverage, BoltError> {
@@ -118,9 +155,11 @@ pub fn coverage<R: IoRead + Seek>(
         unread.push(gap("nothing-recognised", "image", image, "the scanner recognised no package in the image".into()));
     }
     unread.extend(rewritten_gaps(files, below, image));
+    unread.extend(brought_gaps(report, files, below, image));
     unread.extend(lock_gaps(report, files));
     unread.extend(list_gaps(report, files, image, system.as_ref()));
-    unread.extend(system_gaps(system.as_ref(), files, image, database)?);
+    unread.extend(system_gaps(report, system.as_ref(), files, image, database)?);
+    unread.extend(system.as_ref().into_iter().flat_map(|system| contradictions(report, system, files, texts, image)));
     unread.extend(ecosystem_gaps(&read, report, image, database)?);
     Ok(Coverage { read, unread, system })
 }
@@ -139,19 +178,102 @@ fn rewritten_gaps(files: &BTreeMap<String, Digest>, below: &BTreeMap<String, Dig
     if !below.keys().any(|path| is_record(path)) {
         return Vec::new();
     }
-    let paths: BTreeSet<&String> = files.keys().chain(below.keys()).filter(|path| is_record(path)).collect();
-    let changed = paths.into_iter().filter(|path| files.get(*path) != below.get(*path));
-    changed
+    changed(files, below, is_record)
         .map(|path| {
-            let digest = files.get(path).unwrap_or(image);
-            gap(
-                "records-rewritten",
-                path,
-                digest,
-                "the uppermost layer changes the records of the base's packages".into(),
-            )
+            let (verb, digest) = match files.get(path) {
+                None => ("takes away", image),
+                Some(digest) if below.contains_key(path) => ("changes", digest),
+                Some(digest) => ("adds", digest),
+            };
+            let reason = format!("the uppermost layer {verb} {path}, a record of the base's system or packages");
+            gap("records-rewritten", path, digest, reason)
         })
         .collect()
+}
+
+fn changed<'a>(
+    files: &'a BTreeMap<String, Digest>,
+    below: &'a BTreeMap<String, Digest>,
+    counts: fn(&str) -> bool,
+) -> impl Iterator<Item = &'a String> {
+    let paths: BTreeSet<&String> = files.keys().chain(below.keys()).filter(|path| counts(path)).collect();
+    paths.into_iter().filter(|path| files.get(*path) != below.get(*path))
+}
+
+/// Packages of the system that come from a file of the product: one whose version looks like a rebuilder's makes Trivy ask that
+/// rebuilder's advisories about all packages of the base.
+fn brought_gaps(
+    report: &Summary,
+    files: &BTreeMap<String, Digest>,
+    below: &BTreeMap<String, Digest>,
+    image: &Digest,
+) -> Vec<Gap> {
+    let brought = system_analysers(report).iter().any(|analyser| matches!(*analyser, "sbom" | "rpm-archive"));
+    if !brought || !below.keys().any(|path| is_record(path)) {
+        return Vec::new();
+    }
+    let reason = |path: &str| {
+        format!(
+            "the uppermost layer adds or changes {path}, and the scanner takes packages of the system from such files"
+        )
+    };
+    changed(files, below, brings_packages)
+        .map(|path| gap("records-rewritten", path, files.get(path).unwrap_or(image), reason(path)))
+        .collect()
+}
+
+/// The analysers that read packages of the system.
+fn system_analysers(report: &Summary) -> BTreeSet<&str> {
+    let lists = report.results.iter().filter(|list| list.class == "os-pkgs");
+    lists.flat_map(|list| list.packages.iter().map(|package| package.analyzed_by.as_str())).collect()
+}
+
+/// Where the reported system is not the one that the image's packages and own files speak of: advisories of another system or
+/// release are asked then, and they know nothing of these packages. A system without a release is a gap of its own.
+fn contradictions(
+    report: &Summary,
+    system: &System,
+    files: &BTreeMap<String, Digest>,
+    texts: &[SystemText],
+    image: &Digest,
+) -> Vec<Gap> {
+    let (name, kind) = (name_of(system), "system-contradicted");
+    let mut gaps = Vec::new();
+    if let Some(fitting) = package_analysers(&system.family) {
+        for analyser in system_analysers(report) {
+            if analyser != "sbom" && !fitting.contains(&analyser) {
+                let reason =
+                    format!("the scanner reports {name}, and read packages with {analyser:?}, which it does not use");
+                gaps.push(gap(kind, &name, image, reason));
+            }
+        }
+    }
+    if system.release.is_empty() {
+        return gaps;
+    }
+    let mut agreed = false;
+    let mut told = BTreeSet::new();
+    for text in texts {
+        let stands = files.get(&text.path) == Some(&text.digest);
+        if !(stands || is_repositories(&text.path)) {
+            continue;
+        }
+        match word_of(text, system) {
+            Word::Silent => {}
+            Word::Agrees => agreed |= stands && !is_repositories(&text.path),
+            Word::Contradicts(what) => {
+                if told.insert(text.path.as_str()) {
+                    let reason = format!("the scanner reports {name}, and {} contradicts it: {what}", text.path);
+                    gaps.push(gap(kind, &text.path, &text.digest, reason));
+                }
+            }
+        }
+    }
+    if !agreed && told.is_empty() {
+        let reason = format!("the scanner reports {name}, and no file of the image says so");
+        gaps.push(gap(kind, &name, image, reason));
+    }
+    gaps
 }
 
 fn lock_gaps<'a>(report: &Summary, files: &'a BTreeMap<String, Digest>) -> impl Iterator<Item = Gap> + use<'a> {
@@ -168,12 +290,7 @@ fn lock_gaps<'a>(report: &Summary, files: &'a BTreeMap<String, Digest>) -> impl 
 }
 
 fn list_gaps(report: &Summary, files: &BTreeMap<String, Digest>, image: &Digest, system: Option<&System>) -> Vec<Gap> {
-    let analysers: BTreeSet<_> = report
-        .results
-        .iter()
-        .filter(|list| list.class == "os-pkgs")
-        .flat_map(|list| list.packages.iter().map(|package| package.analyzed_by.as_str()))
-        .collect();
+    let analysers = system_analysers(report);
     let mut gaps = Vec::new();
     for (path, digest) in files {
         match analyser_of(path) {
@@ -195,6 +312,7 @@ fn list_gaps(report: &Summary, files: &BTreeMap<String, Digest>, image: &Digest,
 }
 
 fn system_gaps<R: IoRead + Seek>(
+    report: &Summary,
     system: Option<&System>,
     files: &BTreeMap<String, Digest>,
     image: &Digest,
@@ -204,10 +322,12 @@ fn system_gaps<R: IoRead + Seek>(
         // An image of one static program has no system, and lacks nothing.
         let sign = files.iter().find(|(path, _)| SYSTEM_FILES.contains(&path.as_str()) || analyser_of(path).is_some());
         let reason = "the image has an operating system, and the scanner does not recognise which release".to_owned();
-        return Ok(match (sign, system) {
-            (Some((path, digest)), _) => Some(gap("system-unknown", path, digest, reason)),
-            (None, Some(system)) => Some(gap("system-unknown", &system.family, image, reason)),
-            (None, None) => None,
+        let list = report.results.iter().find(|list| list.class == "os-pkgs" && !list.packages.is_empty());
+        return Ok(match (sign, system, list) {
+            (Some((path, digest)), _, _) => Some(gap("system-unknown", path, digest, reason)),
+            (None, Some(system), _) => Some(gap("system-unknown", &system.family, image, reason)),
+            (None, None, Some(list)) => Some(gap("system-unknown", &list.place, image, reason)),
+            (None, None, None) => None,
         });
     };
     let name = name_of(system);
@@ -326,10 +446,51 @@ mod tests {
             .collect()
     }
 
-    fn gaps(report: &Summary, paths: &[&str]) -> Vec<(String, String)> {
+    fn texts_of(texts: &[(&str, &str)]) -> Vec<SystemText> {
+        let text = |(path, content): &(&str, &str)| SystemText {
+            path: (*path).into(),
+            digest: Digest::of(content.as_bytes()),
+            bytes: (*content).into(),
+        };
+        texts.iter().map(text).collect()
+    }
+
+    /// The gaps of an image with these files, each a layer of its own, of which the last `above` are not the base's.
+    fn gaps_of(report: &Summary, layers: &[(&str, &str)], above: usize) -> Vec<(String, String)> {
         let mut database = Bolt::open(Cursor::new(bolt_file(&sample()))).unwrap();
-        let coverage = coverage(report, &files(paths), &files(paths), &Digest::of(b"image"), &mut database).unwrap();
+        let texts = texts_of(layers);
+        let tree = |texts: &[SystemText]| -> BTreeMap<String, Digest> {
+            texts.iter().map(|text| (text.path.clone(), text.digest)).collect()
+        };
+        let (all, below) = (tree(&texts), tree(&texts[..texts.len() - above]));
+        let coverage = coverage(report, &all, &below, &texts, &Digest::of(b"image"), &mut database).unwrap();
         coverage.unread.into_iter().map(|gap| (gap.kind, gap.place)).collect()
+    }
+
+    /// The gaps of an image whose own `etc/os-release`, if it is among the files, names the reported system.
+    fn gaps(report: &Summary, paths: &[&str]) -> Vec<(String, String)> {
+        let os_release = match &report.system {
+            Some(system) => format!("ID={}\nVERSION_ID={}\n", system.family, system.release),
+            None => String::new(),
+        };
+        let content = |path: &str| if path == "etc/os-release" { os_release.clone() } else { path.to_owned() };
+        let layers: Vec<_> = paths
+            .iter()
+            .inspect(|path| assert!(is_telling(path), "{path}"))
+            .map(|path| (*path, content(path)))
+            .collect();
+        gaps_of(report, &layers.iter().map(|(path, content)| (*path, content.as_str())).collect::<Vec<_>>(), 0)
+    }
+
+    const OS_RELEASE: (&str, &str) = ("etc/os-release", "ID=debian\nVERSION_ID=\"12\"\n");
+    const STATUS: (&str, &str) = ("var/lib/dpkg/status", "Package: zlib1g\n");
+    const DEBIAN: &[(&str, &str)] = &[OS_RELEASE, ("etc/debian_version", "12.11\n"), STATUS];
+
+    fn reported(family: &str, release: &str) -> Summary {
+        Summary {
+            system: Some(ReportedSystem { family: family.into(), release: release.into(), ended: false }),
+            ..report()
+        }
     }
 
     fn is(kind: &str, place: &str) -> Vec<(String, String)> {
@@ -341,7 +502,9 @@ mod tests {
     #[test]
     fn an_image_that_was_read_whole_has_no_gap() {
         let mut database = Bolt::open(Cursor::new(bolt_file(&sample()))).unwrap();
-        let coverage = coverage(&report(), &files(WHOLE), &files(WHOLE), &Digest::of(b"image"), &mut database).unwrap();
+        let texts = texts_of(DEBIAN);
+        let tree = texts.iter().map(|text| (text.path.clone(), text.digest)).collect();
+        let coverage = coverage(&report(), &tree, &tree, &texts, &Digest::of(b"image"), &mut database).unwrap();
         assert_eq!(coverage.unread, vec![]);
         assert_eq!(coverage.read[0], Read { kind: "debian".into(), place: "debian 12.11".into(), packages: 1 });
         assert_eq!(coverage.read.len(), 2);
@@ -388,7 +551,9 @@ mod tests {
         assert_eq!(gaps(&with("debian", "", false), WHOLE), is("system-unknown", "etc/os-release"));
         let none = Summary { system: None, ..report() };
         assert_eq!(gaps(&none, WHOLE), is("system-unknown", "etc/os-release"));
-        assert_eq!(gaps(&none, &[]), vec![], "an image without a system lacks none");
+        assert_eq!(gaps(&none, &[]), is("system-unknown", "debian 12.11"), "there are packages of a system");
+        let python = Summary { results: none.results[1..].to_vec(), ..none };
+        assert_eq!(gaps(&python, &[]), vec![], "an image without a system lacks none");
     }
 
     #[test]
@@ -426,5 +591,111 @@ mod tests {
         }
         // On nothing, or upon a base without records, there is nothing to hide.
         assert_eq!(rewritten_gaps(&base, &BTreeMap::new(), &image), []);
+    }
+
+    #[test]
+    fn tm04_a_product_that_adds_another_systems_files_to_a_base_is_a_gap() {
+        assert_eq!(gaps_of(&report(), DEBIAN, 0), vec![]);
+        let own = [DEBIAN, &[("srv/app/Cargo.toml", ""), ("etc/shop.conf", "")]].concat();
+        assert!(!is_telling("srv/app/Cargo.toml") && !is_telling("etc/shop.conf"));
+        assert_eq!(gaps_of(&report(), &own, 2), vec![]);
+        for path in [
+            "etc/almalinux-release",
+            "etc/azurelinux-release",
+            "etc/lsb-release",
+            "etc/other_version",
+            "usr/lib/os-release",
+            "usr/lib/system-release",
+            "x86_64-bottlerocket-linux-gnu/sys-root/usr/lib/os-release",
+            "etc/apk/repositories",
+            "usr/share/rpm/rpmdb.sqlite",
+            "var/lib/ubuntu-advantage/status.json",
+            "root/buildinfo/content_manifests/ubi.json",
+            "usr/share/buildinfo/x.json",
+            "usr/share/rapidfort/curated.json",
+        ] {
+            let with = [DEBIAN, &[(path, "")]].concat();
+            assert!(is_telling(path), "{path}");
+            let found = gaps_of(&report(), &with, 1);
+            assert!(found.contains(&("records-rewritten".to_owned(), path.to_owned())), "{path}: {found:?}");
+            // The same file, brought by the base itself, is no rewriting.
+            let base = gaps_of(&report(), &with, 0);
+            assert!(base.iter().all(|(kind, _)| kind != "records-rewritten"), "{path}: {base:?}");
+        }
+    }
+
+    #[test]
+    fn tm04_packages_that_the_reported_system_does_not_have_are_a_gap() {
+        let contradicted = |family: &str, release: &str, analyser: &str| {
+            let mut report = reported(family, release);
+            report.results[0].packages[0].analyzed_by = analyser.into();
+            let found = gaps(&report, &["etc/os-release"]);
+            found.iter().any(|(kind, place)| kind == "system-contradicted" && *place == format!("{family} {release}"))
+        };
+        for (family, release, right) in [
+            ("debian", "12.11", "dpkg"),
+            ("ubuntu", "24.04", "dpkg"),
+            ("alpine", "3.22.1", "apk"),
+            ("wolfi", "20230201", "apk"),
+            ("alma", "9.5", "rpm"),
+            ("redhat", "9.5", "rpmqa"),
+        ] {
+            assert!(!contradicted(family, release, right), "{family} {right}");
+            for wrong in
+                ["dpkg", "apk", "rpm", ""].iter().filter(|wrong| !right.starts_with(*wrong) || wrong.is_empty())
+            {
+                assert!(contradicted(family, release, wrong), "{family} {wrong}");
+            }
+        }
+    }
+
+    #[test]
+    fn tm04_a_reported_system_that_the_images_own_files_deny_is_a_gap() {
+        let denied = |place: &str| ("system-contradicted".to_owned(), place.to_owned());
+        // All from one layer, so that nothing is rewritten.
+        let masked = [DEBIAN, &[("etc/almalinux-release", "AlmaLinux release 9.5 (Teal Serval)\n")]].concat();
+        assert_eq!(gaps_of(&report(), &masked, 0), vec![denied("etc/almalinux-release")]);
+        let other = gaps_of(&reported("ubuntu", "24.04"), DEBIAN, 0);
+        assert!(other.contains(&denied("etc/os-release")), "{other:?}");
+        assert_eq!(gaps_of(&report(), &[STATUS], 0), vec![denied("debian 12.11")], "no file says debian");
+        // What a lower layer said and an upper one replaced does not count.
+        let upgraded = [&[("etc/debian_version", "11.3\n")], DEBIAN].concat();
+        assert_eq!(gaps_of(&report(), &upgraded, 0), vec![]);
+    }
+
+    #[test]
+    fn tm04_repositories_of_another_alpine_release_are_a_gap_even_below_others() {
+        let mut alpine = reported("alpine", "3.22.1");
+        alpine.results[0].packages[0].analyzed_by = "apk".into();
+        let old = ("etc/apk/repositories", "https://dl-cdn.alpinelinux.org/alpine/v3.19/main\n");
+        let own = ("etc/apk/repositories", "https://dl-cdn.alpinelinux.org/alpine/v3.22/main\n");
+        let mirror = ("etc/apk/repositories", "/srv/packages\n");
+        let found = |repositories: &[(&str, &str)], above| {
+            let base = [("lib/apk/db/installed", "P:musl\n"), ("etc/alpine-release", "3.22.1\n")];
+            let mut found = gaps_of(&alpine, &[&base, repositories].concat(), above);
+            // The test's database knows no Alpine.
+            found.retain(|(kind, _)| kind != "system-not-in-database");
+            found
+        };
+        let kinds = |kinds: &[&str]| kinds.iter().flat_map(|kind| is(kind, "etc/apk/repositories")).collect::<Vec<_>>();
+        assert_eq!(found(&[own], 0), vec![]);
+        assert_eq!(found(&[mirror], 0), vec![]);
+        assert_eq!(found(&[old], 0), kinds(&["system-contradicted"]));
+        assert_eq!(found(&[old, mirror], 0), kinds(&["system-contradicted"]), "Trivy still goes by the hidden one");
+        assert_eq!(found(&[own, old], 1), kinds(&["records-rewritten", "system-contradicted"]));
+        assert_eq!(found(&[own, mirror], 1), kinds(&["records-rewritten"]));
+    }
+
+    #[test]
+    fn tm04_a_product_that_brings_packages_of_the_system_in_an_sbom_is_a_gap() {
+        let sbom = "opt/shop/shop.spdx.json";
+        let with = [DEBIAN, &[(sbom, "{}")]].concat();
+        assert_eq!(gaps_of(&report(), &with, 1), vec![], "an SBOM of other packages");
+        let mut brought = report();
+        let mut package = brought.results[0].packages[0].clone();
+        package.analyzed_by = "sbom".into();
+        brought.results[0].packages.push(package);
+        assert_eq!(gaps_of(&brought, &with, 1), is("records-rewritten", sbom));
+        assert_eq!(gaps_of(&brought, &with, 0), vec![], "the base's own");
     }
 }

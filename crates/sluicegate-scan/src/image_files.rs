@@ -15,6 +15,8 @@ use serde::Deserialize;
 use sluicegate_ports::scan::ScanError;
 use sluicegate_types::{Digest, Hasher};
 
+use crate::own_system::{SystemText, TEXT_BYTES, is_text};
+
 /// Bytes of a manifest or configuration (DESIGN section 7).
 const MANIFEST: u64 = 4 * 1024 * 1024;
 /// Layers of one image.
@@ -24,6 +26,8 @@ const ENTRIES: u64 = 1_000_000;
 /// Uncompressed bytes for one compressed byte (DESIGN section 7); small layers may hold `RATIO_FREE` bytes whatever their ratio.
 const RATIO: u64 = 200;
 const RATIO_FREE: u64 = 16 * 1024 * 1024;
+/// Bytes of all texts that say which system this is, those of all layers together.
+const TEXTS: usize = 16 * 1024 * 1024;
 /// Bytes of a long name or of a pax header.
 const NAME: u64 = 1024 * 1024;
 
@@ -78,6 +82,7 @@ impl Image {
         let mut files = BTreeMap::new();
         let mut below = BTreeMap::new();
         let mut entries = 0;
+        let mut texts = Texts::default();
         for (layer, diff_id) in self.layers.iter().zip(&self.diff_ids) {
             below.clone_from(&files);
             let file = File::open(self.blobs.join(layer.digest.hex()))
@@ -87,7 +92,7 @@ impl Image {
             let inside: Box<dyn Read> =
                 if layer.gzip { Box::new(MultiGzDecoder::new(&mut blob)) } else { Box::new(&mut blob) };
             let mut tar = Hashing::new(inside, most);
-            let added = one_layer(&mut tar, wanted, &mut files, &mut entries)
+            let added = one_layer(&mut tar, wanted, &mut files, &mut entries, &mut texts)
                 .and_then(|added| io::copy(&mut tar, &mut io::sink()).map(|_| added))
                 .map_err(|error| broken(&layer.digest, &format!("cannot read the layer's tar: {error}")))?;
             if tar.finish() != *diff_id {
@@ -102,7 +107,7 @@ impl Image {
             }
             files.extend(added);
         }
-        Ok(Files { all: files, below })
+        Ok(Files { all: files, below, texts: texts.list })
     }
 }
 
@@ -113,6 +118,8 @@ pub(crate) struct Files {
     pub(crate) all: BTreeMap<String, Digest>,
     /// As they stand without the uppermost layer: in an image that a pipeline assembled, its base.
     pub(crate) below: BTreeMap<String, Digest>,
+    /// The content of each file that says which system this is ([`is_text`]), of each layer, lowest first, hidden ones too.
+    pub(crate) texts: Vec<SystemText>,
 }
 
 /// Goes through one layer: takes away from `lower` what the layer hides, and returns what it adds.
@@ -121,6 +128,7 @@ fn one_layer(
     wanted: &dyn Fn(&str) -> bool,
     lower: &mut BTreeMap<String, Digest>,
     entries: &mut u64,
+    texts: &mut Texts,
 ) -> io::Result<BTreeMap<String, Digest>> {
     let mut added = BTreeMap::new();
     let mut long = LongNames::default();
@@ -168,12 +176,35 @@ fn one_layer(
             let target = target().unwrap_or_default();
             let original = normal(&target)?;
             added.get(&original).or_else(|| lower.get(&original)).copied().unwrap_or_else(|| Digest::of(&target))
+        } else if is_text(&path) {
+            texts.take(&path, &mut entry)?
         } else {
             Digest::of_reader(&mut entry)?.0
         };
         added.insert(path, digest);
     }
     Ok(added)
+}
+
+/// The texts that were met so far and their bytes, paths included.
+#[derive(Default)]
+struct Texts {
+    list: Vec<SystemText>,
+    bytes: usize,
+}
+
+impl Texts {
+    fn take(&mut self, path: &str, entry: &mut impl Read) -> io::Result<Digest> {
+        let mut bytes = Vec::new();
+        entry.by_ref().take(TEXT_BYTES + 1).read_to_end(&mut bytes)?;
+        let digest = Digest::of_reader(&mut bytes.as_slice().chain(entry))?.0;
+        self.bytes += path.len() + bytes.len();
+        if self.bytes > TEXTS {
+            return Err(io::Error::other("more than 16 MiB of texts that say which system this is"));
+        }
+        self.list.push(SystemText { path: path.to_owned(), digest, bytes });
+        Ok(digest)
+    }
 }
 
 /// Takes everything in `folder` away; the folder `""` is all.

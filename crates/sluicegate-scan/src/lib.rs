@@ -9,6 +9,7 @@
 pub mod bolt;
 pub mod coverage;
 pub mod database;
+pub mod own_system;
 pub mod sbom;
 pub mod scanner;
 

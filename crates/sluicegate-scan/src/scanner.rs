@@ -153,7 +153,7 @@ impl Scanner for TrivyScanner {
         };
         let file = fs::File::open(ready.database.file()).map_err(|error| damaged(&error))?;
         let mut database = Bolt::open(file).map_err(|error| damaged(&error))?;
-        let coverage = coverage::coverage(&report, &files.all, &files.below, image, &mut database)
+        let coverage = coverage::coverage(&report, &files.all, &files.below, &files.texts, image, &mut database)
             .map_err(|error| damaged(&error))?;
         Ok(ScanReport {
             raw,
