@@ -32,7 +32,7 @@ pub struct Read {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Gap {
     /// What kind of gap: `lock-file`, `package-list`, `system-unknown`, `system-ended`, `system-not-in-database`,
-    /// `ecosystem-not-in-database`, `records-rewritten`, `nothing-recognised`.
+    /// `system-contradicted`, `ecosystem-not-in-database`, `records-rewritten`, `nothing-recognised`.
     pub kind: String,
     /// The path in the image, or the system's name.
     pub place: String,

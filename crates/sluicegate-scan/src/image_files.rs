@@ -417,6 +417,32 @@ mod tests {
     }
 
     #[test]
+    fn the_texts_of_all_layers_are_kept_with_their_whole_digests() {
+        let long = vec![b'x'; TEXT_BYTES as usize + 9];
+        let image = TestImage::new(&[
+            vec![file("./etc/debian_version", b"11\n"), file("etc/passwd", b"root"), link("etc/os-release", "x")],
+            vec![file("etc/debian_version", b"12\n"), file("etc/lsb-release", &long)],
+        ]);
+        let files = Image::open(image.path(), &image.digest).unwrap().files(&|_| true).unwrap();
+        let texts: Vec<_> =
+            files.texts.iter().map(|text| (text.path.as_str(), text.bytes.len(), text.digest)).collect();
+        assert_eq!(
+            texts,
+            [
+                ("etc/debian_version", 3, Digest::of(b"11\n")),
+                ("etc/debian_version", 3, Digest::of(b"12\n")),
+                ("etc/lsb-release", TEXT_BYTES as usize + 1, Digest::of(&long)),
+            ]
+        );
+        assert_eq!(files.all["etc/lsb-release"], Digest::of(&long));
+        let many = || (0..150).map(|_| file("etc/lsb-release", &long)).collect::<Vec<_>>();
+        let read = |image: TestImage| Image::open(image.path(), &image.digest).unwrap().files(&|_| true);
+        assert_eq!(read(TestImage::new(&[many()])).unwrap().texts.len(), 150);
+        let refused = read(TestImage::new(&[many(), many()])).unwrap_err().to_string();
+        assert!(refused.contains("16 MiB of texts"), "{refused}");
+    }
+
+    #[test]
     fn a_blob_that_is_not_what_it_is_called_is_refused() {
         let image = TestImage::new(&[vec![file("a/Cargo.lock", b"a")]]);
         assert_eq!(paths(&image).unwrap().len(), 1);

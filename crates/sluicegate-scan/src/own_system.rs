@@ -232,8 +232,8 @@ fn usual_name(family: &str) -> &str {
 
 /// The last value of a key, without its quotes.
 fn value_of<'a>(content: &'a str, key: &str) -> Option<&'a str> {
-    let values = content.lines().filter_map(|line| line.split_once('='));
-    let value = values.filter(|(name, _)| name.trim() == key).last();
+    let mut values = content.lines().filter_map(|line| line.split_once('='));
+    let value = values.rfind(|(name, _)| name.trim() == key);
     value.map(|(_, value)| value.trim().trim_matches(['"', '\'', '`']))
 }
 

@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     database::digest_of,
     test_database::{bolt_file, sample},
-    test_image::{TestImage, file},
+    test_image::{TestEntry, TestImage, file, link},
 };
 
 const METADATA: &str = r#"{"Version":2,"NextUpdate":"2036-01-01T00:00:00Z","UpdatedAt":"2026-11-23T00:00:00Z"}"#;
@@ -216,4 +216,106 @@ fn the_real_trivy_finds_what_the_database_says_and_writes_one_sbom() {
     let partial = TrivyScanner::new(config).scan(missing.path(), &missing.digest).unwrap();
     let kinds: Vec<_> = partial.coverage.unread.iter().map(|gap| gap.kind.as_str()).collect();
     assert_eq!(kinds, ["nothing-recognised", "package-list", "system-unknown"]);
+}
+
+/// With the real Trivy: files of a product that turn its eyes from the packages of a Debian or Alpine base.
+#[test]
+fn tm04_the_real_trivy_is_not_believed_when_a_product_masks_the_system_of_its_base() {
+    let Some(trivy) = std::env::var_os("SLUICEGATE_TRIVY") else {
+        use std::io::Write;
+        writeln!(std::io::stderr(), "skipped: SLUICEGATE_TRIVY names no Trivy").unwrap();
+        return;
+    };
+    let world = World::new();
+    let mut config = world.config(Arc::new(Direct));
+    config.trivy = trivy.into();
+    config.allowed = NonEmpty::one(Digest::of(&fs::read(&config.trivy).unwrap()));
+    let scanner = TrivyScanner::new(config);
+    let scan = |layers: &[Vec<TestEntry>]| {
+        let image = TestImage::new(layers);
+        let coverage = scanner.scan(image.path(), &image.digest).unwrap().coverage;
+        // The test's database knows Debian alone.
+        let gaps = coverage.unread.into_iter().filter(|gap| gap.kind != "system-not-in-database");
+        let system = coverage.system.map(|system| format!("{} {}", system.family, system.release));
+        (system.unwrap_or_default(), gaps.map(|gap| format!("{} {}", gap.kind, gap.place)).collect::<Vec<_>>())
+    };
+    let debian = || {
+        vec![
+            file("usr/lib/os-release", b"PRETTY_NAME=\"Debian GNU/Linux 12\"\nID=debian\nVERSION_ID=\"12\"\n"),
+            link("etc/os-release", "../usr/lib/os-release"),
+            file("etc/debian_version", b"12.11\n"),
+            file("var/lib/dpkg/status", STATUS),
+        ]
+    };
+    let product = |path: &str, content: &[u8]| vec![file("srv/shop/main.py", b""), file(path, content)];
+    assert_eq!(scan(&[debian(), product("srv/shop/x", b"")]), ("debian 12.11".to_owned(), vec![]));
+
+    let alma = b"AlmaLinux release 9.5 (Teal Serval)\n";
+    let (system, gaps) = scan(&[debian(), product("etc/almalinux-release", alma)]);
+    assert_eq!(system, "alma 9.5", "Trivy lets the upper layer's file win");
+    assert_eq!(
+        gaps,
+        [
+            "records-rewritten etc/almalinux-release",
+            "system-contradicted alma 9.5",
+            "system-contradicted usr/lib/os-release",
+            "system-contradicted etc/debian_version",
+        ]
+    );
+    let (_, gaps) = scan(&[debian(), product("usr/share/rapidfort/curated.json", b"{}")]);
+    assert_eq!(gaps, ["records-rewritten usr/share/rapidfort/curated.json"]);
+    // A package that looks like a rebuilder's makes Trivy ask that rebuilder about the whole base.
+    let sbom = br#"{"bomFormat":"CycloneDX","specVersion":"1.5","version":1,"metadata":{"component":{"bom-ref":"r","type":"container","name":"x"}},
+        "components":[{"bom-ref":"o","type":"operating-system","name":"debian","version":"12.11"},
+        {"bom-ref":"p","type":"library","name":"bash","version":"5.root.io.1","purl":"pkg:deb/debian/bash@5.root.io.1?distro=debian-12.11"}],
+        "dependencies":[{"ref":"o","dependsOn":["p"]}]}"#;
+    let (_, gaps) = scan(&[debian(), product("srv/shop/x.cdx.json", sbom)]);
+    assert_eq!(gaps, ["records-rewritten srv/shop/x.cdx.json"]);
+
+    let alpine = || {
+        vec![
+            file("etc/os-release", b"NAME=\"Alpine Linux\"\nID=alpine\nVERSION_ID=3.22.1\n"),
+            file("etc/alpine-release", b"3.22.1\n"),
+            file("etc/apk/repositories", b"https://dl-cdn.alpinelinux.org/alpine/v3.22/main\n"),
+            file("lib/apk/db/installed", b"P:musl\nV:1.2.5-r9\nA:x86_64\no:musl\n\n"),
+        ]
+    };
+    assert_eq!(scan(&[alpine(), product("srv/shop/x", b"")]), ("alpine 3.22.1".to_owned(), vec![]));
+    let other = b"https://dl-cdn.alpinelinux.org/alpine/v3.19/main\n";
+    let (_, gaps) = scan(&[alpine(), product("etc/apk/repositories", other)]);
+    assert_eq!(gaps, ["records-rewritten etc/apk/repositories", "system-contradicted etc/apk/repositories"]);
+}
+
+#[test]
+fn tm04_a_masked_system_is_a_gap_in_the_scan() {
+    let mut world = World::new();
+    let honest = world.image;
+    let base = || {
+        vec![
+            file("etc/os-release", b"ID=debian\nVERSION_ID=\"12\"\n"),
+            file("./etc/debian_version", b"12.11\n"),
+            file("var/lib/dpkg/status", STATUS),
+        ]
+    };
+    let alma = || file("./etc/almalinux-release", b"AlmaLinux release 9.5 (Teal Serval)\n");
+    world.image = TestImage::new(&[base(), vec![file("srv/shop/x", b"")]]);
+    assert_eq!(world.canned(world.report(), Ended::Exit(0)).unwrap().coverage.unread, vec![]);
+    world.image = TestImage::new(&[base(), vec![alma()]]);
+    let masked = world.report().replace("\"debian\"", "\"alma\"").replace("12.11", "9.5");
+    let unread = world.canned(masked, Ended::Exit(0)).unwrap().coverage.unread;
+    let rewritten = unread.iter().find(|gap| gap.kind == "records-rewritten").unwrap();
+    assert_eq!(rewritten.place, "etc/almalinux-release");
+    assert!(rewritten.reason.contains("adds etc/almalinux-release"), "{}", rewritten.reason);
+    let contradicted: Vec<_> =
+        unread.iter().filter(|gap| gap.kind == "system-contradicted").map(|gap| gap.place.as_str()).collect();
+    assert_eq!(contradicted, ["alma 9.5", "etc/os-release", "etc/debian_version"]);
+    // A product may not take a record away either, nor may a report name the right system while a file of another stands there.
+    world.image = TestImage::new(&[base(), vec![file("etc/.wh.debian_version", b"")]]);
+    let gone = world.canned(world.report(), Ended::Exit(0)).unwrap().coverage.unread;
+    assert!(gone.iter().any(|gap| gap.reason.contains("takes away etc/debian_version")), "{gone:?}");
+    world.image = TestImage::new(&[[base(), vec![alma()]].into_iter().flatten().collect()]);
+    let both = world.canned(world.report(), Ended::Exit(0)).unwrap().coverage.unread;
+    assert_eq!(both.iter().map(|gap| gap.place.as_str()).collect::<Vec<_>>(), ["etc/almalinux-release"]);
+    world.image = honest;
+    assert_eq!(world.canned(world.report(), Ended::Exit(0)).unwrap().coverage.unread, vec![]);
 }
