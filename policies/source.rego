@@ -15,13 +15,14 @@ code := "source.resolved"
 # description: >-
 #   Each source that a step read was fetched as a commit by the executor itself, from a repository of
 #   data.sluicegate.source.repositories. A source whose commit nobody verified leaves the rule without an answer, unless
-#   data.sluicegate.source.accept_unverified_commits is true; then its digest is enough, and a source with changes that are in no
-#   commit is denied, unless data.sluicegate.source.accept_uncommitted_changes is true.
+#   data.sluicegate.source.accept_unverified_commits is true; then it passes if it names a commit and says that it has no other changes.
+#   One with changes is denied, unless data.sluicegate.source.accept_uncommitted_changes is true, and one that names no commit, unless
+#   data.sluicegate.source.accept_sources_without_commit is true.
 # custom:
 #   short_name: resolved
 #   solution: >-
 #     Build from a source that the executor fetches itself, or let the gate's owners set
-#     data.sluicegate.source.accept_unverified_commits. Commit what was changed and build again.
+#     data.sluicegate.source.accept_unverified_commits. Commit what was changed, in a git work tree, and build again.
 #   requires: ["https://slsa.dev/provenance/v1"]
 pass contains code if {
 	count(sources) > 0
@@ -76,8 +77,22 @@ deny contains violation if {
 deny contains violation if {
 	some source in sources
 	is_unverified_and_accepted(source.dependency)
-	is_dirty(source.dependency)
-	not data.sluicegate.source.accept_uncommitted_changes == true
+	not has_commit(source.dependency)
+	not data.sluicegate.source.accept_sources_without_commit == true
+	violation := {
+		"code": code,
+		"msg": sprintf("%v names no commit, so nobody can tell which changes it holds: build from a git work tree", [source.dependency.name]),
+		"term": "no-commit",
+		"source": source.dependency.name,
+		"attestation": source.attestation,
+	}
+}
+
+deny contains violation if {
+	some source in sources
+	is_unverified_and_accepted(source.dependency)
+	has_commit(source.dependency)
+	not has_accepted_changes(source.dependency)
 	commit := annotation(source.dependency, "sluicegate.dev/commit-unverified", "no commit")
 	violation := {
 		"code": code,
@@ -97,13 +112,15 @@ is_good(source) if {
 is_good(source) if {
 	is_unverified_and_accepted(source.dependency)
 	has_digest(source.dependency)
-	not is_dirty(source.dependency)
+	has_commit(source.dependency)
+	has_accepted_changes(source.dependency)
 }
 
 is_good(source) if {
 	is_unverified_and_accepted(source.dependency)
 	has_digest(source.dependency)
-	data.sluicegate.source.accept_uncommitted_changes == true
+	not has_commit(source.dependency)
+	data.sluicegate.source.accept_sources_without_commit == true
 }
 
 # Whether the rule says anything about it; a source that is neither resolved nor accepted without leaves it silent.
@@ -128,6 +145,16 @@ is_allowed(dependency) if {
 	repository := dependency.annotations["sluicegate.dev/repository"]
 	some allowed in data.sluicegate.source.repositories
 	allowed == repository
+}
+
+has_commit(dependency) if annotation(dependency, "sluicegate.dev/commit-unverified", "") != ""
+
+# Only this very word says that there are none: where it is missing, or another, nobody looked.
+has_accepted_changes(dependency) if dependency.annotations["sluicegate.dev/dirty"] == "false"
+
+has_accepted_changes(dependency) if {
+	dependency.annotations["sluicegate.dev/dirty"] == "true"
+	data.sluicegate.source.accept_uncommitted_changes == true
 }
 
 # Any word but "false" may mean changes.

@@ -12,6 +12,8 @@ allowed := {"source": {"repositories": [repository]}}
 
 unverified := {"source": {"accept_unverified_commits": true}}
 
+without_commit := {"source": {"accept_unverified_commits": true, "accept_sources_without_commit": true}}
+
 uncommitted := {"source": {"accept_unverified_commits": true, "accept_uncommitted_changes": true}}
 
 fetched := named({"sluicegate.dev/commit": "c0ffee", "sluicegate.dev/repository": repository})
@@ -79,12 +81,12 @@ test_an_unverified_commit_leaves_the_rule_silent if {
 		is_silent(facts([fetched, dependency]), allowed)
 		is_silent(facts([dependency]), {"source": {"accept_unverified_commits": "true"}})
 		is_silent(facts([dependency]), {"source": {"accept_uncommitted_changes": true}})
+		is_silent(facts([dependency]), {"source": {"accept_sources_without_commit": true}})
 	}
 }
 
 test_an_unverified_commit_passes_where_that_is_accepted if {
 	passes(facts([clean]), unverified)
-	passes(facts([bare]), unverified)
 	passes(facts([fetched, clean]), object.union(allowed, unverified))
 }
 
@@ -93,9 +95,47 @@ test_uncommitted_changes_are_denied_unless_they_are_accepted_too if {
 	violation.term == "uncommitted-changes"
 	contains(violation.msg, "c0ffee")
 	denials(facts([clean, dirty]), unverified)
-	denials(facts([named({"sluicegate.dev/dirty": "yes"})]), unverified)
 	passes(facts([dirty]), uncommitted)
+	passes(facts([clean, dirty]), uncommitted)
 	denials(facts([dirty]), {"source": {"accept_unverified_commits": true, "accept_uncommitted_changes": "true"}})
+}
+
+test_tm11_only_the_word_false_says_that_there_are_no_changes if {
+	every word in ["", "yes", "False", "FALSE", false, 0, null, ["false"]] {
+		odd := named({"sluicegate.dev/commit-unverified": "c0ffee", "sluicegate.dev/dirty": word})
+		some violation in denials(facts([odd]), unverified)
+		violation.term == "uncommitted-changes"
+		denials(facts([clean, odd]), without_commit)
+		denials(facts([odd]), uncommitted)
+	}
+	unsaid := named({"sluicegate.dev/commit-unverified": "c0ffee"})
+	denials(facts([unsaid]), unverified)
+	denials(facts([unsaid]), without_commit)
+	denials(facts([unsaid]), uncommitted)
+	passes(facts([clean]), unverified)
+}
+
+test_tm11_a_source_without_a_commit_is_denied_unless_that_is_accepted_by_name if {
+	every dependency in [
+		bare,
+		named({}),
+		named({"sluicegate.dev/dirty": "false"}),
+		named({"sluicegate.dev/dirty": "true"}),
+		named({"sluicegate.dev/commit-unverified": "", "sluicegate.dev/dirty": "false"}),
+		named({"sluicegate.dev/commit-unverified": 1, "sluicegate.dev/dirty": "false"}),
+		named({"sluicegate.dev/commit": "c0ffee"}),
+		object.union(bare, {"annotations": "none"}),
+	] {
+		some violation in denials(facts([dependency]), unverified)
+		violation.term == "no-commit"
+		violation.source == "source:shop"
+		denials(facts([clean, dependency]), unverified)
+		denials(facts([dependency]), uncommitted)
+		denials(facts([dependency]), {"source": {"accept_unverified_commits": true, "accept_sources_without_commit": "true"}})
+		passes(facts([dependency]), without_commit)
+	}
+	passes(facts([clean]), without_commit)
+	denials(facts([dirty]), without_commit)
 }
 
 test_half_a_resolution_is_none if {
@@ -116,6 +156,7 @@ test_a_source_without_a_digest_is_denied if {
 	denials(facts([json.remove(fetched, ["digest/sha256"])]), allowed)
 	denials(facts([object.union(clean, {"digest": {"sha256": "xyz"}})]), unverified)
 	denials(facts([json.remove(dirty, ["digest"])]), uncommitted)
+	denials(facts([json.remove(bare, ["digest"])]), without_commit)
 }
 
 test_no_source_at_all_is_denied if {

@@ -23,6 +23,7 @@ pub mod pack;
 mod plan;
 mod run_folder;
 mod seccomp_profile;
+mod source_commit;
 mod source_lister;
 mod spawn;
 mod supervise;

@@ -11,6 +11,8 @@ use sluicegate_ports::trees::{EntryKind, SourceLister, SourceTree, TreeEntry, Tr
 
 use tempfile::TempDir;
 
+use crate::source_commit;
+
 /// Files of one source.
 const MAX_FILES: usize = 1_000_000;
 /// The file that names what is no source, outside git: one path a line, relative, `#` begins a comment.
@@ -69,19 +71,30 @@ fn from_git(repository: &Repository, folder: &Path, excluded: &[PathBuf]) -> Res
             return Err(TreeError::Entry { path: folder.to_owned(), reason: format!("more than {MAX_FILES} files") });
         }
     }
-    let status = repository.git(folder, &["status", "--porcelain", "-z", "--ignore-submodules=all", "--", "."])?;
-    let commit_time = match &repository.head {
+    let (dirty, commit_time) = match &repository.head {
         Some(commit) => {
-            let time = repository.git(folder, &["log", "-1", "--no-show-signature", "--format=%ct", commit])?;
-            String::from_utf8_lossy(time.trim_ascii()).parse().ok()
+            let asked = source_commit::Question {
+                objects: repository.command(folder),
+                commit,
+                below: folder.strip_prefix(&repository.work_tree).unwrap_or(folder),
+                folder,
+                entries: &entries,
+            };
+            let answer = source_commit::compare(asked, &|name| is_excluded(folder, name, excluded))?;
+            (answer.differs, answer.commit_time)
         }
-        None => None,
+        None => (true, None),
     };
-    Ok(SourceTree { entries, commit: repository.head.clone(), dirty: !status.is_empty(), commit_time })
+    Ok(SourceTree { entries, commit: repository.head.clone(), dirty, commit_time })
 }
 
+/// The whole configuration of the git folder of our own. What an index remembers of untracked files is the author's word, too.
+const CONFIG: &[u8] =
+    b"[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tuntrackedCache = false\n\tcommitGraph = false\n";
+
 /// A repository seen through a git folder of our own: its objects, its index and its ignored names, and none of its configuration,
-/// hooks or filters. A repository's configuration names programs that git starts, and a source must not start one here.
+/// hooks or filters. A repository's configuration names programs that git starts, and a source must not start one here. The index only
+/// helps to say which files belong to the source. It never says whether they changed, because whoever may edit the project may edit it too.
 struct Repository {
     own: TempDir,
     work_tree: PathBuf,
@@ -125,7 +138,7 @@ impl Repository {
             let path = own.path().join(part);
             fs::create_dir(&path).map_err(|source| io("create", &path, source))?;
         }
-        write("config", b"[core]\n\trepositoryformatversion = 0\n\tbare = false\n")?;
+        write("config", CONFIG)?;
         write("HEAD", format!("{}\n", head.as_deref().unwrap_or("ref: refs/heads/none")).as_bytes())?;
         for name in ["index", "info/exclude"] {
             let from = path(name)?;
@@ -139,13 +152,19 @@ impl Repository {
     }
 
     fn git(&self, folder: &Path, args: &[&str]) -> Result<Vec<u8>, TreeError> {
+        let mut command = self.command(folder);
+        command.args(args);
+        output(folder, command)
+    }
+
+    /// git that sees this repository and nothing else; its arguments are still to be added.
+    fn command(&self, folder: &Path) -> Command {
         let mut command = git(folder);
         command
             .env("GIT_DIR", self.own.path())
             .env("GIT_WORK_TREE", &self.work_tree)
-            .env("GIT_OBJECT_DIRECTORY", &self.objects)
-            .args(args);
-        output(folder, command)
+            .env("GIT_OBJECT_DIRECTORY", &self.objects);
+        command
     }
 }
 
@@ -302,7 +321,7 @@ fn output(folder: &Path, mut command: Command) -> Result<Vec<u8>, TreeError> {
     }
 }
 
-fn io(action: &'static str, path: &Path, source: std::io::Error) -> TreeError {
+pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> TreeError {
     TreeError::Io { action, path: path.to_owned(), source }
 }
 

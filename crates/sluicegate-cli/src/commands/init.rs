@@ -276,7 +276,8 @@ fn data_file(bases: &[(String, Digest)]) -> String {
     out.push_str("  allow_scratch: false\n");
     out.push_str(
         "  source:   # commits count as resolved only if the builder fetched them itself, which is not in this version\n    \
-         repositories: []\n    accept_unverified_commits: true\n    accept_uncommitted_changes: false\n",
+         repositories: []\n    accept_unverified_commits: true\n    accept_uncommitted_changes: false\n    \
+         accept_sources_without_commit: false\n",
     );
     out
 }
