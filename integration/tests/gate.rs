@@ -1,9 +1,9 @@
 //! `promote` end to end: allowed, denied, undecided; what is recorded, what becomes visible.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
-use std::fs;
+use std::{fs, process::Command};
 
-use integration::{Layout, PROMOTE, Project, ready};
+use integration::{Layout, PROMOTE, Project, WITHOUT_COMMIT_ACCEPTED, WITHOUT_COMMIT_DENIED, ready};
 
 /// Nothing is allowed, nothing is visible, and the decision is on record with this outcome.
 #[track_caller]
@@ -301,4 +301,30 @@ fn what_the_contract_names_and_this_version_has_not_is_refused_by_name() {
     ] {
         project.sluicegate(arguments).assert(2, "not in this version");
     }
+}
+
+#[test]
+fn tm11_a_source_in_no_commit_and_one_whose_change_the_index_hides_are_denied() {
+    if !ready("tm11_a_source_in_no_commit_and_one_whose_change_the_index_hides_are_denied") {
+        return;
+    }
+    let project = Project::built();
+    project.replace("policies/data.yaml", WITHOUT_COMMIT_ACCEPTED, WITHOUT_COMMIT_DENIED);
+    refused(&project, 1, "names no commit", "deny");
+    let git = |arguments: &[&str]| {
+        let mut command = Command::new("git");
+        project.environment(&mut command);
+        let identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"];
+        assert!(command.args(identity).args(arguments).output().unwrap().status.success(), "git {arguments:?}");
+    };
+    git(&["init", "--quiet"]);
+    git(&["add", "src"]);
+    git(&["commit", "--quiet", "--message", "src"]);
+    git(&["update-index", "--assume-unchanged", "src/hello.txt"]);
+    fs::write(project.path("src/hello.txt"), "hello, in no commit\n").unwrap();
+    project.must(&["run"]);
+    refused(&project, 1, "has changes that are not in a commit", "deny");
+    fs::write(project.path("src/hello.txt"), "hello\n").unwrap();
+    project.must(&["run"]);
+    project.must(&PROMOTE);
 }

@@ -75,7 +75,8 @@ pub struct SourceTree {
     pub entries: Vec<TreeEntry>,
     /// The commit that is checked out, in a git work tree.
     pub commit: Option<String>,
-    /// Whether the work tree has changes that are not committed.
+    /// Whether these entries are anything else than what that commit holds in this folder, or there is no commit. Only bytes, names and
+    /// modes count; what an index says does not.
     pub dirty: bool,
     /// The commit's date in seconds.
     pub commit_time: Option<u64>,

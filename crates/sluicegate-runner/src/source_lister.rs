@@ -458,4 +458,162 @@ mod tests {
         fs::create_dir(folder.path().join("empty")).unwrap();
         assert!(GitSourceLister.list(folder.path(), Path::new("empty"), &[]).is_err());
     }
+
+    fn listed(folder: &Path) -> SourceTree {
+        GitSourceLister.list(folder, Path::new("src"), &[]).unwrap()
+    }
+
+    /// Says in the index that the file, as it lies there now, is the one that was committed.
+    fn forge_stat_data(folder: &Path, name: &str) {
+        use std::os::unix::fs::MetadataExt;
+        let path = folder.join(".git/index");
+        let mut index = fs::read(&path).unwrap();
+        let at = index.windows(name.len()).position(|window| window == name.as_bytes()).unwrap() - 62;
+        let there = fs::symlink_metadata(folder.join(name)).unwrap();
+        let stat = [there.ctime(), there.ctime_nsec(), there.mtime(), there.mtime_nsec()].map(|n| n as u32);
+        let stat = [&stat[..], &[there.dev() as u32, there.ino() as u32]].concat();
+        for (nth, value) in stat.iter().enumerate() {
+            index[at + 4 * nth..at + 4 * nth + 4].copy_from_slice(&value.to_be_bytes());
+        }
+        index[at + 36..at + 40].copy_from_slice(&(there.len() as u32).to_be_bytes());
+        let end = index.len() - 20;
+        let sum = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, &index[..end]);
+        index[end..].copy_from_slice(sum.as_ref());
+        fs::write(&path, index).unwrap();
+        // Later than the file: git then trusts what the index says of it.
+        let later = there.modified().unwrap() + std::time::Duration::from_secs(5);
+        fs::File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
+    }
+
+    #[test]
+    fn tm11_an_index_that_hides_a_change_hides_it_from_git_and_not_from_us() {
+        type Lie = fn(&Path);
+        let lies: [(&str, Lie); 3] = [
+            ("assume-unchanged", |folder| run(folder, &["update-index", "--assume-unchanged", "src/tracked"])),
+            ("skip-worktree", |folder| run(folder, &["update-index", "--skip-worktree", "src/tracked"])),
+            ("stat data", |_| {}),
+        ];
+        for (lie, tell) in lies {
+            let folder = repository();
+            tell(folder.path());
+            assert!(!listed(folder.path()).dirty, "{lie}: nothing changed yet");
+            fs::write(folder.path().join("src/tracked"), "in no commit").unwrap();
+            if lie == "stat data" {
+                forge_stat_data(folder.path(), "src/tracked");
+            }
+            let status = Command::new("git").args(["status", "--short"]).current_dir(folder.path()).output().unwrap();
+            assert!(status.status.success() && status.stdout.is_empty(), "{lie}: git itself sees it");
+            let tree = listed(folder.path());
+            assert_eq!((names(&tree), tree.dirty), (vec!["tracked".to_owned()], true), "{lie}");
+            fs::write(folder.path().join("src/tracked"), "1").unwrap();
+            assert!(!listed(folder.path()).dirty, "{lie}: it is as it was committed");
+        }
+    }
+
+    #[test]
+    fn tm11_a_sparse_checkout_hides_no_file_that_lies_there() {
+        let folder = repository();
+        fs::create_dir_all(folder.path().join("src/deep/er")).unwrap();
+        fs::write(folder.path().join("src/deep/er/file"), "2").unwrap();
+        run(folder.path(), &["add", "--all"]);
+        run(folder.path(), &["commit", "--quiet", "--message", "deep"]);
+        assert!(!listed(folder.path()).dirty);
+        run(folder.path(), &["sparse-checkout", "set", "--cone", "--sparse-index", "other"]);
+        assert!(!folder.path().join("src").exists(), "git took them away");
+        fs::create_dir_all(folder.path().join("src/deep/er")).unwrap();
+        fs::write(folder.path().join("src/deep/er/file"), "2").unwrap();
+        let missing = listed(folder.path());
+        assert_eq!((names(&missing), missing.dirty), (vec!["deep/er/file".to_owned()], true));
+        fs::write(folder.path().join("src/tracked"), "1").unwrap();
+        let whole = listed(folder.path());
+        assert_eq!((names(&whole).len(), whole.dirty), (2, false));
+        fs::write(folder.path().join("src/deep/er/file"), "3").unwrap();
+        assert!(listed(folder.path()).dirty);
+    }
+
+    #[test]
+    fn tm11_what_is_staged_missing_or_of_another_kind_is_a_change() {
+        let folder = repository();
+        let (src, tracked) = (folder.path().join("src"), folder.path().join("src/tracked"));
+        symlink("tracked", src.join("link")).unwrap();
+        run(folder.path(), &["add", "--all"]);
+        assert!(listed(folder.path()).dirty, "staged and in no commit");
+        run(folder.path(), &["commit", "--quiet", "--message", "link"]);
+        assert!(!listed(folder.path()).dirty);
+        // Out of the index, ignored, and so out of the source: less than was committed.
+        run(folder.path(), &["rm", "--quiet", "--cached", "src/tracked"]);
+        assert!(!listed(folder.path()).dirty, "it still belongs to the source, as it was committed");
+        fs::write(folder.path().join(".git/info/exclude"), "tracked\n").unwrap();
+        let less = listed(folder.path());
+        assert_eq!((names(&less), less.dirty), (vec!["link".to_owned()], true));
+        fs::write(folder.path().join(".git/info/exclude"), "").unwrap();
+        fs::set_permissions(&tracked, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(listed(folder.path()).dirty, "executable");
+        fs::set_permissions(&tracked, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(!listed(folder.path()).dirty);
+        fs::remove_file(src.join("link")).unwrap();
+        assert!(listed(folder.path()).dirty, "missing");
+        symlink("elsewhere", src.join("link")).unwrap();
+        assert!(listed(folder.path()).dirty, "another target");
+        fs::remove_file(src.join("link")).unwrap();
+        fs::write(src.join("link"), "tracked").unwrap();
+        assert!(listed(folder.path()).dirty, "a file with the link's bytes");
+        fs::remove_file(src.join("link")).unwrap();
+        symlink("tracked", src.join("link")).unwrap();
+        assert!(!listed(folder.path()).dirty);
+        // What looks like a key never goes into a source; the committed file is missing there then.
+        fs::write(&tracked, "-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\n").unwrap();
+        let key = listed(folder.path());
+        assert_eq!((names(&key), key.dirty), (vec!["link".to_owned()], true));
+    }
+
+    #[test]
+    fn tm11_an_object_with_another_ones_name_is_not_believed() {
+        let folder = repository();
+        let ask = |args: &[&str]| {
+            let out = Command::new("git").args(args).current_dir(folder.path()).output().unwrap();
+            String::from_utf8(out.stdout).unwrap().trim().to_owned()
+        };
+        let path = |id: &str| folder.path().join(".git/objects").join(&id[..2]).join(&id[2..]);
+        let honest = ask(&["rev-parse", "HEAD:src"]);
+        fs::write(folder.path().join("src/tracked"), "in no commit").unwrap();
+        run(folder.path(), &["add", "--all"]);
+        let root = ask(&["write-tree"]);
+        let forged = ask(&["rev-parse", &format!("{root}:src")]);
+        assert!(listed(folder.path()).dirty);
+        fs::remove_file(path(&honest)).unwrap();
+        fs::copy(path(&forged), path(&honest)).unwrap();
+        let error = GitSourceLister.list(folder.path(), Path::new("src"), &[]).unwrap_err().to_string();
+        assert!(error.contains(&honest), "{error}");
+    }
+
+    #[test]
+    fn a_commit_has_its_own_date_and_without_one_a_source_has_changes() {
+        let folder = repository();
+        let date = Command::new("git").args(["log", "-1", "--format=%ct"]).current_dir(folder.path()).output().unwrap();
+        let date: u64 = String::from_utf8(date.stdout).unwrap().trim().parse().unwrap();
+        assert_eq!(listed(folder.path()).commit_time, Some(date));
+        fs::remove_dir_all(folder.path().join(".git")).unwrap();
+        let none = listed(folder.path());
+        assert_eq!((none.commit, none.dirty, none.commit_time), (None, true, None));
+        run(folder.path(), &["init", "--quiet"]);
+        let unborn = listed(folder.path());
+        assert_eq!((unborn.commit, unborn.dirty, unborn.commit_time), (None, true, None));
+    }
+
+    #[test]
+    fn a_source_of_ten_thousand_files_in_many_folders_is_compared_whole() {
+        let folder = repository();
+        for at in 0..100 {
+            let inner = folder.path().join(format!("src/{at}"));
+            fs::create_dir(&inner).unwrap();
+            (0..100).for_each(|nth| fs::write(inner.join(nth.to_string()), format!("{at} {nth}")).unwrap());
+        }
+        run(folder.path(), &["add", "--all"]);
+        run(folder.path(), &["commit", "--quiet", "--message", "many"]);
+        let tree = listed(folder.path());
+        assert_eq!((tree.entries.len(), tree.dirty), (10_001, false));
+        fs::write(folder.path().join("src/77/77"), "77 78").unwrap();
+        assert!(listed(folder.path()).dirty);
+    }
 }

@@ -118,7 +118,13 @@ impl Project {
         let database = self.path("db");
         advisory_db::write(&database, now).map_err(Failure::while_doing(format!("write {}", database.display())))?;
         let trivy = trivy.to_string_lossy();
-        self.must(&["init", "--trivy", &trivy, "--db", "db", "--allow-base", "oci:images/base"])
+        self.must(&["init", "--trivy", &trivy, "--db", "db", "--allow-base", "oci:images/base"])?;
+        // Nothing is committed in that work tree.
+        let data = self.path("policies/data.yaml");
+        let reading = || format!("change {}", data.display());
+        let text = fs::read_to_string(&data).map_err(Failure::while_doing(reading()))?;
+        let text = text.replace("accept_sources_without_commit: false", "accept_sources_without_commit: true");
+        fs::write(&data, text).map_err(Failure::while_doing(reading()))
     }
 
     /// Entries of the home's log.
