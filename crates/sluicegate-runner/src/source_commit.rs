@@ -25,6 +25,8 @@ use crate::source_lister::io;
 
 /// Bytes of one commit or tree.
 const MAX_OBJECT: u64 = 64 * 1024 * 1024;
+/// Bytes of a file at a time.
+const BUFFER: usize = 64 * 1024;
 /// Folders in each other.
 const MAX_DEPTH: usize = 512;
 
@@ -138,7 +140,8 @@ fn file_id(path: &Path) -> Result<Option<String>, TreeError> {
     let mut context = begin("blob", metadata.len());
     let mut left = metadata.len();
     let mut reader = file.take(left.saturating_add(1));
-    let mut buffer = vec![0; 64 * 1024];
+    // Most files are small, and there may be many.
+    let mut buffer = vec![0; usize::try_from(left).unwrap_or(BUFFER).saturating_add(1).min(BUFFER)];
     loop {
         let read = reader.read(&mut buffer).map_err(fault)?;
         if read == 0 {
