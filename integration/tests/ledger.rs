@@ -4,6 +4,7 @@
 use std::{fs, path::PathBuf, process::Command};
 
 use integration::{PROMOTE, Project, ready};
+use serde_json::json;
 
 const FSCK: [&str; 2] = ["evidence", "fsck"];
 const AGAINST: [&str; 4] = ["evidence", "fsck", "--against", "oci:env/production"];
@@ -29,6 +30,32 @@ db.execute('pragma wal_checkpoint(truncate)')
     project.environment(&mut command);
     let done = command.args(["python3", "-c", script, sql]).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// Runs SQL on the database, guards and all.
+fn sql(project: &Project, sql: &str) {
+    let script = "import sqlite3, sys; sqlite3.connect('home/evidence.db').executescript(sys.argv[1])";
+    let mut command = Command::new("/usr/bin/env");
+    project.environment(&mut command);
+    assert!(command.args(["python3", "-c", script, sql]).status().unwrap().success());
+}
+
+/// Appends a record that says that an image was promoted, chained and digested as the real ones are.
+fn forge(project: &Project) {
+    let script = "\
+import hashlib, json, sqlite3
+db = sqlite3.connect('home/evidence.db')
+last = db.execute('select sequence, digest from records order by sequence desc limit 1').fetchone()
+record = {'sequence': last[0] + 1, 'previous': last[1], 'kind': 'promotion', 'at': '2026-01-01T00:00:00Z',
+          'subject': None, 'environment': 'production', 'outcome': 'promoted', 'body': {}}
+digest = 'sha256:' + hashlib.sha256(json.dumps(record, sort_keys=True, separators=(',', ':')).encode()).hexdigest()
+db.execute('insert into records values (?, ?, ?, ?, 1767225600, null, ?, ?, ?)',
+           (record['sequence'], digest, last[1], 'promotion', 'production', 'promoted', '{}'))
+db.commit()
+";
+    let mut command = Command::new("/usr/bin/env");
+    project.environment(&mut command);
+    assert!(command.args(["python3", "-c", script]).status().unwrap().success());
 }
 
 /// Brings everything that SQLite keeps beside the file into it.
@@ -208,8 +235,100 @@ fn a_home_that_lost_its_ledger_or_never_had_one_says_what_to_do() {
     }
     project.sluicegate(&["init"]).assert(0, "the home has the ledger");
     project.sluicegate(&["init"]).assert(2, "is not overwritten");
-    let pending = project.sluicegate(&FSCK);
-    pending.assert(0, "1 record pending");
+    // The record of the run, and the one that says that it was taken along.
+    project.sluicegate(&FSCK).assert(0, "WHOLE  2 records, 2 leaves");
     project.must(&PROMOTE);
-    project.sluicegate(&FSCK).assert(0, "WHOLE  3 records, 3 leaves");
+    project.sluicegate(&FSCK).assert(0, "WHOLE  4 records, 4 leaves");
+}
+
+#[test]
+fn tm16_a_promotion_whose_record_is_swallowed_does_not_happen() {
+    if !ready("tm16_a_promotion_whose_record_is_swallowed_does_not_happen") {
+        return;
+    }
+    let project = Project::built();
+    sql(&project, "create trigger records before insert on records begin select raise(ignore); end");
+    project.sluicegate(&PROMOTE).assert(4, "the trigger \"records\"");
+    assert!(!project.path("env/production/index.json").exists());
+    project.sluicegate(&FSCK).assert(4, "the trigger \"records\"");
+    sql(&project, "drop trigger records");
+    project.must(&PROMOTE);
+    project.sluicegate(&FSCK).assert(0, "WHOLE");
+}
+
+#[test]
+fn tm16_a_record_that_was_written_past_the_program_is_told_apart() {
+    if !ready("tm16_a_record_that_was_written_past_the_program_is_told_apart") {
+        return;
+    }
+    let project = Project::built();
+    let list = || project.sluicegate(&["evidence", "list"]);
+    let (code, document) = project.json(&["evidence", "list"]);
+    assert_eq!((code, &document["pending"], &document["damaged"]), (0, &json!([]), &json!([])));
+    forge(&project);
+    list().assert(0, "not in the ledger yet");
+    let shown = project.sluicegate(&["evidence", "show", "2"]);
+    shown.assert(0, "\"pending\": true");
+    project.sluicegate(&FSCK).assert(3, "1 record pending");
+    let promoted = project.sluicegate(&PROMOTE);
+    promoted.assert(0, "");
+    assert!(promoted.stderr.contains("taken along into the ledger: evidence record 2,"), "{promoted:?}");
+    project.sluicegate(&FSCK).assert(0, "WHOLE  5 records, 5 leaves");
+    let (_, said) = project.json(&["evidence", "show", "3"]);
+    assert_eq!((&said["kind"], &said["outcome"]), (&json!("ledger"), &json!("adopted")));
+    assert_eq!(said["body"], json!({"from": 2, "to": 2}));
+    assert!(!list().stdout.contains("not in the ledger yet"));
+    // The last one goes, and another one comes in its place.
+    edit(&project, "delete from records where sequence = 5");
+    assert_eq!((list().code, project.sluicegate(&["evidence", "show", "5"]).code), (4, 4));
+    forge(&project);
+    list().assert(4, "damaged: the ledger has another record here");
+    project.sluicegate(&["evidence", "show", "5"]).assert(4, "is damaged");
+    project.sluicegate(&["evidence", "show", "4"]).assert(0, "\"decision\"");
+    let (code, document) = project.json(&["evidence", "list"]);
+    assert_eq!((code, &document["damaged"]), (4, &json!([5])));
+}
+
+#[test]
+fn tm16_no_second_history_begins_under_a_key_that_has_one() {
+    if !ready("tm16_no_second_history_begins_under_a_key_that_has_one") {
+        return;
+    }
+    let project = Project::promoted();
+    let new = project.path("another");
+    let init = || project.sluicegate(&["init", new.to_str().unwrap()]);
+    let remove = |part: &str| {
+        let path = project.path("home").join(part);
+        if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+    };
+    project.keep("home", "good");
+    for gone in [
+        &["ledger", "evidence.db", "trust/trusted_root.json"][..],
+        &["ledger", "trust/trusted_root.json"],
+        &["ledger"],
+        &["ledger", "keys/ledger.key"],
+        &["keys/ledger.key", "keys/ledger.pub"],
+        &["log", "trust/trusted_root.json"],
+        &["log"],
+        &["log", "keys/log.key"],
+        &["keys/log.key", "keys/log.pub"],
+        &["trust/trusted_root.json"],
+    ] {
+        gone.iter().copied().for_each(remove);
+        let database = project.path("home/evidence.db").exists();
+        let ended = init();
+        assert_eq!(ended.code, 5, "{gone:?}: {ended:?}");
+        assert!(!new.exists(), "{gone:?}");
+        assert_eq!(project.path("home/evidence.db").exists(), database, "{gone:?}: nothing is made");
+        assert!(!project.path("home/ledger/checkpoint").exists() || !gone.contains(&"ledger"), "{gone:?}");
+        fs::remove_dir_all(project.path("home")).unwrap();
+        project.keep("good", "home");
+    }
+    init().assert(0, "READY");
+    // Whoever takes every trace of a ledger away, but for what the records say of it.
+    fs::remove_dir_all(&new).unwrap();
+    forge(&project);
+    project.sluicegate(&["promote", "oci:out/tiny", "--to", "production"]);
+    ["ledger", "keys/ledger.key", "keys/ledger.pub"].into_iter().for_each(remove);
+    init().assert(5, "is about this home's ledger");
 }

@@ -179,7 +179,12 @@ pub(crate) fn open_evidence(home: &Home) -> Result<SqliteEvidence, EvidenceError
 
 /// Whether there is anything of a ledger in the home beside its key.
 pub(crate) fn has_ledger(home: &Home) -> bool {
-    ["checkpoint", "tile"].iter().any(|part| home.part("ledger").join(part).symlink_metadata().is_ok())
+    has_tiles(home, "ledger")
+}
+
+/// Whether there is anything of the log or the ledger in this folder of the home.
+pub(crate) fn has_tiles(home: &Home, folder: &str) -> bool {
+    ["checkpoint", "tile"].iter().any(|part| home.part(folder).join(part).symlink_metadata().is_ok())
 }
 
 /// The ledger to read, without a passphrase. The inner `Err` says that its key is gone.
@@ -205,6 +210,27 @@ pub(crate) fn ledger_reader(home: &Home) -> Result<Result<EmbeddedLedger, String
         Err(SignError::KeyFile { name, reason }) => Ok(Err(format!("the ledger's public key {name}.pub: {reason}"))),
         Err(error) => Err(sluicegate_flow::Error::from(error).into()),
     }
+}
+
+/// The ledger to read; `None` in a home that was made before there were any.
+pub(crate) fn ledger_if_any(home: &Home) -> Result<Option<EmbeddedLedger>, Problem> {
+    let private = keys(home).has(LEDGER_KEY).map_err(sluicegate_flow::Error::from)?;
+    if !private && !has_public_key(home, LEDGER_KEY) && !has_ledger(home) {
+        return Ok(None);
+    }
+    whole_ledger_reader(home).map(Some)
+}
+
+/// The ledger to read, whose public key must be there.
+pub(crate) fn whole_ledger_reader(home: &Home) -> Result<EmbeddedLedger, Problem> {
+    ledger_reader(home)?.map_err(|words| {
+        Problem::lost(words, "sluicegate evidence fsck says what is wrong; restore the home from a backup")
+    })
+}
+
+/// Whether the public half of a key is in the home.
+pub(crate) fn has_public_key(home: &Home, name: &str) -> bool {
+    home.part("keys").join(format!("{name}.pub")).symlink_metadata().is_ok()
 }
 
 fn no_ledger(home: &Home) -> Problem {

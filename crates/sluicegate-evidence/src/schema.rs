@@ -6,8 +6,13 @@ use rusqlite::{Connection, TransactionBehavior};
 const APPLICATION: i32 = 0x534c_5549;
 const VERSION: i32 = 1;
 
-const OBJECTS: [(&str, &str); 4] = [
+/// The one table, which everything belongs to.
+const TABLE: &str = "records";
+
+/// Type, name and text.
+const OBJECTS: [(&str, &str, &str); 4] = [
     (
+        "table",
         "records",
         "CREATE TABLE records (
   sequence INTEGER PRIMARY KEY NOT NULL CHECK (sequence > 0),
@@ -22,17 +27,20 @@ const OBJECTS: [(&str, &str); 4] = [
 ) STRICT",
     ),
     (
+        "trigger",
         "records_are_never_changed",
         "CREATE TRIGGER records_are_never_changed BEFORE UPDATE ON records
 BEGIN SELECT RAISE(ABORT, 'evidence records are never changed'); END",
     ),
     (
+        "trigger",
         "records_are_never_removed",
         "CREATE TRIGGER records_are_never_removed BEFORE DELETE ON records
 BEGIN SELECT RAISE(ABORT, 'evidence records are never removed'); END",
     ),
     // INSERT OR REPLACE removes without the trigger above; this one refuses every number but the next, and every other neighbour.
     (
+        "trigger",
         "records_follow_each_other",
         "CREATE TRIGGER records_follow_each_other BEFORE INSERT ON records
 WHEN NEW.sequence IS NOT (SELECT coalesce(max(sequence), 0) + 1 FROM records)
@@ -73,7 +81,7 @@ pub(crate) fn prepare(connection: &mut Connection) -> Result<(), Unfit> {
         }
         _ => return Err(Unfit::Foreign),
     }
-    for (_, sql) in OBJECTS {
+    for (_, _, sql) in OBJECTS {
         transaction.execute_batch(sql)?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION)?;
@@ -81,17 +89,38 @@ pub(crate) fn prepare(connection: &mut Connection) -> Result<(), Unfit> {
     Ok(transaction.commit()?)
 }
 
-/// Whether the table and its triggers are the ones that [`prepare`] makes; an error says which is not.
-pub(crate) fn unchanged(connection: &Connection) -> Result<(), String> {
-    let found = objects(connection).map_err(|error| error.to_string())?;
-    for (name, sql) in OBJECTS {
-        if !found.iter().any(|(other, text)| other == name && text == sql) {
-            return Err(format!("its {name} is missing or was changed, so records could be changed too"));
-        }
+/// Whether the schema is what [`prepare`] makes and nothing else: each row of type, name, table and text, as often as there. A second
+/// object under a known name, of another type, is as foreign as any. An error says which is not.
+pub(crate) fn unchanged(connection: &Connection) -> Result<(), Unlike> {
+    let mut found = objects(connection)?;
+    for (kind, name, sql) in OBJECTS {
+        let wanted = [kind, name, TABLE, sql];
+        let Some(place) = found.iter().position(|object| object.iter().eq(wanted.iter())) else {
+            return Err(Unlike::Changed(format!(
+                "its {name} is missing or was changed, so records could be changed too"
+            )));
+        };
+        found.swap_remove(place);
     }
-    match found.iter().find(|(name, _)| !OBJECTS.iter().any(|(known, _)| known == name)) {
-        Some((name, _)) => Err(format!("it holds {name:?}, which does not belong there")),
+    match found.first() {
+        Some([kind, name, ..]) => {
+            Err(Unlike::Changed(format!("it holds the {kind} {name:?}, which does not belong there")))
+        }
         None => Ok(()),
+    }
+}
+
+/// Why a schema was not found to be ours.
+pub(crate) enum Unlike {
+    /// In words.
+    Changed(String),
+    /// SQLite.
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Unlike {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
     }
 }
 
@@ -100,9 +129,10 @@ fn header(connection: &Connection) -> Result<(i32, i32), rusqlite::Error> {
     Ok((read("application_id")?, read("user_version")?))
 }
 
-fn objects(connection: &Connection) -> Result<Vec<(String, String)>, rusqlite::Error> {
+/// Type, name, table and text of each. What SQLite makes by itself for a constraint has no text; this table has none of these.
+fn objects(connection: &Connection) -> Result<Vec<[String; 4]>, rusqlite::Error> {
     connection
-        .prepare("SELECT name, coalesce(sql, '') FROM sqlite_schema")?
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .prepare("SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema")?
+        .query_map([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))?
         .collect()
 }

@@ -1,11 +1,12 @@
 //! Appending, reading back and walking the records.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, TryLockError},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
@@ -20,6 +21,8 @@ use crate::{
 
 /// How long another process may hold the file before an append gives up.
 const BUSY: Duration = Duration::from_secs(30);
+/// How long until a turn that was not free is asked for again.
+const AGAIN: Duration = Duration::from_millis(5);
 const COLUMNS: &str = "sequence, digest, previous, kind, at, subject, environment, outcome, body";
 
 /// Evidence in one SQLite file (mode 0600, write-ahead log, every append synced), shared by threads and processes.
@@ -94,6 +97,13 @@ impl SqliteEvidence {
         Ok(count)
     }
 
+    fn unchanged(&self, action: &'static str, connection: &Connection) -> Result<(), EvidenceError> {
+        schema::unchanged(connection).map_err(|unlike| match unlike {
+            schema::Unlike::Changed(reason) => self.corrupt(reason),
+            schema::Unlike::Sqlite(error) => self.failed(action, &error),
+        })
+    }
+
     fn corrupt(&self, reason: impl Into<String>) -> EvidenceError {
         EvidenceError::Corrupt { path: self.path.display().to_string(), reason: reason.into() }
     }
@@ -112,12 +122,37 @@ impl SqliteEvidence {
 }
 
 impl EvidenceLog for SqliteEvidence {
+    fn turn(&self) -> Result<Box<dyn Send>, EvidenceError> {
+        const ACTION: &str = "wait for a turn to append to";
+        // A file of its own: closing the database's would let go of SQLite's locks on it.
+        let lock = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(self.path.with_extension("lock"))
+            .map_err(|error| self.io(ACTION, error.to_string()))?;
+        let begun = Instant::now();
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Box::new(lock)),
+                Err(TryLockError::WouldBlock) if begun.elapsed() < BUSY => thread::sleep(AGAIN),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(self.io(ACTION, format!("another process has held it for {} seconds", BUSY.as_secs())));
+                }
+                Err(TryLockError::Error(error)) => return Err(self.io(ACTION, error.to_string())),
+            }
+        }
+    }
+
     fn append(&self, record: &NewRecord) -> Result<Record, EvidenceError> {
         const ACTION: &str = "append to";
         let (text, body) = canonical_body(record).map_err(|reason| self.io(ACTION, reason))?;
         let failed = |error| self.failed(ACTION, &error);
         let mut connection = self.connection(ACTION)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        // A trigger of somebody else's could swallow the row, or write another.
+        self.unchanged(ACTION, &transaction)?;
         // The new record vouches for the last one, so that one must be whole.
         let last = newest(&transaction, 1).map_err(failed)?.pop().transpose()?;
         let (sequence, previous) = match &last {
@@ -138,7 +173,7 @@ impl EvidenceLog for SqliteEvidence {
         made.digest = Chained::of(&made).digest().map_err(|reason| self.io(ACTION, reason))?;
         let kind = kind_word(made.kind).map_err(|reason| self.io(ACTION, reason))?;
         let number = i64::try_from(sequence).map_err(|error| self.io(ACTION, error.to_string()))?;
-        transaction
+        let changed = transaction
             .execute(
                 &format!("INSERT INTO records ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"),
                 params![
@@ -154,6 +189,14 @@ impl EvidenceLog for SqliteEvidence {
                 ],
             )
             .map_err(failed)?;
+        let unwritten = || EvidenceError::Damaged { sequence, reason: "it was not kept as it was written".into() };
+        if changed != 1 {
+            return Err(unwritten());
+        }
+        let there = newest(&transaction, 1).map_err(failed)?.pop().transpose()?;
+        if there.is_none_or(|there| there.sequence != sequence || there.digest != made.digest) {
+            return Err(unwritten());
+        }
         transaction.commit().map_err(failed)?;
         Ok(made)
     }
@@ -250,7 +293,7 @@ impl EvidenceLog for SqliteEvidence {
         if verdict != "ok" {
             return Err(self.corrupt(verdict));
         }
-        schema::unchanged(&connection).map_err(|reason| self.corrupt(reason))?;
+        self.unchanged("check", &connection)?;
         Ok(count)
     }
 }

@@ -8,7 +8,7 @@ use sluicegate_attestation::{
     summary::{LedgerHead, PromotionClaim, SummaryClaim},
 };
 use sluicegate_ports::{
-    evidence::{EvidenceError, EvidenceLog, NewRecord, Record},
+    evidence::{EvidenceError, EvidenceLog, NewRecord, Record, RecordKind},
     images::ImagePlaces,
     ledger::{Ledger, LedgerError},
 };
@@ -23,26 +23,100 @@ use crate::{Error, Failure, Ports, fetch};
 /// Records whose digests are held in memory at once.
 const PAGE: u32 = 4096;
 
-/// Appends a record: the row commits first, then its leaf. Rows that others committed and did not come to log are taken along. An error
-/// after the row leaves it pending: the next record or question brings it into the ledger. Nothing is recorded behind a ledger or a
-/// record that is damaged.
+/// Appends a record: the row commits first, then its leaf, in a turn that no other process has meanwhile. Rows that were committed
+/// and not logged before are taken along in the open (see [`head`]). An error after the row leaves it pending: the next record or
+/// question takes it along. Nothing is recorded behind a ledger or a record that is damaged, and what is given is in the ledger.
 pub fn record(ports: &Ports<'_>, new: &NewRecord) -> Result<Record, Error> {
-    head(ports)?;
+    let _turn = ports.evidence.turn()?;
+    let before = caught_up(ports)?;
     let record = ports.evidence.append(new)?;
-    head(ports)?;
-    Ok(record)
+    // Whoever writes without a turn came in between.
+    let last = match before.size + 1 {
+        own if own < record.sequence => adopt(ports, own, record.sequence - 1)?,
+        _ => record.sequence,
+    };
+    log_up_to(ports.evidence, ports.ledger, last)?;
+    match leaf_of(ports.ledger, record.sequence)? {
+        Some(leaf) if leaf == record.digest => Ok(record),
+        Some(_) => Err(damaged(record.sequence, other_than_its_leaf(record.sequence))),
+        None => Err(damaged(record.sequence, "it was recorded and is not in the ledger".to_owned())),
+    }
 }
 
-/// The ledger's head after every committed row is in it.
+/// The ledger's head after every committed row is in it. Rows that this process did not write just now are taken along with a record
+/// that says so and a warning: an interrupted command leaves one, and so does whoever can write the database and has no key.
 pub fn head(ports: &Ports<'_>) -> Result<LedgerHead, Error> {
+    let _turn = ports.evidence.turn()?;
+    caught_up(ports)
+}
+
+/// Takes the records along that a store has before its ledger begins, and says so in one more; gives which these are. `None`, and
+/// nothing is recorded, if there are none.
+pub fn begin(evidence: &dyn EvidenceLog, ledger: &dyn Ledger, at: UnixTime) -> Result<Option<(u64, u64)>, Error> {
+    let _turn = evidence.turn()?;
+    match newest_pending(evidence, &ledger.head()?)? {
+        None => Ok(None),
+        Some((from, to)) => {
+            let said = evidence.append(&adoption(from, to, at))?;
+            log_up_to(evidence, ledger, said.sequence)?;
+            Ok(Some((from, to)))
+        }
+    }
+}
+
+/// In the turn of whoever asks.
+fn caught_up(ports: &Ports<'_>) -> Result<LedgerHead, Error> {
+    let head = ports.ledger.head()?;
+    stands_on_its_record(ports.evidence, ports.ledger, &head)?;
+    match newest_pending(ports.evidence, &head)? {
+        None => Ok(head),
+        Some((from, to)) => {
+            let last = adopt(ports, from, to)?;
+            log_up_to(ports.evidence, ports.ledger, last)
+        }
+    }
+}
+
+/// The first and the last row that the ledger does not have.
+fn newest_pending(evidence: &dyn EvidenceLog, head: &LedgerHead) -> Result<Option<(u64, u64)>, Error> {
+    let last = evidence.list(1)?.first().map_or(0, |newest| newest.sequence);
+    Ok((last > head.size).then_some((head.size + 1, last)))
+}
+
+/// Records and says that rows are taken along, before they are; gives the number of the record that says so.
+fn adopt(ports: &Ports<'_>, from: u64, to: u64) -> Result<u64, Error> {
+    let said = ports.evidence.append(&adoption(from, to, ports.clock.now()))?;
+    let rows = if from == to { format!("record {from}") } else { format!("records {from} to {to}") };
+    (ports.warn)(&format!(
+        "taken along into the ledger: evidence {rows}, which another process wrote and did not log; an interrupted command leaves \
+         one behind, more need a reason (recorded as evidence {})",
+        said.sequence
+    ));
+    Ok(said.sequence)
+}
+
+fn adoption(from: u64, to: u64, at: UnixTime) -> NewRecord {
+    NewRecord {
+        kind: RecordKind::Ledger,
+        at,
+        subject: None,
+        environment: None,
+        outcome: "adopted".to_owned(),
+        body: json!({"from": from, "to": to}),
+    }
+}
+
+/// Logs the rows that are not logged, record `last` the last one. Rows behind it stay pending: they are nobody's in this turn.
+fn log_up_to(evidence: &dyn EvidenceLog, ledger: &dyn Ledger, last: u64) -> Result<LedgerHead, Error> {
     loop {
-        let head = ports.ledger.head()?;
-        stands_on_its_record(ports, &head)?;
-        let pending = ports.evidence.digests_after(head.size, PAGE)?;
+        let head = ledger.head()?;
+        stands_on_its_record(evidence, ledger, &head)?;
+        let limit = u32::try_from(last.saturating_sub(head.size)).unwrap_or(u32::MAX).min(PAGE);
+        let pending = if limit == 0 { Vec::new() } else { evidence.digests_after(head.size, limit)? };
         if pending.is_empty() {
             return Ok(head);
         }
-        match ports.ledger.append(head.size, &pending) {
+        match ledger.append(head.size, &pending) {
             // Somebody else took these rows along; what is left is looked at anew.
             Ok(_) | Err(LedgerError::Moved { .. }) => {}
             Err(error) => return Err(error.into()),
@@ -50,17 +124,86 @@ pub fn head(ports: &Ports<'_>) -> Result<LedgerHead, Error> {
     }
 }
 
-/// The newest leaf and its record must be one: otherwise what follows would be logged behind a store that was cut back or exchanged.
-fn stands_on_its_record(ports: &Ports<'_>, head: &LedgerHead) -> Result<(), Error> {
-    let Some(last) = head.size.checked_sub(1).filter(|_| is_on(Check::NewestRecord)) else { return Ok(()) };
-    let leaf = ports.ledger.leaves(last, 1)?.first().copied();
-    match ports.evidence.digests_after(last, 1)?.first() {
-        Some(digest) if Some(*digest) == leaf => Ok(()),
-        Some(_) => Err(EvidenceError::Damaged { sequence: head.size, reason: other_than_its_leaf(head.size) }.into()),
-        None => {
-            let reason = format!("it is missing: the ledger has {} leaves, one for each record", head.size);
-            Err(EvidenceError::Damaged { sequence: head.size, reason }.into())
+/// The leaf that stands for a record, if the ledger has it.
+fn leaf_of(ledger: &dyn Ledger, sequence: u64) -> Result<Option<Digest>, Error> {
+    let Some(place) = sequence.checked_sub(1) else { return Ok(None) };
+    Ok(ledger.leaves(place, 1)?.first().copied())
+}
+
+/// How a record that was read stands to the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Its leaf is its digest.
+    Logged,
+    /// It is not in the ledger yet.
+    Pending,
+    /// The ledger has another record in its place.
+    Differs,
+}
+
+/// How each record stands to the ledger. `head` was asked for before the records were read, so that what is added meanwhile is more,
+/// never less.
+pub fn standings(ledger: &dyn Ledger, head: &LedgerHead, records: &[Record]) -> Result<Vec<Standing>, Error> {
+    let sequences = || records.iter().map(|record| record.sequence);
+    let (Some(first), Some(last)) = (sequences().min(), sequences().max()) else { return Ok(Vec::new()) };
+    let leaves = match last.min(head.size).checked_sub(first.max(1) - 1) {
+        None | Some(0) => Vec::new(),
+        Some(count) => ledger.leaves(first.max(1) - 1, count)?,
+    };
+    let standing = |record: &Record| {
+        let place = record.sequence.checked_sub(first).and_then(|place| usize::try_from(place).ok());
+        match place.and_then(|place| leaves.get(place)) {
+            Some(leaf) if *leaf == record.digest => Standing::Logged,
+            None if record.sequence > head.size => Standing::Pending,
+            _ => Standing::Differs,
         }
+    };
+    Ok(records.iter().map(standing).collect())
+}
+
+/// A record, and whether the ledger has it. One that the ledger has otherwise, or that it has and the store does not, is damaged.
+pub fn show(evidence: &dyn EvidenceLog, ledger: &dyn Ledger, sequence: u64) -> Result<(Record, Standing), Error> {
+    let head = ledger.head()?;
+    let record = match evidence.show(sequence) {
+        Err(EvidenceError::NoRecord { .. }) if (1..=head.size).contains(&sequence) => {
+            return Err(damaged(sequence, gone(&head)));
+        }
+        other => other?,
+    };
+    match standings(ledger, &head, std::slice::from_ref(&record))?.first() {
+        Some(Standing::Differs) | None => Err(damaged(sequence, other_than_its_leaf(sequence))),
+        Some(standing) => Ok((record, *standing)),
+    }
+}
+
+/// The newest records, newest first, each with how it stands to the ledger. An error if the ledger has records that the store lacks.
+pub fn list(evidence: &dyn EvidenceLog, ledger: &dyn Ledger, limit: u32) -> Result<Vec<(Record, Standing)>, Error> {
+    let head = ledger.head()?;
+    let records = evidence.list(limit.max(1))?;
+    let newest = records.first().map_or(0, |record| record.sequence);
+    if newest < head.size {
+        return Err(damaged(newest + 1, gone(&head)));
+    }
+    let standings = standings(ledger, &head, &records)?;
+    Ok(records.into_iter().zip(standings).take(limit as usize).collect())
+}
+
+fn damaged(sequence: u64, reason: String) -> Error {
+    EvidenceError::Damaged { sequence, reason }.into()
+}
+
+fn gone(head: &LedgerHead) -> String {
+    format!("it is missing: the ledger has {} leaves, one for each record", head.size)
+}
+
+/// The newest leaf and its record must be one: otherwise what follows would be logged behind a store that was cut back or exchanged.
+fn stands_on_its_record(evidence: &dyn EvidenceLog, ledger: &dyn Ledger, head: &LedgerHead) -> Result<(), Error> {
+    let Some(last) = head.size.checked_sub(1).filter(|_| is_on(Check::NewestRecord)) else { return Ok(()) };
+    let leaf = ledger.leaves(last, 1)?.first().copied();
+    match evidence.digests_after(last, 1)?.first() {
+        Some(digest) if Some(*digest) == leaf => Ok(()),
+        Some(_) => Err(damaged(head.size, other_than_its_leaf(head.size))),
+        None => Err(damaged(head.size, gone(head))),
     }
 }
 
@@ -315,11 +458,11 @@ impl FsckReport {
         self.anchors.last()
     }
 
-    /// `None` if everything is whole and every image that was named vouches for it.
+    /// `None` if everything is whole and in the ledger, and every image that was named vouches for it.
     pub fn failure(&self) -> Option<Failure> {
         if !self.damage.is_empty() {
             Some(Failure::Wrong)
-        } else if !self.unanchored.is_empty() {
+        } else if !self.unanchored.is_empty() || self.pending() > 0 {
             Some(Failure::Undecided)
         } else {
             None

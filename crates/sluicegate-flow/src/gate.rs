@@ -54,6 +54,8 @@ pub struct Decision {
 
 /// Denials and reasons that a record lists itself.
 pub(crate) const MAX_LISTED: usize = 500;
+/// The lists that a record may have only the beginning of.
+pub(crate) const LISTS: [&str; 3] = ["denials", "reasons", "warnings"];
 
 /// Judges one case.
 pub fn decide(case: &Case<'_>, evaluator: &dyn RuleEvaluator) -> Decision {
@@ -194,7 +196,7 @@ impl Decision {
         let digest = ports.store.put_bytes(&document_bytes(&self.document))?;
         let mut body = self.document.clone();
         body["document"] = json!(digest);
-        for list in ["denials", "reasons", "warnings"] {
+        for list in LISTS {
             if let Some(items) = body[list].as_array_mut()
                 && items.len() > MAX_LISTED
             {

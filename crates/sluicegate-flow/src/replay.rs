@@ -6,13 +6,14 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use sluicegate_pipeline::gateway::Gateway;
 use sluicegate_policy::{
     facts::{ByHand, GateScan},
     rego::{SourceFile, is_test},
 };
 use sluicegate_ports::{
-    evidence::{EvidenceError, EvidenceLog, RecordKind},
+    evidence::{EvidenceError, EvidenceLog, Record, RecordKind},
     ledger::Ledger,
     store::ContentStore,
 };
@@ -23,7 +24,7 @@ use crate::{
     Error, Ports,
     assemble::json_bytes,
     fetch::Fetched,
-    gate::{self, Case, RuleEvaluator},
+    gate::{self, Case, LISTS, MAX_LISTED, RuleEvaluator},
     gateway::{self, GatewayFiles, JudgeRecord, judge_of},
 };
 
@@ -104,14 +105,22 @@ pub fn replay(
         return Err(EvidenceError::Damaged { sequence, reason }.into());
     }
     let not = |why: &str| Error::Usage(format!("evidence record {sequence} can't be replayed: {why}"));
-    let body: WireBody = serde_json::from_value(record.body).map_err(|_| match record.kind {
+    let body: WireBody = serde_json::from_value(record.body.clone()).map_err(|_| match record.kind {
         RecordKind::Decision => not("nothing was judged, so there is no decision to make again"),
         _ => not("it records no decision; the decision's own record can"),
     })?;
+    // The record's word for it is not enough: what is kept must still be those bytes, and they must say what the record says.
+    let document = store.read(&body.document, MAX_INPUT)?;
+    let document: Value = serde_json::from_slice(&document).map_err(|error| Error::Content {
+        what: "a decision",
+        digest: body.document,
+        reason: error.to_string(),
+    })?;
+    says_what(&record, &document).map_err(|reason| EvidenceError::Damaged { sequence, reason })?;
     let replay = body.replay.ok_or_else(|| {
         not("the rules could not be asked then, and how an evaluation breaks off is not a matter of the case alone")
     })?;
-    let environment = record.environment.ok_or_else(|| not("it names no environment"))?;
+    let environment = record.environment.clone().ok_or_else(|| not("it names no environment"))?;
     let unreadable =
         |reason: String| Error::Content { what: "the list of a decision's inputs", digest: replay, reason };
     let inputs: Inputs =
@@ -158,10 +167,46 @@ pub fn replay(
         current: body.previous,
         now: body.decided_at,
     };
-    // The record's word for it is not enough: what is kept must still be those bytes.
-    store.read(&body.document, MAX_INPUT)?;
     let decision = gate::decide(&case, evaluator);
     Ok(Replayed { record: sequence, recorded: body.document, document: gate::document_bytes(&decision.document) })
+}
+
+/// Whether a record says of a decision what its document says: image, environment and outcome, and in its body every member that the
+/// document has. The body may have more, and the beginning of a list that is too long for a record. An error says what differs.
+fn says_what(record: &Record, document: &Value) -> Result<(), String> {
+    let differs = |what: &str| Err(format!("its {what} is not that of the decision that it names"));
+    if record.kind != RecordKind::Decision {
+        return differs("kind");
+    }
+    if json!(record.subject) != document["image"] {
+        return differs("subject");
+    }
+    if json!(record.environment) != document["environment"] {
+        return differs("environment");
+    }
+    let verdict = document["verdict"].as_str().unwrap_or_default();
+    let outcome = match verdict {
+        "allow" | "ungated" if record.body["dryRun"] == true => "would-allow",
+        other => other,
+    };
+    if outcome.is_empty() || record.outcome != outcome {
+        return differs("outcome");
+    }
+    for (name, value) in document.as_object().into_iter().flatten() {
+        let same = match (&record.body[name], value) {
+            (Value::Array(some), Value::Array(all)) if LISTS.contains(&name.as_str()) => {
+                let listed = all.len().min(MAX_LISTED);
+                // Why the gate's own scan could not be made stands in the record alone.
+                let more = usize::from(name == "reasons");
+                some.len() <= listed + more && some.get(..listed) == all.get(..listed)
+            }
+            (found, value) => found == value,
+        };
+        if !same {
+            return differs(&format!("body's {name}"));
+        }
+    }
+    Ok(())
 }
 
 #[derive(Deserialize)]
@@ -206,5 +251,72 @@ impl GatewayFiles for StoredFiles<'_> {
             Ok(SourceFile { name: name.display().to_string(), text })
         };
         names.into_iter().map(read).collect()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops at the first thing that is not as it should be")]
+mod tests {
+    use super::*;
+
+    fn recorded(document: &Value, outcome: &str) -> Record {
+        Record {
+            sequence: 3,
+            digest: Digest::of(b"record"),
+            previous: None,
+            kind: RecordKind::Decision,
+            at: UnixTime::EPOCH,
+            subject: Some(Digest::of(b"image")),
+            environment: Some("production".parse().unwrap()),
+            outcome: outcome.to_owned(),
+            body: document.clone(),
+        }
+    }
+
+    fn decision(verdict: &str) -> Value {
+        json!({
+            "version": 1, "image": Digest::of(b"image"), "environment": "production", "verdict": verdict,
+            "rules": [{"code": "a", "outcome": "deny"}], "denials": [{"code": "a"}],
+        })
+    }
+
+    #[test]
+    fn tm16_a_record_says_what_its_decision_says() {
+        let (deny, allow) = (decision("deny"), decision("allow"));
+        assert_eq!(says_what(&recorded(&deny, "deny"), &deny), Ok(()));
+        assert_eq!(says_what(&recorded(&allow, "allow"), &allow), Ok(()));
+        let mut dry = recorded(&allow, "would-allow");
+        assert!(says_what(&dry, &allow).is_err(), "nothing says that it was a dry run");
+        dry.body["dryRun"] = json!(true);
+        dry.body["document"] = json!(Digest::of(b"document"));
+        assert_eq!(says_what(&dry, &allow), Ok(()));
+        type Forge = fn(&mut Record);
+        let forgeries: [(&str, Forge); 8] = [
+            ("outcome", |record| record.outcome = "allow".to_owned()),
+            ("subject", |record| record.subject = Some(Digest::of(b"another image"))),
+            ("subject", |record| record.subject = None),
+            ("environment", |record| record.environment = Some("staging".parse().unwrap())),
+            ("kind", |record| record.kind = RecordKind::Promotion),
+            ("body's verdict", |record| record.body["verdict"] = json!("allow")),
+            ("body's image", |record| record.body["image"] = json!(Digest::of(b"another image"))),
+            ("body's rules", |record| record.body["rules"][0]["outcome"] = json!("pass")),
+        ];
+        for (what, forge) in forgeries {
+            let mut record = recorded(&deny, "deny");
+            forge(&mut record);
+            let said = says_what(&record, &deny).unwrap_err();
+            assert!(said.starts_with(&format!("its {what} is not")), "{what}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_record_may_have_the_beginning_of_a_long_list() {
+        let mut document = decision("deny");
+        document["denials"] = (0..=MAX_LISTED).map(|number| json!({"code": number})).collect();
+        let mut record = recorded(&document, "deny");
+        record.body["denials"].as_array_mut().unwrap().truncate(MAX_LISTED);
+        assert_eq!(says_what(&record, &document), Ok(()));
+        record.body["denials"].as_array_mut().unwrap().truncate(MAX_LISTED - 1);
+        assert!(says_what(&record, &document).is_err());
     }
 }

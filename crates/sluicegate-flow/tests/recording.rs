@@ -14,17 +14,18 @@ use std::{
     thread,
 };
 
-use evidence_home::{Home, new, with_ports};
+use evidence_home::{Home, new, warned, with_ports};
 use gate_world::{LEDGER, TARGET, World, pass};
+use serde_json::json;
 use sluicegate_flow::{
-    Error,
-    evidence::{head, record},
+    Error, Failure,
+    evidence::{Standing, begin, head, list, record, show},
 };
 use sluicegate_ports::{
-    evidence::{EvidenceError, EvidenceLog},
+    evidence::{EvidenceError, EvidenceLog, RecordKind},
     ledger::{Ledger, LedgerError},
 };
-use sluicegate_testkit::MemoryLedger;
+use sluicegate_testkit::{MemoryEvidence, MemoryLedger, today};
 use sluicegate_types::Digest;
 
 #[test]
@@ -39,31 +40,123 @@ fn each_record_is_one_leaf_with_its_digest() {
 }
 
 #[test]
-fn a_row_that_was_committed_without_its_leaf_is_caught_up() {
+fn tm16_a_row_that_was_committed_without_its_leaf_is_taken_along_in_the_open() {
     let home = Home::of(2);
-    // The process died in between; twice.
-    home.store().append(&new(2)).unwrap();
+    let ((), none) = warned(&home.store(), &home.ledger(), |ports| drop(record(ports, &new(2)).unwrap()));
+    assert_eq!((none, home.store().check().unwrap()), (Vec::new(), 3), "nobody else's rows were there");
+    // A process died in between; twice. Or somebody wrote into the database.
     home.store().append(&new(3)).unwrap();
+    home.store().append(&new(4)).unwrap();
     let report = home.fsck();
-    assert_eq!((report.failure(), report.records, report.pending()), (None, Some(4), 2));
+    assert_eq!((report.failure(), report.records, report.pending()), (Some(Failure::Undecided), Some(5), 2));
     assert_eq!(home.fsck().pending(), 2, "fsck changes nothing");
-    assert_eq!(home.with(|ports| record(ports, &new(4)).unwrap()).sequence, 5);
-    assert_eq!((home.head().size, home.fsck().pending()), (5, 0));
-    home.store().append(&new(5)).unwrap();
-    assert_eq!(home.with(|ports| head(ports).unwrap()), home.head());
-    assert_eq!(home.head().size, 6);
-    home.assert_whole(6);
+    let (made, warnings) = warned(&home.store(), &home.ledger(), |ports| record(ports, &new(5)).unwrap());
+    assert_eq!(made.sequence, 7);
+    assert!(warnings.len() == 1 && warnings[0].contains("evidence records 4 to 5,"), "{warnings:?}");
+    let said = home.store().show(6).unwrap();
+    assert_eq!((said.kind, said.outcome.as_str()), (RecordKind::Ledger, "adopted"));
+    assert_eq!(said.body, json!({"from": 4, "to": 5}));
+    home.assert_whole(7);
+    // Whoever asks what to sign takes along, too.
+    home.store().append(&new(6)).unwrap();
+    let (asked, warnings) = warned(&home.store(), &home.ledger(), |ports| head(ports).unwrap());
+    assert_eq!((asked.size, &asked), (9, &home.head()));
+    assert!(warnings.len() == 1 && warnings[0].contains("evidence record 8,"), "{warnings:?}");
+    home.assert_whole(9);
+}
+
+#[test]
+fn tm16_a_row_that_comes_in_between_is_taken_along_in_the_open() {
+    let intruded = MemoryEvidence::new();
+    let ledger = MemoryLedger::new(LEDGER);
+    with_ports(&intruded, &ledger, |ports| drop(record(ports, &new(0)).unwrap()));
+    intruded.append_meanwhile(&new(7));
+    let (made, warnings) = warned(&intruded, &ledger, |ports| record(ports, &new(1)).unwrap());
+    assert_eq!(made.sequence, 3);
+    assert!(warnings.len() == 1 && warnings[0].contains("evidence record 2,"), "{warnings:?}");
+    assert_eq!(intruded.records()[3].body, json!({"from": 2, "to": 2}));
+    assert_eq!(ledger.all().len(), 4);
+}
+
+#[test]
+fn tm16_what_is_said_to_be_recorded_is_in_the_ledger() {
+    let (evidence, ledger) = (MemoryEvidence::new(), MemoryLedger::new(LEDGER));
+    with_ports(&evidence, &ledger, |ports| drop(record(ports, &new(0)).unwrap()));
+    evidence.swallows(true);
+    let failed = with_ports(&evidence, &ledger, |ports| record(ports, &new(1)));
+    let Err(Error::Evidence(EvidenceError::Damaged { sequence: 2, reason })) = failed else { panic!("{failed:?}") };
+    assert!(reason.contains("not in the ledger"), "{reason}");
+    evidence.swallows(false);
+    assert_eq!(with_ports(&evidence, &ledger, |ports| record(ports, &new(1)).unwrap()).sequence, 2);
+    // Another leaf in its place: somebody took another row along.
+    ledger.grows_meanwhile(&[Digest::of(b"another record")]);
+    let failed = with_ports(&evidence, &ledger, |ports| record(ports, &new(2)));
+    assert!(matches!(failed, Err(Error::Evidence(EvidenceError::Damaged { sequence: 3, .. }))), "{failed:?}");
+}
+
+#[test]
+fn tm16_a_trigger_that_swallows_a_record_is_an_error_and_nothing_is_said_to_be_recorded() {
+    for name in ["more", "records"] {
+        let home = Home::of(2);
+        let sql = format!("CREATE TRIGGER {name} BEFORE INSERT ON records BEGIN SELECT RAISE(IGNORE); END");
+        rusqlite::Connection::open(home.path("evidence.db")).unwrap().execute_batch(&sql).unwrap();
+        let failed = home.with(|ports| record(ports, &new(2)));
+        assert!(matches!(failed, Err(Error::Evidence(EvidenceError::Corrupt { .. }))), "{failed:?}");
+        assert!(home.damage().contains(&format!("the trigger {name:?}")), "{}", home.damage());
+        let drop = format!("DROP TRIGGER {name}");
+        rusqlite::Connection::open(home.path("evidence.db")).unwrap().execute_batch(&drop).unwrap();
+        assert_eq!(home.with(|ports| record(ports, &new(2)).unwrap()).sequence, 3);
+        home.assert_whole(3);
+    }
+}
+
+#[test]
+fn tm16_a_record_that_is_read_is_compared_with_its_leaf() {
+    let home = Home::of(3);
+    let (store, reader) = (home.store(), home.reader());
+    let standings = |limit| list(&store, &reader, limit).unwrap().into_iter().map(|(_, standing)| standing);
+    assert!(standings(10).all(|standing| standing == Standing::Logged));
+    assert_eq!(show(&store, &reader, 2).unwrap().1, Standing::Logged);
+    store.append(&new(3)).unwrap();
+    assert_eq!(standings(2).collect::<Vec<_>>(), [Standing::Pending, Standing::Logged]);
+    assert_eq!((show(&store, &reader, 4).unwrap().1, standings(0).count()), (Standing::Pending, 0));
+    // A store that is whole in itself and another one, then one that is shorter.
+    let (home, other) = (Home::of(3), Home::of(1));
+    [7, 2].into_iter().for_each(|number| drop(other.store().append(&new(number)).unwrap()));
+    home.restore(&other.backup(), true, false);
+    let (store, reader) = (home.store(), home.reader());
+    let found: Vec<Standing> = list(&store, &reader, 9).unwrap().into_iter().map(|(_, standing)| standing).collect();
+    assert_eq!(found, [Standing::Differs, Standing::Differs, Standing::Logged]);
+    let is_damaged = |number| {
+        let shown = show(&store, &reader, number);
+        assert!(matches!(shown, Err(Error::Evidence(EvidenceError::Damaged { sequence, .. })) if sequence == number));
+    };
+    [2, 3].into_iter().for_each(is_damaged);
+    assert!(show(&store, &reader, 1).is_ok());
+    let none = show(&store, &reader, 4);
+    assert!(matches!(none, Err(Error::Evidence(EvidenceError::NoRecord { sequence: 4 }))), "{none:?}");
+    let home = Home::of(3);
+    home.tamper("DELETE FROM records WHERE sequence = 3");
+    let (store, reader) = (home.store(), home.reader());
+    for failed in [show(&store, &reader, 3).map(drop), list(&store, &reader, 1).map(drop)] {
+        assert!(matches!(failed, Err(Error::Evidence(EvidenceError::Damaged { sequence: 3, .. }))), "{failed:?}");
+    }
 }
 
 #[test]
 fn a_store_that_was_there_before_the_ledger_is_taken_along() {
     let home = Home::of(0);
     let store = home.store();
+    assert_eq!(begin(&store, &home.ledger(), today()).unwrap(), None);
+    assert_eq!(store.check().unwrap(), 0, "nothing was there, so nothing is said");
     (0..5).for_each(|number| drop(store.append(&new(number)).unwrap()));
     assert_eq!(home.fsck().pending(), 5);
-    home.with(|ports| record(ports, &new(5)).unwrap());
-    home.assert_whole(6);
-    assert_eq!(home.head().size, 6);
+    assert_eq!(begin(&store, &home.ledger(), today()).unwrap(), Some((1, 5)));
+    assert_eq!(store.show(6).unwrap().body, json!({"from": 1, "to": 5}));
+    let (_, warnings) = warned(&store, &home.ledger(), |ports| record(ports, &new(5)).unwrap());
+    assert_eq!(warnings, Vec::<String>::new());
+    home.assert_whole(7);
+    assert_eq!(home.head().size, 7);
 }
 
 #[test]
@@ -74,8 +167,8 @@ fn rows_that_somebody_else_took_along_are_not_logged_twice() {
     let ledger = MemoryLedger::new(LEDGER);
     // Between the question how large the ledger is and the append, another process appends this very row.
     ledger.grows_meanwhile(&[first]);
-    assert_eq!(with_ports(&store, &ledger, |ports| head(ports).unwrap()).size, 1);
-    assert_eq!(ledger.all(), [first]);
+    assert_eq!(with_ports(&store, &ledger, |ports| head(ports).unwrap()).size, 2);
+    assert_eq!(ledger.all(), [first, store.show(2).unwrap().digest]);
 }
 
 #[test]
@@ -89,7 +182,7 @@ fn a_ledger_that_takes_nothing_leaves_the_row_pending_and_says_so() {
     assert_eq!((store.check().unwrap(), ledger.all().len()), (1, 0));
     ledger.breaks(false);
     with_ports(&store, &ledger, |ports| record(ports, &new(1))).unwrap();
-    assert_eq!((store.check().unwrap(), ledger.all().len()), (2, 2));
+    assert_eq!((store.check().unwrap(), ledger.all().len()), (3, 3));
 }
 
 #[test]
@@ -126,9 +219,10 @@ fn several_processes_that_record_at_once_keep_one_ledger() {
             thread::spawn(move || {
                 let (store, ledger) = (home.store(), home.ledger());
                 start.wait();
-                with_ports(&store, &ledger, |ports| {
+                let ((), warnings) = warned(&store, &ledger, |ports| {
                     (0..8).for_each(|number| drop(record(ports, &new(thread * 100 + number)).unwrap()));
                 });
+                assert_eq!(warnings, Vec::<String>::new(), "nobody takes another's row for one that was left behind");
             })
         })
         .collect();
@@ -186,7 +280,7 @@ fn what_a_killed_process_recorded_is_kept_and_caught_up() {
         child.wait().unwrap();
         output.for_each(|line| keep(line, &mut promised));
         let report = home.fsck();
-        assert_eq!(report.failure(), None, "{report:?}");
+        assert_eq!(report.failure(), (report.pending() > 0).then_some(Failure::Undecided), "{report:?}");
         assert!(report.pending() <= 1, "{report:?}");
         for (sequence, digest) in &promised {
             assert_eq!(home.reader().leaves(sequence - 1, 1).unwrap(), [*digest]);

@@ -5,7 +5,11 @@ use sluicegate_types::{Digest, EnvironmentName, UnixTime};
 
 /// Append-only records. What was recorded is never changed or removed by this interface.
 pub trait EvidenceLog: Send + Sync {
-    /// Appends a record; it is durable when this returns.
+    /// Waits for the turn to record, and holds it until what is given is dropped: one process at a time, from before the row to after
+    /// its leaf. A row without a leaf that is found in one's own turn is then nobody's who is still at it.
+    fn turn(&self) -> Result<Box<dyn Send>, EvidenceError>;
+
+    /// Appends a record; it is durable, and was read back, when this returns.
     fn append(&self, record: &NewRecord) -> Result<Record, EvidenceError>;
 
     /// The newest `limit` records, newest first.
@@ -34,7 +38,8 @@ pub struct NewRecord {
     pub subject: Option<Digest>,
     /// The environment it is about.
     pub environment: Option<EnvironmentName>,
-    /// One word: `succeeded`, `failed`, `allow`, `deny`, `undecided`, `promoted`, `attested`, `ungated`, `would-allow`, `found`.
+    /// One word: `succeeded`, `failed`, `allow`, `deny`, `undecided`, `promoted`, `attested`, `ungated`, `would-allow`, `found`,
+    /// `adopted`.
     pub outcome: String,
     /// Everything else, as a JSON object.
     pub body: serde_json::Value,
@@ -52,6 +57,8 @@ pub enum RecordKind {
     Promotion,
     /// A statement about an image that somebody signed by hand.
     Attestation,
+    /// Records that were taken along into the ledger by another process than the one that wrote them.
+    Ledger,
 }
 
 /// A record as it stands.

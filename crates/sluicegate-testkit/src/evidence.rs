@@ -1,11 +1,18 @@
-use std::sync::Mutex;
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 use sluicegate_ports::evidence::{EvidenceError, EvidenceLog, NewRecord, Record};
 use sluicegate_types::Digest;
 
-/// Records in memory. Their digests chain, over a form of this crate's own.
+/// Records in memory. Their digests chain, over a form of this crate's own. Knobs do what somebody does who writes the database.
 #[derive(Default)]
-pub struct MemoryEvidence(Mutex<Vec<Record>>);
+pub struct MemoryEvidence {
+    records: Mutex<Vec<Record>>,
+    meanwhile: Mutex<Option<NewRecord>>,
+    swallows: AtomicBool,
+}
 
 impl MemoryEvidence {
     /// No record yet.
@@ -15,24 +22,45 @@ impl MemoryEvidence {
 
     /// Changes the records behind the back of whoever wrote them.
     pub fn tamper(&self, change: impl FnOnce(&mut Vec<Record>)) {
-        change(&mut self.0.lock().unwrap());
+        change(&mut self.records.lock().unwrap());
+    }
+
+    /// Somebody else appends this just before the next append.
+    pub fn append_meanwhile(&self, record: &NewRecord) {
+        *self.meanwhile.lock().unwrap() = Some(record.clone());
+    }
+
+    /// From now on nothing is kept of what is appended, and every append is said to be good; or everything is well again.
+    pub fn swallows(&self, swallows: bool) {
+        self.swallows.store(swallows, Ordering::Relaxed);
     }
 
     /// Every record, oldest first.
     pub fn records(&self) -> Vec<Record> {
-        self.0.lock().unwrap().clone()
+        self.records.lock().unwrap().clone()
     }
 }
 
 impl EvidenceLog for MemoryEvidence {
+    fn turn(&self) -> Result<Box<dyn Send>, EvidenceError> {
+        Ok(Box::new(()))
+    }
+
     fn append(&self, record: &NewRecord) -> Result<Record, EvidenceError> {
-        let mut records = self.0.lock().unwrap();
+        let meanwhile = self.meanwhile.lock().unwrap().take();
+        if let Some(meanwhile) = meanwhile {
+            self.append(&meanwhile)?;
+        }
+        let mut records = self.records.lock().unwrap();
         let previous = records.last().map(|last| last.digest);
         let NewRecord { kind, at, subject, environment, outcome, body } = record.clone();
         let digest = Digest::of(format!("{previous:?} {record:?}").as_bytes());
         let sequence = records.len() as u64 + 1;
-        records.push(Record { sequence, digest, previous, kind, at, subject, environment, outcome, body });
-        Ok(records[records.len() - 1].clone())
+        let made = Record { sequence, digest, previous, kind, at, subject, environment, outcome, body };
+        if !self.swallows.load(Ordering::Relaxed) {
+            records.push(made.clone());
+        }
+        Ok(made)
     }
 
     fn list(&self, limit: u32) -> Result<Vec<Record>, EvidenceError> {

@@ -3,7 +3,7 @@ use std::{path::Path, process::ExitCode};
 use serde_json::{Value, json};
 use sluicegate_flow::{
     Error, Failure,
-    evidence::{Against, FsckReport, fsck},
+    evidence::{self, Against, FsckReport, Standing, fsck},
     gateway::trust,
     replay::replay as flow,
 };
@@ -36,27 +36,66 @@ pub(crate) fn evidence(words: &Words, arguments: &Evidence) -> Result<ExitCode, 
     }
     let store = wire::evidence(&home)?;
     let records = wire::records(&store);
+    let ledger = wire::ledger_if_any(&home)?;
     match arguments.command {
         EvidenceCommand::Fsck { .. } => {}
         EvidenceCommand::List { limit } => {
-            let list = records.list(limit).map_err(Error::from)?;
-            if words.json() {
-                words.document(&json!({"schemaVersion": 1, "records": list}));
-            } else if list.is_empty() {
-                words.line("nothing has been recorded yet");
-            } else {
-                list.iter().rev().for_each(|record| words.line(row(words, record)));
-            }
+            let list: Vec<(Record, Standing)> = match &ledger {
+                Some(ledger) => evidence::list(records, ledger, limit)?,
+                None => {
+                    let list = records.list(limit).map_err(Error::from)?;
+                    list.into_iter().map(|record| (record, Standing::Pending)).collect()
+                }
+            };
+            return Ok(print_list(words, &list, ledger.is_some()));
         }
         EvidenceCommand::Show { number } => {
-            let record = records.show(number).map_err(Error::from)?;
+            let (record, standing) = match &ledger {
+                Some(ledger) => evidence::show(records, ledger, number)?,
+                None => (records.show(number).map_err(Error::from)?, Standing::Logged),
+            };
             let mut document = json!(record);
             document["schemaVersion"] = json!(1);
+            if standing == Standing::Pending {
+                // Beside the record's own members, so only where it is needed: whoever recomputes the digest takes it out.
+                document["pending"] = json!(true);
+                words.warn(&format!(
+                    "evidence record {number} is {PENDING}: its writer was interrupted, or it is forged"
+                ));
+            }
             words.document(&document);
         }
         EvidenceCommand::Replay { number } => return replay(words, records, number),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+const PENDING: &str = "not in the ledger yet";
+
+/// Records, oldest first, each that is not its leaf marked. In a home without a ledger there is nothing to compare with.
+fn print_list(words: &Words, list: &[(Record, Standing)], logged: bool) -> ExitCode {
+    let numbers = |which: Standing| -> Vec<u64> {
+        let found = list.iter().filter(|(_, standing)| logged && *standing == which);
+        found.map(|(record, _)| record.sequence).collect()
+    };
+    let damaged = numbers(Standing::Differs);
+    if words.json() {
+        words.document(&json!({
+            "schemaVersion": 1, "records": list.iter().map(|(record, _)| record).collect::<Vec<_>>(),
+            "pending": numbers(Standing::Pending), "damaged": damaged,
+        }));
+    } else if list.is_empty() {
+        words.line("nothing has been recorded yet");
+    }
+    for (record, standing) in list.iter().rev().filter(|_| !words.json()) {
+        let mark = match standing {
+            Standing::Differs => format!("  {}: the ledger has another record here", words.bad("damaged")),
+            Standing::Pending if logged => format!("  {}", words.open(PENDING)),
+            Standing::Pending | Standing::Logged => String::new(),
+        };
+        words.line(format!("{}{mark}", row(words, record)));
+    }
+    if damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(code(Failure::Wrong)) }
 }
 
 /// Opens the evidence, the ledger's public half and what `--against` names: no key, no socket.
@@ -90,6 +129,7 @@ fn print(words: &Words, report: &FsckReport, asked: bool) {
     let head = match report.failure() {
         None => words.good("WHOLE"),
         Some(Failure::Wrong) => words.bad("DAMAGED"),
+        Some(_) if report.pending() > 0 => words.open("PENDING"),
         Some(_) => words.open("NOT ANCHORED"),
     };
     let records =
@@ -113,8 +153,13 @@ fn print(words: &Words, report: &FsckReport, asked: bool) {
     }
     if report.pending() > 0 {
         words.line(format!(
-            "  {} pending: committed and not in the ledger yet; what is recorded next takes all of it along",
+            "  {} pending: in the store and {PENDING}; an interrupted command leaves one behind, and so does whoever writes the \
+             database",
             counted(report.pending(), "record")
+        ));
+        words.line(format!(
+            "  look at it now (sluicegate evidence list --limit {}): what is recorded next takes all of it along, and says so",
+            report.pending()
         ));
     }
     let records = report.records.unwrap_or_default();
@@ -146,9 +191,7 @@ fn counted(count: u64, what: &str) -> String {
 fn replay(words: &Words, records: &dyn EvidenceLog, number: u64) -> Result<ExitCode, Problem> {
     let home = Home::open()?;
     let store = wire::store(&home)?;
-    let ledger = wire::ledger_reader(&home)?.map_err(|words| {
-        Problem::lost(words, "sluicegate evidence fsck says what is wrong; restore the home from a backup")
-    })?;
+    let ledger = wire::whole_ledger_reader(&home)?;
     let replayed = flow(records, &ledger, &store, &PolicyChild, number)?;
     let again = Digest::of(&replayed.document);
     if words.json() {

@@ -7,8 +7,12 @@ use std::{
 
 use serde_json::json;
 use sluicegate_attestation::identifiers::LOCAL_BUILDER;
-use sluicegate_flow::Error;
-use sluicegate_ports::{Clock, images::ImagePlaces};
+use sluicegate_flow::{Error, evidence::begin};
+use sluicegate_ports::{
+    Clock,
+    evidence::{EvidenceLog, RecordKind},
+    images::ImagePlaces,
+};
 use sluicegate_scan::database;
 use sluicegate_sigstore::{signing_config_json, trusted_root_json};
 use sluicegate_types::{Digest, Secret};
@@ -100,6 +104,7 @@ pub(crate) fn init(words: &Words, arguments: &Init) -> Result<ExitCode, Problem>
 fn make_home(words: &Words, home: &Home) -> Result<(), Problem> {
     let keys = wire::keys(home);
     let missing = |name: &str| keys.has(name).map(|has| !has).map_err(Error::from);
+    refuse_second_history(home)?;
     let mut all = true;
     for key in KEYS.iter().chain([&LOG_KEY, &LEDGER_KEY]) {
         all &= !missing(key)?;
@@ -120,8 +125,7 @@ fn make_home(words: &Words, home: &Home) -> Result<(), Problem> {
     if missing(LOG_KEY)? {
         keys.generate_log_key(LOG_KEY, &passphrase).map_err(Error::from)?;
     }
-    // In a home that has been in use, a key without its ledger is a loss, and whoever opens it says so.
-    if missing(LEDGER_KEY)? || (!root.exists() && !wire::has_ledger(home)) {
+    if missing(LEDGER_KEY)? {
         make_ledger(words, home, &passphrase)?;
     }
     if !root.exists() {
@@ -143,20 +147,69 @@ fn complete_home(words: &Words) -> Result<Option<String>, Problem> {
     if !wire::trusted_root(&home).exists() || wire::keys(&home).has(LEDGER_KEY).map_err(Error::from)? {
         return Ok(None);
     }
+    refuse_second_history(&home)?;
     drop(wire::evidence(&home)?);
     make_ledger(words, &home, &passphrase::ask(false)?).map(Some)
 }
 
-/// The ledger's key if it is missing, and the ledger. Records that are there are pending: the next one takes them along.
+/// Refuses, before anything is made, a home in which a log or a ledger would begin again: a key whose log is gone would vouch for two
+/// histories under one name, and a new ledger for records that an old one had would vouch for whatever they were made into. Only a home
+/// with nothing at all of a ledger is one from before there were any.
+fn refuse_second_history(home: &Home) -> Result<(), Problem> {
+    let keys = wire::keys(home);
+    for (what, key) in [("log", LOG_KEY), ("ledger", LEDGER_KEY)] {
+        let folder = home.part(what);
+        let [private, public] = ["key", "pub"].map(|half| home.part("keys").join(format!("{key}.{half}")));
+        let has_key = keys.has(key).map_err(Error::from)?;
+        let lost = match (has_key, wire::has_tiles(home, what)) {
+            (true, true) => None,
+            (false, true) => {
+                Some(format!("{} holds a {what} and its key {} is gone", folder.display(), private.display()))
+            }
+            (true, false) => {
+                Some(format!("{} is there and the {what} in {} is gone", private.display(), folder.display()))
+            }
+            (false, false) => wire::has_public_key(home, key)
+                .then(|| format!("{} is left of a {what} that is gone", public.display())),
+        };
+        if let Some(lost) = lost {
+            return Err(Problem::lost(
+                lost,
+                format!(
+                    "restore keys, {what} and evidence.db from one backup: a second history would begin. Only if init was \
+                     interrupted and nothing was ever signed or recorded here: remove {}, {} and {}, then ask again",
+                    private.display(),
+                    public.display(),
+                    folder.display()
+                ),
+            ));
+        }
+    }
+    let root = wire::trusted_root(home);
+    if wire::has_tiles(home, "log") && !root.exists() {
+        return Err(Problem::lost(
+            format!("{} is gone, and the home has a log", root.display()),
+            "restore it: the trust folder of each project of this home has a copy",
+        ));
+    }
+    let database = home.part("evidence.db");
+    if !wire::has_ledger(home) && fs::metadata(&database).is_ok_and(|metadata| metadata.len() > 0) {
+        let evidence = wire::open_evidence(home).map_err(Error::from)?;
+        let records = wire::records(&evidence).list(u32::MAX).map_err(Error::from)?;
+        if let Some(record) = records.iter().find(|record| record.kind == RecordKind::Ledger) {
+            return Err(Problem::lost(
+                format!("evidence record {} is about this home's ledger, which is gone with its key", record.sequence),
+                "restore keys, ledger and evidence.db from one backup: a second history would begin",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The ledger's key if it is missing, and the ledger, with the records that are there already.
 fn make_ledger(words: &Words, home: &Home, passphrase: &Secret) -> Result<String, Problem> {
     let keys = wire::keys(home);
     if !keys.has(LEDGER_KEY).map_err(Error::from)? {
-        if wire::has_ledger(home) {
-            return Err(Problem::lost(
-                format!("{} holds a ledger and its key is gone", home.part("ledger").display()),
-                "restore keys/ledger.key and keys/ledger.pub from a backup: a new key would begin a second history",
-            ));
-        }
         // One passphrase opens every key of a home; another one here would be found out at the next run.
         keys.open_log_key(LOG_KEY, passphrase).map_err(Error::from)?;
         keys.generate_log_key(LEDGER_KEY, passphrase).map_err(Error::from)?;
@@ -164,6 +217,12 @@ fn make_ledger(words: &Words, home: &Home, passphrase: &Secret) -> Result<String
     let ledger = wire::create_ledger(home, passphrase)?;
     let origin = ledger.public().origin.clone();
     words.tell(&format!("made the ledger {origin}"));
+    let evidence = wire::evidence(home)?;
+    if let Some((from, to)) = begin(wire::records(&evidence), &ledger, SystemClock.now()).map_err(Problem::from)? {
+        words.tell(&format!(
+            "took the records {from} to {to} along, which are older than the ledger: nothing vouches for them"
+        ));
+    }
     Ok(origin)
 }
 

@@ -205,6 +205,58 @@ fn a_missing_guard_is_reported() {
     refused(store.check(), "\"more\"");
 }
 
+/// What was not recorded must not be said to be recorded, whatever the trigger is called (trust model 16).
+#[test]
+fn tm16_a_trigger_that_swallows_or_rewrites_a_record_is_an_error() {
+    let hidden = |name: &str, then: &str| format!("CREATE TRIGGER {name} {then}");
+    for then in [
+        "BEFORE INSERT ON records BEGIN SELECT RAISE(IGNORE); END",
+        "AFTER INSERT ON records BEGIN SELECT RAISE(ABORT, 'no'); END",
+        "AFTER INSERT ON records BEGIN SELECT 1; END",
+    ] {
+        for name in ["more", "records"] {
+            let (_dir, path, store) = store_of(2);
+            raw(&path, &hidden(name, then)).unwrap();
+            refused(store.append(&new(2)), &format!("holds the trigger {name:?}"));
+            refused(store.check(), &format!("holds the trigger {name:?}"));
+            refused(SqliteEvidence::open(&path).unwrap().append(&new(2)), "does not belong there");
+            raw(&path, &format!("DROP TRIGGER {name}")).unwrap();
+            assert_eq!(store.append(&new(2)).unwrap().sequence, 3);
+            assert_eq!(store.check().unwrap(), 3);
+        }
+    }
+}
+
+#[test]
+fn tm16_an_object_under_the_name_or_on_the_table_of_another_is_found() {
+    for (change, word) in [
+        ("CREATE INDEX more ON records (outcome)", "index \"more\""),
+        ("CREATE VIEW more AS SELECT * FROM records", "view \"more\""),
+        (
+            "CREATE TABLE t (x); DROP TRIGGER records_are_never_removed; CREATE TRIGGER records_are_never_removed
+BEFORE DELETE ON t BEGIN SELECT RAISE(ABORT, 'evidence records are never removed'); END",
+            "records_are_never_removed",
+        ),
+    ] {
+        let (_dir, path, store) = store_of(2);
+        assert_eq!(store.append(&new(2)).unwrap().sequence, 3);
+        raw(&path, change).unwrap();
+        refused(store.append(&new(3)), word);
+        refused(store.check(), word);
+    }
+}
+
+#[test]
+fn one_turn_at_a_time_is_given() {
+    let (_dir, path, store) = store_of(1);
+    let held = store.turn().unwrap();
+    let lock = File::open(path.with_extension("lock")).unwrap();
+    assert!(matches!(lock.try_lock(), Err(TryLockError::WouldBlock)));
+    drop(held);
+    drop(SqliteEvidence::open(&path).unwrap().turn().unwrap());
+    lock.try_lock().unwrap();
+}
+
 #[test]
 fn threads_and_connections_keep_one_gapless_chain() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,6 +1,7 @@
 //! A home's evidence on disk: the real store and the real ledger, and what somebody does to them who owns the files.
 
 use std::{
+    cell::RefCell,
     fs,
     path::{Path, PathBuf},
 };
@@ -150,9 +151,20 @@ fn copy_all(from: &Path, to: &Path) {
 }
 
 pub(crate) fn with_ports<T>(evidence: &dyn EvidenceLog, ledger: &dyn Ledger, act: impl FnOnce(&Ports<'_>) -> T) -> T {
+    warned(evidence, ledger, act).0
+}
+
+/// The same, and what was warned of.
+pub(crate) fn warned<T>(
+    evidence: &dyn EvidenceLog,
+    ledger: &dyn Ledger,
+    act: impl FnOnce(&Ports<'_>) -> T,
+) -> (T, Vec<String>) {
     let (world, _) = World::good();
     let tell = |_: &str| {};
-    act(&Ports {
+    let warnings = RefCell::new(Vec::new());
+    let warn = |line: &str| warnings.borrow_mut().push(line.to_owned());
+    let done = act(&Ports {
         clock: &world.clock,
         store: &world.store,
         places: &world.places,
@@ -161,6 +173,7 @@ pub(crate) fn with_ports<T>(evidence: &dyn EvidenceLog, ledger: &dyn Ledger, act
         evidence,
         ledger,
         tell: &tell,
-        warn: &tell,
-    })
+        warn: &warn,
+    });
+    (done, warnings.take())
 }
