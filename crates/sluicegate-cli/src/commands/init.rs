@@ -8,11 +8,7 @@ use std::{
 use serde_json::json;
 use sluicegate_attestation::identifiers::LOCAL_BUILDER;
 use sluicegate_flow::{Error, evidence::begin};
-use sluicegate_ports::{
-    Clock,
-    evidence::{EvidenceLog, RecordKind},
-    images::ImagePlaces,
-};
+use sluicegate_ports::{Clock, evidence::RecordKind, images::ImagePlaces};
 use sluicegate_scan::database;
 use sluicegate_sigstore::{signing_config_json, trusted_root_json};
 use sluicegate_types::{Digest, Secret};
