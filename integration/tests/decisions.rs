@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use integration::{BUNDLE, Ended, Layout, PROMOTE, Project, ready};
@@ -56,6 +56,40 @@ fn tm07_a_decision_of_the_judged_ones_own_judge_says_so_and_counts_only_for_who_
     assert_eq!((code, &document["for"]["admitted"]), (3, &false.into()), "{document:#}");
     assert!(document["for"]["reasons"][0].as_str().unwrap().contains(AUTHORITY), "{document:#}");
     Project::admitted().sluicegate(&PRODUCTION).assert(0, "ADMITTED");
+    // A verifier with a trust file of their own, which lists the gateway, takes it; one that lists another does not.
+    let gateway = document["for"]["gateway"].as_str().unwrap();
+    let theirs = |listed: &str| {
+        let done =
+            Command::new("cp").arg("-rT").arg(project.path("trust")).arg(project.path("theirs")).status().unwrap();
+        assert!(done.success());
+        let text = fs::read_to_string(project.path("trust/trust.yaml")).unwrap();
+        fs::write(project.path("theirs/trust.yaml"), format!("{text}gateways: [{listed}]\n")).unwrap();
+        project.sluicegate(&[&PRODUCTION[..], &["--trust", "theirs/trust.yaml"]].concat())
+    };
+    theirs(gateway).assert(0, "ADMITTED");
+    theirs(&format!("sha256:{}", "0".repeat(64))).assert(3, AUTHORITY);
+}
+
+#[test]
+fn tm06_a_key_by_flag_is_believed_in_its_one_role() {
+    if !ready("tm06_a_key_by_flag_is_believed_in_its_one_role") {
+        return;
+    }
+    let project = Project::promoted();
+    let verified_by = |flags: &[&str]| {
+        let flags = [&["verify", "oci:env/production", "--trust-root", "trust/trusted_root.json"], flags].concat();
+        let (_, document) = project.json(&flags);
+        let statements = document["statements"].as_array().unwrap_or_else(|| panic!("{document:#}"));
+        let verified = statements.iter().filter(|statement| statement["status"] == "verified");
+        verified.map(|statement| (statement["kind"].to_string(), statement["signer"].to_string())).collect::<Vec<_>>()
+    };
+    let summary = ("\"verification-summary\"".to_owned(), "\"--decision-key\"".to_owned());
+    let provenance = ("\"provenance\"".to_owned(), "\"--key\"".to_owned());
+    let both = verified_by(&["--key", "trust/builder.pub", "--decision-key", "trust/production.pub"]);
+    assert!(both.contains(&summary) && both.contains(&provenance), "{both:?}");
+    // Exchanged, each key says what its role may not.
+    let exchanged = verified_by(&["--key", "trust/production.pub", "--decision-key", "trust/builder.pub"]);
+    assert!(exchanged.is_empty(), "{exchanged:?}");
 }
 
 #[test]

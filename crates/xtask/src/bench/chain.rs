@@ -1,5 +1,6 @@
 //! `bench chain`: a pipeline of steps that do nothing, one after the other, with everything on, beside BuildKit with nothing signed.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 
@@ -20,6 +21,9 @@ const STEPS: u64 = 50;
 /// Statements about the image: provenance, SBOM and scan; without a scan its provenance alone.
 const ABOUT_IMAGE: u64 = 3;
 const ABOUT_IMAGE_UNSCANNED: u64 = 1;
+/// Statements about what the last step left, and with a scan SBOM and scan of the image that the steps run in.
+const BESIDE: u64 = 3;
+const BESIDE_UNSCANNED: u64 = 1;
 /// The exit code of a command without a passphrase and of one with a wrong passphrase.
 const LOCKED: i32 = 2;
 
@@ -91,7 +95,7 @@ fn beside(bench: &Bench<'_>, table: &mut Table, project: &Project, daemon: &Daem
     let name = "BuildKit, unsigned";
     let measured = |times: &Samples, peak_kib| Measured { times: times.clone(), peak_kib };
     let counts = |about_image: u64| {
-        let bundles = STEPS + about_image;
+        let bundles = STEPS + about_image + beside_the_image(about_image);
         let ours =
             [("bundles in the layout", bundles), ("log entries that prove them", bundles), ("new evidence records", 1)];
         let mut counts = vec![("steps executed".to_owned(), STEPS, Some(STEPS))];
@@ -164,8 +168,8 @@ fn beside(bench: &Bench<'_>, table: &mut Table, project: &Project, daemon: &Daem
          writes no result; its daemon was started before and its peak memory is the daemon's. Ours is the whole process; its peak is that of \
          its largest process, with a scan Trivy."
             .to_owned(),
-        "chain: a run whose counts are not these ends the benchmark. The SBOM is the same in every run and is in the log once, so that runs \
-         after the first with a scan add one entry less than they have bundles."
+        "chain: a run whose counts are not these ends the benchmark. SBOMs are the same in every run and in the log once, so that runs after \
+         the first add up to three entries less than they have bundles."
             .to_owned(),
         "chain: the time of opening the keys is that of a run with a wrong passphrase, which ends when both did not open, less one \
          without a passphrase, which ends before that."
@@ -197,22 +201,26 @@ struct Expected {
 struct Counter {
     log: u64,
     records: (u64, u64),
-    /// Whether the image's SBOM is in the log. It is the same in every run, signed the same, and the log takes no entry twice.
-    has_sbom: bool,
+    /// Whether the SBOMs of both images are in the log. They are the same in every run, signed the same, and the log takes no entry twice.
+    has_sboms: bool,
+    /// The chains, by their length, whose output's SBOM is in the log.
+    outputs: BTreeSet<u64>,
 }
 
 impl Counter {
     fn start(project: &Project) -> Outcome<Self> {
-        Ok(Self { log: project.log_size()?, records: project.records()?, has_sbom: false })
+        Ok(Self { log: project.log_size()?, records: project.records()?, has_sboms: false, outputs: BTreeSet::new() })
     }
 
     /// Fails unless the run that has just ended left exactly what it has to, and takes its image away.
     fn check(&mut self, project: &Project, expected: &Expected) -> Outcome {
         let mut now = Self::start(project)?;
-        let bundles = expected.steps + expected.about_image;
+        let bundles = expected.steps + expected.about_image + beside_the_image(expected.about_image);
         let is_scanned = expected.about_image == ABOUT_IMAGE;
-        let again = u64::from(is_scanned && self.has_sbom);
-        now.has_sbom = self.has_sbom || is_scanned;
+        now.has_sboms = self.has_sboms || is_scanned;
+        now.outputs = std::mem::take(&mut self.outputs);
+        let knows_output = !now.outputs.insert(expected.steps);
+        let again = u64::from(knows_output) + if is_scanned && self.has_sboms { 2 } else { 0 };
         let layout = project.path("out/chain");
         let contents = project::contents(&layout)?;
         let verified = project.verified("oci:out/chain")?;
@@ -230,6 +238,10 @@ impl Counter {
         // A next run is not to find an image of its own digest there.
         fs::remove_dir_all(&layout).map_err(Failure::while_doing(format!("remove {}", layout.display())))
     }
+}
+
+fn beside_the_image(about_image: u64) -> u64 {
+    if about_image == ABOUT_IMAGE { BESIDE } else { BESIDE_UNSCANNED }
 }
 
 /// Fails with every count that is not as expected.

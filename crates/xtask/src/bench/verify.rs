@@ -22,10 +22,13 @@ steps:
     inputs: { /src: src }
     outputs: { app: /out/app }
   test:
-    run: grep -q hello /app/hello.txt
+    run: >-
+      grep -q hello /app/hello.txt && mkdir -p /out &&
+      printf '<testsuite name=\"tiny\" tests=\"1\"><testcase classname=\"tiny\" name=\"says hello\"/></testsuite>' > /out/junit.xml
     inputs: { /app: build.app }
+    reports: { junit: /out/junit.xml }
   package:
-    run: mkdir -p /out/pack && cp -r /app/. /out/pack/
+    run: mkdir -p /out/pack && cp -r /app/. /out/pack/ && printf packed > /out/pack/packed
     inputs: { /app: build.app }
     outputs: { pack: /out/pack }
 artifacts:
@@ -36,11 +39,12 @@ artifacts:
     repository: oci:out/tiny
 ";
 const IMAGE: [&str; 6] = ["--binary", "sh", "--package", "coreutils", "--binary", "grep"];
-/// Statements of a promoted image of that pipeline: one for each step, provenance, SBOM and scan of the image, and what the gate adds:
-/// a summary, a promotion and a signature.
-const STATEMENTS: u64 = 9;
-/// Statements of the shipped layout: two steps and the image.
-const SHIPPED_STATEMENTS: u64 = 3;
+/// Statements of a promoted image of that pipeline: one for each of three steps, a test result, an SBOM of each of two outputs, SBOM and
+/// scan of the image that the steps run in, provenance, SBOM and scan of the image, and what the gate adds: a summary, a promotion and
+/// a signature.
+const STATEMENTS: u64 = 14;
+/// Statements of the shipped layout: two steps, a test result, the SBOM of an output, and the image's provenance.
+const SHIPPED_STATEMENTS: u64 = 5;
 
 /// Rounds, unless others are asked for.
 pub(super) const ROUNDS: usize = 30;
