@@ -6,11 +6,13 @@ use std::{
     os::unix::net::UnixStream,
     path::Path,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use rustix::{
     fd::{AsRawFd, OwnedFd},
     fs::{MemfdFlags, SealFlags},
+    io::Errno,
 };
 
 use crate::job::HELPER_WORD;
@@ -19,6 +21,10 @@ use crate::job::HELPER_WORD;
 /// step otherwise (CVE-2019-5736).
 pub(crate) struct SealedProgram(OwnedFd);
 
+/// How often, and after which pause each, the seals are tried.
+const SEAL_TRIES: u32 = 100;
+const SEAL_PAUSE: Duration = Duration::from_millis(50);
+
 impl SealedProgram {
     /// Copies the program at `path`.
     pub(crate) fn copy_of(path: &Path) -> io::Result<Self> {
@@ -26,8 +32,18 @@ impl SealedProgram {
         let memory = rustix::fs::memfd_create("sluicegate-helper", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         let mut memory = File::from(memory);
         io::copy(&mut source, &mut memory)?;
-        rustix::fs::fcntl_add_seals(&memory, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
-        Ok(Self(memory.into()))
+        let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+        for _ in 0..SEAL_TRIES {
+            match rustix::fs::fcntl_add_seals(&memory, seals) {
+                // A page that the system has in hand, under load for instance, delays the seal; nobody else can have the file.
+                Err(Errno::BUSY) => std::thread::sleep(SEAL_PAUSE),
+                other => {
+                    other?;
+                    return Ok(Self(memory.into()));
+                }
+            }
+        }
+        Err(Errno::BUSY.into())
     }
 
     /// Starts the helper on the job in `run_folder`; its standard input is the other end of the returned control socket.

@@ -234,7 +234,7 @@ mod tests {
         let found = contents(&shipped).unwrap();
         let blobs = fs::read_dir(shipped.join("blobs/sha256")).unwrap();
         let on_disk: u64 = blobs.map(|blob| blob.unwrap().metadata().unwrap().len()).sum();
-        assert_eq!(found, Contents { attached: 1, bundles: 3, bytes: on_disk });
+        assert_eq!(found, Contents { attached: 1, bundles: 5, bytes: on_disk });
         assert!(contents(&shipped.join("blobs")).is_err());
     }
 }
