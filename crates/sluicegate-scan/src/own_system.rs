@@ -1,6 +1,6 @@
 //! Which system an image is by its own files, to set beside what the scanner says.
 //!
-//! Trivy runs an analyser for each file of [`TEXTS`] and merges their answers over all layers in an order of its own: a file of
+//! Trivy runs an analyser for each file of `TEXTS` and merges their answers over all layers in an order of its own: a file of
 //! one system can win over those of another, and even over files that an upper layer took away. So each file is asked here by
 //! itself, and one that says something else than the report is a reason not to believe the report. File names and formats are
 //! those of Trivy 0.76 (`pkg/fanal/analyzer/os`, `…/repo`) and of os-release(5).
