@@ -256,8 +256,19 @@ fn tm10_of_two_promotions_at_once_none_is_lost_unsaid_and_no_tag_is_without_evid
     let there = Layout::at(project.path("env/production"));
     let held = there.image();
     match [ended[0].code, ended[1].code] {
-        // Both in order: each was decided over what it found.
-        [0, 0] => assert!(images.contains(&held)),
+        // Both in order: the second was decided over what the first left, and says so.
+        [0, 0] => {
+            let (first, second) = if held == images[1] { (&images[0], &images[1]) } else { (&images[1], &images[0]) };
+            assert_eq!(&held, second);
+            let records = project.json(&["evidence", "list"]).1;
+            let promoted: Vec<_> =
+                records["records"].as_array().unwrap().iter().filter(|r| r["outcome"] == "promoted").collect();
+            assert_eq!(promoted.len(), 2, "{records:#}");
+            for (record, from, to) in [(promoted[0], json!(first), second), (promoted[1], json!(null), first)] {
+                let (_, shown) = project.json(&["evidence", "show", &record["sequence"].to_string()]);
+                assert_eq!((&shown["body"]["from"], &shown["body"]["to"]), (&from, &json!(to)), "{shown:#}");
+            }
+        }
         [0, 5] | [5, 0] => {
             let (winner, loser) = if ended[0].code == 0 { (0, 1) } else { (1, 0) };
             assert_eq!(held, images[winner]);

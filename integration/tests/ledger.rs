@@ -180,35 +180,41 @@ fn tm16_a_run_and_a_promotion_leave_a_whole_store_and_any_change_of_it_is_found(
 }
 
 #[test]
-fn tm16_database_and_ledger_cut_back_together_are_found_by_what_was_promoted_meanwhile() {
-    if !ready("tm16_database_and_ledger_cut_back_together_are_found_by_what_was_promoted_meanwhile") {
+fn tm16_database_and_ledger_cut_back_together_are_found_by_what_was_decided_meanwhile() {
+    if !ready("tm16_database_and_ledger_cut_back_together_are_found_by_what_was_decided_meanwhile") {
         return;
     }
     let project = Project::built();
+    let against_built = ["evidence", "fsck", "--against", "oci:out/tiny"];
+    // An image that nobody decided about proves nothing, and that is said.
+    project.sluicegate(&against_built).assert(3, "NOT ANCHORED");
+    keep(&project, "begun");
     project.replace("policies/data.yaml", "signer: builder", "signer: somebody");
     project.sluicegate(&PROMOTE).assert(1, "DENIED");
     project.replace("policies/data.yaml", "signer: somebody", "signer: builder");
+    // The denial lies beside the image and vouches for its own record.
+    project.sluicegate(&against_built).assert(0, "complete since checkpoint 2");
     keep(&project, "now");
     project.must(&PROMOTE);
     keep(&project, "later");
-    // The denial and what followed it never were, as far as the home can tell.
+    // The promotion never was, as far as the home can tell; and then not even the denial.
     put_back(&project, "now");
-    project.sluicegate(&FSCK).assert(0, "WHOLE  2 records");
+    project.sluicegate(&FSCK).assert(0, "WHOLE  3 records");
     let cut = project.sluicegate(&AGAINST);
     cut.assert(4, "the evidence was cut back");
-    cut.assert(4, "record 3 is gone");
+    cut.assert(4, "record 4 is gone");
     let (code, report) = project.json(&AGAINST);
     assert_eq!((code, &report["whole"], &report["completeSince"]), (4, &false.into(), &serde_json::Value::Null));
+    put_back(&project, "begun");
+    project.sluicegate(&FSCK).assert(0, "WHOLE  1 record,");
+    project.sluicegate(&against_built).assert(4, "record 2 is gone");
     put_back(&project, "later");
-    project.sluicegate(&AGAINST).assert(0, "complete since checkpoint 3");
+    project.sluicegate(&AGAINST).assert(0, "complete since checkpoint 4");
     // Written anew from the same point, the history is as long and another one.
     put_back(&project, "now");
     project.must(&["promote", "oci:out/tiny", "--to", "staging"]);
-    project.sluicegate(&FSCK).assert(0, "WHOLE  4 records");
+    project.sluicegate(&FSCK).assert(0, "WHOLE  5 records");
     project.sluicegate(&AGAINST).assert(4, "the evidence was rewritten");
-    // An image that nobody decided about proves nothing, and that is said.
-    let none = project.sluicegate(&["evidence", "fsck", "--against", "oci:out/tiny"]);
-    none.assert(3, "NOT ANCHORED");
 }
 
 #[test]

@@ -79,8 +79,13 @@ impl SqliteEvidence {
     }
 
     /// All records in order: numbers without a gap from 1, each digest recomputed, each `previous` the digest of the record before.
-    fn walk(&self, connection: &Connection) -> Result<u64, EvidenceError> {
-        let failed = |error| self.failed("check", &error);
+    fn walked(
+        &self,
+        action: &'static str,
+        connection: &Connection,
+        show: &mut dyn FnMut(&Record),
+    ) -> Result<u64, EvidenceError> {
+        let failed = |error| self.failed(action, &error);
         let mut statement =
             connection.prepare(&format!("SELECT {COLUMNS} FROM records ORDER BY sequence")).map_err(failed)?;
         let mut rows = statement.query([]).map_err(failed)?;
@@ -92,6 +97,7 @@ impl SqliteEvidence {
                 return Err(missing(expected));
             }
             follows(&record, last)?;
+            show(&record);
             (count, last) = (expected, Some(record.digest));
         }
         Ok(count)
@@ -283,25 +289,39 @@ impl EvidenceLog for SqliteEvidence {
         Ok(found)
     }
 
+    fn walk(&self, show: &mut dyn FnMut(&Record)) -> Result<u64, EvidenceError> {
+        let connection = self.connection("read")?;
+        self.unchanged("read", &connection)?;
+        self.walked("read", &connection, show)
+    }
+
     fn check(&self) -> Result<u64, EvidenceError> {
         let connection = self.connection("check")?;
         let failed = |error| self.failed("check", &error);
-        let count = self.walk(&connection)?;
+        let unchanged = self.unchanged("check", &connection);
+        let count = match self.walked("check", &connection, &mut |_| {}) {
+            // A schema that was changed breaks the walk off in SQLite's words, which say less.
+            Err(EvidenceError::Io { .. } | EvidenceError::Corrupt { .. }) if let Err(changed) = unchanged => {
+                return Err(changed);
+            }
+            walked => walked?,
+        };
         // What no record shows: pages and cells that SQLite itself would stumble over later.
         let verdict: String =
             connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(failed)?;
         if verdict != "ok" {
             return Err(self.corrupt(verdict));
         }
-        self.unchanged("check", &connection)?;
+        unchanged?;
         Ok(count)
     }
 }
 
-/// Whether SQLite says that the file's bytes are not what it wrote, and not that it could not get at them.
+/// Whether SQLite says that the file's bytes are not what it wrote, and not that it could not get at them. Our questions never change,
+/// so that one which SQLite does not understand (its code 1) is put to another schema than ours.
 fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode;
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown))
 }
 
 /// The newest `limit` rows, newest first, each read and checked on its own.

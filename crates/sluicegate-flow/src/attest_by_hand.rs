@@ -28,7 +28,7 @@ use crate::{
     attest::attest,
     evidence,
     fetch::{self, MAX_MANIFEST},
-    folders::where_it_leads,
+    folders::EnvironmentPlaces,
 };
 
 /// What somebody wants to say, and with which key.
@@ -38,7 +38,7 @@ pub struct ByHandRequest<'a> {
     /// The folder that the reference is relative to.
     pub folder: &'a Path,
     /// The places of the gateway's environments, where only `promote` writes.
-    pub environments: &'a [PathBuf],
+    pub environments: &'a EnvironmentPlaces,
     /// What is claimed; [`kind`] reads it.
     pub kind: &'a PredicateType,
     /// The predicate's JSON.
@@ -171,14 +171,13 @@ fn refuse_environments(ports: &Ports<'_>, request: &ByHandRequest<'_>, folder: &
     if let Some(environment) = occupant.and_then(|occupant| occupant.environment) {
         return Err(ImagePlaceError::OfEnvironment { path: folder.to_owned(), environment }.into());
     }
-    let leads = where_it_leads(folder);
-    if request.environments.iter().any(|environment| where_it_leads(environment) == leads) {
-        return Err(Error::Usage(format!(
-            "{} is the place of an environment, which changes only by promote; attest the image where it was built",
+    match request.environments.at(folder) {
+        Some(environment) => Err(Error::Usage(format!(
+            "{} is the place of {environment}, which changes only by promote; attest the image where it was built",
             folder.display()
-        )));
+        ))),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Nothing is said about an image whose manifest is not the digest's.

@@ -16,7 +16,7 @@ use sluicegate_types::{
     Digest, EnvironmentName, ImageRef, UnixTime,
     checks::{Check, is_on},
 };
-use sluicegate_verify::{Role, Trust, verify};
+use sluicegate_verify::{Role, Trust, closed_set::Asked, verify};
 
 use crate::{Error, Failure, Ports, fetch};
 
@@ -349,14 +349,16 @@ fn compare(evidence: &dyn EvidenceLog, ledger: &dyn Ledger, count: u64) -> Resul
     }))
 }
 
-/// Every verified statement about the image that holds a head.
+/// Every verified statement about the image that holds a head: decisions and promotions that are attached to it, and denials, which lie
+/// beside it as artifacts of their own type.
 fn anchors(against: &Against<'_>, reference: &ImageRef) -> Result<Vec<Anchor>, Error> {
     let place = reference.clone().relative_to(against.folder);
     let source = against.places.source(&place.directory)?;
     let descriptor = source.resolve(&place.selector)?;
-    let fetched = fetch::fetch(source.as_ref(), &descriptor, None)?;
+    let asked = Asked { trust: against.trust, repository: None, at: against.at };
+    let fetched = fetch::fetch(source.as_ref(), &descriptor, asked)?;
     let mut found = Vec::new();
-    for bytes in fetched.attached.values() {
+    for bytes in fetched.attached.values().chain(fetched.blobs.values()) {
         // What is attached and not to be believed is junk, and anyone may attach junk (trust model 12).
         let Ok(verified) = verify(bytes, against.trust, against.at) else { continue };
         let statement = verified.statement();

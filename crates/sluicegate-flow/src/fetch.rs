@@ -6,10 +6,8 @@ use std::{
 };
 
 use sluicegate_attestation::{
-    bundle::{Bundle, MAX_BUNDLE},
+    bundle::MAX_BUNDLE,
     identifiers::{BUNDLE, IMAGE_MANIFEST},
-    provenance::Provenance,
-    statement::Statement,
 };
 use sluicegate_ports::{
     images::{Descriptor, ImagePlaceError, ImageSource, Manifest},
@@ -19,6 +17,7 @@ use sluicegate_types::{
     Digest, Hasher,
     checks::{Check, is_on},
 };
+use sluicegate_verify::closed_set::{Asked, named};
 
 use crate::Error;
 
@@ -39,6 +38,9 @@ const MAX_ATTACHED: u64 = 256 * 1024 * 1024;
 /// Bytes of everything else that evidence manifests carry.
 const MAX_EVIDENCE: u64 = 512 * 1024 * 1024;
 
+/// Bundles by digest.
+type Bundles = BTreeMap<Digest, Vec<u8>>;
+
 /// An image, whole.
 #[derive(Debug)]
 pub struct Fetched {
@@ -56,20 +58,32 @@ pub struct Fetched {
     pub unread: BTreeMap<Digest, &'static str>,
 }
 
-/// Reads the image `descriptor` and its referrers. Layers are hashed, and kept in `keep` if given. A blob whose bytes are not
-/// its digest's is an error, whatever it is (trust model 12); one that evidence names and that is not there is simply not there.
-pub fn fetch(
-    source: &dyn ImageSource,
-    descriptor: &Descriptor,
-    keep: Option<&dyn ContentStore>,
-) -> Result<Fetched, Error> {
-    let fetched = fetch_evidence(source, descriptor)?;
-    read_layers(source, &fetched.manifest, keep)?;
+/// Reads the image `descriptor` and its referrers, hashing its layers. A blob whose bytes are not its digest's is an error, whatever it
+/// is (trust model 12); one that evidence names and that is not there is simply not there. Where there is more than the limits allow,
+/// what a provenance names that `asked` believes comes first.
+pub fn fetch(source: &dyn ImageSource, descriptor: &Descriptor, asked: Asked<'_>) -> Result<Fetched, Error> {
+    let fetched = fetch_evidence(source, descriptor, asked)?;
+    read_layers(source, &fetched.manifest, None)?;
     Ok(fetched)
 }
 
 /// The same without the image's layers: evidence is small and says whether the rest is worth the room.
-pub fn fetch_evidence(source: &dyn ImageSource, descriptor: &Descriptor) -> Result<Fetched, Error> {
+pub fn fetch_evidence(source: &dyn ImageSource, descriptor: &Descriptor, asked: Asked<'_>) -> Result<Fetched, Error> {
+    evidence(source, descriptor, &|attached| named(descriptor.digest, attached, asked))
+}
+
+/// The same where nobody is believed: what was just written, and reads back whole or not.
+pub(crate) fn fetch_unasked(source: &dyn ImageSource, descriptor: &Descriptor) -> Result<Fetched, Error> {
+    let fetched = evidence(source, descriptor, &|_| BTreeSet::new())?;
+    read_layers(source, &fetched.manifest, None)?;
+    Ok(fetched)
+}
+
+fn evidence(
+    source: &dyn ImageSource,
+    descriptor: &Descriptor,
+    first: &dyn Fn(&Bundles) -> BTreeSet<Digest>,
+) -> Result<Fetched, Error> {
     let (_, manifest, config) = fetch_manifest(source, descriptor)?;
     let mut fetched = Fetched {
         descriptor: descriptor.clone(),
@@ -79,20 +93,20 @@ pub fn fetch_evidence(source: &dyn ImageSource, descriptor: &Descriptor) -> Resu
         blobs: BTreeMap::new(),
         unread: BTreeMap::new(),
     };
-    let mut rest = Rest { source, fetched: &mut fetched, descriptors: MAX_DESCRIPTORS };
+    let mut rest = Rest { source, fetched: &mut fetched };
     let (attached, carried) = rest.manifests(&descriptor.digest)?;
-    rest.read_all(attached, true, &mut { MAX_ATTACHED })?;
-    // What the provenances name comes before what nobody names: junk that is large or first in the list starves nothing.
+    // Smallest first: as many as an index may list, each of a provenance's usual size, fit the limit, whatever else is attached.
+    rest.read_attached(&attached, &mut { MAX_ATTACHED })?;
+    let is_left = |part: &&Descriptor| !rest.fetched.attached.contains_key(&part.digest);
+    let left: Vec<Descriptor> = attached.iter().filter(is_left).cloned().collect();
     let whole = carried.iter().map(|part| part.size).fold(0_u64, u64::saturating_add);
-    let named = if carried.len() <= rest.descriptors && whole <= MAX_EVIDENCE {
-        BTreeSet::new()
-    } else {
-        named(&rest.fetched.attached)
-    };
+    let all_fit = left.is_empty() && carried.len() <= MAX_DESCRIPTORS && whole <= MAX_EVIDENCE;
+    // What believed provenances name comes before what nobody names: junk starves nothing, however large, many or early it is.
+    let named = if all_fit { BTreeSet::new() } else { first(&rest.fetched.attached) };
+    let left: Vec<Descriptor> = left.into_iter().filter(|part| named.contains(&part.digest)).collect();
+    rest.read_attached(&left, &mut { MAX_ATTACHED })?;
     let (named, others): (Vec<_>, Vec<_>) = carried.into_iter().partition(|part| named.contains(&part.digest));
-    let mut budget = MAX_EVIDENCE;
-    rest.read_all(named, false, &mut budget)?;
-    rest.read_all(others, false, &mut budget)?;
+    rest.read_carried(named.into_iter().chain(others))?;
     Ok(fetched)
 }
 
@@ -101,8 +115,6 @@ pub fn fetch_evidence(source: &dyn ImageSource, descriptor: &Descriptor) -> Resu
 struct Rest<'a> {
     source: &'a dyn ImageSource,
     fetched: &'a mut Fetched,
-    /// How many parts may still be listed.
-    descriptors: usize,
 }
 
 impl Rest<'_> {
@@ -122,55 +134,66 @@ impl Rest<'_> {
                 self.fetched.unread.insert(referrer.digest, "it is no manifest");
                 continue;
             };
-            if manifest.config.size <= budget {
-                let config = present(read(self.source, &manifest.config, MAX_MANIFEST))?;
-                budget = budget.saturating_sub(config.map_or(0, |config| config.len() as u64));
+            if manifest.config.size > MAX_MANIFEST.min(budget) {
+                self.fetched.unread.insert(referrer.digest, "its configuration is larger than the limit");
+                continue;
             }
+            let config = present(read(self.source, &manifest.config, MAX_MANIFEST))?;
+            budget = budget.saturating_sub(config.map_or(0, |config| config.len() as u64));
             let of_bundle = manifest.artifact_type.as_deref() == Some(BUNDLE);
-            if of_bundle { &mut attached } else { &mut carried }.extend(manifest.layers);
+            match (of_bundle, <[Descriptor; 1]>::try_from(manifest.layers)) {
+                (true, Ok([bundle])) => attached.push(bundle),
+                (true, Err(_)) => {
+                    self.fetched.unread.insert(referrer.digest, "its manifest says bundle and does not carry one part");
+                }
+                (false, Ok([part])) => carried.push(part),
+                (false, Err(parts)) => carried.extend(parts),
+            }
         }
         attached.sort_by_key(|part| (part.size, part.digest));
         Ok((attached, carried))
     }
 
-    fn read_all(&mut self, parts: Vec<Descriptor>, attached: bool, budget: &mut u64) -> Result<(), Error> {
+    fn read_attached(&mut self, parts: &[Descriptor], budget: &mut u64) -> Result<(), Error> {
         for part in parts {
-            let known = if attached { &self.fetched.attached } else { &self.fetched.blobs };
-            if known.contains_key(&part.digest) {
+            if self.fetched.attached.contains_key(&part.digest) {
                 continue;
             }
-            let limit = if part.media_type == BUNDLE { MAX_BUNDLE as u64 } else { MAX_REPORT };
-            let read = if self.descriptors == 0 {
-                Err("more parts are attached than the limit")
-            } else if part.size > limit.min(*budget) {
-                Err("it is larger than the limit")
-            } else {
-                present(read(self.source, &part, limit))?.ok_or("its bytes are not there")
-            };
-            self.descriptors = self.descriptors.saturating_sub(1);
-            match read {
+            match self.within(part, budget)? {
                 Ok(bytes) => {
-                    *budget = budget.saturating_sub(bytes.len() as u64);
-                    let known = if attached { &mut self.fetched.attached } else { &mut self.fetched.blobs };
-                    known.insert(part.digest, bytes);
+                    self.fetched.unread.remove(&part.digest);
+                    self.fetched.attached.insert(part.digest, bytes);
                 }
-                Err(reason) if attached => {
+                Err(reason) => {
                     self.fetched.unread.insert(part.digest, reason);
                 }
-                Err(_) => {}
             }
         }
         Ok(())
     }
-}
 
-/// What bundles that claim to be provenance of ours name. Nothing is believed here: it only decides what is read first.
-fn named(attached: &BTreeMap<Digest, Vec<u8>>) -> BTreeSet<Digest> {
-    let claims = attached.values().filter_map(|bytes| {
-        let statement = Statement::parse(&Bundle::parse(bytes).ok()?.payload).ok()?;
-        Provenance::parse(&statement.predicate).ok()
-    });
-    claims.flat_map(|provenance| provenance.dependencies).map(|dependency| dependency.digest).collect()
+    fn read_carried(&mut self, parts: impl Iterator<Item = Descriptor>) -> Result<(), Error> {
+        let mut budget = MAX_EVIDENCE;
+        for part in parts.take(MAX_DESCRIPTORS) {
+            if !self.fetched.blobs.contains_key(&part.digest)
+                && let Ok(bytes) = self.within(&part, &mut budget)?
+            {
+                self.fetched.blobs.insert(part.digest, bytes);
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes of one part, taken from the budget; or why they are not read.
+    fn within(&self, part: &Descriptor, budget: &mut u64) -> Result<Result<Vec<u8>, &'static str>, Error> {
+        let limit = if part.media_type == BUNDLE { MAX_BUNDLE as u64 } else { MAX_REPORT };
+        if part.size > limit.min(*budget) {
+            return Ok(Err("it is larger than the limit"));
+        }
+        let Some(bytes) = present(read(self.source, part, limit))? else { return Ok(Err("its bytes are not there")) };
+        *budget = budget.saturating_sub(bytes.len() as u64);
+        Ok(Ok(bytes))
+    }
 }
 
 /// Reads an image without what is attached to it.

@@ -1,6 +1,38 @@
-//! Where a path of a file leads, links and `..` resolved, although its end may not be there yet.
+//! Which folder is which: where a path leads, links and `..` resolved, and whose place that is.
 
-use std::path::{Component, Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Component, Path, PathBuf},
+};
+
+use sluicegate_pipeline::gateway::Gateway;
+use sluicegate_types::EnvironmentName;
+
+/// The places of a gateway's environments, where only `promote` writes.
+#[derive(Clone, Debug, Default)]
+pub struct EnvironmentPlaces(BTreeMap<EnvironmentName, PathBuf>);
+
+impl EnvironmentPlaces {
+    /// The places that a gateway in this folder names.
+    pub fn of(gateway: &Gateway, folder: &Path) -> Self {
+        let place = |(name, environment): (&EnvironmentName, &sluicegate_pipeline::gateway::Environment)| {
+            (name.clone(), folder.join(&environment.repository))
+        };
+        gateway.environments.iter().map(place).collect()
+    }
+
+    /// The environment whose place this folder is, by whatever path.
+    pub fn at(&self, folder: &Path) -> Option<&EnvironmentName> {
+        let leads = where_it_leads(folder);
+        self.0.iter().find(|(_, place)| where_it_leads(place) == leads).map(|(name, _)| name)
+    }
+}
+
+impl FromIterator<(EnvironmentName, PathBuf)> for EnvironmentPlaces {
+    fn from_iter<I: IntoIterator<Item = (EnvironmentName, PathBuf)>>(places: I) -> Self {
+        Self(places.into_iter().collect())
+    }
+}
 
 /// Links that are followed one after the other; the system's own limit.
 const MAX_LINKS: usize = 40;

@@ -48,6 +48,8 @@ pub struct Decision {
     pub document: Value,
     /// What Rego saw; `None` if no facts could be formed.
     pub facts: Option<String>,
+    /// Every attestation that it rests on.
+    pub used: Vec<Digest>,
     /// Whether the same case gives the same document: not if the rules could not be asked.
     pub replayable: bool,
 }
@@ -64,7 +66,7 @@ pub fn decide(case: &Case<'_>, evaluator: &dyn RuleEvaluator) -> Decision {
         Err(error) => {
             let verdict = Verdict::Undecided(NonEmpty::one(Reason::Policy(error.to_string())));
             let document = document(case, None, &[], &[], &verdict);
-            return Decision { verdict, document, facts: None, replayable: true };
+            return Decision { verdict, document, facts: None, used: Vec::new(), replayable: true };
         }
     };
     let target = Target {
@@ -90,7 +92,8 @@ pub fn decide(case: &Case<'_>, evaluator: &dyn RuleEvaluator) -> Decision {
         }
     };
     let document = document(case, Some(&facts), &answers, &warnings, &verdict);
-    Decision { verdict, document, facts: Some(facts.input().get().to_owned()), replayable }
+    let used = facts.used().to_vec();
+    Decision { verdict, document, facts: Some(facts.input().get().to_owned()), used, replayable }
 }
 
 fn facts(case: &Case<'_>) -> Result<Facts, FactsError> {
@@ -197,7 +200,7 @@ impl Decision {
         let mut body = self.document.clone();
         body["document"] = json!(digest);
         for list in LISTS {
-            if let Some(items) = body[list].as_array_mut()
+            if let Some(items) = body.get_mut(list).and_then(Value::as_array_mut)
                 && items.len() > MAX_LISTED
             {
                 let count = items.len();

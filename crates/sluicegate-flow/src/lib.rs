@@ -13,7 +13,7 @@ mod error;
 pub mod evidence;
 mod execute;
 pub mod fetch;
-mod folders;
+pub mod folders;
 pub mod gate;
 pub mod gateway;
 pub mod pin;

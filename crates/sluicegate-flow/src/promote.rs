@@ -16,21 +16,21 @@ use sluicegate_ports::{
     sign::Signer,
 };
 use sluicegate_types::{
-    Digest, EnvironmentName, ImageRef, NonEmpty, PinnedImage, Repository, UnixTime,
+    Digest, ImageRef, NonEmpty, PinnedImage, Repository, UnixTime,
     checks::{Check, is_on},
 };
 use sluicegate_verify::{
-    Trust,
+    Trust, VerifiedStatement,
     closed_set::{Asked, ClosedSet, Followed, Incomplete, follow},
 };
 
 use crate::{
-    Error, Ports,
+    Error, Failure, Ports,
     attest::attest,
     error::incomplete,
     evidence,
     fetch::{self, Fetched},
-    folders::where_it_leads,
+    folders::{EnvironmentPlaces, where_it_leads},
     gate::{self, Case, RuleEvaluator},
     gateway::{Judge, JudgeRecord},
     push, replay, scan, sign,
@@ -44,6 +44,8 @@ pub struct PromoteRequest<'a> {
     pub folder: &'a Path,
     /// The folder that the environment's repository is relative to: the gateway file's.
     pub gateway_folder: &'a Path,
+    /// The places of all environments of the gateway.
+    pub environments: &'a EnvironmentPlaces,
     /// The judge.
     pub judge: &'a Judge,
     /// The files that the judge was made of, kept so that the decision can be made again.
@@ -127,11 +129,12 @@ pub fn promote(ports: &Ports<'_>, request: &PromoteRequest<'_>) -> Result<Promot
         allowed: Cell::new(false),
     };
     promotion.judged(source.as_ref()).inspect_err(|error| {
-        // What could not be decided is on record like what was, and so is what was allowed and could not be done.
-        let (outcome, kind) = if promotion.allowed.get() {
-            ("failed", RecordKind::Promotion)
-        } else {
-            ("undecided", RecordKind::Decision)
+        // What could not be decided is on record like what was, and so is what was allowed and could not be done, and what may not be
+        // asked for, such as a tag that goes back.
+        let (outcome, kind) = match error.failure() {
+            _ if promotion.allowed.get() => ("failed", RecordKind::Promotion),
+            Failure::Usage => ("refused", RecordKind::Decision),
+            _ => ("undecided", RecordKind::Decision),
         };
         let body = json!({"image": descriptor.digest, "gateway": request.judge.gateway, "reasons": error.causes()});
         if let Err(unrecorded) = promotion.record(outcome, kind, body) {
@@ -165,14 +168,18 @@ struct Scanned {
 
 /// A verdict that is no leave.
 enum Refusal {
-    Denied(NonEmpty<Denial>),
+    Denied {
+        denials: NonEmpty<Denial>,
+        /// Every attestation that was looked at for it.
+        used: Vec<Digest>,
+    },
     Open(NonEmpty<Reason>),
 }
 
 impl Refusal {
     fn outcome(&self) -> &'static str {
         match self {
-            Self::Denied(_) => "deny",
+            Self::Denied { .. } => "deny",
             Self::Open(_) => "undecided",
         }
     }
@@ -181,15 +188,13 @@ impl Refusal {
 impl Promotion<'_> {
     fn judged(&self, source: &dyn ImageSource) -> Result<Promoted, Error> {
         let Self { ports, request, .. } = *self;
-        let fetched = fetch::fetch_evidence(source, self.image)?;
+        let repository = Repository::of_environment(&request.judge.name);
+        let asked = |at: UnixTime| Asked { trust: request.trust, repository: Some(&repository), at };
+        let fetched = fetch::fetch_evidence(source, self.image, asked(ports.clock.now()))?;
         for bytes in fetched.attached.values().chain(fetched.blobs.values()) {
             ports.store.put_bytes(bytes)?;
         }
-        let repository = Repository::of_environment(&request.judge.name);
-        let follow_at = |at: UnixTime| {
-            let asked = Asked { trust: request.trust, repository: Some(&repository), at };
-            follow(self.image.digest, &fetched.attached, &fetched.blobs, asked)
-        };
+        let follow_at = |at: UnixTime| follow(self.image.digest, &fetched.attached, &fetched.blobs, asked(at));
         let followed = follow_at(ports.clock.now());
         if followed.unlooked > 0 {
             (ports.tell)(&format!("{} statements of known signers were not looked at", followed.unlooked));
@@ -245,6 +250,7 @@ impl Promotion<'_> {
                 now,
             };
             let decision = gate::decide(&case, request.evaluator);
+            let used = decision.used.clone();
             let mut body = decision.keep(ports)?;
             body["rollback"] = json!(request.rollback);
             if decision.replayable {
@@ -255,7 +261,7 @@ impl Promotion<'_> {
                     permitted = Some((set, permit, body));
                     break;
                 }
-                Verdict::Deny(denials) => refused.push((Refusal::Denied(denials), body)),
+                Verdict::Deny(denials) => refused.push((Refusal::Denied { denials, used }, body)),
                 Verdict::Undecided(reasons) => refused.push((Refusal::Open(reasons), body)),
             }
         }
@@ -266,10 +272,11 @@ impl Promotion<'_> {
             if request.dry_run && is_on(Check::DryRun) {
                 return self.would_allow(permit, body);
             }
-            return self.allowed(fetched, set, permit, body, scanned.parts);
+            let said: Vec<&VerifiedStatement> = followed.verified().collect();
+            return self.allowed(fetched, set, &said, permit, body, scanned.parts);
         }
         // The last one is what is told: denials after what was left open.
-        refused.sort_by_key(|(refusal, _)| matches!(refusal, Refusal::Denied(_)));
+        refused.sort_by_key(|(refusal, _)| matches!(refusal, Refusal::Denied { .. }));
         let mut told = None;
         for (refusal, body) in refused {
             told = Some(self.refused(refusal, body, scanned.failure.as_ref(), now)?);
@@ -281,35 +288,36 @@ impl Promotion<'_> {
     }
 
     /// A tag never moves back to an image that it named before, unless that is what was asked for: an old image with an old hole
-    /// would pass for the newest one (trust model 10).
+    /// would pass for the newest one (trust model 10). What the environment holds and no record knows is recorded as found.
     fn refuse_backwards(&self, current: Option<Digest>) -> Result<(), Error> {
         let Self { ports, request, .. } = *self;
         let (image, environment) = (self.image.digest, &request.judge.name);
-        let mut promoted = ports.evidence.list(MAX_RECORDS)?;
-        promoted.retain(|record| {
-            record.kind == RecordKind::Promotion
-                && ["promoted", "found"].contains(&record.outcome.as_str())
-                && record.environment.as_ref() == Some(environment)
-        });
+        let (mut earlier, mut last, mut knows_current) = (None, None, false);
+        ports.evidence.walk(&mut |record| {
+            let was_there =
+                record.kind == RecordKind::Promotion && ["promoted", "found"].contains(&record.outcome.as_str());
+            if was_there && record.environment.as_ref() == Some(environment) {
+                knows_current |= record.subject == current;
+                last = record.subject;
+                if record.subject == Some(image) {
+                    earlier = Some(record.sequence);
+                }
+            }
+        })?;
         // A promotion whose record was lost, by a crash after the tag moved or in another home, is known from now on.
-        if let Some(there) = current
-            && !promoted.iter().any(|record| record.subject == Some(there))
-        {
+        if let Some(there) = current.filter(|_| !knows_current) {
             let body = json!({"to": there, "tag": request.judge.environment.tag});
             self.record_about(there, "found", RecordKind::Promotion, body)?;
         }
         // Where the place was emptied, the records still know what it held last.
-        let held = current.or_else(|| promoted.first().and_then(|record| record.subject));
-        let is_there = held == Some(image);
-        let earlier = promoted.into_iter().find(|record| record.subject == Some(image));
+        let is_there = current.or(last) == Some(image);
         match earlier {
             Some(record) if is_on(Check::Backwards) && !is_there && !request.rollback => Err(Error::Usage(format!(
-                "{image} was promoted to {environment} before (evidence {}) and something newer was since: moving a tag \
-                 backwards needs --rollback",
-                record.sequence
+                "{image} was promoted to {environment} before (evidence {record}) and something newer was since: moving a tag \
+                 backwards needs --rollback"
             ))),
             Some(_) if !is_there => Ok(()),
-            _ if request.rollback => Err(Error::Usage(format!(
+            _ if request.rollback && is_on(Check::NothingToRollBack) => Err(Error::Usage(format!(
                 "--rollback goes back to an image that {environment} held before; {image} {}",
                 if is_there { "is what it holds now" } else { "was never promoted there from this home" }
             ))),
@@ -320,7 +328,7 @@ impl Promotion<'_> {
     /// Without a whole set there is nothing to judge; a named bundle that is false is an error of its own kind.
     fn without_set(&self, reasons: Vec<Incomplete>) -> Result<Promoted, Error> {
         let words: Vec<String> = reasons.iter().map(ToString::to_string).collect();
-        if let Some(reason) = reasons.into_iter().find(|reason| incomplete(reason) == crate::Failure::Wrong) {
+        if let Some(reason) = reasons.into_iter().find(|reason| incomplete(reason) == Failure::Wrong) {
             return Err(Error::Incomplete { image: self.image.digest, source: Box::new(reason) });
         }
         let body = json!({"image": self.image.digest, "gateway": self.request.judge.gateway, "reasons": words});
@@ -369,8 +377,8 @@ impl Promotion<'_> {
         now: UnixTime,
     ) -> Result<Promoted, Error> {
         match refusal {
-            Refusal::Denied(denials) => {
-                let record = self.denied(body, now)?;
+            Refusal::Denied { denials, used } => {
+                let record = self.denied(&used, body, now)?;
                 Ok(Promoted::Denied { image: self.image.digest, denials, record })
             }
             Refusal::Open(reasons) => {
@@ -386,29 +394,47 @@ impl Promotion<'_> {
 
     /// A denial is signed by role `records`, never by the decisions key; it is kept in the evidence store and laid beside the image
     /// as an artifact of its own type, which nobody takes for a signature (trust model 5).
-    fn denied(&self, mut body: Value, now: UnixTime) -> Result<u64, Error> {
+    fn denied(&self, used: &[Digest], body: Value, now: UnixTime) -> Result<u64, Error> {
         let Self { ports, request, .. } = *self;
-        let mut signed = None;
-        if !request.dry_run {
-            // A denial that can't be signed is still a denial: it is never lost for the sake of its signature.
-            match sign::denial(ports, request, self.image, &body, now) {
-                Ok(denial) => {
-                    body["summary"] = json!(denial.bundle);
-                    body["denial"] = json!(denial.manifest.digest);
-                    signed = Some(denial);
-                }
-                Err(error) => {
-                    (ports.warn)(&format!("the denial could not be signed: {error}"));
-                    body["unsigned"] = json!(error.causes());
-                }
+        // On record before it is signed, so that what is signed vouches for its own record; and before anything is asked of the
+        // image's place, which belongs to somebody else.
+        let decision = self.record("deny", RecordKind::Decision, body)?;
+        if request.dry_run {
+            return Ok(decision);
+        }
+        // A denial that can't be signed is still a denial: it is never lost for the sake of its signature.
+        match sign::denial(ports, request, self.image, used, now) {
+            Ok(denial) => {
+                let body = json!({
+                    "decision": decision, "summary": denial.bundle, "denial": denial.manifest.digest,
+                });
+                self.record("signed", RecordKind::Denial, body)?;
+                self.lay_beside(&denial);
+            }
+            Err(error) => {
+                (ports.warn)(&format!("the denial could not be signed: {error}"));
+                self.record("unsigned", RecordKind::Denial, json!({"decision": decision, "reasons": error.causes()}))?;
             }
         }
-        // On record before anything is asked of the image's place, which belongs to somebody else.
-        let record = self.record("deny", RecordKind::Decision, body)?;
-        if let Some(denial) = signed {
-            push::lay_beside(ports, self.folder, &self.image.digest, &denial.manifest, &[denial.bundle]);
+        Ok(decision)
+    }
+
+    /// Where the image was built, a denial lies beside it. An environment's place is written to by its own promotions alone.
+    fn lay_beside(&self, denial: &sign::Denial) {
+        let Self { ports, request, .. } = *self;
+        let marked = || ports.places.target(self.folder)?.current().map(|held| held.and_then(|held| held.environment));
+        let environment = request.environments.at(self.folder).map(ToString::to_string);
+        match environment.map_or_else(marked, |environment| Ok(Some(environment))) {
+            Ok(Some(environment)) => (ports.tell)(&format!(
+                "the signed denial {} stays in the store: {} is the place of {environment}",
+                denial.bundle,
+                self.folder.display()
+            )),
+            // Whose place it is can't be said: writing there would say the same once more.
+            Ok(None) | Err(_) => {
+                push::lay_beside(ports, self.folder, &self.image.digest, &denial.manifest, &[denial.bundle]);
+            }
         }
-        Ok(record)
     }
 
     fn undecided(&self, reasons: NonEmpty<String>, body: Value) -> Result<Promoted, Error> {
@@ -427,6 +453,7 @@ impl Promotion<'_> {
         &self,
         fetched: &Fetched,
         set: &ClosedSet,
+        said: &[&VerifiedStatement],
         permit: Permit,
         body: Value,
         gate_scan: Vec<Descriptor>,
@@ -448,7 +475,7 @@ impl Promotion<'_> {
             Basis::Gate { .. } => Some((request.decisions)()?),
             Basis::Ungated => None,
         };
-        let from = self.source_name()?;
+        let from = self.source_name();
         let copied = sign::Copied { from: &from, now };
         let decisions = match (&decider, grant.basis) {
             (Some(decider), Basis::Gate { expires }) => {
@@ -456,7 +483,8 @@ impl Promotion<'_> {
             }
             _ => sign::ungated(ports, request, &grant, copied)?,
         };
-        let publication = push::publication(ports, fetched, set, &grant, &decisions, gate_scan, now)?;
+        let named = push::Named { set, said, gate_scan };
+        let publication = push::publication(ports, fetched, &named, &grant, &decisions, now)?;
         push::push(ports, &self.target, &publication)?;
         let moved = json!({
             "decision": record, "from": grant.previous, "to": grant.image.digest, "tag": grant.tag,
@@ -468,12 +496,11 @@ impl Promotion<'_> {
         Ok(Promoted::Allowed { image: grant.image, record, basis: grant.basis })
     }
 
-    /// Where the image comes from, by name: an environment's repository, or `build` for a place that has none.
-    fn source_name(&self) -> Result<String, Error> {
-        let occupant = self.ports.places.target(self.folder)?.current().ok().flatten();
-        let environment = occupant.and_then(|occupant| occupant.environment);
-        let name = environment.and_then(|name| name.parse::<EnvironmentName>().ok());
-        Ok(name.map_or_else(|| "build".to_owned(), |name| Repository::of_environment(&name).to_string()))
+    /// Where the image comes from, by name: the environment whose place the gateway says it is, or `build`. What a layout says of
+    /// itself is nobody's word.
+    fn source_name(&self) -> String {
+        let environment = self.request.environments.at(self.folder);
+        environment.map_or_else(|| "build".to_owned(), |name| Repository::of_environment(name).to_string())
     }
 
     fn record(&self, outcome: &str, kind: RecordKind, body: Value) -> Result<u64, Error> {
@@ -495,6 +522,3 @@ impl Promotion<'_> {
         Ok(evidence::record(self.ports, &record)?.sequence)
     }
 }
-
-/// Records that are looked through for earlier promotions.
-const MAX_RECORDS: u32 = 100_000;

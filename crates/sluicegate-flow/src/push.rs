@@ -13,7 +13,7 @@ use sluicegate_types::{
     Digest, LayoutSelector, UnixTime,
     checks::{Check, is_on},
 };
-use sluicegate_verify::closed_set::ClosedSet;
+use sluicegate_verify::{VerifiedStatement, closed_set::ClosedSet};
 
 use crate::{
     Error, Ports, assemble,
@@ -21,17 +21,27 @@ use crate::{
     fetch::{self, Fetched},
 };
 
-/// Exactly what the decision names: the image, its closed set, the gate's scan and the decision itself. What else was attached
-/// at the source stays there.
+/// What a decision may name.
+pub struct Named<'a> {
+    /// The closed set; always named whole.
+    pub set: &'a ClosedSet,
+    /// What is said about the image, verified: what the grant does not name stays behind.
+    pub said: &'a [&'a VerifiedStatement],
+    /// The gate's scan and its report.
+    pub gate_scan: Vec<Descriptor>,
+}
+
+/// Exactly what the decision names: the image, its closed set, what was said by hand and counted, the gate's scan and the decision
+/// itself. What else was attached at the source stays there.
 pub fn publication(
     ports: &Ports<'_>,
     fetched: &Fetched,
-    set: &ClosedSet,
+    named: &Named<'_>,
     grant: &Grant,
     decisions: &[Attested],
-    gate_scan: Vec<Descriptor>,
     now: UnixTime,
 ) -> Result<Publication, Error> {
+    let Named { set, said, gate_scan } = named;
     let image = Descriptor::new(&fetched.descriptor.media_type, fetched.descriptor.digest, fetched.descriptor.size);
     let mut blobs: Vec<Digest> = fetched.manifest.layers.iter().map(|layer| layer.digest).collect();
     blobs.extend([fetched.manifest.config.digest, assemble::empty_config()]);
@@ -41,7 +51,10 @@ pub fn publication(
     };
     let mut parts = Vec::new();
     let mut referrers = Vec::new();
-    for statement in set.statements() {
+    let of_set: BTreeSet<Digest> = set.statements().map(VerifiedStatement::bundle).collect();
+    let said = said.iter().copied().filter(|said| grant.used.contains(&said.bundle()));
+    let said = said.filter(|said| !of_set.contains(&said.bundle()));
+    for statement in set.statements().chain(said) {
         let digest = statement.bundle();
         blobs.push(digest);
         if statement.statement().is_about_image(&image.digest) {
@@ -58,7 +71,7 @@ pub fn publication(
     referrers.insert(0, assemble::evidence_manifest(ports, &image, parts)?);
     if !gate_scan.is_empty() {
         blobs.extend(gate_scan.iter().map(|part| part.digest));
-        referrers.push(assemble::referrer(ports, &image, GATE_SCAN_ARTIFACT, gate_scan, Default::default())?);
+        referrers.push(assemble::referrer(ports, &image, GATE_SCAN_ARTIFACT, gate_scan.clone(), Default::default())?);
     }
     for attested in decisions {
         let kind = &attested.statement.statement().predicate_type;
@@ -88,7 +101,7 @@ pub fn push(ports: &Ports<'_>, target: &Path, publication: &Publication) -> Resu
     }
     let source = ports.places.source(target)?;
     let image = source.resolve(&LayoutSelector::Digest(publication.image.digest))?;
-    let fetched = fetch::fetch(source.as_ref(), &image, None)?;
+    let fetched = fetch::fetch_unasked(source.as_ref(), &image)?;
     let mut there: BTreeSet<Digest> = fetched.attached.keys().chain(fetched.blobs.keys()).copied().collect();
     there.extend(fetched.manifest.layers.iter().map(|layer| layer.digest));
     there.extend([fetched.manifest.config.digest, assemble::empty_config()]);

@@ -30,7 +30,7 @@ use crate::{
     attest::{Attested, attest},
     built::Built,
     evidence, execute,
-    folders::where_it_leads,
+    folders::{EnvironmentPlaces, where_it_leads},
     pin::{self, PinnedBase, PinnedSource},
     push, scan,
 };
@@ -56,7 +56,7 @@ pub struct RunRequest<'a> {
     /// The key of role `steps`.
     pub signer: &'a dyn Signer,
     /// Places of environments, where nothing is built: a build tag is never a promotion.
-    pub environments: &'a [PathBuf],
+    pub environments: &'a EnvironmentPlaces,
     /// What is signed must verify with this.
     pub trust: &'a Trust,
     /// A folder for scratch files.
@@ -207,7 +207,7 @@ fn check_places(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<(), Error
                 leads.display()
             )));
         }
-        if request.environments.iter().any(|environment| where_it_leads(environment) == leads) {
+        if request.environments.at(&place).is_some() {
             return Err(Error::Usage(format!(
                 "artifacts.{}.repository is the place of an environment, where only promote writes; choose another folder",
                 artifact.name

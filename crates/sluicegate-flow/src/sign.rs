@@ -107,12 +107,12 @@ pub struct Denial {
     pub manifest: Descriptor,
 }
 
-/// Signs what the gate refused at `now`. `body` is what the record will say.
+/// Signs what the gate refused at `now`, having looked at what was `used`.
 pub fn denial(
     ports: &Ports<'_>,
     request: &PromoteRequest<'_>,
     image: &Descriptor,
-    body: &Value,
+    used: &[Digest],
     now: UnixTime,
 ) -> Result<Denial, Error> {
     let name = Repository::of_environment(&request.judge.name);
@@ -121,7 +121,7 @@ pub fn denial(
         time_verified: now,
         resource: PinnedImage { repository: name.clone(), digest: image.digest },
         policy: request.judge.gateway,
-        inputs: digests(&body["used"]),
+        inputs: used.to_vec(),
         passed: false,
         levels: vec!["FAILED".to_owned()],
         environment: request.judge.name.clone(),
@@ -137,8 +137,4 @@ pub fn denial(
     let part = Descriptor::new(BUNDLE, bundle, attested.size);
     let manifest = assemble::referrer(ports, image, DENIAL_ARTIFACT, vec![part], Default::default())?;
     Ok(Denial { bundle, manifest })
-}
-
-fn digests(value: &Value) -> Vec<Digest> {
-    value.as_array().into_iter().flatten().filter_map(|v| v.as_str()?.parse().ok()).collect()
 }

@@ -51,8 +51,9 @@ pub fn verify(
     let place = reference.clone().relative_to(folder);
     let source = places.source(&place.directory)?;
     let descriptor = source.resolve(&place.selector)?;
-    let fetched = fetch::fetch(source.as_ref(), &descriptor, None)?;
-    let followed = follow(descriptor.digest, &fetched.attached, &fetched.blobs, Asked { trust, repository, at });
+    let asked = Asked { trust, repository, at };
+    let fetched = fetch::fetch(source.as_ref(), &descriptor, asked)?;
+    let followed = follow(descriptor.digest, &fetched.attached, &fetched.blobs, asked);
     let look = Look { image: descriptor.digest, fetched: &fetched, trust, at };
     let statements = look.statements(&followed);
     let reasons = look.reasons(&followed);

@@ -1,11 +1,7 @@
 //! `attest` over a world in memory: what is attached and recorded, and that nothing is where something stands against it.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
 
-use std::{
-    cell::RefCell,
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::{cell::RefCell, collections::BTreeSet, path::Path};
 
 use serde_json::json;
 use sluicegate_attestation::{
@@ -15,6 +11,7 @@ use sluicegate_attestation::{
 use sluicegate_flow::{
     Error, Failure, Ports,
     attest_by_hand::{ByHand, ByHandRequest, kind, prepare, sign},
+    folders::EnvironmentPlaces,
     verify::verify,
 };
 use sluicegate_ports::{
@@ -43,8 +40,14 @@ struct World {
     ledger: MemoryLedger,
     image: VirtualImage,
     trust: Trust,
-    environments: Vec<PathBuf>,
+    environments: EnvironmentPlaces,
     told: RefCell<Vec<String>>,
+}
+
+/// Places of environments, each with a name of its own.
+fn environments_at(folders: &[&str]) -> EnvironmentPlaces {
+    let named = |(number, folder): (usize, &&str)| (format!("environment-{number}").parse().unwrap(), folder.into());
+    folders.iter().enumerate().map(named).collect()
 }
 
 fn rule(name: &str, roles: &[Role]) -> SignerRule {
@@ -94,7 +97,7 @@ impl World {
             evidence: MemoryEvidence::new(),
             ledger: MemoryLedger::new("ledger.example"),
             image,
-            environments: vec!["/gateway/env/production".into()],
+            environments: environments_at(&["/gateway/env/production"]),
             told: RefCell::new(Vec::new()),
         }
     }
@@ -253,9 +256,9 @@ fn an_environments_place_changes_only_by_promote() {
         matches!(&error, Error::Place(ImagePlaceError::OfEnvironment { environment, .. }) if environment == "staging")
     );
     let mut world = World::new();
-    world.environments.push(PLACE.into());
+    world.environments = environments_at(&["/gateway/env/production", PLACE]);
     world.refused("person", REVIEW, PREDICATE, "changes only by promote");
-    world.environments.pop();
+    world.environments = environments_at(&["/gateway/env/production"]);
     world.attest("person", REVIEW, PREDICATE).unwrap();
 }
 

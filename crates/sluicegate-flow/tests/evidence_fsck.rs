@@ -341,20 +341,31 @@ fn damage_outweighs_an_image_that_proves_nothing() {
 }
 
 #[test]
-fn a_decision_bears_the_ledger_with_its_own_record_and_a_denial_the_one_before() {
+fn tm16_a_decision_bears_the_ledger_with_its_own_record_denials_too() {
     let (world, _) = World::good();
     world.promote(&deny()).unwrap();
+    // The denial lies beside the image and vouches for its own record.
+    let report = fsck(&world.evidence, &world.ledger, Some(&shop(&world))).unwrap();
+    assert_eq!((report.failure(), report.anchors.len(), report.anchors[0].head.size), (None, 1, 1));
+    let (records, leaves) = (world.evidence.records(), world.ledger.all());
+    world.evidence.tamper(Vec::clear);
+    world.ledger.tamper(Vec::clear);
+    assert_eq!(fsck(&world.evidence, &world.ledger, None).unwrap().failure(), None);
+    let report = fsck(&world.evidence, &world.ledger, Some(&shop(&world))).unwrap();
+    assert!(report.damage[0].contains("the evidence was cut back"), "{:?}", report.damage);
+    world.evidence.tamper(|there| *there = records);
+    world.ledger.tamper(|there| *there = leaves);
     let denial: Digest = world.last_record().body["summary"].as_str().unwrap().parse().unwrap();
     let claim = SummaryClaim::parse(&world.statement(&denial).predicate).unwrap();
-    assert_eq!((claim.passed, claim.ledger.unwrap().size), (false, 0));
+    assert_eq!((claim.passed, claim.ledger.unwrap().size), (false, 1));
     world.promote(&pass()).unwrap();
     let bundles = world.bundles_at_target();
     let predicate = |kind: &str| world.statement(&bundles.iter().find(|(k, _)| k == kind).unwrap().1).predicate;
-    let head = LedgerHead { origin: LEDGER.to_owned(), size: 2, root: world.ledger.root_at(2).unwrap() };
+    let head = LedgerHead { origin: LEDGER.to_owned(), size: 3, root: world.ledger.root_at(3).unwrap() };
     assert_eq!(SummaryClaim::parse(&predicate("verification-summary")).unwrap().ledger.as_ref(), Some(&head));
     assert_eq!(PromotionClaim::parse(&predicate("promotion")).unwrap().ledger.as_ref(), Some(&head));
-    assert_eq!(world.outcomes(), ["deny", "allow", "promoted"]);
-    assert_eq!(world.ledger.all().len(), 3);
+    assert_eq!(world.outcomes(), ["deny", "signed", "allow", "promoted"]);
+    assert_eq!(world.ledger.all().len(), 4);
     // And these two are what fsck goes by.
     let references = ["oci:environments/production:current".parse().unwrap()];
     let here = Against { references: &references, folder: Path::new("/gateway"), ..shop(&world) };

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, path::Path};
 use gate_world::{Crash, GATE, Rules, SOURCE, TARGET, World, clean_scanner, denial, deny, pass, scanner_that_finds};
 use serde_json::{Value, json};
 use sluicegate_attestation::{
-    identifiers::{BUNDLE, EVIDENCE_ARTIFACT, GATE_SCAN_ARTIFACT, IMAGE_MANIFEST, TRIVY_REPORT},
+    identifiers::{BUNDLE, DENIAL_ARTIFACT, EVIDENCE_ARTIFACT, GATE_SCAN_ARTIFACT, IMAGE_MANIFEST, TRIVY_REPORT},
     predicate::PredicateType,
     statement::{Statement, Subject},
 };
@@ -17,7 +17,7 @@ use sluicegate_flow::{Error, Failure, promote::Promoted, verify::verify};
 use sluicegate_policy::{judge::Basis, rego::Outcome};
 use sluicegate_ports::{
     evidence::RecordKind,
-    images::ImagePlaceError,
+    images::{Descriptor, ImagePlaceError, Manifest},
     sign::TransparencyLog,
     store::{ContentStore, StoreError},
 };
@@ -158,6 +158,170 @@ fn junk_that_is_too_large_to_be_evidence_locks_nobody_out() {
     assert!(!world.places.blobs(TARGET).contains(&Digest::of(&huge)));
 }
 
+/// A manifest about the world's image that names things and brings none of them.
+fn names(world: &World, artifact_type: &str, config_size: u64, layers: Vec<Descriptor>) -> Manifest {
+    Manifest {
+        schema_version: 2,
+        media_type: Some(IMAGE_MANIFEST.to_owned()),
+        artifact_type: Some(artifact_type.to_owned()),
+        config: Descriptor::new("application/json", Digest::of(b"no configuration"), config_size),
+        layers,
+        subject: Some(world.image.descriptor.clone()),
+        annotations: Default::default(),
+    }
+}
+
+/// What nobody has, small.
+fn absent(count: usize) -> Vec<Descriptor> {
+    (0..count).map(|number| Descriptor::new(BUNDLE, Digest::of(&number.to_le_bytes()), 1)).collect()
+}
+
+#[test]
+fn tm12_a_manifest_that_says_too_much_of_itself_locks_nobody_out() {
+    for (kind, size, layers) in [
+        (BUNDLE, 5 << 20, absent(1)),
+        (EVIDENCE_ARTIFACT, 5 << 20, absent(1)),
+        (BUNDLE, u64::MAX, Vec::new()),
+        (BUNDLE, 2, absent(10_000)),
+        (BUNDLE, 2, Vec::new()),
+        (EVIDENCE_ARTIFACT, 2, absent(10_000)),
+    ] {
+        let (world, build) = World::good();
+        let junk = world.places.attach_manifest(SOURCE, &names(&world, kind, size, layers));
+        let reference = "oci:out/shop".parse().unwrap();
+        let report = verify(&world.places, &reference, Path::new("/project"), &world.trust, None, today()).unwrap();
+        assert_eq!(report.failure(), None, "{kind} {size}");
+        assert!(report.statements().len() < 20, "junk is not listed thousandfold");
+        assert_eq!(report.followed.sets[0].provenance().0.bundle(), build.digest("image"));
+        assert_allowed(world.promote(&pass()));
+        assert!(!world.places.blobs(TARGET).contains(&junk));
+    }
+}
+
+#[test]
+fn tm12_what_a_strangers_provenance_names_is_not_read_before_what_a_builders_does() {
+    let (world, _) = World::good();
+    // A provenance that nobody believes names as many parts as may be read, and a manifest before all others carries them.
+    let dependencies: Vec<Value> = absent(10_000)
+        .iter()
+        .map(|part| json!({"name": "attestation:x", "digest": {"sha256": part.digest.hex()}, "mediaType": BUNDLE}))
+        .collect();
+    let mut predicate = world.statement_at_source(PredicateType::Provenance).predicate;
+    predicate["buildDefinition"]["resolvedDependencies"] = json!(dependencies);
+    attach(&world, "stranger", PredicateType::Provenance, predicate);
+    world.places.attach_manifest(SOURCE, &names(&world, EVIDENCE_ARTIFACT, 2, absent(10_000)));
+    assert_allowed(world.promote(&pass()));
+}
+
+#[test]
+fn tm12_a_large_bundle_that_a_provenance_names_is_read_behind_any_number_of_small_ones() {
+    // Just below a thousand of 300 KB fill the limit before the SBOM, which is larger, has its turn.
+    let padding = "x".repeat(400_000);
+    let components = json!([{"name": "server", "version": "1", "description": padding}]);
+    let (world, _) = World::new(|build| {
+        let mut build = build;
+        build.components = components;
+        build
+    });
+    for number in 0..900_u32 {
+        let mut junk = vec![b'x'; 300_000];
+        junk[..4].copy_from_slice(&number.to_le_bytes());
+        world.places.attach(SOURCE, &world.image, BUNDLE, &[(BUNDLE, &junk)]);
+    }
+    assert_allowed(world.promote(&pass()));
+}
+
+#[test]
+fn tm10_what_was_said_by_hand_and_counted_goes_along() {
+    let (mut world, _) = World::good();
+    let review = PredicateType::from_uri("https://example.com/review/v1");
+    let required = world.judge.gate.as_mut().unwrap();
+    let kinds = required.conditions.require.iter().cloned().chain([review.clone()]).collect::<Vec<_>>();
+    required.conditions.require = kinds.try_into().unwrap();
+    assert!(undecided(world.promote(&pass()))[0].contains("https://example.com/review/v1"));
+    let said = attach(&world, "person", review.clone(), json!({"reviewed": true}));
+    let stranger = attach(&world, "stranger", review, json!({"reviewed": true}));
+    assert_allowed(world.promote(&pass()));
+    let there = world.places.blobs(TARGET);
+    assert!(there.contains(&said) && !there.contains(&stranger));
+    let summary = world.bundles_at_target().into_iter().find(|(kind, _)| kind == "verification-summary").unwrap().1;
+    for input in world.statement(&summary).predicate["inputAttestations"].as_array().unwrap() {
+        let digest: Digest = format!("sha256:{}", input["digest"]["sha256"].as_str().unwrap()).parse().unwrap();
+        assert!(there.contains(&digest), "{digest} is named by the decision and was not copied");
+    }
+}
+
+#[test]
+fn tm06_a_groups_word_is_a_fact_only_with_every_voice_and_each_is_named() {
+    let ask = |vexers: &str, alice: &str, by: &[&str]| {
+        let (mut world, _) = World::good();
+        world.trust = gate_world::trust_of(&world.log, vexers, alice);
+        let gate = world.judge.gate.as_mut().unwrap();
+        let kinds = gate.conditions.require.iter().cloned().chain([PredicateType::Vex]).collect::<Vec<_>>();
+        gate.conditions.require = kinds.try_into().unwrap();
+        let words: Vec<Digest> =
+            by.iter().map(|signer| attach(&world, signer, PredicateType::Vex, json!({"statements": []}))).collect();
+        let promoted = world.promote(&pass());
+        (world, words, promoted)
+    };
+    let (world, words, promoted) = ask("oci:production", "*", &["alice", "bob"]);
+    assert_allowed(promoted);
+    let used = world.evidence.records()[0].body["used"].clone();
+    for word in words {
+        assert!(used.as_array().unwrap().contains(&json!(word)), "{word} was counted and is not named");
+        assert!(world.places.blobs(TARGET).contains(&word), "{word} was counted and not copied");
+    }
+    for (vexers, alice, by) in [
+        ("oci:production", "*", &["alice"][..]),
+        ("oci:production", "*", &["alice", "stranger"]),
+        ("oci:staging", "*", &["alice", "bob"]),
+        ("*", "oci:staging", &["alice", "bob"]),
+    ] {
+        let reasons = undecided(ask(vexers, alice, by).2);
+        assert!(reasons[0].contains("vex"), "{vexers} {alice} {by:?}: {reasons:?}");
+    }
+}
+
+#[test]
+fn tm10_where_it_came_from_is_what_the_gateway_says_and_no_layout() {
+    let source = |world: &World| {
+        let promotion = world.bundles_at_target().into_iter().find(|(kind, _)| kind == "promotion").unwrap().1;
+        world.statement(&promotion).predicate["srcRef"].clone()
+    };
+    let (world, _) = World::good();
+    world.places.mark_environment(SOURCE, "staging");
+    assert_allowed(world.promote(&pass()));
+    assert_eq!(source(&world), "build", "a mark is nobody's word");
+    let (mut world, _) = World::good();
+    world.environments = [("staging", SOURCE), ("production", TARGET)]
+        .map(|(name, at)| (name.parse().unwrap(), at.into()))
+        .into_iter()
+        .collect();
+    assert_allowed(world.promote(&pass()));
+    assert_eq!(source(&world), "oci:staging");
+}
+
+#[test]
+fn a_denial_lies_beside_what_was_built_and_never_in_an_environments_place() {
+    let denials = |world: &World| {
+        let of_kind = |manifest: &Manifest| manifest.artifact_type.as_deref() == Some(DENIAL_ARTIFACT);
+        world.places.attached(SOURCE).iter().filter(|manifest| of_kind(manifest)).count()
+    };
+    let (world, _) = World::good();
+    world.promote(&deny()).unwrap();
+    assert_eq!(denials(&world), 1);
+    let (marked, _) = World::good();
+    marked.places.mark_environment(SOURCE, "staging");
+    let (mut named, _) = World::good();
+    named.environments = [("staging".parse().unwrap(), SOURCE.into())].into_iter().collect();
+    for world in [marked, named] {
+        world.promote(&deny()).unwrap();
+        assert_eq!(denials(&world), 0);
+        assert_eq!(world.outcomes(), ["deny", "signed"]);
+        assert!(world.told.borrow().iter().any(|line| line.contains("stays in the store")));
+    }
+}
+
 #[test]
 fn a_report_that_came_in_an_odd_place_is_published_whole() {
     let (mut world, build) = World::good();
@@ -185,9 +349,10 @@ fn a_denial_publishes_nothing_and_is_signed_and_kept_by_the_recorder() {
     assert_eq!((image, record), (world.image.digest(), 1));
     assert_eq!(denials.first().violation.msg, "too bad");
     world.assert_nothing_happened();
-    assert_eq!(world.outcomes(), ["deny"]);
+    assert_eq!(world.outcomes(), ["deny", "signed"]);
+    assert_eq!(world.evidence.records()[0].body["denials"][0]["code"], "a.rule");
     let body = world.last_record().body;
-    assert_eq!(body["denials"][0]["code"], "a.rule");
+    assert_eq!(body["decision"], 1);
     let summary: Digest = body["summary"].as_str().unwrap().parse().unwrap();
     let bytes = world.store.read(&summary, 1 << 20).unwrap();
     let verified = sluicegate_verify::verify(&bytes, &world.trust, today()).unwrap();
@@ -204,10 +369,10 @@ fn a_denial_that_cannot_be_signed_is_still_a_denial_and_on_record() {
     world.appends_left.store(1, Ordering::Relaxed);
     assert!(matches!(world.promote(&deny()), Ok(Promoted::Denied { .. })));
     world.assert_nothing_happened();
-    assert_eq!(world.outcomes(), ["deny"]);
+    assert_eq!(world.outcomes(), ["deny", "unsigned"]);
     let body = world.last_record().body;
-    assert!(body["unsigned"].to_string().contains("it broke") && body["summary"].is_null(), "{body}");
-    assert_eq!(body["denials"][0]["code"], "a.rule");
+    assert!(body["reasons"].to_string().contains("it broke") && body["summary"].is_null(), "{body}");
+    assert_eq!(world.evidence.records()[0].body["denials"][0]["code"], "a.rule");
     assert!(world.told.borrow().iter().any(|line| line.contains("could not be signed")));
     // An allowed image whose decision can't be signed is not promoted, and that is on record too.
     let (world, _) = World::good();

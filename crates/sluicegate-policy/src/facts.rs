@@ -120,12 +120,13 @@ impl Facts {
         let together: Vec<&Endorsed> = by_hand
             .together
             .iter()
-            .filter(|said| said.is_in_role(Role::Manual) && counts_by_hand(&set.image(), said.statement()))
+            .filter(|said| {
+                (said.is_in_role(Role::Manual) || !is_on(Check::ByHandRole))
+                    && counts_by_hand(&set.image(), said.statement())
+            })
             .collect();
         let mut attestations: Vec<Value> = set.statements().chain(alone.iter().copied()).map(attestation).collect();
         attestations.extend(together.iter().copied().map(endorsement));
-        let by_hand: Vec<&VerifiedStatement> =
-            alone.into_iter().chain(together.iter().map(|said| said.statement())).collect();
         let vulnerabilities = findings.iter().map(|(f, bundle)| tagged(f, *bundle)).collect::<Result<Vec<_>, _>>()?;
         let mut input = json!({
             "subject": {"name": repository.as_str(), "digest": set.image()},
@@ -150,10 +151,12 @@ impl Facts {
         }
         let text = serde_json::to_string(&input).map_err(|error| FactsError::Input { reason: error.to_string() })?;
         let mut used: Vec<Digest> = set.statements().map(VerifiedStatement::bundle).collect();
-        used.extend(by_hand.iter().map(|said| said.bundle()));
+        used.extend(alone.iter().map(|said| said.bundle()));
+        used.extend(together.iter().flat_map(|said| said.bundles()));
         used.extend(scan.iter().map(GateScan::bundle));
         let mut kinds = set.kinds();
-        kinds.extend(by_hand.iter().map(|said| said.statement().predicate_type.clone()));
+        let by_hand = alone.iter().copied().chain(together.iter().map(|said| said.statement()));
+        kinds.extend(by_hand.map(|said| said.statement().predicate_type.clone()));
         Ok(Self {
             image: set.image(),
             digest: Digest::of(text.as_bytes()),

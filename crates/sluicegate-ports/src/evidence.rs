@@ -22,6 +22,10 @@ pub trait EvidenceLog: Send + Sync {
     /// digest is that of record `sequence` + 1. None is an empty list.
     fn digests_after(&self, sequence: u64, limit: u32) -> Result<Vec<Digest>, EvidenceError>;
 
+    /// Shows every record, oldest first, each checked, and gives how many there are. The first that is not as it was written, or that
+    /// does not follow the one before it, is an error.
+    fn walk(&self, show: &mut dyn FnMut(&Record)) -> Result<u64, EvidenceError>;
+
     /// Walks every record and everything that keeps them, and gives how many there are. The first that is not as it was written is an
     /// error.
     fn check(&self) -> Result<u64, EvidenceError>;
@@ -39,7 +43,7 @@ pub struct NewRecord {
     /// The environment it is about.
     pub environment: Option<EnvironmentName>,
     /// One word: `succeeded`, `failed`, `allow`, `deny`, `undecided`, `promoted`, `attested`, `ungated`, `would-allow`, `found`,
-    /// `adopted`.
+    /// `adopted`, `refused`, `signed`, `unsigned`.
     pub outcome: String,
     /// Everything else, as a JSON object.
     pub body: serde_json::Value,
@@ -57,6 +61,8 @@ pub enum RecordKind {
     Promotion,
     /// A statement about an image that somebody signed by hand.
     Attestation,
+    /// The signature of a denial, or why there is none.
+    Denial,
     /// Records that were taken along into the ledger by another process than the one that wrote them.
     Ledger,
 }

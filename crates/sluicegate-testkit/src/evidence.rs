@@ -78,6 +78,10 @@ impl EvidenceLog for MemoryEvidence {
     }
 
     fn check(&self) -> Result<u64, EvidenceError> {
+        self.walk(&mut |_| {})
+    }
+
+    fn walk(&self, show: &mut dyn FnMut(&Record)) -> Result<u64, EvidenceError> {
         let records = self.records();
         for (place, record) in records.iter().enumerate() {
             let before = place.checked_sub(1).map(|before| records[before].digest);
@@ -87,6 +91,7 @@ impl EvidenceLog for MemoryEvidence {
                     reason: "it does not follow the one before it".to_owned(),
                 });
             }
+            show(record);
         }
         Ok(records.len() as u64)
     }

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use sluicegate_attestation::identifiers::{BUNDLE, EVIDENCE_ARTIFACT, TRIVY_REPORT};
+use sluicegate_attestation::identifiers::{BUNDLE, EVIDENCE_ARTIFACT, IMAGE_MANIFEST, TRIVY_REPORT};
 use sluicegate_ports::{
     images::{Descriptor, ImagePlaceError, ImagePlaces, ImageSource, ImageTarget, Manifest, Occupant, Publication},
     store::{ContentStore, StoreError},
@@ -63,6 +63,18 @@ impl MemoryPlaces {
         self.change(folder, |layout| {
             layout.referrers.push(descriptor);
             layout.blobs.extend(blobs);
+        });
+        digest
+    }
+
+    /// Attaches a manifest as it is; of what it names, nothing comes with it.
+    pub fn attach_manifest(&self, folder: &str, manifest: &Manifest) -> Digest {
+        let bytes = serde_json::to_vec(manifest).unwrap();
+        let descriptor = Descriptor::new(IMAGE_MANIFEST, Digest::of(&bytes), bytes.len() as u64);
+        let digest = descriptor.digest;
+        self.change(folder, |layout| {
+            layout.referrers.insert(0, descriptor);
+            layout.blobs.insert(digest, bytes);
         });
         digest
     }

@@ -69,6 +69,8 @@ table! {
     DistinctIdentities,
     /// A group with fewer voices than its threshold (6).
     Threshold,
+    /// A member's voice about a repository that its own list leaves out (6).
+    MemberRepositories,
 
     // The closed set.
     /// A bundle that is attached to an image and about something else (1).
@@ -169,6 +171,8 @@ table! {
     OwnPlace,
     /// A tag that moves back without `--rollback` (10).
     Backwards,
+    /// A rollback to what the environment holds, or never held (10).
+    NothingToRollBack,
     /// A permit that is used too late, or before it was given (10).
     PermitAge,
     /// A dry run that does something.

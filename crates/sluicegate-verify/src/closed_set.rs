@@ -227,13 +227,17 @@ pub struct Followed {
 }
 
 impl Followed {
-    /// What was said by hand about the image: verified, and outside every closed set.
-    pub fn by_hand(&self) -> Vec<&VerifiedStatement> {
-        let verified = self.seen.iter().filter_map(|seen| match seen {
+    /// Every statement about the image that was verified, in the order in which it was looked at.
+    pub fn verified(&self) -> impl Iterator<Item = &VerifiedStatement> {
+        self.seen.iter().filter_map(|seen| match seen {
             Seen::Verified(statement) => Some(statement),
             Seen::Ignored { .. } => None,
-        });
-        verified.filter(|statement| statement.is_in_role(Role::Manual)).collect()
+        })
+    }
+
+    /// What was said by hand about the image: verified, and outside every closed set.
+    pub fn by_hand(&self) -> Vec<&VerifiedStatement> {
+        self.verified().filter(|statement| statement.is_in_role(Role::Manual)).collect()
     }
 }
 
@@ -246,6 +250,13 @@ pub struct Asked<'a> {
     pub repository: Option<&'a Repository>,
     /// The moment that counts.
     pub at: UnixTime,
+}
+
+/// What believed provenances among the bundles that are attached to `image` name: what has to be read first where not everything can
+/// be.
+pub fn named(image: Digest, attached: &BTreeMap<Digest, Vec<u8>>, asked: Asked<'_>) -> BTreeSet<Digest> {
+    let provenances = attached::Looked::at_provenance(image, attached, asked).provenances();
+    provenances.into_iter().flat_map(|(_, provenance)| provenance.dependencies).map(|named| named.digest).collect()
 }
 
 /// Follows `image` to its closed sets.
@@ -285,8 +296,7 @@ pub fn follow(
             _ => None,
         })
         .collect();
-    let mut endorsed = threshold::endorsed(&verified, asked.trust);
-    endorsed.retain(|endorsed| asked.trust.covers(endorsed.group(), asked.repository));
+    let endorsed = threshold::endorsed(&verified, asked.trust, asked.repository);
     Followed { seen, unlooked, endorsed, sets, incomplete }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sluicegate_types::{
-    Digest,
+    Digest, Repository,
     checks::{Check, is_on},
 };
 
@@ -15,6 +15,7 @@ pub struct Endorsed {
     group: String,
     roles: BTreeSet<Role>,
     statement: VerifiedStatement,
+    bundles: Vec<Digest>,
     by: Vec<String>,
 }
 
@@ -34,25 +35,32 @@ impl Endorsed {
         &self.statement
     }
 
+    /// Every bundle that was counted, sorted: whoever counts anew needs them all.
+    pub fn bundles(&self) -> &[Digest] {
+        &self.bundles
+    }
+
     /// The signers that were counted, one of each identity, sorted.
     pub fn by(&self) -> &[String] {
         &self.by
     }
 }
 
-/// What the groups of `trust` say among these statements, sorted by group and payload.
+/// What the groups of `trust` say about `repository` among these statements, sorted by group and payload.
 ///
 /// Statements add up only if their payloads are the same bytes. One signer counts once, and so do the signers of one person;
-/// who is revoked, who is no member, and whose key is another by now, does not count.
-pub fn endorsed(statements: &[VerifiedStatement], trust: &Trust) -> Vec<Endorsed> {
+/// who is revoked, who is no member, whose key is another by now, and whose own `repositories` leave this one out, does not count.
+pub fn endorsed(statements: &[VerifiedStatement], trust: &Trust, repository: Option<&Repository>) -> Vec<Endorsed> {
     let mut heaps: BTreeMap<(&str, Digest), Vec<&VerifiedStatement>> = BTreeMap::new();
     for statement in statements {
         let (signer, kind) = (statement.signer(), &statement.statement().predicate_type);
         let same_key = trust.signer_by_hint(statement.key_id()).is_some_and(|rule| rule.name == signer);
-        if !same_key || trust.revocation(signer, statement.log()).is_some() {
+        let narrowed = is_on(Check::MemberRepositories) && !trust.lets_join_in(signer, repository);
+        if !same_key || narrowed || trust.revocation(signer, statement.log()).is_some() {
             continue;
         }
-        for group in trust.groups_of(signer, kind).filter(|group| statement.endorses().contains(&group.name)) {
+        let groups = trust.groups_of(signer, kind).filter(|group| statement.endorses().contains(&group.name));
+        for group in groups.filter(|group| trust.covers(&group.name, repository)) {
             heaps.entry((&group.name, statement.payload())).or_default().push(statement);
         }
     }
@@ -70,10 +78,12 @@ pub fn endorsed(statements: &[VerifiedStatement], trust: &Trust) -> Vec<Endorsed
         }
         let mut by: Vec<String> = by.into_values().map(str::to_owned).collect();
         by.sort();
+        let bundles: BTreeSet<Digest> = heap.iter().map(|statement| statement.bundle()).collect();
         Some(Endorsed {
             group: name.to_owned(),
             roles: group.roles_for(&first.statement().predicate_type),
             statement: (*first).clone(),
+            bundles: bundles.into_iter().collect(),
             by,
         })
     };

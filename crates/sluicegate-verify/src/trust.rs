@@ -135,6 +135,13 @@ impl Trust {
         }
     }
 
+    /// Whether this signer may be counted towards what a group says about this repository: a list of its own narrows it there too,
+    /// without one it follows the group's.
+    pub(crate) fn lets_join_in(&self, signer: &str, repository: Option<&Repository>) -> bool {
+        let patterns = self.signers.get(signer).and_then(|rule| rule.repositories.as_ref());
+        patterns.is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(repository)))
+    }
+
     /// Whether a decision that says it was made by this authority, under this resolved gateway, counts for who has this trust
     /// (trust model 7). `self`, a judge chosen by who is judged, does only where `authority_self` says so or the gateway is
     /// listed; no other word is known, and none of them counts.

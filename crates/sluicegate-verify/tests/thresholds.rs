@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use sluicegate_attestation::{predicate::PredicateType, statement::Statement};
 use sluicegate_testkit::{VirtualLog, VirtualSigner, sign_statement, today};
+use sluicegate_types::RepositoryPattern;
 use sluicegate_verify::{
     Error, GroupRule, Person, Revocation, Role, SignerRule, Trust, TrustError, TrustRoot, TrustRules,
     VerifiedStatement,
@@ -28,7 +29,7 @@ fn vexers() -> GroupRule {
         of: ["alice", "bob", "anna"].map(str::to_owned).into(),
         roles: BTreeSet::from([Role::Manual]),
         predicate_types: Some(BTreeSet::from([PredicateType::Vex])),
-        repositories: None,
+        repositories: Some(vec![RepositoryPattern::Any]),
     }
 }
 
@@ -72,7 +73,7 @@ fn said(rules: TrustRules, by: &[(&str, &Statement)]) -> (Trust, Vec<Result<Veri
 
 fn adds_up(rules: TrustRules, by: &[(&str, &Statement)]) -> Vec<Endorsed> {
     let (trust, statements) = said(rules, by);
-    endorsed(&statements.into_iter().map(Result::unwrap).collect::<Vec<_>>(), &trust)
+    endorsed(&statements.into_iter().map(Result::unwrap).collect::<Vec<_>>(), &trust, None)
 }
 
 #[test]
@@ -169,8 +170,8 @@ fn tm06_a_revoked_member_does_not_count() {
         // Nor does what was verified before bob was revoked.
         let (_, earlier) = said(rules(), &by);
         let earlier: Vec<_> = earlier.into_iter().map(Result::unwrap).collect();
-        assert_eq!(endorsed(&earlier, &trust_of(rules()).unwrap()).len(), 1);
-        assert!(endorsed(&earlier, &trust).is_empty());
+        assert_eq!(endorsed(&earlier, &trust_of(rules()).unwrap(), None).len(), 1);
+        assert!(endorsed(&earlier, &trust, None).is_empty());
     }
 }
 
@@ -178,7 +179,7 @@ fn tm06_a_revoked_member_does_not_count() {
 fn tm06_what_was_verified_under_another_trust_counts_only_as_far_as_this_one_goes() {
     let (_, statements) = said(rules(), &[("alice", &vex("x")), ("bob", &vex("x"))]);
     let statements: Vec<_> = statements.into_iter().map(Result::unwrap).collect();
-    let count = |rules: TrustRules| endorsed(&statements, &trust_of(rules).unwrap()).len();
+    let count = |rules: TrustRules| endorsed(&statements, &trust_of(rules).unwrap(), None).len();
     assert_eq!(count(rules()), 1);
     let without_bob = GroupRule { of: ["alice", "anna"].map(str::to_owned).into(), ..vexers() };
     assert_eq!(count(TrustRules { groups: vec![without_bob], ..rules() }), 0);

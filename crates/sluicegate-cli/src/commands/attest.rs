@@ -5,6 +5,7 @@ use sluicegate_attestation::predicate::MAX_PREDICATE;
 use sluicegate_flow::{
     Error,
     attest_by_hand::{ByHand, ByHandRequest, kind, prepare, sign},
+    folders::EnvironmentPlaces,
     gateway::trust,
 };
 use sluicegate_pipeline::gateway::Gateway;
@@ -33,8 +34,7 @@ pub(crate) fn attest(words: &Words, arguments: &Attest) -> Result<ExitCode, Prob
     let wired = Wired::new()?;
     let public_key =
         wired.keys().public_key(&key).map_err(|error| Problem::from(Error::from(error)).or(get_a_key(&key)))?;
-    let environments: Vec<_> =
-        gateway.gateway.environments.values().map(|environment| gateway.folder.join(&environment.repository)).collect();
+    let environments = EnvironmentPlaces::of(&gateway.gateway, &gateway.folder);
     let tell = |line: &str| words.tell(line);
     let warn = |line: &str| words.warn(line);
     let request = ByHandRequest {

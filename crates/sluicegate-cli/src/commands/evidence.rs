@@ -175,7 +175,7 @@ fn print(words: &Words, report: &FsckReport, asked: bool) {
             }
         }
         None if asked => words.line("  self-asserted: no image that was named vouches for it"),
-        None => words.line("  self-asserted: only this home vouches for it; name promoted images with --against"),
+        None => words.line("  self-asserted: only this home vouches for it; name images that were decided about with --against"),
     }
 }
 
@@ -220,7 +220,7 @@ fn replay(words: &Words, records: &dyn EvidenceLog, number: u64) -> Result<ExitC
 fn row(words: &Words, record: &Record) -> String {
     let outcome = match record.outcome.as_str() {
         "allow" | "would-allow" | "succeeded" | "promoted" | "attested" => words.good(&record.outcome),
-        "deny" | "failed" => words.bad(&record.outcome),
+        "deny" | "refused" | "failed" => words.bad(&record.outcome),
         _ => words.open(&record.outcome),
     };
     let kind = json!(record.kind);

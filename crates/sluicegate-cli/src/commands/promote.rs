@@ -3,6 +3,7 @@ use std::{path::Path, process::ExitCode};
 use serde_json::json;
 use sluicegate_flow::{
     Failure,
+    folders::EnvironmentPlaces,
     gateway::{judge_of, trust},
     promote::{PromoteRequest, Promoted, promote as flow},
 };
@@ -38,10 +39,12 @@ pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Pr
     let decisions = || wired.signer(&key, &passphrase);
     let tell = |line: &str| words.tell(line);
     let warn = |line: &str| words.warn(line);
+    let environments = EnvironmentPlaces::of(&gateway.gateway, &gateway.folder);
     let request = PromoteRequest {
         reference: &arguments.image,
         folder: Path::new("."),
         gateway_folder: &gateway.folder,
+        environments: &environments,
         judge: &judge,
         files: &gateway,
         trust: &trust,

@@ -1,7 +1,7 @@
 use std::{cell::RefCell, env::VarError, path::Path, process::ExitCode};
 
 use serde_json::json;
-use sluicegate_flow::{Error, gateway::trust, run as flow};
+use sluicegate_flow::{Error, folders::EnvironmentPlaces, gateway::trust, run as flow};
 use sluicegate_pipeline::pipeline::Pipeline;
 use sluicegate_ports::{Clock, execute::StepExecutor, scan::Scanner};
 use sluicegate_types::{Digest, RunId, StepName};
@@ -62,8 +62,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     let lines = StepLines::default();
     let on_output = |step: &StepName, bytes: &[u8]| lines.take(words, step, bytes);
     let excluded = [wired.home.folder().to_owned()];
-    let environments: Vec<_> =
-        gateway.gateway.environments.values().map(|environment| gateway.folder.join(&environment.repository)).collect();
+    let environments = EnvironmentPlaces::of(&gateway.gateway, &gateway.folder);
     let request = flow::RunRequest {
         environments: &environments,
         pipeline: &pipeline,

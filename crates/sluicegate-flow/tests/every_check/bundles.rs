@@ -13,7 +13,7 @@ use sluicegate_attestation::{
 use sluicegate_ports::sign::{Signer, TransparencyLog};
 use sluicegate_testkit::{VirtualBuild, VirtualLog, VirtualSigner, sign_statement, today};
 use sluicegate_types::{
-    Digest, UnixTime,
+    Digest, Repository, RepositoryPattern, UnixTime,
     checks::{Check, without},
 };
 use sluicegate_verify::{
@@ -255,8 +255,13 @@ pub(crate) fn tm06_every_signer_has_a_key_of_its_own() -> Tried {
     Tried::good(ask("twin")).fault("the builder's", "have the same key", ask("builder"))
 }
 
-/// Whether these signers' common word is that of a group of two.
+/// Whether these signers' common word about production is that of a group of two.
 fn endorses(people: &[Person], by: &[&str]) -> Said {
+    endorses_where(people, by, "*")
+}
+
+/// The same, where a list of alice's own says for which repositories she speaks.
+fn endorses_where(people: &[Person], by: &[&str], alice: &str) -> Said {
     let log = VirtualLog::new(LOG);
     let vexers = GroupRule {
         name: "vexers".to_owned(),
@@ -264,10 +269,12 @@ fn endorses(people: &[Person], by: &[&str]) -> Said {
         of: ["alice", "bob", "anna"].map(str::to_owned).into(),
         roles: BTreeSet::from([Role::Manual]),
         predicate_types: None,
-        repositories: None,
+        repositories: Some(vec![RepositoryPattern::Any]),
     };
+    let repositories = |name: &str| Some(vec![if name == "alice" { alice } else { "*" }.parse().unwrap()]);
+    let signer = |name: &str| SignerRule { repositories: repositories(name), ..rule(name, &[Role::Manual]) };
     let rules = TrustRules {
-        signers: ["alice", "bob", "anna"].map(|name| rule(name, &[Role::Manual])).into(),
+        signers: ["alice", "bob", "anna"].map(signer).into(),
         groups: vec![vexers],
         people: people.to_vec(),
         untimed: BTreeSet::from([LOG.to_owned()]),
@@ -277,7 +284,11 @@ fn endorses(people: &[Person], by: &[&str]) -> Said {
     let vex = about(image(), PredicateType::Vex, json!({"statements": []}));
     let said =
         |signer: &&str| verify(&sign_statement(&VirtualSigner::new(signer), &log, &vex), &trust, today()).unwrap();
-    let words = endorsed(&by.iter().map(said).collect::<Vec<_>>(), &trust);
+    let words = endorsed(
+        &by.iter().map(said).collect::<Vec<_>>(),
+        &trust,
+        Some(&Repository::of_environment(&environment("production"))),
+    );
     if words.is_empty() { Err("it is nobody's word".to_owned()) } else { Ok(()) }
 }
 
@@ -293,4 +304,9 @@ pub(crate) fn tm06_two_keys_of_one_person_are_one_voice() -> Tried {
 
 pub(crate) fn tm06_a_group_speaks_with_as_many_voices_as_it_says() -> Tried {
     Tried::good(endorses(&[], &["alice", "bob"])).fault("one voice", "nobody's word", endorses(&[], &["alice"]))
+}
+
+pub(crate) fn tm06_a_voice_counts_only_where_its_own_list_lets_it() -> Tried {
+    let ask = |alice: &str| endorses_where(&[], &["alice", "bob"], alice);
+    Tried::good(ask("oci:production")).fault("elsewhere", "nobody's word", ask("oci:staging"))
 }

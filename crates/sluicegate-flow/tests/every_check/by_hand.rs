@@ -1,6 +1,6 @@
 //! A file with its bundle, and what a person says about an image.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::json;
 use sluicegate_attestation::{
@@ -19,7 +19,7 @@ use sluicegate_types::{Digest, NonEmpty};
 use sluicegate_verify::{GroupRule, Role, SignerRule, Trust, TrustRoot, TrustRules};
 
 use crate::{
-    fixture::{LOG, Said, Tried, rule, rules, said, trust, trust_in},
+    fixture::{LOG, Said, Tried, environment, rule, rules, said, trust, trust_in},
     gate_world::{SOURCE, World},
 };
 
@@ -86,7 +86,7 @@ pub(crate) fn tm06_nobody_says_by_hand_what_only_machines_say() -> Tried {
 }
 
 /// What becomes of an SBOM by hand.
-fn attested(world: &World, key: &str, environments: &[PathBuf]) -> Said {
+fn attested(world: &World, key: &str, staging: Option<&str>) -> Said {
     let narrow =
         SignerRule { repositories: Some(vec!["oci:production".parse().unwrap()]), ..rule("narrow", &[Role::Manual]) };
     let trust = trust_in(rules().into_iter().chain([narrow]).collect(), &world.log);
@@ -106,7 +106,7 @@ fn attested(world: &World, key: &str, environments: &[PathBuf]) -> Said {
     let request = ByHandRequest {
         reference: &"oci:out/shop".parse().unwrap(),
         folder: Path::new("/project"),
-        environments,
+        environments: &staging.map(|place| (environment("staging"), place.into())).into_iter().collect(),
         kind: &PredicateType::Sbom,
         predicate: b"{}",
         trust: &trust,
@@ -120,7 +120,7 @@ fn attested(world: &World, key: &str, environments: &[PathBuf]) -> Said {
 }
 
 pub(crate) fn tm06_a_machines_key_says_nothing_by_hand() -> Tried {
-    let ask = |key: &str| attested(&World::good().0, key, &[]);
+    let ask = |key: &str| attested(&World::good().0, key, None);
     Tried::good(ask("person")).fault("the builder's", "would say this as steps", ask("builder")).fault(
         "of another place",
         "would not believe narrow about",
@@ -131,7 +131,7 @@ pub(crate) fn tm06_a_machines_key_says_nothing_by_hand() -> Tried {
 pub(crate) fn tm10_nothing_is_attached_by_hand_in_an_environments_place() -> Tried {
     let (marked, _) = World::good();
     marked.places.mark_environment(SOURCE, "staging");
-    Tried::good(attested(&World::good().0, "person", &[]))
-        .fault("a marked place", "is the place of the environment staging", attested(&marked, "person", &[]))
-        .fault("the gateway's", "changes only by promote", attested(&World::good().0, "person", &[SOURCE.into()]))
+    Tried::good(attested(&World::good().0, "person", None))
+        .fault("a marked place", "is the place of the environment staging", attested(&marked, "person", None))
+        .fault("the gateway's", "changes only by promote", attested(&World::good().0, "person", Some(SOURCE)))
 }

@@ -72,6 +72,7 @@ every_check! {
     OneKeyOneSigner: bundles::tm06_every_signer_has_a_key_of_its_own;
     DistinctIdentities: bundles::tm06_two_keys_of_one_person_are_one_voice;
     Threshold: bundles::tm06_a_group_speaks_with_as_many_voices_as_it_says;
+    MemberRepositories: bundles::tm06_a_voice_counts_only_where_its_own_list_lets_it;
     Repositories: closed_sets::tm06_a_signer_speaks_only_for_its_repositories;
     AboutTheImage: closed_sets::tm01_the_digest_decides_what_an_attached_bundle_is_about;
     ContentKind: closed_sets::tm01_a_file_is_no_directory_of_the_same_digest;
@@ -119,6 +120,7 @@ every_check! {
     FetchSize: places::tm01_bytes_are_as_many_as_described;
     OwnPlace: promotion::tm10_an_environment_is_not_promoted_to_itself;
     Backwards: promotion::tm10_a_tag_goes_back_only_with_rollback;
+    NothingToRollBack: promotion::tm10_a_rollback_goes_to_what_was_there_before;
     PermitAge: promotion::tm10_a_permit_is_used_in_time;
     DryRun: promotion::tm10_a_dry_run_spends_nothing;
     TagMoved: places::tm10_the_tag_moves_only_from_what_the_permit_saw;

@@ -9,8 +9,9 @@ use sluicegate_ports::{
     store::ContentStore,
 };
 use sluicegate_registry::LayoutFolders;
-use sluicegate_testkit::{FakePacker, MemoryPlaces, MemoryStore, VirtualImage};
+use sluicegate_testkit::{FakePacker, MemoryPlaces, MemoryStore, VirtualImage, today};
 use sluicegate_types::{Digest, LayoutSelector};
+use sluicegate_verify::closed_set::Asked;
 
 use crate::{
     fixture::{Said, Tried, environment, said},
@@ -21,7 +22,9 @@ const PLACE: &str = "/project/out/shop";
 
 fn fetched(places: &MemoryPlaces) -> Said {
     let source = places.source(Path::new(PLACE)).unwrap();
-    said(fetch(source.as_ref(), &source.resolve(&LayoutSelector::Only).unwrap(), None))
+    let (world, _) = World::good();
+    let asked = Asked { trust: &world.trust, repository: None, at: today() };
+    said(fetch(source.as_ref(), &source.resolve(&LayoutSelector::Only).unwrap(), asked))
 }
 
 /// The image with its evidence; one blob of it damaged.

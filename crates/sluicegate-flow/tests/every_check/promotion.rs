@@ -46,6 +46,20 @@ pub(crate) fn tm10_a_tag_goes_back_only_with_rollback() -> Tried {
     Tried::good(ask(true)).fault("without it", "needs --rollback", ask(false))
 }
 
+pub(crate) fn tm10_a_rollback_goes_to_what_was_there_before() -> Tried {
+    let ask = |rollback: bool, again: bool| {
+        let (world, _) = World::good();
+        if again {
+            ended(world.promote(&pass()))?;
+        }
+        world.rollback.set(rollback);
+        ended(world.promote(&pass()))
+    };
+    Tried::good(ask(false, false).and(ask(false, true)))
+        .fault("never there", "was never promoted there", ask(true, false))
+        .fault("there now", "is what it holds now", ask(true, true))
+}
+
 pub(crate) fn tm10_a_permit_is_used_in_time() -> Tried {
     // The clock goes on, or back, while the rules are asked: after the moment of the decision.
     let after = |seconds: i64| {

@@ -16,6 +16,8 @@ use sluicegate_attestation::{
 };
 use sluicegate_flow::{
     Error, Ports,
+    fetch::fetch_evidence,
+    folders::EnvironmentPlaces,
     gate::RuleEvaluator,
     gateway::{GateRules, Judge, JudgeRecord},
     promote::{PromoteRequest, Promoted, promote},
@@ -27,7 +29,7 @@ use sluicegate_policy::{
 };
 use sluicegate_ports::{
     evidence::Record,
-    images::Manifest,
+    images::{ImagePlaces, Manifest},
     scan::Scanner,
     sign::{SignError, Signer, TransparencyLog},
     store::ContentStore,
@@ -36,8 +38,8 @@ use sluicegate_testkit::{
     FakePacker, FakeScanner, FixedClock, MemoryEvidence, MemoryLedger, MemoryPlaces, MemoryStore, SignedBuild,
     VirtualBuild, VirtualImage, VirtualLog, VirtualSigner, today,
 };
-use sluicegate_types::{Digest, NonEmpty, RepositoryPattern};
-use sluicegate_verify::{Role, SignerRule, Trust, TrustRoot};
+use sluicegate_types::{Digest, LayoutSelector, NonEmpty, RepositoryPattern};
+use sluicegate_verify::{GroupRule, Role, SignerRule, Trust, TrustRoot, TrustRules, closed_set::Asked};
 
 pub(crate) const SOURCE: &str = "/project/out/shop";
 pub(crate) const TARGET: &str = "/gateway/environments/production";
@@ -54,6 +56,7 @@ pub(crate) struct World {
     pub(crate) ledger: MemoryLedger,
     pub(crate) trust: Trust,
     pub(crate) judge: Judge,
+    pub(crate) environments: EnvironmentPlaces,
     pub(crate) image: VirtualImage,
     /// How often the decisions key was asked for.
     pub(crate) opened: Cell<u32>,
@@ -111,6 +114,7 @@ impl World {
             evidence: MemoryEvidence::new(),
             ledger: MemoryLedger::new(LEDGER),
             judge: judge(),
+            environments: EnvironmentPlaces::from_iter([("production".parse().unwrap(), TARGET.into())]),
             image,
             opened: Cell::new(0),
             appends_left: AtomicU32::new(u32::MAX),
@@ -157,6 +161,7 @@ impl World {
             reference: &"oci:out/shop".parse().unwrap(),
             folder: Path::new("/project"),
             gateway_folder: Path::new("/gateway"),
+            environments: &self.environments,
             judge: &self.judge,
             trust: &self.trust,
             levels: &BTreeMap::from([("builder".to_owned(), "SLSA_BUILD_LEVEL_1".to_owned())]),
@@ -199,6 +204,16 @@ impl World {
         manifests.iter().filter(|manifest| manifest.artifact_type.as_deref() == Some(BUNDLE)).map(bundle).collect()
     }
 
+    /// The first statement of this type that is attached at the source.
+    pub(crate) fn statement_at_source(&self, kind: PredicateType) -> Statement {
+        let (source, only) = (self.places.source(Path::new(SOURCE)).unwrap(), LayoutSelector::Only);
+        let everybody = Asked { trust: &self.trust, repository: None, at: today() };
+        let fetched = fetch_evidence(source.as_ref(), &source.resolve(&only).unwrap(), everybody).unwrap();
+        let statements = fetched.attached.values().map(|bytes| Bundle::parse(bytes).unwrap().payload);
+        let mut statements = statements.map(|payload| Statement::parse(&payload).unwrap());
+        statements.find(|statement| statement.predicate_type == kind).unwrap()
+    }
+
     /// The statement in a bundle of the store.
     pub(crate) fn statement(&self, bundle: &Digest) -> Statement {
         let bytes = self.store.read(bundle, 1 << 20).unwrap();
@@ -206,20 +221,44 @@ impl World {
     }
 }
 
+/// Each role's key, `person` by hand, and `alice` and `bob`, who say together as `vexers` what is not affected.
 fn trust(log: &VirtualLog) -> Trust {
-    let rule = |name: &str, role: Role| SignerRule {
+    trust_of(log, "*", "*")
+}
+
+/// The same, where `vexers` and `alice` speak about these repositories.
+pub(crate) fn trust_of(log: &VirtualLog, vexers: &str, alice: &str) -> Trust {
+    let rule = |name: &str, roles: &[Role]| SignerRule {
         name: name.to_owned(),
         public_key: VirtualSigner::new(name).public_key().to_vec(),
-        roles: BTreeSet::from([role]),
+        roles: roles.iter().copied().collect(),
         predicate_types: None,
         builder_ids: [LOCAL_BUILDER.to_owned()].into_iter().collect(),
         verifier_ids: [GATE.to_owned()].into_iter().collect(),
         environments: ["production".parse().unwrap()].into_iter().collect(),
         repositories: Some(vec![RepositoryPattern::Any]),
     };
-    let rules = vec![rule("builder", Role::Steps), rule("recorder", Role::Records), rule("decider", Role::Decisions)];
-    let root = TrustRoot::parse(&log.trusted_root_json()).unwrap();
-    Trust::new(rules, BTreeSet::from([LOG.to_owned()]), vec![], root).unwrap()
+    let rules = TrustRules {
+        signers: vec![
+            rule("builder", &[Role::Steps]),
+            rule("recorder", &[Role::Records]),
+            rule("decider", &[Role::Decisions]),
+            rule("person", &[Role::Manual]),
+            SignerRule { repositories: Some(vec![alice.parse().unwrap()]), ..rule("alice", &[]) },
+            SignerRule { repositories: None, ..rule("bob", &[]) },
+        ],
+        groups: vec![GroupRule {
+            name: "vexers".to_owned(),
+            threshold: 2,
+            of: ["alice", "bob"].map(str::to_owned).into(),
+            roles: BTreeSet::from([Role::Manual]),
+            predicate_types: Some(BTreeSet::from([PredicateType::Vex])),
+            repositories: Some(vec![vexers.parse().unwrap()]),
+        }],
+        untimed: BTreeSet::from([LOG.to_owned()]),
+        ..TrustRules::default()
+    };
+    Trust::from_rules(rules, TrustRoot::parse(&log.trusted_root_json()).unwrap()).unwrap()
 }
 
 fn judge() -> Judge {
