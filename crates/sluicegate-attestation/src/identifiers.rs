@@ -6,6 +6,8 @@ pub const STEP_BUILD_TYPE: &str = "https://sluicegate.dev/step/v1";
 pub const IMAGE_BUILD_TYPE: &str = "https://sluicegate.dev/image/v1";
 /// `builder.id` of a run on a person's own machine: SLSA Build L1 and no more (trust model 18).
 pub const LOCAL_BUILDER: &str = "https://sluicegate.dev/builder/local@v1";
+/// The authority of a decision whose gateway was chosen by whoever asked for it (trust model 7). No other is known in this version.
+pub const AUTHORITY_SELF: &str = "self";
 /// Artifact type of the evidence manifest (trust model 3).
 pub const EVIDENCE_ARTIFACT: &str = "application/vnd.sluicegate.evidence.v1+json";
 /// Artifact type of the gate's own scan, kept with the image that it was made for.

@@ -88,6 +88,12 @@ pub struct Promotion {
     pub builder_id: String,
     /// The decision's bundle, or `None` where the environment has no gate.
     pub decision: Option<Digest>,
+    /// The gate's name, from the gateway file.
+    pub verifier_id: String,
+    /// The digest of the whole resolved gateway.
+    pub gateway: Digest,
+    /// Who chose the gateway.
+    pub authority: String,
     /// The environment.
     pub environment: EnvironmentName,
     /// The gate's ledger, with the record of what this promotion rests on.
@@ -105,6 +111,9 @@ impl Promotion {
             "builderId": self.builder_id,
             "sluicegate_environment": self.environment,
             "sluicegate_basis": self.decision.map_or_else(|| json!("ungated"), |d| json!({"sha256": d.hex()})),
+            "sluicegate_verifier": self.verifier_id,
+            "sluicegate_gateway": {"sha256": self.gateway.hex()},
+            "sluicegate_authority": self.authority,
             "sluicegate_ledger": self.ledger.to_extension(),
         })
     }
@@ -174,6 +183,12 @@ pub struct PromotionClaim {
     pub timestamp: UnixTime,
     /// What it rests on.
     pub basis: Basis,
+    /// The gate's name.
+    pub verifier_id: String,
+    /// The digest of the gateway.
+    pub gateway: Digest,
+    /// Who chose it.
+    pub authority: String,
     /// How far the gate's ledger was; `None` in records of versions that had none.
     pub ledger: Option<LedgerHead>,
 }
@@ -200,6 +215,9 @@ impl PromotionClaim {
                 WireBasis::Word(WireUngated::Ungated) => Basis::Ungated,
                 WireBasis::Decision(digest) => Basis::Decision(sha256_of(&digest)?),
             },
+            verifier_id: wire.sluicegate_verifier,
+            gateway: sha256_of(&wire.sluicegate_gateway)?,
+            authority: wire.sluicegate_authority,
             ledger: wire.sluicegate_ledger.map(LedgerHead::try_from).transpose()?,
         })
     }
@@ -234,6 +252,12 @@ struct WirePromotion {
     sluicegate_environment: EnvironmentName,
     #[serde(rename = "sluicegate_basis")]
     sluicegate_basis: WireBasis,
+    #[serde(rename = "sluicegate_verifier")]
+    sluicegate_verifier: String,
+    #[serde(rename = "sluicegate_gateway")]
+    sluicegate_gateway: std::collections::BTreeMap<String, String>,
+    #[serde(rename = "sluicegate_authority")]
+    sluicegate_authority: String,
     #[serde(rename = "sluicegate_ledger")]
     sluicegate_ledger: Option<WireLedger>,
 }
@@ -318,6 +342,9 @@ mod tests {
             timestamp: UnixTime::EPOCH,
             builder_id: "https://example.com/builder".to_owned(),
             decision,
+            verifier_id: "https://example.com/gate".to_owned(),
+            gateway: Digest::of(b"gateway"),
+            authority: "self".to_owned(),
             environment: "production".parse().unwrap(),
             ledger: head(),
         }

@@ -30,7 +30,7 @@ pub struct Admission {
 
 /// Demands, for the judge's environment at this moment, an unexpired allowed verification summary of its decisions key, of this
 /// gateway, for this very repository and image, over a whole closed set; where the gateway says `gate: none`, a promotion record of
-/// role `records`. The reasons say why each statement that comes near does not count (trust model 5 and 7).
+/// role `records` under this gateway. The reasons say why each statement that comes near does not count (trust model 5 and 7).
 pub fn admit(
     image: Digest,
     followed: &Followed,
@@ -87,30 +87,15 @@ impl Question<'_> {
         if is_on(Check::AdmitResource) && claim.resource != self.image.to_string() {
             return Err(format!("it is for {}, not {}", claim.resource, self.image));
         }
-        if is_on(Check::AdmitVerifier) && claim.verifier_id != judge.verifier_id {
-            return Err(format!("it is by the gate {}, not {}", claim.verifier_id, judge.verifier_id));
-        }
-        if is_on(Check::AdmitGateway) && claim.policy != judge.gateway {
-            return Err(format!(
-                "it was decided by the gateway {}, and the one asked about is {}",
-                claim.policy, judge.gateway
-            ));
-        }
+        self.check_judge(&claim.verifier_id, &claim.policy)?;
         if is_on(Check::AdmitExpired) && self.at > claim.expires {
             return Err(format!("it expired at {}", claim.expires));
         }
         if is_on(Check::AdmitFuture) && self.at.plus(CLOCK_SKEW) < claim.time_verified {
             return Err(format!("it was decided at {}, after {}", claim.time_verified, self.at));
         }
-        if is_on(Check::AdmitAuthority) && !self.trust.accepts_authority(&claim.authority, &claim.policy) {
-            return Err(format!(
-                "its authority is {:?}: the trust.yaml that is asked neither says authority_self: true nor lists the gateway {} under \
-                 gateways: (which only another trust.yaml than that gateway's own can, named with --trust)",
-                claim.authority, claim.policy
-            ));
-        }
-        let covers = |set: &ClosedSet| set.statements().all(|used| claim.inputs.contains(&used.bundle()));
-        if is_on(Check::AdmitCovers) && !sets.iter().any(covers) {
+        self.check_authority(&claim.authority, &claim.policy)?;
+        if is_on(Check::AdmitCovers) && !sets.iter().any(|set| set.is_named_by(&claim.inputs)) {
             return Err("no whole closed set is there that it was decided over".to_owned());
         }
         Ok(self.admission(statement, Some(claim.expires)))
@@ -126,6 +111,8 @@ impl Question<'_> {
         if is_on(Check::AdmitDestination) && !here {
             return Err(format!("it is for {} in {}", claim.destination, claim.environment));
         }
+        self.check_judge(&claim.verifier_id, &claim.gateway)?;
+        self.check_authority(&claim.authority, &claim.gateway)?;
         if is_on(Check::AdmitImage) && claim.image != self.image.digest {
             return Err(format!("it is for {}", claim.image));
         }
@@ -136,6 +123,30 @@ impl Question<'_> {
             return Err("no whole closed set is there".to_owned());
         }
         Ok(self.admission(statement, None))
+    }
+
+    fn check_judge(&self, verifier_id: &str, gateway: &Digest) -> Result<(), String> {
+        let judge = self.judge;
+        if is_on(Check::AdmitVerifier) && verifier_id != judge.verifier_id {
+            return Err(format!("it is by the gate {verifier_id}, not {}", judge.verifier_id));
+        }
+        if is_on(Check::AdmitGateway) && *gateway != judge.gateway {
+            return Err(format!(
+                "it was decided by the gateway {gateway}, and the one asked about is {}",
+                judge.gateway
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_authority(&self, authority: &str, gateway: &Digest) -> Result<(), String> {
+        if is_on(Check::AdmitAuthority) && !self.trust.accepts_authority(authority, gateway) {
+            return Err(format!(
+                "its authority is {authority:?}: the trust.yaml that is asked neither says authority_self: true nor lists the gateway \
+                 {gateway} under gateways: (which only another trust.yaml than that gateway's own can, named with --trust)"
+            ));
+        }
+        Ok(())
     }
 
     fn admission(&self, statement: &VerifiedStatement, expires: Option<UnixTime>) -> Admission {

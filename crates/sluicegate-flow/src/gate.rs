@@ -2,6 +2,7 @@
 //! can be made again from the same inputs, byte for byte.
 
 use serde_json::{Value, json};
+use sluicegate_attestation::identifiers::AUTHORITY_SELF;
 use sluicegate_policy::{
     facts::{ByHand, Facts, FactsError, GateScan},
     judge::{Basis, Denial, Grant, Question, Reason, Target, Verdict, judge},
@@ -127,7 +128,7 @@ fn document(
         "tag": case.judge.environment.tag,
         "gate": case.judge.environment.gate.as_ref().map_or("none", |gate| gate.name.as_str()),
         "gateway": case.judge.gateway,
-        "authority": "self",
+        "authority": AUTHORITY_SELF,
         "previous": case.current,
         "decidedAt": case.now,
         "provenance": case.set.provenance().0.bundle(),

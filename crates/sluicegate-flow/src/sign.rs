@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use sluicegate_attestation::{
-    identifiers::{BUNDLE, DENIAL_ARTIFACT, LOCAL_BUILDER},
+    identifiers::{AUTHORITY_SELF, BUNDLE, DENIAL_ARTIFACT, LOCAL_BUILDER},
     predicate::PredicateType,
     statement::Statement,
     summary::{Promotion, VerificationSummary},
@@ -52,14 +52,14 @@ pub fn decision(
         levels: vec![level],
         environment: grant.environment.clone(),
         expires,
-        authority: "self".to_owned(),
+        authority: AUTHORITY_SELF.to_owned(),
         ledger: evidence::head(ports)?,
     };
     let statement = about(grant, PredicateType::VerificationSummary, summary.to_predicate());
     let mut attested = attest(ports, signer, request.trust, &[statement], copied.now)?;
     let decided = attested.first().map(|a| a.statement.bundle());
     let rest = [
-        about(grant, PredicateType::Promotion, promotion(ports, copied, grant, decided)?.to_predicate()),
+        about(grant, PredicateType::Promotion, promotion(ports, request, copied, grant, decided)?.to_predicate()),
         about(grant, PredicateType::ImageSignature, json!({})),
     ];
     attested.extend(attest(ports, signer, request.trust, &rest, copied.now)?);
@@ -73,7 +73,8 @@ pub fn ungated(
     grant: &Grant,
     copied: Copied<'_>,
 ) -> Result<Vec<Attested>, Error> {
-    let statement = about(grant, PredicateType::Promotion, promotion(ports, copied, grant, None)?.to_predicate());
+    let statement =
+        about(grant, PredicateType::Promotion, promotion(ports, request, copied, grant, None)?.to_predicate());
     attest(ports, request.records, request.trust, &[statement], copied.now)
 }
 
@@ -83,6 +84,7 @@ fn about(grant: &Grant, kind: PredicateType, predicate: Value) -> Statement {
 
 fn promotion(
     ports: &Ports<'_>,
+    request: &PromoteRequest<'_>,
     copied: Copied<'_>,
     grant: &Grant,
     decision: Option<Digest>,
@@ -94,6 +96,9 @@ fn promotion(
         timestamp: copied.now,
         builder_id: LOCAL_BUILDER.to_owned(),
         decision,
+        verifier_id: request.judge.verifier_id.clone(),
+        gateway: grant.gateway,
+        authority: AUTHORITY_SELF.to_owned(),
         environment: grant.environment.clone(),
         ledger: evidence::head(ports)?,
     })
@@ -126,7 +131,7 @@ pub fn denial(
         levels: vec!["FAILED".to_owned()],
         environment: request.judge.name.clone(),
         expires: now.plus(request.judge.gate.as_ref().map_or(0, |gate| gate.conditions.valid_for.as_secs())),
-        authority: "self".to_owned(),
+        authority: AUTHORITY_SELF.to_owned(),
         ledger: evidence::head(ports)?,
     };
     let statement =

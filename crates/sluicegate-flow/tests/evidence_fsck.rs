@@ -54,6 +54,9 @@ fn predicate(world: &World, kind: &PredicateType, head: LedgerHead) -> Value {
             timestamp: today(),
             builder_id: GATE.to_owned(),
             decision: None,
+            verifier_id: GATE.to_owned(),
+            gateway: Digest::of(b"gateway"),
+            authority: "self".to_owned(),
             environment,
             ledger: head,
         }

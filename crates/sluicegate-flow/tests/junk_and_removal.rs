@@ -13,7 +13,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use gate_world::{GATE, LEDGER, Rules, SOURCE, World, denial};
+use gate_world::{GATE, LEDGER, Rules, SOURCE, TARGET, World, denial};
 use serde_json::{Value, json};
 use sluicegate_attestation::{
     bundle::{Bundle, hashedrekord_body, key_hint},
@@ -28,7 +28,10 @@ use sluicegate_attestation::{
 };
 use sluicegate_flow::{Error, Failure, admit::admit, promote::Promoted, verify::verify};
 use sluicegate_policy::rego::Outcome;
-use sluicegate_ports::sign::{Signer, TransparencyLog};
+use sluicegate_ports::{
+    sign::{Signer, TransparencyLog},
+    store::ContentStore,
+};
 use sluicegate_testkit::{
     FakeScanner, MemoryEvidence, MemoryLedger, MemoryPlaces, SignedBuild, VirtualBuild, VirtualLog, VirtualSigner,
     sign_statement, today, vulns,
@@ -370,6 +373,9 @@ fn promotion(image: Digest, name: &str, decision: Option<Digest>) -> Statement {
         timestamp: today(),
         builder_id: LOCAL_BUILDER.to_owned(),
         decision,
+        verifier_id: GATE.to_owned(),
+        gateway: Digest::of(b"gateway"),
+        authority: "self".to_owned(),
         environment,
         ledger: head(),
     };
@@ -664,5 +670,31 @@ fn tm12_decisions_are_looked_at_before_the_rest_and_what_was_not_looked_at_is_co
         let strange = report.followed.seen.iter().filter(|seen| matches!(seen, Seen::Ignored { .. })).count();
         assert_eq!(strange, strangers.len());
         admit(image, &report.followed, judge, trust, today()).unwrap();
+    }
+}
+
+#[test]
+fn tm12_copies_of_what_others_signed_lock_nobody_out() {
+    let (mut world, _) = World::good();
+    world.trust = trust(&world.log);
+    let World { places, trust, judge, .. } = &world;
+    let promoted = world.promote(&gate_world::pass()).unwrap();
+    assert!(matches!(promoted, Promoted::Allowed { .. }), "{promoted:?}");
+    let ask = || {
+        let reference = "oci:environments/production:current".parse().unwrap();
+        let report = verify(places, &reference, Path::new("/gateway"), trust, None, today()).unwrap();
+        admit(report.image, &report.followed, judge, trust, today()).map_err(NonEmpty::into_vec)
+    };
+    let statement = ask().unwrap().statement;
+    let bundles = world.bundles_at_target();
+    // White space behind a bundle is under no signature.
+    for (kind, copies) in [("provenance", 20), ("signature", 300), ("promotion", 300), ("vulns", 300)] {
+        let digest = bundles.iter().find(|(found, _)| found == kind).unwrap().1;
+        let bundle = world.store.read(&digest, 1 << 20).unwrap();
+        for count in 1..=copies {
+            let copy = [&bundle[..], " ".repeat(count).as_bytes()].concat();
+            places.attach(TARGET, &world.image, BUNDLE, &[(BUNDLE, &copy)]);
+        }
+        assert_eq!(ask().unwrap().statement, statement, "{copies} copies of its {kind}");
     }
 }

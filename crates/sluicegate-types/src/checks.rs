@@ -63,6 +63,8 @@ table! {
     Verdict,
     /// A signer that does not speak for this repository (6).
     Repositories,
+    /// A copy of a bundle that counts as one more statement (12).
+    Copies,
     /// Two signers with one key in trust.yaml (6).
     OneKeyOneSigner,
     /// One person's keys that count as several towards a threshold (6).

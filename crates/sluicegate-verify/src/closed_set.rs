@@ -31,6 +31,8 @@ use crate::{
 pub struct ClosedSet {
     image: Digest,
     provenance: (VerifiedStatement, Provenance),
+    /// Every bundle that says what the provenance says.
+    provenance_bundles: BTreeSet<Digest>,
     steps: BTreeMap<StepName, (VerifiedStatement, Provenance)>,
     sboms: Vec<VerifiedStatement>,
     scans: Vec<Scan>,
@@ -123,6 +125,18 @@ impl ClosedSet {
             .chain(self.tests.iter().map(|test| &test.statement))
             .chain(of_images.flat_map(|image| image.sboms.iter().chain(image.scans.iter().map(|scan| &scan.statement))))
             .chain(&self.outputs)
+    }
+
+    /// Whether a list of bundles names every attestation of the set. Of the provenance, which nothing names by its digest, any bundle
+    /// that says the same will do: anyone can lay a copy beside it.
+    pub fn is_named_by(&self, bundles: &[Digest]) -> bool {
+        let provenance = self.provenance.0.bundle();
+        self.provenance_bundles.iter().any(|bundle| bundles.contains(bundle))
+            && self
+                .statements()
+                .map(VerifiedStatement::bundle)
+                .filter(|bundle| *bundle != provenance)
+                .all(|bundle| bundles.contains(&bundle))
     }
 
     /// Everything else that the set names: raw reports, each with its media type.
@@ -256,7 +270,7 @@ pub struct Asked<'a> {
 /// be.
 pub fn named(image: Digest, attached: &BTreeMap<Digest, Vec<u8>>, asked: Asked<'_>) -> BTreeSet<Digest> {
     let provenances = attached::Looked::at_provenance(image, attached, asked).provenances();
-    provenances.into_iter().flat_map(|(_, provenance)| provenance.dependencies).map(|named| named.digest).collect()
+    provenances.into_iter().flat_map(|begun| begun.provenance.dependencies).map(|named| named.digest).collect()
 }
 
 /// Follows `image` to its closed sets.
@@ -272,8 +286,8 @@ pub fn follow(
     let mut looked = attached::Looked::at_provenance(image, attached, asked);
     let lookup = Lookup { image, attached, blobs, asked };
     let (mut sets, mut incomplete) = (Vec::new(), Vec::new());
-    for (statement, provenance) in looked.provenances() {
-        match lookup.complete(statement, provenance) {
+    for begun in looked.provenances() {
+        match lookup.complete(begun) {
             Ok(set) => sets.push(set),
             Err(reason) => incomplete.push(reason),
         }
@@ -321,10 +335,11 @@ impl Lookup<'_> {
             .ok_or_else(|| Incomplete::Missing { name: dependency.name.clone(), digest: dependency.digest })
     }
 
-    fn complete(&self, statement: VerifiedStatement, provenance: Provenance) -> Result<ClosedSet, Incomplete> {
+    fn complete(&self, begun: attached::Begun) -> Result<ClosedSet, Incomplete> {
         let mut set = ClosedSet {
             image: self.image,
-            provenance: (statement, provenance),
+            provenance: (begun.statement, begun.provenance),
+            provenance_bundles: begun.bundles,
             steps: BTreeMap::new(),
             sboms: Vec::new(),
             scans: Vec::new(),

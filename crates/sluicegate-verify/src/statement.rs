@@ -273,6 +273,13 @@ fn check_claims(
         let (signer, predicate) = (signer.name.clone(), predicate.clone());
         Err(Error::Environment { signer, predicate, environment, roles: names() })
     };
+    let decides_as = |verifier: String| {
+        if !is_on(Check::Verifier) || signer.verifier_ids.allows(&verifier) {
+            return Ok(());
+        }
+        let (signer, predicate) = (signer.name.clone(), predicate.clone());
+        Err(Error::Verifier { signer, predicate, verifier, roles: names() })
+    };
     match predicate {
         PredicateType::Provenance => {
             let builder = builder_id(&statement.predicate)?;
@@ -287,22 +294,22 @@ fn check_claims(
             } else {
                 only(Role::Records, "a denied")?;
             }
-            if is_on(Check::Verifier) && !signer.verifier_ids.allows(&claim.verifier_id) {
-                let (signer, predicate) = (signer.name.clone(), predicate.clone());
-                return Err(Error::Verifier { signer, predicate, verifier: claim.verifier_id, roles: names() });
-            }
+            decides_as(claim.verifier_id)?;
             if claim.passed {
                 decides_for(claim.environment, Check::DecisionEnvironment)?;
             }
         }
         PredicateType::Promotion => {
             let claim = PromotionClaim::parse(&statement.predicate)?;
-            match claim.basis {
-                Basis::Ungated => only(Role::Records, "an ungated")?,
-                Basis::Decision(_) => {
-                    only(Role::Decisions, "a gated")?;
-                    decides_for(claim.environment, Check::PromotionEnvironment)?;
-                }
+            let gated = claim.basis != Basis::Ungated;
+            if gated {
+                only(Role::Decisions, "a gated")?;
+            } else {
+                only(Role::Records, "an ungated")?;
+            }
+            decides_as(claim.verifier_id)?;
+            if gated {
+                decides_for(claim.environment, Check::PromotionEnvironment)?;
             }
         }
         _ => {}

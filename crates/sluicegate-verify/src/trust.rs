@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use sluicegate_attestation::{bundle::key_hint, predicate::PredicateType};
+use sluicegate_attestation::{bundle::key_hint, identifiers::AUTHORITY_SELF, predicate::PredicateType};
 use sluicegate_types::{
     Digest, Repository,
     checks::{Check, is_on},
@@ -146,7 +146,7 @@ impl Trust {
     /// (trust model 7). `self`, a judge chosen by who is judged, does only where `authority_self` says so or the gateway is
     /// listed; no other word is known, and none of them counts.
     pub fn accepts_authority(&self, authority: &str, gateway: &Digest) -> bool {
-        authority == "self" && (self.authority_self || self.gateways.contains(gateway))
+        authority == AUTHORITY_SELF && (self.authority_self || self.gateways.contains(gateway))
     }
 
     /// Everybody whom trust.yaml names.

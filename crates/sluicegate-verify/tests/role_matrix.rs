@@ -56,6 +56,9 @@ fn promotion(environment: &EnvironmentName, decision: Option<Digest>) -> Stateme
         timestamp: today(),
         builder_id: "https://example.com/gate".to_owned(),
         decision,
+        verifier_id: GATE.to_owned(),
+        gateway: Digest::of(b"gateway"),
+        authority: "self".to_owned(),
         environment: environment.clone(),
         ledger: ledger(),
     };

@@ -175,7 +175,8 @@ fn print(words: &Words, report: &FsckReport, asked: bool) {
             }
         }
         None if asked => words.line("  self-asserted: no image that was named vouches for it"),
-        None => words.line("  self-asserted: only this home vouches for it; name images that were decided about with --against"),
+        None => words
+            .line("  self-asserted: only this home vouches for it; name images that were decided about with --against"),
     }
 }
 

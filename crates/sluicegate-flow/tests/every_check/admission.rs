@@ -1,6 +1,6 @@
 //! `verify --for`: which decision, and which record of an ungated promotion, lets an image be where it is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sluicegate_attestation::{
     predicate::PredicateType,
@@ -12,7 +12,7 @@ use sluicegate_testkit::{SignedBuild, VirtualSigner, sign_statement, today};
 use sluicegate_types::{Digest, PinnedImage, Repository, UnixTime};
 use sluicegate_verify::{
     Trust, TrustRoot,
-    closed_set::{Asked, follow},
+    closed_set::{Asked, Seen, follow},
 };
 
 use crate::{
@@ -119,11 +119,19 @@ pub(crate) fn tm05_a_decision_admits_its_image_in_its_repository_only() -> Tried
 
 pub(crate) fn tm05_a_decision_of_another_gate_admits_nothing() -> Tried {
     assert_ne!(GATE, OTHER_GATE);
-    decision("another", "it is by the gate", |it| it.verifier_id = OTHER_GATE.to_owned())
+    let record = Door::ungated().recorded("recorder", None, |it| it.verifier_id = OTHER_GATE.to_owned());
+    let words = "it is by the gate";
+    decision("another", words, |it| it.verifier_id = OTHER_GATE.to_owned()).fault("a record of another", words, record)
 }
 
 pub(crate) fn tm05_a_decision_under_another_gateway_admits_nothing() -> Tried {
-    decision("another", "it was decided by the gateway", |it| it.policy = Digest::of(b"another gateway"))
+    let words = "it was decided by the gateway";
+    let record = Door::ungated().recorded("recorder", None, |it| it.gateway = Digest::of(b"another gateway"));
+    decision("another", words, |it| it.policy = Digest::of(b"another gateway")).fault(
+        "a record under it",
+        words,
+        record,
+    )
 }
 
 pub(crate) fn tm05_a_decision_admits_until_it_expires() -> Tried {
@@ -150,11 +158,33 @@ pub(crate) fn tm05_a_decision_from_the_future_admits_nothing() -> Tried {
 }
 
 pub(crate) fn tm07_a_judge_chosen_by_who_is_judged_admits_nothing_elsewhere() -> Tried {
-    let mut door = Door::new();
-    let good = door.decided("decider", None, |_| {});
-    let root = TrustRoot::parse(&door.world.log.trusted_root_json()).unwrap();
-    door.trust = Trust::new(rules(), BTreeSet::from([LOG.to_owned()]), vec![], root).unwrap();
-    Tried::good(good).fault("not accepted here", "its authority is \"self\"", door.decided("decider", None, |_| {}))
+    let elsewhere = |door: Door| {
+        let root = TrustRoot::parse(&door.world.log.trusted_root_json()).unwrap();
+        Door { trust: Trust::new(rules(), BTreeSet::from([LOG.to_owned()]), vec![], root).unwrap(), ..door }
+    };
+    let decided = |door: Door| door.decided("decider", None, |_| {});
+    let recorded = |door: Door| door.recorded("recorder", None, |_| {});
+    let words = "its authority is \"self\"";
+    Tried::good(decided(Door::new()).and(recorded(Door::ungated())))
+        .fault("not accepted here", words, decided(elsewhere(Door::new())))
+        .fault("a record", words, recorded(elsewhere(Door::ungated())))
+}
+
+pub(crate) fn tm12_copies_of_a_bundle_are_one_statement() -> Tried {
+    let door = Door::new();
+    let vex = about(door.image(), PredicateType::Vex, serde_json::json!({}));
+    let said = sign_statement(&VirtualSigner::new("person"), &door.world.log, &vex);
+    let counted = |copies: usize| {
+        let copies = (0..copies).map(|number| [&said[..], " ".repeat(number).as_bytes()].concat());
+        let attached = copies.map(|bundle| (Digest::of(&bundle), bundle)).collect();
+        let asked = Asked { trust: &door.trust, repository: None, at: door.at };
+        let followed = follow(door.image(), &attached, &BTreeMap::new(), asked);
+        match followed.seen.into_iter().find(|seen| matches!(seen, Seen::Ignored { .. })) {
+            Some(Seen::Ignored { reason, .. }) => Err(reason),
+            _ => Ok(()),
+        }
+    };
+    Tried::good(counted(1)).fault("said twice", "it is a copy of sha256:", counted(2))
 }
 
 pub(crate) fn tm03_a_decision_admits_over_the_whole_set_that_it_names() -> Tried {

@@ -155,6 +155,9 @@ pub(crate) fn promotion(image: Digest, decision: Option<Digest>) -> Promotion {
         timestamp: today(),
         builder_id: LOCAL_BUILDER.to_owned(),
         decision,
+        verifier_id: GATE.to_owned(),
+        gateway: Digest::of(b"gateway"),
+        authority: "self".to_owned(),
         environment,
         ledger: head(),
     }

@@ -74,6 +74,7 @@ every_check! {
     Threshold: bundles::tm06_a_group_speaks_with_as_many_voices_as_it_says;
     MemberRepositories: bundles::tm06_a_voice_counts_only_where_its_own_list_lets_it;
     Repositories: closed_sets::tm06_a_signer_speaks_only_for_its_repositories;
+    Copies: admission::tm12_copies_of_a_bundle_are_one_statement;
     AboutTheImage: closed_sets::tm01_the_digest_decides_what_an_attached_bundle_is_about;
     ContentKind: closed_sets::tm01_a_file_is_no_directory_of_the_same_digest;
     NamedIsThere: closed_sets::tm03_what_the_provenance_names_is_there;

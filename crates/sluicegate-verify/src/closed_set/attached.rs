@@ -33,8 +33,40 @@ pub(super) struct Looked<'a> {
     image: Digest,
     attached: &'a BTreeMap<Digest, Vec<u8>>,
     asked: Asked<'a>,
-    provenances: Vec<(VerifiedStatement, Provenance)>,
+    provenances: Vec<Begun>,
     waiting: Vec<Waiting>,
+    /// What was verified, with the bundle that it was first found in.
+    known: BTreeMap<Said, Digest>,
+}
+
+/// A statement apart from the form of its bundle: white space around and in a bundle is under no signature, so anyone can make any
+/// number of bundles of one that somebody signed.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Said {
+    signer: String,
+    payload: Digest,
+    origin: String,
+    index: u64,
+}
+
+impl Said {
+    fn of(statement: &VerifiedStatement) -> Self {
+        let log = statement.log();
+        Self {
+            signer: statement.signer().to_owned(),
+            payload: statement.payload(),
+            origin: log.origin.clone(),
+            index: log.index,
+        }
+    }
+}
+
+/// Where a set begins.
+pub(super) struct Begun {
+    pub(super) statement: VerifiedStatement,
+    pub(super) provenance: Provenance,
+    /// Every bundle that says this, its own too.
+    pub(super) bundles: BTreeSet<Digest>,
 }
 
 /// A bundle whose claims are read and not yet believed; they decide only when it is looked at.
@@ -57,6 +89,7 @@ impl<'a> Looked<'a> {
             asked,
             provenances: Vec::new(),
             waiting: Vec::new(),
+            known: BTreeMap::new(),
         };
         for (digest, bytes) in attached {
             let claimed = Bundle::parse(bytes).and_then(|bundle| Ok((Statement::parse(&bundle.payload)?, bundle)));
@@ -84,7 +117,7 @@ impl<'a> Looked<'a> {
     }
 
     /// Every provenance of the image by a builder that may speak for it.
-    pub(super) fn provenances(&mut self) -> Vec<(VerifiedStatement, Provenance)> {
+    pub(super) fn provenances(&mut self) -> Vec<Begun> {
         std::mem::take(&mut self.provenances)
     }
 
@@ -94,6 +127,7 @@ impl<'a> Looked<'a> {
         for statement in named {
             let bundle = statement.bundle();
             if self.waiting.iter().any(|waiting| waiting.bundle == bundle) && taken.insert(bundle) {
+                self.known.insert(Said::of(statement), bundle);
                 self.seen.push(Seen::Verified(statement.clone()));
             }
         }
@@ -128,7 +162,12 @@ impl<'a> Looked<'a> {
             }
             Ok(statement) => {
                 self.take_provenance(&statement);
-                Seen::Verified(statement)
+                let first = *self.known.entry(Said::of(&statement)).or_insert(digest);
+                if is_on(Check::Copies) && first != digest {
+                    Seen::Ignored { bundle: digest, reason: format!("it is a copy of {first}") }
+                } else {
+                    Seen::Verified(statement)
+                }
             }
             Err(error) => Seen::Ignored { bundle: digest, reason: error.to_string() },
         };
@@ -142,16 +181,22 @@ impl<'a> Looked<'a> {
         }
         // Only our own form begins a set; what a foreign builder says of the image is verified and listed.
         let Ok(provenance) = Provenance::parse(&statement.statement().predicate) else { return };
+        if !matches!(provenance.build, Build::Image(_)) {
+            return;
+        }
         // The same words of the same signer are one provenance, in however many bundles they come.
-        let is_known = |(known, _): &(VerifiedStatement, Provenance)| {
-            known.payload() == statement.payload() && known.signer() == statement.signer()
+        let is_known = |known: &&mut Begun| {
+            known.statement.payload() == statement.payload() && known.statement.signer() == statement.signer()
         };
-        if matches!(provenance.build, Build::Image(_)) && !self.provenances.iter().any(is_known) {
-            if self.provenances.len() >= MAX_SETS {
-                self.unlooked += 1;
-                return;
-            }
-            self.provenances.push((statement.clone(), provenance));
+        let full = self.provenances.len() >= MAX_SETS;
+        match self.provenances.iter_mut().find(is_known) {
+            Some(known) => drop(known.bundles.insert(statement.bundle())),
+            None if full => self.unlooked += 1,
+            None => self.provenances.push(Begun {
+                statement: statement.clone(),
+                provenance,
+                bundles: BTreeSet::from([statement.bundle()]),
+            }),
         }
     }
 }
