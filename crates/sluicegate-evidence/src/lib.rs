@@ -5,5 +5,5 @@ mod record;
 mod schema;
 mod store;
 
-pub use record::{BODY_LIMIT, DEPTH_LIMIT};
+pub use record::DEPTH_LIMIT;
 pub use store::SqliteEvidence;

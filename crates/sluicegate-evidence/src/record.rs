@@ -2,11 +2,9 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use sluicegate_ports::evidence::{NewRecord, Record, RecordKind};
+use sluicegate_ports::evidence::{BODY_LIMIT, NewRecord, Record, RecordKind};
 use sluicegate_types::{Digest, EnvironmentName, UnixTime};
 
-/// Bytes of a record's body as canonical JSON.
-pub const BODY_LIMIT: usize = 4 * 1024 * 1024;
 /// Objects and arrays inside each other in a body: what JSON readers with the usual limit of 128 still take inside a record.
 pub const DEPTH_LIMIT: usize = 126;
 const OUTCOME_LIMIT: usize = 64;

@@ -11,11 +11,11 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
 use serde::de::{DeserializeOwned, IntoDeserializer, value::Error as WordError};
-use sluicegate_ports::evidence::{EvidenceError, EvidenceLog, NewRecord, Record, RecordKind};
+use sluicegate_ports::evidence::{BODY_LIMIT, EvidenceError, EvidenceLog, NewRecord, Record, RecordKind};
 use sluicegate_types::{Digest, UnixTime};
 
 use crate::{
-    record::{BODY_LIMIT, Chained, canonical_body, parse_body},
+    record::{Chained, canonical_body, parse_body},
     schema,
 };
 

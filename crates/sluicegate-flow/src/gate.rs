@@ -55,8 +55,12 @@ pub struct Decision {
     pub replayable: bool,
 }
 
-/// Denials and reasons that a record lists itself.
-pub(crate) const MAX_LISTED: usize = 500;
+/// Items of one list that a record has itself.
+const MAX_LISTED: usize = 500;
+/// Bytes of one list that a record has itself: a record's body is limited, and a project chooses how much there is to say about it.
+const MAX_LIST_BYTES: usize = 512 * 1024;
+/// Bytes of one reason.
+const MAX_REASON: usize = 4 * 1024;
 /// The lists that a record may have only the beginning of.
 pub(crate) const LISTS: [&str; 3] = ["denials", "reasons", "warnings"];
 
@@ -154,7 +158,7 @@ fn document(
         }
         Verdict::Undecided(reasons) => {
             document["verdict"] = json!("undecided");
-            document["reasons"] = reasons.iter().map(|reason| json!(reason.to_string())).collect();
+            document["reasons"] = reasons.iter().map(|why| json!(reason(&why.to_string()))).collect();
         }
     }
     document
@@ -191,8 +195,7 @@ pub fn document_bytes(document: &Value) -> Vec<u8> {
 }
 
 impl Decision {
-    /// Keeps the document and the facts in the store, and gives what the record says of them: everything but lists too long for a
-    /// record, which stand in the document.
+    /// Keeps the document and the facts in the store, and gives what the record says of them.
     pub fn keep(&self, ports: &Ports<'_>) -> Result<Value, Error> {
         if let Some(facts) = &self.facts {
             ports.store.put_bytes(facts.as_bytes())?;
@@ -200,16 +203,33 @@ impl Decision {
         let digest = ports.store.put_bytes(&document_bytes(&self.document))?;
         let mut body = self.document.clone();
         body["document"] = json!(digest);
-        for list in LISTS {
-            if let Some(items) = body.get_mut(list).and_then(Value::as_array_mut)
-                && items.len() > MAX_LISTED
-            {
-                let count = items.len();
-                items.truncate(MAX_LISTED);
-                body[format!("{list}Count")] = json!(count);
-            }
-        }
         Ok(body)
+    }
+}
+
+/// A reason as documents and records have it: its beginning, if it is long.
+pub(crate) fn reason(text: &str) -> String {
+    match text.floor_char_boundary(MAX_REASON) {
+        end if end < text.len() => format!("{}…", &text[..end]),
+        _ => text.to_owned(),
+    }
+}
+
+/// Leaves of each list that may be long the beginning, and says how long it was: a verdict is never lost because there was much to say.
+/// The whole list stands in the decision's document.
+pub(crate) fn shorten_lists(body: &mut Value) {
+    for list in LISTS {
+        let Some(items) = body.get_mut(list).and_then(Value::as_array_mut) else { continue };
+        let mut bytes = 0;
+        let fits = |item: &&Value| {
+            bytes += item.to_string().len();
+            bytes <= MAX_LIST_BYTES
+        };
+        let (count, listed) = (items.len(), items.iter().take(MAX_LISTED).take_while(fits).count());
+        if listed < count {
+            items.truncate(listed);
+            body[format!("{list}Count")] = json!(count);
+        }
     }
 }
 

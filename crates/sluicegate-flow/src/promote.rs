@@ -136,7 +136,7 @@ pub fn promote(ports: &Ports<'_>, request: &PromoteRequest<'_>) -> Result<Promot
             Failure::Usage => ("refused", RecordKind::Decision),
             _ => ("undecided", RecordKind::Decision),
         };
-        let body = json!({"image": descriptor.digest, "gateway": request.judge.gateway, "reasons": error.causes()});
+        let body = json!({"image": descriptor.digest, "gateway": request.judge.gateway, "reasons": causes(error)});
         if let Err(unrecorded) = promotion.record(outcome, kind, body) {
             (ports.warn)(&format!("this could not be recorded: {unrecorded}"));
         }
@@ -327,7 +327,7 @@ impl Promotion<'_> {
 
     /// Without a whole set there is nothing to judge; a named bundle that is false is an error of its own kind.
     fn without_set(&self, reasons: Vec<Incomplete>) -> Result<Promoted, Error> {
-        let words: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+        let words: Vec<String> = reasons.iter().map(|why| gate::reason(&why.to_string())).collect();
         if let Some(reason) = reasons.into_iter().find(|reason| incomplete(reason) == Failure::Wrong) {
             return Err(Error::Incomplete { image: self.image.digest, source: Box::new(reason) });
         }
@@ -382,9 +382,9 @@ impl Promotion<'_> {
                 Ok(Promoted::Denied { image: self.image.digest, denials, record })
             }
             Refusal::Open(reasons) => {
-                let mut words: Vec<String> = reasons.iter().map(Reason::to_string).collect();
-                words.extend(scan_failure.cloned());
-                body["reasons"] = json!(words.iter().take(gate::MAX_LISTED).collect::<Vec<_>>());
+                let said = reasons.iter().map(Reason::to_string).chain(scan_failure.cloned());
+                let words: Vec<String> = said.map(|why| gate::reason(&why)).collect();
+                body["reasons"] = json!(words);
                 let words =
                     NonEmpty::try_from(words).unwrap_or_else(|_| NonEmpty::one("no reason was given".to_owned()));
                 self.undecided(words, body)
@@ -413,7 +413,7 @@ impl Promotion<'_> {
             }
             Err(error) => {
                 (ports.warn)(&format!("the denial could not be signed: {error}"));
-                self.record("unsigned", RecordKind::Denial, json!({"decision": decision, "reasons": error.causes()}))?;
+                self.record("unsigned", RecordKind::Denial, json!({"decision": decision, "reasons": causes(&error)}))?;
             }
         }
         Ok(decision)
@@ -511,6 +511,7 @@ impl Promotion<'_> {
         if self.request.dry_run {
             body["dryRun"] = json!(true);
         }
+        gate::shorten_lists(&mut body);
         let record = NewRecord {
             kind,
             at: self.ports.clock.now(),
@@ -521,4 +522,8 @@ impl Promotion<'_> {
         };
         Ok(evidence::record(self.ports, &record)?.sequence)
     }
+}
+
+fn causes(error: &Error) -> Vec<String> {
+    error.causes().iter().map(|cause| gate::reason(cause)).collect()
 }

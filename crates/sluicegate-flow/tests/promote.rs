@@ -4,7 +4,10 @@
 mod gate_world;
 
 use std::sync::atomic::Ordering;
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use gate_world::{Crash, GATE, Rules, SOURCE, TARGET, World, clean_scanner, denial, deny, pass, scanner_that_finds};
 use serde_json::{Value, json};
@@ -13,8 +16,11 @@ use sluicegate_attestation::{
     predicate::PredicateType,
     statement::{Statement, Subject},
 };
-use sluicegate_flow::{Error, Failure, promote::Promoted, verify::verify};
-use sluicegate_policy::{judge::Basis, rego::Outcome};
+use sluicegate_flow::{Error, Failure, gate::RuleEvaluator, promote::Promoted, verify::verify};
+use sluicegate_policy::{
+    judge::Basis,
+    rego::{EvaluationRequest, Outcome, PolicyError, RuleResults, Violation},
+};
 use sluicegate_ports::{
     evidence::RecordKind,
     images::{Descriptor, ImagePlaceError, Manifest},
@@ -360,6 +366,39 @@ fn a_denial_publishes_nothing_and_is_signed_and_kept_by_the_recorder() {
     let predicate = &verified.statement().predicate;
     assert_eq!(predicate["verificationResult"], "FAILED");
     assert_eq!(predicate["verifiedLevels"], json!(["FAILED"]));
+}
+
+#[test]
+fn tm05_a_denial_is_on_record_however_much_there_is_to_say() {
+    let (world, _) = World::good();
+    let violation = |number: u32| Violation {
+        msg: format!("{number} {}", "\u{1}".repeat(16 << 10)),
+        term: Some("t".repeat(16 << 10)),
+        subject: Some("s".repeat(16 << 10)),
+        fields: BTreeMap::new(),
+    };
+    let wordy =
+        Rules(|_: &str| Outcome::Deny(NonEmpty::try_from((0..400).map(violation).collect::<Vec<_>>()).unwrap()));
+    let promoted = world.promote(&wordy).unwrap();
+    let Promoted::Denied { denials, .. } = promoted else { panic!("{promoted:?}") };
+    assert_eq!(denials.as_slice().len(), 400);
+    assert_eq!(world.outcomes(), ["deny", "signed"]);
+    let body = &world.evidence.records()[0].body;
+    let listed = body["denials"].as_array().unwrap().len();
+    assert!((1..400).contains(&listed), "{listed}");
+    assert_eq!(body["denialsCount"], 400);
+    let document: Digest = body["document"].as_str().unwrap().parse().unwrap();
+    let document: Value = serde_json::from_slice(&world.store.read(&document, 1 << 30).unwrap()).unwrap();
+    assert_eq!(document["denials"].as_array().unwrap().len(), 400);
+    // What is left open has words of any length too.
+    struct Wordy;
+    impl RuleEvaluator for Wordy {
+        fn evaluate(&self, _: &EvaluationRequest) -> Result<RuleResults, PolicyError> {
+            Err(PolicyError::Engine { reason: "é".repeat(4 << 20) })
+        }
+    }
+    assert_eq!(undecided(world.promote(&Wordy)).len(), 1);
+    assert!(world.last_record().body["reasons"][0].as_str().unwrap().len() < 5000);
 }
 
 #[test]

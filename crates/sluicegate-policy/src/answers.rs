@@ -38,7 +38,15 @@ pub(crate) fn read(
     for (package, names) in sets {
         for name in names {
             let set = Set { package, name, codes: &codes, limits };
-            for answer in set.members(said)? {
+            let (answers, beyond) = set.members(said)?;
+            if beyond > 0 {
+                let msg = format!(
+                    "{beyond} of the members of deny are beyond the limit of {} and not listed",
+                    limits.answers
+                );
+                warnings.push(Warning { package: package.clone(), code: None, msg, fields: BTreeMap::new() });
+            }
+            for answer in answers {
                 match name.as_str() {
                     "pass" => {
                         passed.insert(set.own_code(answer, answer)?);
@@ -81,16 +89,21 @@ struct Set<'a> {
 }
 
 impl Set<'_> {
-    fn members<'v>(&self, said: &'v Value) -> Result<Vec<&'v Value>, PolicyError> {
+    /// The members, and how many more there are: a denial stays one however much there is to deny.
+    fn members<'v>(&self, said: &'v Value) -> Result<(Vec<&'v Value>, u64), PolicyError> {
         let set = said[self.package][self.name]
             .as_set()
             .map_err(|_| self.wrong(&said[self.package][self.name], "it is not a set"))?;
         let (found, limit) = (set.len() as u64, self.limits.answers);
+        if found > limit && self.name == "deny" {
+            let listed = usize::try_from(limit.max(1)).unwrap_or(usize::MAX);
+            return Ok((set.iter().take(listed).collect(), found - limit.max(1)));
+        }
         if found > limit {
             let what = format!("members of {} in package {}", self.name, self.package);
             return Err(PolicyError::TooMuch { what, found, limit });
         }
-        Ok(set.iter().collect())
+        Ok((set.iter().collect(), 0))
     }
 
     /// The code in `value`, which must be one that this package declares.
@@ -111,7 +124,7 @@ impl Set<'_> {
     /// An object with `msg`, or for `warn` also a text alone.
     fn violation(&self, answer: &Value) -> Result<(Option<String>, Violation), PolicyError> {
         if self.name == "warn" && answer.as_string().is_ok() {
-            let msg = self.text(answer, answer, "")?;
+            let msg = self.words(answer, answer, "")?;
             return Ok((None, Violation { msg, term: None, subject: None, fields: BTreeMap::new() }));
         }
         let object = answer.as_object().map_err(|_| self.wrong(answer, "write an object with \"code\" and \"msg\""))?;
@@ -121,9 +134,9 @@ impl Set<'_> {
             let key = self.text(key, answer, "a field's name is a text")?;
             match key.as_str() {
                 "code" => code = Some(self.own_code(value, answer)?),
-                "msg" => msg = Some(self.text(value, answer, "\"msg\" is a text")?),
-                "term" => term = Some(self.text(value, answer, "\"term\" is a text")?),
-                "subject" => subject = Some(self.text(value, answer, "\"subject\" is a text")?),
+                "msg" => msg = Some(self.words(value, answer, "\"msg\" is a text")?),
+                "term" => term = Some(self.words(value, answer, "\"term\" is a text")?),
+                "subject" => subject = Some(self.words(value, answer, "\"subject\" is a text")?),
                 _ => {
                     let value = match value {
                         Value::Null => serde_json::Value::Null,
@@ -131,7 +144,7 @@ impl Set<'_> {
                         Value::Number(_) => serde_json::to_value(value)
                             .map_err(|_| self.wrong(answer, "a number in it can't be written as JSON"))?,
                         _ => self
-                            .text(value, answer, &format!("{key:?} is neither text, number, true, false nor null"))?
+                            .words(value, answer, &format!("{key:?} is neither text, number, true, false nor null"))?
                             .into(),
                     };
                     fields.insert(key, value);
@@ -150,6 +163,16 @@ impl Set<'_> {
             return Err(PolicyError::TooMuch { what, found, limit });
         }
         Ok(text.to_string())
+    }
+
+    /// What is said of an image, whose names its project chooses: the beginning of a long text, so that none makes a denial fail.
+    fn words(&self, value: &Value, answer: &Value, reason: &str) -> Result<String, PolicyError> {
+        let text = value.as_string().map_err(|_| self.wrong(answer, reason))?;
+        let limit = usize::try_from(self.limits.answer_text_bytes).unwrap_or(usize::MAX);
+        Ok(match text.floor_char_boundary(limit) {
+            end if end < text.len() => format!("{}…", &text[..end]),
+            _ => text.to_string(),
+        })
     }
 
     fn wrong(&self, answer: &Value, reason: &str) -> PolicyError {

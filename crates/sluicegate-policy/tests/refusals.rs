@@ -413,6 +413,25 @@ fn sizes_and_counts_have_limits_at_n_and_one_more() {
 }
 
 #[test]
+fn a_denial_stays_one_however_much_it_says() {
+    let rest = concat!(
+        "deny contains {\"code\": \"a.one\", \"msg\": msg, \"why\": msg} if {\n",
+        "    some n in [1, 2, 3, 4, 5]\n",
+        "    msg := sprintf(\"%d %s\", [n, \"ééé\"])\n}\n",
+    );
+    let limits = EvaluationLimits { answers: 3, answer_text_bytes: 5, ..patient() };
+    let results = ask_with(&[file("p/a.rego", &policy(rest))], &[], &limits).unwrap();
+    let Outcome::Deny(violations) = &results.answers[0].outcome else { panic!("{results:?}") };
+    assert_eq!(violations.as_slice().len(), 3);
+    assert_eq!((violations.first().msg.as_str(), &violations.first().fields["why"]), ("1 é…", &json!("1 é…")));
+    assert!(results.warnings[0].msg.starts_with("2 of the members of deny are beyond the limit"), "{results:?}");
+    let whole = ask_with(&[file("p/a.rego", &policy(rest))], &[], &patient()).unwrap();
+    assert!(whole.warnings.is_empty());
+    let Outcome::Deny(violations) = &whole.answers[0].outcome else { panic!("{whole:?}") };
+    assert_eq!((violations.as_slice().len(), violations.first().msg.as_str()), (5, "1 ééé"));
+}
+
+#[test]
 fn long_lines_are_no_error() {
     assert_eq!(outcome(&format!("{GOOD}\nlong := \"{}\"\n", "x".repeat(100_000))), Outcome::Pass);
 }

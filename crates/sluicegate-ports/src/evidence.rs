@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 use sluicegate_types::{Digest, EnvironmentName, UnixTime};
 
+/// Bytes of a record's body as canonical JSON; more is refused.
+pub const BODY_LIMIT: usize = 4 * 1024 * 1024;
+
 /// Append-only records. What was recorded is never changed or removed by this interface.
 pub trait EvidenceLog: Send + Sync {
     /// Waits for the turn to record, and holds it until what is given is dropped: one process at a time, from before the row to after

@@ -3,7 +3,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use sluicegate_ports::evidence::{EvidenceError, EvidenceLog, NewRecord, Record};
+use sluicegate_ports::evidence::{BODY_LIMIT, EvidenceError, EvidenceLog, NewRecord, Record};
 use sluicegate_types::Digest;
 
 /// Records in memory. Their digests chain, over a form of this crate's own. Knobs do what somebody does who writes the database.
@@ -51,6 +51,7 @@ impl EvidenceLog for MemoryEvidence {
         if let Some(meanwhile) = meanwhile {
             self.append(&meanwhile)?;
         }
+        assert!(record.body.to_string().len() <= BODY_LIMIT, "the body is beyond what a store keeps");
         let mut records = self.records.lock().unwrap();
         let previous = records.last().map(|last| last.digest);
         let NewRecord { kind, at, subject, environment, outcome, body } = record.clone();
