@@ -122,24 +122,32 @@ impl Rest<'_> {
     fn manifests(&mut self, image: &Digest) -> Result<(Vec<Descriptor>, Vec<Descriptor>), Error> {
         let (mut attached, mut carried) = (Vec::new(), Vec::new());
         let mut budget = MAX_MANIFESTS;
-        for referrer in self.source.referrers(image)? {
-            if referrer.size > MAX_MANIFEST.min(budget) {
-                self.fetched.unread.insert(referrer.digest, "its manifest is larger than the limit");
-                continue;
-            }
-            let Some(bytes) = present(read(self.source, &referrer, MAX_MANIFEST))? else { continue };
+        let mut referrers = self.source.referrers(image)?;
+        // Smallest first, so that a few that fill the limit keep nothing of a usual size out.
+        referrers.sort_by_key(|referrer| (referrer.size, referrer.digest));
+        for referrer in referrers {
+            let bytes = match attachment(self.source, &referrer, MAX_MANIFEST.min(budget))? {
+                Ok(bytes) => bytes,
+                Err(MISSING) => continue,
+                Err(reason) => {
+                    self.fetched.unread.insert(referrer.digest, reason);
+                    continue;
+                }
+            };
             budget = budget.saturating_sub(bytes.len() as u64);
             // What is attached and no manifest is junk, and anyone may attach junk.
             let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else {
                 self.fetched.unread.insert(referrer.digest, "it is no manifest");
                 continue;
             };
-            if manifest.config.size > MAX_MANIFEST.min(budget) {
-                self.fetched.unread.insert(referrer.digest, "its configuration is larger than the limit");
-                continue;
+            match attachment(self.source, &manifest.config, MAX_MANIFEST.min(budget))? {
+                Ok(config) => budget = budget.saturating_sub(config.len() as u64),
+                Err(MISSING) => {}
+                Err(_) => {
+                    self.fetched.unread.insert(referrer.digest, "its configuration is not within the limit");
+                    continue;
+                }
             }
-            let config = present(read(self.source, &manifest.config, MAX_MANIFEST))?;
-            budget = budget.saturating_sub(config.map_or(0, |config| config.len() as u64));
             let of_bundle = manifest.artifact_type.as_deref() == Some(BUNDLE);
             match (of_bundle, <[Descriptor; 1]>::try_from(manifest.layers)) {
                 (true, Ok([bundle])) => attached.push(bundle),
@@ -187,12 +195,9 @@ impl Rest<'_> {
     /// The bytes of one part, taken from the budget; or why they are not read.
     fn within(&self, part: &Descriptor, budget: &mut u64) -> Result<Result<Vec<u8>, &'static str>, Error> {
         let limit = if part.media_type == BUNDLE { MAX_BUNDLE as u64 } else { MAX_REPORT };
-        if part.size > limit.min(*budget) {
-            return Ok(Err("it is larger than the limit"));
-        }
-        let Some(bytes) = present(read(self.source, part, limit))? else { return Ok(Err("its bytes are not there")) };
-        *budget = budget.saturating_sub(bytes.len() as u64);
-        Ok(Ok(bytes))
+        let read = attachment(self.source, part, limit.min(*budget))?;
+        *budget = budget.saturating_sub(read.as_ref().map_or(0, |bytes| bytes.len() as u64));
+        Ok(read)
     }
 }
 
@@ -258,6 +263,39 @@ pub(crate) fn read(source: &dyn ImageSource, descriptor: &Descriptor, limit: u64
     Ok(bytes)
 }
 
+/// Why something that is attached was not read.
+const MISSING: &str = "its bytes are not there";
+
+/// Reads something that is attached, which anyone may do: what is not there, too large or not as large as described is not read, and
+/// only bytes that are not those of their digest are an error.
+fn attachment(
+    source: &dyn ImageSource,
+    descriptor: &Descriptor,
+    limit: u64,
+) -> Result<Result<Vec<u8>, &'static str>, Error> {
+    if descriptor.size > limit {
+        return Ok(Err("it is larger than the limit"));
+    }
+    let mut rest = match source.open(descriptor) {
+        Err(ImagePlaceError::MissingBlob { .. }) => return Ok(Err(MISSING)),
+        opened => opened?.take(limit.saturating_add(1)),
+    };
+    let mut bytes = Vec::new();
+    let mut hashing = Hashing { inner: &mut rest, hasher: Hasher::new(), size: 0 };
+    // No more than was described is kept, and the rest is hashed all the same: a blob that was exchanged is told from one that is
+    // described falsely.
+    (&mut hashing).take(descriptor.size).read_to_end(&mut bytes).map_err(|error| unreadable(descriptor, error))?;
+    std::io::copy(&mut hashing, &mut std::io::sink()).map_err(|error| unreadable(descriptor, error))?;
+    let (found, size) = (hashing.hasher.finish(), hashing.size);
+    if size > limit {
+        return Ok(Err("it is larger than the limit"));
+    }
+    if !is_described(descriptor, found, descriptor.size) {
+        return Err(wrong(descriptor, "its bytes are not those of its digest".to_owned()));
+    }
+    Ok(if size == descriptor.size { Ok(bytes) } else { Err("it is not as large as its descriptor says") })
+}
+
 fn stream(source: &dyn ImageSource, descriptor: &Descriptor, keep: Option<&dyn ContentStore>) -> Result<(), Error> {
     if descriptor.size > MAX_LAYER {
         return Err(wrong(
@@ -283,14 +321,6 @@ fn stream(source: &dyn ImageSource, descriptor: &Descriptor, keep: Option<&dyn C
 
 fn is_described(descriptor: &Descriptor, digest: Digest, size: u64) -> bool {
     (digest == descriptor.digest || !is_on(Check::FetchDigest)) && (size == descriptor.size || !is_on(Check::FetchSize))
-}
-
-/// A blob that evidence names and that is not there is not there; every other fault is one.
-fn present<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
-    match result {
-        Err(Error::Place(ImagePlaceError::MissingBlob { .. })) => Ok(None),
-        other => other.map(Some),
-    }
 }
 
 fn wrong(descriptor: &Descriptor, reason: String) -> Error {

@@ -205,6 +205,35 @@ fn tm12_a_manifest_that_says_too_much_of_itself_locks_nobody_out() {
 }
 
 #[test]
+fn tm12_what_is_described_falsely_locks_nobody_out() {
+    let (world, build) = World::good();
+    // Bytes that are there under a size that they do not have: the image's own bundle, and somebody's.
+    let stray = b"something";
+    world.places.attach(SOURCE, &world.image, "text/plain", &[("text/plain", stray)]);
+    for digest in [Digest::of(stray), build.digest("image")] {
+        for (kind, size) in [(BUNDLE, 1), (BUNDLE, 1 << 20), (EVIDENCE_ARTIFACT, 1), (EVIDENCE_ARTIFACT, 1 << 20)] {
+            let layers = vec![Descriptor::new(BUNDLE, digest, size)];
+            world.places.attach_manifest(SOURCE, &names(&world, kind, 2, layers));
+        }
+    }
+    assert_allowed(world.promote(&pass()));
+}
+
+#[test]
+fn tm12_large_manifests_of_others_keep_nothing_out() {
+    let (world, _) = World::good();
+    let whole = world.fetched_at_source();
+    for number in 0..20 {
+        let mut junk = names(&world, BUNDLE, 2, absent(1));
+        junk.annotations.insert("padding".to_owned(), format!("{number}{}", "x".repeat(4_000_000)));
+        world.places.attach_manifest(SOURCE, &junk);
+    }
+    let with_junk = world.fetched_at_source();
+    assert_eq!((with_junk.attached, with_junk.blobs), (whole.attached, whole.blobs));
+    assert_allowed(world.promote(&pass()));
+}
+
+#[test]
 fn tm12_what_a_strangers_provenance_names_is_not_read_before_what_a_builders_does() {
     let (world, _) = World::good();
     // A provenance that nobody believes names as many parts as may be read, and a manifest before all others carries them.

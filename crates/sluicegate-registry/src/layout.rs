@@ -108,7 +108,10 @@ impl ImageSource for LayoutSource {
             if found != descriptor.digest {
                 return Err(ImagePlaceError::Corrupt { path: self.folder.clone(), digest: descriptor.digest, found });
             }
-            // What is no manifest refers to nothing.
+            // What is not as large as described, or no manifest, refers to nothing.
+            if bytes.len() as u64 != descriptor.size {
+                continue;
+            }
             let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else { continue };
             if manifest.subject.is_some_and(|s| s.digest == *subject)
                 && !out.iter().any(|d| d.digest == descriptor.digest)
@@ -174,6 +177,10 @@ pub(crate) fn images<'a>(folder: &Path, index: &'a Index) -> Result<Vec<&'a Desc
         .collect();
     if !marked.is_empty() {
         return Ok(marked);
+    }
+    if index.may_hold_more {
+        let reason = "index.json marks no image and has entries that this version can't read".to_owned();
+        return Err(ImagePlaceError::NotALayout { path: folder.to_owned(), reason });
     }
     let mut out = Vec::new();
     for descriptor in &index.manifests {

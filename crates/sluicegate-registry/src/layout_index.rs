@@ -27,7 +27,7 @@ pub(crate) const MAX_ENTRIES: usize = 1024;
 pub(crate) const LAYOUT_FILE: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// An image index.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Index {
     pub(crate) schema_version: u32,
@@ -36,6 +36,20 @@ pub(crate) struct Index {
     pub(crate) manifests: Vec<Descriptor>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) annotations: BTreeMap<String, String>,
+    /// Whether an entry that can't be read, such as one with a digest of another algorithm, may be an image: it has neither a tag nor
+    /// a type.
+    #[serde(skip)]
+    pub(crate) may_hold_more: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireIndex {
+    schema_version: u32,
+    media_type: Option<String>,
+    manifests: Vec<serde_json::Value>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
 }
 
 impl Index {
@@ -43,12 +57,27 @@ impl Index {
     pub(crate) fn read(folder: &Path) -> Result<Option<Self>, ImagePlaceError> {
         let fault = |reason: String| ImagePlaceError::NotALayout { path: folder.to_owned(), reason };
         let Some(bytes) = bytes(folder)? else { return Ok(None) };
-        let index: Self = serde_json::from_slice(&bytes).map_err(|error| fault(format!("index.json: {error}")))?;
-        if index.schema_version != 2 {
-            return Err(fault(format!("index.json has schemaVersion {}, not 2", index.schema_version)));
+        let wire: WireIndex = serde_json::from_slice(&bytes).map_err(|error| fault(format!("index.json: {error}")))?;
+        let WireIndex { schema_version, media_type, manifests: entries, annotations } = wire;
+        if schema_version != 2 {
+            return Err(fault(format!("index.json has schemaVersion {schema_version}, not 2")));
         }
-        if index.manifests.len() > MAX_ENTRIES {
+        if entries.len() > MAX_ENTRIES {
             return Err(fault(format!("index.json names more than {MAX_ENTRIES} manifests")));
+        }
+        let mut index = Self { schema_version, media_type, manifests: Vec::new(), annotations, may_hold_more: false };
+        for entry in entries {
+            let names_an_image = [REF_NAME, COSIGN_KIND].iter().any(|name| !entry["annotations"][name].is_null());
+            let has_type = !entry["artifactType"].is_null();
+            match serde_json::from_value(entry) {
+                Ok(descriptor) => index.manifests.push(descriptor),
+                // Other readers may take it for the image.
+                Err(error) if names_an_image => {
+                    return Err(fault(format!("index.json: an entry with a name: {error}")));
+                }
+                // Anyone may attach junk; what is needed is missed by its digest.
+                Err(_) => index.may_hold_more |= !has_type,
+            }
         }
         Ok(Some(index))
     }
@@ -67,6 +96,10 @@ fn bytes(folder: &Path) -> Result<Option<Vec<u8>>, ImagePlaceError> {
     let file = match open_regular(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::InvalidInput => {
+            let reason = "index.json is not a regular file".to_owned();
+            return Err(ImagePlaceError::NotALayout { path: folder.to_owned(), reason });
+        }
         Err(source) => return Err(ImagePlaceError::Io { action: "open", path, source }),
     };
     let mut bytes = Vec::new();

@@ -271,5 +271,11 @@ fn index_of(publication: &Publication) -> Index {
     };
     manifests.extend(publication.referrers.iter().map(|d| Descriptor { annotations: BTreeMap::new(), ..d.clone() }));
     let mark = publication.environment.iter().map(|name| (ENVIRONMENT.to_owned(), name.to_string()));
-    Index { schema_version: 2, media_type: Some(IMAGE_INDEX.to_owned()), manifests, annotations: mark.collect() }
+    Index {
+        schema_version: 2,
+        media_type: Some(IMAGE_INDEX.to_owned()),
+        manifests,
+        annotations: mark.collect(),
+        may_hold_more: false,
+    }
 }

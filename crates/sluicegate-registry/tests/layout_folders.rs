@@ -271,10 +271,10 @@ fn an_index_that_is_no_regular_file_is_not_read() {
     let refused = || LayoutFolders.source(&layout.folder()).map(|_| ()).unwrap_err();
     assert!(matches!(refused(), ImagePlaceError::NotALayout { .. }));
     symlink(&outside, &path).unwrap();
-    assert!(matches!(refused(), ImagePlaceError::Io { .. }));
+    assert!(matches!(refused(), ImagePlaceError::NotALayout { .. }));
     fs::remove_file(&path).unwrap();
     mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o644), 0).unwrap();
-    assert!(matches!(refused(), ImagePlaceError::Io { .. }));
+    assert!(matches!(refused(), ImagePlaceError::NotALayout { .. }));
     fs::remove_file(&path).unwrap();
     fs::rename(&outside, &path).unwrap();
     assert!(LayoutFolders.source(&layout.folder()).is_ok());
@@ -470,6 +470,50 @@ fn an_image_of_another_tool_is_found_without_our_annotation() {
     });
     assert_eq!(layout.source().resolve(&LayoutSelector::Only).unwrap().digest, image.digest());
     assert_eq!(layout.current(), Some(image.digest()));
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_is_nothing_unless_it_may_be_the_image() {
+    let odd = |more: Value| {
+        let mut entry =
+            json!({"mediaType": IMAGE_MANIFEST, "digest": format!("sha512:{}", "0".repeat(128)), "size": -1});
+        entry.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        entry
+    };
+    let with = |entry: Value, marked: bool| {
+        let (layout, image) = published();
+        layout.edit_index(|index| {
+            if !marked {
+                index["manifests"][0].as_object_mut().unwrap().remove("annotations");
+            }
+            index["manifests"].as_array_mut().unwrap().push(entry);
+        });
+        let source = LayoutFolders.source(&layout.folder()).map_err(|error| error.to_string())?;
+        let found = source.resolve(&LayoutSelector::Only).map_err(|error| error.to_string())?;
+        assert_eq!(found.digest, image.digest());
+        assert_eq!(source.referrers(&image.digest()).unwrap().len(), 1);
+        Ok::<_, String>(())
+    };
+    let (untyped, typed) = (odd(json!({})), odd(json!({"artifactType": BUNDLE})));
+    let named = odd(json!({"artifactType": BUNDLE, "annotations": {"org.opencontainers.image.ref.name": "current"}}));
+    for (entry, marked) in [(&untyped, true), (&typed, true), (&typed, false), (&json!("text"), true)] {
+        with(entry.clone(), marked).unwrap();
+    }
+    assert!(with(untyped, false).unwrap_err().contains("entries that this version can't read"));
+    assert!(with(named, true).unwrap_err().contains("an entry with a name"));
+}
+
+#[test]
+fn what_is_not_as_large_as_described_refers_to_nothing() {
+    let (layout, image) = published();
+    layout.edit_index(|index| {
+        let mut entry = index["manifests"][1].clone();
+        entry["size"] = json!(1);
+        index["manifests"].as_array_mut().unwrap().insert(1, entry);
+    });
+    assert_eq!(layout.source().referrers(&image.digest()).unwrap().len(), 1);
+    layout.edit_index(|index| drop(index["manifests"].as_array_mut().unwrap().remove(2)));
+    assert_eq!(layout.source().referrers(&image.digest()).unwrap(), []);
 }
 
 #[test]

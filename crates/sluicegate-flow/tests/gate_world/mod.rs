@@ -16,7 +16,7 @@ use sluicegate_attestation::{
 };
 use sluicegate_flow::{
     Error, Ports,
-    fetch::fetch_evidence,
+    fetch::{Fetched, fetch_evidence},
     folders::EnvironmentPlaces,
     gate::RuleEvaluator,
     gateway::{GateRules, Judge, JudgeRecord},
@@ -204,11 +204,16 @@ impl World {
         manifests.iter().filter(|manifest| manifest.artifact_type.as_deref() == Some(BUNDLE)).map(bundle).collect()
     }
 
-    /// The first statement of this type that is attached at the source.
-    pub(crate) fn statement_at_source(&self, kind: PredicateType) -> Statement {
+    /// What is read of the image at the source.
+    pub(crate) fn fetched_at_source(&self) -> Fetched {
         let (source, only) = (self.places.source(Path::new(SOURCE)).unwrap(), LayoutSelector::Only);
         let everybody = Asked { trust: &self.trust, repository: None, at: today() };
-        let fetched = fetch_evidence(source.as_ref(), &source.resolve(&only).unwrap(), everybody).unwrap();
+        fetch_evidence(source.as_ref(), &source.resolve(&only).unwrap(), everybody).unwrap()
+    }
+
+    /// The first statement of this type that is attached at the source.
+    pub(crate) fn statement_at_source(&self, kind: PredicateType) -> Statement {
+        let fetched = self.fetched_at_source();
         let statements = fetched.attached.values().map(|bytes| Bundle::parse(bytes).unwrap().payload);
         let mut statements = statements.map(|payload| Statement::parse(&payload).unwrap());
         statements.find(|statement| statement.predicate_type == kind).unwrap()
