@@ -283,7 +283,10 @@ fn tm16_a_record_that_was_written_past_the_program_is_told_apart() {
     let (_, said) = project.json(&["evidence", "show", "3"]);
     assert_eq!((&said["kind"], &said["outcome"]), (&json!("ledger"), &json!("adopted")));
     assert_eq!(said["body"], json!({"from": 2, "to": 2}));
+    list().assert(0, "taken along into the ledger, see 3");
     assert!(!list().stdout.contains("not in the ledger yet"));
+    project.sluicegate(&["evidence", "show", "2"]).assert(0, "\"adoptedBy\": 3");
+    project.sluicegate(&["evidence", "replay", "2"]).assert(3, "proves no decision");
     // The last one goes, and another one comes in its place.
     edit(&project, "delete from records where sequence = 5");
     assert_eq!((list().code, project.sluicegate(&["evidence", "show", "5"]).code), (4, 4));

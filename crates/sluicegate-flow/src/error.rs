@@ -100,6 +100,14 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// A record that anyone could have written.
+    #[error("evidence record {sequence} proves no decision: {reason}")]
+    NobodysRecord {
+        /// The record.
+        sequence: u64,
+        /// Why not.
+        reason: String,
+    },
     /// The evidence is not whole.
     #[error("{image}: the evidence is not whole")]
     Incomplete {
@@ -203,6 +211,7 @@ impl Error {
             Self::File(_) | Self::Trust { .. } | Self::Usage(_) | Self::Image { .. } | Self::BundleFile { .. } => {
                 Failure::Usage
             }
+            Self::NobodysRecord { .. } => Failure::Undecided,
             Self::StepFailed { .. } => Failure::Step,
             Self::Again(_) => Failure::Unavailable,
             Self::Bug(_) => Failure::Bug,

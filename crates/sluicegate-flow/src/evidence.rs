@@ -11,6 +11,7 @@ use sluicegate_ports::{
     evidence::{EvidenceError, EvidenceLog, NewRecord, Record, RecordKind},
     images::ImagePlaces,
     ledger::{Ledger, LedgerError},
+    store::ContentStore,
 };
 use sluicegate_types::{
     Digest, EnvironmentName, ImageRef, UnixTime,
@@ -18,7 +19,7 @@ use sluicegate_types::{
 };
 use sluicegate_verify::{Role, Trust, closed_set::Asked, verify};
 
-use crate::{Error, Failure, Ports, fetch};
+use crate::{Error, Failure, Ports, evidence_content, fetch};
 
 /// Records whose digests are held in memory at once.
 const PAGE: u32 = 4096;
@@ -101,7 +102,7 @@ fn adoption(from: u64, to: u64, at: UnixTime) -> NewRecord {
         at,
         subject: None,
         environment: None,
-        outcome: "adopted".to_owned(),
+        outcome: ADOPTED.to_owned(),
         body: json!({"from": from, "to": to}),
     }
 }
@@ -133,15 +134,22 @@ fn leaf_of(ledger: &dyn Ledger, sequence: u64) -> Result<Option<Digest>, Error> 
 /// How a record that was read stands to the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Its leaf is its digest.
+    /// Its leaf is its digest, logged by whoever wrote the record.
     Logged,
+    /// Its leaf is its digest, and another process took it along: by the record that says so. Whoever writes the database can lay such
+    /// a record there without a key.
+    Adopted {
+        /// The number of that record.
+        by: u64,
+    },
     /// It is not in the ledger yet.
     Pending,
     /// The ledger has another record in its place.
     Differs,
 }
 
-/// How each record stands to the ledger. `head` was asked for before the records were read, so that what is added meanwhile is more,
+/// How each record stands to the ledger, as far as these records say it: those that were taken along are followed by the one that says
+/// so. `head` was asked for before the records were read, so that what is added meanwhile is more,
 /// never less.
 pub fn standings(ledger: &dyn Ledger, head: &LedgerHead, records: &[Record]) -> Result<Vec<Standing>, Error> {
     let sequences = || records.iter().map(|record| record.sequence);
@@ -150,16 +158,30 @@ pub fn standings(ledger: &dyn Ledger, head: &LedgerHead, records: &[Record]) -> 
         None | Some(0) => Vec::new(),
         Some(count) => ledger.leaves(first.max(1) - 1, count)?,
     };
+    let adoptions: Vec<(u64, u64, u64)> = records.iter().filter_map(adopted).collect();
+    let adopted = |record: &Record| {
+        let mut of = adoptions.iter().filter(|(from, to, _)| (*from..=*to).contains(&record.sequence));
+        of.next().map_or(Standing::Logged, |(_, _, by)| Standing::Adopted { by: *by })
+    };
     let standing = |record: &Record| {
         let place = record.sequence.checked_sub(first).and_then(|place| usize::try_from(place).ok());
         match place.and_then(|place| leaves.get(place)) {
-            Some(leaf) if *leaf == record.digest => Standing::Logged,
+            Some(leaf) if *leaf == record.digest => adopted(record),
             None if record.sequence > head.size => Standing::Pending,
             _ => Standing::Differs,
         }
     };
     Ok(records.iter().map(standing).collect())
 }
+
+/// The first and the last record that this one says were taken along, and its own number.
+fn adopted(record: &Record) -> Option<(u64, u64, u64)> {
+    let is_adoption = record.kind == RecordKind::Ledger && record.outcome == ADOPTED;
+    let number = |name: &str| record.body[name].as_u64();
+    is_adoption.then(|| number("from").zip(number("to")).map(|(from, to)| (from, to, record.sequence))).flatten()
+}
+
+const ADOPTED: &str = "adopted";
 
 /// A record, and whether the ledger has it. One that the ledger has otherwise, or that it has and the store does not, is damaged.
 pub fn show(evidence: &dyn EvidenceLog, ledger: &dyn Ledger, sequence: u64) -> Result<(Record, Standing), Error> {
@@ -172,6 +194,17 @@ pub fn show(evidence: &dyn EvidenceLog, ledger: &dyn Ledger, sequence: u64) -> R
     };
     match standings(ledger, &head, std::slice::from_ref(&record))?.first() {
         Some(Standing::Differs) | None => Err(damaged(sequence, other_than_its_leaf(sequence))),
+        Some(Standing::Logged) => {
+            let mut standing = Standing::Logged;
+            evidence.walk(&mut |later| {
+                if let Some((from, to, by)) = adopted(later).filter(|_| standing == Standing::Logged)
+                    && (from..=to).contains(&sequence)
+                {
+                    standing = Standing::Adopted { by };
+                }
+            })?;
+            Ok((record, standing))
+        }
         Some(standing) => Ok((record, *standing)),
     }
 }
@@ -251,6 +284,8 @@ pub struct FsckReport {
     pub records: Option<u64>,
     /// What the ledger is; `None` if it is damaged.
     pub ledger: Option<LedgerHead>,
+    /// How many contents of the store the records name; each was hashed.
+    pub contents: u64,
     /// Everything that is not as it was written, in words that name the record or the file.
     pub damage: Vec<String>,
     /// The statements that agree with the ledger, the one with the largest ledger last.
@@ -261,13 +296,14 @@ pub struct FsckReport {
     pub other_ledgers: BTreeSet<String>,
 }
 
-/// Checks the evidence store, the ledger and each against the other, and the ledger against what signed statements say it was. It
-/// changes nothing: rows that are not in the ledger yet are counted and stay pending.
+/// Checks the evidence store, the ledger and each against the other, what the records keep in the content store, and the ledger
+/// against what signed statements say it was. It changes nothing: rows that are not in the ledger yet are counted and stay pending.
 ///
 /// Damage is in the report; an error is what could not be looked at.
 pub fn fsck(
     evidence: &dyn EvidenceLog,
     ledger: &dyn Ledger,
+    store: &dyn ContentStore,
     against: Option<&Against<'_>>,
 ) -> Result<FsckReport, Error> {
     let mut report = FsckReport::default();
@@ -309,6 +345,11 @@ pub fn fsck(
                 span(records + 1, head.size)
             ));
         }
+    }
+    if report.records.is_some() {
+        let contents = evidence_content::check(evidence, store)?;
+        report.contents = contents.count;
+        report.damage.extend(contents.damage);
     }
     if let Some(head) = report.ledger.clone() {
         for (reference, found) in heads {
@@ -484,6 +525,7 @@ impl FsckReport {
             "whole": self.damage.is_empty(),
             "records": self.records,
             "ledger": self.ledger,
+            "contents": self.contents,
             "pending": self.pending(),
             "damage": self.damage,
             "otherLedgers": self.other_ledgers,

@@ -11,6 +11,7 @@ pub mod attest_by_hand;
 mod built;
 mod error;
 pub mod evidence;
+mod evidence_content;
 mod execute;
 pub mod fetch;
 pub mod folders;

@@ -191,9 +191,6 @@ impl Promotion<'_> {
         let repository = Repository::of_environment(&request.judge.name);
         let asked = |at: UnixTime| Asked { trust: request.trust, repository: Some(&repository), at };
         let fetched = fetch::fetch_evidence(source, self.image, asked(ports.clock.now()))?;
-        for bytes in fetched.attached.values().chain(fetched.blobs.values()) {
-            ports.store.put_bytes(bytes)?;
-        }
         let follow_at = |at: UnixTime| follow(self.image.digest, &fetched.attached, &fetched.blobs, asked(at));
         let followed = follow_at(ports.clock.now());
         if followed.unlooked > 0 {
@@ -208,6 +205,10 @@ impl Promotion<'_> {
                 self.target.display(),
                 request.judge.name
             )));
+        }
+        // What the decision can be made again from; of an image that proves nothing, nothing.
+        for bytes in fetched.attached.values().chain(fetched.blobs.values()) {
+            ports.store.put_bytes(bytes)?;
         }
         let current = ports.places.target(&self.target)?.current()?.map(|occupant| occupant.image);
         self.refuse_backwards(current)?;

@@ -23,6 +23,7 @@ use sluicegate_verify::closed_set::{Asked, follow};
 use crate::{
     Error, Ports,
     assemble::json_bytes,
+    evidence::{Standing, show},
     fetch::Fetched,
     gate::{self, Case, LISTS, RuleEvaluator},
     gateway::{self, GatewayFiles, JudgeRecord, judge_of},
@@ -31,7 +32,7 @@ use crate::{
 /// Of the list of inputs.
 const VERSION: u32 = 1;
 /// Bytes of one file or bundle that a decision was made from.
-const MAX_INPUT: u64 = 128 * 1024 * 1024;
+pub(crate) const MAX_INPUT: u64 = 128 * 1024 * 1024;
 
 /// Everything that a decision was made from, by digest in the store.
 #[derive(Debug, Serialize, Deserialize)]
@@ -89,6 +90,29 @@ pub(crate) fn keep_inputs(
     Ok(ports.store.put_bytes(&json_bytes("the inputs of a decision", &inputs)?)?)
 }
 
+/// Everything that a list of inputs names, each with what it is; an error says why it is no such list.
+pub(crate) fn inputs_in(list: &[u8]) -> Result<Vec<(String, Digest)>, String> {
+    let Inputs { version: _, gateway, files, attached, blobs, scan } = inputs(list)?;
+    let mut all = vec![("its gateway".to_owned(), gateway)];
+    all.extend(files.into_iter().map(|(path, digest)| (format!("its gateway's {}", path.display()), digest)));
+    all.extend(attached.into_iter().map(|digest| ("a bundle that it was decided over".to_owned(), digest)));
+    all.extend(
+        blobs.into_iter().map(|digest| ("what came with the evidence that it was decided over".to_owned(), digest)),
+    );
+    if let Some((bundle, report)) = scan {
+        all.extend([("its scan".to_owned(), bundle), ("its scan's report".to_owned(), report)]);
+    }
+    Ok(all)
+}
+
+fn inputs(list: &[u8]) -> Result<Inputs, String> {
+    let inputs: Inputs = serde_json::from_slice(list).map_err(|error| error.to_string())?;
+    if inputs.version != VERSION {
+        return Err(format!("version {}: this program knows {VERSION}", inputs.version));
+    }
+    Ok(inputs)
+}
+
 /// Makes the decision of an evidence record again. It reads the record and the store, and asks the rules; no permit comes of it.
 pub fn replay(
     evidence: &dyn EvidenceLog,
@@ -97,12 +121,19 @@ pub fn replay(
     evaluator: &dyn RuleEvaluator,
     sequence: u64,
 ) -> Result<Replayed, Error> {
-    let record = evidence.show(sequence)?;
     // A row that was rewritten together with its digest is not the one that the ledger has.
-    let leaf = ledger.leaves(sequence.saturating_sub(1), 1)?.first().copied();
-    if leaf != Some(record.digest) {
-        let reason = "it is not the record that the ledger's leaf stands for".to_owned();
-        return Err(EvidenceError::Damaged { sequence, reason }.into());
+    let (record, standing) = show(evidence, ledger, sequence)?;
+    let nobodys = |reason: String| Err(Error::NobodysRecord { sequence, reason });
+    match standing {
+        Standing::Pending => {
+            return nobodys("it is not in the ledger yet: its writer was interrupted, or it is forged".to_owned());
+        }
+        Standing::Adopted { by } => {
+            return nobodys(format!(
+                "the process that wrote it did not log it (see evidence record {by}): it was interrupted, or the record is forged"
+            ));
+        }
+        Standing::Logged | Standing::Differs => {}
     }
     let not = |why: &str| Error::Usage(format!("evidence record {sequence} can't be replayed: {why}"));
     let body: WireBody = serde_json::from_value(record.body.clone()).map_err(|_| match record.kind {
@@ -123,11 +154,7 @@ pub fn replay(
     let environment = record.environment.clone().ok_or_else(|| not("it names no environment"))?;
     let unreadable =
         |reason: String| Error::Content { what: "the list of a decision's inputs", digest: replay, reason };
-    let inputs: Inputs =
-        serde_json::from_slice(&store.read(&replay, MAX_INPUT)?).map_err(|error| unreadable(error.to_string()))?;
-    if inputs.version != VERSION {
-        return Err(unreadable(format!("version {}: this program knows {VERSION}", inputs.version)));
-    }
+    let inputs = inputs(&store.read(&replay, MAX_INPUT)?).map_err(unreadable)?;
     let files = StoredFiles { store, inputs: &inputs };
     let text =
         String::from_utf8(store.read(&inputs.gateway, MAX_INPUT)?).map_err(|_| not("its gateway is not UTF-8"))?;

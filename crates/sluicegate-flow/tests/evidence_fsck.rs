@@ -28,7 +28,7 @@ use sluicegate_types::{Digest, EnvironmentName, ImageRef, NonEmpty, PinnedImage,
 
 /// What fsck says about what is attached to the world's image.
 fn against(home: &Home, world: &World) -> FsckReport {
-    fsck(&home.store(), &home.reader(), Some(&shop(world))).unwrap()
+    fsck(&home.store(), &home.reader(), &world.store, Some(&shop(world))).unwrap()
 }
 
 fn shop(world: &World) -> Against<'_> {
@@ -348,13 +348,13 @@ fn tm16_a_decision_bears_the_ledger_with_its_own_record_denials_too() {
     let (world, _) = World::good();
     world.promote(&deny()).unwrap();
     // The denial lies beside the image and vouches for its own record.
-    let report = fsck(&world.evidence, &world.ledger, Some(&shop(&world))).unwrap();
+    let report = fsck(&world.evidence, &world.ledger, &world.store, Some(&shop(&world))).unwrap();
     assert_eq!((report.failure(), report.anchors.len(), report.anchors[0].head.size), (None, 1, 1));
     let (records, leaves) = (world.evidence.records(), world.ledger.all());
     world.evidence.tamper(Vec::clear);
     world.ledger.tamper(Vec::clear);
-    assert_eq!(fsck(&world.evidence, &world.ledger, None).unwrap().failure(), None);
-    let report = fsck(&world.evidence, &world.ledger, Some(&shop(&world))).unwrap();
+    assert_eq!(fsck(&world.evidence, &world.ledger, &world.store, None).unwrap().failure(), None);
+    let report = fsck(&world.evidence, &world.ledger, &world.store, Some(&shop(&world))).unwrap();
     assert!(report.damage[0].contains("the evidence was cut back"), "{:?}", report.damage);
     world.evidence.tamper(|there| *there = records);
     world.ledger.tamper(|there| *there = leaves);
@@ -372,11 +372,11 @@ fn tm16_a_decision_bears_the_ledger_with_its_own_record_denials_too() {
     // And these two are what fsck goes by.
     let references = ["oci:environments/production:current".parse().unwrap()];
     let here = Against { references: &references, folder: Path::new("/gateway"), ..shop(&world) };
-    let report = fsck(&world.evidence, &world.ledger, Some(&here)).unwrap();
+    let report = fsck(&world.evidence, &world.ledger, &world.store, Some(&here)).unwrap();
     let kinds: Vec<_> = report.anchors.iter().map(|anchor| anchor.kind.as_str()).collect();
     assert_eq!((report.failure(), kinds.len()), (None, 2), "{kinds:?}");
     world.evidence.tamper(|records| records.truncate(1));
     world.ledger.tamper(|leaves| leaves.truncate(1));
-    assert_eq!(fsck(&world.evidence, &world.ledger, None).unwrap().failure(), None);
-    assert_eq!(fsck(&world.evidence, &world.ledger, Some(&here)).unwrap().damage.len(), 2);
+    assert_eq!(fsck(&world.evidence, &world.ledger, &world.store, None).unwrap().failure(), None);
+    assert_eq!(fsck(&world.evidence, &world.ledger, &world.store, Some(&here)).unwrap().damage.len(), 2);
 }

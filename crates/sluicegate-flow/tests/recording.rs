@@ -15,17 +15,18 @@ use std::{
 };
 
 use evidence_home::{Home, new, warned, with_ports};
-use gate_world::{LEDGER, TARGET, World, pass};
+use gate_world::{Crash, LEDGER, TARGET, World, pass};
 use serde_json::json;
 use sluicegate_flow::{
     Error, Failure,
     evidence::{Standing, begin, head, list, record, show},
+    replay::replay,
 };
 use sluicegate_ports::{
     evidence::{EvidenceError, EvidenceLog, RecordKind},
     ledger::{Ledger, LedgerError},
 };
-use sluicegate_testkit::{MemoryEvidence, MemoryLedger, today};
+use sluicegate_testkit::{MemoryEvidence, MemoryLedger, MemoryStore, today};
 use sluicegate_types::Digest;
 
 #[test]
@@ -140,6 +141,33 @@ fn tm16_a_record_that_is_read_is_compared_with_its_leaf() {
     let (store, reader) = (home.store(), home.reader());
     for failed in [show(&store, &reader, 3).map(drop), list(&store, &reader, 1).map(drop)] {
         assert!(matches!(failed, Err(Error::Evidence(EvidenceError::Damaged { sequence: 3, .. }))), "{failed:?}");
+    }
+}
+
+#[test]
+fn tm16_a_record_that_its_writer_did_not_log_proves_no_decision() {
+    let home = Home::of(2);
+    let kept = MemoryStore::new();
+    let replayed = |sequence| {
+        let said = replay(&home.store(), &home.reader(), &kept, &Crash, sequence).unwrap_err();
+        (said.failure(), said.to_string())
+    };
+    let standing = |sequence| show(&home.store(), &home.reader(), sequence).unwrap().1;
+    home.store().append(&new(3)).unwrap();
+    assert_eq!(standing(3), Standing::Pending);
+    let (failure, said) = replayed(3);
+    assert!(failure == Failure::Undecided && said.contains("not in the ledger yet"), "{said}");
+    home.with(|ports| record(ports, &new(4)).unwrap());
+    assert_eq!(standing(3), Standing::Adopted { by: 4 });
+    let (failure, said) = replayed(3);
+    assert!(failure == Failure::Undecided && said.contains("did not log it (see evidence record 4)"), "{said}");
+    let listed = list(&home.store(), &home.reader(), 10).unwrap();
+    let adopted = listed.iter().filter(|(_, standing)| *standing != Standing::Logged);
+    assert_eq!(adopted.map(|(record, _)| record.sequence).collect::<Vec<_>>(), [3]);
+    // The others are looked at further, and nothing was judged in them.
+    for sequence in [1, 2, 4, 5] {
+        assert_eq!(standing(sequence), Standing::Logged);
+        assert_eq!(replayed(sequence).0, Failure::Usage);
     }
 }
 

@@ -237,6 +237,8 @@ table! {
     RecordIsLeaf,
     /// Records that are missing behind the ledger (16).
     RecordsMissing,
+    /// What records name in the content store, gone or with other bytes (16).
+    EvidenceContent,
     /// A ledger that is shorter than a signed statement says (16).
     CutBack,
     /// A ledger with another root than a signed statement says (16).

@@ -63,6 +63,13 @@ pub(crate) fn evidence(words: &Words, arguments: &Evidence) -> Result<ExitCode, 
                     "evidence record {number} is {PENDING}: its writer was interrupted, or it is forged"
                 ));
             }
+            if let Standing::Adopted { by } = standing {
+                document["adoptedBy"] = json!(by);
+                words.warn(&format!(
+                    "the process that wrote evidence record {number} did not log it (see evidence {by}): it was interrupted, or the \
+                     record is forged"
+                ));
+            }
             words.document(&document);
         }
         EvidenceCommand::Replay { number } => return replay(words, records, number),
@@ -79,10 +86,15 @@ fn print_list(words: &Words, list: &[(Record, Standing)], logged: bool) -> ExitC
         found.map(|(record, _)| record.sequence).collect()
     };
     let damaged = numbers(Standing::Differs);
+    let adopted: Vec<u64> = list
+        .iter()
+        .filter(|(_, standing)| matches!(standing, Standing::Adopted { .. }))
+        .map(|(record, _)| record.sequence)
+        .collect();
     if words.json() {
         words.document(&json!({
             "schemaVersion": 1, "records": list.iter().map(|(record, _)| record).collect::<Vec<_>>(),
-            "pending": numbers(Standing::Pending), "damaged": damaged,
+            "pending": numbers(Standing::Pending), "damaged": damaged, "adopted": adopted,
         }));
     } else if list.is_empty() {
         words.line("nothing has been recorded yet");
@@ -91,6 +103,9 @@ fn print_list(words: &Words, list: &[(Record, Standing)], logged: bool) -> ExitC
         let mark = match standing {
             Standing::Differs => format!("  {}: the ledger has another record here", words.bad("damaged")),
             Standing::Pending if logged => format!("  {}", words.open(PENDING)),
+            Standing::Adopted { by } => {
+                format!("  {}", words.open(&format!("taken along into the ledger, see {by}")))
+            }
             Standing::Pending | Standing::Logged => String::new(),
         };
         words.line(format!("{}{mark}", row(words, record)));
@@ -113,16 +128,17 @@ fn check(home: &Home, references: &[ImageRef], gateway: &GatewayFlag) -> Result<
         Err(error @ EvidenceError::Corrupt { .. }) => return damaged(error.to_string()),
         Err(error) => return Err(Error::from(error).into()),
     };
+    let contents = wire::store(home)?;
     let places = wire::places();
     if references.is_empty() {
-        return Ok(fsck(wire::records(&store), &ledger, None)?);
+        return Ok(fsck(wire::records(&store), &ledger, &contents, None)?);
     }
     let gateway = GatewayFolder::open(gateway.gateway.as_deref(), Path::new(".")).map_err(|problem| {
         problem.or("whom to believe about --against is in a gateway's trust.yaml: name one with --gateway")
     })?;
     let (trust, _) = trust(&gateway.gateway, &gateway)?;
     let against = Against { places: &places, references, folder: Path::new("."), trust: &trust, at: SystemClock.now() };
-    Ok(fsck(wire::records(&store), &ledger, Some(&against))?)
+    Ok(fsck(wire::records(&store), &ledger, &contents, Some(&against))?)
 }
 
 fn print(words: &Words, report: &FsckReport, asked: bool) {
@@ -138,6 +154,10 @@ fn print(words: &Words, report: &FsckReport, asked: bool) {
         format!(", {} in {}, root {}", counted(head.size, "leaf"), head.origin, head.root)
     });
     words.line(format!("{head}  {records}{ledger}"));
+    if report.records.is_some() {
+        words
+            .line(format!("  {} of the store that the records name, each hashed", counted(report.contents, "content")));
+    }
     for damage in &report.damage {
         words.line(format!("  {}  {}", words.bad("damaged"), printable(damage)));
     }

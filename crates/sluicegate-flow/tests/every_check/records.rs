@@ -17,7 +17,7 @@ use sluicegate_types::Digest;
 
 use crate::{
     fixture::{Said, Tried, about, promotion, said},
-    gate_world::{SOURCE, World},
+    gate_world::{SOURCE, World, deny, pass},
 };
 
 fn new(number: u64) -> NewRecord {
@@ -55,7 +55,7 @@ fn kept(damage: impl FnOnce(&mut Vec<Record>)) -> World {
 }
 
 fn checked(world: &World, against: Option<&Against<'_>>) -> Said {
-    let report = fsck(&world.evidence, &world.ledger, against).map_err(|error| error.to_string())?;
+    let report = fsck(&world.evidence, &world.ledger, &world.store, against).map_err(|error| error.to_string())?;
     match report.failure() {
         None => Ok(()),
         Some(_) => Err(format!("{:?} {:?}", report.damage, report.unanchored)),
@@ -121,4 +121,30 @@ pub(crate) fn tm16_a_ledger_is_not_shorter_than_a_signed_statement_says() -> Tri
 pub(crate) fn tm16_a_ledger_has_the_root_that_a_signed_statement_says() -> Tried {
     let other = anchored(|then| then.root = Digest::of(b"another root"));
     Tried::good(anchored(|_| {})).fault("another root", "the evidence was rewritten", other)
+}
+
+pub(crate) fn tm16_what_records_name_is_in_the_store_as_it_was() -> Tried {
+    let after = |damage: fn(&World)| {
+        let (world, _) = World::good();
+        world.promote(&deny()).map_err(|error| error.to_string())?;
+        world.promote(&pass()).map_err(|error| error.to_string())?;
+        damage(&world);
+        checked(&world, None)
+    };
+    fn named(world: &World, record: usize, member: &str) -> Digest {
+        let body = &world.evidence.records()[record].body;
+        body[member].as_str().unwrap_or_else(|| body[member][0].as_str().unwrap()).parse().unwrap()
+    }
+    let gone = "is not in the store any more";
+    Tried::good(after(|_| {}))
+        .fault("a document gone", gone, after(|world| world.store.remove(&named(world, 0, "document"))))
+        .fault(
+            "facts",
+            "its bytes have the digest",
+            after(|world| world.store.replace(named(world, 0, "facts"), b"{}")),
+        )
+        .fault("a list of inputs", gone, after(|world| world.store.remove(&named(world, 0, "replay"))))
+        .fault("a denial", gone, after(|world| world.store.remove(&named(world, 1, "summary"))))
+        .fault("a statement", gone, after(|world| world.store.remove(&named(world, 3, "statements"))))
+        .fault("an input", gone, after(|world| world.store.remove(&Digest::of(b"gateway"))))
 }

@@ -18,7 +18,7 @@ use sluicegate_ports::{
     ledger::Ledger,
 };
 use sluicegate_sigstore::{EmbeddedLedger, KeyFolder, LogPublic};
-use sluicegate_testkit::{FakePacker, today};
+use sluicegate_testkit::{FakePacker, MemoryStore, today};
 use sluicegate_types::{Digest, Secret};
 
 use crate::gate_world::{LEDGER, World};
@@ -87,7 +87,7 @@ impl Home {
     }
 
     pub(crate) fn fsck(&self) -> FsckReport {
-        fsck(&self.store(), &self.reader(), None).unwrap()
+        fsck(&self.store(), &self.reader(), &MemoryStore::new(), None).unwrap()
     }
 
     pub(crate) fn head(&self) -> LedgerHead {

@@ -1,0 +1,125 @@
+//! What records keep in the content store beside themselves: documents, facts, bundles and everything that a decision can be made again
+//! from. A record whose content is gone or changed proves less than it says (trust model 16).
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use sluicegate_ports::{
+    evidence::{EvidenceLog, Record, RecordKind},
+    store::{ContentStore, StoreError},
+};
+use sluicegate_types::{
+    Digest,
+    checks::{Check, is_on},
+};
+
+use crate::{
+    Error,
+    replay::{self, MAX_INPUT},
+};
+
+/// Faults that are told one by one.
+const MAX_TOLD: usize = 20;
+
+/// What hashing all of it found.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    /// How many contents there are, each counted once.
+    pub(crate) count: u64,
+    /// What is not there, or has other bytes, by the first record that names it.
+    pub(crate) damage: Vec<String>,
+}
+
+/// Hashes every content that a record names, and what is named by the list of inputs of a decision. It changes nothing.
+pub(crate) fn check(evidence: &dyn EvidenceLog, store: &dyn ContentStore) -> Result<Contents, Error> {
+    let mut named: BTreeMap<Digest, (u64, String)> = BTreeMap::new();
+    let mut lists = Vec::new();
+    evidence.walk(&mut |record| {
+        for (what, digest) in content_of(record) {
+            if what == REPLAY && !named.contains_key(&digest) {
+                lists.push((record.sequence, digest));
+            }
+            named.entry(digest).or_insert_with(|| (record.sequence, what.to_owned()));
+        }
+    })?;
+    for (sequence, list) in lists {
+        // A list that is not there or damaged is told below; one that says nothing of sense is told here.
+        let Ok(bytes) = store.read(&list, MAX_INPUT) else { continue };
+        match replay::inputs_in(&bytes) {
+            Ok(inputs) => {
+                for (what, digest) in inputs {
+                    named.entry(digest).or_insert((sequence, what));
+                }
+            }
+            Err(reason) => drop(named.insert(list, (sequence, format!("{REPLAY}, which can't be read ({reason}),")))),
+        }
+    }
+    let mut contents = Contents { count: named.len() as u64, damage: Vec::new() };
+    let mut faults: Vec<(u64, String)> = Vec::new();
+    for (digest, (sequence, what)) in named {
+        let fault = match whole(store, &digest)? {
+            _ if !is_on(Check::EvidenceContent) => continue,
+            None if what.contains("can't be read") => format!("evidence record {sequence}: {what} is {digest}"),
+            None => continue,
+            Some(fault) => format!("evidence record {sequence}: {what} {digest} {fault}"),
+        };
+        faults.push((sequence, fault));
+    }
+    faults.sort();
+    let more = faults.len().saturating_sub(MAX_TOLD);
+    contents.damage = faults.into_iter().take(MAX_TOLD).map(|(_, fault)| fault).collect();
+    if more > 0 {
+        contents.damage.push(format!("and so with {more} more contents of records"));
+    }
+    Ok(contents)
+}
+
+/// `None` if the bytes are those of the digest.
+fn whole(store: &dyn ContentStore, digest: &Digest) -> Result<Option<String>, Error> {
+    let mut file = match store.open(digest) {
+        Err(StoreError::Missing { .. }) => return Ok(Some("is not in the store any more".to_owned())),
+        opened => opened?,
+    };
+    let io = |source| Error::Io { action: "read", path: digest.to_string().into(), source };
+    let (found, _) = Digest::of_reader(&mut file).map_err(io)?;
+    Ok((found != *digest).then(|| format!("is damaged: its bytes have the digest {found}")))
+}
+
+const REPLAY: &str = "the list of its inputs";
+
+/// The contents that a record's body names, each with what it is.
+fn content_of(record: &Record) -> Vec<(&'static str, Digest)> {
+    let body = &record.body;
+    let mut found = Vec::new();
+    let mut take = |what: &'static str, value: &Value| {
+        found.extend(value.as_str().and_then(|text| text.parse().ok()).map(|digest: Digest| (what, digest)));
+    };
+    match record.kind {
+        RecordKind::Decision => {
+            take("its document", &body["document"]);
+            take("its facts", &body["facts"]);
+            take(REPLAY, &body["replay"]);
+        }
+        RecordKind::Denial => {
+            take("its summary", &body["summary"]);
+            take("the manifest of its denial", &body["denial"]);
+        }
+        RecordKind::Promotion => {
+            let statements = body["statements"].as_array().into_iter().flatten();
+            statements.for_each(|statement| take("its statement", statement));
+        }
+        RecordKind::Attestation => {
+            take("its bundle", &body["bundle"]);
+            take("its manifest", &body["referrer"]);
+        }
+        RecordKind::Run => {
+            for step in body["steps"].as_array().into_iter().flatten() {
+                take("a step's provenance", &step["attestation"]);
+                take("a step's test result", &step["testResult"]);
+                take("a step's log", &step["log"]);
+            }
+        }
+        RecordKind::Ledger => {}
+    }
+    found
+}
