@@ -100,6 +100,11 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// The evidence is not what a signed decision says it was.
+    #[error(
+        "{0}; nothing was recorded: restore evidence.db and ledger together from one backup, evidence fsck --against says more"
+    )]
+    CutBack(String),
     /// A record that anyone could have written.
     #[error("evidence record {sequence} proves no decision: {reason}")]
     NobodysRecord {
@@ -215,9 +220,11 @@ impl Error {
             Self::StepFailed { .. } => Failure::Step,
             Self::Again(_) => Failure::Unavailable,
             Self::Bug(_) => Failure::Bug,
-            Self::NobodysWord { .. } | Self::Content { .. } | Self::Bundle { .. } | Self::OtherContent { .. } => {
-                Failure::Wrong
-            }
+            Self::CutBack(_)
+            | Self::NobodysWord { .. }
+            | Self::Content { .. }
+            | Self::Bundle { .. }
+            | Self::OtherContent { .. } => Failure::Wrong,
             Self::OwnBundle { .. } => Failure::Usage,
             Self::Incomplete { source, .. } => incomplete(source),
             Self::Attestation(_) | Self::Json { .. } => Failure::Bug,

@@ -19,7 +19,10 @@ use sluicegate_types::{
 };
 use sluicegate_verify::{Role, Trust, closed_set::Asked, verify};
 
-use crate::{Error, Failure, Ports, evidence_content, fetch};
+use crate::{
+    Error, Failure, Ports, evidence_content,
+    fetch::{self, Fetched},
+};
 
 /// Records whose digests are held in memory at once.
 const PAGE: u32 = 4096;
@@ -398,13 +401,18 @@ fn anchors(against: &Against<'_>, reference: &ImageRef) -> Result<Vec<Anchor>, E
     let descriptor = source.resolve(&place.selector)?;
     let asked = Asked { trust: against.trust, repository: None, at: against.at };
     let fetched = fetch::fetch(source.as_ref(), &descriptor, asked)?;
+    Ok(anchors_in(&fetched, &reference.to_string(), against.trust, against.at))
+}
+
+fn anchors_in(fetched: &Fetched, reference: &str, trust: &Trust, at: UnixTime) -> Vec<Anchor> {
+    let image = fetched.descriptor.digest;
     let mut found = Vec::new();
     for bytes in fetched.attached.values().chain(fetched.blobs.values()) {
         // What is attached and not to be believed is junk, and anyone may attach junk (trust model 12).
-        let Ok(verified) = verify(bytes, against.trust, against.at) else { continue };
+        let Ok(verified) = verify(bytes, trust, at) else { continue };
         let statement = verified.statement();
         let believed = [Role::Decisions, Role::Records].into_iter().any(|role| verified.is_in_role(role));
-        if !believed || !statement.is_about_image(&descriptor.digest) {
+        if !believed || !statement.is_about_image(&image) {
             continue;
         }
         let claim = match statement.predicate_type {
@@ -418,8 +426,8 @@ fn anchors(against: &Against<'_>, reference: &ImageRef) -> Result<Vec<Anchor>, E
         };
         let Ok((environment, Some(head))) = claim else { continue };
         found.push(Anchor {
-            reference: reference.to_string(),
-            image: descriptor.digest,
+            reference: reference.to_owned(),
+            image,
             bundle: verified.bundle(),
             kind: statement.predicate_type.short().to_owned(),
             signer: verified.signer().to_owned(),
@@ -427,7 +435,24 @@ fn anchors(against: &Against<'_>, reference: &ImageRef) -> Result<Vec<Anchor>, E
             head,
         });
     }
-    Ok(found)
+    found
+}
+
+/// Compares the ledger with what the decisions on an image say it was, which is what a place holds before something else comes there:
+/// an error if it was cut back or rewritten since. Gives the other ledgers that they are about.
+pub(crate) fn fits_what_is_there(
+    ports: &Ports<'_>,
+    fetched: &Fetched,
+    reference: &str,
+    trust: &Trust,
+) -> Result<BTreeSet<String>, Error> {
+    let found = anchors_in(fetched, reference, trust, ports.clock.now());
+    let mut report = FsckReport::default();
+    judge_anchors(ports.ledger, &head(ports)?, reference, found, &mut report)?;
+    match report.damage.into_iter().next() {
+        Some(damage) if is_on(Check::OccupantLedger) => Err(Error::CutBack(damage)),
+        _ => Ok(report.other_ledgers),
+    }
 }
 
 /// What one image's statements prove about a ledger that is `head` now.

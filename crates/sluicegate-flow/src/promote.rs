@@ -1,6 +1,10 @@
 //! `promote`: resolves to a digest, verifies, asks the gate, and only with its permit signs, copies and moves the tag.
 
-use std::{cell::Cell, path::Path};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+    path::Path,
+};
 
 use serde_json::{Value, json};
 use sluicegate_attestation::identifiers::BUNDLE;
@@ -16,7 +20,7 @@ use sluicegate_ports::{
     sign::Signer,
 };
 use sluicegate_types::{
-    Digest, ImageRef, NonEmpty, PinnedImage, Repository, UnixTime,
+    Digest, ImageRef, LayoutSelector, NonEmpty, PinnedImage, Repository, UnixTime,
     checks::{Check, is_on},
 };
 use sluicegate_verify::{
@@ -127,8 +131,12 @@ pub fn promote(ports: &Ports<'_>, request: &PromoteRequest<'_>) -> Result<Promot
         folder: &place.directory,
         target: request.gateway_folder.join(&request.judge.environment.repository),
         allowed: Cell::new(false),
+        other_ledgers: RefCell::default(),
     };
     promotion.judged(source.as_ref()).inspect_err(|error| {
+        if matches!(error, Error::CutBack(_)) {
+            return;
+        }
         // What could not be decided is on record like what was, and so is what was allowed and could not be done, and what may not be
         // asked for, such as a tag that goes back.
         let (outcome, kind) = match error.failure() {
@@ -154,6 +162,8 @@ struct Promotion<'a> {
     target: std::path::PathBuf,
     /// Whether a permit was spent.
     allowed: Cell<bool>,
+    /// Ledgers of others that what the environment holds was decided under.
+    other_ledgers: RefCell<BTreeSet<String>>,
 }
 
 /// The gate's own scan.
@@ -211,6 +221,7 @@ impl Promotion<'_> {
             ports.store.put_bytes(bytes)?;
         }
         let current = ports.places.target(&self.target)?.current()?.map(|occupant| occupant.image);
+        self.compare_ledgers(current)?;
         self.refuse_backwards(current)?;
         // Only an image that proves something gets room in the store.
         fetch::fetch_image(source, self.image, Some(ports.store))?;
@@ -286,6 +297,33 @@ impl Promotion<'_> {
             Some(told) => Ok(told),
             None => self.undecided(NonEmpty::one("no evidence was judged".to_owned()), json!({})),
         }
+    }
+
+    /// What the environment holds was decided about, and the decision says what the ledger was then. A ledger that was cut back or
+    /// rewritten since is not added to; that another home decided is told and recorded.
+    fn compare_ledgers(&self, current: Option<Digest>) -> Result<(), Error> {
+        let Self { ports, request, .. } = *self;
+        let Some(current) = current else { return Ok(()) };
+        let repository = Repository::of_environment(&request.judge.name);
+        let asked = Asked { trust: request.trust, repository: Some(&repository), at: ports.clock.now() };
+        let read = || {
+            let source = ports.places.source(&self.target)?;
+            let held = source.resolve(&LayoutSelector::Digest(current))?;
+            fetch::fetch_evidence(source.as_ref(), &held, asked)
+        };
+        let name = format!("{} ({current})", request.judge.name);
+        match read() {
+            Ok(held) => {
+                let others = evidence::fits_what_is_there(ports, &held, &name, request.trust)?;
+                for origin in &others {
+                    (ports.warn)(&format!("what {name} holds was decided under another ledger, {origin}"));
+                }
+                self.other_ledgers.replace(others);
+            }
+            // What lies there may be damaged; what comes in its place is not.
+            Err(error) => (ports.warn)(&format!("what {name} holds can't be compared with the ledger: {error}")),
+        }
+        Ok(())
     }
 
     /// A tag never moves back to an image that it named before, unless that is what was asked for: an old image with an old hole
@@ -511,6 +549,10 @@ impl Promotion<'_> {
     fn record_about(&self, image: Digest, outcome: &str, kind: RecordKind, mut body: Value) -> Result<u64, Error> {
         if self.request.dry_run {
             body["dryRun"] = json!(true);
+        }
+        let others = self.other_ledgers.borrow();
+        if kind == RecordKind::Decision && !others.is_empty() {
+            body["otherLedgers"] = json!(*others);
         }
         gate::shorten_lists(&mut body);
         let record = NewRecord {

@@ -273,6 +273,19 @@ fn nothing_is_promoted_when_the_decision_does_not_come_into_the_ledger() {
 const CHILD: &str = "SLUICEGATE_TEST_EVIDENCE_CHILD";
 
 #[test]
+fn tm16_what_another_home_decided_before_is_told_and_on_record() {
+    let (mut world, _) = World::good();
+    world.promote(&pass()).unwrap();
+    assert!(world.evidence.records().iter().all(|record| record.body["otherLedgers"].is_null()));
+    world.evidence = MemoryEvidence::default();
+    world.ledger = MemoryLedger::new("another.example");
+    world.promote(&pass()).unwrap();
+    assert!(world.told.borrow().iter().any(|line| line.contains(&format!("under another ledger, {LEDGER}"))));
+    let decided = world.evidence.records().into_iter().find(|record| record.outcome == "allow").unwrap();
+    assert_eq!(decided.body["otherLedgers"], json!([LEDGER]));
+}
+
+#[test]
 fn what_a_killed_process_recorded_is_kept_and_caught_up() {
     if let Some(folder) = std::env::var_os(CHILD) {
         let home = Home::at(folder.into());

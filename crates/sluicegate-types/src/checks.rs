@@ -239,6 +239,8 @@ table! {
     RecordsMissing,
     /// What records name in the content store, gone or with other bytes (16).
     EvidenceContent,
+    /// A ledger that does not fit the decisions on what an environment holds (16).
+    OccupantLedger,
     /// A ledger that is shorter than a signed statement says (16).
     CutBack,
     /// A ledger with another root than a signed statement says (16).

@@ -150,6 +150,7 @@ every_check! {
     NewestRecord: records::tm16_nothing_is_recorded_behind_a_record_that_is_not_its_leaf;
     RecordIsLeaf: records::tm16_every_record_is_its_leaf;
     RecordsMissing: records::tm16_every_leaf_has_its_record;
+    OccupantLedger: records::tm16_nothing_is_promoted_over_what_was_decided_under_more_of_the_ledger;
     EvidenceContent: records::tm16_what_records_name_is_in_the_store_as_it_was;
     CutBack behind Rewritten: records::tm16_a_ledger_is_not_shorter_than_a_signed_statement_says;
     Rewritten: records::tm16_a_ledger_has_the_root_that_a_signed_statement_says;

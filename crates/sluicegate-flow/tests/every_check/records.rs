@@ -12,8 +12,11 @@ use sluicegate_ports::{
     evidence::{NewRecord, Record, RecordKind},
     ledger::Ledger,
 };
-use sluicegate_testkit::{FakePacker, VirtualSigner, sign_statement, today};
-use sluicegate_types::Digest;
+use sluicegate_testkit::{FakePacker, MemoryLedger, VirtualSigner, sign_statement, today};
+use sluicegate_types::{
+    Digest,
+    checks::{Check, is_on},
+};
 
 use crate::{
     fixture::{Said, Tried, about, promotion, said},
@@ -147,4 +150,41 @@ pub(crate) fn tm16_what_records_name_is_in_the_store_as_it_was() -> Tried {
         .fault("a denial", gone, after(|world| world.store.remove(&named(world, 1, "summary"))))
         .fault("a statement", gone, after(|world| world.store.remove(&named(world, 3, "statements"))))
         .fault("an input", gone, after(|world| world.store.remove(&Digest::of(b"gateway"))))
+}
+
+pub(crate) fn tm16_nothing_is_promoted_over_what_was_decided_under_more_of_the_ledger() -> Tried {
+    let after = |damage: fn(&mut World)| {
+        let (mut world, _) = World::good();
+        world.promote(&pass()).map_err(|error| error.to_string())?;
+        damage(&mut world);
+        let count = world.evidence.records().len();
+        let promoted = world.promote(&pass());
+        if promoted.is_err() && is_on(Check::OccupantLedger) {
+            assert_eq!(world.evidence.records().len(), count, "something was recorded behind it");
+        }
+        said(promoted)
+    };
+    // Another home has a history of its own, from its beginning.
+    let another_home = after(|world| {
+        world.evidence.tamper(Vec::clear);
+        world.ledger = MemoryLedger::new("another.example");
+    });
+    Tried::good(after(|_| {}).and(another_home))
+        .fault(
+            "cut back",
+            "the evidence was cut back",
+            after(|world| {
+                world.evidence.tamper(Vec::clear);
+                world.ledger.tamper(Vec::clear);
+            }),
+        )
+        .fault(
+            "written anew",
+            "the evidence was rewritten",
+            after(|world| {
+                world.evidence.tamper(Vec::clear);
+                world.ledger.tamper(Vec::clear);
+                with_ports(world, |ports| (0..3).for_each(|number| drop(record(ports, &new(number)).unwrap())));
+            }),
+        )
 }
