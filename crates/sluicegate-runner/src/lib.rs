@@ -8,6 +8,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("steps run on Linux only");
 
+mod bounded_command;
 mod cache;
 mod cgroup;
 mod collect;
@@ -20,6 +21,7 @@ mod job;
 mod metered;
 mod mounts;
 pub mod pack;
+mod plain_file;
 mod plan;
 mod run_folder;
 mod seccomp_profile;

@@ -10,10 +10,7 @@ use std::{
     ffi::OsStr,
     fs,
     io::{BufRead, BufReader, Read, Write},
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{OpenOptionsExt, PermissionsExt},
-    },
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
@@ -21,7 +18,11 @@ use std::{
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 use sluicegate_ports::trees::{EntryKind, TreeEntry, TreeError};
 
-use crate::source_lister::io;
+use crate::{
+    bounded_command::Patiently,
+    plain_file,
+    source_lister::{MAX_GIT_TIME, io},
+};
 
 /// Bytes of one commit or tree.
 const MAX_OBJECT: u64 = 64 * 1024 * 1024;
@@ -123,22 +124,19 @@ fn lying_at(path: &Path) -> Result<Option<(Kind, String)>, TreeError> {
         let target = fs::read_link(path).map_err(|source| io("read the link", path, source))?;
         return packed(&EntryKind::Symlink(target));
     }
+    if !there.is_file() {
+        return Ok(None);
+    }
     let executable = there.permissions().mode() & 0o111 != 0;
     packed(&EntryKind::HostFile { source: path.to_owned(), executable })
 }
 
-/// The name of a file as a blob; nothing if it is none any more, or has another size than it said.
+/// The name of a file as a blob; nothing if it has another size than it said.
 fn file_id(path: &Path) -> Result<Option<String>, TreeError> {
     let fault = |source| io("read", path, source);
-    // Whoever swaps it for a link or a pipe meanwhile is neither followed nor waited for.
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(fault)?;
-    let metadata = file.metadata().map_err(fault)?;
-    if !metadata.is_file() {
-        return Ok(None);
-    }
-    let mut context = begin("blob", metadata.len());
-    let mut left = metadata.len();
+    let file = plain_file::open(path).map_err(fault)?;
+    let mut left = file.metadata().map_err(fault)?.len();
+    let mut context = begin("blob", left);
     let mut reader = file.take(left.saturating_add(1));
     // Most files are small, and there may be many.
     let mut buffer = vec![0; usize::try_from(left).unwrap_or(BUFFER).saturating_add(1).min(BUFFER)];
@@ -229,7 +227,7 @@ fn tree_entries(mut bytes: &[u8]) -> Option<Vec<Committed>> {
 struct Objects<'a> {
     child: Child,
     ask: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    answers: BufReader<Patiently<ChildStdout>>,
     folder: &'a Path,
 }
 
@@ -241,7 +239,8 @@ impl<'a> Objects<'a> {
         let (Some(ask), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(fault("it was started without pipes".to_owned()));
         };
-        Ok(Self { child, ask, answers: BufReader::new(answers), folder })
+        // Questions need no patience: each is short, and is asked when the one before it was answered.
+        Ok(Self { child, ask, answers: BufReader::new(Patiently::new(answers, MAX_GIT_TIME)), folder })
     }
 
     /// An object of this kind, whose bytes have this name.

@@ -4,19 +4,31 @@ use std::{
     fs,
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
+    time::Duration,
 };
 
 use sluicegate_ports::trees::{EntryKind, SourceLister, SourceTree, TreeEntry, TreeError};
 
 use tempfile::TempDir;
 
-use crate::source_commit;
+use crate::{
+    bounded_command::{self, CommandError, Limits},
+    plain_file, source_commit,
+};
 
 /// Files of one source.
 const MAX_FILES: usize = 1_000_000;
 /// The file that names what is no source, outside git: one path a line, relative, `#` begins a comment.
 const IGNORE_FILE: &str = ".sluicegateignore";
+/// Bytes of that file, and of a repository's list of ignored names.
+const MAX_IGNORE: u64 = 1024 * 1024;
+/// Bytes of a repository's index.
+const MAX_INDEX: u64 = 1024 * 1024 * 1024;
+/// What git may say and how long it may take, each time that it is asked. The bytes are those of [`MAX_FILES`] paths of usual length.
+const GIT: Limits = Limits { bytes: 128 * 1024 * 1024, time: MAX_GIT_TIME };
+/// How long git is waited for, in one question or while the objects of one source are read.
+pub(crate) const MAX_GIT_TIME: Duration = Duration::from_secs(120);
 
 /// Lists source trees with the `git` program, or by walking where there is no git work tree.
 #[derive(Clone, Copy, Debug, Default)]
@@ -140,9 +152,9 @@ impl Repository {
         }
         write("config", CONFIG)?;
         write("HEAD", format!("{}\n", head.as_deref().unwrap_or("ref: refs/heads/none")).as_bytes())?;
-        for name in ["index", "info/exclude"] {
+        for (name, limit) in [("index", MAX_INDEX), ("info/exclude", MAX_IGNORE)] {
             let from = path(name)?;
-            match read_plain(&from) {
+            match plain_file::read(&from, limit) {
                 Ok(bytes) => write(name, &bytes)?,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(source) => return Err(io("read", &from, source)),
@@ -169,17 +181,7 @@ impl Repository {
 }
 
 fn from_walk(folder: &Path, excluded: &[PathBuf]) -> Result<SourceTree, TreeError> {
-    let ignore_path = folder.join(IGNORE_FILE);
-    let ignored: Vec<PathBuf> = match fs::read_to_string(&ignore_path) {
-        Ok(text) => text
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty() && !line.starts_with('#'))
-            .map(|line| PathBuf::from(line.trim_matches('/')))
-            .collect(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        Err(source) => return Err(io("read", &ignore_path, source)),
-    };
+    let ignored = ignored_names(&folder.join(IGNORE_FILE))?;
     let mut entries = Vec::new();
     let mut open = vec![PathBuf::new()];
     while let Some(at) = open.pop() {
@@ -210,21 +212,23 @@ fn from_walk(folder: &Path, excluded: &[PathBuf]) -> Result<SourceTree, TreeErro
     Ok(SourceTree { entries, commit: None, dirty: true, commit_time: None })
 }
 
-/// Bytes of an index or a list of ignored names.
-const MAX_INDEX: u64 = 1024 * 1024 * 1024;
-
-/// Reads a regular file; a pipe or a link in its place is not waited for or followed.
-fn read_plain(path: &Path) -> std::io::Result<Vec<u8>> {
-    use std::io::Read;
-    if !fs::symlink_metadata(path)?.is_file() {
-        return Err(std::io::Error::other("not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.take(MAX_INDEX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_INDEX {
-        return Err(std::io::Error::other(format!("larger than the limit of {MAX_INDEX} bytes")));
-    }
-    Ok(bytes)
+/// The paths that the file of ignored names lists; none where there is no such file.
+fn ignored_names(path: &Path) -> Result<BTreeSet<PathBuf>, TreeError> {
+    let bytes = match plain_file::read(path, MAX_IGNORE) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(source) => return Err(io("read the list of ignored names", path, source)),
+    };
+    let text = String::from_utf8(bytes).map_err(|_| TreeError::Entry {
+        path: path.to_owned(),
+        reason: "the list of ignored names is not UTF-8; write it as UTF-8".to_owned(),
+    })?;
+    Ok(text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| PathBuf::from(line.trim_matches('/')))
+        .collect())
 }
 
 /// One file or link; nothing for what is excluded, an error for what is neither.
@@ -275,12 +279,10 @@ const KEY_MARKS: [&[u8]; 2] =
 
 fn is_private_key(path: &Path) -> bool {
     use std::io::Read;
-    if !path.symlink_metadata().is_ok_and(|m| m.is_file()) {
-        return false;
-    }
-    let mut head = [0; 64];
-    let read = fs::File::open(path).and_then(|mut file| file.read(&mut head)).unwrap_or(0);
-    KEY_MARKS.iter().any(|mark| head[..read].starts_with(mark))
+    let mut head = Vec::new();
+    // What is no regular file, or can't be read, is refused where it is taken into the source.
+    let read = plain_file::open(path).and_then(|file| file.take(64).read_to_end(&mut head));
+    read.is_ok() && KEY_MARKS.iter().any(|mark| head.starts_with(mark))
 }
 
 /// git without the user's or the system's configuration, hooks, monitors and prompts.
@@ -313,11 +315,16 @@ fn git(folder: &Path) -> Command {
 
 fn output(folder: &Path, mut command: Command) -> Result<Vec<u8>, TreeError> {
     let fault = |reason: String| TreeError::Git { path: folder.to_owned(), reason };
-    let output = command.stdin(Stdio::null()).output().map_err(|error| fault(format!("cannot start git: {error}")))?;
-    if output.status.success() {
-        Ok(output.stdout)
+    let ended = bounded_command::output(&mut command, GIT).map_err(|error| match error {
+        CommandError::TooMuch(_) | CommandError::TooLong(_) => {
+            fault(format!("{error}; name a smaller folder as the source, or let git ignore what is no source"))
+        }
+        error => fault(error.to_string()),
+    })?;
+    if ended.status.success() {
+        Ok(ended.stdout)
     } else {
-        Err(fault(String::from_utf8_lossy(output.stderr.trim_ascii()).chars().take(500).collect()))
+        Err(fault(String::from_utf8_lossy(ended.stderr.trim_ascii()).chars().take(500).collect()))
     }
 }
 
@@ -457,6 +464,49 @@ mod tests {
         assert!(GitSourceLister.list(folder.path(), Path::new("link"), &[]).is_err());
         fs::create_dir(folder.path().join("empty")).unwrap();
         assert!(GitSourceLister.list(folder.path(), Path::new("empty"), &[]).is_err());
+    }
+
+    #[test]
+    fn the_list_of_ignored_names_is_a_plain_file_of_bounded_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let src = folder.path().join("src");
+        fs::create_dir(&src).unwrap();
+        fs::write(src.join("a"), "1").unwrap();
+        fs::write(src.join("b"), "2").unwrap();
+        let list = src.join(IGNORE_FILE);
+        let list_it = || GitSourceLister.list(folder.path(), Path::new("src"), &[]).map(|tree| names(&tree));
+        let text = |len: u64| format!("b\n#{}", "x".repeat(usize::try_from(len).unwrap() - 3));
+        fs::write(&list, text(MAX_IGNORE)).unwrap();
+        assert_eq!(names(&listed(folder.path())).len(), 2, "all but b");
+        let words = |error: TreeError| {
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            format!("{error}: {}", source.unwrap_or_default())
+        };
+        fs::write(&list, text(MAX_IGNORE + 1)).unwrap();
+        let error = words(list_it().unwrap_err());
+        assert!(error.contains(IGNORE_FILE) && error.contains("limit of 1048576 bytes"), "{error}");
+        fs::write(&list, b"\xff\n").unwrap();
+        assert!(words(list_it().unwrap_err()).contains("not UTF-8"));
+        fs::remove_file(&list).unwrap();
+        fs::write(folder.path().join("elsewhere"), "b\n").unwrap();
+        symlink(folder.path().join("elsewhere"), &list).unwrap();
+        assert!(words(list_it().unwrap_err()).contains("a link"));
+        fs::remove_file(&list).unwrap();
+        // A pipe that nobody writes to: whoever opens it to read waits for ever.
+        rustix::fs::mkfifoat(rustix::fs::CWD, &list, rustix::fs::Mode::RUSR).unwrap();
+        assert!(words(list_it().unwrap_err()).contains("not a regular file"));
+        fs::remove_file(&list).unwrap();
+        assert_eq!(names(&listed(folder.path())).len(), 2);
+    }
+
+    #[test]
+    fn an_index_in_whose_place_a_pipe_stands_is_refused() {
+        let folder = repository();
+        assert!(!listed(folder.path()).dirty);
+        let index = folder.path().join(".git/index");
+        fs::remove_file(&index).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &index, rustix::fs::Mode::RUSR).unwrap();
+        assert!(GitSourceLister.list(folder.path(), Path::new("src"), &[]).is_err());
     }
 
     fn listed(folder: &Path) -> SourceTree {

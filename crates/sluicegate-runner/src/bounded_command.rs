@@ -1,0 +1,216 @@
+//! A program whose words are read within limits of bytes and time; at either of them it is killed.
+
+use std::{
+    io::{self, Read},
+    os::fd::AsFd,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    process::{Pid, PidfdFlags, pidfd_open},
+};
+
+/// Bytes of a program's complaints that are kept; the rest is read and thrown away.
+const MAX_COMPLAINT: usize = 4096;
+
+/// How much a program may say and how long that may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Bytes of its output and its complaints together.
+    pub(crate) bytes: usize,
+    /// From its start to its end.
+    pub(crate) time: Duration,
+}
+
+/// What a program left when it ended by itself.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: Vec<u8>,
+    /// The beginning of its complaints.
+    pub(crate) stderr: Vec<u8>,
+}
+
+/// Why a program was stopped, or never ran.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    #[error("it could not be started: {0}")]
+    Start(io::Error),
+    #[error("it could not be watched: {0}")]
+    Watch(io::Error),
+    #[error("it was stopped because it said more than {0} bytes")]
+    TooMuch(usize),
+    #[error("it was stopped because it took longer than {} seconds", .0.as_secs())]
+    TooLong(Duration),
+}
+
+/// Runs a program without input to its end.
+pub(crate) fn output(command: &mut Command, limits: Limits) -> Result<Ended, CommandError> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut patience = Patience::new(limits.time);
+    let mut child = KilledWhenDropped(command.spawn().map_err(CommandError::Start)?);
+    let (mut stdout, mut stderr) = (child.0.stdout.take(), child.0.stderr.take());
+    let (mut said, mut complained) = (Vec::new(), Vec::new());
+    let mut left = limits.bytes;
+    let mut buffer = vec![0; 64 * 1024];
+    while stdout.is_some() || stderr.is_some() {
+        let [out, err] = patience.ready([stdout.as_ref().map(AsFd::as_fd), stderr.as_ref().map(AsFd::as_fd)])?;
+        if out {
+            let bytes = next(&mut stdout, &mut buffer)?;
+            left = left.checked_sub(bytes.len()).ok_or(CommandError::TooMuch(limits.bytes))?;
+            said.extend_from_slice(bytes);
+        }
+        if err {
+            let bytes = next(&mut stderr, &mut buffer)?;
+            left = left.checked_sub(bytes.len()).ok_or(CommandError::TooMuch(limits.bytes))?;
+            let kept = bytes.len().min(MAX_COMPLAINT - complained.len());
+            complained.extend_from_slice(&bytes[..kept]);
+        }
+    }
+    // It may close its streams and stay.
+    let process = pidfd_open(Pid::from_child(&child.0), PidfdFlags::empty());
+    let process = process.map_err(|error| CommandError::Watch(error.into()))?;
+    while !patience.ready([Some(process.as_fd())])?[0] {}
+    let status = child.0.wait().map_err(CommandError::Watch)?;
+    Ok(Ended { status, stdout: said, stderr: complained })
+}
+
+/// What a stream has to say now. At its end it is closed.
+fn next<'a>(stream: &mut Option<impl Read>, buffer: &'a mut [u8]) -> Result<&'a [u8], CommandError> {
+    let Some(open) = stream else { return Ok(&[]) };
+    match open.read(buffer) {
+        Ok(0) => {
+            *stream = None;
+            Ok(&[])
+        }
+        Ok(read) => Ok(&buffer[..read]),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(&[]),
+        Err(error) => Err(CommandError::Watch(error)),
+    }
+}
+
+/// The time that is left to wait for a program; only waiting uses it up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    whole: Duration,
+    left: Duration,
+}
+
+impl Patience {
+    pub(crate) fn new(time: Duration) -> Self {
+        Self { whole: time, left: time }
+    }
+
+    /// Waits until at least one of these can be read without waiting, or has come to its end, or a signal came in between.
+    pub(crate) fn ready<const N: usize>(
+        &mut self,
+        streams: [Option<std::os::fd::BorrowedFd<'_>>; N],
+    ) -> Result<[bool; N], CommandError> {
+        if self.left.is_zero() {
+            return Err(CommandError::TooLong(self.whole));
+        }
+        let mut watched: Vec<PollFd<'_>> =
+            streams.iter().flatten().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+        let began = Instant::now();
+        // A time that the system can't count is as good as none.
+        let count = poll(&mut watched, Timespec::try_from(self.left).ok().as_ref());
+        self.left = self.left.saturating_sub(began.elapsed());
+        match count {
+            Ok(0) => return Err(CommandError::TooLong(self.whole)),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(CommandError::Watch(error.into())),
+        }
+        let mut events = watched.iter().map(|watched| !watched.revents().is_empty());
+        Ok(streams.map(|stream| stream.is_some() && events.next().unwrap_or(false)))
+    }
+}
+
+/// What a program says, waited for with patience. What it says is limited by whoever reads.
+#[derive(Debug)]
+pub(crate) struct Patiently<R> {
+    stream: R,
+    patience: Patience,
+}
+
+impl<R> Patiently<R> {
+    pub(crate) fn new(stream: R, time: Duration) -> Self {
+        Self { stream, patience: Patience::new(time) }
+    }
+}
+
+impl<R: Read + AsFd> Read for Patiently<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while !self.patience.ready([Some(self.stream.as_fd())]).map_err(io::Error::other)?[0] {}
+        self.stream.read(buffer)
+    }
+}
+
+/// A program that does not outlive the reason to run it.
+struct KilledWhenDropped(Child);
+
+impl Drop for KilledWhenDropped {
+    fn drop(&mut self) {
+        // Both fail only where it has ended already.
+        self.0.kill().unwrap_or_default();
+        self.0.wait().map(drop).unwrap_or_default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn shell(script: &str, bytes: usize, time: Duration) -> Result<Ended, CommandError> {
+        output(Command::new("sh").args(["-c", script]), Limits { bytes, time })
+    }
+
+    #[test]
+    fn a_program_is_heard_to_its_end() {
+        let ended = shell("echo out; echo err >&2; exit 3", 100, LONG).unwrap();
+        assert_eq!((ended.status.code(), &*ended.stdout, &*ended.stderr), (Some(3), &b"out\n"[..], &b"err\n"[..]));
+        let many = shell("head -c 100000 /dev/zero; head -c 100000 /dev/zero >&2", 200_000, LONG).unwrap();
+        assert_eq!((many.stdout.len(), many.stderr.len(), many.status.success()), (100_000, MAX_COMPLAINT, true));
+        assert!(matches!(
+            output(&mut Command::new("/nowhere/program"), Limits { bytes: 1, time: LONG }),
+            Err(CommandError::Start(_))
+        ));
+    }
+
+    #[test]
+    fn a_program_that_says_too_much_is_stopped() {
+        assert_eq!(shell("printf 12345", 5, LONG).unwrap().stdout, b"12345");
+        let error = shell("printf 12345", 4, LONG).unwrap_err().to_string();
+        assert!(error.contains("more than 4 bytes"), "{error}");
+        // One that would never stop by itself.
+        for script in ["exec cat /dev/zero", "exec cat /dev/zero >&2"] {
+            assert!(matches!(shell(script, 1_000_000, LONG), Err(CommandError::TooMuch(_))));
+        }
+    }
+
+    #[test]
+    fn a_program_that_takes_too_long_is_stopped() {
+        // No time at all is over before a program that waits forever has begun, so that the test does not wait either.
+        for script in ["exec cat /dev/zero", "exec sleep 1000000", "exec sleep 1000000 >&- 2>&-"] {
+            let error = shell(script, 100, Duration::ZERO).unwrap_err().to_string();
+            assert!(error.contains("took longer than 0 seconds"), "{error}");
+        }
+        assert!(shell("exit 0", 100, LONG).is_ok());
+    }
+
+    #[test]
+    fn a_stream_is_waited_for_as_long_as_there_is_patience() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        std::io::Write::write_all(&mut writer, b"12345").unwrap();
+        let mut read = [0; 8];
+        assert_eq!(Patiently::new(&reader, LONG).read(&mut read).unwrap(), 5);
+        let error = Patiently::new(&reader, Duration::ZERO).read(&mut read).unwrap_err().to_string();
+        assert!(error.contains("took longer"), "{error}");
+        drop(writer);
+        assert_eq!(Patiently::new(&reader, LONG).read(&mut read).unwrap(), 0);
+    }
+}
