@@ -13,7 +13,8 @@ mod yaml;
 /// Why a file is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Not YAML of the expected shape: an unknown key, a key twice, a missing key, another type, an unquoted yes or no.
+    /// Not YAML of the expected shape: an unknown key, a key twice, a missing key, another type, or what two
+    /// readers of YAML understand differently, such as an unquoted yes.
     #[error("{file}: {reason}")]
     Syntax {
         /// The file as the caller calls it.

@@ -10,7 +10,7 @@ use sluicegate_types::{Digest, EnvironmentName, RepositoryPattern, UnixTime};
 
 use crate::{
     Error, In,
-    yaml::{self, Given, Ordered},
+    yaml::{self, Given, Ordered, Truth},
 };
 
 /// A trust file. Key files are as written: relative to the file's folder.
@@ -170,7 +170,7 @@ impl TrustFile {
             untimed: wire.formats.untimed,
             gateways,
             levels: wire.levels.0,
-            authority_self: wire.authority_self,
+            authority_self: wire.authority_self.0,
         })
     }
 }
@@ -179,9 +179,9 @@ fn check_formats(at: &In<'_>, formats: &WireFormats) -> Result<(), Error> {
     for (what, as_built) in [
         ("bundles", formats.bundles == ["v0.3"]),
         ("statements", formats.statements == ["v1"]),
-        ("legacy_tags", !formats.legacy_tags),
-        ("promise_only", !formats.promise_only),
-        ("unlogged", !formats.unlogged),
+        ("legacy_tags", !formats.legacy_tags.0),
+        ("promise_only", !formats.promise_only.0),
+        ("unlogged", !formats.unlogged.0),
     ] {
         if !as_built {
             return Err(at.later_but(
@@ -404,7 +404,7 @@ struct WireTrust {
     #[serde(default)]
     levels: Ordered<String>,
     #[serde(default)]
-    authority_self: bool,
+    authority_self: Truth,
 }
 
 /// A signer or a group of them.
@@ -485,11 +485,11 @@ struct WireFormats {
     bundles: Vec<String>,
     statements: Vec<String>,
     #[serde(default)]
-    legacy_tags: bool,
+    legacy_tags: Truth,
     #[serde(default)]
-    promise_only: bool,
+    promise_only: Truth,
     #[serde(default)]
-    unlogged: bool,
+    unlogged: Truth,
     #[serde(default)]
     untimed: Vec<String>,
 }
@@ -577,6 +577,8 @@ authority_self: false
             ("promise_only: false", "promise_only: true", "formats.promise_only: not in this version"),
             ("unlogged: false", "unlogged: true", "formats.unlogged: not in this version"),
             ("authority_self: false", "authority_self: perhaps", "line 15"),
+            ("authority_self: false", "authority_self: \"true\"", "line 15, column 1: invalid type"),
+            ("unlogged: false", "unlogged: 'false'", "true or false without quotes"),
             ("SLSA_BUILD_LEVEL_1", "SLSA_BUILD_LEVEL_3", "and no more"),
             ("levels: { builder:", "levels: { stranger:", "no signer of this file"),
             ("levels: { builder:", "levels: { vexers:", "levels.vexers: a threshold"),
@@ -667,7 +669,7 @@ authority_self: false
             ("emails: [bob@example]", "signer: alice", "people.bob.signer: alice is alice's already"),
             ("emails: [bob@example]", "signer: [bob, bob]", "people.bob.signer: bob is bob's already"),
             ("emails: [bob@example]", "signer: { name: bob }", "neither a text nor a list"),
-            ("emails: [bob@example]", "phone: 1", "unknown field"),
+            ("emails: [bob@example]", "phone: 1", "unknown key"),
         ]);
         assert!(changed("emails: [bob@example]", "signer: bob").is_ok());
         assert!(changed("emails: [bob@example]", "emails: [ALICE@example]").is_ok(), "nothing folds case");

@@ -1,10 +1,15 @@
-//! Strict YAML: a bounded document without aliases, doubled keys or unquoted `yes`, `no`, `on`, `off`.
+//! Strict YAML: one bounded document that every reader of YAML understands in the same way. Refused are aliases, merge keys, tags,
+//! doubled keys, unquoted words that are truth values for some readers, quoted ones where a truth value belongs, other versions of YAML
+//! than 1.2, and line breaks that only some readers take for such.
+
+use std::fmt;
 
 use granit_parser::{Event, Parser, ScalarStyle};
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, MapAccess, Visitor},
 };
+use serde_saphyr::{Error as YamlError, Location, options::MergeKeyPolicy};
 
 use crate::Error;
 
@@ -17,26 +22,153 @@ pub(crate) fn read<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, Err
     if text.len() > MAX_FILE {
         return Err(syntax(format!("larger than the limit of {MAX_FILE} bytes")));
     }
+    check_line_breaks(text).map_err(syntax)?;
+    let mut documents = 0;
     for event in Parser::new_from_str(text) {
-        let (event, span) = event.map_err(|error| syntax(error.to_string()))?;
-        let (line, column) = (span.start.line(), span.start.col() + 1);
-        match event {
-            Event::Scalar(value, ScalarStyle::Plain, ..) if is_norwegian(&value) => {
-                return Err(syntax(format!(
-                    "line {line}, column {column}: unquoted {value} is a truth value for one reader and a text for another; write \"{value}\", true or false"
-                )));
-            }
-            Event::Alias(..) => {
-                return Err(syntax(format!("line {line}, column {column}: an alias; write the value out")));
-            }
-            _ => {}
+        let (event, span) =
+            event.map_err(|error| syntax(at(error.marker().line(), error.marker().col() + 1, &error.info())))?;
+        documents += usize::from(matches!(event, Event::DocumentStart(..)));
+        let refusal =
+            if documents > 1 { Some("a second document; a file holds one".to_owned()) } else { refusal(&event) };
+        if let Some(reason) = refusal {
+            return Err(syntax(at(span.start.line(), span.start.col() + 1, &reason)));
         }
     }
-    serde_saphyr::from_str(text).map_err(|error| syntax(error.to_string()))
+    // What the events show was refused above; the options say it again for what they might not show.
+    let options = serde_saphyr::options! {
+        strict_booleans: true,
+        merge_keys: MergeKeyPolicy::Error,
+        reject_unsupported_tags: true,
+        with_snippet: false,
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| syntax(words(&error)))
+}
+
+/// Why this part of a document is refused, whatever it should be read as.
+fn refusal(event: &Event<'_>) -> Option<String> {
+    match event {
+        Event::DocumentStart(_, Some(version)) if (version.major, version.minor) != (1, 2) => {
+            Some(format!("YAML {}.{}; take the directive away, files are YAML 1.2", version.major, version.minor))
+        }
+        Event::Alias(..) => Some("an alias; write the value out".to_owned()),
+        Event::Scalar(.., Some(tag)) | Event::SequenceStart(.., Some(tag)) | Event::MappingStart(.., Some(tag)) => {
+            let tag: String = tag.to_string().chars().take(MAX_WORD).collect();
+            Some(format!("the tag {tag:?}; write the value without a tag"))
+        }
+        Event::Scalar(value, ScalarStyle::Plain, ..) if is_norwegian(value) => Some(format!(
+            "unquoted {value} is a truth value for one reader and a text for another; write \"{value}\", true or false"
+        )),
+        Event::Scalar(value, ScalarStyle::Plain, ..) if value == "<<" => Some(
+            "unquoted << is a merge key for some readers; write the keys out, or \"<<\" if it is a text".to_owned(),
+        ),
+        _ => None,
+    }
 }
 
 fn is_norwegian(value: &str) -> bool {
-    ["yes", "no", "on", "off"].iter().any(|word| value.eq_ignore_ascii_case(word))
+    ["yes", "no", "on", "off", "y", "n"].iter().any(|word| value.eq_ignore_ascii_case(word))
+}
+
+/// Refuses what ends a line for one reader and not for another: what is a comment for one of them is a key for the other. A lone
+/// carriage return is one; the three others were line breaks in YAML 1.1.
+fn check_line_breaks(text: &str) -> Result<(), String> {
+    let (mut line, mut column) = (1, 1);
+    let mut characters = text.chars().peekable();
+    while let Some(c) = characters.next() {
+        let lone_return = c == '\r' && characters.peek() != Some(&'\n');
+        if lone_return || matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}') {
+            let code = u32::from(c);
+            let reason = format!(
+                "the character U+{code:04X} ends a line for some readers only; write a line feed, or an escape in a quoted text"
+            );
+            return Err(at(line, column, &reason));
+        }
+        (line, column) = if c == '\n' { (line + 1, 1) } else { (line, column + 1) };
+    }
+    Ok(())
+}
+
+fn at(line: usize, column: usize, reason: &str) -> String {
+    format!("line {line}, column {column}: {reason}")
+}
+
+/// Characters of a word of the file that an error repeats.
+const MAX_WORD: usize = 64;
+
+/// An error of the library in our words: its place first, and each thing once.
+fn words(error: &YamlError) -> String {
+    let error = error.without_snippet();
+    let reason = match error {
+        YamlError::SerdeUnknownField { field, expected, .. } => unknown_key(field, expected),
+        YamlError::DuplicateMappingKey { key: Some(key), .. } => {
+            format!("a duplicate: the key {key:?} stands here twice")
+        }
+        other => other.to_string(),
+    };
+    match error.location().filter(|place| *place != Location::UNKNOWN) {
+        Some(place) => {
+            let said = format!(" at line {}, column {}", place.line(), place.column());
+            format!(
+                "line {}, column {}: {}",
+                place.line(),
+                place.column(),
+                reason.strip_suffix(&said).unwrap_or(&reason)
+            )
+        }
+        None => reason,
+    }
+}
+
+fn unknown_key(key: &str, known: &[&str]) -> String {
+    let key: String = key.chars().take(MAX_WORD).collect();
+    let nearest = known.iter().map(|known| (distance(&key, known), *known)).min();
+    // More than a third of it wrong is another word.
+    let meant = nearest.filter(|(distance, known)| *distance <= 1.max(known.len() / 3));
+    let meant = meant.map(|(_, known)| format!("; did you mean {known}?")).unwrap_or_default();
+    match known {
+        [] => format!("unknown key {key:?}: there are none here"),
+        [one] => format!("unknown key {key:?}{meant} (the one key here is {one})"),
+        known => format!("unknown key {key:?}{meant} (the keys here are {})", known.join(", ")),
+    }
+}
+
+/// How many characters must be inserted, removed or replaced to make one of the other (Levenshtein).
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (nth, c) in one.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = nth + 1;
+        for (at, o) in other.iter().enumerate() {
+            let replaced = diagonal + usize::from(c != *o);
+            diagonal = row[at + 1];
+            row[at + 1] = replaced.min(row[at] + 1).min(diagonal + 1);
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+/// A truth value: `true` or `false`, without quotes. A quoted one is a text, and false for readers that take texts for what they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Truth(pub(crate) bool);
+
+impl<'de> Deserialize<'de> for Truth {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Unquoted;
+        impl Visitor<'_> for Unquoted {
+            type Value = Truth;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true or false without quotes")
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Truth, E> {
+                Ok(Truth(value))
+            }
+        }
+        // Not `deserialize_bool`, for which the library takes quoted texts too.
+        deserializer.deserialize_any(Unquoted)
+    }
 }
 
 /// Whether a key stands in the file, whatever its value; a key without a value stands there too.
@@ -65,7 +197,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
         impl<'de, T: Deserialize<'de>> Visitor<'de> for InOrder<T> {
             type Value = Ordered<T>;
 
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a mapping")
             }
 
@@ -95,6 +227,8 @@ mod tests {
         _a: String,
         #[serde(default, rename = "b")]
         _b: Ordered<String>,
+        #[serde(default, rename = "is_so")]
+        is_so: Truth,
     }
 
     #[test]
@@ -105,14 +239,118 @@ mod tests {
             ("a: yes\n", "line 1"),
             ("a: x\nb: { k: OFF }\n", "line 2"),
             ("a: x\nb: { k: v, k: w }\n", "line 2"),
-            ("a: x\na: y\n", "line 2"),
-            ("a: x\nc: y\n", "unknown field"),
+            ("a: x\na: w\n", "line 2"),
+            ("a: x\nc: w\n", "line 2, column 1: unknown key"),
             ("a: &x x\nb: { k: *x }\n", "alias"),
-            ("a: x\n---\na: y\n", ""),
+            ("a: x\n---\na: w\n", "line 2, column 1: a second document"),
             ("", ""),
         ] {
             let error = read::<Small>("some.yaml", bad).unwrap_err().to_string();
             assert!(error.starts_with("some.yaml") && error.contains(says), "{bad:?}: {error}");
+        }
+    }
+
+    fn refusal(text: &str) -> String {
+        read::<Small>("some.yaml", text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_truth_value_is_true_or_false_without_quotes_and_nothing_else_is_one() {
+        assert!(read::<Small>("f", "a: x\nis_so: true\n").unwrap().is_so.0);
+        assert!(!read::<Small>("f", "a: x\nis_so: false\n").unwrap().is_so.0);
+        for word in ["y", "Y", "n", "N", "yes", "No", "ON", "off"] {
+            for text in
+                [format!("a: x\nis_so: {word}\n"), format!("a: {word}\n"), format!("a: x\nb: {{ {word}: v }}\n")]
+            {
+                assert!(refusal(&text).contains(&format!("unquoted {word} is a truth value")), "{text}");
+            }
+            assert!(read::<Small>("f", &format!("a: \"{word}\"\nb: {{ '{word}': {word}{word} }}\n")).is_ok());
+        }
+        for quoted in ["\"true\"", "'true'", "\"false\"", "'y'", "|-\n  true", "1", "~"] {
+            let found = refusal(&format!("a: x\nis_so: {quoted}\n"));
+            assert!(found.contains("line 2, column") || found.contains("line 3, column"), "{quoted}: {found}");
+            assert!(found.contains("true or false without quotes"), "{quoted}: {found}");
+        }
+    }
+
+    #[test]
+    fn tags_merge_keys_and_other_versions_are_refused() {
+        let good = "a: x\nb: { k: v }\nis_so: true\n";
+        assert!(read::<Small>("f", good).is_ok());
+        assert!(read::<Small>("f", &format!("%YAML 1.2\n---\n{good}")).is_ok());
+        assert!(read::<Small>("f", "a: x\nb: { \"<<\": v, \"!t\": \"!t v\" }\n").is_ok());
+        for (from, to, says) in [
+            ("is_so: true", "is_so: !!bool true", "line 3, column 15: the tag \"tag:yaml.org,2002:bool\""),
+            ("is_so: true", "is_so: !!bool \"true\"", "the tag"),
+            ("a: x", "a: !!str x", "the tag"),
+            ("a: x", "a: !!binary eA==", "the tag"),
+            ("a: x", "a: ! x", "the tag"),
+            ("a: x", "a: !own x", "the tag \"!own\""),
+            ("b: {", "b: !!map {", "the tag"),
+            ("b: { k: v }", "b: !own [v]", "the tag"),
+            ("a: x", "!own a: x", "the tag"),
+            ("{ k: v }", "{ <<: { k: v } }", "line 2, column 6: unquoted << is a merge key"),
+            ("b: { k: v }", "<<: { b: { k: v } }", "merge key"),
+            ("b: { k: v }", "<<: [{ b: { k: v } }]", "merge key"),
+            ("a: x", "%YAML 1.1\n---\na: x", "YAML 1.1"),
+        ] {
+            assert!(good.contains(from), "{from}");
+            let found = refusal(&good.replacen(from, to, 1));
+            assert!(found.contains(says), "{to}: {found}");
+        }
+    }
+
+    #[test]
+    fn what_ends_a_line_for_some_readers_only_is_refused() {
+        let good = "a: x # comment\r\nb: { k: \"\\r\\N\\L\\P\" }\n";
+        assert!(read::<Small>("f", good).is_ok());
+        for c in ['\r', '\u{85}', '\u{2028}', '\u{2029}'] {
+            for text in [good.replace("comment", &format!("é{c}b: {{}} #")), good.replace("\\r", &c.to_string())] {
+                let found = refusal(&text);
+                assert!(
+                    found.contains(&format!("the character U+{:04X} ends a line", u32::from(c))),
+                    "{text:?}: {found}"
+                );
+            }
+            let found = refusal(&good.replace("comment", &format!("é{c}b: {{}} #")));
+            assert!(found.starts_with("some.yaml: line 1, column 9: "), "{found}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_key_is_said_once_with_its_place_and_the_nearest_one() {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Wide {
+            #[serde(rename = "workdir")]
+            _workdir: String,
+            #[serde(rename = "outputs")]
+            _outputs: String,
+        }
+        let found = |key: &str| {
+            let text = format!("workdir: x\noutputs: w\n{key}: z\n");
+            read::<Wide>("some.yaml", &text).unwrap_err().to_string()
+        };
+        assert_eq!(
+            found("wrokdir"),
+            "some.yaml: line 3, column 1: unknown key \"wrokdir\"; did you mean workdir? (the keys here are workdir, outputs)"
+        );
+        let far = found("timeout");
+        assert_eq!(far, "some.yaml: line 3, column 1: unknown key \"timeout\" (the keys here are workdir, outputs)");
+        assert!(found(&"w".repeat(300)).len() < 200);
+    }
+
+    #[test]
+    fn what_the_library_says_has_its_place_first_and_once() {
+        for (text, says) in [
+            ("b: {}\n", "some.yaml: line 1, column 1: missing field `a`"),
+            ("a: [x]\n", "some.yaml: line 1, column 4: expected string scalar"),
+            ("a: x\na: w\n", "some.yaml: line 2, column 1: a duplicate: the key \"a\" stands here twice"),
+            ("a: \"x\n", "some.yaml: line 1, column 4: unclosed quote"),
+        ] {
+            let found = refusal(text);
+            assert!(found.starts_with(says), "{text:?}: {found}");
+            assert!(!found.contains(" at line") && !found.contains("<input>"), "{found}");
         }
     }
 
