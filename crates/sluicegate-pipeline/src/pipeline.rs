@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde::{Deserialize, de::IgnoredAny};
-use sluicegate_types::{ImageRef, OutputName, StepName, TagName};
+use sluicegate_types::{ImageRef, NameError, OutputName, StepName, TagName};
 
 use crate::{
     Error, In, units,
@@ -162,7 +162,7 @@ impl Pipeline {
         at.version(wire.version)?;
         at.absent("", "params", wire.params)?;
         at.absent("", "caches", wire.caches)?;
-        let name = wire.name.parse().map_err(|e| at.meaning("name", e))?;
+        let name = wire.name.parse().map_err(|e: NameError| at.meaning("name", e.of("pipeline name")))?;
         let sources = sources(&at, wire.sources)?;
         if wire.steps.0.len() > MAX_STEPS {
             return Err(at.meaning("steps", format!("more than {MAX_STEPS}")));
@@ -188,7 +188,7 @@ fn sources(at: &In<'_>, wire: Ordered<WireSource>) -> Result<BTreeMap<OutputName
         if path.is_absolute() || path.components().any(|c| matches!(c, Component::ParentDir)) {
             return Err(at.meaning(format!("{place}.path"), "a source is a folder beside or below the pipeline file"));
         }
-        out.insert(name.parse().map_err(|e| at.meaning(&place, e))?, Source { path });
+        out.insert(name.parse().map_err(|e: NameError| at.meaning(&place, e.of("source name")))?, Source { path });
     }
     Ok(out)
 }
@@ -236,9 +236,11 @@ fn step_of(
         let source = match source.split_once('.') {
             Some((step, output)) => InputSource::Output(
                 step.parse().map_err(|e| at.meaning(&place, e))?,
-                output.parse().map_err(|e| at.meaning(&place, e))?,
+                output.parse().map_err(|e: NameError| at.meaning(&place, e.of("output name")))?,
             ),
-            None => InputSource::Source(source.parse().map_err(|e| at.meaning(&place, e))?),
+            None => {
+                InputSource::Source(source.parse().map_err(|e: NameError| at.meaning(&place, e.of("source name")))?)
+            }
         };
         if let InputSource::Source(name) = &source
             && !sources.contains_key(name)
@@ -260,7 +262,7 @@ fn step_of(
     for (output, path) in wire.outputs.0 {
         let place = format!("{place}.outputs.{output}");
         let path = kept(at, &place, &path)?;
-        outputs.insert(output.parse().map_err(|e| at.meaning(&place, e))?, path);
+        outputs.insert(output.parse().map_err(|e: NameError| at.meaning(&place, e.of("output name")))?, path);
     }
     let junit = junit(at, &place, wire.reports, &inputs, &outputs)?;
     for (key, value) in &wire.env {
@@ -434,7 +436,7 @@ fn artifacts(at: &In<'_>, wire: Ordered<WireArtifact>, steps: &[Step]) -> Result
             let (step, output) = product.split_once('.').ok_or_else(|| at.meaning(&place, "write STEP.OUTPUT"))?;
             let found = steps.iter().find(|s| s.name.as_str() == step);
             let found = found.ok_or_else(|| at.meaning(&place, format!("no step is called {step}")))?;
-            let output: OutputName = output.parse().map_err(|e| at.meaning(&place, e))?;
+            let output: OutputName = output.parse().map_err(|e: NameError| at.meaning(&place, e.of("output name")))?;
             if !found.outputs.contains_key(&output) {
                 return Err(at.meaning(&place, format!("the step {step} has no output {output}")));
             }
@@ -487,7 +489,7 @@ fn artifacts(at: &In<'_>, wire: Ordered<WireArtifact>, steps: &[Step]) -> Result
             ));
         }
         out.push(Artifact {
-            name: name.parse().map_err(|e| at.meaning(&place, e))?,
+            name: name.parse().map_err(|e: NameError| at.meaning(&place, e.of("artifact name")))?,
             base,
             files,
             config: artifact.config,
@@ -740,8 +742,15 @@ artifacts:
             ("run: make\n", "run: []\n", "nothing to execute"),
             ("timeout: 10m", "timeout: 10", "not a duration"),
             ("package.app", "package", "STEP.OUTPUT"),
-            ("name: shop", "name: Shop", "lower-case"),
-            ("workdir: /src", "workdir: /src\n    wrokdir: /src", "wrokdir"),
+            ("name: shop", "name: Shop", "p.yaml: name: pipeline name \"Shop\": lower-case"),
+            ("  build:", "  Build:", "p.yaml: steps: step name \"Build\": lower-case"),
+            ("  shop:\n", "  Shop:\n", "p.yaml: artifacts.Shop: artifact name \"Shop\": lower-case"),
+            ("{ app: {", "{ App: {", "p.yaml: sources.App: source name \"App\": lower-case"),
+            (
+                "workdir: /src",
+                "workdir: /src\n    wrokdir: /src",
+                "p.yaml: line 15, column 5: unknown key \"wrokdir\"; did you mean workdir?",
+            ),
         ] {
             assert!(error(from, to).contains(says), "{to}: {}", error(from, to));
         }

@@ -11,6 +11,14 @@ pub struct NameError {
     rule: &'static str,
 }
 
+impl NameError {
+    /// The same about the name of something else: one kind of name may be given to several things.
+    #[must_use]
+    pub fn of(self, kind: &'static str) -> Self {
+        Self { kind, ..self }
+    }
+}
+
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $limit:literal, $rule:literal, $first:expr, $rest:expr) => {
         $(#[$doc])*
@@ -111,5 +119,8 @@ mod tests {
         assert!("x".repeat(64).parse::<StepName>().is_ok());
         assert!("v1.2-RC".parse::<TagName>().is_ok());
         assert!(".hidden".parse::<TagName>().is_err());
+        let error = "Build".parse::<StepName>().unwrap_err();
+        assert!(error.to_string().starts_with("step name \"Build\": lower-case"));
+        assert!(error.of("pipeline name").to_string().starts_with("pipeline name \"Build\": lower-case"));
     }
 }
