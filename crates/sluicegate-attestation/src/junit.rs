@@ -142,6 +142,7 @@ enum Open {
 
 struct Suite {
     name: String,
+    said: Option<Said>,
     claimed: Sums,
     shown: Sums,
 }
@@ -156,6 +157,7 @@ struct Sums {
 
 struct Case {
     name: String,
+    said: Option<Said>,
     failures: u64,
     errors: u64,
     skipped: bool,
@@ -173,10 +175,23 @@ impl Reading {
         }
         let name = local(tag.name().0)?;
         let attributes = Attributes::of(tag)?;
-        let opened = match (name, self.open.last_mut()) {
+        // A failure that is spelt in capitals is no less one. No writer spells a suite or a test so, and for some readers it is none.
+        let lower = name.to_ascii_lowercase();
+        let spelt = match lower.as_str() {
+            "failure" | "error" | "skipped" | "disabled" => lower.as_str(),
+            "testsuites" | "testsuite" | "testcase" if lower != name => {
+                let reason = format!("the element {name} is spelt in another letter case; write {lower}");
+                return Err(Error::Invalid { what: WHAT, reason });
+            }
+            _ => name,
+        };
+        let around_skipped = self.open.iter().any(|open| matches!(open, Open::Suite(suite) if suite.is_skipped()));
+        let opened = match (spelt, self.open.last_mut()) {
             (_, None) if self.root_seen => return Err(malformed("something follows the root".to_owned())),
             ("testsuites" | "testsuite", None) | ("testsuite", Some(Open::Suite(_))) => {
-                Open::Suite(Suite { name: cut(attributes.name), claimed: attributes.sums, shown: Sums::default() })
+                let name = cut(attributes.name);
+                let said = attributes.words.said("suite", &name)?;
+                Open::Suite(Suite { name, said, claimed: attributes.sums, shown: Sums::default() })
             }
             (other, None) => return Err(unsupported("root of a JUnit report", other)),
             ("testcase", Some(Open::Suite(suite))) => {
@@ -184,9 +199,9 @@ impl Reading {
                 let place = if attributes.class.is_empty() { &suite.name } else { &attributes.class };
                 let name = if attributes.name.is_empty() { "(without a name)" } else { &attributes.name };
                 let name = if place.is_empty() { cut(name.to_owned()) } else { cut(format!("{place}.{name}")) };
-                let [failures, skipped] = [FAILED_WORDS, SKIPPED_WORDS]
-                    .map(|words| attributes.words.iter().any(|word| words.contains(&word.as_str())));
-                Open::Case(Case { name, failures: u64::from(failures), errors: 0, skipped })
+                let said = attributes.words.said("test", &name)?;
+                let skipped = said == Some(Said::Skipped) || around_skipped;
+                Open::Case(Case { name, said, failures: 0, errors: 0, skipped })
             }
             ("failure", Some(Open::Case(case))) => {
                 case.failures += 1;
@@ -225,7 +240,12 @@ impl Reading {
     fn end(&mut self) -> Result<(), Error> {
         match self.open.pop() {
             Some(Open::Other) => {}
-            Some(Open::Case(case)) => {
+            Some(Open::Case(mut case)) => {
+                // Some dialects say in a word what others say with an element; who does both means one failure.
+                if case.failures + case.errors == 0 {
+                    case.failures = u64::from(case.said == Some(Said::Failed));
+                    case.errors = u64::from(case.said == Some(Said::Error));
+                }
                 let list = if case.errors > 0 {
                     &mut self.out.errors
                 } else if case.failures > 0 {
@@ -243,7 +263,14 @@ impl Reading {
                     skipped: u64::from(case.skipped),
                 });
             }
-            Some(Open::Suite(suite)) => {
+            Some(Open::Suite(mut suite)) => {
+                // Of a suite that failed and shows no failure nobody knows what failed.
+                if suite.shown.failures + suite.shown.errors == 0 && suite.said.is_some_and(Said::is_against) {
+                    counted(&mut self.cases, &self.limits)?;
+                    suite.shown.failures = u64::from(suite.said == Some(Said::Failed));
+                    suite.shown.errors = u64::from(suite.said == Some(Said::Error));
+                    self.out.errors.push(suite.name.clone());
+                }
                 suite.check()?;
                 self.show(suite.shown);
             }
@@ -286,6 +313,10 @@ impl Reading {
 }
 
 impl Suite {
+    fn is_skipped(&self) -> bool {
+        self.said == Some(Said::Skipped)
+    }
+
     /// A sum may be smaller than what is shown: dialects differ in what they count. A larger one says that something is not shown.
     fn check(&self) -> Result<(), Error> {
         let (claimed, shown) = (&self.claimed, &self.shown);
@@ -304,16 +335,73 @@ impl Suite {
     }
 }
 
-/// Words of `status` and `result` by which some dialects (CTest, GoogleTest) say what others say with an element.
-const FAILED_WORDS: &[&str] = &["fail", "failed", "failure", "error"];
-const SKIPPED_WORDS: &[&str] = &["notrun", "skipped", "disabled", "suppressed", "ignored"];
+/// What an element says in words of itself, in the order in which one outdoes the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Said {
+    Error,
+    Failed,
+    Skipped,
+    Passed,
+}
+
+impl Said {
+    fn is_against(self) -> bool {
+        matches!(self, Self::Error | Self::Failed)
+    }
+
+    /// What each word means, wherever it stands.
+    const WORDS: &'static [(Self, &'static [&'static str])] = &[
+        (Self::Error, &["error", "errored"]),
+        (Self::Failed, &["fail", "failed", "failure"]),
+        (Self::Skipped, &["notrun", "skip", "skipped", "disabled", "suppressed", "ignored"]),
+        (Self::Passed, &["pass", "passed", "success", "ok"]),
+    ];
+}
+
+/// The attributes by which some dialects (CTest, GoogleTest, behave, Maestro) say how something ended, with their words.
+#[derive(Default)]
+struct Words(Vec<(&'static str, String)>);
+
+impl Words {
+    const ATTRIBUTES: [&'static str; 4] = ["status", "result", "outcome", "success"];
+
+    /// The worst of what is said about this test or suite. A word that is not known might be any: then nothing is known of the report.
+    fn said(&self, what: &str, name: &str) -> Result<Option<Said>, Error> {
+        let mut worst = None;
+        for (attribute, word) in &self.0 {
+            let said = match (*attribute, word.as_str()) {
+                (_, "") => continue,
+                ("success", "true") => Said::Passed,
+                ("success", "false") => Said::Failed,
+                // GoogleTest and CTest say that it was executed; where it failed, they say so beside that.
+                ("status", "run") | ("result", "completed") => Said::Passed,
+                ("status", "completed") if self.0.iter().any(|(at, word)| *at == "result" && word == "completed") => {
+                    Said::Passed
+                }
+                (attribute, word) => {
+                    let known = Said::WORDS.iter().filter(|_| attribute != "success");
+                    let Some((said, _)) = known.into_iter().find(|(_, words)| words.contains(&word)) else {
+                        let reason = format!(
+                            "the {what} {name:?} has {attribute}={word:?}, which is not known to mean passed, failed or skipped; \
+                             make the report say one of these words"
+                        );
+                        return Err(Error::Invalid { what: WHAT, reason });
+                    };
+                    *said
+                }
+            };
+            worst = Some(worst.map_or(said, |worst: Said| worst.min(said)));
+        }
+        Ok(worst)
+    }
+}
 
 /// What is taken from an element's attributes.
 #[derive(Default)]
 struct Attributes {
     name: String,
     class: String,
-    words: Vec<String>,
+    words: Words,
     sums: Sums,
 }
 
@@ -338,10 +426,14 @@ impl Attributes {
                     reason: format!("{} is {:?}, which is no number", attribute.key.0, shortened(&value)),
                 })
             };
+            let key = attribute.key.0.rsplit(':').next().unwrap_or_default().to_ascii_lowercase();
+            if let Some(known) = Words::ATTRIBUTES.iter().find(|known| **known == key) {
+                out.words.0.push((*known, cut(value.trim().to_ascii_lowercase())));
+                continue;
+            }
             match attribute.key.0 {
                 "name" => out.name = cut(value.into_owned()),
                 "classname" => out.class = cut(value.into_owned()),
-                "status" | "result" => out.words.push(cut(value.to_ascii_lowercase())),
                 "tests" if is_suite => out.sums.tests = sum()?,
                 "failures" if is_suite => out.sums.failures = sum()?,
                 "errors" if is_suite => out.sums.errors = sum()?,
@@ -488,6 +580,122 @@ mod tests {
         let other =
             read("<testsuite xmlns:j='u' name='s'><testcase name='x'><j:failure/></testcase></testsuite>").unwrap();
         assert_eq!((other.passed.len(), other.failed.len()), (0, 1));
+    }
+
+    #[test]
+    fn only_known_words_count_and_one_that_is_not_known_is_named() {
+        let with =
+            |attributes: &str| read(&format!("<testsuite name='s'><testcase name='x' {attributes}/></testsuite>"));
+        let counts = |attributes: &str| {
+            let found = with(attributes).unwrap();
+            [found.passed.len(), found.failed.len(), found.errors.len(), found.skipped.len()]
+        };
+        for passed in [
+            "",
+            "status=''",
+            "status='passed'",
+            "status='PASSED'",
+            "status='pass'",
+            "result='success'",
+            "outcome='ok'",
+            "status='run'",
+            "status='run' result='completed'",
+            "status='completed' result='completed'",
+            "result='completed'",
+            "success='true'",
+            "success='True'",
+            "time='failed'",
+        ] {
+            assert_eq!(counts(passed), [1, 0, 0, 0], "{passed}");
+        }
+        for failed in [
+            "status='fail'",
+            "status='FAILED'",
+            "result='failure'",
+            "outcome='failed'",
+            "success='false'",
+            "success='FALSE'",
+            "status='passed' result='failed'",
+            "status='failed' result='passed'",
+            "Status='failed'",
+            "j:status='failed'",
+            "status='skipped' outcome='failed'",
+            "status='run' success='false'",
+            "status=' failed '",
+        ] {
+            assert_eq!(counts(failed), [0, 1, 0, 0], "{failed}");
+        }
+        assert_eq!(counts("status='error'"), [0, 0, 1, 0]);
+        assert_eq!(counts("status='failed' outcome='error'"), [0, 0, 1, 0]);
+        for skipped in [
+            "status='notrun'",
+            "status='disabled'",
+            "result='Skipped'",
+            "status='notrun' result='suppressed'",
+            "status='run' result='skipped'",
+        ] {
+            assert_eq!(counts(skipped), [0, 0, 0, 1], "{skipped}");
+        }
+        for (unknown, says) in [
+            ("status='broken'", "the test \"s.x\" has status=\"broken\""),
+            ("result='unstable'", "result=\"unstable\""),
+            ("outcome='xpassed'", "outcome=\"xpassed\""),
+            ("status='completed'", "status=\"completed\""),
+            ("result='run'", "result=\"run\""),
+            ("success='passed'", "success=\"passed\""),
+            ("success='0'", "success=\"0\""),
+            ("status='passed' result='huh'", "result=\"huh\""),
+        ] {
+            let error = with(unknown).unwrap_err().to_string();
+            assert!(error.contains(says) && error.contains("make the report say"), "{unknown}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_failure_in_another_letter_case_is_one() {
+        let with = |element: &str| {
+            read(&format!("<testsuite name='s'><testcase name='x'>{element}</testcase></testsuite>"))
+                .map(|found| [found.passed.len(), found.failed.len(), found.errors.len(), found.skipped.len()])
+        };
+        for (element, counts) in [
+            ("<note/>", [1, 0, 0, 0]),
+            ("<flakyFailure/>", [1, 0, 0, 0]),
+            ("<Failure/>", [0, 1, 0, 0]),
+            ("<FAILURE>no</FAILURE>", [0, 1, 0, 0]),
+            ("<j:Failure/>", [0, 1, 0, 0]),
+            ("<ERROR/>", [0, 0, 1, 0]),
+            ("<Skipped/>", [0, 0, 0, 1]),
+        ] {
+            assert_eq!(with(element).unwrap(), counts, "{element}");
+        }
+        assert_eq!(read("<testsuite name='s'><testcase name='x'/><Error/></testsuite>").unwrap().errors, ["s"]);
+        let good = "<testsuite name='s'><testcase name='x'/></testsuite>";
+        assert_eq!(read(good).unwrap().passed.len(), 1);
+        for (from, to) in [("testcase", "TestCase"), ("testsuite", "TestSuite"), ("<testcase", "<TESTSUITE/><testcase")]
+        {
+            assert!(refusal(&good.replace(from, to)).contains("letter case"), "{to}");
+        }
+    }
+
+    #[test]
+    fn what_a_suite_says_of_itself_counts_against_its_tests() {
+        let suite = |attributes: &str, tests: &str| {
+            read(&format!("<testsuites><testsuite name='s' {attributes}>{tests}</testsuite></testsuites>"))
+                .map(|found| [found.passed.len(), found.failed.len(), found.errors.len(), found.skipped.len()])
+        };
+        let (passed, failed) = ("<testcase name='x'/>", "<testcase name='x'><failure/></testcase>");
+        assert_eq!(suite("status='passed'", passed).unwrap(), [1, 0, 0, 0]);
+        for against in ["status='failed'", "result='error'", "success='false'", "status='failed' failures='1'"] {
+            assert_eq!(suite(against, passed).unwrap(), [1, 0, 1, 0], "{against}");
+        }
+        assert_eq!(suite("status='failed'", failed).unwrap(), [0, 1, 0, 0], "it is shown already");
+        assert_eq!(suite("status='skipped'", passed).unwrap(), [0, 0, 0, 1]);
+        assert_eq!(suite("status='skipped'", failed).unwrap(), [0, 1, 0, 0]);
+        let error = suite("status='odd'", passed).unwrap_err().to_string();
+        assert!(error.contains("the suite \"s\" has status=\"odd\""), "{error}");
+        let root =
+            read("<testsuites name='all' status='failed'><testsuite><testcase name='x'/></testsuite></testsuites>");
+        assert_eq!(root.unwrap().errors, ["all"]);
     }
 
     #[test]
