@@ -84,8 +84,13 @@ impl PredicateType {
 /// Bytes of a predicate that somebody hands over.
 pub const MAX_PREDICATE: usize = 16 * 1024 * 1024;
 
-/// Reads a predicate: one JSON object of at most 16 MiB, no key twice in one object, at most 128 deep, and no number that would be
-/// signed as another one.
+/// Objects and lists of a predicate in each other, the predicate itself being the first. Less than a JSON document may have
+/// (DESIGN section 7): a predicate is read again inside others, the statement, the policies' input and a decision's document, and what
+/// could be said but not be read there would stand in the way of every later decision about its image.
+pub const MAX_PREDICATE_DEPTH: usize = 100;
+
+/// Reads a predicate: one JSON object of at most 16 MiB, no key twice in one object, at most [`MAX_PREDICATE_DEPTH`] deep, and no
+/// number that would be signed as another one.
 pub fn parse(bytes: &[u8]) -> Result<Value, Error> {
     const WHAT: &str = "the predicate";
     if bytes.len() > MAX_PREDICATE {
@@ -100,10 +105,28 @@ pub fn parse(bytes: &[u8]) -> Result<Value, Error> {
             reason: format!("the number {number} would be rounded; write it as a string"),
         });
     }
+    check_depth(&value)?;
     if value.is_object() {
         Ok(value)
     } else {
         Err(Error::Invalid { what: WHAT, reason: "it is JSON and no object".to_owned() })
+    }
+}
+
+/// Refuses a predicate that is nested deeper than [`MAX_PREDICATE_DEPTH`].
+pub(crate) fn check_depth(predicate: &Value) -> Result<(), Error> {
+    fn fits(value: &Value, levels: usize) -> bool {
+        match value {
+            Value::Array(items) => levels > 0 && items.iter().all(|item| fits(item, levels - 1)),
+            Value::Object(items) => levels > 0 && items.values().all(|item| fits(item, levels - 1)),
+            _ => true,
+        }
+    }
+    if fits(predicate, MAX_PREDICATE_DEPTH) {
+        Ok(())
+    } else {
+        let reason = format!("nested deeper than {MAX_PREDICATE_DEPTH} levels; make it flatter");
+        Err(Error::Invalid { what: "the predicate", reason })
     }
 }
 
@@ -213,8 +236,10 @@ mod tests {
             assert!(parse(bad.as_bytes()).is_err(), "{bad}");
         }
         let nested = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1));
-        assert!(parse(nested(127).as_bytes()).is_ok());
-        assert!(parse(nested(129).as_bytes()).is_err());
+        assert!(parse(nested(MAX_PREDICATE_DEPTH).as_bytes()).is_ok());
+        let error = parse(nested(MAX_PREDICATE_DEPTH + 1).as_bytes()).unwrap_err().to_string();
+        assert_eq!(error, "the predicate: nested deeper than 100 levels; make it flatter");
+        assert!(parse(nested(100_000).as_bytes()).is_err());
         let mut large = b"{}".to_vec();
         large.resize(MAX_PREDICATE, b' ');
         assert!(parse(&large).is_ok());

@@ -9,7 +9,11 @@ use sluicegate_types::{
     checks::{Check, is_on},
 };
 
-use crate::{Error, form, predicate::PredicateType, strict_json, unsupported};
+use crate::{
+    Error, form,
+    predicate::{self, PredicateType},
+    strict_json, unsupported,
+};
 
 const STATEMENT_V1: &str = "https://in-toto.io/Statement/v1";
 /// Media types of images: what carries one is a manifest or an index, and no file.
@@ -64,7 +68,8 @@ impl Subject {
 
 impl Statement {
     /// Reads the payload of an envelope. Only Statement v1; at least one subject, each with a sha256 digest, at most 1 024. One
-    /// malformed digest makes the whole statement malformed ([`Error::SubjectDigest`]): nothing is normalised until it fits.
+    /// malformed digest makes the whole statement malformed ([`Error::SubjectDigest`]): nothing is normalised until it fits. A predicate
+    /// that is nested deeper than [`predicate::MAX_PREDICATE_DEPTH`] is refused, whoever says it.
     pub fn parse(payload: &[u8]) -> Result<Self, Error> {
         strict_json::check(payload).map_err(form("the statement"))?;
         let wire: WireStatement = serde_json::from_slice(payload).map_err(form("the statement"))?;
@@ -74,6 +79,7 @@ impl Statement {
         if wire.subject.len() > MAX_SUBJECTS {
             return Err(Error::TooMany { what: "subjects", limit: MAX_SUBJECTS });
         }
+        predicate::check_depth(&wire.predicate)?;
         let subjects = wire.subject.into_iter().enumerate().map(|(at, subject)| subject_of(at, subject));
         let subjects = subjects.collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
@@ -88,6 +94,8 @@ impl Statement {
 
     /// The payload bytes to sign. Keys are sorted, so that the same claim has the same bytes.
     pub fn to_payload(&self) -> Result<Vec<u8>, Error> {
+        // Before a key is used: [`Statement::parse`] would not read it.
+        predicate::check_depth(&self.predicate)?;
         let wire = WireStatement {
             kind: STATEMENT_V1.to_owned(),
             subject: self.subjects.iter().map(WireSubject::from).collect(),
@@ -324,6 +332,26 @@ mod tests {
         let many = |n| payload(&format!("[{}]", vec![one.as_str(); n].join(",")));
         assert!(Statement::parse(many(MAX_SUBJECTS).as_bytes()).is_ok());
         assert!(matches!(Statement::parse(many(MAX_SUBJECTS + 1).as_bytes()), Err(Error::TooMany { .. })));
+    }
+
+    #[test]
+    fn a_predicate_is_nested_no_deeper_than_documents_around_it_can_be_read() {
+        use crate::predicate::MAX_PREDICATE_DEPTH;
+        let subject = format!(r#"[{{"digest":{{"sha256":"{}"}}}}]"#, Digest::of(b"x").hex());
+        let nested = |depth: usize| {
+            let predicate = format!(r#""predicate":{}{}"#, "[".repeat(depth), "]".repeat(depth));
+            payload(&subject).replace(r#""predicate":{}"#, &predicate)
+        };
+        let mut statement = Statement::parse(nested(MAX_PREDICATE_DEPTH).as_bytes()).unwrap();
+        assert!(statement.to_payload().is_ok());
+        let error = Statement::parse(nested(MAX_PREDICATE_DEPTH + 1).as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("nested deeper than 100"), "{error}");
+        statement.predicate = Value::Array(vec![statement.predicate]);
+        assert!(statement.to_payload().is_err());
+        // The deepest one can stand deep in another document.
+        let around = MAX_PREDICATE_DEPTH + 20;
+        let document = format!("{}{}", "[".repeat(around), "]".repeat(around));
+        assert!(serde_json::from_str::<Value>(&document).is_ok());
     }
 
     #[test]
