@@ -17,6 +17,7 @@ use std::{
 
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 use sluicegate_ports::trees::{EntryKind, TreeEntry, TreeError};
+use sluicegate_types::UnixTime;
 
 use crate::{
     bounded_command::Patiently,
@@ -65,6 +66,13 @@ pub(crate) fn compare(question: Question<'_>, is_excluded: &dyn Fn(&Path) -> boo
     let tree = header(&text, b"tree ").ok_or_else(|| fault(format!("the commit {commit} names no tree")))?;
     let mut tree = Some(String::from_utf8_lossy(tree).into_owned());
     let commit_time = header(&text, b"committer ").and_then(seconds);
+    let last = UnixTime::LAST.seconds().unsigned_abs();
+    if commit_time.is_some_and(|seconds| seconds > last) {
+        return Err(fault(format!(
+            "the commit {commit} is dated after {}; commit anew with a right clock",
+            UnixTime::LAST
+        )));
+    }
     for name in below.components() {
         let Some(above) = tree else { break };
         tree = tree_entries(&objects.read(&above, "tree")?)

@@ -652,6 +652,28 @@ mod tests {
     }
 
     #[test]
+    fn a_commit_is_dated_no_later_than_a_time_can_be_written() {
+        let folder = repository();
+        let own = folder.path().join("commit");
+        let dated = |seconds: i64| {
+            let tree =
+                Command::new("git").args(["rev-parse", "HEAD^{tree}"]).current_dir(folder.path()).output().unwrap();
+            let tree = String::from_utf8(tree.stdout).unwrap();
+            let who = format!("t <t@example.org> {seconds} +0000");
+            fs::write(&own, format!("tree {}\nauthor {who}\ncommitter {who}\n\nx\n", tree.trim())).unwrap();
+            let made = ["hash-object", "-t", "commit", "-w", "--literally", "commit"];
+            let made = Command::new("git").args(made).current_dir(folder.path()).output().unwrap();
+            let made = String::from_utf8(made.stdout).unwrap();
+            run(folder.path(), &["update-ref", "HEAD", made.trim()]);
+            GitSourceLister.list(folder.path(), Path::new("src"), &[]).map(|tree| tree.commit_time)
+        };
+        let last = sluicegate_types::UnixTime::LAST.seconds();
+        assert_eq!(dated(last).unwrap(), Some(last.unsigned_abs()));
+        let error = dated(last + 1).unwrap_err().to_string();
+        assert!(error.contains("dated after 9999-12-29T23:59:59Z"), "{error}");
+    }
+
+    #[test]
     fn a_source_of_ten_thousand_files_in_many_folders_is_compared_whole() {
         let folder = repository();
         for at in 0..100 {
