@@ -158,7 +158,7 @@ fn play(stage: &mut Stage, workspace: &Workspace, trivy: Option<&Path>) -> Outco
     stage.sluicegate(&["verify", "--offline", "--for", "production", &promoted], 0)?;
     tamper(stage, "env/production", "env/tampered", &digest)?;
 
-    stage.act("the denial stays on record, and what was promoted proves that no record before it was taken out");
+    stage.act("the denial stays on record, and what was promoted proves that no record up to its decision was taken out since");
     stage.sluicegate(&["evidence", "list"], 0)?;
     stage.sluicegate(&["evidence", "fsck", "--against", &promoted], 0)?;
     Ok(Shown::Everything)
