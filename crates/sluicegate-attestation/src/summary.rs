@@ -49,7 +49,7 @@ pub struct VerificationSummary {
     pub expires: UnixTime,
     /// Who chose the judge: `self` for a gateway beside the pipeline (trust model 7).
     pub authority: String,
-    /// The gate's ledger: with the decision's own record where it was allowed, before it where it was denied.
+    /// The gate's ledger, with the decision's own record.
     pub ledger: LedgerHead,
 }
 
