@@ -4,10 +4,11 @@
 //! it were never promised and are overwritten. Before anything is signed the files are read again and compared with the last checkpoint.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard},
+    time::Duration,
 };
 
 use sluicegate_ports::sign::SignError;
@@ -23,6 +24,10 @@ use crate::{
 
 const CHECKPOINT: &str = "checkpoint";
 const LOCK: &str = "lock";
+/// How often a lock that another process holds is tried again.
+const LOCK_TRIES: u32 = 6_000;
+/// And how long it is waited for between: half a minute in all.
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// A log in a folder: `checkpoint`, `tile/…` and `lock`.
 ///
@@ -247,6 +252,8 @@ impl TileLog {
                 state.tree.push(record_hash(body)).map_err(|reason| self.refused(reason))?;
             }
             let (files, checkpoint) = self.plan(&state.tree, old, bodies).map_err(|reason| self.refused(reason))?;
+            // What others would not believe is not written.
+            Checkpoint::verify(&checkpoint.note, &self.public).map_err(|reason| self.refused(reason))?;
             put(&self.folder, &files)?;
             Ok(checkpoint)
         };
@@ -326,8 +333,7 @@ impl Held<'_> {
 
     /// Appends these entries in one checkpoint; all of it is durable when this returns. On an error nothing has changed.
     pub(crate) fn append(&mut self, entries: &[&[u8]]) -> Result<(), SignError> {
-        self.log.commit(&mut self.state, entries)?;
-        Checkpoint::verify(self.note(), &self.log.public).map(drop).map_err(|reason| self.log.refused(reason))
+        self.log.commit(&mut self.state, entries)
     }
 
     /// The proof that `entry` stands at `index`, against the last checkpoint, recomputed before it is given away.
@@ -376,15 +382,47 @@ fn make_folder(folder: &Path) -> Result<(), SignError> {
 
 /// Waits for the log's lock: alone for a writer, together with others for a reader. It is free again when the file is dropped.
 fn take_lock(folder: &Path, alone: bool) -> Result<File, SignError> {
+    take_lock_within(folder, alone, LOCK_TRIES)
+}
+
+fn take_lock_within(folder: &Path, alone: bool, tries: u32) -> Result<File, SignError> {
     let path = folder.join(LOCK);
-    let failed =
-        |error: io::Error| SignError::Io { action: format!("lock {}", path.display()), reason: error.to_string() };
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+    let failed = |reason: String| SignError::Io { action: format!("lock {}", path.display()), reason };
+    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let file = opened.map_err(|error| failed(error.to_string()))?;
+    let mut left = tries;
     loop {
-        match if alone { file.lock() } else { file.lock_shared() } {
+        match if alone { file.try_lock() } else { file.try_lock_shared() } {
             Ok(()) => return Ok(file),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(failed(error)),
+            // Whoever may open the file may hold it, for ever: nobody waits longer than this.
+            Err(TryLockError::WouldBlock) if left == 0 => {
+                return Err(failed("another process holds it; nothing was changed, try again".to_owned()));
+            }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(TryLockError::Error(error)) => return Err(failed(error.to_string())),
         }
+        left = left.saturating_sub(1);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops at the first thing that is not as it should be")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_somebody_keeps_is_not_waited_for_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = take_lock(folder.path(), true).unwrap();
+        for alone in [true, false] {
+            let error = take_lock_within(folder.path(), alone, 1).unwrap_err().to_string();
+            assert!(error.contains("another process holds it"), "{error}");
+        }
+        drop(held);
+        let shared = take_lock_within(folder.path(), false, 0).unwrap();
+        take_lock_within(folder.path(), false, 0).unwrap();
+        assert!(take_lock_within(folder.path(), true, 0).is_err());
+        drop(shared);
     }
 }

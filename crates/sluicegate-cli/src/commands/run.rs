@@ -4,7 +4,7 @@ use serde_json::json;
 use sluicegate_flow::{Error, folders::EnvironmentPlaces, gateway::trust, run as flow};
 use sluicegate_pipeline::pipeline::Pipeline;
 use sluicegate_ports::{Clock, execute::StepExecutor, scan::Scanner};
-use sluicegate_types::{Digest, RunId, StepName};
+use sluicegate_types::{Digest, RunId, StepName, UnixTime};
 
 use super::{folder_of, later};
 use crate::{
@@ -168,9 +168,14 @@ impl StepLines {
 /// SOURCE_DATE_EPOCH, if it is set.
 fn epoch() -> Result<Option<u64>, Problem> {
     match std::env::var("SOURCE_DATE_EPOCH") {
-        Ok(text) => text.parse().ok().filter(|seconds| *seconds <= 253_402_300_799).map(Some).ok_or_else(|| {
-            Problem::usage(format!("SOURCE_DATE_EPOCH is {text:?}"), "set it to seconds since 1970, or not at all")
-        }),
+        Ok(text) => text
+            .parse()
+            .ok()
+            .filter(|seconds| i64::try_from(*seconds).is_ok_and(|seconds| seconds <= UnixTime::LAST.seconds()))
+            .map(Some)
+            .ok_or_else(|| {
+                Problem::usage(format!("SOURCE_DATE_EPOCH is {text:?}"), "set it to seconds since 1970, or not at all")
+            }),
         Err(VarError::NotPresent) => Ok(None),
         Err(VarError::NotUnicode(_)) => {
             Err(Problem::usage("SOURCE_DATE_EPOCH is no number", "set it to seconds since 1970, or not at all"))
