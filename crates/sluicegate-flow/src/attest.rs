@@ -1,7 +1,7 @@
 //! Signs statements, logs them, and keeps only bundles that verify with the configured trust.
 
 use sluicegate_attestation::{
-    bundle::{Bundle, hashedrekord_body},
+    bundle::{Bundle, MAX_BUNDLE, hashedrekord_body},
     dsse,
     statement::Statement,
 };
@@ -29,9 +29,17 @@ pub fn attest(
     statements: &[Statement],
     now: UnixTime,
 ) -> Result<Vec<Attested>, Error> {
-    let (mut signed, mut bodies) = (Vec::new(), Vec::new());
+    let (mut payloads, mut signed, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
     for statement in statements {
         let payload = statement.to_payload()?;
+        let kind = statement.predicate_type.short();
+        refuse_too_large(&payload).map_err(|reason| {
+            let about = statement.subjects.first().digest;
+            Error::Usage(format!("the {kind} of {about} is too large: {reason}; nothing was signed"))
+        })?;
+        payloads.push(payload);
+    }
+    for payload in payloads {
         let pae = dsse::pae(dsse::IN_TOTO, &payload);
         let signature = signer.sign(&pae)?;
         bodies.push(hashedrekord_body(&Digest::of(&pae), &signature, signer.public_key()));
@@ -50,4 +58,28 @@ pub fn attest(
         attested.push(Attested { statement, size: bytes.len() as u64 });
     }
     Ok(attested)
+}
+
+/// Bytes that key, signature and log entry add to a bundle, generously.
+const AROUND: usize = 64 * 1024;
+
+/// What would not be read again is not signed; the error says how large it would be.
+pub(crate) fn refuse_too_large(payload: &[u8]) -> Result<(), String> {
+    let size = payload.len().div_ceil(3) * 4 + AROUND;
+    if size > MAX_BUNDLE {
+        return Err(format!("its bundle would have {size} bytes, the limit is {MAX_BUNDLE}"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bundle_that_would_not_be_read_again_is_refused_at_its_last_byte() {
+        let most = (MAX_BUNDLE - AROUND) / 4 * 3;
+        assert_eq!(refuse_too_large(&vec![0; most]), Ok(()));
+        assert!(refuse_too_large(&vec![0; most + 1]).is_err_and(|said| said.contains("the limit is 16777216")));
+    }
 }

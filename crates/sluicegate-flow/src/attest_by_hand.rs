@@ -7,7 +7,6 @@ use std::{
 
 use serde_json::{Value, json};
 use sluicegate_attestation::{
-    bundle::MAX_BUNDLE,
     identifiers::IMAGE_MANIFEST,
     predicate::{self, PredicateType},
     statement::{Statement, Subject},
@@ -25,7 +24,7 @@ use sluicegate_verify::{Role, Trust, VerifiedStatement, only_machines_say, roles
 
 use crate::{
     Error, Ports, assemble,
-    attest::attest,
+    attest::{attest, refuse_too_large},
     evidence,
     fetch::{self, MAX_MANIFEST},
     folders::EnvironmentPlaces,
@@ -74,8 +73,6 @@ pub struct ByHand {
 
 /// Bytes of a predicate type's URI.
 const MAX_URI: usize = 512;
-/// Bytes that key, signature and log entry add to a bundle, generously.
-const AROUND: usize = 64 * 1024;
 
 /// The predicate type that a person names, by short name or URI. What only machines say is refused by name, before any key is
 /// opened: provenance, vulns, verification-summary, promotion and cosign's image signature, in every version and spelling.
@@ -226,12 +223,7 @@ fn statement(image: &Descriptor, kind: &PredicateType, predicate: Value) -> Resu
     let subject = Subject { name: None, digest: image.digest, media_type: Some(IMAGE_MANIFEST.to_owned()) };
     let statement = Statement { subjects: NonEmpty::one(subject), predicate_type: kind.clone(), predicate };
     let payload = statement.to_payload()?;
-    let size = payload.len().div_ceil(3) * 4 + AROUND;
-    if size > MAX_BUNDLE {
-        return Err(Error::Usage(format!(
-            "the predicate is too large: its bundle would have {size} bytes, the limit is {MAX_BUNDLE}"
-        )));
-    }
+    refuse_too_large(&payload).map_err(|reason| Error::Usage(format!("the predicate is too large: {reason}")))?;
     Statement::parse(&payload).map_err(|error| {
         Error::Usage(format!("the predicate would make a statement that is not read again: {error}"))
     })?;

@@ -125,8 +125,14 @@ pub(crate) fn said_since(
 ) -> Result<(Vec<Descriptor>, Vec<Digest>), Error> {
     let source = ports.places.source(folder)?;
     let (mut manifests, mut blobs) = (Vec::new(), Vec::new());
-    for referrer in source.referrers(&image.digest)? {
+    let mut referrers = source.referrers(&image.digest)?;
+    referrers.sort_by_key(|referrer| (referrer.size, referrer.digest));
+    for referrer in referrers {
         if manifests.len() >= MAX_KEPT {
+            (ports.warn)(&format!(
+                "more than {MAX_KEPT} manifests are attached to {}; the rest is not kept",
+                image.digest
+            ));
             break;
         }
         match kept(ports, source.as_ref(), &referrer) {
@@ -154,6 +160,9 @@ fn kept(ports: &Ports<'_>, source: &dyn ImageSource, referrer: &Descriptor) -> R
     };
     if !keeps {
         return Ok(None);
+    }
+    if manifest.layers.len() > 1 {
+        return Err(Error::Usage("it carries more than one part".to_owned()));
     }
     let mut parts = Vec::new();
     for part in manifest.layers.iter().chain([&manifest.config]) {

@@ -29,6 +29,9 @@ use crate::{
 const LOCK_TRIES: u32 = 600;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
+/// How files are called before they are whole.
+const TEMPORARY: &str = ".sluicegate-tmp-";
+
 pub(crate) struct LayoutTarget {
     folder: PathBuf,
 }
@@ -75,6 +78,7 @@ impl ImageTarget for LayoutTarget {
             self.make_folder(&self.folder.join(part))?;
         }
         let _lock = self.lock()?;
+        self.remove_abandoned();
         let manifests = publication.referrers.iter().map(|d| d.digest).chain([publication.image.digest]);
         for digest in publication.blobs.iter().copied().chain(manifests) {
             self.write_blob(&digest, store)?;
@@ -148,6 +152,18 @@ impl LayoutTarget {
         }
     }
 
+    /// What a writer left behind that was killed; asked for under the lock, so it is nobody's who is still at it. What can't be removed
+    /// is in nobody's way.
+    fn remove_abandoned(&self) {
+        for folder in [self.folder.join("blobs/sha256"), self.folder.clone()] {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                if entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes()) {
+                    let _ = fs::remove_file(entry.path());
+                }
+            }
+        }
+    }
+
     fn holds(&self, image: &Digest) -> Result<(), ImagePlaceError> {
         let none = |hint: &str| ImagePlaceError::NoImage {
             path: self.folder.clone(),
@@ -214,7 +230,7 @@ impl LayoutTarget {
         let mut source = store.open(digest)?;
         let parent = self.folder.join("blobs/sha256");
         let mut temporary = tempfile::Builder::new()
-            .prefix(".tmp-")
+            .prefix(TEMPORARY)
             .tempfile_in(&parent)
             .map_err(self.io("create a file in", &parent))?;
         let mut hasher = Hasher::new();
@@ -236,7 +252,7 @@ impl LayoutTarget {
 
     fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<(), ImagePlaceError> {
         let mut temporary = tempfile::Builder::new()
-            .prefix(".tmp-")
+            .prefix(TEMPORARY)
             .tempfile_in(&self.folder)
             .map_err(self.io("create a file in", &self.folder))?;
         temporary.write_all(bytes).map_err(self.io("write", path))?;

@@ -132,7 +132,7 @@ fn the_folder_has_the_form_that_other_tools_read() {
     }
     let left = fs::read_dir(layout.folder())
         .unwrap()
-        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(".tmp-"));
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains("tmp-"));
     assert_eq!(left.count(), 0, "no temporary file is left");
 }
 
@@ -324,6 +324,18 @@ fn a_publication_that_breaks_off_anywhere_leaves_the_old_image_whole() {
         layout.publish(&publication).unwrap();
         assert_eq!(layout.current(), Some(new.digest()), "the next attempt finds no lock in its way");
     }
+}
+
+#[test]
+fn what_a_killed_writer_left_is_removed_by_the_next_one() {
+    let (layout, _) = published();
+    let image = VirtualImage::new(b"new");
+    let left = [".sluicegate-tmp-a", "blobs/sha256/.sluicegate-tmp-b"].map(|name| layout.folder().join(name));
+    let others = [".tmp-mine", "blobs/sha256/.hidden"].map(|name| layout.folder().join(name));
+    left.iter().chain(&others).for_each(|path| fs::write(path, b"half").unwrap());
+    layout.publish(&layout.publication(&image, layout.current())).unwrap();
+    assert!(left.iter().all(|path| !path.exists()));
+    assert!(others.iter().all(|path| path.exists()));
 }
 
 /// A store under which the process dies after some blobs.
