@@ -10,6 +10,7 @@ use sluicegate_attestation::{
     bundle::{Bundle, key_hint},
     predicate::PredicateType,
     provenance::{Dependency, Provenance},
+    statement::Statement,
 };
 use sluicegate_ports::images::ImagePlaces;
 use sluicegate_types::{Digest, ImageRef, Repository, UnixTime};
@@ -71,8 +72,9 @@ impl VerifyReport {
         Some(if kinds.contains(&Failure::Wrong) { Failure::Wrong } else { Failure::Undecided })
     }
 
-    /// Every statement that is attached to the image or named by its provenance, exactly once: `verified`, `ignored` or `broken` with
-    /// the reason, or `missing`.
+    /// Every statement that is attached to the image, carried by what is attached to it (such as the gate's scan and denials) or named by
+    /// its provenance, exactly once: `verified`, `ignored` or `broken` with the reason, or `missing`. What is not verified has what its
+    /// bundle claims, apart.
     pub fn statements(&self) -> &[Value] {
         &self.statements
     }
@@ -130,7 +132,20 @@ impl Look<'_> {
         }
         for seen in &followed.seen {
             if let Seen::Ignored { bundle, reason } = seen {
-                listed.add(*bundle, || json!({"status": "ignored", "bundle": bundle, "reason": reason}));
+                listed.add(*bundle, || self.ignored(bundle, reason));
+            }
+        }
+        for (digest, bytes) in &self.fetched.blobs {
+            // Raw reports are no statements.
+            if Bundle::parse(bytes).is_ok() {
+                listed.add(*digest, || match sluicegate_verify::verify(bytes, self.trust, self.at) {
+                    Ok(statement) => {
+                        let mut entry = verified(&statement);
+                        entry["unlinked"] = json!("it came with what is attached, and no provenance names it");
+                        entry
+                    }
+                    Err(error) => self.ignored(digest, &error.to_string()),
+                });
             }
         }
         for (bundle, reason) in &self.fetched.unread {
@@ -147,10 +162,29 @@ impl Look<'_> {
         };
         match sluicegate_verify::verify(bytes, self.trust, self.at) {
             Ok(statement) => verified(&statement),
-            Err(error) => {
-                json!({"status": "broken", "name": dependency.name, "bundle": digest, "reason": error.to_string()})
-            }
+            Err(error) => json!({
+                "status": "broken", "name": dependency.name, "bundle": digest, "reason": error.to_string(),
+                "claims": self.claims(bytes),
+            }),
         }
+    }
+
+    fn ignored(&self, digest: &Digest, reason: &str) -> Value {
+        let bytes = self.fetched.attached.get(digest).or_else(|| self.fetched.blobs.get(digest));
+        json!({
+            "status": "ignored", "bundle": digest, "reason": reason, "claims": bytes.and_then(|bytes| self.claims(bytes)),
+        })
+    }
+
+    /// What a bundle says of itself, none of it checked: anyone can write it.
+    fn claims(&self, bytes: &[u8]) -> Option<Value> {
+        let bundle = Bundle::parse(bytes).ok()?;
+        let kind = Statement::parse(&bundle.payload).ok().map(|statement| statement.predicate_type.uri().to_owned());
+        let signer = self.trust.signers().find(|signer| key_hint(&signer.public_key) == bundle.key_hint);
+        Some(json!({
+            "predicateType": kind, "keyId": bundle.key_hint, "signer": signer.map(|signer| &signer.name),
+            "log": {"index": bundle.log_entry.log_index},
+        }))
     }
 
     fn reasons(&self, followed: &Followed) -> Vec<(&'static str, String)> {

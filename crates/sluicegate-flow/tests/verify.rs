@@ -9,7 +9,7 @@ use std::{
 use serde_json::{Value, json};
 use sluicegate_attestation::{
     bundle::Bundle,
-    identifiers::{BUNDLE, IMAGE_MANIFEST, LAYER_TAR, LOCAL_BUILDER},
+    identifiers::{BUNDLE, DENIAL_ARTIFACT, IMAGE_MANIFEST, LAYER_TAR, LOCAL_BUILDER},
     predicate::PredicateType,
     statement::{Statement, Subject},
 };
@@ -316,6 +316,34 @@ fn what_else_is_attached_is_ignored_with_its_reason() {
         let reason = entry(&report, &bundle)["reason"].to_string();
         assert!(reason.contains(says), "{reason}");
     }
+}
+
+#[test]
+fn what_came_with_what_is_attached_is_listed_too_and_what_is_not_verified_with_its_claims() {
+    let world = World::new(|build| build);
+    let of = |signer: &str| sign_statement(&VirtualSigner::new(signer), &world.log, &about(&[("shop", b"x", None)]));
+    let (person, stranger) = (of("person"), of("stranger"));
+    world.places.attach(
+        PLACE,
+        &world.image,
+        DENIAL_ARTIFACT,
+        &[(BUNDLE, &person), (BUNDLE, &stranger), ("text/plain", b"x")],
+    );
+    let broken = World::new(|build| build.with_signer("sbom", "stranger"));
+    let report = world.verify();
+    assert_eq!((statuses(&report), report.failure()), (counts(PARTS.len() + 1, &[("ignored", 1)]), None));
+    let listed = entry(&report, &Digest::of(&person));
+    assert_eq!((&listed["status"], &listed["signer"]), (&json!("verified"), &json!("person")));
+    assert!(listed["unlinked"].as_str().unwrap().contains("no provenance names it"));
+    let ignored = entry(&report, &Digest::of(&stranger));
+    let claims = &ignored["claims"];
+    assert_eq!((&claims["signer"], &claims["predicateType"]), (&Value::Null, &listed["predicateType"]));
+    assert!(claims["keyId"].as_str().unwrap().ends_with('=') && claims["log"]["index"].is_string(), "{ignored}");
+    let listed = entry(&broken.verify(), &broken.build.digest("sbom"));
+    assert_eq!(
+        (&listed["status"], &listed["claims"]["predicateType"]),
+        (&json!("broken"), &json!("https://cyclonedx.org/bom"))
+    );
 }
 
 #[test]
