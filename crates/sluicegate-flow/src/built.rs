@@ -65,14 +65,14 @@ impl Built {
     }
 
     pub(crate) fn step(&self, step: &StepName) -> Result<&Done, Error> {
-        self.steps.get(step).ok_or_else(|| Error::Usage(format!("the step {step} did not run")))
+        self.steps.get(step).ok_or_else(|| Error::Bug(format!("the step {step} did not run")))
     }
 
     /// An output of a step with the bundle that attests it.
     pub(crate) fn product(&self, step: &StepName, output: &OutputName) -> Result<(&Product, Digest), Error> {
         let done = self.step(step)?;
         let product = done.products.get(output);
-        let product = product.ok_or_else(|| Error::Usage(format!("the step {step} left no output {output}")))?;
+        let product = product.ok_or_else(|| Error::Bug(format!("the step {step} left no output {output}")))?;
         Ok((product, done.attested.statement.bundle()))
     }
 

@@ -53,7 +53,7 @@ pub(crate) fn step(
     for (mount_point, source) in &step.inputs {
         let (content, executable, dependency) = match source {
             InputSource::Source(name) => {
-                let source = sources.get(name).ok_or_else(|| Error::Usage(format!("no source {name}")))?;
+                let source = sources.get(name).ok_or_else(|| Error::Bug(format!("no source {name}")))?;
                 (source.content, false, source_dependency(name, source))
             }
             InputSource::Output(from, output) => {

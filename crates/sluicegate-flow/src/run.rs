@@ -178,7 +178,7 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Err
     let mut report = RunReport { run: request.run.clone(), images: Vec::new(), steps: Vec::new(), tests: Vec::new() };
     for step in &pipeline.steps {
         let image =
-            images.get(&step.image.to_string()).ok_or_else(|| Error::Usage(format!("{} is not pinned", step.image)))?;
+            images.get(&step.image.to_string()).ok_or_else(|| Error::Bug(format!("{} is not pinned", step.image)))?;
         let finished = execute::step(ports, request, step, image, &sources, &built, epoch)?;
         let outputs = finished.products.iter().map(|(name, p)| (name.clone(), p.content.digest)).collect();
         report.steps.push((step.name.clone(), outputs));
