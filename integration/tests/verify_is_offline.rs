@@ -51,4 +51,10 @@ fn verify_works_in_an_empty_network_namespace() {
     project.environment(&mut command);
     let ended = Ended::of(&arguments, command.args(arguments).output().unwrap());
     ended.assert(0, "VERIFIED");
+    // Nor does it need a home, or make one.
+    let nowhere = project.path("nowhere");
+    let mut command = project.command(&["verify", "--offline", "oci:env/production"]);
+    let ended = Ended::of(&["verify"], command.env("SLUICEGATE_HOME", &nowhere).output().unwrap());
+    ended.assert(0, "VERIFIED");
+    assert!(!nowhere.exists());
 }

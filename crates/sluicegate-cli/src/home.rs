@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    io::ErrorKind,
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -17,9 +18,12 @@ pub(crate) struct Home {
 /// The folders of a home, itself first.
 const PARTS: [&str; 10] = ["", "store", "cache", "log", "ledger", "keys", "trust", "run", "scratch", "tools"];
 
+/// What only a home has: any one of them makes a folder one, however damaged.
+const MARKS: [&str; 5] = ["keys", "ledger", "evidence.db", "log/checkpoint", "trust/trusted_root.json"];
+
 impl Home {
     /// `$SLUICEGATE_HOME`, else the user's state folder. Made with mode 0700 if missing; one that others may write to is refused.
-    pub(crate) fn open() -> Result<Self, Problem> {
+    pub(crate) fn make() -> Result<Self, Problem> {
         let home = Self { folder: Self::place()? };
         for part in PARTS {
             let path = home.folder.join(part);
@@ -29,17 +33,50 @@ impl Home {
                 .create(&path)
                 .map_err(|error| Problem::io("create", &path, &error))?;
         }
-        for part in PARTS {
-            check_private(&home.folder.join(part), 0o022)?;
+        home.checked()
+    }
+
+    /// The same home, which must be there: a misspelt one would be a new one, without keys and without history. Folders that an older
+    /// version did not make yet are made.
+    pub(crate) fn open() -> Result<Self, Problem> {
+        Self::read()?;
+        Self::make()
+    }
+
+    /// The same home, which must be there. Nothing is made, not even a folder.
+    pub(crate) fn read() -> Result<Self, Problem> {
+        let home = Self { folder: Self::place()? };
+        for mark in MARKS {
+            let path = home.folder.join(mark);
+            match fs::symlink_metadata(&path) {
+                Ok(_) => return home.checked(),
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+                Err(error) => return Err(Problem::io("look at", &path, &error)),
+            }
         }
-        let keys = home.folder.join("keys");
+        Err(Problem::usage(
+            format!("there is no home at {}", home.folder.display()),
+            "sluicegate init makes one, or set SLUICEGATE_HOME to the one that there is",
+        ))
+    }
+
+    /// Refuses a home of which others may change a part.
+    fn checked(self) -> Result<Self, Problem> {
+        let there = |path: &Path| path.symlink_metadata().is_ok();
+        for part in PARTS.map(|part| self.folder.join(part)).iter().filter(|part| there(part)) {
+            check_private(part, 0o022)?;
+        }
+        let keys = self.folder.join("keys");
+        if !there(&keys) {
+            return Ok(self);
+        }
         for entry in fs::read_dir(&keys).map_err(|error| Problem::io("list", &keys, &error))? {
             let path = entry.map_err(|error| Problem::io("list", &keys, &error))?.path();
             if path.extension().is_some_and(|extension| extension == "key") {
                 check_private(&path, 0o077)?;
             }
         }
-        Ok(home)
+        Ok(self)
     }
 
     /// Where the home is, whether it is there or not.

@@ -46,8 +46,7 @@ pub(crate) struct Wired {
 pub(crate) type Opened = (Box<dyn Signer>, EmbeddedLog, EmbeddedLedger);
 
 impl Wired {
-    pub(crate) fn new() -> Result<Self, Problem> {
-        let home = Home::open()?;
+    pub(crate) fn new(home: Home) -> Result<Self, Problem> {
         let store = Arc::new(store(&home)?);
         let evidence = evidence(&home)?;
         let shared: Arc<dyn ContentStore> = store.clone();
@@ -163,6 +162,18 @@ pub(crate) fn evidence(home: &Home) -> Result<SqliteEvidence, Problem> {
         return Err(Problem::lost(words, "restore it from a backup; what it recorded is not known without it"));
     }
     Ok(open_evidence(home).map_err(sluicegate_flow::Error::from)?)
+}
+
+/// The evidence store of a home that must have one: who only reads makes none.
+pub(crate) fn evidence_there(home: &Home) -> Result<SqliteEvidence, Problem> {
+    let path = home.part("evidence.db");
+    if lost_evidence(home).is_none() && path.symlink_metadata().is_err() {
+        return Err(Problem::usage(
+            format!("the home {} has no records: there is no {}", home.folder().display(), path.display()),
+            "sluicegate init makes what the home lacks, or set SLUICEGATE_HOME to another one",
+        ));
+    }
+    evidence(home)
 }
 
 /// Says so if the evidence store is missing or empty where there was one.

@@ -13,6 +13,7 @@ use sluicegate_pipeline::gateway::Gateway;
 use crate::{
     arguments::Attest,
     gateway_folder::{GatewayFolder, read_within},
+    home::Home,
     passphrase,
     wire::{NoLedger, NoLog, Wired},
     words::{Problem, Words, printable},
@@ -31,7 +32,7 @@ pub(crate) fn attest(words: &Words, arguments: &Attest) -> Result<ExitCode, Prob
     let gateway = GatewayFolder::open(arguments.gateway.gateway.as_deref(), Path::new("."))?;
     let key = key(&gateway.gateway, arguments.signer.as_deref())?;
     let (trust, _) = trust(&gateway.gateway, &gateway)?;
-    let wired = Wired::new()?;
+    let wired = Wired::new(Home::open()?)?;
     let public_key =
         wired.keys().public_key(&key).map_err(|error| Problem::from(Error::from(error)).or(get_a_key(&key)))?;
     let environments = EnvironmentPlaces::of(&gateway.gateway, &gateway.folder);

@@ -24,7 +24,7 @@ use crate::{
 
 /// `evidence list`, `evidence show`, `evidence replay` and `evidence fsck`.
 pub(crate) fn evidence(words: &Words, arguments: &Evidence) -> Result<ExitCode, Problem> {
-    let home = Home::open()?;
+    let home = Home::read()?;
     if let EvidenceCommand::Fsck { against, gateway } = &arguments.command {
         let report = check(&home, against, gateway)?;
         if words.json() {
@@ -34,7 +34,7 @@ pub(crate) fn evidence(words: &Words, arguments: &Evidence) -> Result<ExitCode, 
         }
         return Ok(report.failure().map_or(ExitCode::SUCCESS, |failure| ExitCode::from(code(failure))));
     }
-    let store = wire::evidence(&home)?;
+    let store = wire::evidence_there(&home)?;
     let records = wire::records(&store);
     let ledger = wire::ledger_if_any(&home)?;
     match arguments.command {
@@ -210,7 +210,7 @@ fn counted(count: u64, what: &str) -> String {
 
 /// Makes a decision again; other bytes than the recorded ones mean that it can't be vouched for.
 fn replay(words: &Words, records: &dyn EvidenceLog, number: u64) -> Result<ExitCode, Problem> {
-    let home = Home::open()?;
+    let home = Home::read()?;
     let store = wire::store(&home)?;
     let ledger = wire::whole_ledger_reader(&home)?;
     let replayed = flow(records, &ledger, &store, &PolicyChild, number)?;

@@ -12,6 +12,7 @@ use sluicegate_types::LayoutSelector;
 
 use crate::{
     arguments::{FromHost, Image, ImageCommand},
+    home::Home,
     wire::Wired,
     words::{Problem, Words},
 };
@@ -53,7 +54,7 @@ fn from_host(words: &Words, arguments: &FromHost) -> Result<ExitCode, Problem> {
             HostEntryKind::Symlink { target } => EntryKind::Symlink(target),
         },
     });
-    let wired = Wired::new()?;
+    let wired = Wired::new(Home::make()?)?;
     let nothing = |_: &str| {};
     let ports = wired.ports(&crate::wire::NoLog, &crate::wire::NoLedger, &nothing, &nothing);
     let config = ImageConfig {

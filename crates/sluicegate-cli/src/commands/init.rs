@@ -43,7 +43,7 @@ pub(crate) fn init(words: &Words, arguments: &Init) -> Result<ExitCode, Problem>
     if arguments.verifier_id.chars().any(|c| c.is_control() || c == '"' || c == '\\') {
         return Err(Problem::usage("--verifier-id is no URI", "write a URI that names this gate"));
     }
-    let home = Home::open()?;
+    let home = Home::make()?;
     let scanner = scanner(&home, arguments)?;
     let bases = bases(arguments)?;
     make_home(words, &home)?;
@@ -139,7 +139,7 @@ fn complete_home(words: &Words) -> Result<Option<String>, Problem> {
     if !Home::place()?.join("keys").is_dir() {
         return Ok(None);
     }
-    let home = Home::open()?;
+    let home = Home::make()?;
     if !wire::trusted_root(&home).exists() || wire::keys(&home).has(LEDGER_KEY).map_err(Error::from)? {
         return Ok(None);
     }

@@ -18,10 +18,9 @@ const RESERVED: [&str; 2] = [LOG_KEY, "ledger"];
 
 /// `keys generate` and `keys show`.
 pub(crate) fn keys(words: &Words, arguments: &Keys) -> Result<ExitCode, Problem> {
-    let home = Home::open()?;
     match &arguments.command {
-        KeysCommand::Generate { name } => generate(words, &home, name),
-        KeysCommand::Show { name } => show(words, &home, name),
+        KeysCommand::Generate { name } => generate(words, &Home::make()?, name),
+        KeysCommand::Show { name } => show(words, &Home::read()?, name),
     }
 }
 

@@ -14,6 +14,7 @@ use sluicegate_types::UnixTime;
 use crate::{
     arguments::Promote,
     gateway_folder::GatewayFolder,
+    home::Home,
     passphrase,
     policy_child::PolicyChild,
     wire::Wired,
@@ -25,7 +26,7 @@ pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Pr
     let gateway = GatewayFolder::open(arguments.gateway.gateway.as_deref(), Path::new("."))?;
     let (trust, levels) = trust(&gateway.gateway, &gateway)?;
     let judge = judge_of(&gateway.gateway, &arguments.to, &gateway)?;
-    let wired = Wired::new()?;
+    let wired = Wired::new(Home::open()?)?;
     // A gate that can't scan is undecided and on record, like any other that could not look.
     let scanner = match &gateway.gateway.scanner {
         Some(trivy) => wired.executor().and_then(|executor| {

@@ -10,6 +10,7 @@ use super::{folder_of, later};
 use crate::{
     arguments::Run,
     gateway_folder::{GatewayFolder, read},
+    home::Home,
     passphrase,
     wire::{self, SystemClock, Wired},
     words::{Problem, Words, printable},
@@ -38,7 +39,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     let gateway = GatewayFolder::open(arguments.gateway.gateway.as_deref(), folder)?;
     let (trust, _) = trust(&gateway.gateway, &gateway)?;
     let epoch = epoch()?;
-    let wired = Wired::new()?;
+    let wired = Wired::new(Home::open()?)?;
     let executor = wired.executor()?;
     // Found out before a passphrase is asked for and anything is unpacked.
     executor.probe().map_err(Error::from)?;
