@@ -1,7 +1,7 @@
 //! What a test step reports: without it nothing is decided, and what it says is judged (trust model 2).
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
-use integration::{Layout, PROMOTE, Project, TEST_WITHOUT_REPORT, ready};
+use integration::{Layout, PROMOTE, Project, TEST_WITHOUT_REPORT, can_run_steps, ready};
 
 /// The step `test`, which writes this report and ends well.
 fn reporting(report: &str) -> String {
@@ -76,4 +76,25 @@ fn tm02_a_report_that_is_missing_or_no_junit_fails_the_run() {
     project.must(&["run", "--no-scan"]);
     // Nobody looked at what is in the image: the tests alone allow nothing.
     project.sluicegate(&PROMOTE).assert(3, "required evidence is missing: vulns");
+}
+
+#[test]
+fn each_image_lists_the_tests_of_the_steps_that_it_stands_on() {
+    if !can_run_steps("each_image_lists_the_tests_of_the_steps_that_it_stands_on") {
+        return;
+    }
+    let project = Project::prepared();
+    let report = r#"<testsuite name="t" tests="1"><testcase classname="t" name="works"/></testsuite>"#;
+    let more = ["second", "unused"]
+        .map(|step| format!("  {step}:\n{}", reporting(report).replace("run: ", "run: >-\n      ")));
+    project.replace("sluicegate.yaml", "artifacts:\n", &format!("{}artifacts:\n", more.concat()));
+    let text = std::fs::read_to_string(project.path("sluicegate.yaml")).unwrap();
+    let second = "  other:\n    base: oci:images/base\n    files: { /opt/other: build.app }\n    needs: [second]\n    repository: oci:out/other\n";
+    std::fs::write(project.path("sluicegate.yaml"), text + second).unwrap();
+    let said = project.must(&["run", "--no-scan"]).stdout;
+    let (before, rest) = said.split_once("  other  sha256:").unwrap();
+    let (other, after) = rest.split_once("tests of unused, on which no image stands: passed").unwrap();
+    assert!(before.contains("tests of test: passed") && !before.contains("tests of second"), "{said}");
+    assert!(other.contains("tests of second: passed") && !other.contains("tests of test:"), "{said}");
+    assert!(!after.contains("tests of") && said.matches("tests of").count() == 3, "{said}");
 }

@@ -1,10 +1,11 @@
-use std::{cell::RefCell, env::VarError, path::Path, process::ExitCode};
+use std::{cell::RefCell, collections::BTreeSet, env::VarError, path::Path, process::ExitCode};
 
 use serde_json::json;
+use sluicegate_attestation::test_result::TestResult;
 use sluicegate_flow::{Error, folders::EnvironmentPlaces, gateway::trust, run as flow};
 use sluicegate_pipeline::pipeline::Pipeline;
 use sluicegate_ports::{Clock, execute::StepExecutor, scan::Scanner};
-use sluicegate_types::{Digest, RunId, StepName, UnixTime};
+use sluicegate_types::{Digest, OutputName, RunId, StepName, UnixTime};
 
 use super::{folder_of, later};
 use crate::{
@@ -82,11 +83,11 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     let report = flow::run(&wired.ports(&log, &ledger, &tell, &warn), &request);
     lines.flush(words);
     let report = report?;
-    print(words, &report, folder, &gateway);
+    print(words, &report, &pipeline, folder, &gateway);
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(words: &Words, report: &flow::RunReport, folder: &Path, gateway: &GatewayFolder) {
+fn print(words: &Words, report: &flow::RunReport, pipeline: &Pipeline, folder: &Path, gateway: &GatewayFolder) {
     if words.json() {
         words.document(&json!({
             "schemaVersion": 1,
@@ -114,15 +115,9 @@ fn print(words: &Words, report: &flow::RunReport, folder: &Path, gateway: &Gatew
         };
         let place = printable(&image.repository.display().to_string());
         words.line(format!("  {} attestations, {findings}, in oci:{place}", image.attestations));
-        for (step, result) in &report.tests {
-            let word = if result.passed() { words.good("passed") } else { words.bad("did not pass") };
-            words.line(format!(
-                "  tests of {step}: {word} ({} passed, {} failed, {} errors, {} skipped)",
-                result.junit.passed.len(),
-                result.junit.failed.len(),
-                result.junit.errors.len(),
-                result.junit.skipped.len()
-            ));
+        let stands_on = behind(pipeline, &image.artifact);
+        for (step, result) in report.tests.iter().filter(|(step, _)| stands_on.contains(step)) {
+            words.line(format!("  tests of {step}: {}", counts(words, result)));
         }
         if let Some(environment) = gateway.gateway.environments.keys().next() {
             let place = folder.join(&image.repository);
@@ -130,6 +125,28 @@ fn print(words: &Words, report: &flow::RunReport, folder: &Path, gateway: &Gatew
             words.line(printable(&format!("  next: sluicegate promote oci:{} --to {environment}", place.display())));
         }
     }
+    let used: BTreeSet<&StepName> = report.images.iter().flat_map(|image| behind(pipeline, &image.artifact)).collect();
+    for (step, result) in report.tests.iter().filter(|(step, _)| !used.contains(step)) {
+        words.line(format!("tests of {step}, on which no image stands: {}", counts(words, result)));
+    }
+}
+
+/// The steps that an image stands on.
+fn behind<'a>(pipeline: &'a Pipeline, artifact: &OutputName) -> BTreeSet<&'a StepName> {
+    let artifact = pipeline.artifacts.iter().find(|one| one.name == *artifact);
+    artifact.map(|one| pipeline.closure(one)).into_iter().flatten().map(|step| &step.name).collect()
+}
+
+fn counts(words: &Words, result: &TestResult) -> String {
+    let word = if result.passed() { words.good("passed") } else { words.bad("did not pass") };
+    let junit = &result.junit;
+    format!(
+        "{word} ({} passed, {} failed, {} errors, {} skipped)",
+        junit.passed.len(),
+        junit.failed.len(),
+        junit.errors.len(),
+        junit.skipped.len()
+    )
 }
 
 /// Puts a step's output together to whole lines, however it arrives.
