@@ -3,7 +3,8 @@
 
 use std::fs;
 
-use integration::Project;
+use integration::{Project, ready};
+use serde_json::json;
 
 #[test]
 fn who_only_reads_makes_no_home_and_no_part_of_one() {
@@ -33,7 +34,7 @@ fn who_only_reads_makes_no_home_and_no_part_of_one() {
     for command in reading.iter().chain(&needing) {
         let ended = project.sluicegate(command);
         ended.assert(2, &format!("there is no home at {}", misspelt.display()));
-        ended.assert(2, "sluicegate init makes one, or set SLUICEGATE_HOME");
+        ended.assert(2, "sluicegate init makes one");
         assert!(!misspelt.exists(), "{command:?}");
     }
     // A folder of something else is no home either, and stays as it is.
@@ -51,4 +52,59 @@ fn who_only_reads_makes_no_home_and_no_part_of_one() {
     }
     project.set("SLUICEGATE_HOME", &home);
     project.must(reading[0]);
+}
+
+/// The commands that `init` says come next, without what stands for a name.
+fn next(document: &serde_json::Value) -> Vec<String> {
+    let lines = document["next"].as_array().unwrap().iter().map(|line| line.as_str().unwrap());
+    lines.map(|line| line.split("   # ").next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn what_init_says_comes_next_leads_to_a_promotion() {
+    if !ready("what_init_says_comes_next_leads_to_a_promotion") {
+        return;
+    }
+    let project = Project::empty();
+    let trivy = std::env::var("SLUICEGATE_TRIVY").unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    xtask::advisory_db::write(&project.path("db"), now).unwrap();
+    let (code, first) = project.json(&["init"]);
+    assert_eq!(code, 0);
+    let steps = next(&first);
+    let [sources, build, base, allow, commit, scanner, run] = steps.as_slice() else { panic!("{first:#}") };
+    assert_eq!(sources, "# put what is to be built in src");
+    assert_eq!((scanner.as_str(), run.as_str()), ("sluicegate init --trivy PATH --db DIR", "sluicegate run"));
+    // The run that was not told of a scanner says the same.
+    project.sluicegate(&["run"]).assert(2, scanner);
+    fs::create_dir_all(project.path("src")).unwrap();
+    fs::write(project.path("src/hello"), "hello\n").unwrap();
+    let script = |line: &str| {
+        let program = integration::program();
+        let mut command = std::process::Command::new("sh");
+        project.environment(&mut command);
+        let named =
+            ["AUTHOR", "COMMITTER"].map(|who| [(format!("GIT_{who}_NAME"), "n"), (format!("GIT_{who}_EMAIL"), "e")]);
+        let script = format!("sluicegate() {{ {} \"$@\"; }}; set -e; {line}", program.display());
+        let ended = command.envs(named.into_iter().flatten()).args(["-c", &script]).output().unwrap();
+        integration::Ended::of(&[line], ended).assert(0, "");
+    };
+    script(build);
+    script(base);
+    // Only what is missing still is said.
+    let (_, again) = project.json(&["init", "--allow-base", "oci:images/base"]);
+    assert_eq!(again["changed"], json!(["policies/data.yaml"]));
+    assert_eq!(next(&again), [commit.clone(), scanner.clone(), run.clone()]);
+    script(allow);
+    script(&format!("{commit} --quiet -m x"));
+    let scanner = scanner.replace("PATH", &trivy).replace("DIR", "db");
+    script(&scanner);
+    let text = fs::read_to_string(project.path("gateway.yaml")).unwrap();
+    project.sluicegate(&["init", "--trivy", &trivy, "--db", "db"]).assert(2, "has a scanner: already");
+    assert_eq!(fs::read_to_string(project.path("gateway.yaml")).unwrap(), text);
+    project.sluicegate(&["init"]).assert(2, "is not overwritten");
+    let (_, last) = project.json(&["init", "--allow-base", "oci:images/base"]);
+    assert_eq!((&last["changed"], next(&last)), (&json!([]), vec![run.clone()]));
+    script(run);
+    project.sluicegate(&["promote", "oci:out/app", "--to", "production"]).assert(0, "ALLOWED");
 }

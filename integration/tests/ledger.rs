@@ -239,6 +239,8 @@ fn a_home_that_lost_its_ledger_or_never_had_one_says_what_to_do() {
         ended.assert(2, "has no ledger");
         ended.assert(2, "sluicegate init makes it and takes the records along");
     }
+    let (code, document) = project.copy().json(&["init"]);
+    assert!(code == 0 && document["ledger"].as_str().unwrap().starts_with("ledger-"), "{document:#}");
     project.sluicegate(&["init"]).assert(0, "the home has the ledger");
     project.sluicegate(&["init"]).assert(2, "is not overwritten");
     // The record of the run, and the one that says that it was taken along.

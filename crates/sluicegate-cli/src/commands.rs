@@ -1,6 +1,7 @@
 //! The commands: arguments to verbs, results to words.
 
 pub(crate) mod attest;
+pub(crate) mod complete;
 pub(crate) mod evidence;
 pub(crate) mod image;
 pub(crate) mod init;

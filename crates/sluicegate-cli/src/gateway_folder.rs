@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     collections::BTreeMap,
+    ffi::OsString,
     fs::{self, File},
     io::Read,
     os::unix::fs::OpenOptionsExt,
@@ -16,7 +17,10 @@ use sluicegate_flow::{
 use sluicegate_pipeline::gateway::Gateway;
 use sluicegate_policy::rego::{SourceFile, is_test};
 
-use crate::words::Problem;
+use crate::{
+    commands::init::{ADD_SCANNER, DATABASE},
+    words::{Problem, shell_word},
+};
 
 /// Bytes of a file that a gateway names.
 const MAX_FILE: u64 = 64 * 1024 * 1024;
@@ -27,6 +31,8 @@ const MAX_POLICIES: usize = 256;
 pub(crate) struct GatewayFolder {
     pub(crate) gateway: Gateway,
     pub(crate) folder: PathBuf,
+    /// What the file is called.
+    name: OsString,
     /// The gateway file's own bytes.
     text: String,
     /// What was read once is what is used: the bytes that judge are the bytes that the decision's digest is over. By the path that
@@ -50,7 +56,26 @@ impl GatewayFolder {
             .map_err(|_| Problem::usage(format!("{} is not UTF-8", path.display()), "write it as UTF-8"))?;
         let gateway = Gateway::parse(&path.display().to_string(), &text).map_err(Error::from)?;
         let folder = path.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new(".")).to_owned();
-        Ok(Self { gateway, folder, text, files: RefCell::default() })
+        let name = path.file_name().unwrap_or_default().to_owned();
+        Ok(Self { gateway, folder, name, text, files: RefCell::default() })
+    }
+}
+
+impl GatewayFolder {
+    /// What makes the gateway scan.
+    pub(crate) fn how_to_add_a_scanner(&self) -> String {
+        let adds = if self.name == "gateway.yaml" {
+            let folder = match self.folder.as_path() {
+                here if here == Path::new(".") => String::new(),
+                folder => format!(" {}", shell_word(&folder.display().to_string())),
+            };
+            format!("{ADD_SCANNER}{folder} adds it")
+        } else {
+            format!("copy scanner: from the gateway.yaml that {ADD_SCANNER} EMPTY_FOLDER writes")
+        };
+        format!(
+            "{adds} (DIR is {DATABASE}); or run with --no-scan: no gate that asks for a scan allows what comes of it"
+        )
     }
 }
 

@@ -56,7 +56,7 @@ impl Home {
         }
         Err(Problem::usage(
             format!("there is no home at {}", home.folder.display()),
-            "sluicegate init makes one, or set SLUICEGATE_HOME to the one that there is",
+            "sluicegate init makes one with a new project (in another folder if this one has a gateway.yaml), or set SLUICEGATE_HOME",
         ))
     }
 

@@ -170,7 +170,7 @@ pub(crate) fn evidence_there(home: &Home) -> Result<SqliteEvidence, Problem> {
     if lost_evidence(home).is_none() && path.symlink_metadata().is_err() {
         return Err(Problem::usage(
             format!("the home {} has no records: there is no {}", home.folder().display(), path.display()),
-            "sluicegate init makes what the home lacks, or set SLUICEGATE_HOME to another one",
+            "sluicegate init with a new project makes what the home lacks, or set SLUICEGATE_HOME to another one",
         ));
     }
     evidence(home)

@@ -56,7 +56,12 @@ impl Problem {
         Self { code: code(Failure::Unavailable), ..Self::usage(text, hint) }
     }
 
-    /// A file that can't be read or written.
+    /// A file that somebody named and that can't be read, whatever the reason: another one must be named.
+    pub(crate) fn named(action: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
+        Self { code: code(Failure::Usage), ..Self::io(action, path, error) }.or("name a regular file that can be read")
+    }
+
+    /// A file of our own that can't be read or written.
     pub(crate) fn io(action: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
         let failure = if error.kind() == std::io::ErrorKind::NotFound { Failure::Usage } else { Failure::Unavailable };
         Self {
@@ -151,7 +156,7 @@ fn this_command() -> String {
 }
 
 /// A word as a shell takes it.
-fn shell_word(word: &str) -> String {
+pub(crate) fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@=,+".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()

@@ -1,43 +1,46 @@
 use std::{
+    collections::BTreeSet,
     fs,
     io::{ErrorKind, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use serde_json::json;
 use sluicegate_attestation::identifiers::LOCAL_BUILDER;
 use sluicegate_flow::{Error, evidence::begin};
+use sluicegate_pipeline::{gateway::Gateway, pipeline::Pipeline};
 use sluicegate_ports::{Clock, evidence::RecordKind, images::ImagePlaces};
 use sluicegate_scan::database;
 use sluicegate_sigstore::{signing_config_json, trusted_root_json};
-use sluicegate_types::{Digest, Secret};
+use sluicegate_types::{Digest, ImageRef, Secret};
 
+use super::complete::{NO_SCANNER, one_line, replace, with_bases, with_scanner};
 use crate::{
     arguments::Init,
     gateway_folder,
     home::Home,
     passphrase,
     wire::{self, LEDGER_KEY, LOG_KEY, SystemClock},
-    words::{Problem, Words},
+    words::{Problem, Words, printable, shell_word},
 };
 
 const KEYS: [&str; 3] = ["builder", "recorder", "production"];
+
+/// What the policies compare with.
+const DATA_FILE: &str = "policies/data.yaml";
+/// How a gateway file gets a scanner.
+pub(crate) const ADD_SCANNER: &str = "sluicegate init --trivy PATH --db DIR";
+/// What `--db` names.
+pub(crate) const DATABASE: &str =
+    "a folder with trivy.db and metadata.json: trivy image --download-db-only --cache-dir CACHE makes CACHE/db";
 
 /// `init`: makes what is missing in the home, then writes the project's files. Nothing that exists is overwritten.
 pub(crate) fn init(words: &Words, arguments: &Init) -> Result<ExitCode, Problem> {
     let folder = &arguments.folder;
     for file in ["gateway.yaml", "trust/trust.yaml"] {
         if folder.join(file).exists() {
-            if let Some(origin) = complete_home(words)? {
-                words.line(format!("{}  the home has the ledger {origin} now", words.good("READY")));
-                words.line(format!("  {} exists, so the project was left as it is", folder.join(file).display()));
-                return Ok(ExitCode::SUCCESS);
-            }
-            return Err(Problem::usage(
-                format!("{} exists and is not overwritten", folder.join(file).display()),
-                "move it away first, or name another folder: sluicegate init DIR",
-            ));
+            return complete(words, arguments, &folder.join(file));
         }
     }
     if arguments.verifier_id.chars().any(|c| c.is_control() || c == '"' || c == '\\') {
@@ -46,6 +49,10 @@ pub(crate) fn init(words: &Words, arguments: &Init) -> Result<ExitCode, Problem>
     let home = Home::make()?;
     let scanner = scanner(&home, arguments)?;
     let bases = bases(arguments)?;
+    if let Some((_, trivy)) = &scanner {
+        remember_trivy(&home, trivy)?;
+    }
+    let scanner = scanner.map(|(part, _)| part);
     make_home(words, &home)?;
     let root = wire::trusted_root(&home);
     let root = gateway_folder::read(&root).map_err(|error| Problem::io("read", &root, &error))?;
@@ -77,23 +84,158 @@ pub(crate) fn init(words: &Words, arguments: &Init) -> Result<ExitCode, Problem>
     for policy in sluicegate_policy::shipped::SHIPPED {
         put(&format!("policies/{}", policy.name), policy.text.as_bytes())?;
     }
-    put("policies/data.yaml", data_file(&bases).as_bytes())?;
+    put(DATA_FILE, data_file(&bases).as_bytes())?;
     put("sluicegate.yaml", PIPELINE.as_bytes())?;
     put("gateway.yaml", gateway_file(&arguments.verifier_id, scanner.as_deref()).as_bytes())?;
+    let next = next_steps(folder, scanner.is_some());
     if words.json() {
-        words.document(&json!({"schemaVersion": 1, "home": home.folder(), "log": origin, "written": written}));
+        words.document(
+            &json!({"schemaVersion": 1, "home": home.folder(), "log": origin, "written": written, "next": next}),
+        );
     } else {
         words.line(format!("{}  {} files in {}", words.good("READY"), written.len(), folder.display()));
         words.line(format!(
             "  keys, log and evidence are in {}: keep it, and keep it out of the project",
             home.folder().display()
         ));
-        if scanner.is_none() {
-            words.line("  no scanner is set: run init with --trivy PATH --db DIR, or fill in scanner: in gateway.yaml");
-        }
-        words.line("  next: sluicegate run");
+        print_next(words, folder, &next);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// `init` where a project is: what is missing in the home, and in the project what the flags name and it lacks.
+fn complete(words: &Words, arguments: &Init, existing: &Path) -> Result<ExitCode, Problem> {
+    let folder = &arguments.folder;
+    let refused = || {
+        Problem::usage(
+            format!("{} exists and is not overwritten", existing.display()),
+            "move it away first, or name another folder: sluicegate init DIR. Where it stands, --trivy PATH --db DIR adds a scanner \
+             to a gateway.yaml without one, and --allow-base REF a base image to policies/data.yaml",
+        )
+    };
+    let (gateway, data) = (folder.join("gateway.yaml"), folder.join(DATA_FILE));
+    let mut changed = Vec::new();
+    let mut found = None;
+    if arguments.trivy.is_some() || arguments.db.is_some() {
+        if !gateway.exists() {
+            return Err(refused());
+        }
+        let home = Home::open()?;
+        if let Some((part, trivy)) = scanner(&home, arguments)? {
+            changed.push(("gateway.yaml", &gateway, with_scanner(&gateway, &part)?));
+            found = Some((home, trivy));
+        }
+    }
+    let bases = bases(arguments)?;
+    if let Some(text) = (!bases.is_empty()).then(|| with_bases(&data, &bases)).transpose()?.flatten() {
+        changed.push((DATA_FILE, &data, text));
+    }
+    let ledger = complete_home(words)?;
+    if ledger.is_none() && changed.is_empty() && bases.is_empty() {
+        return Err(refused());
+    }
+    if let Some((home, trivy)) = found {
+        remember_trivy(&home, &trivy)?;
+    }
+    for (_, path, text) in &changed {
+        replace(path, text)?;
+    }
+    let changed: Vec<&str> = changed.into_iter().map(|(name, ..)| name).collect();
+    let next = next_steps(folder, has_scanner(&gateway));
+    if words.json() {
+        words.document(&json!({
+            "schemaVersion": 1, "home": Home::place()?, "ledger": ledger, "changed": changed, "written": [], "next": next,
+        }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(origin) = ledger {
+        words.line(format!("{}  the home has the ledger {origin} now", words.good("READY")));
+    }
+    for name in &changed {
+        words.line(format!("{}  {name} has what was named", words.good("ADDED")));
+    }
+    if changed.is_empty() {
+        words.line(format!("  {} exists, so the project was left as it is", existing.display()));
+    } else {
+        words.line("  nothing else was changed; what was decided before was decided by the gateway as it was");
+    }
+    print_next(words, folder, &next);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn has_scanner(gateway: &Path) -> bool {
+    let text = gateway_folder::read(gateway).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let gateway = text.and_then(|text| Gateway::parse(&gateway.display().to_string(), &text).ok());
+    gateway.is_some_and(|gateway| gateway.scanner.is_some())
+}
+
+/// What is left to do until the pipeline of this folder can run and its image be promoted, in order; each a line for a shell.
+fn next_steps(folder: &Path, scanner: bool) -> Vec<String> {
+    let text = |name: &str| {
+        let bytes = gateway_folder::read(&folder.join(name)).unwrap_or_default();
+        String::from_utf8(bytes).unwrap_or_default()
+    };
+    let mut steps = Vec::new();
+    let mut sources = "--all".to_owned();
+    // A pipeline file that can't be read is what `run` is about.
+    if let Ok(pipeline) = Pipeline::parse("sluicegate.yaml", &text("sluicegate.yaml")) {
+        for source in pipeline.sources.values().filter(|source| !folder.join(&source.path).exists()) {
+            steps.push(format!("# put what is to be built in {}", source.path.display()));
+        }
+        let paths: Vec<String> =
+            pipeline.sources.values().map(|source| shell_word(&source.path.display().to_string())).collect();
+        sources = paths.join(" ");
+        let is_missing = |image: &ImageRef| !folder.join(&image.directory).join("index.json").exists();
+        let mut made = BTreeSet::new();
+        let mut make = |image: &ImageRef, packages: &str, what: &str| {
+            let image = (is_missing(image) && made.insert(image.to_string())).then_some(image)?;
+            Some(format!(
+                "sluicegate image from-host {packages} --closure --output {image}   # or any OCI layout: {what}"
+            ))
+        };
+        for step in &pipeline.steps {
+            steps.extend(make(&step.image, "--package dash --package coreutils", "what steps run in"));
+        }
+        let bases: Vec<&ImageRef> = pipeline.artifacts.iter().filter_map(|artifact| artifact.base.as_ref()).collect();
+        for base in &bases {
+            steps.extend(make(base, "--package dash", "what the artifact stands on"));
+        }
+        let allowed = text(DATA_FILE);
+        let bases: BTreeSet<String> =
+            bases.into_iter().filter(|base| !is_allowed(folder, base, &allowed)).map(ImageRef::to_string).collect();
+        for base in bases {
+            steps.push(format!("sluicegate init --allow-base {base}   # the gate denies an image on another base"));
+        }
+    }
+    if !std::path::absolute(folder).is_ok_and(|whole| whole.ancestors().any(|above| above.join(".git").exists())) {
+        steps.push(format!(
+            "git init && git add {sources} && git commit   # the gate denies sources that are in no commit"
+        ));
+    }
+    if !scanner {
+        steps.push(format!("{ADD_SCANNER}   # DIR is {DATABASE}"));
+    }
+    steps.push("sluicegate run".to_owned());
+    steps
+}
+
+/// Whether the digest of a base image is in the text of the policies' data.
+fn is_allowed(folder: &Path, base: &ImageRef, data: &str) -> bool {
+    let base = base.clone().relative_to(folder);
+    let image = wire::places().source(&base.directory).and_then(|source| source.resolve(&base.selector));
+    image.is_ok_and(|image| data.contains(&image.digest.to_string()))
+}
+
+fn print_next(words: &Words, folder: &Path, next: &[String]) {
+    match next {
+        [one] => words.line(format!("  next: {}", printable(one))),
+        several => {
+            let here = folder == Path::new(".");
+            let place = if here { String::new() } else { format!(", in {}", printable(&folder.display().to_string())) };
+            words.line(format!("  next{place}:"));
+            several.iter().for_each(|step| words.line(format!("    {}", printable(step))));
+        }
+    }
 }
 
 /// Keys, log and trusted root of the home, where they are missing.
@@ -222,27 +364,27 @@ fn make_ledger(words: &Words, home: &Home, passphrase: &Secret) -> Result<String
     Ok(origin)
 }
 
-/// The `scanner:` part of gateway.yaml, with the digests of what is there now.
-fn scanner(home: &Home, arguments: &Init) -> Result<Option<String>, Problem> {
+/// The `scanner:` part of gateway.yaml, with the digests of what is there now, and where its Trivy is.
+fn scanner(home: &Home, arguments: &Init) -> Result<Option<(String, PathBuf)>, Problem> {
     let Some(db) = &arguments.db else {
         if arguments.trivy.is_some() {
             return Err(Problem::usage(
                 "--trivy without --db",
-                "name the database too: --db DIR with trivy.db and metadata.json",
+                format!("name the database too with --db DIR: {DATABASE}"),
             ));
         }
         return Ok(None);
     };
     let trivy = wire::trivy(home, arguments.trivy.as_deref())?;
-    remember_trivy(home, &trivy)?;
     let mut file = fs::File::open(&trivy).map_err(|error| Problem::io("read", &trivy, &error))?;
     let (tool, _) = Digest::of_reader(&mut file).map_err(|error| Problem::io("read", &trivy, &error))?;
     let database = database::digest_of(db).map_err(Error::from)?;
     let db = std::path::absolute(db).map_err(|error| Problem::io("find", db, &error))?;
-    Ok(Some(format!(
+    let part = format!(
         "scanner:\n  trivy:\n    digests: [{tool}]\n    db: {{ from: {}, digest: {database}, max_age: 24h }}\n",
         quoted(&db.display().to_string())
-    )))
+    );
+    Ok(Some((part, trivy)))
 }
 
 /// So that `run` and `promote` find the Trivy that was named here.
@@ -324,8 +466,7 @@ fn data_file(bases: &[(String, Digest)]) -> String {
     } else {
         out.push_str("  allowed_base_images:\n");
         for (name, digest) in bases {
-            let name: String = name.chars().filter(|c| !c.is_control()).collect();
-            out.push_str(&format!("    - {digest}   # {name}\n"));
+            out.push_str(&format!("    - {digest}   # {}\n", one_line(name)));
         }
     }
     out.push_str("  allow_scratch: false\n");
@@ -338,9 +479,7 @@ fn data_file(bases: &[(String, Digest)]) -> String {
 }
 
 fn gateway_file(verifier: &str, scanner: Option<&str>) -> String {
-    let scanner = scanner.unwrap_or(
-        "# scanner:\n#   trivy:\n#     digests: [sha256:…]                       # sha256sum $(command -v trivy)\n#     db: { from: DIR, digest: sha256:…, max_age: 24h }   # (cd DIR && sha256sum metadata.json trivy.db) | sha256sum\n",
-    );
+    let scanner = scanner.unwrap_or(NO_SCANNER);
     format!(
         r#"# What judges an artifact. It belongs to whoever answers for production; beside the pipeline its decisions say "authority: self".
 version: 1

@@ -53,7 +53,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         (None, false) => {
             return Err(Problem::usage(
                 "the gateway file names no scanner, so there would be no SBOM and no scan",
-                "add scanner: to it (sluicegate init --trivy PATH --db DIR writes one), or run with --no-scan",
+                gateway.how_to_add_a_scanner(),
             ));
         }
     };

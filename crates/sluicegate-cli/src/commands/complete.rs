@@ -1,0 +1,166 @@
+//! `init` in a project that has its files: only what is missing in them is added, as text, and everything else stays byte for byte.
+
+use std::{fs, io::Write, path::Path};
+
+use sluicegate_flow::Error;
+use sluicegate_pipeline::gateway::Gateway;
+use sluicegate_types::Digest;
+
+use super::folder_of;
+use crate::{gateway_folder, words::Problem};
+
+/// What stands in gateway.yaml as long as no scanner is set.
+pub(crate) const NO_SCANNER: &str = "# scanner:\n#   trivy:\n#     digests: [sha256:…]                       # sha256sum $(command -v trivy)\n#     db: { from: DIR, digest: sha256:…, max_age: 24h }   # (cd DIR && sha256sum metadata.json trivy.db) | sha256sum\n";
+
+/// The gateway file with this `scanner:` part, which it must not have yet.
+pub(crate) fn with_scanner(path: &Path, part: &str) -> Result<String, Problem> {
+    let text = read(path)?;
+    let file = path.display().to_string();
+    let gateway = Gateway::parse(&file, &text).map_err(Error::from)?;
+    if gateway.scanner.is_some() {
+        return Err(Problem::usage(
+            format!("{file} has a scanner: already, which is not overwritten"),
+            format!("put this in its place by hand:\n{}", part.trim_end()),
+        ));
+    }
+    let added = if text.contains(NO_SCANNER) {
+        text.replacen(NO_SCANNER, part, 1)
+    } else {
+        let end = if text.ends_with('\n') || text.is_empty() { "" } else { "\n" };
+        format!("{text}{end}{part}")
+    };
+    // A file that ends in another way than `init` writes it may not take a line at its end.
+    match Gateway::parse(&file, &added) {
+        Ok(gateway) if gateway.scanner.is_some() => Ok(added),
+        _ => Err(Problem::usage(
+            format!("{file} is written in a way to which nothing can be added at its end"),
+            format!("add this to it by hand:\n{}", part.trim_end()),
+        )),
+    }
+}
+
+/// The data file with these base images among the allowed ones; `None` if all of them are there already.
+pub(crate) fn with_bases(path: &Path, bases: &[(String, Digest)]) -> Result<Option<String>, Problem> {
+    let text = read(path)?;
+    let missing: Vec<_> = bases.iter().filter(|(_, digest)| !text.contains(&digest.to_string())).collect();
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    let lines = |indent: &str| -> String {
+        missing.iter().map(|(name, digest)| format!("{indent}- {digest}   # {}\n", one_line(name))).collect()
+    };
+    added(&text, &lines).map(Some).ok_or_else(|| {
+        Problem::usage(
+            format!("{} does not list its allowed base images in the way of init", path.display()),
+            format!("add this to sluicegate.allowed_base_images there by hand:\n{}", lines("").trim_end()),
+        )
+    })
+}
+
+/// `text` with `lines` in the one list `allowed_base_images:` that it has, if that is a block or empty.
+fn added(text: &str, lines: &dyn Fn(&str) -> String) -> Option<String> {
+    const KEY: &str = "allowed_base_images:";
+    let all: Vec<&str> = text.lines().collect();
+    let mut places = all.iter().enumerate().filter(|(_, line)| line.trim_start().starts_with(KEY));
+    let (Some((at, line)), None) = (places.next(), places.next()) else { return None };
+    let indent = &line[..line.len() - line.trim_start().len()];
+    let rest = line.trim_start()[KEY.len()..].trim_start();
+    let (value, comment) = rest.split_once('#').unwrap_or((rest, ""));
+    let next = all[at + 1..].iter().find(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'));
+    let item = next.filter(|line| line.trim_start().starts_with("- "));
+    let deeper = match (value.trim(), item) {
+        ("", Some(item)) => item[..item.len() - item.trim_start().len()].to_owned(),
+        ("" | "[]", None) => format!("{indent}  "),
+        _ => return None,
+    };
+    // The comment of an empty list said how to fill it.
+    let comment = if value.trim().is_empty() && !comment.is_empty() { format!("   #{comment}") } else { String::new() };
+    let mut out: String = all[..at].iter().map(|line| format!("{line}\n")).collect();
+    out.push_str(&format!("{indent}{KEY}{comment}\n{}", lines(&deeper)));
+    out.extend(all[at + 1..].iter().map(|line| format!("{line}\n")));
+    Some(out)
+}
+
+pub(crate) fn one_line(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).collect()
+}
+
+/// Replaces a file at once, with the mode that it has; a link stays one.
+pub(crate) fn replace(path: &Path, text: &str) -> Result<(), Problem> {
+    let problem = |error: &std::io::Error| Problem::io("write", path, error);
+    let path = fs::canonicalize(path).map_err(|error| problem(&error))?;
+    let mut file = tempfile::NamedTempFile::new_in(folder_of(&path)).map_err(|error| problem(&error))?;
+    let mode = fs::metadata(&path).map_err(|error| problem(&error))?.permissions();
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.as_file().set_permissions(mode));
+    written.and_then(|()| file.as_file().sync_all()).map_err(|error| problem(&error))?;
+    file.persist(&path).map_err(|error| problem(&error.error))?;
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<String, Problem> {
+    let bytes = gateway_folder::read(path).map_err(|error| Problem::named("read", path, &error))?;
+    String::from_utf8(bytes)
+        .map_err(|_| Problem::usage(format!("{} is not UTF-8", path.display()), "write it as UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(text: &str) -> Option<String> {
+        added(text, &|indent| format!("{indent}- new\n"))
+    }
+
+    #[test]
+    fn a_base_image_is_added_to_an_empty_list_and_to_one_that_has_some() {
+        for (before, after) in [
+            ("a:\n  allowed_base_images: []   # none\n  b: 1\n", "a:\n  allowed_base_images:\n    - new\n  b: 1\n"),
+            (
+                "a:\n  allowed_base_images:   # ours\n\n  # old\n  - old\n  b: 1\n",
+                "a:\n  allowed_base_images:   # ours\n  - new\n\n  # old\n  - old\n  b: 1\n",
+            ),
+            ("a:\n  allowed_base_images:\n      - old\n", "a:\n  allowed_base_images:\n      - new\n      - old\n"),
+            ("a:\n  allowed_base_images:", "a:\n  allowed_base_images:\n    - new\n"),
+        ] {
+            assert_eq!(with(before).as_deref(), Some(after), "{before}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_is_written_in_another_way_is_left_alone() {
+        for text in [
+            "",
+            "a: { allowed_base_images: [] }\n",
+            "a:\n  allowed_base_images: [old]\n",
+            "a:\n  allowed_base_images: [\n    old]\n",
+            "a:\n  allowed_base_images: []\nb:\n  allowed_base_images: []\n",
+            "a:\n  allowed_base_images: &x\n    - old\n",
+        ] {
+            assert_eq!(with(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_scanner_is_added_where_there_is_none_and_never_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gateway.yaml");
+        let digest = Digest::of(b"");
+        let part = format!(
+            "scanner:\n  trivy:\n    digests: [{digest}]\n    db: {{ from: db, digest: {digest}, max_age: 24h }}\n"
+        );
+        let gateway = "version: 1\ngates: {}\nenvironments:\n  staging: { repository: oci:env/staging, tag: current, gate: none }\ntrust: t\n\
+                       signing: { steps: key:a, records: key:b, decisions: {} }\nverifier_id: \"https://example.com/gate\"\ntrust_root: r\n\
+                       log: embedded\n";
+        for before in [gateway.to_owned(), gateway.trim_end().to_owned(), format!("{gateway}{NO_SCANNER}")] {
+            fs::write(&path, &before).unwrap();
+            let after = with_scanner(&path, &part).unwrap();
+            assert_eq!(after, format!("{gateway}{part}"));
+            fs::write(&path, &after).unwrap();
+            let refused = with_scanner(&path, &part).unwrap_err();
+            assert!(refused.text().contains("has a scanner: already"), "{refused:?}");
+        }
+        fs::write(&path, format!("{gateway}...\n")).unwrap();
+        let refused = with_scanner(&path, &part).unwrap_err();
+        assert!(refused.text().contains("nothing can be added"), "{refused:?}");
+    }
+}
