@@ -108,3 +108,63 @@ fn what_init_says_comes_next_leads_to_a_promotion() {
     script(run);
     project.sluicegate(&["promote", "oci:out/app", "--to", "production"]).assert(0, "ALLOWED");
 }
+
+#[test]
+fn a_named_file_that_is_none_is_a_mistake_in_the_command_everywhere() {
+    let mut project = Project::written();
+    project.must(&["init"]);
+    fs::write(project.path("review.json"), "{}").unwrap();
+    fs::create_dir(project.path("folder")).unwrap();
+    fs::create_dir(project.path("db")).unwrap();
+    for file in ["metadata.json", "trivy.db"] {
+        fs::write(project.path("db").join(file), "{}").unwrap();
+    }
+    std::os::unix::fs::symlink("loop", project.path("loop")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(project.path("pipe")).status().unwrap().success());
+    let root = ["--trust-root", "trust/trusted_root.json"];
+    let key = ["verify", "oci:out/tiny", "--key"];
+    let attest = ["attest", "oci:out/tiny", "--type", "https://example.com/review/v1", "--predicate"];
+    let with = |parts: &[&[&'static str]]| parts.concat();
+    let commands: [(&str, Vec<&str>); 15] = [
+        ("sluicegate.yaml", with(&[&["run", "--no-scan", "-f", "?"]])),
+        ("gateway.yaml", with(&[&["run", "--no-scan", "--gateway", "?"]])),
+        ("gateway.yaml", with(&[&["promote", "oci:out/tiny", "--to", "staging", "--gateway", "?"]])),
+        ("gateway.yaml", with(&[&["verify", "oci:out/tiny", "--gateway", "?"]])),
+        ("gateway.yaml", with(&[&["verify", "oci:out/tiny", "--for", "staging", "--gateway", "?"]])),
+        ("gateway.yaml", with(&[&["evidence", "fsck", "--against", "oci:out/tiny", "--gateway", "?"]])),
+        ("gateway.yaml", with(&[&attest, &["review.json", "--gateway", "?"]])),
+        ("review.json", with(&[&attest, &["?"]])),
+        ("trust/builder.pub", with(&[&key, &["?"], &root])),
+        ("trust/production.pub", with(&[&["verify", "oci:out/tiny", "--decision-key", "?"], &root])),
+        ("trust/trusted_root.json", with(&[&key, &["trust/builder.pub", "--trust-root", "?"]])),
+        ("trust/trust.yaml", with(&[&["verify", "oci:out/tiny", "--for", "staging", "--trust", "?"]])),
+        ("review.json", with(&[&["verify", "review.json", "--bundle", "?"]])),
+        ("review.json", with(&[&["verify", "?", "--bundle", "review.json"]])),
+        ("sluicegate.yaml", with(&[&["init", "--db", "db", "--trivy", "?"]])),
+    ];
+    let ask = |command: &[&str], file: &str| {
+        let words: Vec<&str> = command.iter().map(|word| if *word == "?" { file } else { word }).collect();
+        project.sluicegate(&words)
+    };
+    for (good, command) in &commands {
+        for (bad, says) in [
+            ("missing", "No such file"),
+            ("folder", "not a regular file"),
+            ("pipe", "not a regular file"),
+            ("loop", "symbolic links"),
+            ("review.json/below", "Not a directory"),
+        ] {
+            let ended = ask(command, bad);
+            let says = if command[0] == "init" { "" } else { says };
+            ended.assert(2, says);
+            assert!(ended.stderr.contains(bad) && ended.stderr.contains("  now: "), "{ended:?}");
+        }
+        // The same with a file in its place gets on to what is in it, or to the image that is not there.
+        let ended = ask(command, good);
+        let reading = ["cannot read", "regular file", "No such file"].iter().any(|word| ended.stderr.contains(word));
+        assert!(!reading || ended.stderr.contains("out/tiny"), "{command:?} {good}: {ended:?}");
+    }
+    project.sluicegate(&["init", "--db", "missing", "--trivy", "review.json"]).assert(2, "missing");
+    project.set("SLUICEGATE_GATEWAY", "folder");
+    project.sluicegate(&["verify", "oci:out/tiny"]).assert(2, "not a regular file");
+}

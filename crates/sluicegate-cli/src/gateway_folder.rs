@@ -49,7 +49,7 @@ impl GatewayFolder {
             _ => beside.join("gateway.yaml"),
         };
         let bytes = read(&path).map_err(|error| {
-            Problem::io("read the gateway file", &path, &error)
+            Problem::named("read the gateway file", &path, &error)
                 .or("sluicegate init writes one; --gateway names another")
         })?;
         let text = String::from_utf8(bytes)
@@ -148,13 +148,21 @@ pub(crate) fn read_within(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
     // A pipe in a file's place is not waited for.
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = File::options().read(true).custom_flags(flags).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(std::io::Error::other("it is not a regular file"));
-    }
+    only_regular(&file)?;
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
         return Err(std::io::Error::other(format!("larger than the limit of {limit} bytes")));
     }
     Ok(bytes)
+}
+
+/// Refuses a folder, a pipe or a device that is open in a file's place.
+pub(crate) fn only_regular(file: &File) -> std::io::Result<()> {
+    let kind = file.metadata()?.file_type();
+    match (kind.is_file(), kind.is_dir()) {
+        (true, _) => Ok(()),
+        (_, true) => Err(std::io::Error::other("it is a folder, not a regular file")),
+        _ => Err(std::io::Error::other("it is not a regular file")),
+    }
 }

@@ -124,6 +124,10 @@ fn hint(error: &sluicegate_flow::Error) -> Option<String> {
         E::OtherContent { .. } => {
             Some("name the very file that was signed, byte for byte; what it is called decides nothing".to_owned())
         }
+        E::Trust { file, .. } if file.starts_with("--") => Some("name another file with that flag".to_owned()),
+        E::Trust { .. } => Some(
+            "mend it, or name another one: the gateway file or trust.yaml names it, or a flag such as --trust".to_owned(),
+        ),
         E::OwnBundle { .. } => Some("does trust.yaml list this signer with this role, builder and log?".to_owned()),
         _ => None,
     }

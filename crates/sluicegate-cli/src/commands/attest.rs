@@ -23,11 +23,8 @@ use crate::{
 pub(crate) fn attest(words: &Words, arguments: &Attest) -> Result<ExitCode, Problem> {
     let kind = kind(&arguments.kind)?;
     let file = &arguments.predicate;
-    let predicate = read_within(file, MAX_PREDICATE as u64).map_err(|error| match error.kind() {
-        std::io::ErrorKind::Other => {
-            Problem::usage(format!("{}: {error}", file.display()), "name a file with one JSON object with --predicate")
-        }
-        _ => Problem::io("read the predicate", file, &error),
+    let predicate = read_within(file, MAX_PREDICATE as u64).map_err(|error| {
+        Problem::named("read the predicate", file, &error).or("name a file with one JSON object with --predicate")
     })?;
     let gateway = GatewayFolder::open(arguments.gateway.gateway.as_deref(), Path::new("."))?;
     let key = key(&gateway.gateway, arguments.signer.as_deref())?;

@@ -376,9 +376,12 @@ fn scanner(home: &Home, arguments: &Init) -> Result<Option<(String, PathBuf)>, P
         return Ok(None);
     };
     let trivy = wire::trivy(home, arguments.trivy.as_deref())?;
-    let mut file = fs::File::open(&trivy).map_err(|error| Problem::io("read", &trivy, &error))?;
-    let (tool, _) = Digest::of_reader(&mut file).map_err(|error| Problem::io("read", &trivy, &error))?;
-    let database = database::digest_of(db).map_err(Error::from)?;
+    let opened = fs::File::open(&trivy);
+    let (tool, _) = opened
+        .and_then(|mut file| Digest::of_reader(&mut file))
+        .map_err(|error| Problem::named("read Trivy at", &trivy, &error).or("name another one with --trivy"))?;
+    let database = database::digest_of(db)
+        .map_err(|error| Problem::usage(error.to_string(), format!("name the database with --db DIR: {DATABASE}")))?;
     let db = std::path::absolute(db).map_err(|error| Problem::io("find", db, &error))?;
     let part = format!(
         "scanner:\n  trivy:\n    digests: [{tool}]\n    db: {{ from: {}, digest: {database}, max_age: 24h }}\n",

@@ -29,7 +29,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     later("--export", flags.export.is_some())?;
     later("naming steps", !arguments.steps.is_empty())?;
     let text = read(&arguments.file).map_err(|error| {
-        Problem::io("read the pipeline file", &arguments.file, &error)
+        Problem::named("read the pipeline file", &arguments.file, &error)
             .or("sluicegate init writes one; -f names another")
     })?;
     let file = arguments.file.display().to_string();

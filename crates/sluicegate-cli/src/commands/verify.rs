@@ -173,7 +173,7 @@ fn reference(text: &str) -> Result<ImageRef, Problem> {
 fn trust_of(arguments: &Verify) -> Result<Trust, Problem> {
     if let Some(root) = &arguments.trust_root {
         let read_key = |path: &Option<PathBuf>| {
-            let read = |path: &PathBuf| read(path).map_err(|error| Problem::io("read the key", path, &error));
+            let read = |path: &PathBuf| read(path).map_err(|error| Problem::named("read the key", path, &error));
             path.as_ref().map(read).transpose()
         };
         if arguments.key.is_none() && arguments.decision_key.is_none() {
@@ -183,7 +183,7 @@ fn trust_of(arguments: &Verify) -> Result<Trust, Problem> {
             ));
         }
         let (steps, decisions) = (read_key(&arguments.key)?, read_key(&arguments.decision_key)?);
-        let root = read(root).map_err(|error| Problem::io("read the trusted root", root, &error))?;
+        let root = read(root).map_err(|error| Problem::named("read the trusted root", root, &error))?;
         return Ok(trust_in_keys(steps.as_deref(), decisions.as_deref(), &root)?);
     }
     let gateway = GatewayFolder::open(arguments.gateway.gateway.as_deref(), Path::new("."))

@@ -8,19 +8,15 @@ use sluicegate_verify::Trust;
 
 use super::verify::statement_line;
 use crate::{
-    gateway_folder::read_within,
+    gateway_folder::{only_regular, read_within},
     wire::SystemClock,
     words::{Problem, Words, printable},
 };
 
 /// `verify FILE --bundle B`: opens the file, the bundle, the trust files, and nothing else.
 pub(crate) fn verify_file(words: &Words, subject: &str, bundle: &Path, trust: &Trust) -> Result<ExitCode, Problem> {
-    let bytes = read_within(bundle, MAX_BUNDLE as u64).map_err(|error| match error.kind() {
-        // What can't be taken for a bundle is a mistake in the command, not an outage.
-        std::io::ErrorKind::Other => {
-            Problem::usage(format!("{}: {error}", bundle.display()), "name the file of one bundle with --bundle")
-        }
-        _ => Problem::io("read the bundle", bundle, &error),
+    let bytes = read_within(bundle, MAX_BUNDLE as u64).map_err(|error| {
+        Problem::named("read the bundle", bundle, &error).or("name the file of one bundle with --bundle")
     })?;
     let mut file;
     let asked = match digest(subject)? {
@@ -64,10 +60,8 @@ fn open(subject: &str) -> Result<File, Problem> {
     // A pipe in the file's place is not waited for.
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let opened = File::options().read(true).custom_flags(flags).open(path);
-    let file = opened.map_err(|error| Problem::io("read", path, &error))?;
-    let metadata = file.metadata().map_err(|error| Problem::io("look at", path, &error))?;
-    if metadata.is_file() {
-        return Ok(file);
-    }
-    Err(Problem::usage(format!("{} is not a regular file", path.display()), "name a file, or its digest as sha256:HEX"))
+    let checked = opened.and_then(|file| only_regular(&file).map(|()| file));
+    checked.map_err(|error| {
+        Problem::named("read", path, &error).or("name a file that can be read, or its digest as sha256:HEX")
+    })
 }
