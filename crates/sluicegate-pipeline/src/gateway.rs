@@ -190,10 +190,13 @@ fn gate_of(at: &In<'_>, name: &str, wire: WireGate) -> Result<Gate, Error> {
     let require = wire.require.unwrap_or_else(|| KNOWN_KINDS.map(str::to_owned).to_vec());
     for kind in &require {
         if !KNOWN_KINDS.contains(&kind.as_str()) {
-            return Err(at.later_but(
-                format!("{place}.require: {kind}"),
-                &format!("this version knows {}", KNOWN_KINDS.join(", ")),
-            ));
+            let known = format!("this version knows {}", KNOWN_KINDS.join(", "));
+            // A predicate type's whole name may be right; a word that is none of these is a slip.
+            return Err(if kind.contains(':') {
+                at.later_but(format!("{place}.require: {kind}"), &known)
+            } else {
+                at.meaning(format!("{place}.require"), format!("{kind:?} is unknown; {known}"))
+            });
         }
     }
     if !require.iter().any(|kind| kind == "provenance") {
@@ -397,7 +400,16 @@ scanner:
             ("policies: [policies]", "policies: []", "can't allow anything"),
             ("require: [provenance, sbom, vulns]", "require: []", "provenance is always required"),
             ("require: [provenance, sbom, vulns]", "require: [sbom]", "provenance is always required"),
-            ("require: [provenance, sbom, vulns]", "require: [provenance, approval]", "not in this version"),
+            (
+                "require: [provenance, sbom, vulns]",
+                "require: [provenence]",
+                "\"provenence\" is unknown; this version knows prov",
+            ),
+            (
+                "require: [provenance, sbom, vulns]",
+                "require: [provenance, \"https://x.example/v1\"]",
+                "not in this version",
+            ),
             ("gate: release", "gate: none", "nothing to sign"),
             ("gate: release", "gate: None", "no gate is called"),
             ("  release: {", "  none: {", "choose another one"),
