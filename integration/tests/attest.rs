@@ -30,12 +30,14 @@ fn a_key_is_made_once_shown_and_never_named_like_the_homes_own() {
     assert!(pem.starts_with("-----BEGIN PUBLIC KEY-----"), "{pem}");
     assert_eq!(project.must(&["keys", "show", "person"]).stdout, pem);
     project.sluicegate(&["keys", "generate", "person"]).assert(2, "exists already");
+    project.sluicegate(&["keys", "generate", "person"]).assert(2, "sluicegate keys show person");
     project.sluicegate(&["keys", "generate", "builder"]).assert(2, "exists already");
     for reserved in ["log", "ledger"] {
         project.sluicegate(&["keys", "generate", reserved]).assert(2, "the home makes itself");
     }
     project.sluicegate(&["keys", "generate", "../outside"]).assert(2, "a key's name");
-    project.sluicegate(&["keys", "show", "nobody"]).assert(2, "sluicegate keys generate nobody");
+    let unknown = project.sluicegate(&["keys", "show", "nobody"]);
+    unknown.assert(2, "there are builder, ledger, log, person, production, recorder; sluicegate keys generate nobody makes it");
     let mut wrong = project.copy();
     wrong.set("COSIGN_PASSWORD", "another");
     wrong.sluicegate(&["keys", "generate", "second"]).assert(2, "wrong passphrase");

@@ -34,7 +34,8 @@ fn generate(words: &Words, home: &Home, name: &str) -> Result<ExitCode, Problem>
     let keys = wire::keys(home);
     // Found out before a passphrase is asked for.
     if keys.has(name).map_err(Error::from)? {
-        return Err(Error::from(SignError::KeyExists { name: name.to_owned() }).into());
+        return Err(Problem::from(Error::from(SignError::KeyExists { name: name.to_owned() }))
+            .or(format!("sluicegate keys show {name} prints its public half; generate one with another name")));
     }
     let first = !keys.has(LOG_KEY).map_err(Error::from)?;
     let passphrase = passphrase::ask(first)?;
@@ -52,12 +53,31 @@ fn generate(words: &Words, home: &Home, name: &str) -> Result<ExitCode, Problem>
     Ok(ExitCode::SUCCESS)
 }
 
+/// The keys that `show` prints, by name.
+fn names(home: &Home) -> Vec<String> {
+    let keys = wire::keys(home);
+    let entries = std::fs::read_dir(home.part("keys")).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".pub").map(str::to_owned))
+        .filter(|name| keys.public_key(name).is_ok())
+        .collect();
+    names.sort();
+    names
+}
+
 fn show(words: &Words, home: &Home, name: &str) -> Result<ExitCode, Problem> {
     // Read as a key first, so that what is printed is one.
     wire::keys(home).public_key(name).map_err(|error| {
         let missing = matches!(error, SignError::NoKey { .. });
         let problem = Problem::from(Error::from(error));
-        if missing { problem.or(format!("sluicegate keys generate {name} makes it")) } else { problem }
+        if !missing {
+            return problem;
+        }
+        let there = match names(home).as_slice() {
+            [] => "there is none yet".to_owned(),
+            names => format!("there are {}", names.join(", ")),
+        };
+        problem.or(format!("{there}; sluicegate keys generate {name} makes it"))
     })?;
     let path = home.part("keys").join(format!("{name}.pub"));
     let bytes = gateway_folder::read(&path).map_err(|error| Problem::io("read", &path, &error))?;
