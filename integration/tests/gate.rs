@@ -8,7 +8,10 @@ use integration::{Layout, PROMOTE, Project, WITHOUT_COMMIT_ACCEPTED, WITHOUT_COM
 /// Nothing is allowed, nothing is visible, and the decision is on record with this outcome.
 #[track_caller]
 fn refused(project: &Project, code: i32, says: &str, outcome: &str) {
-    project.sluicegate(&PROMOTE).assert(code, says);
+    let ended = project.sluicegate(&PROMOTE);
+    ended.assert(code, says);
+    ended.assert(code, "to fix: ");
+    ended.assert(code, "next: fix that, then sluicegate promote oci:out/tiny --to production");
     assert!(!project.path("env/production/index.json").exists(), "something was promoted");
     assert_eq!(project.last_record("decision")["outcome"], outcome);
 }
@@ -120,7 +123,15 @@ fn tm02_an_image_that_was_not_scanned_is_undecided() {
     let project = Project::prepared();
     project.must(&["run", "--no-scan"]);
     refused(&project, 3, "required evidence is missing: vulns", "undecided");
+    let (_, document) = project.json(&PROMOTE);
+    assert!(document["solutions"][0].as_str().unwrap().ends_with("without --no-scan"), "{document:#}");
     project.must(&["run"]);
+    // Without a scanner in the gateway it says how to get one.
+    let text = fs::read_to_string(project.path("gateway.yaml")).unwrap();
+    fs::write(project.path("gateway.yaml"), text.split("scanner:").next().unwrap()).unwrap();
+    refused(&project, 3, "to fix: sluicegate init --trivy PATH --db DIR adds it", "undecided");
+    let trivy = std::env::var("SLUICEGATE_TRIVY").unwrap();
+    project.must(&["init", "--trivy", &trivy, "--db", "db"]);
     project.must(&PROMOTE);
 }
 

@@ -73,9 +73,7 @@ impl GatewayFolder {
         } else {
             format!("copy scanner: from the gateway.yaml that {ADD_SCANNER} EMPTY_FOLDER writes")
         };
-        format!(
-            "{adds} (DIR is {DATABASE}); or run with --no-scan: no gate that asks for a scan allows what comes of it"
-        )
+        format!("{adds} (DIR is {DATABASE})")
     }
 }
 

@@ -351,7 +351,7 @@ pub(crate) fn trivy(home: &Home, flag: Option<&Path>) -> Result<PathBuf, Problem
     candidates.find(|candidate| candidate.is_file()).ok_or_else(|| {
         Problem::usage(
             "there is no Trivy: looked at SLUICEGATE_TRIVY, the one that init was given, and PATH",
-            "install Trivy 0.76 and name it with --trivy, or run with --no-scan (the gate then stays undecided)",
+            "install Trivy 0.76 and name it with --trivy (or sluicegate run --no-scan: the gate then stays undecided)",
         )
     })
 }

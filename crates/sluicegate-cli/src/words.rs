@@ -51,6 +51,11 @@ impl Problem {
         self.text.clone()
     }
 
+    /// What it says to do.
+    pub(crate) fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     /// Something that was there and is gone.
     pub(crate) fn lost(text: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { code: code(Failure::Unavailable), ..Self::usage(text, hint) }

@@ -9,8 +9,9 @@ use sluicegate_flow::{
 };
 use sluicegate_policy::judge::Basis;
 use sluicegate_ports::scan::Scanner;
-use sluicegate_types::UnixTime;
+use sluicegate_types::{ImageRef, UnixTime};
 
+use super::init::ADD_SCANNER;
 use crate::{
     arguments::Promote,
     gateway_folder::GatewayFolder,
@@ -18,7 +19,7 @@ use crate::{
     passphrase,
     policy_child::PolicyChild,
     wire::Wired,
-    words::{DENIED, Problem, Words, code, printable},
+    words::{DENIED, Problem, Words, code, printable, shell_word},
 };
 
 /// `promote`.
@@ -32,8 +33,14 @@ pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Pr
         Some(trivy) => wired.executor().and_then(|executor| {
             wired.scanner(&executor, trivy, &gateway.folder, arguments.trivy.as_deref(), arguments.to.as_str())
         }),
-        None => Err(Problem::usage("the gateway names no scanner", "")),
+        None => Err(Problem::usage("the gateway names no scanner", gateway.how_to_add_a_scanner())),
     };
+    let to_scan = scanner
+        .as_ref()
+        .err()
+        .and_then(Problem::hint)
+        .unwrap_or("mend what kept the scanner from it, as said below")
+        .to_owned();
     let passphrase = passphrase::ask(false)?;
     let (records, log, ledger) = wired.signer_and_logs(&gateway.gateway.signing.records, &passphrase)?;
     let key = gateway.gateway.signing.decisions.get(&arguments.to).cloned().unwrap_or_default();
@@ -60,9 +67,9 @@ pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Pr
     };
     let promoted = flow(&wired.ports(&log, &ledger, &tell, &warn), &request)?;
     if words.json() {
-        words.document(&document(&promoted, arguments));
+        words.document(&document(&promoted, arguments, &to_scan));
     } else {
-        print(words, &promoted, arguments, &judge.environment.repository, &gateway.folder);
+        print(words, &promoted, arguments, &judge.environment.repository, &gateway.folder, &to_scan);
     }
     Ok(match promoted {
         Promoted::Allowed { .. } | Promoted::WouldAllow { .. } => ExitCode::SUCCESS,
@@ -71,7 +78,15 @@ pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Pr
     })
 }
 
-fn print(words: &Words, promoted: &Promoted, arguments: &Promote, repository: &Path, folder: &Path) {
+fn print(words: &Words, promoted: &Promoted, arguments: &Promote, repository: &Path, folder: &Path, to_scan: &str) {
+    let again = || {
+        let flag = arguments.gateway.gateway.as_ref();
+        let flag =
+            flag.map(|path| format!(" --gateway {}", shell_word(&path.display().to_string()))).unwrap_or_default();
+        let image = shell_word(&arguments.image.to_string());
+        words
+            .line(printable(&format!("  next: fix that, then sluicegate promote {image} --to {}{flag}", arguments.to)));
+    };
     match promoted {
         Promoted::WouldAllow { image, record, basis } => {
             words.line(format!("{}  {image}", words.good("WOULD BE ALLOWED")));
@@ -110,17 +125,64 @@ fn print(words: &Words, promoted: &Promoted, arguments: &Promote, repository: &P
                 words.line(format!("    to fix: {}", printable(&denial.solution)));
                 words.line(format!("    rule:   {}", printable(&denial.rule)));
             }
+            words.line("  denied: nothing was promoted");
             words.line(format!("  recorded: sluicegate evidence show {record}"));
+            again();
         }
         Promoted::Undecided { image, reasons, record } => {
             words.line(format!("{}  {image} for {}", words.open("UNDECIDED"), arguments.to));
+            let mut said = String::new();
             for reason in reasons {
                 words.line(format!("  {}", printable(reason)));
+                // What mends many reasons at once is said at the first.
+                if let Some(remedy) = remedy(reason, &arguments.image, to_scan).filter(|remedy| *remedy != said) {
+                    words.line(format!("    to fix: {}", printable(&remedy)));
+                    said = remedy;
+                }
             }
             words.line("  undecided is not allowed: nothing was promoted");
             words.line(format!("  recorded: sluicegate evidence show {record}"));
+            again();
         }
     }
+}
+
+/// What to do about a reason for which nothing could be decided, told by its words; `to_scan` is what lets the gate scan.
+fn remedy(reason: &str, image: &ImageRef, to_scan: &str) -> Option<String> {
+    let run = "sluicegate run makes it anew, with its evidence";
+    Some(match reason.strip_prefix("required evidence is missing: ") {
+        Some("sbom" | "vulns") => format!("{run}, without --no-scan"),
+        Some("test-result") => "give reports: { junit: PATH } to a step that the image stands on, then sluicegate run".to_owned(),
+        Some("the gate's own scan") => to_scan.to_owned(),
+        Some("provenance") => run.to_owned(),
+        Some(kind) => format!(
+            "somebody whose key trust.yaml lists for it must say it: sluicegate attest {image} --type {kind} --predicate FILE"
+        ),
+        None if reason.starts_with("the vulnerability database cannot be used") => format!(
+            "get the newest (trivy image --download-db-only --cache-dir CACHE) and pin it under scanner: of the gateway file: \
+             {ADD_SCANNER} prints what to write there"
+        ),
+        None if reason.starts_with("the scan is not whole") => {
+            "take out of the image what the scanner cannot read, or put it there in a form that it reads; nothing waives it".to_owned()
+        }
+        None if reason.starts_with("the image's SBOM names no component") => {
+            "build on a base whose packages are on record in it, as in those of sluicegate image from-host".to_owned()
+        }
+        None if reason.starts_with("the policy could not be asked") => {
+            "mend the policies and the data that the gateway file names for this gate".to_owned()
+        }
+        None if reason.starts_with("the rule ") => {
+            "mend the rule: it must pass or deny, whatever the image; policies/README.md shows how".to_owned()
+        }
+        None if reason.starts_with("no provenance of a trusted builder") => format!(
+            "name the layout in which sluicegate run left it, whole, with a gateway whose trust.yaml lists that run's key; or {run}"
+        ),
+        None if reason.contains(" is missing: the provenance names ") => {
+            format!("copy the whole layout again from where it was built; or {run}")
+        }
+        None if reason.contains(" does not belong to this image: ") => run.to_owned(),
+        None => return None,
+    })
 }
 
 fn word(basis: Basis) -> &'static str {
@@ -137,7 +199,7 @@ fn expiry(basis: Basis) -> Option<UnixTime> {
     }
 }
 
-fn document(promoted: &Promoted, arguments: &Promote) -> serde_json::Value {
+fn document(promoted: &Promoted, arguments: &Promote, to_scan: &str) -> serde_json::Value {
     let environment = &arguments.to;
     match promoted {
         Promoted::Allowed { image, record, basis } => json!({
@@ -158,6 +220,58 @@ fn document(promoted: &Promoted, arguments: &Promote) -> serde_json::Value {
         Promoted::Undecided { image, reasons, record } => json!({
             "schemaVersion": 1, "verdict": "undecided", "image": image, "environment": environment, "record": record,
             "reasons": reasons,
+            "solutions": reasons.iter().map(|reason| remedy(reason, &arguments.image, to_scan)).collect::<Vec<_>>(),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluicegate_policy::judge::Reason;
+    use sluicegate_types::Digest;
+    use sluicegate_verify::closed_set::Incomplete;
+
+    use super::*;
+
+    /// Whoever adds a reason says here what to do about it.
+    fn reasons() -> Vec<Reason> {
+        let one = |reason: Reason| match &reason {
+            Reason::MissingKind(_)
+            | Reason::Database(_)
+            | Reason::Coverage(_)
+            | Reason::EmptySbom
+            | Reason::Policy(_)
+            | Reason::Silent(_) => reason,
+        };
+        let word = || "x".to_owned();
+        ["provenance", "sbom", "vulns", "test-result", "https://x.example/v1"]
+            .map(|kind| Reason::MissingKind(kind.to_owned()))
+            .into_iter()
+            .chain([Reason::Database(word()), Reason::Coverage(word()), Reason::EmptySbom])
+            .chain([Reason::Policy(word()), Reason::Silent(word())])
+            .map(one)
+            .collect()
+    }
+
+    #[test]
+    fn every_reason_for_no_decision_says_what_to_do() {
+        let image: ImageRef = "oci:out/app".parse().unwrap();
+        let remedy = |reason: &dyn std::fmt::Display| remedy(&reason.to_string(), &image, "add a scanner");
+        for reason in reasons() {
+            assert!(remedy(&reason).is_some(), "{reason}");
+        }
+        let (name, digest) = ("step".to_owned(), Digest::of(b""));
+        for reason in [
+            Incomplete::NoProvenance { image: digest, ignored: Vec::new() },
+            Incomplete::Missing { name: name.clone(), digest },
+            Incomplete::Unlinked { name, digest, reason: "x".to_owned() },
+        ] {
+            assert!(remedy(&reason).is_some(), "{reason}");
+        }
+        let scan = Reason::MissingKind("the gate's own scan".to_owned());
+        assert_eq!(remedy(&scan).as_deref(), Some("add a scanner"));
+        let other = remedy(&Reason::MissingKind("https://x.example/v1".to_owned())).unwrap();
+        assert!(other.contains("attest oci:out/app --type https://x.example/v1"), "{other}");
+        assert_eq!(remedy(&"something else"), None);
     }
 }

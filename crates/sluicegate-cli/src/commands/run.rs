@@ -53,7 +53,10 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         (None, false) => {
             return Err(Problem::usage(
                 "the gateway file names no scanner, so there would be no SBOM and no scan",
-                gateway.how_to_add_a_scanner(),
+                format!(
+                    "{}; or run with --no-scan: no gate that asks for a scan allows what comes of it",
+                    gateway.how_to_add_a_scanner()
+                ),
             ));
         }
     };
