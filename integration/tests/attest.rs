@@ -37,7 +37,10 @@ fn a_key_is_made_once_shown_and_never_named_like_the_homes_own() {
     }
     project.sluicegate(&["keys", "generate", "../outside"]).assert(2, "a key's name");
     let unknown = project.sluicegate(&["keys", "show", "nobody"]);
-    unknown.assert(2, "there are builder, ledger, log, person, production, recorder; sluicegate keys generate nobody makes it");
+    unknown.assert(
+        2,
+        "there are builder, ledger, log, person, production, recorder; sluicegate keys generate nobody makes it",
+    );
     let mut wrong = project.copy();
     wrong.set("COSIGN_PASSWORD", "another");
     wrong.sluicegate(&["keys", "generate", "second"]).assert(2, "wrong passphrase");
@@ -74,6 +77,8 @@ fn tm06_attest_by_hand_refuses_what_only_machines_say_and_says_how_to_get_a_key(
     project.replace("trust/trust.yaml", "[\"registry.example/shop\"]", "[\"*\"]");
     project.replace("trust/trust.yaml", "roles: [manual]", "roles: [manual, steps]");
     let sbom = ["attest", "oci:out/tiny", "--type", "sbom", "--predicate", "review.json"];
+    project.sluicegate(&sbom).assert(2, "not a CycloneDX document");
+    fs::write(project.path("review.json"), r#"{"bomFormat": "CycloneDX", "specVersion": "1.6"}"#).unwrap();
     project.sluicegate(&sbom).assert(2, "only role is manual");
     project.replace("trust/trust.yaml", "roles: [manual, steps]", "roles: [manual]");
     fs::write(project.path("review.json"), r#"{"a": 1, "a": 2}"#).unwrap();

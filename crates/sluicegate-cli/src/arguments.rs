@@ -218,7 +218,8 @@ pub(crate) struct VerifyLater {
 pub(crate) struct Attest {
     /// The image: oci:DIR, oci:DIR:TAG or oci:DIR@sha256:HEX.
     pub(crate) image: ImageRef,
-    /// The predicate type: sbom, test-result or any URI. What only machines say is refused.
+    /// The predicate type: sbom (CycloneDX), test-result, vex (without effect on a gate yet) or any URI. What only machines say is
+    /// refused.
     #[arg(long = "type", value_name = "TYPE")]
     pub(crate) kind: String,
     /// The predicate: a file with one JSON object.

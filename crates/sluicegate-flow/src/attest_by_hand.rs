@@ -7,6 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 use sluicegate_attestation::{
+    cyclonedx,
     identifiers::IMAGE_MANIFEST,
     predicate::{self, PredicateType},
     statement::{Statement, Subject},
@@ -113,6 +114,7 @@ fn is_uri(text: &str) -> bool {
 pub fn prepare<'a>(ports: &Ports<'_>, request: &'a ByHandRequest<'a>) -> Result<Prepared<'a>, Error> {
     kind(request.kind.uri())?;
     let predicate = predicate::parse(request.predicate).map_err(|error| Error::Usage(error.to_string()))?;
+    refuse_other_sboms(request)?;
     let place = request.reference.clone().relative_to(request.folder);
     let source = ports.places.source(&place.directory)?;
     let image = source.resolve(&place.selector)?;
@@ -160,6 +162,20 @@ pub fn sign(ports: &Ports<'_>, prepared: Prepared<'_>, signer: &dyn Signer) -> R
         }
     })?;
     Ok(ByHand { image: image.digest, statement: attested.statement, referrer: referrer.digest, record })
+}
+
+/// What is signed as CycloneDX is a document that its readers can read: a signature on anything else would outlive the slip.
+fn refuse_other_sboms(request: &ByHandRequest<'_>) -> Result<(), Error> {
+    let uri = request.kind.uri();
+    let versioned = |rest: &str| rest.is_empty() || rest.starts_with('/');
+    if !uri.strip_prefix(PredicateType::Sbom.uri()).is_some_and(versioned) {
+        return Ok(());
+    }
+    cyclonedx::components(request.predicate).map(drop).map_err(|error| {
+        Error::Usage(format!(
+            "the predicate is not what {uri} names: {error}; write an SBOM in CycloneDX JSON, or name another type"
+        ))
+    })
 }
 
 /// An environment's place changes only by `promote`.

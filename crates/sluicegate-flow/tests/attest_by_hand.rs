@@ -30,6 +30,7 @@ const PLACE: &str = "/project/out/shop";
 const LOG: &str = "log.example";
 const REVIEW: &str = "https://example.com/review/v1";
 const PREDICATE: &[u8] = br#"{"reviewed": true}"#;
+const SBOM: &[u8] = br#"{"bomFormat": "CycloneDX", "specVersion": "1.6", "components": [{"name": "server"}]}"#;
 
 struct World {
     log: VirtualLog,
@@ -184,9 +185,10 @@ fn tm06_attest_by_hand_refuses_what_only_machines_say() {
         }
     }
     world.refused("person", "https://slsa.dev/provenance/v0.2", PREDICATE, "cannot be attested by hand");
-    for type_ in ["sbom", "test-result", REVIEW] {
+    for type_ in ["test-result", "vex", REVIEW] {
         world.attest("person", type_, PREDICATE).unwrap();
     }
+    world.attest("person", "sbom", SBOM).unwrap();
 }
 
 #[test]
@@ -194,12 +196,12 @@ fn tm06_attest_by_hand_refuses_a_key_that_trust_does_not_believe_by_hand() {
     let world = World::new();
     world.refused("stranger", REVIEW, PREDICATE, "unknown key");
     world.refused("builder", REVIEW, PREDICATE, "its roles are steps");
-    world.refused("builder", "sbom", PREDICATE, "would say this as steps");
-    world.refused("both", "sbom", PREDICATE, "only role is manual");
+    world.refused("builder", "sbom", SBOM, "would say this as steps");
+    world.refused("both", "sbom", SBOM, "only role is manual");
     world.refused("narrow", REVIEW, PREDICATE, "may not sign");
     world.refused("elsewhere", REVIEW, PREDICATE, "a layout's folder has no repository name");
     world.refused("nowhere", REVIEW, PREDICATE, "a layout's folder has no repository name");
-    world.attest("narrow", "sbom", PREDICATE).unwrap();
+    world.attest("narrow", "sbom", SBOM).unwrap();
     // Whether an entry is beyond a revocation is known only when it has its place: then it is never attached.
     let revoked = |before| World::trusting(vec![Revocation { signer: "person".to_owned(), before }]);
     revoked(None).refused("person", REVIEW, PREDICATE, "revoked");
@@ -223,6 +225,28 @@ fn tm01_what_is_said_is_about_the_digest_and_nothing_is_named() {
     world.places.flip_byte(PLACE, &world.image.digest());
     let error = world.attest("person", REVIEW, PREDICATE).unwrap_err();
     assert_eq!(error.failure(), Failure::Wrong, "{error}");
+}
+
+#[test]
+fn what_is_said_to_be_cyclonedx_is_cyclonedx() {
+    let world = World::new();
+    for (predicate, says) in [
+        (r#"{"reviewed": true}"#, "bomFormat is \"\""),
+        (r#"{"bomFormat": "SPDX", "specVersion": "1.6"}"#, "bomFormat is \"SPDX\""),
+        (r#"{"bomFormat": "CycloneDX"}"#, "reads 1.4 to 1.7"),
+        (r#"{"bomFormat": "CycloneDX", "specVersion": "2.0"}"#, "CycloneDX 2.0: this version reads 1.4 to 1.7"),
+        (r#"{"bomFormat": "CycloneDX", "specVersion": "1.6", "components": {}}"#, "not a CycloneDX JSON document"),
+        (r#"{"bomFormat": "CycloneDX", "specVersion": "1.6", "components": [{"version": "1"}]}"#, "has no name"),
+    ] {
+        for type_ in ["sbom", "https://cyclonedx.org/bom", "https://cyclonedx.org/bom/v1.6"] {
+            world.refused("person", type_, predicate.as_bytes(), says);
+        }
+        // Under a name that promises nothing it is somebody's own affair.
+        world.attest("person", "https://cyclonedx.org/bombs", predicate.as_bytes()).unwrap();
+    }
+    for type_ in ["sbom", "https://cyclonedx.org/bom", "https://cyclonedx.org/bom/v1.6"] {
+        world.attest("person", type_, SBOM).unwrap();
+    }
 }
 
 #[test]

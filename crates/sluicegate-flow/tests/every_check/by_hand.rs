@@ -108,7 +108,7 @@ fn attested(world: &World, key: &str, staging: Option<&str>) -> Said {
         folder: Path::new("/project"),
         environments: &staging.map(|place| (environment("staging"), place.into())).into_iter().collect(),
         kind: &PredicateType::Sbom,
-        predicate: b"{}",
+        predicate: br#"{"bomFormat": "CycloneDX", "specVersion": "1.6"}"#,
         trust: &trust,
         key,
         public_key: signer.public_key(),
