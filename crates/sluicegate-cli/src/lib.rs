@@ -2,6 +2,7 @@
 //! The command line: arguments, wiring, words and exit codes. Only this crate prints, exits and reads the environment.
 
 mod arguments;
+mod broken_off;
 mod commands;
 mod gateway_folder;
 mod home;
@@ -25,6 +26,11 @@ pub fn main() -> ExitCode {
         return policy_child::serve();
     }
     let words = Words::from_environment(std::env::args_os());
+    broken_off::listen();
+    broken_off::guarded(|| words::or_unwritten(asked(words))).unwrap_or_else(|problem| words.problem(&problem))
+}
+
+fn asked(words: Words) -> ExitCode {
     if let Some(word) = arguments::reserved_command(std::env::args_os()) {
         return words
             .problem(&Problem::usage(format!("sluicegate {word}: not in this version"), "see sluicegate --help"));
@@ -44,8 +50,8 @@ pub fn main() -> ExitCode {
         Command::Keys(keys) => commands::keys::keys(&words, &keys),
         Command::Evidence(evidence) => commands::evidence::evidence(&words, &evidence),
     };
-    words::or_unwritten(match done {
+    match done {
         Ok(code) => code,
         Err(problem) => words.problem(&problem),
-    })
+    }
 }

@@ -61,6 +61,11 @@ impl Problem {
         Self { code: code(Failure::Unavailable), ..Self::usage(text, hint) }
     }
 
+    /// Something that must not happen, whatever was asked.
+    pub(crate) fn bug(text: String, cause: &str) -> Self {
+        Self { code: code(Failure::Bug), causes: vec![cause.to_owned()], ..Self::usage(text, REPORT_IT) }
+    }
+
     /// A file that somebody named and that can't be read, whatever the reason: another one must be named.
     pub(crate) fn named(action: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
         Self { code: code(Failure::Usage), ..Self::io(action, path, error) }.or("name a regular file that can be read")
@@ -84,6 +89,10 @@ impl Problem {
         self
     }
 }
+
+/// What to do about a bug.
+const REPORT_IT: &str = "this is a bug of ours: report it with this text, the command and what sluicegate --version says. What was \
+     recorded stands; sluicegate evidence fsck says whether all of it is whole";
 
 impl From<sluicegate_flow::Error> for Problem {
     fn from(error: sluicegate_flow::Error) -> Self {
@@ -133,6 +142,7 @@ fn hint(error: &sluicegate_flow::Error) -> Option<String> {
         E::Trust { .. } => Some(
             "mend it, or name another one: the gateway file or trust.yaml names it, or a flag such as --trust".to_owned(),
         ),
+        _ if error.failure() == Failure::Bug => Some(REPORT_IT.to_owned()),
         E::OwnBundle { .. } => Some("does trust.yaml list this signer with this role, builder and log?".to_owned()),
         _ => None,
     }
@@ -321,6 +331,11 @@ static UNWRITTEN: AtomicBool = AtomicBool::new(false);
 /// The exit code, or 5 if a result could not be written.
 pub(crate) fn or_unwritten(code: ExitCode) -> ExitCode {
     if UNWRITTEN.load(Ordering::Relaxed) { ExitCode::from(self::code(Failure::Unavailable)) } else { code }
+}
+
+/// Writes to standard error, if there is one, where nothing else is known yet.
+pub(crate) fn tell_anyway(text: &str) {
+    to(&mut std::io::stderr(), text);
 }
 
 /// A reader that went away is no reason to fail, and there is nobody left to tell; a full disk is one.
