@@ -168,3 +168,36 @@ fn a_named_file_that_is_none_is_a_mistake_in_the_command_everywhere() {
     project.set("SLUICEGATE_GATEWAY", "folder");
     project.sluicegate(&["verify", "oci:out/tiny"]).assert(2, "not a regular file");
 }
+
+#[test]
+fn a_reader_that_went_away_changes_no_exit_code_and_a_full_disk_does() {
+    let project = Project::written();
+    project.must(&["init"]);
+    let commands: [(&[&str], i32); 8] = [
+        (&["--help"], 0),
+        (&["evidence", "list"], 0),
+        (&["-o", "json", "evidence", "fsck"], 0),
+        (&["keys", "show", "builder"], 0),
+        (&["-o", "json", "keys", "show", "nobody"], 2),
+        (&["verify", "oci:out/tiny"], 2),
+        (&["init"], 2),
+        (&["--nonsense"], 2),
+    ];
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        writer
+    };
+    for (command, code) in commands {
+        let whole = project.sluicegate(command);
+        assert_eq!(whole.code, code, "{whole:?}");
+        let ended = project.command(command).stdout(closed()).output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!((ended.status.code(), said), (Some(code), whole.stderr), "{command:?}");
+        let silent = project.command(command).stdout(closed()).stderr(closed()).status().unwrap();
+        assert_eq!(silent.code(), Some(code), "{command:?}");
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let full = project.command(command).stdout(full).output().unwrap().status.code();
+        assert_eq!(full, Some(if whole.stdout.is_empty() { code } else { 5 }), "{command:?}");
+    }
+}
