@@ -201,3 +201,31 @@ fn a_reader_that_went_away_changes_no_exit_code_and_a_full_disk_does() {
         assert_eq!(full, Some(if whole.stdout.is_empty() { code } else { 5 }), "{command:?}");
     }
 }
+
+#[test]
+fn a_folder_in_an_images_place_is_told_what_it_lacks() {
+    let project = Project::written();
+    project.must(&["init"]);
+    fs::create_dir_all(project.path("out/tiny")).unwrap();
+    for image in ["out/tiny", "./out/tiny", "out/tiny:v1", project.path("out/tiny").to_str().unwrap()] {
+        let meant = format!("did you mean oci:{image}?");
+        let commands: [&[&str]; 6] = [
+            &["verify", image],
+            &["promote", image, "--to", "production"],
+            &["attest", image, "--type", "vex", "--predicate", "sluicegate.yaml"],
+            &["evidence", "fsck", "--against", image],
+            &["init", "--allow-base", image],
+            &["image", "from-host", "--package", "dash", "--output", image],
+        ];
+        for command in commands {
+            project.sluicegate(command).assert(2, &meant);
+        }
+        // With it, the folder is looked into.
+        let with = format!("oci:{image}");
+        project.sluicegate(&["verify", &with]).assert(2, "is not an OCI layout");
+        project.sluicegate(&["verify", &with]).assert(2, "sluicegate image from-host wrote");
+    }
+    // What is no folder may well be meant for a registry.
+    project.sluicegate(&["verify", "out/other"]).assert(2, "registry references are not in this version");
+    project.sluicegate(&["promote", "out/other", "--to", "production"]).assert(2, "registry references are not");
+}

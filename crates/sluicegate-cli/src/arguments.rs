@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sluicegate_types::{EnvironmentName, ImageRef};
+use sluicegate_types::{EnvironmentName, ImageError, ImageRef};
 
 /// Runs a pipeline of container steps, proves what happened, and lets nothing through a gate that is not proven.
 #[derive(Parser)]
@@ -65,7 +65,7 @@ pub(crate) struct Init {
     #[arg(long, value_name = "DIR")]
     pub(crate) db: Option<PathBuf>,
     /// A base image that the gate will allow, by its present digest; may be given several times.
-    #[arg(long, value_name = "REF")]
+    #[arg(long, value_name = "REF", value_parser = image)]
     pub(crate) allow_base: Vec<ImageRef>,
     /// The gate's name in its verification summaries.
     #[arg(long, value_name = "URI", default_value = "https://sluicegate.dev/gate/local")]
@@ -87,7 +87,7 @@ pub(crate) enum ImageCommand {
 #[derive(Args)]
 pub(crate) struct FromHost {
     /// Where to write it: oci:DIR or oci:DIR:TAG.
-    #[arg(long, value_name = "REF")]
+    #[arg(long, value_name = "REF", value_parser = image)]
     pub(crate) output: ImageRef,
     /// A program with the libraries it needs; may be given several times.
     #[arg(long, value_name = "NAME")]
@@ -152,6 +152,7 @@ pub(crate) struct GatewayFlag {
 #[derive(Args)]
 pub(crate) struct Promote {
     /// The image: oci:DIR, oci:DIR:TAG or oci:DIR@sha256:HEX.
+    #[arg(value_parser = image)]
     pub(crate) image: ImageRef,
     /// The environment.
     #[arg(long, value_name = "ENV")]
@@ -217,6 +218,7 @@ pub(crate) struct VerifyLater {
 #[derive(Args)]
 pub(crate) struct Attest {
     /// The image: oci:DIR, oci:DIR:TAG or oci:DIR@sha256:HEX.
+    #[arg(value_parser = image)]
     pub(crate) image: ImageRef,
     /// The predicate type: sbom (CycloneDX), test-result, vex (without effect on a gate yet) or any URI. What only machines say is
     /// refused.
@@ -275,7 +277,7 @@ pub(crate) enum EvidenceCommand {
     /// nothing and needs no passphrase.
     Fsck {
         /// Images whose decisions say how far the ledger was: oci:DIR, oci:DIR:TAG or oci:DIR@sha256:HEX.
-        #[arg(long, value_name = "REF", num_args = 1..)]
+        #[arg(long, value_name = "REF", num_args = 1.., value_parser = image)]
         against: Vec<ImageRef>,
         #[command(flatten)]
         gateway: GatewayFlag,
@@ -285,6 +287,19 @@ pub(crate) enum EvidenceCommand {
         /// The number of the decision's record.
         number: u64,
     },
+}
+
+/// The image that a word names. Who names a folder of this machine means no registry.
+fn image(text: &str) -> Result<ImageRef, String> {
+    text.parse().map_err(|error: ImageError| match meant(text) {
+        Some(meant) => format!("it is a folder, and a layout is written with oci: before it; did you mean {meant}?"),
+        None => error.to_string(),
+    })
+}
+
+/// The layout folder that was meant by a word without `oci:`, if there is one.
+pub(crate) fn meant(text: &str) -> Option<ImageRef> {
+    format!("oci:{text}").parse().ok().filter(|image: &ImageRef| image.directory.is_dir())
 }
 
 /// Commands of the contract that are not built yet.

@@ -110,7 +110,8 @@ impl From<sluicegate_flow::Error> for Problem {
 fn hint(error: &sluicegate_flow::Error) -> Option<String> {
     use sluicegate_flow::Error as E;
     use sluicegate_ports::{
-        evidence::EvidenceError, execute::ExecuteError, ledger::LedgerError, scan::ScanError, sign::SignError,
+        evidence::EvidenceError, execute::ExecuteError, images::ImagePlaceError, ledger::LedgerError, scan::ScanError,
+        sign::SignError,
     };
     match error {
         E::Execute(ExecuteError::NotHere { remedy, .. }) => Some(as_commands(remedy)),
@@ -143,6 +144,9 @@ fn hint(error: &sluicegate_flow::Error) -> Option<String> {
             "mend it, or name another one: the gateway file or trust.yaml names it, or a flag such as --trust".to_owned(),
         ),
         _ if error.failure() == Failure::Bug => Some(REPORT_IT.to_owned()),
+        E::Place(ImagePlaceError::NotALayout { .. }) => Some(
+            "name the folder of a layout after oci:, such as one that sluicegate run or sluicegate image from-host wrote".to_owned(),
+        ),
         E::OwnBundle { .. } => Some("does trust.yaml list this signer with this role, builder and log?".to_owned()),
         _ => None,
     }

@@ -20,7 +20,7 @@ use sluicegate_verify::{
 
 use super::{later, verify_file::verify_file};
 use crate::{
-    arguments::Verify,
+    arguments::{Verify, meant},
     gateway_folder::{GatewayFolder, read},
     wire::{self, SystemClock},
     words::{Problem, Words, code, printable},
@@ -164,6 +164,9 @@ fn reference(text: &str) -> Result<ImageRef, Problem> {
                 format!("{text} is no image, and a file needs --bundle"),
                 format!("sluicegate verify {text} --bundle BUNDLE; an image is written oci:DIR"),
             )
+        } else if let Some(meant) = meant(text) {
+            let text = format!("{text} is a folder, and a layout is written with oci: before it");
+            Problem::usage(text, format!("did you mean {meant}?"))
         } else {
             Problem::usage(error.to_string(), "write oci:DIR, oci:DIR:TAG or oci:DIR@sha256:HEX; a file needs --bundle")
         }
