@@ -32,6 +32,11 @@ fn a_key_is_made_once_shown_and_never_named_like_the_homes_own() {
     project.sluicegate(&["keys", "generate", "person"]).assert(2, "exists already");
     project.sluicegate(&["keys", "generate", "person"]).assert(2, "sluicegate keys show person");
     project.sluicegate(&["keys", "generate", "builder"]).assert(2, "exists already");
+    // A gateway that names a key which this home has not.
+    project.replace("gateway.yaml", "records: key:recorder", "records: key:recoder");
+    project.sluicegate(&integration::PROMOTE).assert(2, "keys generate recoder");
+    project.replace("gateway.yaml", "records: key:recoder", "records: key:recorder");
+    project.sluicegate(&integration::PROMOTE).assert(2, "is not an OCI layout");
     for reserved in ["log", "ledger"] {
         project.sluicegate(&["keys", "generate", reserved]).assert(2, "the home makes itself");
     }

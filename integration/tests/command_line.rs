@@ -223,7 +223,7 @@ fn a_folder_in_an_images_place_is_told_what_it_lacks() {
         // With it, the folder is looked into.
         let with = format!("oci:{image}");
         project.sluicegate(&["verify", &with]).assert(2, "is not an OCI layout");
-        project.sluicegate(&["verify", &with]).assert(2, "sluicegate image from-host wrote");
+        project.sluicegate(&["verify", &with]).assert(2, "sluicegate image from-host --output oci:DIR");
     }
     // What is no folder may well be meant for a registry.
     project.sluicegate(&["verify", "out/other"]).assert(2, "registry references are not in this version");

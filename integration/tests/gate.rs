@@ -129,7 +129,7 @@ fn tm02_an_image_that_was_not_scanned_is_undecided() {
     // Without a scanner in the gateway it says how to get one.
     let text = fs::read_to_string(project.path("gateway.yaml")).unwrap();
     fs::write(project.path("gateway.yaml"), text.split("scanner:").next().unwrap()).unwrap();
-    refused(&project, 3, "to fix: sluicegate init --trivy PATH --db DIR adds it", "undecided");
+    refused(&project, 3, "to fix: sluicegate init --trivy PATH --db DIR adds a scanner", "undecided");
     let trivy = std::env::var("SLUICEGATE_TRIVY").unwrap();
     project.must(&["init", "--trivy", &trivy, "--db", "db"]);
     project.must(&PROMOTE);

@@ -69,7 +69,7 @@ impl GatewayFolder {
                 here if here == Path::new(".") => String::new(),
                 folder => format!(" {}", shell_word(&folder.display().to_string())),
             };
-            format!("{ADD_SCANNER}{folder} adds it")
+            format!("{ADD_SCANNER}{folder} adds a scanner to the gateway file")
         } else {
             format!("copy scanner: from the gateway.yaml that {ADD_SCANNER} EMPTY_FOLDER writes")
         };

@@ -121,9 +121,11 @@ fn hint(error: &sluicegate_flow::Error) -> Option<String> {
         E::Scan(ScanError::Database { .. }) => {
             Some("pin the database anew under scanner.trivy.db of the gateway file".to_owned())
         }
-        E::Sign(SignError::NoKey { .. }) => {
-            Some("sluicegate init makes the keys; SLUICEGATE_HOME says where they are".to_owned())
-        }
+        E::Sign(SignError::NoKey { name, .. }) => Some(format!(
+            "set SLUICEGATE_HOME to the home that has it. sluicegate init with a new project makes builder, recorder and \
+             production; any other name is made by sluicegate keys generate {}, and believed once trust.yaml lists it",
+            shell_word(name)
+        )),
         E::Sign(SignError::Locked { .. }) => {
             Some("COSIGN_PASSWORD holds the passphrase of every key of the home".to_owned())
         }
@@ -145,7 +147,8 @@ fn hint(error: &sluicegate_flow::Error) -> Option<String> {
         ),
         _ if error.failure() == Failure::Bug => Some(REPORT_IT.to_owned()),
         E::Place(ImagePlaceError::NotALayout { .. }) => Some(
-            "name the folder of a layout after oci:, such as one that sluicegate run or sluicegate image from-host wrote".to_owned(),
+            "name the folder of a layout after oci:. sluicegate run leaves one with its image, and sluicegate image from-host \
+             --output oci:DIR makes one to build on".to_owned(),
         ),
         E::OwnBundle { .. } => Some("does trust.yaml list this signer with this role, builder and log?".to_owned()),
         _ => None,
