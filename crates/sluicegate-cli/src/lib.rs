@@ -14,9 +14,12 @@ mod words;
 use std::process::ExitCode;
 
 use clap::Parser;
+use sluicegate_ports::Clock;
+use sluicegate_types::UnixTime;
 
 use crate::{
     arguments::{Arguments, Command},
+    wire::SystemClock,
     words::{Problem, Words},
 };
 
@@ -40,6 +43,12 @@ fn asked(words: Words) -> ExitCode {
         Err(error) => return words.arguments(&error),
     };
     let words = words.with(&arguments);
+    // Libraries below panic on what is later, and every statement would bear this moment.
+    if SystemClock.now() >= UnixTime::LAST {
+        let problem =
+            Problem::usage(format!("the clock is at or behind {}", UnixTime::LAST), "set the clock of this machine");
+        return words.problem(&problem);
+    }
     let done = match arguments.command {
         Command::Init(init) => commands::init::init(&words, &init),
         Command::Image(image) => commands::image::image(&words, &image),
