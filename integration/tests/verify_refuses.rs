@@ -28,8 +28,8 @@ fn an_untouched_image_verifies_and_lists_every_statement_once() {
             count("promotion"),
             count("signature")
         ],
-        // The image and three steps; the image, the step image and two outputs; the image and the step image.
-        [4, 4, 2, 1, 1, 1, 1],
+        // The image and three steps; the image, the step image and two outputs; the image, the step image, and the gate's own scan.
+        [4, 4, 3, 1, 1, 1, 1],
         "{document:#}"
     );
     assert_eq!(document["gateAsked"], false);
@@ -37,20 +37,21 @@ fn an_untouched_image_verifies_and_lists_every_statement_once() {
     let listed = bundles.len();
     bundles.sort_unstable();
     bundles.dedup();
-    assert_eq!((bundles.len(), listed), (14, 14), "{document:#}");
+    assert_eq!((bundles.len(), listed), (15, 15), "{document:#}");
     let mut places = Vec::new();
     for statement in statements {
         let origin = statement["log"]["origin"].as_str().unwrap();
         assert!(origin.starts_with("log-") && origin.ends_with(".sluicegate.internal"), "{statement:#}");
         places.push(statement["log"]["index"].as_u64().unwrap());
-        assert!(["builder", "production"].contains(&statement["signer"].as_str().unwrap()), "{statement:#}");
+        let signers = ["builder", "production", "recorder"];
+        assert!(signers.contains(&statement["signer"].as_str().unwrap()), "{statement:#}");
         // An entry of our own log has no time of its own, and that is said.
         assert_eq!(statement["time"]["source"], "none", "{statement:#}");
         assert!(!statement["subjects"].as_array().unwrap().is_empty(), "{statement:#}");
     }
     places.sort_unstable();
     places.dedup();
-    assert_eq!(places.len(), 14, "{document:#}");
+    assert_eq!(places.len(), 15, "{document:#}");
     // One that is gone is listed with its digest, and still once.
     let layout = Layout::at(project.path("env/production"));
     let (at, mut evidence) = layout.evidence();

@@ -141,7 +141,7 @@ impl Look<'_> {
                 listed.add(*digest, || match sluicegate_verify::verify(bytes, self.trust, self.at) {
                     Ok(statement) => {
                         let mut entry = verified(&statement);
-                        entry["unlinked"] = json!("it came with what is attached, and no provenance names it");
+                        entry["beside"] = json!("it came with what is attached, and no provenance names it");
                         entry
                     }
                     Err(error) => self.ignored(digest, &error.to_string()),

@@ -334,7 +334,7 @@ fn what_came_with_what_is_attached_is_listed_too_and_what_is_not_verified_with_i
     assert_eq!((statuses(&report), report.failure()), (counts(PARTS.len() + 1, &[("ignored", 1)]), None));
     let listed = entry(&report, &Digest::of(&person));
     assert_eq!((&listed["status"], &listed["signer"]), (&json!("verified"), &json!("person")));
-    assert!(listed["unlinked"].as_str().unwrap().contains("no provenance names it"));
+    assert!(listed["beside"].as_str().unwrap().contains("no provenance names it"));
     let ignored = entry(&report, &Digest::of(&stranger));
     let claims = &ignored["claims"];
     assert_eq!((&claims["signer"], &claims["predicateType"]), (&Value::Null, &listed["predicateType"]));

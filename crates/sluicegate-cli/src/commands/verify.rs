@@ -245,8 +245,9 @@ pub(super) fn statement_line(statement: &Value) -> String {
     }
     let subjects: Vec<&str> =
         statement["subjects"].as_array().into_iter().flatten().filter_map(|s| s["name"].as_str()).collect();
+    let beside = if statement["beside"].is_string() { "  (named by no provenance)" } else { "" };
     format!(
-        "  verified  {:<20} of {:<24} by {:<10} log {} of {}",
+        "  verified  {:<20} of {:<24} by {:<10} log {} of {}{beside}",
         text("kind"),
         if subjects.is_empty() { "(no name)".to_owned() } else { subjects.join(", ") },
         text("signer"),
