@@ -10,7 +10,7 @@ mod gate_world;
 use std::{fs, path::Path, sync::LazyLock};
 
 use evidence_home::{Home, new, with_ports};
-use gate_world::{GATE, LEDGER, SOURCE, World, deny, pass};
+use gate_world::{LEDGER, SOURCE, World, deny, pass, promotion, summary};
 use serde_json::{Value, json};
 use sluicegate_attestation::{
     identifiers::{BUNDLE, IMAGE_MANIFEST},
@@ -24,7 +24,7 @@ use sluicegate_flow::{
 };
 use sluicegate_ports::{evidence::EvidenceLog, ledger::Ledger};
 use sluicegate_testkit::{VirtualSigner, sign_statement, today};
-use sluicegate_types::{Digest, EnvironmentName, ImageRef, NonEmpty, PinnedImage, Repository};
+use sluicegate_types::{Digest, ImageRef, NonEmpty};
 
 /// What fsck says about what is attached to the world's image.
 fn against(home: &Home, world: &World) -> FsckReport {
@@ -43,39 +43,12 @@ fn shop(world: &World) -> Against<'_> {
 }
 
 /// What a gate says about the world's image, with `head`.
-fn predicate(world: &World, kind: &PredicateType, head: LedgerHead) -> Value {
-    let environment: EnvironmentName = "production".parse().unwrap();
-    let target = PinnedImage { repository: Repository::of_environment(&environment), digest: world.image.digest() };
+fn predicate(world: &World, kind: &PredicateType, ledger: LedgerHead) -> Value {
+    let image = world.image.digest();
     if *kind == PredicateType::Promotion {
-        Promotion {
-            image: target.digest,
-            source: "build".to_owned(),
-            destination: target,
-            timestamp: today(),
-            builder_id: GATE.to_owned(),
-            decision: None,
-            verifier_id: GATE.to_owned(),
-            gateway: Digest::of(b"gateway"),
-            authority: "self".to_owned(),
-            environment,
-            ledger: head,
-        }
-        .to_predicate()
+        Promotion { ledger, ..promotion(image, None) }.to_predicate()
     } else {
-        VerificationSummary {
-            verifier_id: GATE.to_owned(),
-            time_verified: today(),
-            resource: target,
-            policy: Digest::of(b"gateway"),
-            inputs: vec![Digest::of(b"bundle")],
-            passed: true,
-            levels: vec!["SLSA_BUILD_LEVEL_1".to_owned()],
-            environment,
-            expires: today().plus(60),
-            authority: "self".to_owned(),
-            ledger: head,
-        }
-        .to_predicate()
+        VerificationSummary { ledger, ..summary(image) }.to_predicate()
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use gate_world::{GATE, LEDGER, Rules, SOURCE, TARGET, World, denial};
+use gate_world::{GATE, LEDGER, Rules, SOURCE, TARGET, World, denial, environment, summary};
 use serde_json::{Value, json};
 use sluicegate_attestation::{
     bundle::{Bundle, hashedrekord_body, key_hint},
@@ -24,7 +24,7 @@ use sluicegate_attestation::{
     },
     predicate::PredicateType,
     statement::{Statement, Subject},
-    summary::{LedgerHead, Promotion, VerificationSummary},
+    summary::{Promotion, VerificationSummary},
 };
 use sluicegate_flow::{Error, Failure, admit::admit, promote::Promoted, verify::verify};
 use sluicegate_policy::rego::Outcome;
@@ -37,7 +37,7 @@ use sluicegate_testkit::{
     sign_statement, today, vulns,
 };
 use sluicegate_types::{
-    Digest, EnvironmentName, NonEmpty, PinnedImage, Repository, RepositoryPattern,
+    Digest, NonEmpty, PinnedImage, Repository, RepositoryPattern,
     checks::{Check, without},
 };
 use sluicegate_verify::{
@@ -205,10 +205,6 @@ fn bans_failed_tests(facts: &str) -> bool {
     !tests.all(|test| test["predicate"]["result"] == "PASSED")
 }
 
-fn environment(name: &str) -> EnvironmentName {
-    name.parse().unwrap()
-}
-
 /// Each role's key, as far as it could go: for two environments, and `person` by hand.
 fn trust(log: &VirtualLog) -> Trust {
     let rule = |name: &str, role: Role| SignerRule {
@@ -342,43 +338,17 @@ fn about(image: Digest, predicate_type: PredicateType, predicate: Value) -> Stat
     Statement { subjects: NonEmpty::one(subject), predicate_type, predicate }
 }
 
-fn head() -> LedgerHead {
-    LedgerHead { origin: LEDGER.to_owned(), size: 1, root: Digest::of(b"root") }
-}
-
 fn decision(image: Digest, name: &str, passed: bool, inputs: Vec<Digest>) -> Statement {
     let environment = environment(name);
-    let summary = VerificationSummary {
-        verifier_id: GATE.to_owned(),
-        time_verified: today(),
-        resource: PinnedImage { repository: Repository::of_environment(&environment), digest: image },
-        policy: Digest::of(b"gateway"),
-        inputs,
-        passed,
-        levels: vec!["SLSA_BUILD_LEVEL_1".to_owned()],
-        environment,
-        expires: today().plus(60),
-        authority: "self".to_owned(),
-        ledger: head(),
-    };
+    let resource = PinnedImage { repository: Repository::of_environment(&environment), digest: image };
+    let summary = VerificationSummary { resource, environment, passed, inputs, ..summary(image) };
     about(image, PredicateType::VerificationSummary, summary.to_predicate())
 }
 
 fn promotion(image: Digest, name: &str, decision: Option<Digest>) -> Statement {
     let environment = environment(name);
-    let promotion = Promotion {
-        image,
-        source: "build".to_owned(),
-        destination: PinnedImage { repository: Repository::of_environment(&environment), digest: image },
-        timestamp: today(),
-        builder_id: LOCAL_BUILDER.to_owned(),
-        decision,
-        verifier_id: GATE.to_owned(),
-        gateway: Digest::of(b"gateway"),
-        authority: "self".to_owned(),
-        environment,
-        ledger: head(),
-    };
+    let destination = PinnedImage { repository: Repository::of_environment(&environment), digest: image };
+    let promotion = Promotion { destination, environment, ..gate_world::promotion(image, decision) };
     about(image, PredicateType::Promotion, promotion.to_predicate())
 }
 

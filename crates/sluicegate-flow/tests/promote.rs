@@ -1,6 +1,7 @@
 //! `promote` over a world in memory: what becomes visible, what is signed by whom, what is on record, and when nothing happens.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
 
+#[allow(dead_code, reason = "others use the rest of it")]
 mod gate_world;
 
 use std::sync::atomic::Ordering;

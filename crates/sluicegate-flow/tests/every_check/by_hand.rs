@@ -9,12 +9,11 @@ use sluicegate_attestation::{
     statement::{Statement, Subject},
 };
 use sluicegate_flow::{
-    Ports,
     attest_by_hand::{ByHandRequest, kind, prepare, sign},
     verify_file::{Asked, verify_file},
 };
 use sluicegate_ports::sign::Signer;
-use sluicegate_testkit::{FakePacker, VirtualLog, VirtualSigner, sign_statement, today};
+use sluicegate_testkit::{VirtualLog, VirtualSigner, sign_statement, today};
 use sluicegate_types::{Digest, NonEmpty};
 use sluicegate_verify::{GroupRule, Role, SignerRule, Trust, TrustRoot, TrustRules};
 
@@ -90,18 +89,6 @@ fn attested(world: &World, key: &str, staging: Option<&str>) -> Said {
     let narrow =
         SignerRule { repositories: Some(vec!["oci:production".parse().unwrap()]), ..rule("narrow", &[Role::Manual]) };
     let trust = trust_in(rules().into_iter().chain([narrow]).collect(), &world.log);
-    let tell = |_: &str| {};
-    let ports = Ports {
-        clock: &world.clock,
-        store: &world.store,
-        places: &world.places,
-        packer: &FakePacker::new(&world.store),
-        log: &world.log,
-        evidence: &world.evidence,
-        ledger: &world.ledger,
-        tell: &tell,
-        warn: &tell,
-    };
     let signer = VirtualSigner::new(key);
     let request = ByHandRequest {
         reference: &"oci:out/shop".parse().unwrap(),
@@ -114,7 +101,8 @@ fn attested(world: &World, key: &str, staging: Option<&str>) -> Said {
         public_key: signer.public_key(),
     };
     let before = world.places.attached(SOURCE).len();
-    let said = said(prepare(&ports, &request).and_then(|prepared| sign(&ports, prepared, &signer)));
+    let said =
+        said(world.with_ports(|ports| prepare(ports, &request).and_then(|prepared| sign(ports, prepared, &signer))));
     assert_eq!(world.places.attached(SOURCE).len(), before + usize::from(said.is_ok()));
     said
 }

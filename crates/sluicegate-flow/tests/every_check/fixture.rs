@@ -8,14 +8,13 @@ use sluicegate_attestation::{
     identifiers::{IMAGE_MANIFEST, LOCAL_BUILDER},
     predicate::PredicateType,
     statement::{Statement, Subject},
-    summary::{LedgerHead, Promotion, VerificationSummary},
 };
 use sluicegate_ports::sign::Signer;
-use sluicegate_testkit::{VirtualBuild, VirtualLog, VirtualSigner, today};
-use sluicegate_types::{Digest, EnvironmentName, NonEmpty, PinnedImage, Repository, RepositoryPattern};
+use sluicegate_testkit::{VirtualBuild, VirtualLog, VirtualSigner};
+use sluicegate_types::{Digest, NonEmpty, RepositoryPattern};
 use sluicegate_verify::{Revocation, Role, SignerRule, Trust, TrustRoot, TrustRules};
 
-pub(crate) use crate::gate_world::GATE;
+pub(crate) use crate::gate_world::{GATE, environment, promotion, summary};
 
 pub(crate) const LOG: &str = "log.example";
 pub(crate) const OTHER_GATE: &str = "https://example.com/other-gate";
@@ -72,10 +71,6 @@ pub(crate) fn image() -> Digest {
     Digest::of(b"image")
 }
 
-pub(crate) fn environment(name: &str) -> EnvironmentName {
-    name.parse().unwrap()
-}
-
 /// The signer `name` with every id and environment that it could have; scenarios take away.
 pub(crate) fn rule(name: &str, roles: &[Role]) -> SignerRule {
     SignerRule {
@@ -121,46 +116,6 @@ pub(crate) fn of_image(image: Digest) -> NonEmpty<Subject> {
 
 pub(crate) fn about(image: Digest, predicate_type: PredicateType, predicate: Value) -> Statement {
     Statement { subjects: of_image(image), predicate_type, predicate }
-}
-
-pub(crate) fn head() -> LedgerHead {
-    LedgerHead { origin: "ledger.example".to_owned(), size: 1, root: Digest::of(b"root") }
-}
-
-/// What a gate says that allowed `image` into production now.
-pub(crate) fn summary(image: Digest) -> VerificationSummary {
-    let environment = environment("production");
-    VerificationSummary {
-        verifier_id: GATE.to_owned(),
-        time_verified: today(),
-        resource: PinnedImage { repository: Repository::of_environment(&environment), digest: image },
-        policy: Digest::of(b"gateway"),
-        inputs: vec![Digest::of(b"bundle")],
-        passed: true,
-        levels: vec!["SLSA_BUILD_LEVEL_1".to_owned()],
-        environment,
-        expires: today().plus(60),
-        authority: "self".to_owned(),
-        ledger: head(),
-    }
-}
-
-/// What is kept about a copy of `image` to production.
-pub(crate) fn promotion(image: Digest, decision: Option<Digest>) -> Promotion {
-    let environment = environment("production");
-    Promotion {
-        image,
-        source: "build".to_owned(),
-        destination: PinnedImage { repository: Repository::of_environment(&environment), digest: image },
-        timestamp: today(),
-        builder_id: LOCAL_BUILDER.to_owned(),
-        decision,
-        verifier_id: GATE.to_owned(),
-        gateway: Digest::of(b"gateway"),
-        authority: "self".to_owned(),
-        environment,
-        ledger: head(),
-    }
 }
 
 /// The statement of one part of a good build.

@@ -4,15 +4,12 @@ use std::path::Path;
 
 use serde_json::json;
 use sluicegate_attestation::{identifiers::BUNDLE, predicate::PredicateType, summary::LedgerHead};
-use sluicegate_flow::{
-    Ports,
-    evidence::{Against, fsck, head, record},
-};
+use sluicegate_flow::evidence::{Against, fsck, head, record};
 use sluicegate_ports::{
     evidence::{NewRecord, Record, RecordKind},
     ledger::Ledger,
 };
-use sluicegate_testkit::{FakePacker, MemoryLedger, VirtualSigner, sign_statement, today};
+use sluicegate_testkit::{MemoryLedger, VirtualSigner, sign_statement, today};
 use sluicegate_types::{
     Digest,
     checks::{Check, is_on},
@@ -34,25 +31,10 @@ fn new(number: u64) -> NewRecord {
     }
 }
 
-fn with_ports<T>(world: &World, act: impl FnOnce(&Ports<'_>) -> T) -> T {
-    let tell = |_: &str| {};
-    act(&Ports {
-        clock: &world.clock,
-        store: &world.store,
-        places: &world.places,
-        packer: &FakePacker::new(&world.store),
-        log: &world.log,
-        evidence: &world.evidence,
-        ledger: &world.ledger,
-        tell: &tell,
-        warn: &tell,
-    })
-}
-
 /// Three records with their leaves, changed by `damage` behind the back of whoever wrote them.
 fn kept(damage: impl FnOnce(&mut Vec<Record>)) -> World {
     let (world, _) = World::good();
-    with_ports(&world, |ports| (0..3).for_each(|number| drop(record(ports, &new(number)).unwrap())));
+    world.with_ports(|ports| (0..3).for_each(|number| drop(record(ports, &new(number)).unwrap())));
     world.evidence.tamper(damage);
     world
 }
@@ -76,7 +58,7 @@ fn rewritten(at: usize) -> impl FnOnce(&mut Vec<Record>) {
 }
 
 pub(crate) fn tm16_nothing_is_recorded_behind_a_record_that_is_not_its_leaf() -> Tried {
-    let ask = |world: &World| said(with_ports(world, |ports| record(ports, &new(3))));
+    let ask = |world: &World| said(world.with_ports(|ports| record(ports, &new(3))));
     Tried::good(ask(&kept(|_| {}))).fault(
         "rewritten",
         "is not the record that the ledger's leaf",
@@ -99,7 +81,7 @@ pub(crate) fn tm16_every_leaf_has_its_record() -> Tried {
 /// What fsck says of a ledger of three, against a statement that says it was this.
 fn anchored(edit: impl FnOnce(&mut LedgerHead)) -> Said {
     let world = kept(|_| {});
-    let mut then = with_ports(&world, |ports| head(ports).unwrap());
+    let mut then = world.with_ports(|ports| head(ports).unwrap());
     edit(&mut then);
     let mut promotion = promotion(world.image.digest(), None);
     promotion.ledger = then;
@@ -184,7 +166,7 @@ pub(crate) fn tm16_nothing_is_promoted_over_what_was_decided_under_more_of_the_l
             after(|world| {
                 world.evidence.tamper(Vec::clear);
                 world.ledger.tamper(Vec::clear);
-                with_ports(world, |ports| (0..3).for_each(|number| drop(record(ports, &new(number)).unwrap())));
+                world.with_ports(|ports| (0..3).for_each(|number| drop(record(ports, &new(number)).unwrap())));
             }),
         )
 }

@@ -13,6 +13,7 @@ use sluicegate_attestation::{
     identifiers::{BUNDLE, LOCAL_BUILDER},
     predicate::PredicateType,
     statement::Statement,
+    summary::{LedgerHead, Promotion, VerificationSummary},
 };
 use sluicegate_flow::{
     Error, Ports,
@@ -38,7 +39,7 @@ use sluicegate_testkit::{
     FakePacker, FakeScanner, FixedClock, MemoryEvidence, MemoryLedger, MemoryPlaces, MemoryStore, SignedBuild,
     VirtualBuild, VirtualImage, VirtualLog, VirtualSigner, today,
 };
-use sluicegate_types::{Digest, LayoutSelector, NonEmpty, RepositoryPattern};
+use sluicegate_types::{Digest, EnvironmentName, LayoutSelector, NonEmpty, PinnedImage, Repository, RepositoryPattern};
 use sluicegate_verify::{GroupRule, Role, SignerRule, Trust, TrustRoot, TrustRules, closed_set::Asked};
 
 pub(crate) const SOURCE: &str = "/project/out/shop";
@@ -140,19 +141,6 @@ impl World {
         scanner: Option<&dyn Scanner>,
         rules: &dyn RuleEvaluator,
     ) -> Result<Promoted, Error> {
-        let packer = FakePacker::new(&self.store);
-        let tell = |line: &str| self.told.borrow_mut().push(line.to_owned());
-        let ports = Ports {
-            clock: &self.clock,
-            store: &self.store,
-            places: &self.places,
-            packer: &packer,
-            log: &Breaking { log: &self.log, left: &self.appends_left },
-            evidence: &self.evidence,
-            ledger: &self.ledger,
-            tell: &tell,
-            warn: &tell,
-        };
         let decisions = || {
             self.opened.set(self.opened.get() + 1);
             Ok(Box::new(VirtualSigner::new("decider")) as Box<dyn Signer>)
@@ -174,7 +162,23 @@ impl World {
             dry_run: self.dry_run.get(),
             rollback: self.rollback.get(),
         };
-        promote(&ports, &request)
+        self.with_ports(|ports| promote(ports, &request))
+    }
+
+    /// The shared ports over this world.
+    pub(crate) fn with_ports<T>(&self, act: impl FnOnce(&Ports<'_>) -> T) -> T {
+        let tell = |line: &str| self.told.borrow_mut().push(line.to_owned());
+        act(&Ports {
+            clock: &self.clock,
+            store: &self.store,
+            places: &self.places,
+            packer: &FakePacker::new(&self.store),
+            log: &Breaking { log: &self.log, left: &self.appends_left },
+            evidence: &self.evidence,
+            ledger: &self.ledger,
+            tell: &tell,
+            warn: &tell,
+        })
     }
 
     /// Kind and outcome of every record, oldest first.
@@ -356,5 +360,50 @@ pub(crate) struct Crash;
 impl RuleEvaluator for Crash {
     fn evaluate(&self, _: &EvaluationRequest) -> Result<RuleResults, PolicyError> {
         Err(PolicyError::Engine { reason: "the child died".to_owned() })
+    }
+}
+
+pub(crate) fn environment(name: &str) -> EnvironmentName {
+    name.parse().unwrap()
+}
+
+/// A ledger as it was at some time.
+fn head() -> LedgerHead {
+    LedgerHead { origin: LEDGER.to_owned(), size: 1, root: Digest::of(b"root") }
+}
+
+/// What a gate says that allowed `image` into production now.
+pub(crate) fn summary(image: Digest) -> VerificationSummary {
+    let environment = environment("production");
+    VerificationSummary {
+        verifier_id: GATE.to_owned(),
+        time_verified: today(),
+        resource: PinnedImage { repository: Repository::of_environment(&environment), digest: image },
+        policy: Digest::of(b"gateway"),
+        inputs: vec![Digest::of(b"bundle")],
+        passed: true,
+        levels: vec!["SLSA_BUILD_LEVEL_1".to_owned()],
+        environment,
+        expires: today().plus(60),
+        authority: "self".to_owned(),
+        ledger: head(),
+    }
+}
+
+/// What is kept about a copy of `image` to production.
+pub(crate) fn promotion(image: Digest, decision: Option<Digest>) -> Promotion {
+    let environment = environment("production");
+    Promotion {
+        image,
+        source: "build".to_owned(),
+        destination: PinnedImage { repository: Repository::of_environment(&environment), digest: image },
+        timestamp: today(),
+        builder_id: LOCAL_BUILDER.to_owned(),
+        decision,
+        verifier_id: GATE.to_owned(),
+        gateway: Digest::of(b"gateway"),
+        authority: "self".to_owned(),
+        environment,
+        ledger: head(),
     }
 }
