@@ -132,6 +132,28 @@ fn what_is_said_by_hand_is_verified_recorded_and_goes_along_with_what_it_was_cou
 }
 
 #[test]
+fn what_others_said_outlives_a_new_run_and_what_the_run_says_gives_way() {
+    if !ready("what_others_said_outlives_a_new_run_and_what_the_run_says_gives_way") {
+        return;
+    }
+    let project = Project::built();
+    with_a_person(&project);
+    fs::write(project.path("review.json"), r#"{"reviewed": true}"#).unwrap();
+    fs::write(project.path("sbom.json"), r#"{"bomFormat": "CycloneDX", "specVersion": "1.6", "components": []}"#)
+        .unwrap();
+    let layout = Layout::at(project.path("out/tiny"));
+    let (before, image) = (layout.referrers().len(), layout.image());
+    let sbom = ["attest", "oci:out/tiny", "--type", "sbom", "--predicate", "sbom.json"];
+    let said =
+        [project.json(&ATTEST), project.json(&sbom)].map(|(_, said)| said["bundle"].as_str().unwrap().to_owned());
+    project.must(&["run"]);
+    assert_eq!(layout.image(), image);
+    let carried = |digest: &str| layout.referrers().iter().filter(|(_, m)| m["layers"][0]["digest"] == digest).count();
+    assert_eq!(said.map(|bundle| carried(&bundle)), [1, 1]);
+    assert_eq!(layout.referrers().len(), before + 2, "the first run's evidence is not kept beside the second's");
+}
+
+#[test]
 fn cosign_verifies_what_was_said_by_hand_with_the_persons_key_and_with_no_other() {
     let test = "cosign_verifies_what_was_said_by_hand_with_the_persons_key_and_with_no_other";
     if !ready(test) {

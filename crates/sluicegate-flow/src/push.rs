@@ -3,9 +3,8 @@
 use std::{collections::BTreeSet, path::Path};
 
 use sluicegate_attestation::{
-    bundle::MAX_BUNDLE,
+    bundle::{Bundle, MAX_BUNDLE},
     identifiers::{BUNDLE, DENIAL_ARTIFACT, GATE_SCAN_ARTIFACT},
-    predicate::PredicateType,
 };
 use sluicegate_policy::judge::Grant;
 use sluicegate_ports::images::{Descriptor, ImageSource, Manifest, Publication};
@@ -116,12 +115,14 @@ pub fn push(ports: &Ports<'_>, target: &Path, publication: &Publication) -> Resu
     }
 }
 
-/// What was attached to an image since it was built and that a new run of the same image must not drop: statements that no run makes,
-/// and denials; the first [`MAX_KEPT`] of them. Their manifests and parts are in the store afterwards.
+/// What was attached to an image since it was built and that a new run of the same image must not drop: bundles of other keys than the
+/// run's own, whose hint is `own`, and denials; the first [`MAX_KEPT`] of them, smallest manifests first. Their manifests and parts are
+/// in the store afterwards.
 pub(crate) fn said_since(
     ports: &Ports<'_>,
     folder: &Path,
     image: &Descriptor,
+    own: &str,
 ) -> Result<(Vec<Descriptor>, Vec<Digest>), Error> {
     let source = ports.places.source(folder)?;
     let (mut manifests, mut blobs) = (Vec::new(), Vec::new());
@@ -135,7 +136,7 @@ pub(crate) fn said_since(
             ));
             break;
         }
-        match kept(ports, source.as_ref(), &referrer) {
+        match kept(ports, source.as_ref(), &referrer, own) {
             Ok(None) => {}
             Ok(Some(parts)) => {
                 blobs.extend(parts);
@@ -148,28 +149,28 @@ pub(crate) fn said_since(
 }
 
 /// The parts of a manifest that no run makes, all of it in the store now.
-fn kept(ports: &Ports<'_>, source: &dyn ImageSource, referrer: &Descriptor) -> Result<Option<Vec<Digest>>, Error> {
+fn kept(
+    ports: &Ports<'_>,
+    source: &dyn ImageSource,
+    referrer: &Descriptor,
+    own: &str,
+) -> Result<Option<Vec<Digest>>, Error> {
     let bytes = fetch::read(source, referrer, fetch::MAX_MANIFEST)?;
     let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else { return Ok(None) };
-    let kind = manifest.annotations.get("dev.sigstore.bundle.predicateType").map(|uri| PredicateType::from_uri(uri));
-    let of_a_run = [PredicateType::Provenance, PredicateType::Sbom, PredicateType::Vulns];
-    let keeps = match manifest.artifact_type.as_deref() {
-        Some(DENIAL_ARTIFACT) => true,
-        Some(BUNDLE) => kind.is_some_and(|kind| !of_a_run.contains(&kind)),
-        _ => false,
-    };
-    if !keeps {
+    let artifact = manifest.artifact_type.as_deref();
+    let [part] = manifest.layers.as_slice() else { return Ok(None) };
+    if ![Some(DENIAL_ARTIFACT), Some(BUNDLE)].contains(&artifact) {
         return Ok(None);
     }
-    if manifest.layers.len() > 1 {
-        return Err(Error::Usage("it carries more than one part".to_owned()));
+    let bundle = fetch::read(source, part, MAX_BUNDLE as u64)?;
+    // What the same key said about an earlier run gives way to what it says about this one.
+    let of_a_run = Bundle::parse(&bundle).map_or(true, |bundle| bundle.key_hint == own);
+    if artifact == Some(BUNDLE) && of_a_run {
+        return Ok(None);
     }
-    let mut parts = Vec::new();
-    for part in manifest.layers.iter().chain([&manifest.config]) {
-        parts.push(ports.store.put_bytes(&fetch::read(source, part, MAX_BUNDLE as u64)?)?);
-    }
+    let config = fetch::read(source, &manifest.config, fetch::MAX_MANIFEST)?;
     ports.store.put_bytes(&bytes)?;
-    Ok(Some(parts))
+    Ok(Some(vec![ports.store.put_bytes(&bundle)?, ports.store.put_bytes(&config)?]))
 }
 
 /// Manifests that outlive a new run of the same image.

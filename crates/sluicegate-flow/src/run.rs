@@ -7,6 +7,7 @@ use std::{
 
 use serde_json::json;
 use sluicegate_attestation::{
+    bundle::key_hint,
     identifiers::{BUNDLE, IMAGE_MANIFEST, LOCAL_BUILDER},
     predicate::PredicateType,
     provenance::{Build, Dependency, ImageParameters, Provenance},
@@ -395,7 +396,8 @@ fn publish(
     let target = ports.places.target(&place)?;
     let current = target.current()?;
     if current.as_ref().is_some_and(|occupant| occupant.image == assembled.image.digest) {
-        let (manifests, parts) = push::said_since(ports, &place, &assembled.image)?;
+        let own = key_hint(request.signer.public_key());
+        let (manifests, parts) = push::said_since(ports, &place, &assembled.image, &own)?;
         referrers.extend(manifests);
         blobs.extend(parts);
     }
