@@ -198,6 +198,9 @@ impl Refusal {
 impl Promotion<'_> {
     fn judged(&self, source: &dyn ImageSource) -> Result<Promoted, Error> {
         let Self { ports, request, .. } = *self;
+        // First of all: nothing is recorded behind a ledger that was cut back, not even that the rest could not be decided.
+        let current = ports.places.target(&self.target)?.current()?.map(|occupant| occupant.image);
+        self.compare_ledgers(current)?;
         let repository = Repository::of_environment(&request.judge.name);
         let asked = |at: UnixTime| Asked { trust: request.trust, repository: Some(&repository), at };
         let fetched = fetch::fetch_evidence(source, self.image, asked(ports.clock.now()))?;
@@ -220,8 +223,6 @@ impl Promotion<'_> {
         for bytes in fetched.attached.values().chain(fetched.blobs.values()) {
             ports.store.put_bytes(bytes)?;
         }
-        let current = ports.places.target(&self.target)?.current()?.map(|occupant| occupant.image);
-        self.compare_ledgers(current)?;
         self.refuse_backwards(current)?;
         // Only an image that proves something gets room in the store.
         fetch::fetch_image(source, self.image, Some(ports.store))?;

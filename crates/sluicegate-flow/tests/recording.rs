@@ -15,11 +15,12 @@ use std::{
 };
 
 use evidence_home::{Home, new, warned, with_ports};
-use gate_world::{Crash, LEDGER, TARGET, World, pass};
+use gate_world::{Crash, LEDGER, SOURCE, TARGET, World, pass};
 use serde_json::json;
 use sluicegate_flow::{
     Error, Failure,
     evidence::{Standing, begin, head, list, record, show},
+    promote::Promoted,
     replay::replay,
 };
 use sluicegate_ports::{
@@ -271,6 +272,21 @@ fn nothing_is_promoted_when_the_decision_does_not_come_into_the_ledger() {
 }
 
 const CHILD: &str = "SLUICEGATE_TEST_EVIDENCE_CHILD";
+
+#[test]
+fn tm16_nothing_is_recorded_behind_a_ledger_that_was_cut_back_whatever_else_is_wrong() {
+    let (world, build) = World::good();
+    world.promote(&pass()).unwrap();
+    let before = world.evidence.records().len();
+    world.places.drop_blob(SOURCE, &build.digest("sbom"));
+    assert!(matches!(world.promote(&pass()), Ok(Promoted::Undecided { .. })), "a whole ledger goes on");
+    assert_eq!(world.evidence.records().len(), before + 1);
+    world.evidence.tamper(Vec::clear);
+    world.ledger.tamper(Vec::clear);
+    let error = world.promote(&pass()).unwrap_err();
+    assert!(matches!(error, Error::CutBack(_)), "{error}");
+    assert_eq!(world.evidence.records().len(), 0);
+}
 
 #[test]
 fn tm16_what_another_home_decided_before_is_told_and_on_record() {
