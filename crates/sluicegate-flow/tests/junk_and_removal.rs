@@ -594,6 +594,26 @@ fn tm03_junk_stands_in_for_nothing_that_is_gone() {
 }
 
 #[test]
+fn tm02_removing_any_subset_and_adding_any_junk_never_turns_a_refusal_into_an_allow() {
+    let refused =
+        [("denied", Case::denied()), ("found", Case::found()), ("failed", Case::failed()), ("both", Case::both())];
+    let mut random = Random(SEED);
+    for (name, mut case) in refused {
+        assert_eq!(case.whole(), Ended::Denied);
+        let (kinds, things) = (junk(&case.world), case.things.clone());
+        for _ in 0..SAMPLE / 4 {
+            let (removed, added) = (random.subset(things.len()), random.subset(kinds.len()));
+            let kept = things.iter().enumerate().filter(|(n, _)| removed & 1 << n == 0).map(|(_, thing)| thing);
+            let extra = kinds.iter().enumerate().filter(|(n, _)| added & 1 << n != 0);
+            let extra = extra.flat_map(|(_, (_, things))| things);
+            let ended = case.promote(kept.chain(extra).map(|thing| (thing, false)));
+            let without = names(&things, removed);
+            assert_ne!(ended, Ended::Allowed, "seed {SEED:#x}: {name} without {without:?}, with kinds {added:#b}");
+        }
+    }
+}
+
+#[test]
 fn tm12_a_year_of_nightly_scans_locks_nobody_out_and_outvotes_nothing() {
     for (mut case, whole) in [(Case::good(), Ended::Allowed), (Case::found(), Ended::Denied)] {
         let image = case.world.image.digest();
