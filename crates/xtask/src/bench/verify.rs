@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::process::{Program, in_turn};
-use super::project::{self, Project};
+use super::process::{Program, Ran, in_turn};
+use super::project::{self, Project, Verified};
 use super::samples::Samples;
 use super::table::{Bar, Measured, Row, Table};
 use super::{Bench, megabytes};
@@ -94,7 +94,7 @@ fn start(bench: &Bench<'_>, table: &mut Table) -> Outcome {
     let project = Project::new(&bench.folder.join("start"), &bench.sluicegate)?;
     let (ours, peer) =
         (project.sluicegate(&["--version"]), project.program(&bench.peers.cosign).args(["version", "--json"]));
-    let (ours, peer) = beside(bench, &project, &ours, &peer)?;
+    let (ours, peer) = beside(bench, &project, &ours, &peer, &|_, _| Ok(()))?;
     table.rows.push(Row {
         what: "the programs' start alone (--version)".to_owned(),
         ours,
@@ -106,8 +106,14 @@ fn start(bench: &Bench<'_>, table: &mut Table) -> Outcome {
 }
 
 /// Both in turn, then once more for their memory.
-fn beside(bench: &Bench<'_>, project: &Project, ours: &Program, peer: &Program) -> Outcome<(Measured, Measured)> {
-    let times = in_turn(&[ours, peer], bench.rounds(ROUNDS), project.scratch(), |_, _| Ok(()))?;
+fn beside(
+    bench: &Bench<'_>,
+    project: &Project,
+    ours: &Program,
+    peer: &Program,
+    check: &dyn Fn(usize, &Ran) -> Outcome,
+) -> Outcome<(Measured, Measured)> {
+    let times = in_turn(&[ours, peer], bench.rounds(ROUNDS), project.scratch(), check)?;
     let [own_times, peer_times] = &times[..] else { return Err(Failure::new("two programs have two times")) };
     let measured = |times: &Samples, program: &Program| {
         Ok::<_, Failure>(Measured { times: times.clone(), peak_kib: Some(program.peak_kib(project.scratch())?) })
@@ -141,29 +147,60 @@ impl Subject<'_> {
         commands::announce(&ours.line());
         commands::announce(&peer.line());
 
-        let verified = project::statements(&self.project.json(&arguments)?)?.statements;
-        if verified != self.statements {
-            return Err(Failure::new(format!("{} statements were verified and not {}", verified, self.statements)));
-        }
+        self.counted(&arguments)?;
         let contents = project::contents(&folder)?;
         let printed = printed(&peer.run(self.project.scratch())?.stdout);
         if printed == 0 {
             return Err(Failure::new(format!("{name} printed no statement: it verified nothing")));
         }
-        let (ours, measured) = beside(bench, self.project, &ours, peer)?;
+        // Every run that is timed did all of it.
+        let check = |program: usize, ran: &Ran| {
+            let (found, all) = match program {
+                0 => (listed(&ran.stdout), self.statements),
+                _ => (self::printed(&ran.stdout), printed),
+            };
+            if found == all {
+                Ok(())
+            } else {
+                Err(Failure::new(format!(
+                    "a run of {} came to {found} statements and not {all}",
+                    ["ours", name][program.min(1)]
+                )))
+            }
+        };
+        let (ours, measured) = beside(bench, self.project, &ours, peer, &check)?;
+        let verified = self.counted(&arguments)?;
         table.rows.push(Row {
             what: format!("verify --offline, {} ({})", self.what, megabytes(contents.bytes)),
             ours,
             peer: Some((name.to_owned(), measured)),
             bar: Some(BAR),
             counts: vec![
-                ("statements verified / printed".to_owned(), verified, Some(printed)),
+                ("statements verified / printed".to_owned(), verified.statements, Some(printed)),
+                ("log leaves that prove them".to_owned(), verified.log_places, None),
                 ("bundles in the layout, of them attached".to_owned(), contents.bundles, Some(contents.attached)),
                 ("bytes hashed".to_owned(), contents.bytes, None),
             ],
         });
         Ok(())
     }
+
+    /// What is verified there, which is always as much.
+    fn counted(&self, arguments: &[&str]) -> Outcome<Verified> {
+        let verified = project::statements(&self.project.json(arguments)?)?;
+        if verified.statements != self.statements {
+            return Err(Failure::new(format!(
+                "{} statements were verified and not {}",
+                verified.statements, self.statements
+            )));
+        }
+        Ok(verified)
+    }
+}
+
+/// Statements that our program listed as verified.
+fn listed(stdout: &str) -> u64 {
+    stdout.lines().filter(|line| line.starts_with("  verified ")).count() as u64
 }
 
 /// Statements that cosign printed: a line of JSON for each attestation, or one list of signatures.
@@ -181,6 +218,14 @@ fn printed(stdout: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_ours_lists_as_verified_is_counted() {
+        let said =
+            "VERIFIED  sha256:00\n  verified  sbom of app\n  ignored   sha256:01: junk\n  verified  vulns of app\n";
+        assert_eq!(listed(said), 2);
+        assert_eq!(listed("INCOMPLETE  sha256:00\n"), 0);
+    }
 
     #[test]
     fn what_cosign_prints_is_counted_by_statement() {
