@@ -36,7 +36,7 @@ pub fn record(ports: &Ports<'_>, new: &NewRecord) -> Result<Record, Error> {
     let record = ports.evidence.append(new)?;
     // Whoever writes without a turn came in between.
     let last = match before.size + 1 {
-        own if own < record.sequence => adopt(ports, own, record.sequence - 1)?,
+        own if own < record.sequence => adopt(ports, (own, record.sequence - 1), record.sequence)?,
         _ => record.sequence,
     };
     log_up_to(ports.evidence, ports.ledger, last)?;
@@ -61,8 +61,8 @@ pub fn begin(evidence: &dyn EvidenceLog, ledger: &dyn Ledger, at: UnixTime) -> R
     match newest_pending(evidence, &ledger.head()?)? {
         None => Ok(None),
         Some((from, to)) => {
-            let said = evidence.append(&adoption(from, to, at))?;
-            log_up_to(evidence, ledger, said.sequence)?;
+            let last = adopt_all(evidence, at, (from, to), to, &|_, _, _| {})?;
+            log_up_to(evidence, ledger, last)?;
             Ok(Some((from, to)))
         }
     }
@@ -75,7 +75,7 @@ fn caught_up(ports: &Ports<'_>) -> Result<LedgerHead, Error> {
     match newest_pending(ports.evidence, &head)? {
         None => Ok(head),
         Some((from, to)) => {
-            let last = adopt(ports, from, to)?;
+            let last = adopt(ports, (from, to), to)?;
             log_up_to(ports.evidence, ports.ledger, last)
         }
     }
@@ -87,17 +87,41 @@ fn newest_pending(evidence: &dyn EvidenceLog, head: &LedgerHead) -> Result<Optio
     Ok((last > head.size).then_some((head.size + 1, last)))
 }
 
-/// Records and says that rows are taken along, before they are; gives the number of the record that says so.
-fn adopt(ports: &Ports<'_>, from: u64, to: u64) -> Result<u64, Error> {
-    let said = ports.evidence.append(&adoption(from, to, ports.clock.now()))?;
-    let rows = if from == to { format!("record {from}") } else { format!("records {from} to {to}") };
-    (ports.warn)(&format!(
-        "taken along into the ledger: evidence {rows}, which another process wrote and did not log; an interrupted command leaves \
-         one behind, more need a reason (recorded as evidence {})",
-        said.sequence
-    ));
-    Ok(said.sequence)
+/// Records and says that `rows` are taken along, before they are; gives the number of the last record that says so. `last` is the newest
+/// record that is known.
+fn adopt(ports: &Ports<'_>, rows: (u64, u64), last: u64) -> Result<u64, Error> {
+    adopt_all(ports.evidence, ports.clock.now(), rows, last, &|from, to, by| {
+        let rows = if from == to { format!("record {from}") } else { format!("records {from} to {to}") };
+        (ports.warn)(&format!(
+            "taken along into the ledger: evidence {rows}, which another process wrote and did not log; an interrupted command \
+             leaves one behind, more need a reason (recorded as evidence {by})"
+        ));
+    })
 }
+
+/// A row that comes in while this is being recorded is one more that another process wrote: each stands in one of the records that say so,
+/// or nothing is logged.
+fn adopt_all(
+    evidence: &dyn EvidenceLog,
+    at: UnixTime,
+    rows: (u64, u64),
+    last: u64,
+    say: &dyn Fn(u64, u64, u64),
+) -> Result<u64, Error> {
+    let ((mut from, mut to), mut last) = (rows, last);
+    for _ in 0..ADOPTIONS {
+        let said = evidence.append(&adoption(from, to, at))?.sequence;
+        say(from, to, said);
+        (from, to, last) = (last + 1, said.saturating_sub(1), said);
+        if from > to {
+            return Ok(last);
+        }
+    }
+    Err(Error::Again("another process writes into the evidence store all the time, and logs nothing".to_owned()))
+}
+
+/// How often rows that came in meanwhile are taken along in one turn.
+const ADOPTIONS: usize = 16;
 
 fn adoption(from: u64, to: u64, at: UnixTime) -> NewRecord {
     NewRecord {
@@ -161,11 +185,9 @@ pub fn standings(ledger: &dyn Ledger, head: &LedgerHead, records: &[Record]) -> 
         None | Some(0) => Vec::new(),
         Some(count) => ledger.leaves(first.max(1) - 1, count)?,
     };
-    let adoptions: Vec<(u64, u64, u64)> = records.iter().filter_map(adopted).collect();
-    let adopted = |record: &Record| {
-        let mut of = adoptions.iter().filter(|(from, to, _)| (*from..=*to).contains(&record.sequence));
-        of.next().map_or(Standing::Logged, |(_, _, by)| Standing::Adopted { by: *by })
-    };
+    let adoptions = Adoptions::among(records.iter().filter(|record| record.sequence <= head.size));
+    let adopted =
+        |record: &Record| adoptions.of(record.sequence).map_or(Standing::Logged, |by| Standing::Adopted { by });
     let standing = |record: &Record| {
         let place = record.sequence.checked_sub(first).and_then(|place| usize::try_from(place).ok());
         match place.and_then(|place| leaves.get(place)) {
@@ -175,6 +197,40 @@ pub fn standings(ledger: &dyn Ledger, head: &LedgerHead, records: &[Record]) -> 
         }
     };
     Ok(records.iter().map(standing).collect())
+}
+
+/// Which records were taken along. A record that says so and was itself taken along says nothing: whoever forges one can't make others
+/// look forged.
+pub(crate) struct Adoptions(Vec<(u64, u64, u64)>);
+
+impl Adoptions {
+    /// As these records say it.
+    fn among<'a>(records: impl Iterator<Item = &'a Record>) -> Self {
+        let mut said: Vec<_> = records.filter_map(adopted).collect();
+        said.sort_by_key(|(_, _, by)| std::cmp::Reverse(*by));
+        let mut believed = Self(Vec::new());
+        for (from, to, by) in said {
+            if from <= to && to < by && believed.of(by).is_none() {
+                believed.0.push((from, to, by));
+            }
+        }
+        believed
+    }
+
+    /// As all records that the ledger has say it.
+    pub(crate) fn of_all(evidence: &dyn EvidenceLog, ledger: &dyn Ledger) -> Result<Self, Error> {
+        let head = ledger.head()?;
+        let mut said = Vec::new();
+        evidence.walk(&mut |record| {
+            said.extend((record.sequence <= head.size && adopted(record).is_some()).then(|| record.clone()))
+        })?;
+        Ok(Self::among(said.iter()))
+    }
+
+    /// The record that says that this one was taken along.
+    pub(crate) fn of(&self, sequence: u64) -> Option<u64> {
+        self.0.iter().find(|(from, to, _)| (*from..=*to).contains(&sequence)).map(|(_, _, by)| *by)
+    }
 }
 
 /// The first and the last record that this one says were taken along, and its own number.
@@ -198,15 +254,8 @@ pub fn show(evidence: &dyn EvidenceLog, ledger: &dyn Ledger, sequence: u64) -> R
     match standings(ledger, &head, std::slice::from_ref(&record))?.first() {
         Some(Standing::Differs) | None => Err(damaged(sequence, other_than_its_leaf(sequence))),
         Some(Standing::Logged) => {
-            let mut standing = Standing::Logged;
-            evidence.walk(&mut |later| {
-                if let Some((from, to, by)) = adopted(later).filter(|_| standing == Standing::Logged)
-                    && (from..=to).contains(&sequence)
-                {
-                    standing = Standing::Adopted { by };
-                }
-            })?;
-            Ok((record, standing))
+            let by = Adoptions::of_all(evidence, ledger)?.of(sequence);
+            Ok((record, by.map_or(Standing::Logged, |by| Standing::Adopted { by })))
         }
         Some(standing) => Ok((record, *standing)),
     }

@@ -24,7 +24,7 @@ use sluicegate_flow::{
     replay::replay,
 };
 use sluicegate_ports::{
-    evidence::{EvidenceError, EvidenceLog, RecordKind},
+    evidence::{EvidenceError, EvidenceLog, NewRecord, RecordKind},
     ledger::{Ledger, LedgerError},
 };
 use sluicegate_testkit::{MemoryEvidence, MemoryLedger, MemoryStore, today};
@@ -78,6 +78,52 @@ fn tm16_a_row_that_comes_in_between_is_taken_along_in_the_open() {
     assert!(warnings.len() == 1 && warnings[0].contains("evidence record 2,"), "{warnings:?}");
     assert_eq!(intruded.records()[3].body, json!({"from": 2, "to": 2}));
     assert_eq!(ledger.all().len(), 4);
+}
+
+#[test]
+fn tm16_a_row_that_comes_in_while_others_are_taken_along_is_one_of_them() {
+    let (intruded, ledger) = (MemoryEvidence::new(), MemoryLedger::new(LEDGER));
+    with_ports(&intruded, &ledger, |ports| drop(record(ports, &new(0)).unwrap()));
+    intruded.append(&new(1)).unwrap();
+    intruded.append_meanwhile(&new(7));
+    let (made, warnings) = warned(&intruded, &ledger, |ports| record(ports, &new(2)).unwrap());
+    assert_eq!((made.sequence, ledger.all().len()), (6, 6));
+    assert!(warnings[0].contains("evidence record 2,") && warnings[1].contains("evidence record 3,"), "{warnings:?}");
+    let standings: Vec<Standing> =
+        list(&intruded, &ledger, 10).unwrap().into_iter().rev().map(|(_, standing)| standing).collect();
+    let (logged, taken) = (Standing::Logged, |by| Standing::Adopted { by });
+    assert_eq!(standings, [logged, taken(4), taken(5), logged, logged, logged]);
+    for (sequence, standing) in (1..).zip(&standings) {
+        assert_eq!(show(&intruded, &ledger, sequence).unwrap().1, *standing);
+    }
+    // Before there is a ledger, too.
+    let (before, ledger) = (MemoryEvidence::new(), MemoryLedger::new(LEDGER));
+    before.append(&new(0)).unwrap();
+    before.append_meanwhile(&new(7));
+    assert_eq!(begin(&before, &ledger, today()).unwrap(), Some((1, 1)));
+    assert_eq!((ledger.all().len(), before.records()[3].body.clone()), (4, json!({"from": 2, "to": 2})));
+}
+
+#[test]
+fn tm16_a_forged_record_makes_no_other_look_forged() {
+    let home = Home::of(2);
+    let forged = |from: u64, to: u64| NewRecord {
+        kind: RecordKind::Ledger,
+        outcome: "adopted".to_owned(),
+        body: json!({"from": from, "to": to}),
+        ..new(9)
+    };
+    home.store().append(&forged(1, (1 << 53) - 1)).unwrap();
+    home.store().append(&forged(1, 2)).unwrap();
+    home.with(|ports| record(ports, &new(3)).unwrap());
+    home.with(|ports| record(ports, &new(4)).unwrap());
+    let standing = |sequence| show(&home.store(), &home.reader(), sequence).unwrap().1;
+    for sequence in [1, 2, 5, 6, 7] {
+        assert_eq!(standing(sequence), Standing::Logged, "{sequence}");
+    }
+    for sequence in [3, 4] {
+        assert_eq!(standing(sequence), Standing::Adopted { by: 5 }, "{sequence}");
+    }
 }
 
 #[test]
