@@ -3,7 +3,7 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
-use integration::{PROMOTE, Project, ready};
+use integration::{Layout, PROMOTE, Project, ready};
 use serde_json::json;
 
 const FSCK: [&str; 2] = ["evidence", "fsck"];
@@ -298,6 +298,31 @@ fn tm16_a_record_that_was_written_past_the_program_is_told_apart() {
     project.sluicegate(&["evidence", "show", "4"]).assert(0, "\"decision\"");
     let (code, document) = project.json(&["evidence", "list"]);
     assert_eq!((code, &document["damaged"]), (4, &json!([5])));
+}
+
+#[test]
+fn tm16_a_runs_evidence_that_is_gone_from_the_store_is_found() {
+    if !ready("tm16_a_runs_evidence_that_is_gone_from_the_store_is_found") {
+        return;
+    }
+    let project = Project::built();
+    let (layout, store) = (Layout::at(project.path("out/tiny")), Layout::at(project.path("home/store")));
+    let carried: Vec<String> = layout
+        .referrers()
+        .iter()
+        .flat_map(|(_, manifest)| manifest["layers"].as_array().unwrap().clone())
+        .map(|part| part["digest"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(carried.len() >= 12, "{carried:?}");
+    project.sluicegate(&FSCK).assert(0, "WHOLE");
+    for digest in carried {
+        let good = fs::read(store.blob(&digest)).unwrap();
+        fs::remove_file(store.blob(&digest)).unwrap();
+        let ended = project.sluicegate(&FSCK);
+        ended.assert(4, &format!("{digest} is not in the store any more"));
+        fs::write(store.blob(&digest), good).unwrap();
+    }
+    project.sluicegate(&FSCK).assert(0, "WHOLE");
 }
 
 #[test]

@@ -113,6 +113,8 @@ fn content_of(record: &Record) -> Vec<(&'static str, Digest)> {
             take("its manifest", &body["referrer"]);
         }
         RecordKind::Run => {
+            let evidence = body["evidence"].as_array().into_iter().flatten();
+            evidence.for_each(|part| take("a bundle or report of its evidence", part));
             for step in body["steps"].as_array().into_iter().flatten() {
                 take("a step's provenance", &step["attestation"]);
                 take("a step's test result", &step["testResult"]);

@@ -38,6 +38,9 @@ const MAX_ATTACHED: u64 = 256 * 1024 * 1024;
 /// Bytes of everything else that evidence manifests carry.
 const MAX_EVIDENCE: u64 = 512 * 1024 * 1024;
 
+/// Bytes that are hashed although they are not as many as described, only to know whether they are damaged.
+const MAX_FALSE: u64 = 256 * 1024 * 1024;
+
 /// Bundles by digest.
 type Bundles = BTreeMap<Digest, Vec<u8>>;
 
@@ -93,14 +96,15 @@ fn evidence(
         blobs: BTreeMap::new(),
         unread: BTreeMap::new(),
     };
-    let mut rest = Rest { source, fetched: &mut fetched };
+    let mut rest = Rest { source, fetched: &mut fetched, sizes: BTreeMap::new(), false_bytes: 0 };
     let (attached, carried) = rest.manifests(&descriptor.digest)?;
     // Smallest first: as many as an index may list, each of a provenance's usual size, fit the limit, whatever else is attached.
     rest.read_attached(&attached, &mut { MAX_ATTACHED })?;
     let is_left = |part: &&Descriptor| !rest.fetched.attached.contains_key(&part.digest);
     let left: Vec<Descriptor> = attached.iter().filter(is_left).cloned().collect();
+    let digests: BTreeSet<Digest> = carried.iter().map(|part| part.digest).collect();
     let whole = carried.iter().map(|part| part.size).fold(0_u64, u64::saturating_add);
-    let all_fit = left.is_empty() && carried.len() <= MAX_DESCRIPTORS && whole <= MAX_EVIDENCE;
+    let all_fit = left.is_empty() && digests.len() <= MAX_DESCRIPTORS && whole <= MAX_EVIDENCE;
     // What believed provenances name comes before what nobody names: junk starves nothing, however large, many or early it is.
     let named = if all_fit { BTreeSet::new() } else { first(&rest.fetched.attached) };
     let left: Vec<Descriptor> = left.into_iter().filter(|part| named.contains(&part.digest)).collect();
@@ -115,18 +119,23 @@ fn evidence(
 struct Rest<'a> {
     source: &'a dyn ImageSource,
     fetched: &'a mut Fetched,
+    /// The true size of what was described with another one.
+    sizes: BTreeMap<Digest, u64>,
+    /// Bytes that were hashed only to find that out.
+    false_bytes: u64,
 }
 
 impl Rest<'_> {
-    /// The parts that all referrers carry: bundles that are attached to the image, smallest first, and everything else.
+    /// The parts that all referrers carry: bundles that are attached to the image, smallest first, and everything else, each once however
+    /// many manifests list it.
     fn manifests(&mut self, image: &Digest) -> Result<(Vec<Descriptor>, Vec<Descriptor>), Error> {
-        let (mut attached, mut carried) = (Vec::new(), Vec::new());
+        let (mut attached, mut carried, mut configs) = (Listed::default(), Listed::default(), Listed::default());
         let mut budget = MAX_MANIFESTS;
         let mut referrers = self.source.referrers(image)?;
         // Smallest first, so that a few that fill the limit keep nothing of a usual size out.
         referrers.sort_by_key(|referrer| (referrer.size, referrer.digest));
         for referrer in referrers {
-            let bytes = match attachment(self.source, &referrer, MAX_MANIFEST.min(budget))? {
+            let bytes = match self.attachment(&referrer, MAX_MANIFEST.min(budget))? {
                 Ok(bytes) => bytes,
                 Err(MISSING) => continue,
                 Err(reason) => {
@@ -140,26 +149,32 @@ impl Rest<'_> {
                 self.fetched.unread.insert(referrer.digest, "it is no manifest");
                 continue;
             };
-            match attachment(self.source, &manifest.config, MAX_MANIFEST.min(budget))? {
-                Ok(config) => budget = budget.saturating_sub(config.len() as u64),
-                Err(MISSING) => {}
-                Err(_) => {
-                    self.fetched.unread.insert(referrer.digest, "its configuration is not within the limit");
-                    continue;
-                }
-            }
+            configs.add(manifest.config);
             let of_bundle = manifest.artifact_type.as_deref() == Some(BUNDLE);
             match (of_bundle, <[Descriptor; 1]>::try_from(manifest.layers)) {
-                (true, Ok([bundle])) => attached.push(bundle),
+                (true, Ok([bundle])) => attached.add(bundle),
                 (true, Err(_)) => {
                     self.fetched.unread.insert(referrer.digest, "its manifest says bundle and does not carry one part");
                 }
-                (false, Ok([part])) => carried.push(part),
-                (false, Err(parts)) => carried.extend(parts),
+                (false, Ok([part])) => carried.add(part),
+                (false, Err(parts)) => parts.into_iter().for_each(|part| carried.add(part)),
             }
         }
-        attached.sort_by_key(|part| (part.size, part.digest));
-        Ok((attached, carried))
+        self.hash_configurations(configs.0)?;
+        attached.0.sort_by_key(|part| (part.size, part.digest));
+        Ok((attached.0, carried.0))
+    }
+
+    /// Nothing is taken from a referrer's configuration; its bytes are those of its digest like all others. Those of others take no room
+    /// from a manifest.
+    fn hash_configurations(&mut self, mut configs: Vec<Descriptor>) -> Result<(), Error> {
+        configs.sort_by_key(|config| (config.size, config.digest));
+        let mut budget = MAX_MANIFESTS;
+        for config in configs {
+            let read = self.attachment(&config, MAX_MANIFEST.min(budget))?;
+            budget = budget.saturating_sub(read.map_or(0, |bytes| bytes.len() as u64));
+        }
+        Ok(())
     }
 
     fn read_attached(&mut self, parts: &[Descriptor], budget: &mut u64) -> Result<(), Error> {
@@ -180,9 +195,15 @@ impl Rest<'_> {
         Ok(())
     }
 
+    /// Of [`MAX_DESCRIPTORS`] contents; one that several descriptors describe differently is one.
     fn read_carried(&mut self, parts: impl Iterator<Item = Descriptor>) -> Result<(), Error> {
         let mut budget = MAX_EVIDENCE;
-        for part in parts.take(MAX_DESCRIPTORS) {
+        let mut tried = BTreeSet::new();
+        for part in parts {
+            if tried.len() >= MAX_DESCRIPTORS && !tried.contains(&part.digest) {
+                continue;
+            }
+            tried.insert(part.digest);
             if !self.fetched.blobs.contains_key(&part.digest)
                 && let Ok(bytes) = self.within(&part, &mut budget)?
             {
@@ -193,13 +214,72 @@ impl Rest<'_> {
     }
 
     /// The bytes of one part, taken from the budget; or why they are not read.
-    fn within(&self, part: &Descriptor, budget: &mut u64) -> Result<Result<Vec<u8>, &'static str>, Error> {
+    fn within(&mut self, part: &Descriptor, budget: &mut u64) -> Result<Result<Vec<u8>, &'static str>, Error> {
         let limit = if part.media_type == BUNDLE { MAX_BUNDLE as u64 } else { MAX_REPORT };
-        let read = attachment(self.source, part, limit.min(*budget))?;
+        let read = self.attachment(part, limit.min(*budget))?;
         *budget = budget.saturating_sub(read.as_ref().map_or(0, |bytes| bytes.len() as u64));
         Ok(read)
     }
+
+    /// Reads something that is attached, which anyone may do: what is not there, too large or not as large as described is not read, and
+    /// only bytes that are not those of their digest are an error.
+    fn attachment(&mut self, descriptor: &Descriptor, limit: u64) -> Result<Result<Vec<u8>, &'static str>, Error> {
+        if descriptor.size > limit {
+            return Ok(Err("it is larger than the limit"));
+        }
+        if self.sizes.get(&descriptor.digest).is_some_and(|size| *size != descriptor.size) {
+            return Ok(Err(OTHER_SIZE));
+        }
+        let opened = match self.source.open(descriptor) {
+            Err(ImagePlaceError::MissingBlob { .. }) => return Ok(Err(MISSING)),
+            opened => opened?,
+        };
+        let io = |error| unreadable(descriptor, error);
+        let mut bytes = Vec::new();
+        let mut hashing = Hashing { inner: opened.take(limit.saturating_add(1)), hasher: Hasher::new(), size: 0 };
+        // No more than was described is kept, and the rest is hashed all the same: a blob that was exchanged is told from one that is
+        // described falsely.
+        (&mut hashing).take(descriptor.size).read_to_end(&mut bytes).map_err(io)?;
+        let has_more = hashing.read(&mut [0]).map_err(io)? > 0;
+        if !has_more && bytes.len() as u64 == descriptor.size {
+            return if is_described(descriptor, hashing.hasher.finish(), descriptor.size) {
+                Ok(Ok(bytes))
+            } else {
+                Err(wrong(descriptor, "its bytes are not those of its digest".to_owned()))
+            };
+        }
+        if has_more && self.false_bytes >= MAX_FALSE {
+            return Ok(Err(OTHER_SIZE));
+        }
+        std::io::copy(&mut hashing, &mut std::io::sink()).map_err(io)?;
+        let (found, size) = (hashing.hasher.finish(), hashing.size);
+        self.false_bytes = self.false_bytes.saturating_add(size);
+        if size > limit {
+            return Ok(Err("it is larger than the limit"));
+        }
+        if !is_described(descriptor, found, descriptor.size) {
+            return Err(wrong(descriptor, "its bytes are not those of its digest".to_owned()));
+        }
+        self.sizes.insert(descriptor.digest, size);
+        Ok(Err(OTHER_SIZE))
+    }
 }
+
+/// Descriptors of parts, each once with its size and whether it is said to be a bundle, which decides its limit.
+#[derive(Default)]
+struct Listed(Vec<Descriptor>, BTreeSet<(Digest, u64, bool)>);
+
+impl Listed {
+    fn add(&mut self, part: Descriptor) {
+        if self.1.insert((part.digest, part.size, part.media_type == BUNDLE)) {
+            self.0.push(part);
+        }
+    }
+}
+
+/// Why something that is attached was not read.
+const MISSING: &str = "its bytes are not there";
+const OTHER_SIZE: &str = "it is not as large as its descriptor says";
 
 /// Reads an image without what is attached to it.
 pub(crate) fn fetch_image(
@@ -261,39 +341,6 @@ pub(crate) fn read(source: &dyn ImageSource, descriptor: &Descriptor, limit: u64
         return Err(wrong(descriptor, "its bytes are not those of its digest".to_owned()));
     }
     Ok(bytes)
-}
-
-/// Why something that is attached was not read.
-const MISSING: &str = "its bytes are not there";
-
-/// Reads something that is attached, which anyone may do: what is not there, too large or not as large as described is not read, and
-/// only bytes that are not those of their digest are an error.
-fn attachment(
-    source: &dyn ImageSource,
-    descriptor: &Descriptor,
-    limit: u64,
-) -> Result<Result<Vec<u8>, &'static str>, Error> {
-    if descriptor.size > limit {
-        return Ok(Err("it is larger than the limit"));
-    }
-    let mut rest = match source.open(descriptor) {
-        Err(ImagePlaceError::MissingBlob { .. }) => return Ok(Err(MISSING)),
-        opened => opened?.take(limit.saturating_add(1)),
-    };
-    let mut bytes = Vec::new();
-    let mut hashing = Hashing { inner: &mut rest, hasher: Hasher::new(), size: 0 };
-    // No more than was described is kept, and the rest is hashed all the same: a blob that was exchanged is told from one that is
-    // described falsely.
-    (&mut hashing).take(descriptor.size).read_to_end(&mut bytes).map_err(|error| unreadable(descriptor, error))?;
-    std::io::copy(&mut hashing, &mut std::io::sink()).map_err(|error| unreadable(descriptor, error))?;
-    let (found, size) = (hashing.hasher.finish(), hashing.size);
-    if size > limit {
-        return Ok(Err("it is larger than the limit"));
-    }
-    if !is_described(descriptor, found, descriptor.size) {
-        return Err(wrong(descriptor, "its bytes are not those of its digest".to_owned()));
-    }
-    Ok(if size == descriptor.size { Ok(bytes) } else { Err("it is not as large as its descriptor says") })
 }
 
 fn stream(source: &dyn ImageSource, descriptor: &Descriptor, keep: Option<&dyn ContentStore>) -> Result<(), Error> {

@@ -90,6 +90,8 @@ pub struct BuiltImage {
     pub digest: Digest,
     /// Attestations in its closed set, its own included.
     pub attestations: usize,
+    /// Every bundle and raw report that proves it.
+    pub evidence: Vec<Digest>,
     /// Findings of the scan; `None` without one.
     pub findings: Option<usize>,
 }
@@ -142,7 +144,7 @@ fn record_image(
             outcome: "succeeded".to_owned(),
             body: json!({
                 "run": request.run, "pipeline": request.pipeline.name, "artifact": image.artifact,
-                "attestations": image.attestations, "steps": steps,
+                "attestations": image.attestations, "evidence": image.evidence, "steps": steps,
             }),
         },
     )?;
@@ -333,12 +335,15 @@ fn build_image(
     );
     about_image.extend(attest(ports, request.signer, request.trust, &[statement], ports.clock.now())?);
     let attestations = about_image.len() + parts.attestations;
+    let bundles = about_image.iter().map(|attested| attested.statement.bundle());
+    let evidence = bundles.chain(parts.carried.iter().map(|part| part.digest)).collect();
     publish(ports, request, artifact, &assembled, &about_image, parts.carried)?;
     Ok(BuiltImage {
         artifact: artifact.name.clone(),
         repository: artifact.repository.clone(),
         digest: assembled.image.digest,
         attestations,
+        evidence,
         findings,
     })
 }

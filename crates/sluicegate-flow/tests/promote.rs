@@ -235,6 +235,43 @@ fn tm12_large_manifests_of_others_keep_nothing_out() {
 }
 
 #[test]
+fn tm12_one_part_in_any_number_of_manifests_is_one_part() {
+    let (world, build) = World::good();
+    let report = Digest::of(&build.report);
+    let sizes = [build.report.len() as u64, 1, 2, 3];
+    let layers: Vec<Descriptor> =
+        (0..14).map(|number| Descriptor::new("text/plain", report, sizes[number % sizes.len()])).collect();
+    for number in 0..800 {
+        let mut junk = names(&world, EVIDENCE_ARTIFACT, 2, layers.clone());
+        junk.annotations.insert("number".to_owned(), number.to_string());
+        world.places.attach_manifest(SOURCE, &junk);
+    }
+    // More than may be read, and of everything that is named nothing fits any more: so it comes before them.
+    world.places.attach_manifest(SOURCE, &names(&world, EVIDENCE_ARTIFACT, 2, absent(10_000)));
+    assert_allowed(world.promote(&pass()));
+}
+
+#[test]
+fn tm12_configurations_of_others_take_no_room_from_manifests() {
+    let (world, _) = World::good();
+    let whole = world.fetched_at_source();
+    let halves = (8..22).rev().flat_map(|power| [1 << power; 3]);
+    for (number, size) in [4 << 20; 15].into_iter().chain(halves).enumerate() {
+        let config = [&(number as u32).to_le_bytes()[..], &vec![b'x'; size - 4]].concat();
+        world.places.attach(SOURCE, &world.image, "text/plain", &[("text/plain", &config)]);
+        let mut junk = names(&world, "text/plain", config.len() as u64, Vec::new());
+        junk.config.digest = Digest::of(&config);
+        // Smallest manifests are read first: those of the largest configurations.
+        junk.annotations.insert("p".to_owned(), "x".repeat(number));
+        world.places.attach_manifest(SOURCE, &junk);
+    }
+    let with_junk = world.fetched_at_source();
+    assert_eq!(with_junk.attached, whole.attached);
+    assert!(whole.blobs.keys().all(|digest| with_junk.blobs.contains_key(digest)));
+    assert_allowed(world.promote(&pass()));
+}
+
+#[test]
 fn tm12_what_a_strangers_provenance_names_is_not_read_before_what_a_builders_does() {
     let (world, _) = World::good();
     // A provenance that nobody believes names as many parts as may be read, and a manifest before all others carries them.
