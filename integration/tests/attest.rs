@@ -4,6 +4,7 @@
 use std::{fs, process::Command};
 
 use integration::{BUNDLE, Ended, Layout, Project, peer, ready};
+use serde_json::json;
 use sluicegate_types::Digest;
 
 const REVIEW: &str = "https://example.com/review/v1";
@@ -146,11 +147,26 @@ fn what_others_said_outlives_a_new_run_and_what_the_run_says_gives_way() {
     let sbom = ["attest", "oci:out/tiny", "--type", "sbom", "--predicate", "sbom.json"];
     let said =
         [project.json(&ATTEST), project.json(&sbom)].map(|(_, said)| said["bundle"].as_str().unwrap().to_owned());
-    project.must(&["run"]);
+    // Junk of denials, each smaller than what the person said, takes no room from it.
+    let (_, reviewed) = layout.referrers().into_iter().find(|(_, m)| m["layers"][0]["digest"] == said[0]).unwrap();
+    let (junk, size) = layout.put(b"junk");
+    let mut index = layout.index();
+    for number in 0..260 {
+        let manifest = json!({
+            "schemaVersion": 2, "artifactType": "application/vnd.sluicegate.denial.v1+json", "config": reviewed["config"],
+            "layers": [{"mediaType": "a/b", "digest": junk, "size": size}], "subject": reviewed["subject"], "annotations": {"n": number.to_string()},
+        });
+        let (digest, size) = layout.put(manifest.to_string().as_bytes());
+        let entry = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": size});
+        index["manifests"].as_array_mut().unwrap().push(entry);
+    }
+    layout.write_index(&index);
+    let ended = project.must(&["run"]);
+    assert!(ended.stderr.contains("manifests of others"), "{ended:?}");
     assert_eq!(layout.image(), image);
     let carried = |digest: &str| layout.referrers().iter().filter(|(_, m)| m["layers"][0]["digest"] == digest).count();
     assert_eq!(said.map(|bundle| carried(&bundle)), [1, 1]);
-    assert_eq!(layout.referrers().len(), before + 2, "the first run's evidence is not kept beside the second's");
+    assert_eq!(layout.referrers().len(), before + 256, "the first run's evidence is not kept beside the second's");
 }
 
 #[test]

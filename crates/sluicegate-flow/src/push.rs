@@ -12,7 +12,7 @@ use sluicegate_types::{
     Digest, LayoutSelector, UnixTime,
     checks::{Check, is_on},
 };
-use sluicegate_verify::{VerifiedStatement, closed_set::ClosedSet};
+use sluicegate_verify::{Trust, VerifiedStatement, closed_set::ClosedSet};
 
 use crate::{
     Error, Ports, assemble,
@@ -116,45 +116,66 @@ pub fn push(ports: &Ports<'_>, target: &Path, publication: &Publication) -> Resu
 }
 
 /// What was attached to an image since it was built and that a new run of the same image must not drop: bundles of other keys than the
-/// run's own, whose hint is `own`, and denials; the first [`MAX_KEPT`] of them, smallest manifests first. Their manifests and parts are
-/// in the store afterwards.
+/// run's own, whose hint is `own`, and denials; [`MAX_KEPT`] of them, first what `trust` believes, so that junk pushes nothing out.
+/// Their manifests and parts are in the store afterwards.
 pub(crate) fn said_since(
     ports: &Ports<'_>,
     folder: &Path,
     image: &Descriptor,
     own: &str,
+    trust: &Trust,
 ) -> Result<(Vec<Descriptor>, Vec<Digest>), Error> {
     let source = ports.places.source(folder)?;
-    let (mut manifests, mut blobs) = (Vec::new(), Vec::new());
     let mut referrers = source.referrers(&image.digest)?;
     referrers.sort_by_key(|referrer| (referrer.size, referrer.digest));
+    let now = ports.clock.now();
+    let (mut manifests, mut blobs, mut others) = (Vec::new(), Vec::new(), Vec::new());
     for referrer in referrers {
-        if manifests.len() >= MAX_KEPT {
-            (ports.warn)(&format!(
-                "more than {MAX_KEPT} manifests are attached to {}; the rest is not kept",
-                image.digest
-            ));
-            break;
-        }
-        match kept(ports, source.as_ref(), &referrer, own) {
+        match read_said(source.as_ref(), &referrer, own) {
             Ok(None) => {}
-            Ok(Some(parts)) => {
-                blobs.extend(parts);
+            Ok(Some(said))
+                if manifests.len() < MAX_KEPT && sluicegate_verify::verify(&said.bundle, trust, now).is_ok() =>
+            {
+                blobs.extend(said.keep(ports)?);
                 manifests.push(Descriptor { annotations: Default::default(), ..referrer });
             }
+            Ok(Some(_)) => others.push(referrer),
             Err(error) => (ports.warn)(&format!("{} was attached and can't be kept: {error}", referrer.digest)),
+        }
+    }
+    let room = MAX_KEPT - manifests.len();
+    if others.len() > room {
+        (ports.warn)(&format!(
+            "more than {MAX_KEPT} manifests of others are attached to {}; {} are not kept",
+            image.digest,
+            others.len() - room
+        ));
+    }
+    for referrer in others.into_iter().take(room) {
+        if let Ok(Some(said)) = read_said(source.as_ref(), &referrer, own) {
+            blobs.extend(said.keep(ports)?);
+            manifests.push(Descriptor { annotations: Default::default(), ..referrer });
         }
     }
     Ok((manifests, blobs))
 }
 
-/// The parts of a manifest that no run makes, all of it in the store now.
-fn kept(
-    ports: &Ports<'_>,
-    source: &dyn ImageSource,
-    referrer: &Descriptor,
-    own: &str,
-) -> Result<Option<Vec<Digest>>, Error> {
+/// A manifest that no run makes, with what it carries.
+struct Said {
+    manifest: Vec<u8>,
+    bundle: Vec<u8>,
+    config: Vec<u8>,
+}
+
+impl Said {
+    fn keep(&self, ports: &Ports<'_>) -> Result<[Digest; 2], Error> {
+        ports.store.put_bytes(&self.manifest)?;
+        Ok([ports.store.put_bytes(&self.bundle)?, ports.store.put_bytes(&self.config)?])
+    }
+}
+
+/// `None` if it is a run's, or nothing that says anything.
+fn read_said(source: &dyn ImageSource, referrer: &Descriptor, own: &str) -> Result<Option<Said>, Error> {
     let bytes = fetch::read(source, referrer, fetch::MAX_MANIFEST)?;
     let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else { return Ok(None) };
     let artifact = manifest.artifact_type.as_deref();
@@ -169,8 +190,7 @@ fn kept(
         return Ok(None);
     }
     let config = fetch::read(source, &manifest.config, fetch::MAX_MANIFEST)?;
-    ports.store.put_bytes(&bytes)?;
-    Ok(Some(vec![ports.store.put_bytes(&bundle)?, ports.store.put_bytes(&config)?]))
+    Ok(Some(Said { manifest: bytes, bundle, config }))
 }
 
 /// Manifests that outlive a new run of the same image.

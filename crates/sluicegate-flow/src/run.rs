@@ -402,7 +402,7 @@ fn publish(
     let current = target.current()?;
     if current.as_ref().is_some_and(|occupant| occupant.image == assembled.image.digest) {
         let own = key_hint(request.signer.public_key());
-        let (manifests, parts) = push::said_since(ports, &place, &assembled.image, &own)?;
+        let (manifests, parts) = push::said_since(ports, &place, &assembled.image, &own, request.trust)?;
         referrers.extend(manifests);
         blobs.extend(parts);
     }

@@ -56,11 +56,17 @@ impl ImageSource for LayoutSource {
         digests.sort();
         digests.dedup();
         match (digests.as_slice(), named.first()) {
-            ([_], Some(descriptor)) if descriptor.media_type == IMAGE_INDEX => Err(self.none(
+            ([_], Some(_)) if named.iter().all(|named| named.media_type == IMAGE_INDEX) => Err(self.none(
                 selector,
                 "; it is an image index, and images of several platforms are not in this version".to_owned(),
             )),
-            ([_], Some(descriptor)) => Ok((*descriptor).clone()),
+            // An entry beside it may say another size of the same content; the file's own decides which is read.
+            ([digest], Some(descriptor)) => {
+                let size =
+                    blob_path(&self.folder, digest).symlink_metadata().map_or(descriptor.size, |file| file.len());
+                let fits = named.iter().find(|named| named.size == size && named.media_type == IMAGE_MANIFEST);
+                Ok((*fits.unwrap_or(descriptor)).clone())
+            }
             ([], _) => Err(self.none(selector, self.holdings())),
             _ => Err(self.none(selector, format!("; several fit, name one by digest{}", self.holdings()))),
         }

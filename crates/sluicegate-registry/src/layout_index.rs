@@ -20,6 +20,8 @@ pub(crate) const ENVIRONMENT: &str = "sluicegate.dev/environment";
 pub(crate) const COSIGN_KIND: &str = "kind";
 /// Its value.
 pub(crate) const COSIGN_IMAGE: &str = "dev.cosignproject.cosign/image";
+/// What all of cosign's values for it begin with.
+const COSIGN_KINDS: &str = "dev.cosignproject.cosign/";
 /// Bytes of `index.json` and of any manifest (DESIGN section 7).
 pub(crate) const MAX_MANIFEST: u64 = 4 * 1024 * 1024;
 /// Entries of an index (DESIGN section 7).
@@ -67,7 +69,8 @@ impl Index {
         }
         let mut index = Self { schema_version, media_type, manifests: Vec::new(), annotations, may_hold_more: false };
         for entry in entries {
-            let names_an_image = [REF_NAME, COSIGN_KIND].iter().any(|name| !entry["annotations"][name].is_null());
+            let annotation = |name: &str| entry["annotations"][name].as_str().unwrap_or_default();
+            let names_an_image = !annotation(REF_NAME).is_empty() || annotation(COSIGN_KIND).starts_with(COSIGN_KINDS);
             let has_type = !entry["artifactType"].is_null();
             match serde_json::from_value(entry) {
                 Ok(descriptor) => index.manifests.push(descriptor),

@@ -508,11 +508,38 @@ fn an_entry_that_cannot_be_read_is_nothing_unless_it_may_be_the_image() {
     };
     let (untyped, typed) = (odd(json!({})), odd(json!({"artifactType": BUNDLE})));
     let named = odd(json!({"artifactType": BUNDLE, "annotations": {"org.opencontainers.image.ref.name": "current"}}));
-    for (entry, marked) in [(&untyped, true), (&typed, true), (&typed, false), (&json!("text"), true)] {
+    let noted = odd(json!({"annotations": {"kind": "note", "org.opencontainers.image.ref.name": ""}}));
+    for (entry, marked) in [(&noted, true), (&untyped, true), (&typed, true), (&typed, false), (&json!("text"), true)] {
         with(entry.clone(), marked).unwrap();
     }
     assert!(with(untyped, false).unwrap_err().contains("entries that this version can't read"));
     assert!(with(named, true).unwrap_err().contains("an entry with a name"));
+}
+
+#[test]
+fn an_image_that_an_entry_describes_falsely_is_still_the_image() {
+    for edit in
+        [|entry: &mut Value| entry["size"] = json!(1), |entry: &mut Value| entry["mediaType"] = json!("text/plain")]
+    {
+        for at in [0, 1] {
+            let (layout, image) = published();
+            layout.edit_index(|index| {
+                let mut entry = index["manifests"][0].clone();
+                edit(&mut entry);
+                index["manifests"].as_array_mut().unwrap().insert(at, entry);
+            });
+            for selector in [LayoutSelector::Only, LayoutSelector::Digest(image.digest())] {
+                assert_eq!(layout.source().resolve(&selector).unwrap(), named(&image), "{at} {selector:?}");
+            }
+        }
+    }
+}
+
+/// The image as the layout's index describes it.
+fn named(image: &VirtualImage) -> Descriptor {
+    let annotations = [("kind", "dev.cosignproject.cosign/image"), ("org.opencontainers.image.ref.name", "current")];
+    let annotations = annotations.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    Descriptor { annotations, ..image.descriptor.clone() }
 }
 
 #[test]

@@ -287,6 +287,10 @@ pub fn follow(
     let lookup = Lookup { image, attached, blobs, asked };
     let (mut sets, mut incomplete) = (Vec::new(), Vec::new());
     for begun in looked.provenances() {
+        if sets.len() >= MAX_SETS {
+            looked.unlooked += 1;
+            continue;
+        }
         match lookup.complete(begun) {
             Ok(set) => sets.push(set),
             Err(reason) => incomplete.push(reason),

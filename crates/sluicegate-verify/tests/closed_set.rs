@@ -11,7 +11,7 @@ use sluicegate_testkit::{PARTS, SignedBuild, VirtualBuild, VirtualLog, VirtualSi
 use sluicegate_types::{Content, ContentKind, Digest};
 use sluicegate_verify::{
     Error, Role, Trust,
-    closed_set::{Asked, Followed, Incomplete, Seen, follow},
+    closed_set::{Asked, Followed, Incomplete, MAX_SETS, Seen, follow},
 };
 use world::{LOG, about_image, image, rule, rules, sbom, trust_in};
 
@@ -501,6 +501,28 @@ fn two_provenances_are_two_sets_that_are_never_mixed() {
     let half = followed(&log, &attached, &blobs);
     assert_eq!((half.sets.len(), half.incomplete.len()), (1, 1));
     assert_eq!(half.sets[0].provenance().0.bundle(), one.digest("image"));
+}
+
+#[test]
+fn tm12_provenances_of_earlier_runs_without_what_they_name_hide_no_set() {
+    let log = VirtualLog::new(LOG);
+    let older: Vec<SignedBuild> = (0..100).map(|run| build(&format!("run-{run}")).sign(&log)).collect();
+    let newest = build("run-newest").sign(&log);
+    let mut attached = newest.attached();
+    attached.extend(older.iter().map(|older| (older.digest("image"), older.bundles["image"].clone())));
+    let found = followed(&log, &attached, &newest.blobs());
+    assert_eq!((found.sets.len(), found.incomplete.len(), found.unlooked), (1, 100, 0));
+    assert_eq!(found.sets[0].provenance().0.bundle(), newest.digest("image"));
+    // Whole ones are followed newest first, so many and no more, and the rest is counted.
+    let (mut attached, mut blobs) = (newest.attached(), newest.blobs());
+    for older in &older {
+        attached.extend(older.attached());
+        blobs.extend(older.blobs());
+    }
+    let found = followed(&log, &attached, &blobs);
+    assert_eq!((found.sets.len(), found.incomplete.len(), found.unlooked), (MAX_SETS, 0, 101 - MAX_SETS));
+    assert_eq!(found.sets[0].provenance().0.bundle(), newest.digest("image"));
+    assert_eq!(found.sets[1].provenance().0.bundle(), older[99].digest("image"));
 }
 
 #[test]

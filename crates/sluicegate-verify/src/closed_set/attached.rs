@@ -23,7 +23,8 @@ use crate::{Role, VerifiedStatement, verify};
 /// Statements of known signers that are verified for one image beyond what its closed sets name (DESIGN section 7).
 pub const MAX_BEYOND_THE_SET: usize = 256;
 
-/// Provenances of one image that are followed to their sets.
+/// Whole sets of one image, the newest first. What is not whole is none of them: an image that is built alike again has provenances of
+/// every run, which anyone can lay beside it without what they name.
 pub const MAX_SETS: usize = 64;
 
 /// What was looked at so far, and what waits.
@@ -116,9 +117,11 @@ impl<'a> Looked<'a> {
         looked
     }
 
-    /// Every provenance of the image by a builder that may speak for it.
+    /// Every provenance of the image by a builder that may speak for it, the newest first.
     pub(super) fn provenances(&mut self) -> Vec<Begun> {
-        std::mem::take(&mut self.provenances)
+        let mut provenances = std::mem::take(&mut self.provenances);
+        provenances.sort_by_key(|begun| (Reverse(begun.statement.log().index), begun.statement.bundle()));
+        provenances
     }
 
     /// What a set names has been verified with it.
@@ -188,10 +191,8 @@ impl<'a> Looked<'a> {
         let is_known = |known: &&mut Begun| {
             known.statement.payload() == statement.payload() && known.statement.signer() == statement.signer()
         };
-        let full = self.provenances.len() >= MAX_SETS;
         match self.provenances.iter_mut().find(is_known) {
             Some(known) => drop(known.bundles.insert(statement.bundle())),
-            None if full => self.unlooked += 1,
             None => self.provenances.push(Begun {
                 statement: statement.clone(),
                 provenance,
