@@ -229,3 +229,29 @@ fn a_folder_in_an_images_place_is_told_what_it_lacks() {
     project.sluicegate(&["verify", "out/other"]).assert(2, "registry references are not in this version");
     project.sluicegate(&["promote", "out/other", "--to", "production"]).assert(2, "registry references are not");
 }
+
+#[test]
+fn a_gateway_that_is_there_and_wrong_is_not_told_to_be_named() {
+    let project = Project::written();
+    project.must(&["init"]);
+    let commands: [(&[&str], &str); 3] = [
+        (&["verify", "oci:out/tiny"], "a key with --key and --trust-root"),
+        (&["verify", "oci:out/tiny", "--for", "production"], "--gateway names another"),
+        (&["evidence", "fsck", "--against", "oci:out/tiny"], "whom to believe about --against"),
+    ];
+    let good = fs::read_to_string(project.path("gateway.yaml")).unwrap();
+    for (command, missing) in commands {
+        for (from, to) in [("gate: release", "gate: relase"), ("valid_for: 30d", "valid_for: 30")] {
+            project.replace("gateway.yaml", from, to);
+            let ended = project.sluicegate(command);
+            ended.assert(2, to.rsplit(' ').next().unwrap());
+            assert!(!ended.stderr.contains("--gateway"), "{ended:?}");
+            fs::write(project.path("gateway.yaml"), &good).unwrap();
+        }
+        // The same file as it was: only the image is missing.
+        project.sluicegate(command).assert(2, "out/tiny");
+        fs::remove_file(project.path("gateway.yaml")).unwrap();
+        project.sluicegate(command).assert(2, missing);
+        fs::write(project.path("gateway.yaml"), &good).unwrap();
+    }
+}

@@ -43,15 +43,17 @@ pub(crate) struct GatewayFolder {
 impl GatewayFolder {
     /// From the flag, the environment, or beside the pipeline, in this order. Never from a project file (trust model 7).
     pub(crate) fn open(flag: Option<&Path>, beside: &Path) -> Result<Self, Problem> {
+        Self::open_or(flag, beside, "sluicegate init writes one; --gateway names another")
+    }
+
+    /// The same where something else is to be done if there is no such file. One that is there and wrong says itself what is.
+    pub(crate) fn open_or(flag: Option<&Path>, beside: &Path, missing: &str) -> Result<Self, Problem> {
         let path = match (flag, std::env::var_os("SLUICEGATE_GATEWAY")) {
             (Some(path), _) => path.to_owned(),
             (None, Some(path)) if !path.is_empty() => path.into(),
             _ => beside.join("gateway.yaml"),
         };
-        let bytes = read(&path).map_err(|error| {
-            Problem::named("read the gateway file", &path, &error)
-                .or("sluicegate init writes one; --gateway names another")
-        })?;
+        let bytes = read(&path).map_err(|error| Problem::named("read the gateway file", &path, &error).or(missing))?;
         let text = String::from_utf8(bytes)
             .map_err(|_| Problem::usage(format!("{} is not UTF-8", path.display()), "write it as UTF-8"))?;
         let gateway = Gateway::parse(&path.display().to_string(), &text).map_err(Error::from)?;

@@ -133,9 +133,8 @@ fn check(home: &Home, references: &[ImageRef], gateway: &GatewayFlag) -> Result<
     if references.is_empty() {
         return Ok(fsck(wire::records(&store), &ledger, &contents, None)?);
     }
-    let gateway = GatewayFolder::open(gateway.gateway.as_deref(), Path::new(".")).map_err(|problem| {
-        problem.or("whom to believe about --against is in a gateway's trust.yaml: name one with --gateway")
-    })?;
+    let missing = "whom to believe about --against is in a gateway's trust.yaml: name one with --gateway";
+    let gateway = GatewayFolder::open_or(gateway.gateway.as_deref(), Path::new("."), missing)?;
     let (trust, _) = trust(&gateway.gateway, &gateway)?;
     let against = Against { places: &places, references, folder: Path::new("."), trust: &trust, at: SystemClock.now() };
     Ok(fsck(wire::records(&store), &ledger, &contents, Some(&against))?)

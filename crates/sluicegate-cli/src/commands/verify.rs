@@ -189,8 +189,8 @@ fn trust_of(arguments: &Verify) -> Result<Trust, Problem> {
         let root = read(root).map_err(|error| Problem::named("read the trusted root", root, &error))?;
         return Ok(trust_in_keys(steps.as_deref(), decisions.as_deref(), &root)?);
     }
-    let gateway = GatewayFolder::open(arguments.gateway.gateway.as_deref(), Path::new("."))
-        .map_err(|problem| problem.or("name one with --gateway, or a key with --key and --trust-root"))?;
+    let missing = "name one with --gateway, or a key with --key and --trust-root";
+    let gateway = GatewayFolder::open_or(arguments.gateway.gateway.as_deref(), Path::new("."), missing)?;
     Ok(trust(&gateway.gateway, &gateway)?.0)
 }
 
