@@ -84,7 +84,8 @@ fn first_giver(given_by: &Givers<'_>, path: &[String]) -> String {
         .map_or_else(|| "another file".to_owned(), |file| (*file).to_owned())
 }
 
-fn read(document: &SourceFile) -> Result<Value, PolicyError> {
+/// Reads one document of the policies' data the way a gate reads it.
+pub fn read(document: &SourceFile) -> Result<Value, PolicyError> {
     if document.name.ends_with(".json") {
         let mut reader = serde_json::Deserializer::from_str(&document.text);
         return Strict { depth: 0 }

@@ -18,3 +18,5 @@ pub mod rego_tests;
 mod rule_declarations;
 mod shadowed_builtins;
 pub mod shipped;
+
+pub use data_documents::read as read_data;

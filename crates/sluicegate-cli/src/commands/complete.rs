@@ -1,9 +1,10 @@
 //! `init` in a project that has its files: only what is missing in them is added, as text, and everything else stays byte for byte.
 
-use std::{fs, io::Write, path::Path};
+use std::{collections::BTreeSet, fs, io::Write, path::Path};
 
 use sluicegate_flow::Error;
 use sluicegate_pipeline::gateway::Gateway;
+use sluicegate_policy::{read_data, rego::SourceFile};
 use sluicegate_types::Digest;
 
 use super::folder_of;
@@ -42,19 +43,33 @@ pub(crate) fn with_scanner(path: &Path, part: &str) -> Result<String, Problem> {
 /// The data file with these base images among the allowed ones; `None` if all of them are there already.
 pub(crate) fn with_bases(path: &Path, bases: &[(String, Digest)]) -> Result<Option<String>, Problem> {
     let text = read(path)?;
-    let missing: Vec<_> = bases.iter().filter(|(_, digest)| !text.contains(&digest.to_string())).collect();
+    let allowed = allowed_bases(path, &text)?;
+    let missing: Vec<_> = bases.iter().filter(|(_, digest)| !allowed.contains(digest)).collect();
     if missing.is_empty() {
         return Ok(None);
     }
     let lines = |indent: &str| -> String {
         missing.iter().map(|(name, digest)| format!("{indent}- {digest}   # {}\n", one_line(name))).collect()
     };
-    added(&text, &lines).map(Some).ok_or_else(|| {
+    // What was added must be read back: a line in the wrong place would look like a permission and give none.
+    let is_listed =
+        |text: &String| allowed_bases(path, text).is_ok_and(|now| bases.iter().all(|(_, digest)| now.contains(digest)));
+    added(&text, &lines).filter(is_listed).map(Some).ok_or_else(|| {
         Problem::usage(
             format!("{} does not list its allowed base images in the way of init", path.display()),
             format!("add this to sluicegate.allowed_base_images there by hand:\n{}", lines("").trim_end()),
         )
     })
+}
+
+/// The base images that a data file allows, as the gate reads it.
+pub(crate) fn allowed_bases(path: &Path, text: &str) -> Result<BTreeSet<Digest>, Problem> {
+    let file = path.display().to_string();
+    let data = read_data(&SourceFile { name: file.clone(), text: text.to_owned() }).map_err(|error| {
+        Problem::usage(format!("cannot read the policies' data: {error}"), format!("mend {file}, then ask again"))
+    })?;
+    let listed = data["sluicegate"]["allowed_base_images"].as_array().into_iter().flatten();
+    Ok(listed.filter_map(|digest| digest.as_str()?.parse().ok()).collect())
 }
 
 /// `text` with `lines` in the one list `allowed_base_images:` that it has, if that is a block or empty.
@@ -137,6 +152,51 @@ mod tests {
             "a:\n  allowed_base_images: &x\n    - old\n",
         ] {
             assert_eq!(with(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_base_image_is_allowed_where_the_gate_reads_it_and_not_by_a_comment() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data.yaml");
+        let (digest, other) = (Digest::of(b"base"), Digest::of(b"other"));
+        let ask = |text: &str| {
+            fs::write(&path, text).unwrap();
+            with_bases(&path, &[("oci:images/base".to_owned(), digest)])
+        };
+        for listed in [
+            format!("sluicegate:\n  allowed_base_images:\n    - {digest}\n"),
+            format!("sluicegate: {{ allowed_base_images: [{other}, {digest}] }}\n"),
+        ] {
+            assert_eq!(ask(&listed).unwrap(), None, "{listed}");
+        }
+        for (before, after) in [
+            (
+                format!("# not {digest} any more\nsluicegate:\n  allowed_base_images: []\n"),
+                format!(
+                    "# not {digest} any more\nsluicegate:\n  allowed_base_images:\n    - {digest}   # oci:images/base\n"
+                ),
+            ),
+            (
+                format!("sluicegate:\n  allowed_base_images:\n    # - {digest}\n    - {other}\n"),
+                format!(
+                    "sluicegate:\n  allowed_base_images:\n    - {digest}   # oci:images/base\n    # - {digest}\n    - {other}\n"
+                ),
+            ),
+        ] {
+            assert_eq!(ask(&before).unwrap(), Some(after), "{before}");
+        }
+        // Where the list would not be the one that the rules read, and where nobody can read it.
+        for (elsewhere, says) in [
+            ("mine:\n  allowed_base_images: []\n".to_owned(), "in the way of init"),
+            (format!("sluicegate:\n  note: |\n    {digest}\n    allowed_base_images:\n"), "in the way of init"),
+            (format!("sluicegate: {{ allowed_base_images: [], note: \"{digest}\" }}\n"), "in the way of init"),
+            ("sluicegate: [\n".to_owned(), "cannot read the policies' data"),
+        ] {
+            let refused = ask(&elsewhere).unwrap_err();
+            assert!(refused.text().contains(says), "{elsewhere}: {refused:?}");
+            let hint = refused.hint().unwrap();
+            assert!(hint.contains(&digest.to_string()) || hint.contains("data.yaml"), "{hint}");
         }
     }
 

@@ -15,7 +15,7 @@ use sluicegate_scan::database;
 use sluicegate_sigstore::{signing_config_json, trusted_root_json};
 use sluicegate_types::{Digest, ImageRef, Secret};
 
-use super::complete::{NO_SCANNER, one_line, replace, with_bases, with_scanner};
+use super::complete::{NO_SCANNER, allowed_bases, one_line, replace, with_bases, with_scanner};
 use crate::{
     arguments::Init,
     gateway_folder,
@@ -200,7 +200,8 @@ fn next_steps(folder: &Path, scanner: bool) -> Vec<String> {
         for base in &bases {
             steps.extend(make(base, "--package dash", "what the artifact stands on"));
         }
-        let allowed = text(DATA_FILE);
+        // A data file that can't be read is what `promote` is about.
+        let allowed = allowed_bases(Path::new(DATA_FILE), &text(DATA_FILE)).unwrap_or_default();
         let bases: BTreeSet<String> =
             bases.into_iter().filter(|base| !is_allowed(folder, base, &allowed)).map(ImageRef::to_string).collect();
         for base in bases {
@@ -219,11 +220,11 @@ fn next_steps(folder: &Path, scanner: bool) -> Vec<String> {
     steps
 }
 
-/// Whether the digest of a base image is in the text of the policies' data.
-fn is_allowed(folder: &Path, base: &ImageRef, data: &str) -> bool {
+/// Whether a base image, as it is now, is one that the policies' data allows.
+fn is_allowed(folder: &Path, base: &ImageRef, allowed: &BTreeSet<Digest>) -> bool {
     let base = base.clone().relative_to(folder);
     let image = wire::places().source(&base.directory).and_then(|source| source.resolve(&base.selector));
-    image.is_ok_and(|image| data.contains(&image.digest.to_string()))
+    image.is_ok_and(|image| allowed.contains(&image.digest))
 }
 
 fn print_next(words: &Words, folder: &Path, next: &[String]) {
