@@ -84,6 +84,27 @@ fn a_failing_step_ends_the_run_with_6_and_is_recorded() {
 }
 
 #[test]
+fn a_run_says_whether_its_source_is_in_a_commit() {
+    if !can_run_steps("a_run_says_whether_its_source_is_in_a_commit") {
+        return;
+    }
+    let project = Project::prepared();
+    let source = || {
+        let said = project.must(&RUN).stderr;
+        let line = said.lines().find(|line| line.starts_with("source src is ")).unwrap().to_owned();
+        line.split_once(" (").map(|(_, state)| state.to_owned())
+    };
+    assert_eq!(source().as_deref(), Some("in no commit)"));
+    let mut git = Command::new("sh");
+    project.environment(&mut git);
+    let script = "git init -q && git add src && git -c user.name=n -c user.email=e commit -q -m x";
+    assert!(git.args(["-c", script]).status().unwrap().success());
+    assert_eq!(source(), None);
+    fs::write(project.path("src/hello.txt"), "hello again\n").unwrap();
+    assert_eq!(source().as_deref(), Some("uncommitted changes)"));
+}
+
+#[test]
 fn what_a_step_does_wrong_is_said_with_its_remedy() {
     if !can_run_steps("what_a_step_does_wrong_is_said_with_its_remedy") {
         return;

@@ -173,7 +173,11 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Err
     let mut sources: BTreeMap<OutputName, PinnedSource> = BTreeMap::new();
     for (name, snapshot) in snapshots {
         let packed = snapshot.pack(ports, epoch)?;
-        let state = if packed.dirty { " (uncommitted changes)" } else { "" };
+        let state = match (&packed.commit, packed.dirty) {
+            (None, _) => " (in no commit)",
+            (Some(_), true) => " (uncommitted changes)",
+            (Some(_), false) => "",
+        };
         (ports.tell)(&format!("source {name} is {}{state}", packed.content.digest));
         sources.insert(name, packed);
     }
