@@ -220,8 +220,11 @@ fn step_of(
         Some(WireNetwork::Word(word)) if word == "none" => {}
         Some(_) => return Err(at.later_but(format!("{place}.network"), "a step has no network")),
     }
-    let image = wire.image.as_ref().or(defaults.image.as_ref());
-    let image = image.ok_or_else(|| at.meaning(&place, "no image: name one here or under defaults"))?;
+    let (image, image_place) = match (&wire.image, &defaults.image) {
+        (Some(image), _) => (image, format!("{place}.image")),
+        (None, Some(image)) => (image, "defaults.image".to_owned()),
+        (None, None) => return Err(at.meaning(&place, "no image: name one here or under defaults")),
+    };
     let argv = match wire.run {
         WireRun::Shell(text) if !text.trim().is_empty() => vec!["sh".to_owned(), "-c".to_owned(), text],
         WireRun::Argv(argv) if argv.first().is_some_and(|program| !program.is_empty()) => argv,
@@ -275,29 +278,33 @@ fn step_of(
             return Err(at.meaning(format!("{place}.env.{key}"), "this variable is set by the executor"));
         }
     }
-    let limits = wire.limits.unwrap_or_default();
-    let or_default = |mine: Option<String>, default: Option<&String>| mine.or_else(|| default.cloned());
-    let default_limits = defaults.limits.as_ref();
-    let limit = |what: &str, text: Option<String>, parse: fn(&str) -> Result<u64, String>| {
-        text.map(|text| parse(&text).map_err(|e| at.meaning(format!("{place}.limits.{what}"), e))).transpose()
+    let (own, shared) = (wire.limits.as_ref(), defaults.limits.as_ref());
+    // A limit that stands under defaults is wrong there, not in the step that took it.
+    let limit_at = |is_own: bool, what: &str| {
+        let place = if is_own { place.as_str() } else { "defaults" };
+        format!("{place}.limits.{what}")
+    };
+    let limit = |what: &str, of: fn(&WireLimits) -> Option<&String>, parse: fn(&str) -> Result<u64, String>| {
+        let mine = own.and_then(of);
+        let text = mine.or_else(|| shared.and_then(of));
+        text.map(|text| parse(text).map_err(|e| at.meaning(limit_at(mine.is_some(), what), e))).transpose()
     };
     let timeout =
-        limit("timeout", or_default(limits.timeout, default_limits.and_then(|l| l.timeout.as_ref())), |text| {
-            units::duration(text).map(|d| d.as_secs())
-        })?;
-    let memory =
-        limit("memory", or_default(limits.memory, default_limits.and_then(|l| l.memory.as_ref())), units::size)?;
-    let pids = limits.pids.or(default_limits.and_then(|l| l.pids));
+        limit("timeout", |limits| limits.timeout.as_ref(), |text| units::duration(text).map(|d| d.as_secs()))?;
+    let memory = limit("memory", |limits| limits.memory.as_ref(), units::size)?;
+    let own_pids = own.and_then(|limits| limits.pids);
+    let pids = own_pids.or(shared.and_then(|limits| limits.pids));
     if pids == Some(0) {
-        return Err(at.meaning(format!("{place}.limits.pids"), "at least 1"));
+        return Err(at.meaning(limit_at(own_pids.is_some(), "pids"), "at least 1"));
     }
-    let cpus = limits.cpus.or(default_limits.and_then(|l| l.cpus));
+    let own_cpus = own.and_then(|limits| limits.cpus);
+    let cpus = own_cpus.or(shared.and_then(|limits| limits.cpus));
     if cpus.is_some_and(|cpus| !(0.001..=4096.0).contains(&cpus)) {
-        return Err(at.meaning(format!("{place}.limits.cpus"), "between 0.001 and 4096"));
+        return Err(at.meaning(limit_at(own_cpus.is_some(), "cpus"), "between 0.001 and 4096"));
     }
     let step = Step {
         name: name.parse().map_err(|e| at.meaning("steps", e))?,
-        image: image.parse().map_err(|e| at.meaning(format!("{place}.image"), e))?,
+        image: image.parse().map_err(|e| at.meaning(image_place, e))?,
         argv,
         workdir: absolute(wire.workdir.as_deref().unwrap_or("/"))
             .map_err(|e| at.meaning(format!("{place}.workdir"), e))?,
@@ -400,9 +407,7 @@ fn in_order(at: &In<'_>, steps: Vec<Step>) -> Result<Vec<Step>, Error> {
             match outputs.get(from) {
                 None => return Err(at.meaning(format!("{place}.inputs"), format!("no step is called {from}"))),
                 Some(names) if !names.contains(output) => {
-                    return Err(
-                        at.meaning(format!("{place}.inputs"), format!("the step {from} has no output {output}"))
-                    );
+                    return Err(at.meaning(format!("{place}.inputs"), no_output(from, output, names)));
                 }
                 Some(_) => before.insert(from.clone()),
             };
@@ -423,6 +428,12 @@ fn in_order(at: &In<'_>, steps: Vec<Step>) -> Result<Vec<Step>, Error> {
     Ok(ordered)
 }
 
+fn no_output<'a>(step: &StepName, output: &OutputName, outputs: impl IntoIterator<Item = &'a OutputName>) -> String {
+    let names: Vec<&str> = outputs.into_iter().map(OutputName::as_str).collect();
+    let has = if names.is_empty() { "it has none".to_owned() } else { format!("it has {}", names.join(", ")) };
+    format!("the step {step} has no output {output}; {has}")
+}
+
 fn artifacts(at: &In<'_>, wire: Ordered<WireArtifact>, steps: &[Step]) -> Result<Vec<Artifact>, Error> {
     let mut out: Vec<Artifact> = Vec::new();
     for (name, artifact) in wire.0 {
@@ -438,7 +449,7 @@ fn artifacts(at: &In<'_>, wire: Ordered<WireArtifact>, steps: &[Step]) -> Result
             let found = found.ok_or_else(|| at.meaning(&place, format!("no step is called {step}")))?;
             let output: OutputName = output.parse().map_err(|e: NameError| at.meaning(&place, e.of("output name")))?;
             if !found.outputs.contains_key(&output) {
-                return Err(at.meaning(&place, format!("the step {step} has no output {output}")));
+                return Err(at.meaning(&place, no_output(&found.name, &output, found.outputs.keys())));
             }
             let path = absolute(&path).map_err(|e| at.meaning(&place, e))?;
             if path == Path::new("/") {
@@ -729,7 +740,15 @@ artifacts:
     #[test]
     fn what_dangles_or_contradicts_is_refused_with_its_place() {
         for (from, to, says) in [
-            ("build.site", "build.nothing", "has no output nothing"),
+            ("build.site", "build.nothing", "steps.package.inputs: the step build has no output nothing; it has site"),
+            ("build.site", "test.site", "the step test has no output site; it has none"),
+            (
+                "package.app",
+                "package.ap",
+                "artifacts.shop.files./opt/shop: the step package has no output ap; it has app",
+            ),
+            ("image: oci:images/build", "image: images/build", "defaults.image: \"images/build\": oci: is missing"),
+            ("run: make\n", "run: make\n    image: images/x\n", "steps.build.image: \"images/x\": oci: is missing"),
             ("build.site", "nobody.site", "no step is called nobody"),
             ("needs: [build]", "needs: [test]", "wait for each other"),
             ("/src: app", "/src: other", "no source is called other"),
@@ -740,7 +759,11 @@ artifacts:
             ("oci:out/shop", "oci:../out/shop", "below the pipeline file's"),
             ("oci:out/shop", "oci:/out/shop", "below the pipeline file's"),
             ("run: make\n", "run: []\n", "nothing to execute"),
+            ("timeout: 10m", "timeout: 10", "p.yaml: defaults.limits.timeout: "),
             ("timeout: 10m", "timeout: 10", "not a duration"),
+            ("timeout: 10m", "pids: 0", "p.yaml: defaults.limits.pids: at least 1"),
+            ("run: make\n", "run: make\n    limits: { timeout: 10 }\n", "p.yaml: steps.build.limits.timeout: "),
+            ("run: make\n", "run: make\n    limits: { cpus: 0 }\n", "p.yaml: steps.build.limits.cpus: between"),
             ("package.app", "package", "STEP.OUTPUT"),
             ("name: shop", "name: Shop", "p.yaml: name: pipeline name \"Shop\": lower-case"),
             ("  build:", "  Build:", "p.yaml: steps: step name \"Build\": lower-case"),

@@ -122,8 +122,8 @@ impl fmt::Display for PinnedImage {
 /// Why a text does not name an image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ImageError {
-    /// A registry reference.
-    #[error("{text:?}: registry references are not in this version; write oci:DIR for an OCI layout folder")]
+    /// A registry reference, or a folder without `oci:`.
+    #[error("{}", without_scheme(text))]
     Registry {
         /// What was written, cut at 200 characters.
         text: String,
@@ -137,6 +137,19 @@ pub enum ImageError {
     /// The tag after the last colon.
     #[error(transparent)]
     Tag(#[from] NameError),
+}
+
+/// What a text without `oci:` was meant for: only a registry's name has a dot or a port before the first slash.
+fn without_scheme(text: &str) -> String {
+    const NO_REGISTRY: &str = "registry references are not in this version";
+    let host = text.split_once('/').map_or("", |(host, _)| host);
+    let is_host = host.contains(['.', ':']) && !host.starts_with('.');
+    match format!("oci:{text}").parse::<ImageRef>() {
+        Ok(meant) if !is_host => {
+            format!("{text:?}: oci: is missing before the folder of a layout; did you mean {meant}? ({NO_REGISTRY})")
+        }
+        _ => format!("{text:?}: {NO_REGISTRY}; write oci:DIR for an OCI layout folder"),
+    }
 }
 
 #[cfg(test)]
@@ -156,6 +169,15 @@ mod tests {
     #[test]
     fn a_registry_reference_is_refused_in_its_own_words() {
         assert!(matches!("docker.io/library/debian:12".parse::<ImageRef>(), Err(ImageError::Registry { .. })));
+        let says = |text: &str| text.parse::<ImageRef>().unwrap_err().to_string();
+        for registry in ["docker.io/library/debian:12", "localhost:5000/app", "https://example.com/app", "a/b@sha256:0"]
+        {
+            assert!(says(registry).contains("write oci:DIR"), "{}", says(registry));
+        }
+        for folder in ["images/build", "./images/build", "../x.y/z", "/srv/images", "images/build:v1.2", "base"] {
+            assert!(says(folder).contains(&format!("did you mean oci:{folder}?")), "{}", says(folder));
+            assert!(format!("oci:{folder}").parse::<ImageRef>().is_ok());
+        }
         assert_eq!("oci:".parse::<ImageRef>(), Err(ImageError::NoFolder));
         assert_eq!("oci:.".parse::<ImageRef>(), Err(ImageError::NoFolder));
     }
