@@ -52,9 +52,12 @@ fn tm07_a_decision_of_the_judged_ones_own_judge_says_so_and_counts_only_for_who_
     let refused = project.sluicegate(&PRODUCTION);
     refused.assert(3, "NOT ADMITTED");
     refused.assert(3, AUTHORITY);
+    refused.assert(3, "    to fix: if whoever decides there may be believed about themselves, say authority_self: true in trust/trust.yaml");
+    refused.assert(3, "with --trust");
     let (code, document) = project.json(&PRODUCTION);
     assert_eq!((code, &document["for"]["admitted"]), (3, &false.into()), "{document:#}");
     assert!(document["for"]["reasons"][0].as_str().unwrap().contains(AUTHORITY), "{document:#}");
+    assert!(document["for"]["solutions"][0].as_str().unwrap().contains("authority_self: true"), "{document:#}");
     Project::admitted().sluicegate(&PRODUCTION).assert(0, "ADMITTED");
     // A verifier with a trust file of their own, which lists the gateway, takes it; one that lists another does not.
     let gateway = document["for"]["gateway"].as_str().unwrap();
@@ -67,7 +70,9 @@ fn tm07_a_decision_of_the_judged_ones_own_judge_says_so_and_counts_only_for_who_
         project.sluicegate(&[&PRODUCTION[..], &["--trust", "theirs/trust.yaml"]].concat())
     };
     theirs(gateway).assert(0, "ADMITTED");
-    theirs(&format!("sha256:{}", "0".repeat(64))).assert(3, AUTHORITY);
+    let refused = theirs(&format!("sha256:{}", "0".repeat(64)));
+    refused.assert(3, AUTHORITY);
+    refused.assert(3, "say authority_self: true in theirs/trust.yaml\n");
 }
 
 #[test]
@@ -102,7 +107,9 @@ fn tm05_a_decision_admits_to_its_own_environment_under_its_own_gateway_and_to_no
     assert_eq!((code, &document["for"]["basis"]), (0, &"decision".into()), "{document:#}");
     assert!(document["for"]["expires"].is_string() && document["for"]["signer"] == "production", "{document:#}");
     // Where it was built nobody decided anything.
-    project.sluicegate(&["verify", "--for", "production", "oci:out/tiny"]).assert(3, "no decision for production");
+    let undecided = project.sluicegate(&["verify", "--for", "production", "oci:out/tiny"]);
+    undecided.assert(3, "no decision for production");
+    undecided.assert(3, "    to fix: ask about oci:env/production, or promote it: sluicegate promote oci:DIR@sha256:");
     for (file, from, to) in [
         ("policies/tests.rego", "count(results) > 0", "count(results) > 1"),
         ("policies/data.yaml", "accept_uncommitted_changes: false", "accept_uncommitted_changes: true"),
@@ -111,7 +118,9 @@ fn tm05_a_decision_admits_to_its_own_environment_under_its_own_gateway_and_to_no
     ] {
         let good = fs::read_to_string(project.path(file)).unwrap();
         project.replace(file, from, to);
-        project.sluicegate(&PRODUCTION).assert(3, "it was decided by the gateway");
+        let other = project.sluicegate(&PRODUCTION);
+        other.assert(3, "it was decided by the gateway");
+        other.assert(3, "    to fix: promote again under this gateway: sluicegate promote oci:DIR@sha256:");
         fs::write(project.path(file), good).unwrap();
     }
     project.sluicegate(&PRODUCTION).assert(0, "ADMITTED");

@@ -23,7 +23,7 @@ use crate::{
     arguments::{Verify, meant},
     gateway_folder::{GatewayFolder, read},
     wire::{self, SystemClock},
-    words::{Problem, Words, code, printable},
+    words::{Problem, Words, code, printable, shell_word},
 };
 
 /// `verify`: opens the layout, the trust files, and nothing else: no socket, no home, no key.
@@ -43,14 +43,15 @@ pub(crate) fn verify(words: &Words, arguments: &Verify) -> Result<ExitCode, Prob
     }
     let environment = asked_about(arguments)?;
     let images = arguments.subjects.iter().map(|text| reference(text)).collect::<Result<Vec<_>, _>>()?;
-    let (trust, judge) = match environment {
+    let (trust, asked) = match environment {
         None => (trust_of(arguments)?, None),
         Some((gateway, environment)) => {
             let judge = judge_of(&gateway.gateway, &environment, &gateway)?;
-            (trust(&believed(arguments, &gateway)?, &gateway)?.0, Some(judge))
+            let ways = Ways::of(arguments, &gateway, &judge);
+            (trust(&believed(arguments, &gateway)?, &gateway)?.0, Some((judge, ways)))
         }
     };
-    let repository = judge.as_ref().map(|judge| Repository::of_environment(&judge.name));
+    let repository = asked.as_ref().map(|(judge, _)| Repository::of_environment(&judge.name));
     let at = SystemClock.now();
     let mut worst: Option<Failure> = None;
     let mut documents = Vec::new();
@@ -72,24 +73,23 @@ pub(crate) fn verify(words: &Words, arguments: &Verify) -> Result<ExitCode, Prob
                 continue;
             }
         };
-        let admitted = judge.as_ref().map(|judge| admit(report.image, &report.followed, judge, &trust, at));
+        let admitted =
+            asked.as_ref().map(|(judge, ways)| (judge, ways, admit(report.image, &report.followed, judge, &trust, at)));
         let failure = report.failure().or(match admitted {
-            Some(Err(_)) => Some(Failure::Undecided),
-            Some(Ok(_)) | None => None,
+            Some((.., Err(_))) => Some(Failure::Undecided),
+            Some((.., Ok(_))) | None => None,
         });
         if words.json() {
             let mut document = report.to_json();
-            if let (Some(judge), Some(admitted)) = (&judge, &admitted) {
-                document["for"] = admission(judge, admitted);
+            if let Some((judge, ways, admitted)) = &admitted {
+                document["for"] = admission(judge, ways, report.image, admitted);
             }
             documents.push(document);
         } else {
             print(words, &report);
-            if judge.is_none() {
-                words.line("  authenticity and completeness only: no gate was asked");
-            }
-            if let (Some(judge), Some(admitted)) = (&judge, &admitted) {
-                print_admission(words, judge, admitted);
+            match &admitted {
+                None => words.line("  authenticity and completeness only: no gate was asked"),
+                Some((judge, ways, admitted)) => print_admission(words, judge, ways, report.image, admitted),
             }
         }
         worst = [worst, failure].into_iter().flatten().max_by_key(|failure| code(*failure));
@@ -125,7 +125,69 @@ fn believed(arguments: &Verify, gateway: &GatewayFolder) -> Result<Gateway, Prob
 
 type Admitted = Result<Admission, NonEmpty<String>>;
 
-fn admission(judge: &Judge, admitted: &Admitted) -> Value {
+/// What may be done about an image that is not admitted.
+struct Ways {
+    environment: EnvironmentName,
+    /// The environment's place.
+    place: PathBuf,
+    /// The trust file that is asked, and whether it is another one than the gateway's own.
+    trust: PathBuf,
+    own_trust: bool,
+    /// `--gateway` as it was typed.
+    gateway: String,
+}
+
+impl Ways {
+    fn of(arguments: &Verify, gateway: &GatewayFolder, judge: &Judge) -> Self {
+        let in_gateway = |path: &Path| {
+            let whole = gateway.folder.join(path);
+            whole.strip_prefix(".").map_or_else(|_| whole.clone(), Path::to_owned)
+        };
+        let typed = arguments.gateway.gateway.as_ref();
+        Self {
+            environment: judge.name.clone(),
+            place: in_gateway(&judge.environment.repository),
+            trust: arguments.trust.clone().unwrap_or_else(|| in_gateway(&gateway.gateway.trust)),
+            own_trust: arguments.trust.is_some(),
+            gateway: typed
+                .map(|path| format!(" --gateway {}", shell_word(&path.display().to_string())))
+                .unwrap_or_default(),
+        }
+    }
+
+    /// What to do about a reason of `admit`, told by its words.
+    fn remedy(&self, reason: &str, image: Digest) -> Option<String> {
+        let promote = format!(
+            "sluicegate promote oci:DIR@{image} --to {}{}, with the layout that it was built in for DIR",
+            self.environment, self.gateway
+        );
+        let says = |words: &str| reason.contains(words);
+        if says("its authority is ") {
+            let (trust, say) = (self.trust.display(), "say authority_self: true in");
+            return Some(if self.own_trust {
+                format!("if whoever decides there may be believed about themselves, {say} {trust}")
+            } else {
+                format!(
+                    "if whoever decides there may be believed about themselves, {say} {trust} and then promote again, as decisions \
+                     are of that file too: {promote}; or name another trust file, which takes them, with --trust"
+                )
+            });
+        }
+        if ["it was decided by the gateway ", "it is by the gate ", "it expired at ", "that it was decided over"]
+            .into_iter()
+            .any(says)
+        {
+            return Some(format!("promote again under this gateway: {promote}"));
+        }
+        if ["no decision for ", "no promotion record for "].into_iter().any(|head| reason.starts_with(head)) {
+            return Some(format!("ask about oci:{}, or promote it: {promote}", self.place.display()));
+        }
+        let elsewhere = ["it is for ", "it is the record of a gated promotion"];
+        elsewhere.into_iter().any(says).then(|| format!("promote it: {promote}"))
+    }
+}
+
+fn admission(judge: &Judge, ways: &Ways, image: Digest, admitted: &Admitted) -> Value {
     match admitted {
         Ok(admission) => json!({
             "environment": judge.name, "admitted": true, "basis": if judge.gate.is_some() { "decision" } else { "ungated" },
@@ -134,11 +196,12 @@ fn admission(judge: &Judge, admitted: &Admitted) -> Value {
         }),
         Err(reasons) => json!({
             "environment": judge.name, "admitted": false, "reasons": reasons, "gateway": judge.gateway,
+            "solutions": reasons.iter().map(|reason| ways.remedy(reason, image)).collect::<Vec<_>>(),
         }),
     }
 }
 
-fn print_admission(words: &Words, judge: &Judge, admitted: &Admitted) {
+fn print_admission(words: &Words, judge: &Judge, ways: &Ways, asked: Digest, admitted: &Admitted) {
     match admitted {
         Ok(Admission { image, statement, signer, expires: Some(expires) }) => {
             words.line(format!("{}  {image}", words.good("ADMITTED")));
@@ -150,7 +213,15 @@ fn print_admission(words: &Words, judge: &Judge, admitted: &Admitted) {
         }
         Err(reasons) => {
             words.line(format!("{}  for {}", words.open("NOT ADMITTED"), judge.name));
-            reasons.iter().for_each(|reason| words.line(format!("  {}", printable(reason))));
+            let mut said = String::new();
+            for reason in reasons.iter() {
+                words.line(format!("  {}", printable(reason)));
+                // What mends many reasons at once is said at the first.
+                if let Some(remedy) = ways.remedy(reason, asked).filter(|remedy| *remedy != said) {
+                    words.line(format!("    to fix: {}", printable(&remedy)));
+                    said = remedy;
+                }
+            }
         }
     }
     words.line("  no policy was asked: what was decided earlier counts");
