@@ -238,6 +238,8 @@ fn replay(words: &Words, records: &dyn EvidenceLog, number: u64) -> Result<ExitC
 }
 
 fn row(words: &Words, record: &Record) -> String {
+    /// Characters of a digest: what is about no image ends in the same column.
+    const WIDTH: usize = "sha256:".len() + 64;
     let outcome = match record.outcome.as_str() {
         "allow" | "would-allow" | "succeeded" | "promoted" | "attested" => words.good(&record.outcome),
         "deny" | "refused" | "failed" => words.bad(&record.outcome),
@@ -247,10 +249,10 @@ fn row(words: &Words, record: &Record) -> String {
     let subject = record.subject.map(|digest| digest.to_string()).unwrap_or_default();
     let environment = record.environment.as_ref().map(|name| format!(" for {name}")).unwrap_or_default();
     let line = format!(
-        "{:>5}  {}  {:<11}  {subject}{environment}",
+        "{:>5}  {}  {:<11}  {subject:<WIDTH$}{environment}",
         record.sequence,
         record.at,
-        kind.as_str().unwrap_or_default()
+        kind.as_str().unwrap_or_default(),
     );
     format!("{}  {outcome}", printable(&line))
 }
