@@ -75,12 +75,23 @@ fn a_failing_step_ends_the_run_with_6_and_is_recorded() {
     }
     let project = Project::prepared();
     replace(&project, "grep -q hello", "grep -q goodbye");
-    project.sluicegate(&RUN).assert(6, "step test ended with code 1");
+    let failed = project.sluicegate(&RUN);
+    failed.assert(6, "step test ended with code 1");
+    failed.assert(6, "  now: see what the step printed");
+    failed.assert(6, "  recorded: sluicegate evidence show 2\n");
+    let (_, document) = project.json(&RUN);
+    assert_eq!((&document["record"], &document["exit"]), (&4.into(), &6.into()), "{document:#}");
+    let (_, shown) = project.json(&["evidence", "show", "4"]);
+    assert_eq!((&shown["kind"], &shown["outcome"]), (&"run".into(), &"failed".into()));
     assert!(!project.path("out/tiny/index.json").exists());
     let (_, list) = project.json(&["evidence", "list"]);
     assert_eq!((&list["records"][0]["kind"], &list["records"][0]["outcome"]), (&"run".into(), &"failed".into()));
     replace(&project, "grep -q goodbye", "grep -q hello");
     project.must(&RUN);
+    // What is about no image has its outcome in the same column.
+    let list = project.must(&["evidence", "list"]).stdout;
+    let columns: Vec<_> = list.lines().map(|line| line.find("failed").or_else(|| line.find("succeeded"))).collect();
+    assert!(columns.len() == 5 && columns.iter().all(|column| *column == columns[0]), "{list}");
 }
 
 #[test]
@@ -114,7 +125,9 @@ fn what_a_step_does_wrong_is_said_with_its_remedy() {
     let good = fs::read_to_string(project.path("sluicegate.yaml")).unwrap();
     for (from, to, says) in [
         ("run: grep -q hello /app/hello.txt", "run: [no-such-program]", "was not found in the step's image"),
+        ("run: grep -q hello /app/hello.txt", "run: [no-such-program]", "  now: name a program that is in the image"),
         ("> /out/one", "> /out/other", "did not leave its output one at /out/one"),
+        ("> /out/one", "> /out/other", "  now: let the step write it there"),
         ("run: grep -q hello /app/hello.txt", "run: kill -SEGV $$", "ended with code 139"),
     ] {
         replace(&project, from, to);

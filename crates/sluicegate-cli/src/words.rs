@@ -32,6 +32,7 @@ pub(crate) struct Problem {
     causes: Vec<String>,
     hint: Option<String>,
     reason: Option<&'static str>,
+    record: Option<u64>,
 }
 
 impl Problem {
@@ -43,6 +44,7 @@ impl Problem {
             causes: Vec::new(),
             hint: Some(hint.into()),
             reason: None,
+            record: None,
         }
     }
 
@@ -80,6 +82,7 @@ impl Problem {
             causes: vec![error.to_string()],
             hint: None,
             reason: None,
+            record: None,
         }
     }
 
@@ -87,6 +90,19 @@ impl Problem {
     pub(crate) fn or(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// The same with the evidence record that it is on.
+    pub(crate) fn recorded(self, record: Option<u64>) -> Self {
+        Self { record, ..self }
+    }
+
+    /// The same for programs.
+    pub(crate) fn document(&self) -> serde_json::Value {
+        serde_json::json!({
+            "schemaVersion": 1, "error": self.text, "causes": self.causes, "hint": self.hint, "exit": self.code,
+            "reason": self.reason, "record": self.record,
+        })
     }
 }
 
@@ -103,7 +119,7 @@ impl From<sluicegate_flow::Error> for Problem {
             source = cause.source();
         }
         let reason = error.reason();
-        Self { code: code(error.failure()), text: error.to_string(), causes, hint: hint(&error), reason }
+        Self { code: code(error.failure()), text: error.to_string(), causes, hint: hint(&error), reason, record: None }
     }
 }
 
@@ -114,6 +130,7 @@ fn hint(error: &sluicegate_flow::Error) -> Option<String> {
         sign::SignError,
     };
     match error {
+        E::StepFailed { how, .. } => Some(after_a_step(how).to_owned()),
         E::Execute(ExecuteError::NotHere { remedy, .. }) => Some(as_commands(remedy)),
         E::Scan(ScanError::NoScanner { .. }) => Some(
             "install Trivy and name it with --trivy, or run with --no-scan (the gate then stays undecided)".to_owned(),
@@ -152,6 +169,25 @@ fn hint(error: &sluicegate_flow::Error) -> Option<String> {
         ),
         E::OwnBundle { .. } => Some("does trust.yaml list this signer with this role, builder and log?".to_owned()),
         _ => None,
+    }
+}
+
+/// What to do about a step that failed, told by the words for how it ended.
+fn after_a_step(how: &str) -> &'static str {
+    match how {
+        _ if how.starts_with("did not leave its report") => {
+            "let the step write JUnit XML there, or name the path where it does under reports:; then sluicegate run"
+        }
+        _ if how.starts_with("did not leave its output") => {
+            "let the step write it there, or name the path where it does under outputs:; then sluicegate run"
+        }
+        _ if how.contains("(limits.") => {
+            "let the step need less, or give it more under limits: of the pipeline file; then sluicegate run"
+        }
+        _ if how.contains("the program ") => {
+            "name a program that is in the image, or an image that has it under image: of the step; then sluicegate run"
+        }
+        _ => "see what the step printed, and mend the step or what it reads; then sluicegate run",
     }
 }
 
@@ -284,12 +320,12 @@ impl Words {
         if let Some(hint) = &problem.hint {
             text.push_str(&format!("  {}: {}\n", self.paint_err("1", "now"), printable_lines(hint)));
         }
+        if let Some(record) = problem.record {
+            text.push_str(&format!("  recorded: sluicegate evidence show {record}\n"));
+        }
         to(&mut std::io::stderr(), &text);
         if self.json {
-            self.document(&serde_json::json!({
-                "schemaVersion": 1, "error": problem.text, "causes": problem.causes, "hint": problem.hint, "exit": problem.code,
-                "reason": problem.reason,
-            }));
+            self.document(&problem.document());
         }
         ExitCode::from(problem.code)
     }

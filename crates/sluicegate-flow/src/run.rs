@@ -96,13 +96,22 @@ pub struct BuiltImage {
     pub findings: Option<usize>,
 }
 
+/// A run that broke off.
+#[derive(Debug)]
+pub struct FailedRun {
+    /// Why.
+    pub error: Error,
+    /// The evidence record that says so; `None` if it could not be written, which was warned about.
+    pub record: Option<u64>,
+}
+
 /// Without a commit and without SOURCE_DATE_EPOCH: 1980-01-01, the first moment that zip files can write.
 const DEFAULT_EPOCH: u64 = 315_532_800;
 
 /// Runs a pipeline. The first failing step ends it; the failure is recorded. An image becomes visible at its repository only with
 /// all of its evidence.
-pub fn run(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Error> {
-    run_all(ports, request).inspect_err(|error| {
+pub fn run(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, FailedRun> {
+    run_all(ports, request).map_err(|error| {
         let record = NewRecord {
             kind: RecordKind::Run,
             at: ports.clock.now(),
@@ -111,9 +120,14 @@ pub fn run(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Err
             outcome: "failed".to_owned(),
             body: json!({"run": request.run, "pipeline": request.pipeline.name, "error": error.causes()}),
         };
-        if let Err(unrecorded) = evidence::record(ports, &record) {
-            (ports.warn)(&format!("the failure could not be recorded: {unrecorded}"));
-        }
+        let record = match evidence::record(ports, &record) {
+            Ok(record) => Some(record.sequence),
+            Err(unrecorded) => {
+                (ports.warn)(&format!("the failure could not be recorded: {unrecorded}"));
+                None
+            }
+        };
+        FailedRun { error, record }
     })
 }
 

@@ -85,7 +85,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     };
     let report = flow::run(&wired.ports(&log, &ledger, &tell, &warn), &request);
     lines.flush(words);
-    let report = report?;
+    let report = report.map_err(|failed| Problem::from(failed.error).recorded(failed.record))?;
     print(words, &report, &pipeline, folder, &gateway);
     Ok(ExitCode::SUCCESS)
 }
