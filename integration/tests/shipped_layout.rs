@@ -47,6 +47,19 @@ fn one_image_that_cannot_be_read_hides_no_other() {
     assert_eq!(ended.code, 2, "{ended:?}");
     let document: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!((&document["images"][0]["complete"], &document["images"][1]["exit"]), (&true.into(), &2.into()));
+    // Each says what was asked about, and an error has the members of any other.
+    for (document, reference) in document["images"].as_array().unwrap().iter().zip(arguments) {
+        assert_eq!(document["reference"], reference, "{document:#}");
+    }
+    let error = &document["images"][1];
+    assert!(error["error"].is_string() && error["causes"].is_array() && error["hint"].is_string(), "{error:#}");
+    let arguments = ["oci:layout", "oci:nowhere"];
+    let (_folder, mut command) = verify(&arguments);
+    let ended = Ended::of(&arguments, command.output().unwrap());
+    ended.assert(2, "NOT VERIFIED  oci:nowhere\n");
+    ended.assert(2, "  now: ");
+    let verified = ended.stdout.lines().find(|line| line.starts_with("VERIFIED")).unwrap();
+    assert!(verified.ends_with("  oci:layout"), "{ended:?}");
     let arguments = ["oci:layout", "oci:layout"];
     let (_folder, mut command) = verify(&arguments);
     Ended::of(&arguments, command.output().unwrap()).assert(0, "VERIFIED");

@@ -97,6 +97,13 @@ impl Problem {
         Self { record, ..self }
     }
 
+    /// What it says, each cause and what to do, a line each.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let causes = self.causes.iter().map(|cause| format!("because: {cause}"));
+        let hint = self.hint.iter().map(|hint| format!("now: {hint}"));
+        std::iter::once(self.text.clone()).chain(causes).chain(hint).collect()
+    }
+
     /// The same for programs.
     pub(crate) fn document(&self) -> serde_json::Value {
         serde_json::json!({
@@ -170,6 +177,14 @@ fn hint(error: &sluicegate_flow::Error) -> Option<String> {
         E::OwnBundle { .. } => Some("does trust.yaml list this signer with this role, builder and log?".to_owned()),
         _ => None,
     }
+}
+
+/// What clap says about arguments that it refuses, told apart into what is wrong and what to do.
+fn mistyped(said: &str) -> Problem {
+    let text = said.trim();
+    let text = text.strip_prefix("error:").unwrap_or(text);
+    let (text, _) = text.split_once("For more information, try").unwrap_or((text, ""));
+    Problem::usage(text.trim(), "sluicegate --help says what there is, and each command's own --help more")
 }
 
 /// What to do about a step that failed, told by the words for how it ended.
@@ -336,10 +351,7 @@ impl Words {
         if error.use_stderr() {
             to(&mut std::io::stderr(), &text);
             if self.json {
-                let plain = error.render().to_string();
-                self.document(&serde_json::json!({
-                    "schemaVersion": 1, "error": plain.trim(), "causes": [], "hint": null, "exit": code(Failure::Usage),
-                }));
+                self.document(&mistyped(&error.render().to_string()).document());
             }
             ExitCode::from(code(Failure::Usage))
         } else {
@@ -387,5 +399,44 @@ fn to(out: &mut dyn Write, text: &str) {
         && error.kind() != std::io::ErrorKind::BrokenPipe
     {
         UNWRITTEN.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[test]
+    fn mistyped_arguments_are_an_error_like_any_other_for_programs() {
+        let members = |problem: &Problem| -> Vec<String> {
+            problem.document().as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect()
+        };
+        for typed in [&["sluicegate", "verify"][..], &["sluicegate", "verfy"], &["sluicegate", "run", "--nonsense"]] {
+            let said = Arguments::try_parse_from(typed).err().unwrap().render().to_string();
+            assert!(said.starts_with("error: ") && said.contains("For more information"), "{said}");
+            let problem = mistyped(&said);
+            let text = problem.text();
+            assert!(!text.starts_with("error") && !text.contains("For more") && text.trim() == text, "{text}");
+            assert!(said.contains(&text) && !text.is_empty(), "{text}");
+            assert_eq!(members(&problem), members(&Problem::usage("x", "y")));
+            assert!(problem.hint().is_some());
+        }
+        assert!(Arguments::try_parse_from(["sluicegate", "verify", "oci:out/app"]).is_ok());
+    }
+
+    #[test]
+    fn every_way_in_which_a_step_fails_says_what_to_do() {
+        for (how, says) in [
+            ("ended with code 1", "see what the step printed"),
+            ("ended with code 127; the program was not found in the step's image", "name a program"),
+            ("ended with code 137; the memory limit killed 1 of its processes (limits.memory)", "under limits:"),
+            ("was killed after 5 s (limits.timeout)", "under limits:"),
+            ("did not leave its report at /out/junit.xml (reports.junit)", "under reports:"),
+            ("did not leave its output one at /out/one", "under outputs:"),
+        ] {
+            assert!(after_a_step(how).contains(says), "{how}: {}", after_a_step(how));
+        }
     }
 }

@@ -61,14 +61,15 @@ pub(crate) fn verify(words: &Words, arguments: &Verify) -> Result<ExitCode, Prob
             Err(error) if images.len() == 1 => return Err(error.into()),
             // One that can't be read says nothing about the others.
             Err(error) => {
-                let failure = error.failure();
-                worst = [worst, Some(failure)].into_iter().flatten().max_by_key(|failure| code(*failure));
+                worst = [worst, Some(error.failure())].into_iter().flatten().max_by_key(|failure| code(*failure));
+                let problem = Problem::from(error);
                 if words.json() {
-                    let causes = error.causes();
-                    documents.push(json!({"schemaVersion": 1, "reference": reference.to_string(), "error": causes, "exit": code(failure)}));
+                    let mut document = problem.document();
+                    document["reference"] = json!(reference.to_string());
+                    documents.push(document);
                 } else {
                     words.line(format!("{}  {}", words.bad("NOT VERIFIED"), printable(&reference.to_string())));
-                    error.causes().iter().for_each(|cause| words.line(format!("  {}", printable(cause))));
+                    problem.lines().iter().for_each(|line| words.line(format!("  {}", printable(line))));
                 }
                 continue;
             }
@@ -81,12 +82,13 @@ pub(crate) fn verify(words: &Words, arguments: &Verify) -> Result<ExitCode, Prob
         });
         if words.json() {
             let mut document = report.to_json();
+            document["reference"] = json!(reference.to_string());
             if let Some((judge, ways, admitted)) = &admitted {
                 document["for"] = admission(judge, ways, report.image, admitted);
             }
             documents.push(document);
         } else {
-            print(words, &report);
+            print(words, &report, (images.len() > 1).then_some(reference));
             match &admitted {
                 None => words.line("  authenticity and completeness only: no gate was asked"),
                 Some((judge, ways, admitted)) => print_admission(words, judge, ways, report.image, admitted),
@@ -265,13 +267,15 @@ fn trust_of(arguments: &Verify) -> Result<Trust, Problem> {
     Ok(trust(&gateway.gateway, &gateway)?.0)
 }
 
-fn print(words: &Words, report: &VerifyReport) {
+/// `reference` is what was asked about, where it is one of several.
+fn print(words: &Words, report: &VerifyReport, reference: Option<&ImageRef>) {
     let head = match report.failure() {
         None => words.good("VERIFIED"),
         Some(Failure::Wrong) => words.bad("NOT VERIFIED"),
         Some(_) => words.open("INCOMPLETE"),
     };
-    words.line(format!("{head}  {}", report.image));
+    let asked = reference.map(|reference| format!("  {}", printable(&reference.to_string()))).unwrap_or_default();
+    words.line(format!("{head}  {}{asked}", report.image));
     for statement in report.statements() {
         // What is missing or broken and is a reason of its own stands below, once.
         let bundle = statement["bundle"].as_str().unwrap_or_default();
