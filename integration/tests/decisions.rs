@@ -51,6 +51,7 @@ fn tm07_a_decision_of_the_judged_ones_own_judge_says_so_and_counts_only_for_who_
     assert_eq!(project.last_record("decision")["body"]["authority"], "self");
     let refused = project.sluicegate(&PRODUCTION);
     refused.assert(3, "NOT ADMITTED");
+    refused.assert(3, "  (the gate's own scan)\n");
     refused.assert(3, AUTHORITY);
     refused.assert(3, "    to fix: if whoever decides there may be believed about themselves, say authority_self: true in trust/trust.yaml");
     refused.assert(3, "with --trust");

@@ -239,7 +239,12 @@ fn junk_that_anyone_attaches_changes_nothing() {
     layout.write_index(&index);
     let (code, document) = project.json(&["verify", "--offline", "oci:out/tiny"]);
     assert_eq!(code, 0, "{document:#}");
-    assert!(document["statements"].as_array().unwrap().iter().any(|s| s["status"] == "ignored"));
+    let ignored = document["statements"].as_array().unwrap().iter().filter(|s| s["status"] == "ignored").count();
+    assert!(ignored > 0, "{document:#}");
+    // What is counted is what is listed.
+    let said = project.must(&["verify", "--offline", "oci:out/tiny"]).stdout;
+    assert_eq!(said.lines().filter(|line| line.starts_with("  ignored ")).count(), ignored, "{said}");
+    assert!(said.contains(&format!("  {ignored} attached and ignored\n")), "{said}");
 }
 
 #[test]

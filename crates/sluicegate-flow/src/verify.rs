@@ -142,6 +142,11 @@ impl Look<'_> {
                     Ok(statement) => {
                         let mut entry = verified(&statement);
                         entry["beside"] = json!("it came with what is attached, and no provenance names it");
+                        if statement.is_in_role(Role::Records)
+                            && statement.statement().predicate_type == PredicateType::Vulns
+                        {
+                            entry["gateScan"] = json!(true);
+                        }
                         entry
                     }
                     Err(error) => self.ignored(digest, &error.to_string()),

@@ -13,10 +13,7 @@ use sluicegate_flow::{
 use sluicegate_pipeline::gateway::Gateway;
 use sluicegate_ports::Clock;
 use sluicegate_types::{Digest, EnvironmentName, ImageError, ImageRef, NonEmpty, Repository};
-use sluicegate_verify::{
-    Trust,
-    closed_set::{Incomplete, Seen},
-};
+use sluicegate_verify::{Trust, closed_set::Incomplete};
 
 use super::{later, verify_file::verify_file};
 use crate::{
@@ -300,9 +297,9 @@ fn print(words: &Words, report: &VerifyReport, reference: Option<&ImageRef>) {
             source = cause.source();
         }
     }
-    let others = report.followed.seen.iter().filter(|seen| matches!(seen, Seen::Ignored { .. })).count();
-    if others > 0 {
-        words.line(format!("  {others} attached and ignored"));
+    let ignored = report.statements().iter().filter(|statement| statement["status"] == "ignored").count();
+    if ignored > 0 {
+        words.line(format!("  {ignored} attached and ignored"));
     }
     if report.followed.unlooked > 0 {
         words.line(format!("  {} statements of known signers were not looked at", report.followed.unlooked));
@@ -320,7 +317,11 @@ pub(super) fn statement_line(statement: &Value) -> String {
     }
     let subjects: Vec<&str> =
         statement["subjects"].as_array().into_iter().flatten().filter_map(|s| s["name"].as_str()).collect();
-    let beside = if statement["beside"].is_string() { "  (named by no provenance)" } else { "" };
+    let beside = match (&statement["beside"], statement["gateScan"] == true) {
+        (Value::String(_), true) => "  (the gate's own scan)",
+        (Value::String(_), false) => "  (named by no provenance)",
+        _ => "",
+    };
     format!(
         "  verified  {:<20} of {:<24} by {:<10} log {} of {}{beside}",
         text("kind"),
