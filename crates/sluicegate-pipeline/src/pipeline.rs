@@ -379,11 +379,17 @@ fn is_variable(key: &str) -> bool {
         && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
+/// Bytes of a path.
+const MAX_PATH: usize = 1024;
+
 fn absolute(text: &str) -> Result<PathBuf, String> {
     let path = Path::new(text);
     let plain = path.components().all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
-    if !path.is_absolute() || !plain || text.contains('\0') || text.len() > 1024 {
-        return Err(format!("{text:?} is not an absolute path without ."));
+    if !path.is_absolute() || !plain {
+        return Err(format!("{text:?} is not an absolute path: it must begin with / and have no . or .. parts"));
+    }
+    if text.contains('\0') || text.len() > MAX_PATH {
+        return Err(format!("a path is at most {MAX_PATH} bytes without a zero byte"));
     }
     Ok(path.components().collect())
 }
@@ -752,7 +758,12 @@ artifacts:
             ("build.site", "nobody.site", "no step is called nobody"),
             ("needs: [build]", "needs: [test]", "wait for each other"),
             ("/src: app", "/src: other", "no source is called other"),
-            ("/src: app", "src: app", "not an absolute path"),
+            (
+                "/src: app",
+                "src: app",
+                "\"src\" is not an absolute path: it must begin with / and have no . or .. parts",
+            ),
+            ("/out/site", "\"/out/\\0\"", "without a zero byte"),
             ("/src: app", "/proc/x: app", "belongs to the container"),
             ("/out/site", "/out/../site", "not an absolute path"),
             ("{ path: . }", "{ path: ../x }", "beside or below"),
