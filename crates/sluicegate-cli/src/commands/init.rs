@@ -2,7 +2,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{ErrorKind, Write},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     process::ExitCode,
 };
 
@@ -383,12 +383,27 @@ fn scanner(home: &Home, arguments: &Init) -> Result<Option<(String, PathBuf)>, P
         .map_err(|error| Problem::named("read Trivy at", &trivy, &error).or("name another one with --trivy"))?;
     let database = database::digest_of(db)
         .map_err(|error| Problem::usage(error.to_string(), format!("name the database with --db DIR: {DATABASE}")))?;
-    let db = std::path::absolute(db).map_err(|error| Problem::io("find", db, &error))?;
+    let db = without_detours(&std::path::absolute(db).map_err(|error| Problem::io("find", db, &error))?);
     let part = format!(
         "scanner:\n  trivy:\n    digests: [{tool}]\n    db: {{ from: {}, digest: {database}, max_age: 24h }}\n",
         quoted(&db.display().to_string())
     );
     Ok(Some((part, trivy)))
+}
+
+/// The same absolute path without `..`, unless a link on the way makes that another place.
+fn without_detours(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => drop(plain.pop()),
+            other => plain.push(other),
+        }
+    }
+    match (fs::canonicalize(path), fs::canonicalize(&plain)) {
+        (Ok(meant), Ok(found)) if meant == found => plain,
+        _ => path.to_owned(),
+    }
 }
 
 /// So that `run` and `promote` find the Trivy that was named here.
@@ -526,3 +541,27 @@ artifacts:
     needs: [test]
     repository: oci:out/app
 "#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_written_without_detours_where_it_stays_the_same_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        for name in ["project", "db", "far/away"] {
+            fs::create_dir_all(root.join(name)).unwrap();
+        }
+        std::os::unix::fs::symlink("far/away", root.join("link")).unwrap();
+        assert_eq!(without_detours(&root.join("project/../db")), root.join("db"));
+        assert_eq!(
+            without_detours(&root.join("project/../../..")),
+            root.join("project/../../..").canonicalize().unwrap()
+        );
+        assert_eq!(without_detours(&root.join("db")), root.join("db"));
+        // Behind a link, .. is not the folder that the link stands in.
+        assert_eq!(without_detours(&root.join("link/../away")), root.join("link/../away"));
+        assert_eq!(without_detours(&root.join("link/../db")), root.join("link/../db"));
+    }
+}
