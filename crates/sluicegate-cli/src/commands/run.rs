@@ -122,7 +122,10 @@ fn print(words: &Words, report: &flow::RunReport, pipeline: &Pipeline, folder: &
         for (step, result) in report.tests.iter().filter(|(step, _)| stands_on.contains(step)) {
             words.line(format!("  tests of {step}: {}", counts(words, result)));
         }
-        if let Some(environment) = gateway.gateway.environments.keys().next() {
+        // Where a gate looks is what people build for; the first by name may be one where nothing is asked.
+        let environments = &gateway.gateway.environments;
+        let gated = environments.iter().find(|(_, environment)| environment.gate.is_some());
+        if let Some((environment, _)) = gated.or_else(|| environments.iter().next()) {
             let place = folder.join(&image.repository);
             let place = place.strip_prefix(".").unwrap_or(&place);
             words.line(printable(&format!("  next: sluicegate promote oci:{} --to {environment}", place.display())));
