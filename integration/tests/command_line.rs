@@ -231,6 +231,23 @@ fn a_folder_in_an_images_place_is_told_what_it_lacks() {
 }
 
 #[test]
+fn mistyped_arguments_are_a_json_document_too() {
+    let project = Project::written();
+    let members = ["causes", "error", "exit", "hint", "reason", "record", "schemaVersion"];
+    for json in [&["-o", "json"][..], &["-ojson"], &["-o=json"], &["--format=json"]] {
+        for wrong in [&["verify"][..], &["verify", "--nonsense"], &["verify", "oci:nowhere"]] {
+            let ended = project.sluicegate(&[json, wrong].concat());
+            let document: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+            let mut found: Vec<_> = document.as_object().unwrap().keys().collect();
+            found.sort();
+            assert_eq!(found, members, "{ended:?}");
+            let error = document["error"].as_str().unwrap();
+            assert!(ended.code == 2 && !error.starts_with("error") && !error.contains("For more"), "{ended:?}");
+        }
+    }
+}
+
+#[test]
 fn a_gateway_that_is_there_and_wrong_is_not_told_to_be_named() {
     let project = Project::written();
     project.must(&["init"]);

@@ -260,7 +260,9 @@ impl Words {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let arguments: Vec<OsString> = arguments.collect();
         let json = arguments.windows(2).any(|pair| (pair[0] == "-o" || pair[0] == "--format") && pair[1] == "json")
-            || arguments.iter().any(|argument| argument == "-ojson" || argument == "--format=json");
+            || arguments
+                .iter()
+                .any(|argument| ["-ojson", "-o=json", "--format=json"].iter().any(|word| argument == word));
         Self {
             json,
             quiet: false,
