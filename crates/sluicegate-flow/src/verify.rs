@@ -186,9 +186,12 @@ impl Look<'_> {
         let bundle = Bundle::parse(bytes).ok()?;
         let kind = Statement::parse(&bundle.payload).ok().map(|statement| statement.predicate_type.uri().to_owned());
         let signer = self.trust.signers().find(|signer| key_hint(&signer.public_key) == bundle.key_hint);
+        let index = &bundle.log_entry.log_index;
+        // A number, as in what is verified; what is none is a claim all the same.
+        let index = index.parse::<u64>().map_or_else(|_| json!(index), |number| json!(number));
         Some(json!({
             "predicateType": kind, "keyId": bundle.key_hint, "signer": signer.map(|signer| &signer.name),
-            "log": {"index": bundle.log_entry.log_index},
+            "log": {"index": index},
         }))
     }
 
