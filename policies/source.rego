@@ -21,8 +21,9 @@ code := "source.resolved"
 # custom:
 #   short_name: resolved
 #   solution: >-
-#     Build from a source that the executor fetches itself, or let the gate's owners set
-#     data.sluicegate.source.accept_unverified_commits. Commit what was changed, in a git work tree, and build again.
+#     Commit what was changed, in a git work tree, and build again. Where nobody verified the commit: build from a source that the
+#     executor fetches itself (no executor of this version does), or let the gate's owners set
+#     data.sluicegate.source.accept_unverified_commits.
 #   requires: ["https://slsa.dev/provenance/v1"]
 pass contains code if {
 	count(sources) > 0

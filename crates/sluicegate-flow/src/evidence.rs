@@ -185,7 +185,7 @@ pub fn standings(ledger: &dyn Ledger, head: &LedgerHead, records: &[Record]) -> 
         None | Some(0) => Vec::new(),
         Some(count) => ledger.leaves(first.max(1) - 1, count)?,
     };
-    let adoptions = Adoptions::among(records.iter().filter(|record| record.sequence <= head.size));
+    let adoptions = Adoptions::among(records.iter(), head.size);
     let adopted =
         |record: &Record| adoptions.of(record.sequence).map_or(Standing::Logged, |by| Standing::Adopted { by });
     let standing = |record: &Record| {
@@ -201,35 +201,43 @@ pub fn standings(ledger: &dyn Ledger, head: &LedgerHead, records: &[Record]) -> 
 
 /// Which records were taken along. A record that says so and was itself taken along says nothing: whoever forges one can't make others
 /// look forged.
-pub(crate) struct Adoptions(Vec<(u64, u64, u64)>);
+pub(crate) struct Adoptions {
+    /// The first and the last record of each, and the one that says so.
+    said: Vec<(u64, u64, u64)>,
+    /// Records that the ledger has.
+    size: u64,
+}
 
 impl Adoptions {
-    /// As these records say it.
-    fn among<'a>(records: impl Iterator<Item = &'a Record>) -> Self {
-        let mut said: Vec<_> = records.filter_map(adopted).collect();
+    /// As those of these records say it that the ledger has.
+    fn among<'a>(records: impl Iterator<Item = &'a Record>, size: u64) -> Self {
+        let mut said: Vec<_> = records.filter(|record| record.sequence <= size).filter_map(adopted).collect();
         said.sort_by_key(|(_, _, by)| std::cmp::Reverse(*by));
-        let mut believed = Self(Vec::new());
+        let mut believed = Self { said: Vec::new(), size };
         for (from, to, by) in said {
             if from <= to && to < by && believed.of(by).is_none() {
-                believed.0.push((from, to, by));
+                believed.said.push((from, to, by));
             }
         }
         believed
     }
 
-    /// As all records that the ledger has say it.
+    /// As all records say it.
     pub(crate) fn of_all(evidence: &dyn EvidenceLog, ledger: &dyn Ledger) -> Result<Self, Error> {
-        let head = ledger.head()?;
+        let size = ledger.head()?.size;
         let mut said = Vec::new();
-        evidence.walk(&mut |record| {
-            said.extend((record.sequence <= head.size && adopted(record).is_some()).then(|| record.clone()))
-        })?;
-        Ok(Self::among(said.iter()))
+        evidence.walk(&mut |record| said.extend(adopted(record).is_some().then(|| record.clone())))?;
+        Ok(Self::among(said.iter(), size))
+    }
+
+    /// Whether whoever wrote this record logged it.
+    pub(crate) fn vouch_for(&self, sequence: u64) -> bool {
+        sequence <= self.size && self.of(sequence).is_none()
     }
 
     /// The record that says that this one was taken along.
-    pub(crate) fn of(&self, sequence: u64) -> Option<u64> {
-        self.0.iter().find(|(from, to, _)| (*from..=*to).contains(&sequence)).map(|(_, _, by)| *by)
+    fn of(&self, sequence: u64) -> Option<u64> {
+        self.said.iter().find(|(from, to, _)| (*from..=*to).contains(&sequence)).map(|(_, _, by)| *by)
     }
 }
 

@@ -32,7 +32,7 @@ use crate::{
     Error, Failure, Ports,
     attest::attest,
     error::incomplete,
-    evidence,
+    evidence::{self, Adoptions},
     fetch::{self, Fetched},
     folders::{EnvironmentPlaces, where_it_leads},
     gate::{self, Case, RuleEvaluator},
@@ -200,7 +200,7 @@ impl Promotion<'_> {
         let Self { ports, request, .. } = *self;
         // First of all: nothing is recorded behind a ledger that was cut back, not even that the rest could not be decided.
         let current = ports.places.target(&self.target)?.current()?.map(|occupant| occupant.image);
-        self.compare_ledgers(current)?;
+        let is_readable = self.compare_ledgers(current)?;
         let repository = Repository::of_environment(&request.judge.name);
         let asked = |at: UnixTime| Asked { trust: request.trust, repository: Some(&repository), at };
         let fetched = fetch::fetch_evidence(source, self.image, asked(ports.clock.now()))?;
@@ -223,7 +223,7 @@ impl Promotion<'_> {
         for bytes in fetched.attached.values().chain(fetched.blobs.values()) {
             ports.store.put_bytes(bytes)?;
         }
-        self.refuse_backwards(current)?;
+        self.refuse_backwards(current, is_readable)?;
         // Only an image that proves something gets room in the store.
         fetch::fetch_image(source, self.image, Some(ports.store))?;
         let scanned = match &request.judge.gate {
@@ -301,10 +301,10 @@ impl Promotion<'_> {
     }
 
     /// What the environment holds was decided about, and the decision says what the ledger was then. A ledger that was cut back or
-    /// rewritten since is not added to; that another home decided is told and recorded.
-    fn compare_ledgers(&self, current: Option<Digest>) -> Result<(), Error> {
+    /// rewritten since is not added to; that another home decided is told and recorded. Gives whether what is there can be read.
+    fn compare_ledgers(&self, current: Option<Digest>) -> Result<bool, Error> {
         let Self { ports, request, .. } = *self;
-        let Some(current) = current else { return Ok(()) };
+        let Some(current) = current else { return Ok(false) };
         let repository = Repository::of_environment(&request.judge.name);
         let asked = Asked { trust: request.trust, repository: Some(&repository), at: ports.clock.now() };
         let read = || {
@@ -320,23 +320,28 @@ impl Promotion<'_> {
                     (ports.warn)(&format!("what {name} holds was decided under another ledger, {origin}"));
                 }
                 self.other_ledgers.replace(others);
+                Ok(true)
             }
             // What lies there may be damaged; what comes in its place is not.
-            Err(error) => (ports.warn)(&format!("what {name} holds can't be compared with the ledger: {error}")),
+            Err(error) => {
+                (ports.warn)(&format!("what {name} holds can't be compared with the ledger: {error}"));
+                Ok(false)
+            }
         }
-        Ok(())
     }
 
     /// A tag never moves back to an image that it named before, unless that is what was asked for: an old image with an old hole
-    /// would pass for the newest one (trust model 10). What the environment holds and no record knows is recorded as found.
-    fn refuse_backwards(&self, current: Option<Digest>) -> Result<(), Error> {
+    /// would pass for the newest one (trust model 10). What the environment holds, can be read and no record knows is recorded as found.
+    /// A record that its writer did not log says nothing.
+    fn refuse_backwards(&self, current: Option<Digest>, is_readable: bool) -> Result<(), Error> {
         let Self { ports, request, .. } = *self;
         let (image, environment) = (self.image.digest, &request.judge.name);
         let (mut earlier, mut last, mut knows_current) = (None, None, false);
+        let adoptions = Adoptions::of_all(ports.evidence, ports.ledger)?;
         ports.evidence.walk(&mut |record| {
             let was_there =
                 record.kind == RecordKind::Promotion && ["promoted", "found"].contains(&record.outcome.as_str());
-            if was_there && record.environment.as_ref() == Some(environment) {
+            if was_there && adoptions.vouch_for(record.sequence) && record.environment.as_ref() == Some(environment) {
                 knows_current |= record.subject == current;
                 last = record.subject;
                 if record.subject == Some(image) {
@@ -345,7 +350,7 @@ impl Promotion<'_> {
             }
         })?;
         // A promotion whose record was lost, by a crash after the tag moved or in another home, is known from now on.
-        if let Some(there) = current.filter(|_| !knows_current) {
+        if let Some(there) = current.filter(|_| is_readable && !knows_current) {
             let body = json!({"to": there, "tag": request.judge.environment.tag});
             self.record_about(there, "found", RecordKind::Promotion, body)?;
         }

@@ -17,13 +17,13 @@ use sluicegate_attestation::{
     predicate::PredicateType,
     statement::{Statement, Subject},
 };
-use sluicegate_flow::{Error, Failure, gate::RuleEvaluator, promote::Promoted, verify::verify};
+use sluicegate_flow::{Error, Failure, evidence::record, gate::RuleEvaluator, promote::Promoted, verify::verify};
 use sluicegate_policy::{
     judge::Basis,
     rego::{EvaluationRequest, Outcome, PolicyError, RuleResults, Violation},
 };
 use sluicegate_ports::{
-    evidence::RecordKind,
+    evidence::{EvidenceLog, NewRecord, RecordKind},
     images::{Descriptor, ImagePlaceError, Manifest},
     sign::TransparencyLog,
     store::{ContentStore, StoreError},
@@ -662,6 +662,36 @@ fn a_tag_never_moves_back_to_an_image_that_it_named_before() {
     let error = world.promote(&pass()).unwrap_err();
     assert!(error.to_string().contains("--rollback"), "{error}");
     assert_eq!(world.places.occupant(TARGET).unwrap().image, newer.digest());
+}
+
+#[test]
+fn tm10_what_nobody_logged_or_nobody_can_read_was_never_there() {
+    let (world, _) = World::good();
+    let older = VirtualImage::new(b"planted");
+    world.places.put_image(TARGET, &older, None);
+    world.places.drop_blob(TARGET, &older.digest());
+    world.evidence.append(&promoted_record(&world)).unwrap();
+    assert_allowed(world.promote(&pass()));
+    assert_eq!(world.outcomes(), ["promoted", "adopted", "allow", "promoted"]);
+    // The same place with its bytes, and the same record logged by its writer, are what was there.
+    let (world, _) = World::good();
+    world.places.put_image(TARGET, &older, None);
+    world.with_ports(|ports| record(ports, &promoted_record(&world)).unwrap());
+    let error = world.promote(&pass()).unwrap_err();
+    assert!(error.to_string().contains("--rollback"), "{error}");
+    assert_eq!(world.outcomes(), ["promoted", "found", "refused"]);
+}
+
+/// That the world's image was promoted to production.
+fn promoted_record(world: &World) -> NewRecord {
+    NewRecord {
+        kind: RecordKind::Promotion,
+        at: today(),
+        subject: Some(world.image.digest()),
+        environment: Some("production".parse().unwrap()),
+        outcome: "promoted".to_owned(),
+        body: json!({}),
+    }
 }
 
 #[test]

@@ -30,6 +30,8 @@ impl Bench {
     /// `None`, said aloud, where no cosign is named.
     fn set_up(test: &str) -> Option<Self> {
         let Some(cosign) = std::env::var_os("SLUICEGATE_COSIGN") else {
+            let demanded = std::env::var_os("SLUICEGATE_REQUIRE_PEERS").is_some();
+            assert!(!demanded, "{test}: SLUICEGATE_COSIGN names no cosign, and peers are demanded");
             // Not by a macro that the test harness swallows.
             let mut terminal = std::io::stderr().lock();
             writeln!(terminal, "SKIPPED {test}: SLUICEGATE_COSIGN names no cosign").unwrap();
