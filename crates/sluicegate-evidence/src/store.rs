@@ -61,14 +61,15 @@ impl SqliteEvidence {
             Ok(connection)
         };
         let mut connection = configured().map_err(sqlite)?;
-        schema::prepare(&mut connection).map_err(|unfit| match unfit {
+        let is_locked = |unfit: &schema::Unfit| matches!(unfit, schema::Unfit::Sqlite(error) if is_busy(error));
+        patiently(is_locked, || schema::prepare(&mut connection)).map_err(|unfit| match unfit {
             schema::Unfit::Foreign => corrupt("it is a database of something else".into()),
             schema::Unfit::Newer(reason) => failed(reason),
             schema::Unfit::Sqlite(error) => sqlite(error),
         })?;
         // Only now is it known to be ours: changing the journal mode writes to the file.
-        let mode: String =
-            connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).map_err(sqlite)?;
+        let to_wal = || connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0));
+        let mode: String = patiently(is_busy, to_wal).map_err(sqlite)?;
         if mode != "wal" {
             return Err(failed(format!("this file system gives it no write-ahead log (journal mode {mode})")));
         }
@@ -319,6 +320,23 @@ impl EvidenceLog for SqliteEvidence {
 
 /// Whether SQLite says that the file's bytes are not what it wrote, and not that it could not get at them. Our questions never change,
 /// so that one which SQLite does not understand (its code 1) is put to another schema than ours.
+/// Tries again while another process holds the file: SQLite itself does not wait where two open a new file and both change its
+/// journal mode.
+fn patiently<T, E>(is_busy: impl Fn(&E) -> bool, mut act: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    let begun = Instant::now();
+    loop {
+        match act() {
+            Err(error) if is_busy(&error) && begun.elapsed() < BUSY => thread::sleep(AGAIN),
+            done => return done,
+        }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode;
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
 fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode;
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown))
