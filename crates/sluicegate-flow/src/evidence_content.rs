@@ -42,6 +42,7 @@ pub(crate) fn check(evidence: &dyn EvidenceLog, store: &dyn ContentStore) -> Res
             named.entry(digest).or_insert_with(|| (record.sequence, what.to_owned()));
         }
     })?;
+    let mut faults: Vec<(u64, String)> = Vec::new();
     for (sequence, list) in lists {
         // A list that is not there or damaged is told below; one that says nothing of sense is told here.
         let Ok(bytes) = store.read(&list, MAX_INPUT) else { continue };
@@ -51,19 +52,20 @@ pub(crate) fn check(evidence: &dyn EvidenceLog, store: &dyn ContentStore) -> Res
                     named.entry(digest).or_insert((sequence, what));
                 }
             }
-            Err(reason) => drop(named.insert(list, (sequence, format!("{REPLAY}, which can't be read ({reason}),")))),
+            Err(reason) => {
+                let fault = format!("evidence record {sequence}: {REPLAY} {list} says nothing of sense: {reason}");
+                faults.push((sequence, fault));
+            }
         }
     }
     let mut contents = Contents { count: named.len() as u64, damage: Vec::new() };
-    let mut faults: Vec<(u64, String)> = Vec::new();
     for (digest, (sequence, what)) in named {
-        let fault = match whole(store, &digest)? {
-            _ if !is_on(Check::EvidenceContent) => continue,
-            None if what.contains("can't be read") => format!("evidence record {sequence}: {what} is {digest}"),
-            None => continue,
-            Some(fault) => format!("evidence record {sequence}: {what} {digest} {fault}"),
-        };
-        faults.push((sequence, fault));
+        if let Some(fault) = whole(store, &digest)? {
+            faults.push((sequence, format!("evidence record {sequence}: {what} {digest} {fault}")));
+        }
+    }
+    if !is_on(Check::EvidenceContent) {
+        faults.clear();
     }
     faults.sort();
     let more = faults.len().saturating_sub(MAX_TOLD);

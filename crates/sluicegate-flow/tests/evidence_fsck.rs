@@ -22,8 +22,12 @@ use sluicegate_flow::{
     Failure,
     evidence::{Against, FsckReport, fsck, record},
 };
-use sluicegate_ports::{evidence::EvidenceLog, ledger::Ledger};
-use sluicegate_testkit::{VirtualSigner, sign_statement, today};
+use sluicegate_ports::{
+    evidence::{EvidenceLog, NewRecord},
+    ledger::Ledger,
+    store::ContentStore,
+};
+use sluicegate_testkit::{MemoryStore, VirtualSigner, sign_statement, today};
 use sluicegate_types::{Digest, ImageRef, NonEmpty};
 
 /// What fsck says about what is attached to the world's image.
@@ -305,6 +309,20 @@ fn an_image_that_proves_nothing_about_this_ledger_leaves_it_open() {
         let report = against(&home, &world);
         assert_eq!((report.failure(), report.anchor().unwrap().signer.as_str()), (None, signer));
     }
+}
+
+#[test]
+fn tm16_a_list_of_inputs_that_is_none_is_damage() {
+    let home = Home::of(1);
+    let kept = MemoryStore::new();
+    let list = kept.put_bytes(b"no list").unwrap();
+    let checked = || fsck(&home.store(), &home.reader(), &kept, None).unwrap();
+    assert_eq!(checked().failure(), None);
+    let named = NewRecord { body: json!({"replay": list}), ..new(1) };
+    home.with(|ports| record(ports, &named).unwrap());
+    let report = checked();
+    assert_eq!((report.failure(), report.contents, report.damage.len()), (Some(Failure::Wrong), 1, 1));
+    assert!(report.damage[0].contains("says nothing of sense"), "{:?}", report.damage);
 }
 
 #[test]
