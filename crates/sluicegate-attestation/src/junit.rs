@@ -5,11 +5,14 @@
 //! something. A report is written by the code under test, so it is read as a stream, within limits, and anything that two readers
 //! could understand differently is refused.
 
+mod words;
+
 use quick_xml::{
     Reader, XmlVersion,
     events::{BytesDecl, BytesStart, Event},
 };
 
+use self::words::{Said, Words};
 use crate::{Error, unsupported};
 
 /// Bytes of one report.
@@ -24,15 +27,6 @@ const MAX_DEPTH: usize = 64;
 const MAX_ATTRIBUTES: usize = 128;
 /// Characters of a test's name; what is longer is cut there and ends in `…`.
 const MAX_NAME: usize = 200;
-
-/// One more entry of the lists, whatever element it comes from.
-fn counted(cases: &mut usize, limits: &Limits) -> Result<(), Error> {
-    *cases += 1;
-    if *cases > limits.cases {
-        return Err(Error::TooMany { what: "tests in a JUnit report", limit: limits.cases });
-    }
-    Ok(())
-}
 
 const WHAT: &str = "the JUnit report";
 
@@ -335,67 +329,6 @@ impl Suite {
     }
 }
 
-/// What an element says in words of itself, in the order in which one outdoes the others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Said {
-    Error,
-    Failed,
-    Skipped,
-    Passed,
-}
-
-impl Said {
-    fn is_against(self) -> bool {
-        matches!(self, Self::Error | Self::Failed)
-    }
-
-    /// What each word means, wherever it stands.
-    const WORDS: &'static [(Self, &'static [&'static str])] = &[
-        (Self::Error, &["error", "errored"]),
-        (Self::Failed, &["fail", "failed", "failure"]),
-        (Self::Skipped, &["notrun", "skip", "skipped", "disabled", "suppressed", "ignored"]),
-        (Self::Passed, &["pass", "passed", "success", "ok"]),
-    ];
-}
-
-/// The attributes by which some dialects (CTest, GoogleTest, behave, Maestro) say how something ended, with their words.
-#[derive(Default)]
-struct Words(Vec<(&'static str, String)>);
-
-impl Words {
-    const ATTRIBUTES: [&'static str; 4] = ["status", "result", "outcome", "success"];
-
-    /// The worst of what is said about this test or suite. A word that is not known might be any: then nothing is known of the report.
-    fn said(&self, what: &str, name: &str) -> Result<Option<Said>, Error> {
-        let mut worst = None;
-        for (attribute, word) in &self.0 {
-            let said = match (*attribute, word.as_str()) {
-                (_, "") => continue,
-                ("success", "true") => Said::Passed,
-                ("success", "false") => Said::Failed,
-                // GoogleTest and CTest say that it was executed; where it failed, they say so beside that.
-                ("status", "run") | ("result", "completed") => Said::Passed,
-                ("status", "completed") if self.0.iter().any(|(at, word)| *at == "result" && word == "completed") => {
-                    Said::Passed
-                }
-                (attribute, word) => {
-                    let known = Said::WORDS.iter().filter(|_| attribute != "success");
-                    let Some((said, _)) = known.into_iter().find(|(_, words)| words.contains(&word)) else {
-                        let reason = format!(
-                            "the {what} {name:?} has {attribute}={word:?}, which is not known to mean passed, failed or skipped; \
-                             make the report say one of these words"
-                        );
-                        return Err(Error::Invalid { what: WHAT, reason });
-                    };
-                    *said
-                }
-            };
-            worst = Some(worst.map_or(said, |worst: Said| worst.min(said)));
-        }
-        Ok(worst)
-    }
-}
-
 /// What is taken from an element's attributes.
 #[derive(Default)]
 struct Attributes {
@@ -426,9 +359,7 @@ impl Attributes {
                     reason: format!("{} is {:?}, which is no number", attribute.key.0, shortened(&value)),
                 })
             };
-            let key = attribute.key.0.rsplit(':').next().unwrap_or_default().to_ascii_lowercase();
-            if let Some(known) = Words::ATTRIBUTES.iter().find(|known| **known == key) {
-                out.words.0.push((*known, cut(value.trim().to_ascii_lowercase())));
+            if out.words.take(attribute.key.0, &value) {
                 continue;
             }
             match attribute.key.0 {
@@ -443,6 +374,15 @@ impl Attributes {
         }
         Ok(out)
     }
+}
+
+/// One more entry of the lists, whatever element it comes from.
+fn counted(cases: &mut usize, limits: &Limits) -> Result<(), Error> {
+    *cases += 1;
+    if *cases > limits.cases {
+        return Err(Error::TooMany { what: "tests in a JUnit report", limit: limits.cases });
+    }
+    Ok(())
 }
 
 /// The name without a namespace's prefix: a failure is one in any namespace.
