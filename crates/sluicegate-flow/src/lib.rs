@@ -11,7 +11,6 @@ pub mod attest_by_hand;
 mod built;
 mod error;
 pub mod evidence;
-mod evidence_content;
 mod execute;
 pub mod fetch;
 pub mod folders;
