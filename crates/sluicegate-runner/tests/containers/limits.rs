@@ -139,9 +139,13 @@ fn steps_run_side_by_side_and_leave_nothing_behind() {
 fn a_finished_run_leaves_neither_folder_nor_control_group() {
     let alone = new_fixture("alone");
     let mut during = (Vec::new(), Vec::new());
-    let outcome = alone.executor.run_step(&sh("echo up"), &mut |_| {
-        let runs = runs_of(&alone);
-        during = (control_groups_of(&runs[0]), runs);
+    // More than a pipe holds: the step can't end before the first line was looked at.
+    let script = format!("i=0; while [ $i -lt 3000 ]; do echo {}; i=$((i+1)); done", "x".repeat(100));
+    let outcome = alone.executor.run_step(&sh(&script), &mut |_| {
+        if during.1.is_empty() {
+            let runs = runs_of(&alone);
+            during = (control_groups_of(&runs[0]), runs);
+        }
     });
     assert_eq!(outcome.unwrap().ended, Ended::Exit(0));
     let (groups, runs) = during;
