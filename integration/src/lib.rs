@@ -10,6 +10,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::Value;
 use sluicegate_types::Digest;
 use tempfile::TempDir;
@@ -402,14 +403,7 @@ impl Ended {
 
 /// A base64 payload as JSON.
 pub fn decode(payload: &str) -> Value {
-    let mut child = Command::new("base64")
-        .arg("-d")
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    std::io::Write::write_all(&mut child.stdin.take().unwrap(), payload.as_bytes()).unwrap();
-    serde_json::from_slice(&child.wait_with_output().unwrap().stdout).unwrap()
+    serde_json::from_slice(&BASE64_STANDARD.decode(payload).unwrap()).unwrap()
 }
 
 /// An OCI layout on disk, for tests that change it.
