@@ -86,6 +86,12 @@ pub struct PackageList {
 pub struct ListedPackage {
     /// Its name.
     pub name: String,
+    /// Its version; empty where the scanner gives none.
+    pub version: String,
+    /// Its package URL, if the scanner gives one.
+    pub purl: Option<String>,
+    /// Names of licences, as the scanner writes them; whole texts of licences are left out.
+    pub licenses: Vec<String>,
     /// The file that shows it, where each package has one of its own.
     pub file: Option<String>,
     /// The analyser that read it: `dpkg`, `apk`, `rpm`, …; empty where Trivy does not say.
@@ -280,7 +286,16 @@ fn escaped(text: &str) -> String {
 
 impl From<RawPackage> for ListedPackage {
     fn from(raw: RawPackage) -> Self {
-        Self { name: raw.name, file: non_empty(raw.file_path), analyzed_by: raw.analyzed_by }
+        let mut licenses = raw.licenses.unwrap_or_default();
+        licenses.retain(|license| !license.is_empty() && !license.starts_with("text://"));
+        Self {
+            name: raw.name,
+            version: raw.version,
+            purl: raw.identifier.and_then(|identifier| identifier.purl).and_then(non_empty),
+            licenses,
+            file: non_empty(raw.file_path),
+            analyzed_by: raw.analyzed_by,
+        }
     }
 }
 
@@ -345,6 +360,9 @@ struct RawResult {
 #[serde(rename_all = "PascalCase", default)]
 struct RawPackage {
     name: String,
+    version: String,
+    identifier: Option<RawIdentifier>,
+    licenses: Option<Vec<String>>,
     file_path: String,
     analyzed_by: String,
 }
@@ -402,7 +420,8 @@ mod tests {
            "PkgIdentifier": {"PURL": "pkg:deb/debian/zlib1g@1"}, "InstalledVersion": "1", "FixedVersion": "2", "Status": "fixed",
            "Severity": "critical", "CVSS": {"nvd": {"V2Score": 10, "V3Score": 7.5}, "ghsa": {"V40Score": 9.1}}}]},
         {"Target": "Python", "Class": "lang-pkgs", "Type": "python-pkg",
-         "Packages": [{"Name": "h11", "FilePath": "srv/h11.dist-info/METADATA"}],
+         "Packages": [{"Name": "h11", "Version": "0.14.0", "Identifier": {"PURL": "pkg:pypi/h11@0.14.0", "UID": "1"},
+           "Licenses": ["MIT", "text://all of it"], "FilePath": "srv/h11.dist-info/METADATA"}],
          "Vulnerabilities": [{"VulnerabilityID": "CVE-2025-43859", "PkgName": "h 11", "PkgPath": "srv/h11.dist-info/METADATA",
            "InstalledVersion": "0.14.0+x"}]}
       ]}"#;
@@ -451,7 +470,17 @@ mod tests {
             Some(ReportedSystem { family: "debian".into(), release: "12.11".into(), ended: false })
         );
         assert_eq!(summary.results[0].place, "debian 12.11");
-        assert_eq!(summary.results[1].packages[0].file.as_deref(), Some("srv/h11.dist-info/METADATA"));
+        let h11 = ListedPackage {
+            name: "h11".into(),
+            version: "0.14.0".into(),
+            purl: Some("pkg:pypi/h11@0.14.0".into()),
+            licenses: vec!["MIT".into()],
+            file: Some("srv/h11.dist-info/METADATA".into()),
+            analyzed_by: String::new(),
+        };
+        assert_eq!(summary.results[1].packages, [h11]);
+        let bare = &summary.results[0].packages[0];
+        assert_eq!((bare.version.as_str(), &bare.purl, bare.licenses.len()), ("", &None, 0));
         let none = REPORT.replace("debian\", \"Name\": \"12.11", "none\", \"Name\": \"");
         assert_eq!(super::summary(none.as_bytes()).unwrap().system, None);
     }

@@ -7,7 +7,7 @@ use std::{fs, path::PathBuf};
 use serde_json::Value;
 use sluicegate_attestation::{
     cyclonedx,
-    file_sbom::{FileEntry, ITSELF, file_sbom},
+    output_sbom::{FileEntry, ITSELF, Inventory, KnownPackage, output_sbom},
     provenance::Provenance,
     summary::{Basis, PromotionClaim, SummaryClaim},
     test_result::TestResult,
@@ -113,11 +113,28 @@ fn the_sbom_of_an_output_is_the_published_one() {
         size: bytes.len() as u64,
     };
     let directory = Content { kind: ContentKind::Directory, digest: Digest::of(b"the tar of build.site") };
+    let libraries = Content { digest: Digest::of(b"the tar of build.libs"), ..directory };
     let executable = Content { kind: ContentKind::File, digest: Digest::of(b"an executable") };
     let files = [file("static/shop.css", "p {}"), file("index.html", "<p>shop</p>")];
+    let metadata = "h11-0.16.0.dist-info/METADATA";
+    let installed = [file(metadata, "Name: h11"), file("h11/__init__.py", "import h11")];
+    let h11 = KnownPackage {
+        name: "h11".to_owned(),
+        version: "0.16.0".to_owned(),
+        purl: Some("pkg:pypi/h11@0.16.0".to_owned()),
+        licenses: ["MIT".to_owned()].into(),
+        places: [metadata.to_owned()].into(),
+    };
+    let inventory = Inventory {
+        scanner: "trivy".to_owned(),
+        version: "0.76.0".to_owned(),
+        digest: Digest::of(b"the executable of trivy"),
+        packages: [h11].into(),
+    };
     for (example, written) in [
-        ("directory-output.json", file_sbom("build.site", directory, &files)),
-        ("file-output.json", file_sbom("build.shop", executable, &[file(ITSELF, "an executable")])),
+        ("directory-output.json", output_sbom("build.site", directory, None, &files)),
+        ("file-output.json", output_sbom("build.shop", executable, None, &[file(ITSELF, "an executable")])),
+        ("output-with-package.json", output_sbom("build.libs", libraries, Some(&inventory), &installed)),
     ] {
         let all = examples("sbom/valid");
         assert_eq!(all.iter().find(|(name, _)| name == example).unwrap().1, written);

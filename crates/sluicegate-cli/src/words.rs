@@ -139,12 +139,17 @@ fn hint(error: &sluicegate_flow::Error) -> Option<String> {
     match error {
         E::StepFailed { how, .. } => Some(after_a_step(how).to_owned()),
         E::Execute(ExecuteError::NotHere { remedy, .. }) => Some(as_commands(remedy)),
-        E::Scan(ScanError::NoScanner { .. }) => Some(
+        E::Scan(ScanError::NoScanner { .. }) | E::Inventory { source: ScanError::NoScanner { .. }, .. } => Some(
             "install Trivy and name it with --trivy, or run with --no-scan (the gate then stays undecided)".to_owned(),
         ),
-        E::Scan(ScanError::Database { .. }) => {
+        E::Scan(ScanError::Database { .. }) | E::Inventory { source: ScanError::Database { .. }, .. } => {
             Some("pin the database anew under scanner.trivy.db of the gateway file".to_owned())
         }
+        E::Inventory { source: ScanError::Failed { .. } | ScanError::Report { .. }, .. } => Some(
+            "see what is in that output: the scanner could not read it. --no-scan runs without the scanner (the gate then stays \
+             undecided)"
+                .to_owned(),
+        ),
         E::Sign(SignError::NoKey { name, .. }) => Some(format!(
             "set SLUICEGATE_HOME to the home that has it. sluicegate init with a new project makes builder, recorder and \
              production; any other name is made by sluicegate keys generate {}, and believed once trust.yaml lists it",

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     path::{Component, PathBuf},
 };
 
@@ -16,7 +17,7 @@ use sluicegate_ports::{
     images::{Descriptor, Manifest},
     trees::{EntryKind, TreeEntry},
 };
-use sluicegate_types::{Digest, UnixTime};
+use sluicegate_types::{ContentKind, Digest, UnixTime};
 
 use crate::{Error, Ports, pin::PinnedBase};
 
@@ -54,13 +55,39 @@ pub fn layered(
     history: &str,
 ) -> Result<Assembled, Error> {
     let (layer, size) = ports.packer.pack(entries, epoch)?;
-    let config_bytes = json_bytes("the image configuration", &image_config(base, config, &layer, epoch, history)?)?;
+    with_layer(ports, base, Descriptor::new(LAYER_TAR, layer, size), config, epoch, history)
+}
+
+/// An image of one layer with a step's output: a directory as it is, a file by the name `file_name`.
+pub fn of_output(ports: &Ports<'_>, product: &Product, file_name: &OsStr) -> Result<Assembled, Error> {
+    let Product { content, executable, size, .. } = *product;
+    let (layer, size) = match content.kind {
+        ContentKind::Directory => (content.digest, size),
+        ContentKind::File => {
+            let kind = EntryKind::Stored { content, executable };
+            ports.packer.pack(vec![TreeEntry { path: file_name.into(), kind }], 0)?
+        }
+    };
+    let layer = Descriptor::new(LAYER_TAR, layer, size);
+    with_layer(ports, None, layer, &ImageConfig::default(), 0, "sluicegate: output of a step")
+}
+
+fn with_layer(
+    ports: &Ports<'_>,
+    base: Option<&PinnedBase>,
+    layer: Descriptor,
+    config: &ImageConfig,
+    epoch: u64,
+    history: &str,
+) -> Result<Assembled, Error> {
+    let config_bytes =
+        json_bytes("the image configuration", &image_config(base, config, &layer.digest, epoch, history)?)?;
     let config_digest = ports.store.put_bytes(&config_bytes)?;
     let mut layers = base.map(|base| base.manifest.layers.clone()).unwrap_or_default();
     for layer in &mut layers {
         layer.annotations.clear();
     }
-    layers.push(Descriptor::new(LAYER_TAR, layer, size));
+    layers.push(layer);
     let blobs = layers.iter().map(|layer| layer.digest).chain([config_digest]).collect();
     let manifest = Manifest {
         schema_version: 2,

@@ -1,9 +1,12 @@
 //! What a run has made so far, each thing proved and described once.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    ffi::OsStr,
+};
 
 use sluicegate_attestation::{
-    file_sbom::file_sbom,
+    output_sbom::output_sbom,
     predicate::PredicateType,
     statement::{Statement, Subject},
     test_result::TestResult,
@@ -18,13 +21,13 @@ use sluicegate_types::{Content, Digest, NonEmpty, OutputName, StepName};
 
 use crate::{
     Error, Ports,
-    attest::{Attested, attest},
+    attest::{Attested, attest, refuse_too_large},
     pin::PinnedBase,
     run::RunRequest,
     scan,
 };
 
-/// Files of an output that its SBOM names one by one: with long paths as many still fit into one bundle.
+/// Files of an output that its SBOM names one by one.
 const MAX_DESCRIBED: usize = 20_000;
 
 /// A step that ran, with what proves it.
@@ -76,34 +79,49 @@ impl Built {
         Ok((product, done.attested.statement.bundle()))
     }
 
-    /// The SBOM of what a step left: every file with its own hash, as no package is known there. Made once for each content.
+    /// The SBOM of what a step left at a path that ends with `file_name`: the packages that the scanner knows there, if there is a
+    /// scanner, and every file with its own hash. Made once for each content.
     pub(crate) fn output(
         &mut self,
         ports: &Ports<'_>,
         request: &RunRequest<'_>,
         name: &str,
         product: &Product,
+        file_name: &OsStr,
     ) -> Result<&Attested, Error> {
         let vacant = match self.outputs.entry(product.content) {
             Entry::Occupied(described) => return Ok(described.into_mut()),
             Entry::Vacant(vacant) => vacant,
         };
         let content = product.content;
-        let files = match ports.packer.files(content) {
-            Ok(files) if files.len() <= MAX_DESCRIBED => files,
-            // Too many for one statement: then the output is one thing, and its own hash describes it.
-            Ok(_) | Err(TreeError::TooMany { .. }) => {
-                (ports.tell)(&format!(
-                    "output {name} has more than {MAX_DESCRIBED} files: its SBOM names it as a whole"
-                ));
-                vec![FileEntry { path: ITSELF.to_owned(), digest: content.digest, size: product.size }]
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let statement = Statement {
+        let inventory = request
+            .scanner
+            .map(|scanner| scan::inventory(ports, scanner, name, product, file_name, request.scratch))
+            .transpose()?;
+        let about = |files: &[FileEntry]| Statement {
             subjects: NonEmpty::one(Subject::product(name.to_owned(), content)),
             predicate_type: PredicateType::Sbom,
-            predicate: file_sbom(name, content, &files),
+            predicate: output_sbom(name, content, inventory.as_ref(), files),
+        };
+        // Too much for one statement: then the output is one thing, and its own hash describes it.
+        let as_a_whole = |why: &str| {
+            (ports.tell)(&format!("output {name} {why}: its SBOM names it as a whole"));
+            about(&[FileEntry { path: ITSELF.to_owned(), digest: content.digest, size: product.size }])
+        };
+        let statement = match ports.packer.files(content) {
+            Ok(files) if files.is_empty() => {
+                (ports.warn)(&format!("output {name} holds no file: its SBOM names no component"));
+                about(&[])
+            }
+            Ok(files) if files.len() <= MAX_DESCRIBED => {
+                let statement = about(&files);
+                match refuse_too_large(&statement.to_payload()?) {
+                    Ok(()) => statement,
+                    Err(_) => as_a_whole("has more or longer names than one statement holds"),
+                }
+            }
+            Ok(_) | Err(TreeError::TooMany { .. }) => as_a_whole(&format!("has more than {MAX_DESCRIBED} files")),
+            Err(error) => return Err(error.into()),
         };
         let attested = one(attest(ports, request.signer, request.trust, &[statement], ports.clock.now())?)?;
         Ok(vacant.insert(attested))

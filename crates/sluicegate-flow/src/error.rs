@@ -137,6 +137,15 @@ pub enum Error {
     /// Scanner.
     #[error(transparent)]
     Scan(#[from] ScanError),
+    /// The scanner, asked what a step left.
+    #[error("cannot look for packages in the output {output}")]
+    Inventory {
+        /// The step and its output.
+        output: String,
+        /// Why not.
+        #[source]
+        source: ScanError,
+    },
     /// Content store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -251,7 +260,7 @@ impl Error {
                 | SignError::KeyExists { .. } => Failure::Usage,
                 SignError::Log { .. } | SignError::Io { .. } => Failure::Unavailable,
             },
-            Self::Scan(error) => match error {
+            Self::Scan(error) | Self::Inventory { source: error, .. } => match error {
                 ScanError::Scanner { .. } | ScanError::Database { .. } => Failure::Undecided,
                 _ => Failure::Unavailable,
             },

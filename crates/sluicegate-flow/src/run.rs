@@ -292,7 +292,9 @@ fn closure(
     for step in &steps {
         for product in built.step(&step.name)?.products.clone().values() {
             let name = format!("{}.{}", step.name, product.name);
-            let attested = built.output(ports, request, &name, product)?;
+            let file_name = step.outputs.get(&product.name).and_then(|path| path.file_name());
+            let file_name = file_name.ok_or_else(|| Error::Bug(format!("the output {name} has no path")))?;
+            let attested = built.output(ports, request, &name, product, file_name)?;
             parts.add(format!("attestation:{name}:sbom"), attested);
         }
         let Some((scanner, image)) = request.scanner.zip(images.get(&step.image.to_string())) else { continue };

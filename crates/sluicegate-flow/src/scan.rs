@@ -1,6 +1,9 @@
-//! Scans an assembled image and forms the statements about it.
+//! Scans an assembled image and forms the statements about it; looks for packages in what a step left.
 
-use std::path::Path;
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+};
 
 use sluicegate_attestation::{
     identifiers::{IMAGE_MANIFEST, TRIVY_REPORT},
@@ -10,12 +13,14 @@ use sluicegate_attestation::{
     vulns::{self, Vulns},
 };
 use sluicegate_ports::{
+    execute::Product,
     images::{Descriptor, Publication},
-    scan::{ScanError, Scanner},
+    scan::{Inventory, ScanError, Scanner},
 };
 use sluicegate_types::{Digest, NonEmpty};
+use tempfile::TempDir;
 
-use crate::{Error, Ports};
+use crate::{Error, Ports, assemble};
 
 /// A scan of an image, its raw report in the store.
 #[derive(Debug)]
@@ -39,23 +44,9 @@ pub fn scan(
     name: &str,
     scratch: &Path,
 ) -> Result<ImageScan, Error> {
-    let folder = tempfile::Builder::new().prefix("scan-").tempdir_in(scratch).map_err(|source| Error::Io {
-        action: "create a folder in",
-        path: scratch.to_owned(),
-        source,
-    })?;
-    let layout = folder.path().join("image");
-    let publication = Publication {
-        image: image.clone(),
-        tags: Vec::new(),
-        referrers: Vec::new(),
-        blobs: blobs.to_vec(),
-        expected: None,
-        environment: None,
-    };
-    ports.places.target(&layout)?.publish(&publication, ports.store)?;
+    let layout = PrivateLayout::write(ports, image, blobs, scratch)?;
     let started_on = ports.clock.now();
-    let report = scanner.scan(&layout, &image.digest)?;
+    let report = scanner.scan(&layout.path, &image.digest)?;
     let finished_on = ports.clock.now();
     let findings =
         trivy_report::findings(&report.raw).map_err(|error| ScanError::Report { reason: error.to_string() })?;
@@ -81,6 +72,49 @@ pub fn scan(
         report: Descriptor::new(TRIVY_REPORT, raw, report.raw.len() as u64),
         findings: findings.len(),
     })
+}
+
+/// The packages that `scanner` recognises in what a step left, which people call `output`. `file_name` is the file's own name, by which
+/// scanners know what it is; a directory needs none. A file is packed into the store for it.
+pub fn inventory(
+    ports: &Ports<'_>,
+    scanner: &dyn Scanner,
+    output: &str,
+    product: &Product,
+    file_name: &OsStr,
+    scratch: &Path,
+) -> Result<Inventory, Error> {
+    let image = assemble::of_output(ports, product, file_name)?;
+    let layout = PrivateLayout::write(ports, &image.image, &image.blobs, scratch)?;
+    let found = scanner.inventory(&layout.path, &image.image.digest);
+    found.map_err(|source| Error::Inventory { output: output.to_owned(), source })
+}
+
+/// A layout for the scanner alone, gone when dropped.
+struct PrivateLayout {
+    _folder: TempDir,
+    path: PathBuf,
+}
+
+impl PrivateLayout {
+    fn write(ports: &Ports<'_>, image: &Descriptor, blobs: &[Digest], scratch: &Path) -> Result<Self, Error> {
+        let folder = tempfile::Builder::new().prefix("scan-").tempdir_in(scratch).map_err(|source| Error::Io {
+            action: "create a folder in",
+            path: scratch.to_owned(),
+            source,
+        })?;
+        let path = folder.path().join("image");
+        let publication = Publication {
+            image: image.clone(),
+            tags: Vec::new(),
+            referrers: Vec::new(),
+            blobs: blobs.to_vec(),
+            expected: None,
+            environment: None,
+        };
+        ports.places.target(&path)?.publish(&publication, ports.store)?;
+        Ok(Self { _folder: folder, path })
+    }
 }
 
 /// A statement about an image.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 pub use sluicegate_attestation::coverage::{Coverage, Gap, Read, System};
+pub use sluicegate_attestation::output_sbom::{Inventory, KnownPackage};
 pub use sluicegate_attestation::trivy_report::Finding;
 use sluicegate_types::{Digest, UnixTime};
 
@@ -11,6 +12,10 @@ use sluicegate_types::{Digest, UnixTime};
 pub trait Scanner: Send + Sync {
     /// Scans the one image of the OCI layout folder `layout` and returns the scanner's own reports with what they were made with.
     fn scan(&self, layout: &Path, image: &Digest) -> Result<ScanReport, ScanError>;
+
+    /// The packages that the scanner recognises in the one image of the OCI layout folder `layout`, with no word about what is wrong
+    /// with them or what it could not read.
+    fn inventory(&self, layout: &Path, image: &Digest) -> Result<Inventory, ScanError>;
 }
 
 /// What a scanner said, in its own bytes, and what it was.

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use sluicegate_attestation::file_sbom::{FileEntry, ITSELF};
+pub use sluicegate_attestation::output_sbom::{FileEntry, ITSELF};
 use sluicegate_types::{Content, Digest};
 
 use crate::store::StoreError;

@@ -415,6 +415,9 @@ mod tests {
     fn report() -> Summary {
         let package = |name: &str, file: Option<&str>, analyzed_by: &str| ListedPackage {
             name: name.into(),
+            version: String::new(),
+            purl: None,
+            licenses: Vec::new(),
             file: file.map(str::to_owned),
             analyzed_by: analyzed_by.into(),
         };

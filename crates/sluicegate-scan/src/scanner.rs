@@ -8,10 +8,13 @@ use std::{
     time::Duration,
 };
 
-use sluicegate_attestation::trivy_report::{Summary, summary};
+use sluicegate_attestation::{
+    output_sbom::known_packages,
+    trivy_report::{Summary, summary},
+};
 use sluicegate_ports::{
     execute::{Ended, ToolRequest, ToolSandbox},
-    scan::{Database, ScanError, ScanReport, Scanner, Tool},
+    scan::{Database, Inventory, ScanError, ScanReport, Scanner, Tool},
 };
 use sluicegate_types::{Digest, NonEmpty, UnixTime};
 
@@ -53,7 +56,7 @@ pub struct Config {
 /// How much a scan may use.
 #[derive(Clone, Debug)]
 pub struct ScanLimits {
-    /// Wall time of one run of Trivy; a scan runs it twice.
+    /// Wall time of one run of Trivy; a scan runs it twice, an inventory once.
     pub timeout: Duration,
     /// Bytes of memory of one run.
     pub memory: Option<u64>,
@@ -135,16 +138,7 @@ impl Scanner for TrivyScanner {
     /// Runs Trivy twice: over the image for its JSON report, and over that report for the SBOM, so that both say the same.
     fn scan(&self, layout: &Path, image: &Digest) -> Result<ScanReport, ScanError> {
         let ready = self.ready()?;
-        // The sandbox mounts it from a process of its own, whose working folder is another.
-        let layout = &std::path::absolute(layout).map_err(|error| ScanError::Io {
-            action: format!("find the folder {}", layout.display()),
-            reason: error.to_string(),
-        })?;
-        let opened = Image::open(layout, image)?;
-        let input = format!("/image@{image}");
-        let raw = self.run(&ready, &scan_args(&input), &[(layout, "/image"), (&ready.database.cache, "/cache")])?;
-        let report = summary(&raw).map_err(|error| ScanError::Report { reason: error.to_string() })?;
-        check_subject(&report, &opened)?;
+        let Scanned { raw, report, image: opened } = self.report(&ready, layout, image, "vuln")?;
         let sbom = self.sbom(&ready, &raw, image)?;
         let files = opened.files(&coverage::is_telling)?;
         let damaged = |error: &dyn std::fmt::Display| ScanError::Database {
@@ -167,9 +161,39 @@ impl Scanner for TrivyScanner {
             coverage,
         })
     }
+
+    /// Runs Trivy once, without a word about vulnerabilities. It does not open Java archives then: their packages stay unknown.
+    fn inventory(&self, layout: &Path, image: &Digest) -> Result<Inventory, ScanError> {
+        let ready = self.ready()?;
+        let Scanned { report, .. } = self.report(&ready, layout, image, "")?;
+        let packages = known_packages(report.results);
+        Ok(Inventory { scanner: "trivy".to_owned(), version: report.version, digest: ready.digest, packages })
+    }
+}
+
+/// A report that is about the image that was asked about.
+struct Scanned {
+    raw: Vec<u8>,
+    report: Summary,
+    image: Image,
 }
 
 impl TrivyScanner {
+    fn report(&self, ready: &Ready, layout: &Path, image: &Digest, scanners: &str) -> Result<Scanned, ScanError> {
+        // The sandbox mounts it from a process of its own, whose working folder is another.
+        let layout = &std::path::absolute(layout).map_err(|error| ScanError::Io {
+            action: format!("find the folder {}", layout.display()),
+            reason: error.to_string(),
+        })?;
+        let opened = Image::open(layout, image)?;
+        let input = format!("/image@{image}");
+        let folders: [(&Path, &str); 2] = [(layout, "/image"), (&ready.database.cache, "/cache")];
+        let raw = self.run(ready, &scan_args(&input, scanners), &folders)?;
+        let report = summary(&raw).map_err(|error| ScanError::Report { reason: error.to_string() })?;
+        check_subject(&report, &opened)?;
+        Ok(Scanned { raw, report, image: opened })
+    }
+
     fn sbom(&self, ready: &Ready, raw: &[u8], image: &Digest) -> Result<Vec<u8>, ScanError> {
         let io = |error: std::io::Error| ScanError::Io {
             action: format!("write the report into {}", self.config.work.display()),
@@ -186,8 +210,8 @@ impl TrivyScanner {
 }
 
 /// The arguments of the scan. Empty file names keep Trivy from looking for its settings in the working folder; all that would
-/// reach for the network is switched off by name, though the sandbox has none.
-fn scan_args(input: &str) -> [&str; 25] {
+/// reach for the network is switched off by name, though the sandbox has none. `scanners` is `vuln`, or empty for packages alone.
+fn scan_args<'a>(input: &'a str, scanners: &'a str) -> [&'a str; 25] {
     [
         "--config",
         "",
@@ -207,7 +231,7 @@ fn scan_args(input: &str) -> [&str; 25] {
         "--no-progress",
         "--quiet",
         "--scanners",
-        "vuln",
+        scanners,
         "--ignorefile",
         "",
         "--format",

@@ -3,9 +3,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use sluicegate_attestation::{
     coverage::{Coverage, Read},
-    file_sbom::file_sbom,
     identifiers::{IMAGE_MANIFEST, JUNIT_REPORT, LOCAL_BUILDER, TRIVY_REPORT},
     junit::JUnit,
+    output_sbom::output_sbom,
     predicate::PredicateType,
     provenance::{Build, Dependency, ImageParameters, Provenance, StepParameters},
     statement::{Statement, Subject},
@@ -133,7 +133,7 @@ impl VirtualBuild {
         {
             self.add(&mut build, log, part, &[Subject::product(name.to_owned(), product)], |_| {
                 let file = FileEntry { path: ITSELF.to_owned(), digest: product.digest, size: 1 };
-                (PredicateType::Sbom, file_sbom(name, product, &[file]))
+                (PredicateType::Sbom, output_sbom(name, product, None, &[file]))
             });
         }
         let about = |image: Digest| {

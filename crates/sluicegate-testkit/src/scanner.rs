@@ -1,7 +1,8 @@
 use std::{path::Path, sync::Mutex};
 
 use serde_json::json;
-use sluicegate_ports::scan::{Coverage, Database, Read, ScanError, ScanReport, Scanner, Tool};
+use sluicegate_attestation::{output_sbom::known_packages, trivy_report};
+use sluicegate_ports::scan::{Coverage, Database, Inventory, Read, ScanError, ScanReport, Scanner, Tool};
 use sluicegate_types::{Digest, UnixTime};
 
 /// A scanner that gives what it was told to give.
@@ -57,5 +58,12 @@ impl Scanner for FakeScanner {
     fn scan(&self, _: &Path, image: &Digest) -> Result<ScanReport, ScanError> {
         self.scanned.lock().unwrap().push(*image);
         self.answer.clone().map_err(|reason| ScanError::Failed { reason })
+    }
+
+    fn inventory(&self, layout: &Path, image: &Digest) -> Result<Inventory, ScanError> {
+        let ScanReport { raw, tool, .. } = self.scan(layout, image)?;
+        let summary = trivy_report::summary(&raw).map_err(|error| ScanError::Report { reason: error.to_string() })?;
+        let packages = known_packages(summary.results);
+        Ok(Inventory { scanner: tool.name, version: tool.version, digest: tool.digest, packages })
     }
 }

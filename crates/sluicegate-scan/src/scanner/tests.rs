@@ -116,6 +116,11 @@ impl World {
         let sandbox = Canned { report, ended, runs: AtomicUsize::new(0) };
         TrivyScanner::new(self.config(Arc::new(sandbox))).scan(self.image.path(), &self.image.digest)
     }
+
+    fn inventory(&self, report: String, ended: Ended) -> Result<Inventory, ScanError> {
+        let sandbox = Canned { report, ended, runs: AtomicUsize::new(0) };
+        TrivyScanner::new(self.config(Arc::new(sandbox))).inventory(self.image.path(), &self.image.digest)
+    }
 }
 
 #[test]
@@ -175,6 +180,21 @@ fn a_report_about_something_else_is_no_scan() {
     {
         let refused = world.canned(world.report().replace(from, to), Ended::Exit(0)).unwrap_err();
         assert!(matches!(refused, ScanError::Report { .. }), "{to}: {refused}");
+    }
+}
+
+#[test]
+fn an_inventory_names_packages_and_its_tool_and_is_about_what_was_asked() {
+    let world = World::new();
+    let found = world.inventory(world.report(), Ended::Exit(0)).unwrap();
+    assert_eq!((found.scanner.as_str(), found.version.as_str()), ("trivy", "0.76.0"));
+    assert_eq!(found.digest, Digest::of(b"#!/bin/true\n"));
+    assert_eq!(found.packages.iter().map(|package| package.name.as_str()).collect::<Vec<_>>(), ["zlib1g"]);
+    let other = world.report().replace(&world.image.diff_ids[0].to_string(), &Digest::of(b"other").to_string());
+    for (report, ended) in [(world.report(), Ended::Exit(1)), (String::new(), Ended::Exit(0)), (other, Ended::Exit(0))]
+    {
+        let refused = world.inventory(report, ended).unwrap_err();
+        assert!(matches!(refused, ScanError::Failed { .. } | ScanError::Report { .. }), "{refused}");
     }
 }
 
@@ -321,4 +341,29 @@ fn tm04_a_masked_system_is_a_gap_in_the_scan() {
     assert_eq!(both.iter().map(|gap| gap.place.as_str()).collect::<Vec<_>>(), ["etc/almalinux-release"]);
     world.image = honest;
     assert_eq!(world.canned(world.report(), Ended::Exit(0)).unwrap().coverage.unread, vec![]);
+}
+
+/// With the real Trivy: it needs nothing of the database to know packages, and what an output says of itself hides no other package.
+#[test]
+fn the_real_trivy_knows_the_packages_of_an_output() {
+    let Some(trivy) = real_trivy() else { return };
+    let world = World::new();
+    let mut config = world.config(Arc::new(Direct));
+    config.trivy = trivy;
+    config.allowed = NonEmpty::one(Digest::of(&fs::read(&config.trivy).unwrap()));
+    let scanner = TrivyScanner::new(config);
+    let names = |entries: Vec<TestEntry>| {
+        let image = TestImage::new(&[entries]);
+        let found = scanner.inventory(image.path(), &image.digest).unwrap();
+        found.packages.into_iter().map(|package| package.name).collect::<Vec<_>>()
+    };
+    let h11 = || file("site/h11-0.16.0.dist-info/METADATA", b"Metadata-Version: 2.1\nName: h11\nVersion: 0.16.0\n\n");
+    assert_eq!(names(vec![h11()]), ["h11"]);
+    assert_eq!(
+        names(vec![h11(), file(".trivyignore", b"*\n"), file("trivy.yaml", b"scan: {skip-files: ['**']}\n")]),
+        ["h11"]
+    );
+    assert_eq!(names(vec![h11(), file("app.jar", b"PK no archive")]), ["h11"], "Java archives are not opened");
+    assert_eq!(names(vec![file("shop", b"\x7fELF no more of it")]), [] as [&str; 0]);
+    assert_eq!(names(Vec::new()), [] as [&str; 0]);
 }

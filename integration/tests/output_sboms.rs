@@ -1,0 +1,170 @@
+//! What a run says of the outputs of its steps: the packages that the scanner knows there, and each file by its own hash.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use integration::{Layout, Project, peer, ready};
+use serde_json::Value;
+use sluicegate_types::Digest;
+
+const SBOM: &str = "https://cyclonedx.org/bom";
+
+/// Python and npm packages with a file that no package lists, records that are broken, and names that look like more than they are.
+const SITE: [(&str, &str); 8] = [
+    ("h11-0.16.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: h11\nVersion: 0.16.0\nLicense: MIT\n\nHTTP\n"),
+    ("h11-0.16.0.dist-info/RECORD", "h11/__init__.py,,\n"),
+    ("h11/__init__.py", "import h11\n"),
+    ("h11/unlisted.py", "import os\n"),
+    ("node_modules/left-pad/package.json", r#"{"name": "left-pad", "version": "1.3.0", "license": "WTFPL"}"#),
+    ("node_modules/broken/package.json", "{\"name\": "),
+    ("nameless-1.dist-info/METADATA", "Version: 1\n"),
+    ("etc/os-release", "ID=debian\nVERSION_ID=\"12\"\n"),
+];
+
+/// A project whose outputs `package.pack` and `package.one` are this folder and this file.
+fn project(tool: &Path) -> Project {
+    let project = Project::prepared();
+    for (path, text) in SITE {
+        let path = project.path("src/site").join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    fs::copy(tool, project.path("src/tool")).unwrap();
+    project.replace("sluicegate.yaml", "cp /src/hello.txt /out/app/", "cp -r /src/. /out/app/");
+    project.replace("sluicegate.yaml", "cp -r /app/. /out/pack/", "cp -r /app/site/. /out/pack/");
+    project.replace("sluicegate.yaml", "cat /app/hello.txt > /out/one", "cp /app/tool /out/one");
+    project
+}
+
+/// The SBOMs of what steps left, by the name of the output.
+fn sboms(project: &Project) -> BTreeMap<String, Value> {
+    let layout = Layout::at(project.path("out/tiny"));
+    let (_, evidence) = layout.evidence();
+    let bundles = evidence["layers"].as_array().unwrap().iter().filter(|part| part["mediaType"] == integration::BUNDLE);
+    bundles
+        .map(|part| layout.statement(part["digest"].as_str().unwrap()))
+        .filter(|s| s["predicateType"] == SBOM && s["predicate"]["metadata"]["component"]["bom-ref"] == "output")
+        .map(|statement| (statement["subject"][0]["name"].as_str().unwrap().to_owned(), statement["predicate"].clone()))
+        .collect()
+}
+
+fn of_type<'a>(sbom: &'a Value, kind: &str) -> Vec<&'a Value> {
+    sbom["components"].as_array().unwrap().iter().filter(|component| component["type"] == kind).collect()
+}
+
+fn hashes(sbom: &Value) -> BTreeMap<&str, &str> {
+    of_type(sbom, "file")
+        .into_iter()
+        .map(|file| (file["name"].as_str().unwrap(), file["hashes"][0]["content"].as_str().unwrap()))
+        .collect()
+}
+
+#[test]
+fn an_output_names_its_packages_and_every_file_by_its_hash() {
+    let test = "an_output_names_its_packages_and_every_file_by_its_hash";
+    if !ready(test) {
+        return;
+    }
+    let Some(opa) = peer("SLUICEGATE_OPA", test) else { return };
+    let project = project(&opa);
+    project.must(&["run"]);
+    let found = sboms(&project);
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["build.app", "package.one", "package.pack"]);
+
+    let pack = &found["package.pack"];
+    let packages = of_type(pack, "library");
+    let named: Vec<_> = packages.iter().map(|package| (package["purl"].as_str(), &package["evidence"])).collect();
+    let at = |place: &str| serde_json::json!({"occurrences": [{"location": place}]});
+    assert_eq!(
+        named,
+        [
+            (Some("pkg:pypi/h11@0.16.0"), &at("h11-0.16.0.dist-info/METADATA")),
+            (Some("pkg:npm/left-pad@1.3.0"), &at("node_modules/left-pad/package.json")),
+        ],
+        "{pack:#}"
+    );
+    assert_eq!(packages[0]["licenses"][0]["license"]["name"], "MIT");
+    let expected: BTreeMap<_, _> = SITE.map(|(path, text)| (path, Digest::of(text.as_bytes()).hex())).into();
+    let listed: BTreeMap<_, _> = hashes(pack).into_iter().map(|(path, hash)| (path, hash.to_owned())).collect();
+    assert_eq!(listed, expected, "a package takes no file's own hash away");
+
+    // The program's own list of modules, from a single file.
+    let one = &found["package.one"];
+    let opa_module = of_type(one, "library").into_iter().find(|p| p["name"] == "github.com/open-policy-agent/opa");
+    assert!(opa_module.is_some_and(|p| p["purl"].as_str().unwrap().starts_with("pkg:golang/")), "{one:#}");
+    assert_eq!(hashes(one), [("package.one", Digest::of(&fs::read(&opa).unwrap()).hex().as_str())].into());
+    for sbom in found.values() {
+        assert_eq!(sbom["metadata"]["tools"]["components"][0]["name"], "trivy", "{sbom:#}");
+    }
+
+    // Without a scanner outputs are described by their files alone, and that is seen.
+    project.must(&["run", "--no-scan"]);
+    let unscanned = sboms(&project);
+    assert_eq!(unscanned.keys().collect::<Vec<_>>(), found.keys().collect::<Vec<_>>());
+    for (name, sbom) in &unscanned {
+        assert!(of_type(sbom, "library").is_empty() && sbom["metadata"].get("tools").is_none(), "{sbom:#}");
+        assert_eq!(hashes(sbom), hashes(&found[name]));
+    }
+    project.must(&["verify", "--offline", "oci:out/tiny"]);
+}
+
+#[test]
+fn an_output_that_is_empty_or_too_much_is_said_to_be() {
+    if !integration::can_run_steps("an_output_that_is_empty_or_too_much_is_said_to_be") {
+        return;
+    }
+    let project = Project::prepared();
+    let good = fs::read_to_string(project.path("sluicegate.yaml")).unwrap();
+    let described = |made: &str| {
+        fs::write(project.path("sluicegate.yaml"), good.replace("cp -r /app/. /out/pack/", made)).unwrap();
+        let said = project.must(&["run", "--no-scan"]).stderr;
+        (said, sboms(&project).remove("package.pack").unwrap())
+    };
+    let (said, sbom) = described("true");
+    assert!(said.contains("output package.pack holds no file"), "{said}");
+    assert_eq!(sbom["components"], serde_json::json!([]));
+
+    // Each file is named by as long a path as a file system takes; nothing but the number, or the names, is too much.
+    let files =
+        |names: &str| format!("cd /out/pack && {names} | split -l 1 -a 5 --numeric-suffixes - {}", "n".repeat(200));
+    let long = "n".repeat(200);
+    let (said, sbom) = described(&files("seq 20000"));
+    assert!(!said.contains("as a whole"), "{said}");
+    let named = hashes(&sbom);
+    assert_eq!((named.len(), named.contains_key(format!("{long}19999").as_str())), (20_000, true));
+    let whole = |sbom: &Value| {
+        let own = sbom["metadata"]["component"]["hashes"][0]["content"].as_str().unwrap().to_owned();
+        hashes(sbom) == BTreeMap::from([("package.pack", own.as_str())])
+    };
+    let (said, sbom) = described(&files("seq 20001"));
+    assert!(said.contains("output package.pack has more than 20000 files: its SBOM names it as a whole"), "{said}");
+    assert!(whole(&sbom), "{sbom:#}");
+    let deep = format!(
+        "d={long} && mkdir -p /out/pack/$d/$d/$d && cd /out/pack/$d/$d/$d && seq 16000 | split -l 1 -a 5 -d - $d"
+    );
+    let (said, sbom) = described(&deep);
+    assert!(said.contains("longer names than one statement holds: its SBOM names it as a whole"), "{said}");
+    assert!(whole(&sbom), "{sbom:#}");
+}
+
+#[test]
+fn a_scanner_that_cannot_read_an_output_ends_the_run_and_says_which() {
+    let test = "a_scanner_that_cannot_read_an_output_ends_the_run_and_says_which";
+    if !ready(test) {
+        return;
+    }
+    let Some(opa) = peer("SLUICEGATE_OPA", test) else { return };
+    let project = Project::prepared();
+    // A program that runs in the sandbox as Trivy does, and does not understand what it is asked.
+    let listed = |program: &Path| Digest::of(&fs::read(program).unwrap()).to_string();
+    let trivy = std::env::var("SLUICEGATE_TRIVY").unwrap();
+    project.replace("gateway.yaml", &listed(Path::new(&trivy)), &listed(&opa));
+    let failed = project.sluicegate(&["run", "--trivy", opa.to_str().unwrap()]);
+    failed.assert(
+        5,
+        "cannot look for packages in the output build.app\n  because: the scanner failed: it ended with code 1",
+    );
+    failed.assert(5, "now: see what is in that output");
+    assert!(!project.path("out/tiny/index.json").exists());
+    project.must(&["run", "--no-scan"]);
+}
