@@ -33,12 +33,19 @@ fn project(tool: &Path) -> Project {
     project.replace("sluicegate.yaml", "cp /src/hello.txt /out/app/", "cp -r /src/. /out/app/");
     project.replace("sluicegate.yaml", "cp -r /app/. /out/pack/", "cp -r /app/site/. /out/pack/");
     project.replace("sluicegate.yaml", "cat /app/hello.txt > /out/one", "cp /app/tool /out/one");
+    // A second image of the same steps, and an output with the content of another one.
+    let pipeline = fs::read_to_string(project.path("sluicegate.yaml")).unwrap();
+    let (_, tiny) = pipeline.split_once("  tiny:\n").unwrap();
+    let second = format!("{pipeline}  second:\n{}", tiny.replace("oci:out/tiny", "oci:out/second"));
+    let second = second.replace("outputs: { app: /out/app }", "outputs: { app: /out/app, same: /out/same }");
+    let second = second.replace("chmod 700 /out/app", "chmod 700 /out/app && cp -a /out/app /out/same");
+    fs::write(project.path("sluicegate.yaml"), second).unwrap();
     project
 }
 
 /// The SBOMs of what steps left, by the name of the output.
-fn sboms(project: &Project) -> BTreeMap<String, Value> {
-    let layout = Layout::at(project.path("out/tiny"));
+fn sboms(project: &Project, image: &str) -> BTreeMap<String, Value> {
+    let layout = Layout::at(project.path(image));
     let (_, evidence) = layout.evidence();
     let bundles = evidence["layers"].as_array().unwrap().iter().filter(|part| part["mediaType"] == integration::BUNDLE);
     bundles
@@ -68,7 +75,8 @@ fn an_output_names_its_packages_and_every_file_by_its_hash() {
     let Some(opa) = peer("SLUICEGATE_OPA", test) else { return };
     let project = project(&opa);
     project.must(&["run"]);
-    let found = sboms(&project);
+    let found = sboms(&project, "out/tiny");
+    assert_eq!(sboms(&project, "out/second"), found, "what both are made of is described once");
     assert_eq!(found.keys().collect::<Vec<_>>(), ["build.app", "package.one", "package.pack"]);
 
     let pack = &found["package.pack"];
@@ -99,7 +107,7 @@ fn an_output_names_its_packages_and_every_file_by_its_hash() {
 
     // Without a scanner outputs are described by their files alone, and that is seen.
     project.must(&["run", "--no-scan"]);
-    let unscanned = sboms(&project);
+    let unscanned = sboms(&project, "out/tiny");
     assert_eq!(unscanned.keys().collect::<Vec<_>>(), found.keys().collect::<Vec<_>>());
     for (name, sbom) in &unscanned {
         assert!(of_type(sbom, "library").is_empty() && sbom["metadata"].get("tools").is_none(), "{sbom:#}");
@@ -118,7 +126,7 @@ fn an_output_that_is_empty_or_too_much_is_said_to_be() {
     let described = |made: &str| {
         fs::write(project.path("sluicegate.yaml"), good.replace("cp -r /app/. /out/pack/", made)).unwrap();
         let said = project.must(&["run", "--no-scan"]).stderr;
-        (said, sboms(&project).remove("package.pack").unwrap())
+        (said, sboms(&project, "out/tiny").remove("package.pack").unwrap())
     };
     let (said, sbom) = described("true");
     assert!(said.contains("output package.pack holds no file"), "{said}");

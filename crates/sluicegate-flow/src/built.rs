@@ -1,9 +1,6 @@
 //! What a run has made so far, each thing proved and described once.
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    ffi::OsStr,
-};
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use sluicegate_attestation::{
     output_sbom::output_sbom,
@@ -14,7 +11,6 @@ use sluicegate_attestation::{
 use sluicegate_ports::{
     execute::Product,
     images::Descriptor,
-    scan::Scanner,
     trees::{FileEntry, ITSELF, TreeError},
 };
 use sluicegate_types::{Content, Digest, NonEmpty, OutputName, StepName};
@@ -24,7 +20,7 @@ use crate::{
     attest::{Attested, attest, refuse_too_large},
     pin::PinnedBase,
     run::RunRequest,
-    scan,
+    survey::Survey,
 };
 
 /// Files of an output that its SBOM names one by one.
@@ -79,25 +75,32 @@ impl Built {
         Ok((product, done.attested.statement.bundle()))
     }
 
-    /// The SBOM of what a step left at a path that ends with `file_name`: the packages that the scanner knows there, if there is a
-    /// scanner, and every file with its own hash. Made once for each content.
+    /// Whether the SBOM of this content is made.
+    pub(crate) fn describes_output(&self, content: Content) -> bool {
+        self.outputs.contains_key(&content)
+    }
+
+    /// Whether SBOM and scan of this image that steps ran in are made.
+    pub(crate) fn describes_image(&self, image: &Digest) -> bool {
+        self.images.contains_key(image)
+    }
+
+    /// The SBOM of what a step left: the packages that the scanner knows there, if there is a scanner, and every file with its own
+    /// hash. Made once for each content.
     pub(crate) fn output(
         &mut self,
         ports: &Ports<'_>,
         request: &RunRequest<'_>,
         name: &str,
         product: &Product,
-        file_name: &OsStr,
+        survey: Option<&mut Survey>,
     ) -> Result<&Attested, Error> {
         let vacant = match self.outputs.entry(product.content) {
             Entry::Occupied(described) => return Ok(described.into_mut()),
             Entry::Vacant(vacant) => vacant,
         };
         let content = product.content;
-        let inventory = request
-            .scanner
-            .map(|scanner| scan::inventory(ports, scanner, name, product, file_name, request.scratch))
-            .transpose()?;
+        let inventory = survey.map(|survey| survey.output(content)).transpose()?;
         let about = |files: &[FileEntry]| Statement {
             subjects: NonEmpty::one(Subject::product(name.to_owned(), content)),
             predicate_type: PredicateType::Sbom,
@@ -132,15 +135,14 @@ impl Built {
         &mut self,
         ports: &Ports<'_>,
         request: &RunRequest<'_>,
-        scanner: &dyn Scanner,
         image: &PinnedBase,
+        survey: &mut Survey,
     ) -> Result<&Described, Error> {
         let vacant = match self.images.entry(image.digest) {
             Entry::Occupied(described) => return Ok(described.into_mut()),
             Entry::Vacant(vacant) => vacant,
         };
-        (ports.tell)(&format!("image {} of the steps is scanned", image.name));
-        let scan = scan::scan(ports, scanner, &image.descriptor(), &image.blobs(), "step-image", request.scratch)?;
+        let scan = survey.step_image(&image.digest)?;
         let mut attested = attest(ports, request.signer, request.trust, &[scan.sbom, scan.vulns], ports.clock.now())?;
         let vulns = one(attested.split_off(1))?;
         Ok(vacant.insert(Described { sbom: one(attested)?, vulns, report: scan.report }))

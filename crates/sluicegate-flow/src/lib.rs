@@ -23,6 +23,7 @@ pub mod replay;
 pub mod run;
 pub mod scan;
 pub mod sign;
+mod survey;
 pub mod verify;
 pub mod verify_file;
 

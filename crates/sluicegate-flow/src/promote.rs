@@ -37,7 +37,9 @@ use crate::{
     folders::{EnvironmentPlaces, where_it_leads},
     gate::{self, Case, RuleEvaluator},
     gateway::{Judge, JudgeRecord},
-    push, replay, scan, sign,
+    push, replay,
+    scan::Scanning,
+    sign,
 };
 
 /// Everything a promotion needs beside the shared ports.
@@ -393,7 +395,7 @@ impl Promotion<'_> {
         let blobs: Vec<Digest> =
             fetched.manifest.layers.iter().map(|layer| layer.digest).chain([fetched.manifest.config.digest]).collect();
         let name = request.judge.name.to_string();
-        let scanned = match scan::scan(ports, scanner, image, &blobs, &name, request.scratch) {
+        let scanned = match Scanning::new(ports, scanner, request.scratch).image(image, &blobs, &name) {
             Ok(scanned) => scanned,
             Err(Error::Scan(error)) => {
                 let remedy = match &error {

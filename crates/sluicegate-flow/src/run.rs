@@ -34,6 +34,7 @@ use crate::{
     folders::{EnvironmentPlaces, where_it_leads},
     pin::{self, PinnedBase, PinnedSource},
     push, scan,
+    survey::Survey,
 };
 
 /// Everything a run needs beside the shared ports.
@@ -278,6 +279,7 @@ fn closure(
     artifact: &Artifact,
     images: &BTreeMap<String, PinnedBase>,
     built: &mut Built,
+    mut survey: Option<&mut Survey>,
 ) -> Result<Parts, Error> {
     let mut parts = Parts::default();
     let steps = request.pipeline.closure(artifact);
@@ -292,13 +294,11 @@ fn closure(
     for step in &steps {
         for product in built.step(&step.name)?.products.clone().values() {
             let name = format!("{}.{}", step.name, product.name);
-            let file_name = step.outputs.get(&product.name).and_then(|path| path.file_name());
-            let file_name = file_name.ok_or_else(|| Error::Bug(format!("the output {name} has no path")))?;
-            let attested = built.output(ports, request, &name, product, file_name)?;
+            let attested = built.output(ports, request, &name, product, survey.as_deref_mut())?;
             parts.add(format!("attestation:{name}:sbom"), attested);
         }
-        let Some((scanner, image)) = request.scanner.zip(images.get(&step.image.to_string())) else { continue };
-        let described = built.image(ports, request, scanner, image)?;
+        let Some((survey, image)) = survey.as_deref_mut().zip(images.get(&step.image.to_string())) else { continue };
+        let described = built.image(ports, request, image, survey)?;
         parts.add(format!("attestation:{}:sbom", image.digest), &described.sbom);
         parts.add(format!("attestation:{}:vulns", image.digest), &described.vulns);
         parts.add_report(&format!("report:{}:trivy", image.digest), &described.report);
@@ -329,13 +329,14 @@ fn build_image(
     }
     let assembled = assemble::image(ports, base, &files, &artifact.config, epoch)?;
     (ports.tell)(&format!("image {} is {}", artifact.name, assembled.image.digest));
-    let mut parts = closure(ports, request, artifact, images, built)?;
+    let survey =
+        request.scanner.map(|scanner| Survey::ask(ports, request, scanner, (artifact, &assembled), images, built));
+    let mut survey = survey.transpose()?;
+    let mut parts = closure(ports, request, artifact, images, built, survey.as_mut())?;
     let mut about_image: Vec<Attested> = Vec::new();
     let mut findings = None;
-    if let Some(scanner) = request.scanner {
-        (ports.tell)(&format!("image {} is scanned", artifact.name));
-        let name = artifact.name.to_string();
-        let scan = scan::scan(ports, scanner, &assembled.image, &assembled.blobs, &name, request.scratch)?;
+    if let Some(mut survey) = survey {
+        let scan = survey.artifact()?;
         findings = Some(scan.findings);
         about_image = attest(ports, request.signer, request.trust, &[scan.sbom, scan.vulns], ports.clock.now())?;
         for attested in &about_image {

@@ -1,9 +1,6 @@
 //! Scans an assembled image and forms the statements about it; looks for packages in what a step left.
 
-use std::{
-    ffi::OsStr,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use sluicegate_attestation::{
     identifiers::{IMAGE_MANIFEST, TRIVY_REPORT},
@@ -13,14 +10,15 @@ use sluicegate_attestation::{
     vulns::{self, Vulns},
 };
 use sluicegate_ports::{
-    execute::Product,
-    images::{Descriptor, Publication},
+    Clock,
+    images::{Descriptor, ImagePlaces, Publication},
     scan::{Inventory, ScanError, Scanner},
+    store::ContentStore,
 };
 use sluicegate_types::{Digest, NonEmpty};
 use tempfile::TempDir;
 
-use crate::{Error, Ports, assemble};
+use crate::{Error, Ports};
 
 /// A scan of an image, its raw report in the store.
 #[derive(Debug)]
@@ -35,69 +33,62 @@ pub struct ImageScan {
     pub findings: usize,
 }
 
-/// Scans `image`, whose blobs are in the store, in a private layout made from the store's verified bytes.
-pub fn scan(
-    ports: &Ports<'_>,
-    scanner: &dyn Scanner,
-    image: &Descriptor,
-    blobs: &[Digest],
-    name: &str,
-    scratch: &Path,
-) -> Result<ImageScan, Error> {
-    let layout = PrivateLayout::write(ports, image, blobs, scratch)?;
-    let started_on = ports.clock.now();
-    let report = scanner.scan(&layout.path, &image.digest)?;
-    let finished_on = ports.clock.now();
-    let findings =
-        trivy_report::findings(&report.raw).map_err(|error| ScanError::Report { reason: error.to_string() })?;
-    let raw = ports.store.put_bytes(&report.raw)?;
-    let vulns = Vulns {
-        scanner: vulns::Scanner {
-            name: report.tool.name,
-            version: report.tool.version,
-            digest: report.tool.digest,
-            database: report.database.digest,
-            database_updated_at: report.database.updated_at,
-        },
-        started_on,
-        finished_on,
-        report: raw,
-        coverage: report.coverage,
-    };
-    let sbom: serde_json::Value = serde_json::from_slice(&report.sbom)
-        .map_err(|error| ScanError::Report { reason: format!("its SBOM: {error}") })?;
-    Ok(ImageScan {
-        sbom: about_image(image.digest, name, PredicateType::Sbom, sbom),
-        vulns: about_image(image.digest, name, PredicateType::Vulns, vulns.to_predicate(&findings)),
-        report: Descriptor::new(TRIVY_REPORT, raw, report.raw.len() as u64),
-        findings: findings.len(),
-    })
+/// A scanner and what it needs of the ports. Threads may share it.
+pub struct Scanning<'a> {
+    clock: &'a dyn Clock,
+    store: &'a dyn ContentStore,
+    places: &'a dyn ImagePlaces,
+    scanner: &'a dyn Scanner,
+    scratch: &'a Path,
 }
 
-/// The packages that `scanner` recognises in what a step left, which people call `output`. `file_name` is the file's own name, by which
-/// scanners know what it is; a directory needs none. A file is packed into the store for it.
-pub fn inventory(
-    ports: &Ports<'_>,
-    scanner: &dyn Scanner,
-    output: &str,
-    product: &Product,
-    file_name: &OsStr,
-    scratch: &Path,
-) -> Result<Inventory, Error> {
-    let image = assemble::of_output(ports, product, file_name)?;
-    let layout = PrivateLayout::write(ports, &image.image, &image.blobs, scratch)?;
-    let found = scanner.inventory(&layout.path, &image.image.digest);
-    found.map_err(|source| Error::Inventory { output: output.to_owned(), source })
-}
+impl<'a> Scanning<'a> {
+    /// Scans with `scanner`, in private folders in `scratch`.
+    pub fn new(ports: &Ports<'a>, scanner: &'a dyn Scanner, scratch: &'a Path) -> Self {
+        Self { clock: ports.clock, store: ports.store, places: ports.places, scanner, scratch }
+    }
 
-/// A layout for the scanner alone, gone when dropped.
-struct PrivateLayout {
-    _folder: TempDir,
-    path: PathBuf,
-}
+    /// Scans `image`, whose blobs are in the store, in a private layout made from the store's verified bytes.
+    pub fn image(&self, image: &Descriptor, blobs: &[Digest], name: &str) -> Result<ImageScan, Error> {
+        let layout = self.private_layout(image, blobs)?;
+        let started_on = self.clock.now();
+        let report = self.scanner.scan(&layout.path, &image.digest)?;
+        let finished_on = self.clock.now();
+        let findings =
+            trivy_report::findings(&report.raw).map_err(|error| ScanError::Report { reason: error.to_string() })?;
+        let raw = self.store.put_bytes(&report.raw)?;
+        let vulns = Vulns {
+            scanner: vulns::Scanner {
+                name: report.tool.name,
+                version: report.tool.version,
+                digest: report.tool.digest,
+                database: report.database.digest,
+                database_updated_at: report.database.updated_at,
+            },
+            started_on,
+            finished_on,
+            report: raw,
+            coverage: report.coverage,
+        };
+        let sbom: serde_json::Value = serde_json::from_slice(&report.sbom)
+            .map_err(|error| ScanError::Report { reason: format!("its SBOM: {error}") })?;
+        Ok(ImageScan {
+            sbom: about_image(image.digest, name, PredicateType::Sbom, sbom),
+            vulns: about_image(image.digest, name, PredicateType::Vulns, vulns.to_predicate(&findings)),
+            report: Descriptor::new(TRIVY_REPORT, raw, report.raw.len() as u64),
+            findings: findings.len(),
+        })
+    }
 
-impl PrivateLayout {
-    fn write(ports: &Ports<'_>, image: &Descriptor, blobs: &[Digest], scratch: &Path) -> Result<Self, Error> {
+    /// The packages that the scanner recognises in `image`, which holds the output `name` of a step and nothing else.
+    pub fn output(&self, image: &Descriptor, blobs: &[Digest], name: &str) -> Result<Inventory, Error> {
+        let layout = self.private_layout(image, blobs)?;
+        let found = self.scanner.inventory(&layout.path, &image.digest);
+        found.map_err(|source| Error::Inventory { output: name.to_owned(), source })
+    }
+
+    fn private_layout(&self, image: &Descriptor, blobs: &[Digest]) -> Result<PrivateLayout, Error> {
+        let scratch = self.scratch;
         let folder = tempfile::Builder::new().prefix("scan-").tempdir_in(scratch).map_err(|source| Error::Io {
             action: "create a folder in",
             path: scratch.to_owned(),
@@ -112,9 +103,15 @@ impl PrivateLayout {
             expected: None,
             environment: None,
         };
-        ports.places.target(&path)?.publish(&publication, ports.store)?;
-        Ok(Self { _folder: folder, path })
+        self.places.target(&path)?.publish(&publication, self.store)?;
+        Ok(PrivateLayout { _folder: folder, path })
     }
+}
+
+/// A layout for the scanner alone, gone when dropped.
+struct PrivateLayout {
+    _folder: TempDir,
+    path: PathBuf,
 }
 
 /// A statement about an image.

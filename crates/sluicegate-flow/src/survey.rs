@@ -1,0 +1,185 @@
+//! Asks the scanner all that one image needs, several questions at a time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZero,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use sluicegate_pipeline::pipeline::Artifact;
+use sluicegate_ports::scan::{Inventory, Scanner};
+use sluicegate_types::{Content, Digest};
+
+use crate::{
+    Error, Ports,
+    assemble::{self, Assembled},
+    built::Built,
+    pin::PinnedBase,
+    run::RunRequest,
+    scan::{ImageScan, Scanning},
+};
+
+/// Questions at a time, where there are as many processors: each may take the scanner's whole memory.
+const AT_ONCE: usize = 4;
+
+/// What the scanner said. Each answer is taken once.
+#[derive(Default)]
+pub(crate) struct Survey {
+    artifact: Option<ImageScan>,
+    step_images: BTreeMap<Digest, ImageScan>,
+    outputs: BTreeMap<Content, Inventory>,
+}
+
+impl Survey {
+    /// Asks about `assembled`, the image of `artifact`, and of its closure about the images of the steps and what they left, as far as
+    /// `built` has not described them.
+    pub(crate) fn ask(
+        ports: &Ports<'_>,
+        request: &RunRequest<'_>,
+        scanner: &dyn Scanner,
+        (artifact, assembled): (&Artifact, &Assembled),
+        images: &BTreeMap<String, PinnedBase>,
+        built: &Built,
+    ) -> Result<Self, Error> {
+        let mut questions = Vec::new();
+        let (mut contents, mut step_images) = (BTreeSet::new(), BTreeSet::new());
+        for step in request.pipeline.closure(artifact) {
+            for product in built.step(&step.name)?.products.values() {
+                if built.describes_output(product.content) || !contents.insert(product.content) {
+                    continue;
+                }
+                let name = format!("{}.{}", step.name, product.name);
+                let file_name = step.outputs.get(&product.name).and_then(|path| path.file_name());
+                let file_name = file_name.ok_or_else(|| Error::Bug(format!("the output {name} has no path")))?;
+                let image = assemble::of_output(ports, product, file_name)?;
+                questions.push(Question { about: About::Output(product.content), name, image });
+            }
+            let Some(image) = images.get(&step.image.to_string()) else { continue };
+            if !built.describes_image(&image.digest) && step_images.insert(image.digest) {
+                (ports.tell)(&format!("image {} of the steps is scanned", image.name));
+                let image = Assembled { image: image.descriptor(), blobs: image.blobs() };
+                questions.push(Question { about: About::StepImage, name: "step-image".to_owned(), image });
+            }
+        }
+        (ports.tell)(&format!("image {} is scanned", artifact.name));
+        let name = artifact.name.to_string();
+        questions.push(Question { about: About::Artifact, name, image: assembled.clone() });
+        let workers = thread::available_parallelism().map_or(1, NonZero::get).min(AT_ONCE);
+        let scanning = Scanning::new(ports, scanner, request.scratch);
+        let mut survey = Self::default();
+        for answer in in_parallel(workers, &questions, |question| question.answer(&scanning))? {
+            match answer {
+                Answer::Artifact(scan) => survey.artifact = Some(scan),
+                Answer::StepImage(digest, scan) => drop(survey.step_images.insert(digest, scan)),
+                Answer::Output(content, inventory) => drop(survey.outputs.insert(content, inventory)),
+            }
+        }
+        Ok(survey)
+    }
+
+    /// The scan of the artifact's image.
+    pub(crate) fn artifact(&mut self) -> Result<ImageScan, Error> {
+        self.artifact.take().ok_or_else(|| unasked("the image"))
+    }
+
+    /// The scan of an image that steps ran in.
+    pub(crate) fn step_image(&mut self, digest: &Digest) -> Result<ImageScan, Error> {
+        self.step_images.remove(digest).ok_or_else(|| unasked("an image of the steps"))
+    }
+
+    /// The packages that are known in what a step left.
+    pub(crate) fn output(&mut self, content: Content) -> Result<Inventory, Error> {
+        self.outputs.remove(&content).ok_or_else(|| unasked("an output"))
+    }
+}
+
+fn unasked(what: &str) -> Error {
+    Error::Bug(format!("the scanner was not asked about {what}"))
+}
+
+struct Question {
+    about: About,
+    name: String,
+    image: Assembled,
+}
+
+enum About {
+    Artifact,
+    StepImage,
+    Output(Content),
+}
+
+enum Answer {
+    Artifact(ImageScan),
+    StepImage(Digest, ImageScan),
+    Output(Content, Inventory),
+}
+
+impl Question {
+    fn answer(&self, scanning: &Scanning<'_>) -> Result<Answer, Error> {
+        let Assembled { image, blobs } = &self.image;
+        Ok(match self.about {
+            About::Artifact => Answer::Artifact(scanning.image(image, blobs, &self.name)?),
+            About::StepImage => Answer::StepImage(image.digest, scanning.image(image, blobs, &self.name)?),
+            About::Output(content) => Answer::Output(content, scanning.output(image, blobs, &self.name)?),
+        })
+    }
+}
+
+/// What `work` makes of each item, in the order of the items, with `workers` threads. After a failure no further item is begun, and the
+/// failure of the first item that has one is returned.
+fn in_parallel<I: Sync, T: Send, E: Send>(
+    workers: usize,
+    items: &[I],
+    work: impl Fn(&I) -> Result<T, E> + Sync,
+) -> Result<Vec<T>, E> {
+    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let done = Mutex::new(BTreeMap::new());
+    thread::scope(|scope| {
+        for _ in 0..workers.clamp(1, items.len().max(1)) {
+            scope.spawn(|| {
+                while !failed.load(Ordering::Relaxed) {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(item) = items.get(index) else { break };
+                    let result = work(item);
+                    if result.is_err() {
+                        failed.store(true, Ordering::Relaxed);
+                    }
+                    done.lock().unwrap_or_else(PoisonError::into_inner).insert(index, result);
+                }
+            });
+        }
+    });
+    done.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_item_is_worked_on_once_and_the_first_failure_is_told() {
+        for workers in [0, 1, 3, 100] {
+            let items: Vec<usize> = (0..50).collect();
+            let doubled = in_parallel(workers, &items, |item| Ok::<_, usize>(item * 2)).unwrap();
+            assert_eq!(doubled, items.iter().map(|item| item * 2).collect::<Vec<_>>());
+            let failed = in_parallel(workers, &items, |item| if *item >= 7 { Err(*item) } else { Ok(()) });
+            assert_eq!(failed, Err(7));
+            assert_eq!(in_parallel(workers, &[] as &[u8], |_| Ok::<_, ()>(())), Ok(Vec::new()));
+        }
+    }
+
+    #[test]
+    fn nothing_is_begun_after_a_failure() {
+        let begun = AtomicUsize::new(0);
+        let failed = in_parallel(1, &[1, 2, 3], |item| {
+            begun.fetch_add(1, Ordering::Relaxed);
+            if *item == 2 { Err(*item) } else { Ok(()) }
+        });
+        assert_eq!((failed, begun.into_inner()), (Err(2), 2));
+    }
+}
