@@ -186,12 +186,19 @@ impl Look<'_> {
         let bundle = Bundle::parse(bytes).ok()?;
         let kind = Statement::parse(&bundle.payload).ok().map(|statement| statement.predicate_type.uri().to_owned());
         let signer = self.trust.signers().find(|signer| key_hint(&signer.public_key) == bundle.key_hint);
-        let index = &bundle.log_entry.log_index;
-        // A number, as in what is verified; what is none is a claim all the same.
-        let index = index.parse::<u64>().map_or_else(|_| json!(index), |number| json!(number));
+        // A number, as in what is verified, of which zero may be left out; what is none is a claim all the same.
+        let number = |text: &str| match text {
+            "" => json!(0),
+            text => text.parse::<u64>().map_or_else(|_| json!(text), |number| json!(number)),
+        };
+        let entry = &bundle.log_entry;
+        let time = match &entry.integrated_time {
+            Some(time) if time != "0" => json!({"source": "integratedTime", "seconds": number(time)}),
+            _ => json!({"source": "none"}),
+        };
         Some(json!({
             "predicateType": kind, "keyId": bundle.key_hint, "signer": signer.map(|signer| &signer.name),
-            "log": {"index": index},
+            "log": {"index": number(&entry.log_index)}, "time": time,
         }))
     }
 

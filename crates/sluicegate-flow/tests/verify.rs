@@ -339,6 +339,14 @@ fn what_came_with_what_is_attached_is_listed_too_and_what_is_not_verified_with_i
     let claims = &ignored["claims"];
     assert_eq!((&claims["signer"], &claims["predicateType"]), (&Value::Null, &listed["predicateType"]));
     assert!(claims["keyId"].as_str().unwrap().ends_with('=') && claims["log"]["index"].is_u64(), "{ignored}");
+    assert_eq!(claims["time"], json!({"source": "none"}));
+    // A time that a bundle says of itself is told as its claim.
+    let mut dated: Value = serde_json::from_slice(&stranger).unwrap();
+    dated["verificationMaterial"]["tlogEntries"][0]["integratedTime"] = json!("1795000000");
+    let dated = serde_json::to_vec(&dated).unwrap();
+    world.attach(&dated);
+    let claimed = entry(&world.verify(), &Digest::of(&dated))["claims"]["time"].clone();
+    assert_eq!(claimed, json!({"source": "integratedTime", "seconds": 1_795_000_000_u64}));
     let listed = entry(&broken.verify(), &broken.build.digest("sbom"));
     assert_eq!(
         (&listed["status"], &listed["claims"]["predicateType"]),
