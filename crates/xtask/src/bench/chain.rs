@@ -203,8 +203,8 @@ struct Counter {
     records: (u64, u64),
     /// Whether the SBOMs of both images are in the log. They are the same in every run, signed the same, and the log takes no entry twice.
     has_sboms: bool,
-    /// The chains, by their length, whose output's SBOM is in the log.
-    outputs: BTreeSet<u64>,
+    /// The chains, by their length and by whether a scanner looked, whose output's SBOM is in the log.
+    outputs: BTreeSet<(u64, bool)>,
 }
 
 impl Counter {
@@ -219,7 +219,7 @@ impl Counter {
         let is_scanned = expected.about_image == ABOUT_IMAGE;
         now.has_sboms = self.has_sboms || is_scanned;
         now.outputs = std::mem::take(&mut self.outputs);
-        let knows_output = !now.outputs.insert(expected.steps);
+        let knows_output = !now.outputs.insert((expected.steps, is_scanned));
         let again = u64::from(knows_output) + if is_scanned && self.has_sboms { 2 } else { 0 };
         let layout = project.path("out/chain");
         let contents = project::contents(&layout)?;
