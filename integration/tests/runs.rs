@@ -1,9 +1,14 @@
 //! `run` end to end: the same inputs give the same digests, and what goes wrong is said and recorded.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::Command,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use integration::{Ended, FROM_HOST, Layout, Project, TEST_WITHOUT_REPORT, can_run_steps, program};
+use sluicegate_types::UnixTime;
 
 const RUN: [&str; 2] = ["run", "--no-scan"];
 
@@ -66,6 +71,24 @@ fn two_homes_another_zone_umask_and_time_give_the_same_digests() {
     // The clock really was another one: the records say so, and the digests don't.
     assert!(two.3[..4] > one.3[..4], "{} {}", one.3, two.3);
     assert_eq!((one.0, one.1, one.2), (two.0, two.1, two.2));
+}
+
+#[test]
+fn a_clock_behind_the_last_moment_is_refused_before_anything_is_done() {
+    if !can_run_steps("a_clock_behind_the_last_moment_is_refused_before_anything_is_done") {
+        return;
+    }
+    let mut project = Project::prepared();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let last = u64::try_from(UnixTime::LAST.seconds()).unwrap();
+    project.set("LD_PRELOAD", another_time(&project, last - 86_400 - now).to_str().unwrap());
+    project.must(&["evidence", "list"]);
+    project.set("LD_PRELOAD", another_time(&project, last - now).to_str().unwrap());
+    for command in [&["evidence", "list"][..], &["verify", "oci:images/base"], &RUN] {
+        let refused = project.sluicegate(command);
+        refused.assert(2, "the clock is at or behind 9999-12-");
+        refused.assert(2, "now: set the clock of this machine");
+    }
 }
 
 #[test]
