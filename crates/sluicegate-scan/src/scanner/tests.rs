@@ -99,6 +99,19 @@ impl World {
         }
     }
 
+    /// With the real Trivy, where the variable SLUICEGATE_TRIVY names one; nothing, said aloud, where none is named and none demanded.
+    fn with_real_trivy(&self) -> Option<Config> {
+        let Some(trivy) = std::env::var_os("SLUICEGATE_TRIVY").map(PathBuf::from) else {
+            use std::io::Write;
+            let demanded = std::env::var_os("SLUICEGATE_REQUIRE_PEERS").is_some();
+            assert!(!demanded, "SLUICEGATE_TRIVY names no Trivy, and peers are demanded");
+            writeln!(std::io::stderr(), "skipped: SLUICEGATE_TRIVY names no Trivy").unwrap();
+            return None;
+        };
+        let allowed = NonEmpty::one(Digest::of(&fs::read(&trivy).unwrap()));
+        Some(Config { trivy, allowed, ..self.config(Arc::new(Direct)) })
+    }
+
     fn report(&self) -> String {
         let diff_ids: Vec<String> = self.image.diff_ids.iter().map(Digest::to_string).collect();
         serde_json::json!({
@@ -206,25 +219,10 @@ fn a_database_that_is_damaged_inside_is_no_scan() {
     assert!(matches!(refused, ScanError::Database { .. }), "{refused}");
 }
 
-/// The real Trivy, where the variable SLUICEGATE_TRIVY names one; nothing, said aloud, where none is named and none demanded.
-fn real_trivy() -> Option<PathBuf> {
-    let trivy = std::env::var_os("SLUICEGATE_TRIVY").map(PathBuf::from);
-    if trivy.is_none() {
-        use std::io::Write;
-        let demanded = std::env::var_os("SLUICEGATE_REQUIRE_PEERS").is_some();
-        assert!(!demanded, "SLUICEGATE_TRIVY names no Trivy, and peers are demanded");
-        writeln!(std::io::stderr(), "skipped: SLUICEGATE_TRIVY names no Trivy").unwrap();
-    }
-    trivy
-}
-
 #[test]
 fn the_real_trivy_finds_what_the_database_says_and_writes_one_sbom() {
-    let Some(trivy) = real_trivy() else { return };
     let world = World::new();
-    let mut config = world.config(Arc::new(Direct));
-    config.trivy = trivy;
-    config.allowed = NonEmpty::one(Digest::of(&fs::read(&config.trivy).unwrap()));
+    let Some(config) = world.with_real_trivy() else { return };
     let one = TrivyScanner::new(config.clone()).scan(world.image.path(), &world.image.digest).unwrap();
     let two = TrivyScanner::new(config.clone()).scan(world.image.path(), &world.image.digest).unwrap();
     assert_eq!(String::from_utf8(one.sbom.clone()).unwrap(), String::from_utf8(two.sbom).unwrap());
@@ -248,11 +246,8 @@ fn the_real_trivy_finds_what_the_database_says_and_writes_one_sbom() {
 /// With the real Trivy: files of a product that turn its eyes from the packages of a Debian or Alpine base.
 #[test]
 fn tm04_the_real_trivy_is_not_believed_when_a_product_masks_the_system_of_its_base() {
-    let Some(trivy) = real_trivy() else { return };
     let world = World::new();
-    let mut config = world.config(Arc::new(Direct));
-    config.trivy = trivy;
-    config.allowed = NonEmpty::one(Digest::of(&fs::read(&config.trivy).unwrap()));
+    let Some(config) = world.with_real_trivy() else { return };
     let scanner = TrivyScanner::new(config);
     let scan = |layers: &[Vec<TestEntry>]| {
         let image = TestImage::new(layers);
@@ -346,11 +341,8 @@ fn tm04_a_masked_system_is_a_gap_in_the_scan() {
 /// With the real Trivy: it needs nothing of the database to know packages, and what an output says of itself hides no other package.
 #[test]
 fn the_real_trivy_knows_the_packages_of_an_output() {
-    let Some(trivy) = real_trivy() else { return };
     let world = World::new();
-    let mut config = world.config(Arc::new(Direct));
-    config.trivy = trivy;
-    config.allowed = NonEmpty::one(Digest::of(&fs::read(&config.trivy).unwrap()));
+    let Some(config) = world.with_real_trivy() else { return };
     let scanner = TrivyScanner::new(config);
     let names = |entries: Vec<TestEntry>| {
         let image = TestImage::new(&[entries]);
