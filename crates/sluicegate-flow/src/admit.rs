@@ -1,11 +1,13 @@
 //! Whether an image may be where it is: a valid decision over a complete closed set, without asking any policy (`verify --for`).
 
+use std::fmt;
+
 use sluicegate_attestation::{
     predicate::PredicateType,
     summary::{Basis, PromotionClaim, SummaryClaim},
 };
 use sluicegate_types::{
-    Digest, NonEmpty, PinnedImage, Repository, UnixTime,
+    Digest, EnvironmentName, NonEmpty, PinnedImage, Repository, UnixTime,
     checks::{Check, is_on},
 };
 use sluicegate_verify::{
@@ -28,6 +30,92 @@ pub struct Admission {
     pub expires: Option<UnixTime>,
 }
 
+/// Why an image may not be in an environment.
+#[derive(Debug)]
+pub enum Refusal {
+    /// There is no whole set, in words for a person.
+    Set(String),
+    /// Nothing that is attached speaks for it.
+    Nothing {
+        /// The environment.
+        environment: EnvironmentName,
+        /// Whether it has a gate.
+        gated: bool,
+        /// The image.
+        image: Digest,
+    },
+    /// A decision or a promotion record comes near, and does not count.
+    Statement {
+        /// Its bundle.
+        bundle: Digest,
+        /// Who signed it.
+        signer: String,
+        /// Why it does not count.
+        why: Near,
+    },
+}
+
+/// Why a decision or a promotion record does not count.
+#[derive(Debug)]
+pub enum Near {
+    /// It is none that this version reads, in words for a person.
+    Unreadable(String),
+    /// It refuses the image.
+    Denial,
+    /// It is for another environment, place or image, in words for a person.
+    Elsewhere(String),
+    /// It records what a gate let through, and there is no gate here.
+    Gated,
+    /// Another gate says it, or the gateway file has changed, in words for a person.
+    Gateway(String),
+    /// It has expired.
+    Expired(UnixTime),
+    /// It is dated after the moment that is asked about, in words for a person.
+    Future(String),
+    /// Who decided it may not.
+    Authority {
+        /// What it says of whoever decided.
+        authority: String,
+        /// The gateway that it names.
+        gateway: Digest,
+    },
+    /// What it was decided over is not there.
+    Uncovered,
+    /// There is no whole set.
+    NoSet,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Set(reason) => f.write_str(reason),
+            Self::Nothing { environment, gated, image } => {
+                let what = if *gated { "decision" } else { "promotion record" };
+                write!(f, "no {what} for {environment} is attached to {image}")
+            }
+            Self::Statement { bundle, signer, why } => write!(f, "{bundle} by {signer}: {why}"),
+        }
+    }
+}
+
+impl fmt::Display for Near {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(why) | Self::Elsewhere(why) | Self::Gateway(why) | Self::Future(why) => f.write_str(why),
+            Self::Denial => f.write_str("it is a denial"),
+            Self::Gated => f.write_str("it is the record of a gated promotion, and this environment has no gate"),
+            Self::Expired(at) => write!(f, "it expired at {at}"),
+            Self::Authority { authority, gateway } => write!(
+                f,
+                "its authority is {authority:?}: the trust.yaml that is asked neither says authority_self: true nor lists the gateway \
+                 {gateway} under gateways: (which only another trust.yaml than that gateway's own can, named with --trust)"
+            ),
+            Self::Uncovered => f.write_str("no whole closed set is there that it was decided over"),
+            Self::NoSet => f.write_str("no whole closed set is there"),
+        }
+    }
+}
+
 /// Demands, for the judge's environment at this moment, an unexpired allowed verification summary of its decisions key, of this
 /// gateway, for this very repository and image, over a whole closed set; where the gateway says `gate: none`, a promotion record of
 /// role `records` under this gateway. The reasons say why each statement that comes near does not count (trust model 5 and 7).
@@ -37,16 +125,16 @@ pub fn admit(
     judge: &Judge,
     trust: &Trust,
     at: UnixTime,
-) -> Result<Admission, NonEmpty<String>> {
+) -> Result<Admission, NonEmpty<Refusal>> {
     let asked = Question {
         judge,
         trust,
         at,
         image: PinnedImage { repository: Repository::of_environment(&judge.name), digest: image },
     };
-    let mut reasons: Vec<String> = Vec::new();
+    let mut reasons: Vec<Refusal> = Vec::new();
     if followed.sets.is_empty() {
-        reasons.extend(followed.incomplete.iter().map(ToString::to_string));
+        reasons.extend(followed.incomplete.iter().map(|reason| Refusal::Set(reason.to_string())));
     }
     for seen in &followed.seen {
         let Seen::Verified(statement) = seen else { continue };
@@ -57,14 +145,14 @@ pub fn admit(
         };
         match answer {
             Ok(admission) => return Ok(admission),
-            Err(reason) => reasons.push(format!("{} by {}: {reason}", statement.bundle(), statement.signer())),
+            Err(why) => {
+                let signer = statement.signer().to_owned();
+                reasons.push(Refusal::Statement { bundle: statement.bundle(), signer, why });
+            }
         }
     }
-    if reasons.is_empty() {
-        let what = if judge.gate.is_some() { "decision" } else { "promotion record" };
-        reasons.push(format!("no {what} for {} is attached to {image}", judge.name));
-    }
-    Err(NonEmpty::try_from(reasons).unwrap_or_else(|_| NonEmpty::one("nothing speaks for it".to_owned())))
+    let nothing = Refusal::Nothing { environment: judge.name.clone(), gated: judge.gate.is_some(), image };
+    Err(NonEmpty::try_from(reasons).unwrap_or_else(|_| NonEmpty::one(nothing)))
 }
 
 struct Question<'a> {
@@ -75,76 +163,75 @@ struct Question<'a> {
 }
 
 impl Question<'_> {
-    fn by_decision(&self, statement: &VerifiedStatement, sets: &[ClosedSet]) -> Result<Admission, String> {
-        let claim = SummaryClaim::parse(&statement.statement().predicate).map_err(|error| error.to_string())?;
+    fn by_decision(&self, statement: &VerifiedStatement, sets: &[ClosedSet]) -> Result<Admission, Near> {
+        let claim = SummaryClaim::parse(&statement.statement().predicate)
+            .map_err(|error| Near::Unreadable(error.to_string()))?;
         let judge = self.judge;
         if is_on(Check::AdmitVerdict) && (!statement.is_in_role(Role::Decisions) || !claim.passed) {
-            return Err("it is a denial".to_owned());
+            return Err(Near::Denial);
         }
         if is_on(Check::AdmitEnvironment) && claim.environment != judge.name {
-            return Err(format!("it is for the environment {}", claim.environment));
+            return Err(Near::Elsewhere(format!("it is for the environment {}", claim.environment)));
         }
         if is_on(Check::AdmitResource) && claim.resource != self.image.to_string() {
-            return Err(format!("it is for {}, not {}", claim.resource, self.image));
+            return Err(Near::Elsewhere(format!("it is for {}, not {}", claim.resource, self.image)));
         }
         self.check_judge(&claim.verifier_id, &claim.policy)?;
         if is_on(Check::AdmitExpired) && self.at > claim.expires {
-            return Err(format!("it expired at {}", claim.expires));
+            return Err(Near::Expired(claim.expires));
         }
         if is_on(Check::AdmitFuture) && self.at.plus(CLOCK_SKEW) < claim.time_verified {
-            return Err(format!("it was decided at {}, after {}", claim.time_verified, self.at));
+            return Err(Near::Future(format!("it was decided at {}, after {}", claim.time_verified, self.at)));
         }
         self.check_authority(&claim.authority, &claim.policy)?;
         if is_on(Check::AdmitCovers) && !sets.iter().any(|set| set.is_named_by(&claim.inputs)) {
-            return Err("no whole closed set is there that it was decided over".to_owned());
+            return Err(Near::Uncovered);
         }
         Ok(self.admission(statement, Some(claim.expires)))
     }
 
-    fn by_record(&self, statement: &VerifiedStatement, sets: &[ClosedSet]) -> Result<Admission, String> {
-        let claim = PromotionClaim::parse(&statement.statement().predicate).map_err(|error| error.to_string())?;
+    fn by_record(&self, statement: &VerifiedStatement, sets: &[ClosedSet]) -> Result<Admission, Near> {
+        let claim = PromotionClaim::parse(&statement.statement().predicate)
+            .map_err(|error| Near::Unreadable(error.to_string()))?;
         let ungated = statement.is_in_role(Role::Records) && claim.basis == Basis::Ungated;
         if is_on(Check::AdmitBasis) && !ungated {
-            return Err("it is the record of a gated promotion, and this environment has no gate".to_owned());
+            return Err(Near::Gated);
         }
         let here = claim.environment == self.judge.name && claim.destination == self.image.to_string();
         if is_on(Check::AdmitDestination) && !here {
-            return Err(format!("it is for {} in {}", claim.destination, claim.environment));
+            return Err(Near::Elsewhere(format!("it is for {} in {}", claim.destination, claim.environment)));
         }
         self.check_judge(&claim.verifier_id, &claim.gateway)?;
         self.check_authority(&claim.authority, &claim.gateway)?;
         if is_on(Check::AdmitImage) && claim.image != self.image.digest {
-            return Err(format!("it is for {}", claim.image));
+            return Err(Near::Elsewhere(format!("it is for {}", claim.image)));
         }
         if is_on(Check::AdmitFuture) && self.at.plus(CLOCK_SKEW) < claim.timestamp {
-            return Err(format!("it was recorded at {}, after {}", claim.timestamp, self.at));
+            return Err(Near::Future(format!("it was recorded at {}, after {}", claim.timestamp, self.at)));
         }
         if is_on(Check::AdmitSet) && sets.is_empty() {
-            return Err("no whole closed set is there".to_owned());
+            return Err(Near::NoSet);
         }
         Ok(self.admission(statement, None))
     }
 
-    fn check_judge(&self, verifier_id: &str, gateway: &Digest) -> Result<(), String> {
+    fn check_judge(&self, verifier_id: &str, gateway: &Digest) -> Result<(), Near> {
         let judge = self.judge;
         if is_on(Check::AdmitVerifier) && verifier_id != judge.verifier_id {
-            return Err(format!("it is by the gate {verifier_id}, not {}", judge.verifier_id));
+            return Err(Near::Gateway(format!("it is by the gate {verifier_id}, not {}", judge.verifier_id)));
         }
         if is_on(Check::AdmitGateway) && *gateway != judge.gateway {
-            return Err(format!(
+            return Err(Near::Gateway(format!(
                 "it was decided by the gateway {gateway}, and the one asked about is {}",
                 judge.gateway
-            ));
+            )));
         }
         Ok(())
     }
 
-    fn check_authority(&self, authority: &str, gateway: &Digest) -> Result<(), String> {
+    fn check_authority(&self, authority: &str, gateway: &Digest) -> Result<(), Near> {
         if is_on(Check::AdmitAuthority) && !self.trust.accepts_authority(authority, gateway) {
-            return Err(format!(
-                "its authority is {authority:?}: the trust.yaml that is asked neither says authority_self: true nor lists the gateway \
-                 {gateway} under gateways: (which only another trust.yaml than that gateway's own can, named with --trust)"
-            ));
+            return Err(Near::Authority { authority: authority.to_owned(), gateway: *gateway });
         }
         Ok(())
     }

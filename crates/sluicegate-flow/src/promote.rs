@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeSet,
+    fmt,
     path::Path,
 };
 
@@ -111,10 +112,32 @@ pub enum Promoted {
         /// The image.
         image: Digest,
         /// Why not.
-        reasons: NonEmpty<String>,
+        reasons: NonEmpty<OpenReason>,
         /// The evidence record of the decision.
         record: u64,
     },
+}
+
+/// Why a promotion is left open. Its words are the beginning of what there is to say, if that is long.
+#[derive(Debug)]
+pub enum OpenReason {
+    /// There is no whole set to judge.
+    Set(Incomplete),
+    /// The gate was asked.
+    Gate(Reason),
+    /// The gate could not make its own scan, in words for a person.
+    Scan(String),
+}
+
+impl fmt::Display for OpenReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = match self {
+            Self::Set(reason) => reason.to_string(),
+            Self::Gate(reason) => reason.to_string(),
+            Self::Scan(reason) => reason.clone(),
+        };
+        f.write_str(&gate::reason(&words))
+    }
 }
 
 /// Seconds after which a permit is not used any more: a decision is about what is true now.
@@ -298,7 +321,7 @@ impl Promotion<'_> {
         }
         match told {
             Some(told) => Ok(told),
-            None => self.undecided(NonEmpty::one("no evidence was judged".to_owned()), json!({})),
+            None => self.without_set(Vec::new()),
         }
     }
 
@@ -374,13 +397,16 @@ impl Promotion<'_> {
 
     /// Without a whole set there is nothing to judge; a named bundle that is false is an error of its own kind.
     fn without_set(&self, reasons: Vec<Incomplete>) -> Result<Promoted, Error> {
-        let words: Vec<String> = reasons.iter().map(|why| gate::reason(&why.to_string())).collect();
-        if let Some(reason) = reasons.into_iter().find(|reason| incomplete(reason) == Failure::Wrong) {
-            return Err(Error::Incomplete { image: self.image.digest, source: Box::new(reason) });
+        let image = self.image.digest;
+        let (wrong, open): (Vec<_>, Vec<_>) =
+            reasons.into_iter().partition(|reason| incomplete(reason) == Failure::Wrong);
+        if let Some(reason) = wrong.into_iter().next() {
+            return Err(Error::Incomplete { image, source: Box::new(reason) });
         }
-        let body = json!({"image": self.image.digest, "gateway": self.request.judge.gateway, "reasons": words});
-        let words = NonEmpty::try_from(words).unwrap_or_else(|_| NonEmpty::one("the evidence is not whole".to_owned()));
-        self.undecided(words, body)
+        let nothing = || NonEmpty::one(OpenReason::Set(Incomplete::NoProvenance { image, ignored: Vec::new() }));
+        let reasons: Vec<_> = open.into_iter().map(OpenReason::Set).collect();
+        let body = json!({"image": image, "gateway": self.request.judge.gateway});
+        self.undecided(NonEmpty::try_from(reasons).unwrap_or_else(|_| nothing()), body)
     }
 
     /// The gate scans the image itself, with its own database; a scan that somebody attached is never taken for it (trust model 4).
@@ -419,7 +445,7 @@ impl Promotion<'_> {
     fn refused(
         &self,
         refusal: Refusal,
-        mut body: Value,
+        body: Value,
         scan_failure: Option<&String>,
         now: UnixTime,
     ) -> Result<Promoted, Error> {
@@ -429,12 +455,9 @@ impl Promotion<'_> {
                 Ok(Promoted::Denied { image: self.image.digest, denials, record })
             }
             Refusal::Open(reasons) => {
-                let said = reasons.iter().map(Reason::to_string).chain(scan_failure.cloned());
-                let words: Vec<String> = said.map(|why| gate::reason(&why)).collect();
-                body["reasons"] = json!(words);
-                let words =
-                    NonEmpty::try_from(words).unwrap_or_else(|_| NonEmpty::one("no reason was given".to_owned()));
-                self.undecided(words, body)
+                let mut reasons = reasons.map(OpenReason::Gate);
+                reasons.extend(scan_failure.cloned().map(OpenReason::Scan));
+                self.undecided(reasons, body)
             }
         }
     }
@@ -484,7 +507,8 @@ impl Promotion<'_> {
         }
     }
 
-    fn undecided(&self, reasons: NonEmpty<String>, body: Value) -> Result<Promoted, Error> {
+    fn undecided(&self, reasons: NonEmpty<OpenReason>, mut body: Value) -> Result<Promoted, Error> {
+        body["reasons"] = reasons.iter().map(|reason| json!(reason.to_string())).collect();
         let record = self.record("undecided", RecordKind::Decision, body)?;
         Ok(Promoted::Undecided { image: self.image.digest, reasons, record })
     }

@@ -37,7 +37,7 @@ use sluicegate_verify::Role;
 
 fn undecided(promoted: Result<Promoted, Error>) -> Vec<String> {
     match promoted {
-        Ok(Promoted::Undecided { reasons, .. }) => reasons.into_vec(),
+        Ok(Promoted::Undecided { reasons, .. }) => reasons.iter().map(ToString::to_string).collect(),
         other => panic!("{other:?}"),
     }
 }

@@ -113,6 +113,8 @@ pub struct Denial {
 pub enum Reason {
     /// Required evidence is not there.
     MissingKind(String),
+    /// The gate has no scan of its own.
+    NoScan,
     /// The database of the gate's scan is too old, or from the future.
     Database(String),
     /// The scan did not read everything.
@@ -129,6 +131,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MissingKind(kind) => write!(f, "required evidence is missing: {kind}"),
+            Self::NoScan => write!(f, "required evidence is missing: the gate's own scan"),
             Self::Database(why) => write!(f, "the vulnerability database cannot be used: {why}"),
             Self::Coverage(gap) => write!(f, "the scan is not whole: {gap}"),
             Self::EmptySbom => write!(f, "the image's SBOM names no component"),
@@ -263,7 +266,7 @@ fn unmet(facts: &Facts, answers: &[RuleAnswer], conditions: &Conditions, now: Un
     if required.contains(&PredicateType::Vulns) {
         match facts.scan() {
             None if !is_on(Check::GateScan) => {}
-            None => reasons.push(Reason::MissingKind("the gate's own scan".to_owned())),
+            None => reasons.push(Reason::NoScan),
             Some(scan) => {
                 let updated = scan.database_updated_at();
                 if is_on(Check::DatabaseFuture) && updated > now.plus(CLOCK_SKEW) {

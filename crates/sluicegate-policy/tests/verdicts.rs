@@ -230,14 +230,14 @@ fn a_rule_adds_what_it_requires() {
     let judged =
         |rules| judge(&unscanned, Question::Gate { rules: &rules, conditions: &only_provenance }, target(), today());
     allowed(judged(pass()));
-    assert_eq!(undecided(judged(requiring(&["vulns"]))), [Reason::MissingKind("the gate's own scan".to_owned())]);
+    assert_eq!(undecided(judged(requiring(&["vulns"]))), [Reason::NoScan]);
 }
 
 #[test]
 fn an_attached_scan_is_not_the_gates_own() {
     allowed(judged(&facts(Some(clean())), &pass()));
     let reasons = undecided(judged(&facts(None), &pass()));
-    assert_eq!(reasons, [Reason::MissingKind("the gate's own scan".to_owned())]);
+    assert_eq!(reasons, [Reason::NoScan]);
 }
 
 #[test]

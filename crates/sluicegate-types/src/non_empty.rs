@@ -31,9 +31,20 @@ impl<T> NonEmpty<T> {
         self.0.iter()
     }
 
+    /// What `f` makes of each, in order.
+    pub fn map<U>(self, f: impl FnMut(T) -> U) -> NonEmpty<U> {
+        NonEmpty(self.0.into_iter().map(f).collect())
+    }
+
     /// All, owned.
     pub fn into_vec(self) -> Vec<T> {
         self.0
+    }
+}
+
+impl<T> Extend<T> for NonEmpty<T> {
+    fn extend<I: IntoIterator<Item = T>>(&mut self, more: I) {
+        self.0.extend(more);
     }
 }
 

@@ -5,11 +5,12 @@ use sluicegate_flow::{
     Failure,
     folders::EnvironmentPlaces,
     gateway::{judge_of, trust},
-    promote::{PromoteRequest, Promoted, promote as flow},
+    promote::{OpenReason, PromoteRequest, Promoted, promote as flow},
 };
-use sluicegate_policy::judge::Basis;
+use sluicegate_policy::judge::{Basis, Reason};
 use sluicegate_ports::scan::Scanner;
 use sluicegate_types::{ImageRef, UnixTime};
+use sluicegate_verify::closed_set::Incomplete;
 
 use super::init::ADD_SCANNER;
 use crate::{
@@ -133,7 +134,7 @@ fn print(words: &Words, promoted: &Promoted, arguments: &Promote, repository: &P
             words.line(format!("{}  {image} for {}", words.open("UNDECIDED"), arguments.to));
             let mut said = String::new();
             for reason in reasons {
-                words.line(format!("  {}", printable(reason)));
+                words.line(format!("  {}", printable(&reason.to_string())));
                 // What mends many reasons at once is said at the first.
                 if let Some(remedy) = remedy(reason, &arguments.image, to_scan).filter(|remedy| *remedy != said) {
                     words.line(format!("    to fix: {}", printable(&remedy)));
@@ -147,41 +148,48 @@ fn print(words: &Words, promoted: &Promoted, arguments: &Promote, repository: &P
     }
 }
 
-/// What to do about a reason for which nothing could be decided, told by its words; `to_scan` is what lets the gate scan.
-fn remedy(reason: &str, image: &ImageRef, to_scan: &str) -> Option<String> {
+/// What to do about a reason for which nothing could be decided; `to_scan` is what lets the gate scan.
+fn remedy(reason: &OpenReason, image: &ImageRef, to_scan: &str) -> Option<String> {
     let run = "sluicegate run makes it anew, with its evidence";
-    Some(match reason.strip_prefix("required evidence is missing: ") {
-        Some("sbom" | "vulns") => format!("{run}, without --no-scan"),
-        Some("test-result") => "give reports: { junit: PATH } to a step that the image stands on, then sluicegate run".to_owned(),
-        Some("the gate's own scan") => to_scan.to_owned(),
-        Some("provenance") => run.to_owned(),
-        Some(kind) => format!(
-            "somebody whose key trust.yaml lists for it must say it: sluicegate attest {image} --type {kind} --predicate FILE"
-        ),
-        None if reason.starts_with("the vulnerability database cannot be used") => format!(
+    let reason = match reason {
+        OpenReason::Scan(_) => return None,
+        OpenReason::Set(Incomplete::NoProvenance { .. }) => {
+            return Some(format!(
+                "name the layout in which sluicegate run left it, whole, with a gateway whose trust.yaml lists that run's key; or {run}"
+            ));
+        }
+        OpenReason::Set(Incomplete::Missing { .. }) => {
+            return Some(format!("copy the whole layout again from where it was built; or {run}"));
+        }
+        OpenReason::Set(Incomplete::Unlinked { .. } | Incomplete::Broken { .. }) => return Some(run.to_owned()),
+        OpenReason::Gate(reason) => reason,
+    };
+    Some(match reason {
+        Reason::MissingKind(kind) => match kind.as_str() {
+            "sbom" | "vulns" => format!("{run}, without --no-scan"),
+            "test-result" => {
+                "give reports: { junit: PATH } to a step that the image stands on, then sluicegate run".to_owned()
+            }
+            "provenance" => run.to_owned(),
+            kind => format!(
+                "somebody whose key trust.yaml lists for it must say it: sluicegate attest {image} --type {kind} --predicate FILE"
+            ),
+        },
+        Reason::NoScan => to_scan.to_owned(),
+        Reason::Database(_) => format!(
             "get the newest (trivy image --download-db-only --cache-dir CACHE) and pin it under scanner: of the gateway file: \
              {ADD_SCANNER} prints what to write there"
         ),
-        None if reason.starts_with("the scan is not whole") => {
+        Reason::Coverage(_) => {
             "take out of the image what the scanner cannot read, or put it there in a form that it reads; nothing waives it".to_owned()
         }
-        None if reason.starts_with("the image's SBOM names no component") => {
+        Reason::EmptySbom => {
             "build on a base whose packages are on record in it, as in those of sluicegate image from-host".to_owned()
         }
-        None if reason.starts_with("the policy could not be asked") => {
-            "mend the policies and the data that the gateway file names for this gate".to_owned()
-        }
-        None if reason.starts_with("the rule ") => {
+        Reason::Policy(_) => "mend the policies and the data that the gateway file names for this gate".to_owned(),
+        Reason::Silent(_) => {
             "mend the rule: it must pass or deny, whatever the image; policies/README.md shows how".to_owned()
         }
-        None if reason.starts_with("no provenance of a trusted builder") => format!(
-            "name the layout in which sluicegate run left it, whole, with a gateway whose trust.yaml lists that run's key; or {run}"
-        ),
-        None if reason.contains(" is missing: the provenance names ") => {
-            format!("copy the whole layout again from where it was built; or {run}")
-        }
-        None if reason.contains(" does not belong to this image: ") => run.to_owned(),
-        None => return None,
     })
 }
 
@@ -219,7 +227,7 @@ fn document(promoted: &Promoted, arguments: &Promote, to_scan: &str) -> serde_js
         }),
         Promoted::Undecided { image, reasons, record } => json!({
             "schemaVersion": 1, "verdict": "undecided", "image": image, "environment": environment, "record": record,
-            "reasons": reasons,
+            "reasons": reasons.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "solutions": reasons.iter().map(|reason| remedy(reason, &arguments.image, to_scan)).collect::<Vec<_>>(),
         }),
     }
@@ -227,51 +235,23 @@ fn document(promoted: &Promoted, arguments: &Promote, to_scan: &str) -> serde_js
 
 #[cfg(test)]
 mod tests {
-    use sluicegate_policy::judge::Reason;
     use sluicegate_types::Digest;
-    use sluicegate_verify::closed_set::Incomplete;
 
     use super::*;
 
-    /// Whoever adds a reason says here what to do about it.
-    fn reasons() -> Vec<Reason> {
-        let one = |reason: Reason| match &reason {
-            Reason::MissingKind(_)
-            | Reason::Database(_)
-            | Reason::Coverage(_)
-            | Reason::EmptySbom
-            | Reason::Policy(_)
-            | Reason::Silent(_) => reason,
-        };
-        let word = || "x".to_owned();
-        ["provenance", "sbom", "vulns", "test-result", "https://x.example/v1"]
-            .map(|kind| Reason::MissingKind(kind.to_owned()))
-            .into_iter()
-            .chain([Reason::Database(word()), Reason::Coverage(word()), Reason::EmptySbom])
-            .chain([Reason::Policy(word()), Reason::Silent(word())])
-            .map(one)
-            .collect()
-    }
-
     #[test]
-    fn every_reason_for_no_decision_says_what_to_do() {
+    fn a_reason_for_no_decision_says_what_to_do() {
         let image: ImageRef = "oci:out/app".parse().unwrap();
-        let remedy = |reason: &dyn std::fmt::Display| remedy(&reason.to_string(), &image, "add a scanner");
-        for reason in reasons() {
-            assert!(remedy(&reason).is_some(), "{reason}");
-        }
+        let remedy = |reason: OpenReason| remedy(&reason, &image, "add a scanner");
+        let missing = |kind: &str| remedy(OpenReason::Gate(Reason::MissingKind(kind.to_owned()))).unwrap();
+        assert!(missing("sbom").ends_with("without --no-scan"));
+        assert!(missing("test-result").contains("junit"));
+        assert!(missing("https://x.example/v1").contains("attest oci:out/app --type https://x.example/v1"));
+        assert_eq!(remedy(OpenReason::Gate(Reason::NoScan)).as_deref(), Some("add a scanner"));
         let (name, digest) = ("step".to_owned(), Digest::of(b""));
-        for reason in [
-            Incomplete::NoProvenance { image: digest, ignored: Vec::new() },
-            Incomplete::Missing { name: name.clone(), digest },
-            Incomplete::Unlinked { name, digest, reason: "x".to_owned() },
-        ] {
-            assert!(remedy(&reason).is_some(), "{reason}");
-        }
-        let scan = Reason::MissingKind("the gate's own scan".to_owned());
-        assert_eq!(remedy(&scan).as_deref(), Some("add a scanner"));
-        let other = remedy(&Reason::MissingKind("https://x.example/v1".to_owned())).unwrap();
-        assert!(other.contains("attest oci:out/app --type https://x.example/v1"), "{other}");
-        assert_eq!(remedy(&"something else"), None);
+        let gone = remedy(OpenReason::Set(Incomplete::Missing { name, digest })).unwrap();
+        assert!(gone.starts_with("copy the whole layout again"), "{gone}");
+        // What the gate's own scanner met says itself what to do.
+        assert_eq!(remedy(OpenReason::Scan("it crashed".to_owned())), None);
     }
 }

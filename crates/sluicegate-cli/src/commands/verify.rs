@@ -6,7 +6,7 @@ use std::{
 use serde_json::{Value, json};
 use sluicegate_flow::{
     Failure,
-    admit::{Admission, admit},
+    admit::{Admission, Near, Refusal, admit},
     gateway::{Judge, judge_of, trust, trust_in_keys},
     verify::{VerifyReport, verify as verify_image},
 };
@@ -122,7 +122,7 @@ fn believed(arguments: &Verify, gateway: &GatewayFolder) -> Result<Gateway, Prob
     Ok(own)
 }
 
-type Admitted = Result<Admission, NonEmpty<String>>;
+type Admitted = Result<Admission, NonEmpty<Refusal>>;
 
 /// What may be done about an image that is not admitted.
 struct Ways {
@@ -154,35 +154,34 @@ impl Ways {
         }
     }
 
-    /// What to do about a reason of `admit`, told by its words.
-    fn remedy(&self, reason: &str, image: Digest) -> Option<String> {
+    /// What to do about a reason of `admit`, where something can be done here.
+    fn remedy(&self, reason: &Refusal, image: Digest) -> Option<String> {
         let promote = format!(
             "sluicegate promote oci:DIR@{image} --to {}{}, with the layout that it was built in for DIR",
             self.environment, self.gateway
         );
-        let says = |words: &str| reason.contains(words);
-        if says("its authority is ") {
-            let (trust, say) = (self.trust.display(), "say authority_self: true in");
-            return Some(if self.own_trust {
-                format!("if whoever decides there may be believed about themselves, {say} {trust}")
-            } else {
-                format!(
-                    "if whoever decides there may be believed about themselves, {say} {trust} and then promote again, as decisions \
-                     are of that file too: {promote}; or name another trust file, which takes them, with --trust"
-                )
-            });
-        }
-        if ["it was decided by the gateway ", "it is by the gate ", "it expired at ", "that it was decided over"]
-            .into_iter()
-            .any(says)
-        {
-            return Some(format!("promote again under this gateway: {promote}"));
-        }
-        if ["no decision for ", "no promotion record for "].into_iter().any(|head| reason.starts_with(head)) {
-            return Some(format!("ask about oci:{}, or promote it: {promote}", self.place.display()));
-        }
-        let elsewhere = ["it is for ", "it is the record of a gated promotion"];
-        elsewhere.into_iter().any(says).then(|| format!("promote it: {promote}"))
+        Some(match reason {
+            Refusal::Set(_) => return None,
+            Refusal::Nothing { .. } => format!("ask about oci:{}, or promote it: {promote}", self.place.display()),
+            Refusal::Statement { why, .. } => match why {
+                Near::Unreadable(_) | Near::Denial | Near::Future(_) | Near::NoSet => return None,
+                Near::Elsewhere(_) | Near::Gated => format!("promote it: {promote}"),
+                Near::Gateway(_) | Near::Expired(_) | Near::Uncovered => {
+                    format!("promote again under this gateway: {promote}")
+                }
+                Near::Authority { .. } => {
+                    let (trust, say) = (self.trust.display(), "say authority_self: true in");
+                    if self.own_trust {
+                        format!("if whoever decides there may be believed about themselves, {say} {trust}")
+                    } else {
+                        format!(
+                            "if whoever decides there may be believed about themselves, {say} {trust} and then promote again, as \
+                             decisions are of that file too: {promote}; or name another trust file, which takes them, with --trust"
+                        )
+                    }
+                }
+            },
+        })
     }
 }
 
@@ -194,7 +193,8 @@ fn admission(judge: &Judge, ways: &Ways, image: Digest, admitted: &Admitted) -> 
             "gateway": judge.gateway,
         }),
         Err(reasons) => json!({
-            "environment": judge.name, "admitted": false, "reasons": reasons, "gateway": judge.gateway,
+            "environment": judge.name, "admitted": false, "gateway": judge.gateway,
+            "reasons": reasons.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "solutions": reasons.iter().map(|reason| ways.remedy(reason, image)).collect::<Vec<_>>(),
         }),
     }
@@ -214,7 +214,7 @@ fn print_admission(words: &Words, judge: &Judge, ways: &Ways, asked: Digest, adm
             words.line(format!("{}  for {}", words.open("NOT ADMITTED"), judge.name));
             let mut said = String::new();
             for reason in reasons.iter() {
-                words.line(format!("  {}", printable(reason)));
+                words.line(format!("  {}", printable(&reason.to_string())));
                 // What mends many reasons at once is said at the first.
                 if let Some(remedy) = ways.remedy(reason, asked).filter(|remedy| *remedy != said) {
                     words.line(format!("    to fix: {}", printable(&remedy)));

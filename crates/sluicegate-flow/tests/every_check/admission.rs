@@ -60,7 +60,7 @@ impl Door {
                 assert_eq!(admission.signer, signer);
                 Ok(())
             }
-            Err(reasons) => Err(reasons.into_vec().join("; ")),
+            Err(reasons) => Err(reasons.map(|reason| reason.to_string()).into_vec().join("; ")),
         }
     }
 
