@@ -32,7 +32,12 @@ fn project(tool: &Path) -> Project {
     fs::copy(tool, project.path("src/tool")).unwrap();
     project.replace("sluicegate.yaml", "cp /src/hello.txt /out/app/", "cp -r /src/. /out/app/");
     project.replace("sluicegate.yaml", "cp -r /app/. /out/pack/", "cp -r /app/site/. /out/pack/");
-    project.replace("sluicegate.yaml", "cat /app/hello.txt > /out/one", "cp /app/tool /out/one");
+    project.replace(
+        "sluicegate.yaml",
+        "cat /app/hello.txt > /out/one",
+        "cp /app/tool /out/one && cp /app/tool /out/plain && chmod 644 /out/plain",
+    );
+    project.replace("sluicegate.yaml", "one: /out/one }", "one: /out/one, plain: /out/plain }");
     // A second image of the same steps, and an output with the content of another one.
     let pipeline = fs::read_to_string(project.path("sluicegate.yaml")).unwrap();
     let (_, tiny) = pipeline.split_once("  tiny:\n").unwrap();
@@ -77,7 +82,7 @@ fn an_output_names_its_packages_and_every_file_by_its_hash() {
     project.must(&["run"]);
     let found = sboms(&project, "out/tiny");
     assert_eq!(sboms(&project, "out/second"), found, "what both are made of is described once");
-    assert_eq!(found.keys().collect::<Vec<_>>(), ["build.app", "package.one", "package.pack"]);
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["build.app", "package.one", "package.pack", "package.plain"]);
 
     let pack = &found["package.pack"];
     let packages = of_type(pack, "library");
@@ -101,6 +106,10 @@ fn an_output_names_its_packages_and_every_file_by_its_hash() {
     let opa_module = of_type(one, "library").into_iter().find(|p| p["name"] == "github.com/open-policy-agent/opa");
     assert!(opa_module.is_some_and(|p| p["purl"].as_str().unwrap().starts_with("pkg:golang/")), "{one:#}");
     assert_eq!(hashes(one), [("package.one", Digest::of(&fs::read(&opa).unwrap()).hex().as_str())].into());
+    // The same bytes, which nobody can execute: the scanner does not take them for a program, and neither word is the other's.
+    let plain = &found["package.plain"];
+    assert!(of_type(plain, "library").is_empty(), "{plain:#}");
+    assert_eq!(hashes(plain).into_values().collect::<Vec<_>>(), hashes(one).into_values().collect::<Vec<_>>());
     for sbom in found.values() {
         assert_eq!(sbom["metadata"]["tools"]["components"][0]["name"], "trivy", "{sbom:#}");
     }

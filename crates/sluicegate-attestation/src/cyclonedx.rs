@@ -63,8 +63,8 @@ pub fn components(sbom: &[u8]) -> Result<Vec<Component>, CycloneDxError> {
     components_up_to(sbom, COMPONENTS)
 }
 
-/// The serial number of a document about this content: a UUID that says it is of version 8 (RFC 9562, section 5.8: own making), made
-/// of the digest, so that the same content has the same document.
+/// A serial number of a document: a UUID that says it is of version 8 (RFC 9562, section 5.8: own making), made of the digest that
+/// tells it from other documents.
 pub fn serial_number(subject: &Digest) -> String {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&subject.as_bytes()[..16]);

@@ -32,6 +32,32 @@ pub struct Inventory {
     pub digest: Digest,
     /// What it recognised, sorted, each once.
     pub packages: BTreeSet<KnownPackage>,
+    /// How many more it recognised that are not listed.
+    pub left_out: u64,
+}
+
+impl Inventory {
+    /// The same with each place as `place` says it, without those that `place` does not know.
+    #[must_use]
+    pub fn placed(self, place: impl Fn(&str) -> Option<String>) -> Self {
+        let placed = |package: KnownPackage| KnownPackage {
+            places: package.places.iter().filter_map(|found| place(found)).collect(),
+            ..package
+        };
+        Self { packages: self.packages.into_iter().map(placed).collect(), ..self }
+    }
+
+    /// The same with no package listed.
+    #[must_use]
+    pub fn unlisted(&self) -> Self {
+        Self {
+            scanner: self.scanner.clone(),
+            version: self.version.clone(),
+            digest: self.digest,
+            packages: BTreeSet::new(),
+            left_out: self.left_out.saturating_add(self.packages.len() as u64),
+        }
+    }
 }
 
 /// A package that a scanner recognised at one or several places.
@@ -45,7 +71,7 @@ pub struct KnownPackage {
     pub purl: Option<String>,
     /// Names of licences.
     pub licenses: BTreeSet<String>,
-    /// The files that show it; empty for a package of the operating system's list.
+    /// The files that show it, as far as the scanner says; none for a package of the operating system's list.
     pub places: BTreeSet<String>,
 }
 
@@ -53,7 +79,7 @@ pub struct KnownPackage {
 /// places where it was recognised, then one of type `file` for each of `files`, with its path as name and its SHA-256, both sorted.
 /// A file stands there whether a package claims it or not, for a claim is no proof. Without `inventory` nobody looked for packages, and
 /// `metadata.tools` is missing. It holds no time and nothing random; the same arguments give the same document, in whatever order the
-/// files come. A document without packages and files has no component.
+/// files come, and other documents have other serial numbers. A document without packages and files has no component.
 pub fn output_sbom(name: &str, content: Content, inventory: Option<&Inventory>, files: &[FileEntry]) -> Value {
     let mut files: Vec<&FileEntry> = files.iter().collect();
     files.sort();
@@ -66,7 +92,6 @@ pub fn output_sbom(name: &str, content: Content, inventory: Option<&Inventory>, 
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
-        "serialNumber": serial_number(&content.digest),
         "version": 1,
         "metadata": {"component": {
             "bom-ref": "output",
@@ -78,28 +103,49 @@ pub fn output_sbom(name: &str, content: Content, inventory: Option<&Inventory>, 
         }},
         "components": packages.chain(files).collect::<Vec<_>>(),
     });
-    if let Some(Inventory { scanner, version, digest, .. }) = inventory {
+    if let Some(Inventory { scanner, version, digest, left_out, .. }) = inventory {
         let tool = json!({"type": "application", "name": scanner, "version": version, "hashes": [hash(digest)]});
         document["metadata"]["tools"] = json!({"components": [tool]});
+        if *left_out > 0 {
+            document["metadata"]["properties"] = json!([{"name": LEFT_OUT, "value": left_out.to_string()}]);
+        }
     }
+    document["serialNumber"] = json!(serial_number(&Digest::of(document.to_string().as_bytes())));
     document
 }
 
-/// The packages of a scanner's lists, each once, with every place and licence of those that have the same name, version and URL. One
-/// without a name is none.
-pub fn known_packages(lists: Vec<PackageList>) -> BTreeSet<KnownPackage> {
+/// The property of a document that says how many packages were recognised and are not listed.
+const LEFT_OUT: &str = "sluicegate:packagesLeftOut";
+/// Bytes of a package's name, version (CycloneDX 1.6: 1024 characters) and URL.
+const MAX_TEXT: usize = 1024;
+/// Bytes of a licence's name; longer ones are texts.
+const MAX_LICENSE: usize = 256;
+
+/// The packages of a scanner's lists, each once, with every place and licence of those that have the same name, version and URL; and
+/// how many are left out, because a text of theirs is longer than 1024 bytes or holds control characters. One without a name is none.
+pub fn known_packages(lists: Vec<PackageList>) -> (BTreeSet<KnownPackage>, u64) {
     let mut known: BTreeMap<_, (BTreeSet<String>, BTreeSet<String>)> = BTreeMap::new();
+    let mut left_out = 0;
     for list in lists {
         // The list of an operating system is named by the system, not by a file.
         let shared = (list.class != "os-pkgs").then_some(list.place);
         for package in list.packages.into_iter().filter(|package| !package.name.is_empty()) {
+            let texts = [Some(&package.name), Some(&package.version), package.purl.as_ref()];
+            if !texts.into_iter().flatten().all(|text| is_plain(text, MAX_TEXT)) {
+                left_out += 1;
+                continue;
+            }
             let (licenses, places) = known.entry((package.name, package.version, package.purl)).or_default();
-            licenses.extend(package.licenses);
+            licenses.extend(package.licenses.into_iter().filter(|license| is_plain(license, MAX_LICENSE)));
             places.extend(package.file.or_else(|| shared.clone()));
         }
     }
     let whole = |((name, version, purl), (licenses, places))| KnownPackage { name, version, purl, licenses, places };
-    known.into_iter().map(whole).collect()
+    (known.into_iter().map(whole).collect(), left_out)
+}
+
+fn is_plain(text: &str, most: usize) -> bool {
+    text.len() <= most && !text.chars().any(char::is_control)
 }
 
 fn package(package: &KnownPackage) -> Value {
@@ -188,6 +234,7 @@ mod tests {
             version: "0.76.0".to_owned(),
             digest: Digest::of(b"trivy"),
             packages: [h11, bare].into(),
+            left_out: 0,
         };
         let document = output_sbom("build.site", content, Some(&inventory), &files);
         assert_eq!(document["components"][0], json!({"type": "library", "name": "a"}));
@@ -204,6 +251,13 @@ mod tests {
         assert_eq!(files_of(&document, 2), files_of(&without, 0));
         let listed = components(document.to_string().as_bytes()).unwrap();
         assert!(listed.iter().any(|c| c.purl == "pkg:pypi/h11@0.16.0" && c.licenses == ["MIT"]), "{listed:?}");
+
+        // Another word about the same content is another document.
+        assert_ne!(document["serialNumber"], without["serialNumber"]);
+        assert!(document["metadata"].get("properties").is_none());
+        let unlisted = output_sbom("build.site", content, Some(&inventory.unlisted()), &files);
+        assert_eq!(unlisted["components"], without["components"]);
+        assert_eq!(unlisted["metadata"]["properties"], json!([{"name": "sluicegate:packagesLeftOut", "value": "2"}]));
 
         // One that looked and found nothing is told from nobody having looked.
         inventory.packages.clear();
@@ -229,12 +283,16 @@ mod tests {
             place: place.to_owned(),
             packages,
         };
-        let known = known_packages(vec![
+        let long = "1".repeat(1025);
+        let odd = ["a\nb", long.as_str()].map(|name| listed(name, &[], None));
+        let (known, left_out) = known_packages(vec![
+            list("lang-pkgs", "Node.js", odd.into()),
+            list("lang-pkgs", "edge", vec![listed(&long[1..], &["MIT", &long[..257], "a\tb"], None)]),
             list("lang-pkgs", "bin/shop", vec![listed("a", &["MIT"], None), listed("", &[], None)]),
             list("lang-pkgs", "Python", vec![listed("a", &["BSD", "MIT"], Some("a.dist-info/METADATA"))]),
             list("os-pkgs", "debian 12", vec![listed("zlib1g", &[], None)]),
         ]);
         let known: Vec<_> = known.iter().map(|k| (k.name.as_str(), k.licenses.len(), k.places.len())).collect();
-        assert_eq!(known, [("a", 2, 2), ("zlib1g", 0, 0)]);
+        assert_eq!((known, left_out), (vec![(&long[1..], 1, 1), ("a", 2, 2), ("zlib1g", 0, 0)], 2));
     }
 }

@@ -86,7 +86,7 @@ pub struct PackageList {
 pub struct ListedPackage {
     /// Its name.
     pub name: String,
-    /// Its version; empty where the scanner gives none.
+    /// Its whole version, `[epoch:]version[-release]`; empty where the scanner gives none.
     pub version: String,
     /// Its package URL, if the scanner gives one.
     pub purl: Option<String>,
@@ -274,6 +274,13 @@ fn highest_score(scores: impl Iterator<Item = RawCvss>) -> Option<f64> {
     modern.or(old)
 }
 
+/// Trivy splits the versions of a system's packages (Debian policy 5.6.12; RPM likewise).
+fn whole_version(epoch: u64, version: String, release: &str) -> String {
+    let epoch = if epoch == 0 { String::new() } else { format!("{epoch}:") };
+    let release = if release.is_empty() { String::new() } else { format!("-{release}") };
+    epoch + &version + &release
+}
+
 fn non_empty(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
@@ -290,7 +297,7 @@ impl From<RawPackage> for ListedPackage {
         licenses.retain(|license| !license.is_empty() && !license.starts_with("text://"));
         Self {
             name: raw.name,
-            version: raw.version,
+            version: whole_version(raw.epoch, raw.version, &raw.release),
             purl: raw.identifier.and_then(|identifier| identifier.purl).and_then(non_empty),
             licenses,
             file: non_empty(raw.file_path),
@@ -360,7 +367,9 @@ struct RawResult {
 #[serde(rename_all = "PascalCase", default)]
 struct RawPackage {
     name: String,
+    epoch: u64,
     version: String,
+    release: String,
     identifier: Option<RawIdentifier>,
     licenses: Option<Vec<String>>,
     file_path: String,
@@ -415,7 +424,7 @@ mod tests {
       "Metadata": {"OS": {"Family": "debian", "Name": "12.11"}, "ImageID": "sha256:aa", "DiffIDs": ["sha256:bb"]},
       "Results": [
         {"Target": "/image@sha256:00 (debian 12.11)", "Class": "os-pkgs", "Type": "debian",
-         "Packages": [{"Name": "zlib1g", "AnalyzedBy": "dpkg"}],
+         "Packages": [{"Name": "zlib1g", "Epoch": 1, "Version": "1.2.13.dfsg", "Release": "1", "AnalyzedBy": "dpkg"}, {"Name": "bare"}],
          "Vulnerabilities": [{"VulnerabilityID": "CVE-2099-0001", "PkgName": "zlib1g", "VendorIDs": ["DSA-9-1", "DSA-9-1", "CVE-2099-0001"],
            "PkgIdentifier": {"PURL": "pkg:deb/debian/zlib1g@1"}, "InstalledVersion": "1", "FixedVersion": "2", "Status": "fixed",
            "Severity": "critical", "CVSS": {"nvd": {"V2Score": 10, "V3Score": 7.5}, "ghsa": {"V40Score": 9.1}}}]},
@@ -479,7 +488,8 @@ mod tests {
             analyzed_by: String::new(),
         };
         assert_eq!(summary.results[1].packages, [h11]);
-        let bare = &summary.results[0].packages[0];
+        assert_eq!(summary.results[0].packages[0].version, "1:1.2.13.dfsg-1");
+        let bare = &summary.results[0].packages[1];
         assert_eq!((bare.version.as_str(), &bare.purl, bare.licenses.len()), ("", &None, 0));
         let none = REPORT.replace("debian\", \"Name\": \"12.11", "none\", \"Name\": \"");
         assert_eq!(super::summary(none.as_bytes()).unwrap().system, None);

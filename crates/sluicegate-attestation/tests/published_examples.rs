@@ -130,6 +130,7 @@ fn the_sbom_of_an_output_is_the_published_one() {
         version: "0.76.0".to_owned(),
         digest: Digest::of(b"the executable of trivy"),
         packages: [h11].into(),
+        left_out: 3,
     };
     for (example, written) in [
         ("directory-output.json", output_sbom("build.site", directory, None, &files)),

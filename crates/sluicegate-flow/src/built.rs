@@ -1,30 +1,23 @@
 //! What a run has made so far, each thing proved and described once.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    ffi::{OsStr, OsString},
+};
 
-use sluicegate_attestation::{
-    output_sbom::output_sbom,
-    predicate::PredicateType,
-    statement::{Statement, Subject},
-    test_result::TestResult,
-};
-use sluicegate_ports::{
-    execute::Product,
-    images::Descriptor,
-    trees::{FileEntry, ITSELF, TreeError},
-};
-use sluicegate_types::{Content, Digest, NonEmpty, OutputName, StepName};
+use sluicegate_attestation::test_result::TestResult;
+use sluicegate_pipeline::pipeline::Step;
+use sluicegate_ports::{execute::Product, images::Descriptor};
+use sluicegate_types::{Content, ContentKind, Digest, OutputName, StepName};
 
 use crate::{
     Error, Ports,
-    attest::{Attested, attest, refuse_too_large},
+    attest::{Attested, attest},
+    describe,
     pin::PinnedBase,
     run::RunRequest,
     survey::Survey,
 };
-
-/// Files of an output that its SBOM names one by one.
-const MAX_DESCRIBED: usize = 20_000;
 
 /// A step that ran, with what proves it.
 pub(crate) struct Done {
@@ -50,12 +43,36 @@ pub(crate) struct Described {
     pub(crate) report: Descriptor,
 }
 
+/// What an output is to a scanner: its content, and of a file also its name and whether it can be executed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct OutputIdentity {
+    content: Content,
+    file: Option<(OsString, bool)>,
+}
+
+impl OutputIdentity {
+    pub(crate) fn of(step: &Step, product: &Product) -> Result<Self, Error> {
+        let path = step.outputs.get(&product.name).and_then(|path| path.file_name());
+        let name = path.ok_or_else(|| Error::Bug(format!("the output {}.{} has no path", step.name, product.name)))?;
+        let file = match product.content.kind {
+            ContentKind::File => Some((name.to_owned(), product.executable)),
+            ContentKind::Directory => None,
+        };
+        Ok(Self { content: product.content, file })
+    }
+
+    /// The name of a file; empty for a directory.
+    pub(crate) fn file_name(&self) -> &OsStr {
+        self.file.as_ref().map_or(OsStr::new(""), |(name, _)| name)
+    }
+}
+
 /// Everything that a run made.
 #[derive(Default)]
 pub(crate) struct Built {
     steps: BTreeMap<StepName, Done>,
     images: BTreeMap<Digest, Described>,
-    outputs: BTreeMap<Content, Attested>,
+    outputs: BTreeMap<OutputIdentity, Attested>,
 }
 
 impl Built {
@@ -75,9 +92,9 @@ impl Built {
         Ok((product, done.attested.statement.bundle()))
     }
 
-    /// Whether the SBOM of this content is made.
-    pub(crate) fn describes_output(&self, content: Content) -> bool {
-        self.outputs.contains_key(&content)
+    /// Whether the SBOM of such an output is made.
+    pub(crate) fn describes_output(&self, output: &OutputIdentity) -> bool {
+        self.outputs.contains_key(output)
     }
 
     /// Whether SBOM and scan of this image that steps ran in are made.
@@ -86,46 +103,23 @@ impl Built {
     }
 
     /// The SBOM of what a step left: the packages that the scanner knows there, if there is a scanner, and every file with its own
-    /// hash. Made once for each content.
+    /// hash. Made once for outputs that are alike.
     pub(crate) fn output(
         &mut self,
         ports: &Ports<'_>,
         request: &RunRequest<'_>,
         name: &str,
+        step: &Step,
         product: &Product,
         survey: Option<&mut Survey>,
     ) -> Result<&Attested, Error> {
-        let vacant = match self.outputs.entry(product.content) {
+        let output = OutputIdentity::of(step, product)?;
+        let vacant = match self.outputs.entry(output) {
             Entry::Occupied(described) => return Ok(described.into_mut()),
             Entry::Vacant(vacant) => vacant,
         };
-        let content = product.content;
-        let inventory = survey.map(|survey| survey.output(content)).transpose()?;
-        let about = |files: &[FileEntry]| Statement {
-            subjects: NonEmpty::one(Subject::product(name.to_owned(), content)),
-            predicate_type: PredicateType::Sbom,
-            predicate: output_sbom(name, content, inventory.as_ref(), files),
-        };
-        // Too much for one statement: then the output is one thing, and its own hash describes it.
-        let as_a_whole = |why: &str| {
-            (ports.tell)(&format!("output {name} {why}: its SBOM names it as a whole"));
-            about(&[FileEntry { path: ITSELF.to_owned(), digest: content.digest, size: product.size }])
-        };
-        let statement = match ports.packer.files(content) {
-            Ok(files) if files.is_empty() => {
-                (ports.warn)(&format!("output {name} holds no file: its SBOM names no component"));
-                about(&[])
-            }
-            Ok(files) if files.len() <= MAX_DESCRIBED => {
-                let statement = about(&files);
-                match refuse_too_large(&statement.to_payload()?) {
-                    Ok(()) => statement,
-                    Err(_) => as_a_whole("has more or longer names than one statement holds"),
-                }
-            }
-            Ok(_) | Err(TreeError::TooMany { .. }) => as_a_whole(&format!("has more than {MAX_DESCRIBED} files")),
-            Err(error) => return Err(error.into()),
-        };
+        let inventory = survey.map(|survey| survey.output(vacant.key())).transpose()?;
+        let statement = describe::output(ports, name, product, inventory)?;
         let attested = one(attest(ports, request.signer, request.trust, &[statement], ports.clock.now())?)?;
         Ok(vacant.insert(attested))
     }

@@ -9,6 +9,7 @@ pub mod assemble;
 pub mod attest;
 pub mod attest_by_hand;
 mod built;
+mod describe;
 mod error;
 pub mod evidence;
 mod execute;

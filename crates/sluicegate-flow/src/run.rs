@@ -294,7 +294,7 @@ fn closure(
     for step in &steps {
         for product in built.step(&step.name)?.products.clone().values() {
             let name = format!("{}.{}", step.name, product.name);
-            let attested = built.output(ports, request, &name, product, survey.as_deref_mut())?;
+            let attested = built.output(ports, request, &name, step, product, survey.as_deref_mut())?;
             parts.add(format!("attestation:{name}:sbom"), attested);
         }
         let Some((survey, image)) = survey.as_deref_mut().zip(images.get(&step.image.to_string())) else { continue };

@@ -12,26 +12,26 @@ use std::{
 
 use sluicegate_pipeline::pipeline::Artifact;
 use sluicegate_ports::scan::{Inventory, Scanner};
-use sluicegate_types::{Content, Digest};
+use sluicegate_types::Digest;
 
 use crate::{
     Error, Ports,
     assemble::{self, Assembled},
-    built::Built,
+    built::{Built, OutputIdentity},
     pin::PinnedBase,
     run::RunRequest,
     scan::{ImageScan, Scanning},
 };
 
-/// Questions at a time, where there are as many processors: each may take the scanner's whole memory.
-const AT_ONCE: usize = 4;
+/// Questions at a time, where there are as many processors: each may take the scanner's whole memory, and a copy of what it is about.
+const AT_ONCE: usize = 2;
 
 /// What the scanner said. Each answer is taken once.
 #[derive(Default)]
 pub(crate) struct Survey {
     artifact: Option<ImageScan>,
     step_images: BTreeMap<Digest, ImageScan>,
-    outputs: BTreeMap<Content, Inventory>,
+    outputs: BTreeMap<OutputIdentity, Inventory>,
 }
 
 impl Survey {
@@ -46,17 +46,17 @@ impl Survey {
         built: &Built,
     ) -> Result<Self, Error> {
         let mut questions = Vec::new();
-        let (mut contents, mut step_images) = (BTreeSet::new(), BTreeSet::new());
+        let (mut outputs, mut step_images) = (BTreeSet::new(), BTreeSet::new());
         for step in request.pipeline.closure(artifact) {
             for product in built.step(&step.name)?.products.values() {
-                if built.describes_output(product.content) || !contents.insert(product.content) {
+                let output = OutputIdentity::of(step, product)?;
+                if built.describes_output(&output) || !outputs.insert(output.clone()) {
                     continue;
                 }
                 let name = format!("{}.{}", step.name, product.name);
-                let file_name = step.outputs.get(&product.name).and_then(|path| path.file_name());
-                let file_name = file_name.ok_or_else(|| Error::Bug(format!("the output {name} has no path")))?;
-                let image = assemble::of_output(ports, product, file_name)?;
-                questions.push(Question { about: About::Output(product.content), name, image });
+                (ports.tell)(&format!("output {name} is looked through for packages"));
+                let image = assemble::of_output(ports, product, output.file_name())?;
+                questions.push(Question { about: About::Output(output), name, image });
             }
             let Some(image) = images.get(&step.image.to_string()) else { continue };
             if !built.describes_image(&image.digest) && step_images.insert(image.digest) {
@@ -75,7 +75,7 @@ impl Survey {
             match answer {
                 Answer::Artifact(scan) => survey.artifact = Some(scan),
                 Answer::StepImage(digest, scan) => drop(survey.step_images.insert(digest, scan)),
-                Answer::Output(content, inventory) => drop(survey.outputs.insert(content, inventory)),
+                Answer::Output(output, inventory) => drop(survey.outputs.insert(output, inventory)),
             }
         }
         Ok(survey)
@@ -92,8 +92,8 @@ impl Survey {
     }
 
     /// The packages that are known in what a step left.
-    pub(crate) fn output(&mut self, content: Content) -> Result<Inventory, Error> {
-        self.outputs.remove(&content).ok_or_else(|| unasked("an output"))
+    pub(crate) fn output(&mut self, output: &OutputIdentity) -> Result<Inventory, Error> {
+        self.outputs.remove(output).ok_or_else(|| unasked("an output"))
     }
 }
 
@@ -110,22 +110,22 @@ struct Question {
 enum About {
     Artifact,
     StepImage,
-    Output(Content),
+    Output(OutputIdentity),
 }
 
 enum Answer {
     Artifact(ImageScan),
     StepImage(Digest, ImageScan),
-    Output(Content, Inventory),
+    Output(OutputIdentity, Inventory),
 }
 
 impl Question {
     fn answer(&self, scanning: &Scanning<'_>) -> Result<Answer, Error> {
         let Assembled { image, blobs } = &self.image;
-        Ok(match self.about {
+        Ok(match &self.about {
             About::Artifact => Answer::Artifact(scanning.image(image, blobs, &self.name)?),
             About::StepImage => Answer::StepImage(image.digest, scanning.image(image, blobs, &self.name)?),
-            About::Output(content) => Answer::Output(content, scanning.output(image, blobs, &self.name)?),
+            About::Output(output) => Answer::Output(output.clone(), scanning.output(image, blobs, &self.name)?),
         })
     }
 }
@@ -165,7 +165,13 @@ mod tests {
     fn every_item_is_worked_on_once_and_the_first_failure_is_told() {
         for workers in [0, 1, 3, 100] {
             let items: Vec<usize> = (0..50).collect();
-            let doubled = in_parallel(workers, &items, |item| Ok::<_, usize>(item * 2)).unwrap();
+            let calls = AtomicUsize::new(0);
+            let doubled = in_parallel(workers, &items, |item| {
+                calls.fetch_add(1, Ordering::Relaxed);
+                Ok::<_, usize>(item * 2)
+            });
+            let doubled = doubled.unwrap();
+            assert_eq!(calls.into_inner(), items.len());
             assert_eq!(doubled, items.iter().map(|item| item * 2).collect::<Vec<_>>());
             let failed = in_parallel(workers, &items, |item| if *item >= 7 { Err(*item) } else { Ok(()) });
             assert_eq!(failed, Err(7));

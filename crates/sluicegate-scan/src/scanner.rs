@@ -166,8 +166,8 @@ impl Scanner for TrivyScanner {
     fn inventory(&self, layout: &Path, image: &Digest) -> Result<Inventory, ScanError> {
         let ready = self.ready()?;
         let Scanned { report, .. } = self.report(&ready, layout, image, "")?;
-        let packages = known_packages(report.results);
-        Ok(Inventory { scanner: "trivy".to_owned(), version: report.version, digest: ready.digest, packages })
+        let (packages, left_out) = known_packages(report.results);
+        Ok(Inventory { scanner: "trivy".to_owned(), version: report.version, digest: ready.digest, packages, left_out })
     }
 }
 
@@ -188,7 +188,8 @@ impl TrivyScanner {
         let opened = Image::open(layout, image)?;
         let input = format!("/image@{image}");
         let folders: [(&Path, &str); 2] = [(layout, "/image"), (&ready.database.cache, "/cache")];
-        let raw = self.run(ready, &scan_args(&input, scanners), &folders)?;
+        let timeout = trivys_timeout(self.config.limits.timeout);
+        let raw = self.run(ready, &scan_args(&input, scanners, &timeout), &folders)?;
         let report = summary(&raw).map_err(|error| ScanError::Report { reason: error.to_string() })?;
         check_subject(&report, &opened)?;
         Ok(Scanned { raw, report, image: opened })
@@ -209,14 +210,21 @@ impl TrivyScanner {
     }
 }
 
+/// Trivy gives up after five minutes unless told otherwise; here the sandbox's limit is the one that ends it.
+fn trivys_timeout(limit: Duration) -> String {
+    format!("{}s", limit.as_secs().saturating_add(60))
+}
+
 /// The arguments of the scan. Empty file names keep Trivy from looking for its settings in the working folder; all that would
 /// reach for the network is switched off by name, though the sandbox has none. `scanners` is `vuln`, or empty for packages alone.
-fn scan_args<'a>(input: &'a str, scanners: &'a str) -> [&'a str; 25] {
+fn scan_args<'a>(input: &'a str, scanners: &'a str, timeout: &'a str) -> [&'a str; 27] {
     [
         "--config",
         "",
         "--cache-dir",
         "/cache",
+        "--timeout",
+        timeout,
         "image",
         "--input",
         input,

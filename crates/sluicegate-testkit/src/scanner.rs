@@ -63,7 +63,7 @@ impl Scanner for FakeScanner {
     fn inventory(&self, layout: &Path, image: &Digest) -> Result<Inventory, ScanError> {
         let ScanReport { raw, tool, .. } = self.scan(layout, image)?;
         let summary = trivy_report::summary(&raw).map_err(|error| ScanError::Report { reason: error.to_string() })?;
-        let packages = known_packages(summary.results);
-        Ok(Inventory { scanner: tool.name, version: tool.version, digest: tool.digest, packages })
+        let (packages, left_out) = known_packages(summary.results);
+        Ok(Inventory { scanner: tool.name, version: tool.version, digest: tool.digest, packages, left_out })
     }
 }

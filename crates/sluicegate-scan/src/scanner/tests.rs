@@ -338,7 +338,7 @@ fn tm04_a_masked_system_is_a_gap_in_the_scan() {
     assert_eq!(world.canned(world.report(), Ended::Exit(0)).unwrap().coverage.unread, vec![]);
 }
 
-/// With the real Trivy: it needs nothing of the database to know packages, and what an output says of itself hides no other package.
+/// With the real Trivy: it needs nothing of the database to know packages, and its own settings in an output are no settings.
 #[test]
 fn the_real_trivy_knows_the_packages_of_an_output() {
     let world = World::new();
