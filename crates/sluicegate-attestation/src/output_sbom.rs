@@ -125,14 +125,14 @@ const MAX_LICENSE: usize = 256;
 /// how many are left out, because a text of theirs is longer than 1024 bytes or holds control characters. One without a name is none.
 pub fn known_packages(lists: Vec<PackageList>) -> (BTreeSet<KnownPackage>, u64) {
     let mut known: BTreeMap<_, (BTreeSet<String>, BTreeSet<String>)> = BTreeMap::new();
-    let mut left_out = 0;
+    let mut left_out = BTreeSet::new();
     for list in lists {
         // The list of an operating system is named by the system, not by a file.
         let shared = (list.class != "os-pkgs").then_some(list.place);
         for package in list.packages.into_iter().filter(|package| !package.name.is_empty()) {
             let texts = [Some(&package.name), Some(&package.version), package.purl.as_ref()];
             if !texts.into_iter().flatten().all(|text| is_plain(text, MAX_TEXT)) {
-                left_out += 1;
+                left_out.insert((package.name, package.version, package.purl));
                 continue;
             }
             let (licenses, places) = known.entry((package.name, package.version, package.purl)).or_default();
@@ -141,7 +141,7 @@ pub fn known_packages(lists: Vec<PackageList>) -> (BTreeSet<KnownPackage>, u64) 
         }
     }
     let whole = |((name, version, purl), (licenses, places))| KnownPackage { name, version, purl, licenses, places };
-    (known.into_iter().map(whole).collect(), left_out)
+    (known.into_iter().map(whole).collect(), left_out.len() as u64)
 }
 
 fn is_plain(text: &str, most: usize) -> bool {
@@ -284,7 +284,7 @@ mod tests {
             packages,
         };
         let long = "1".repeat(1025);
-        let odd = ["a\nb", long.as_str()].map(|name| listed(name, &[], None));
+        let odd = ["a\nb", long.as_str(), "a\nb"].map(|name| listed(name, &[], None));
         let (known, left_out) = known_packages(vec![
             list("lang-pkgs", "Node.js", odd.into()),
             list("lang-pkgs", "edge", vec![listed(&long[1..], &["MIT", &long[..257], "a\tb"], None)]),

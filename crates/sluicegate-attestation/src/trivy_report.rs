@@ -275,7 +275,7 @@ fn highest_score(scores: impl Iterator<Item = RawCvss>) -> Option<f64> {
 }
 
 /// Trivy splits the versions of a system's packages (Debian policy 5.6.12; RPM likewise).
-fn whole_version(epoch: u64, version: String, release: &str) -> String {
+fn whole_version(epoch: i64, version: String, release: &str) -> String {
     let epoch = if epoch == 0 { String::new() } else { format!("{epoch}:") };
     let release = if release.is_empty() { String::new() } else { format!("-{release}") };
     epoch + &version + &release
@@ -367,7 +367,8 @@ struct RawResult {
 #[serde(rename_all = "PascalCase", default)]
 struct RawPackage {
     name: String,
-    epoch: u64,
+    /// RPM writes any 32 bits here, negative numbers, too.
+    epoch: i64,
     version: String,
     release: String,
     identifier: Option<RawIdentifier>,
@@ -424,7 +425,7 @@ mod tests {
       "Metadata": {"OS": {"Family": "debian", "Name": "12.11"}, "ImageID": "sha256:aa", "DiffIDs": ["sha256:bb"]},
       "Results": [
         {"Target": "/image@sha256:00 (debian 12.11)", "Class": "os-pkgs", "Type": "debian",
-         "Packages": [{"Name": "zlib1g", "Epoch": 1, "Version": "1.2.13.dfsg", "Release": "1", "AnalyzedBy": "dpkg"}, {"Name": "bare"}],
+         "Packages": [{"Name": "zlib1g", "Epoch": 1, "Version": "1.2.13.dfsg", "Release": "1", "AnalyzedBy": "dpkg"}, {"Name": "bare"}, {"Name": "odd", "Epoch": -1, "Version": "2"}],
          "Vulnerabilities": [{"VulnerabilityID": "CVE-2099-0001", "PkgName": "zlib1g", "VendorIDs": ["DSA-9-1", "DSA-9-1", "CVE-2099-0001"],
            "PkgIdentifier": {"PURL": "pkg:deb/debian/zlib1g@1"}, "InstalledVersion": "1", "FixedVersion": "2", "Status": "fixed",
            "Severity": "critical", "CVSS": {"nvd": {"V2Score": 10, "V3Score": 7.5}, "ghsa": {"V40Score": 9.1}}}]},
@@ -489,6 +490,7 @@ mod tests {
         };
         assert_eq!(summary.results[1].packages, [h11]);
         assert_eq!(summary.results[0].packages[0].version, "1:1.2.13.dfsg-1");
+        assert_eq!(summary.results[0].packages[2].version, "-1:2");
         let bare = &summary.results[0].packages[1];
         assert_eq!((bare.version.as_str(), &bare.purl, bare.licenses.len()), ("", &None, 0));
         let none = REPORT.replace("debian\", \"Name\": \"12.11", "none\", \"Name\": \"");

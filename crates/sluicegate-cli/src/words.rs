@@ -145,7 +145,12 @@ fn hint(error: &sluicegate_flow::Error) -> Option<String> {
         E::Scan(ScanError::Database { .. }) | E::Inventory { source: ScanError::Database { .. }, .. } => {
             Some("pin the database anew under scanner.trivy.db of the gateway file".to_owned())
         }
-        E::Inventory { source: ScanError::Failed { .. } | ScanError::Report { .. }, .. } => Some(
+        E::Inventory { source: ScanError::Sandbox(ExecuteError::NotHere { remedy, .. }), .. } => {
+            Some(as_commands(remedy))
+        }
+        E::Inventory {
+            source: ScanError::Failed { .. } | ScanError::Report { .. } | ScanError::Sandbox(_), ..
+        } => Some(
             "see what is in that output: the scanner could not read it. --no-scan runs without the scanner (the gate then stays \
              undecided)"
                 .to_owned(),

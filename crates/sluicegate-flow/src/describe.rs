@@ -85,7 +85,7 @@ fn fullest(
             }
             if let Some(left_out) = inventory.map(|inventory| inventory.left_out).filter(|left_out| *left_out > 0) {
                 warnings.push(format!(
-                    "has {left_out} packages that its SBOM does not list: names too long, or too many for one statement"
+                    "has {left_out} packages that its SBOM does not list: with texts that are too long or odd, or too many for one statement"
                 ));
             }
             return Ok(Described { statement, warnings });

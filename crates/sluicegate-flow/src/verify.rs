@@ -193,7 +193,7 @@ impl Look<'_> {
         };
         let entry = &bundle.log_entry;
         let time = match &entry.integrated_time {
-            Some(time) if !["", "0"].contains(&time.as_str()) => {
+            Some(time) if time != "0" => {
                 json!({"source": "integratedTime", "seconds": number(time)})
             }
             _ => json!({"source": "none"}),

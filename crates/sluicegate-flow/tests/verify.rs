@@ -347,6 +347,9 @@ fn what_came_with_what_is_attached_is_listed_too_and_what_is_not_verified_with_i
     world.attach(&dated);
     let claimed = entry(&world.verify(), &Digest::of(&dated))["claims"]["time"].clone();
     assert_eq!(claimed, json!({"source": "integratedTime", "seconds": 1_795_000_000_u64}));
+    let zero = String::from_utf8(dated).unwrap().replace("\"1795000000\"", "\"0\"");
+    world.attach(zero.as_bytes());
+    assert_eq!(entry(&world.verify(), &Digest::of(zero.as_bytes()))["claims"]["time"], json!({"source": "none"}));
     let listed = entry(&broken.verify(), &broken.build.digest("sbom"));
     assert_eq!(
         (&listed["status"], &listed["claims"]["predicateType"]),
