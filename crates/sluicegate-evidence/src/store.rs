@@ -318,8 +318,6 @@ impl EvidenceLog for SqliteEvidence {
     }
 }
 
-/// Whether SQLite says that the file's bytes are not what it wrote, and not that it could not get at them. Our questions never change,
-/// so that one which SQLite does not understand (its code 1) is put to another schema than ours.
 /// Tries again while another process holds the file: SQLite itself does not wait where two open a new file and both change its
 /// journal mode.
 fn patiently<T, E>(is_busy: impl Fn(&E) -> bool, mut act: impl FnMut() -> Result<T, E>) -> Result<T, E> {
@@ -337,6 +335,8 @@ fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
+/// Whether SQLite says that the file's bytes are not what it wrote, and not that it could not get at them. Our questions never change,
+/// so that one which SQLite does not understand (its code 1) is put to another schema than ours.
 fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode;
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown))
