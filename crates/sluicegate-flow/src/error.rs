@@ -7,6 +7,21 @@ use sluicegate_ports::{
 use sluicegate_types::Digest;
 use sluicegate_verify::closed_set::Incomplete;
 
+/// What is to be mended about a step that ended badly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepFault {
+    /// What it did or what it read.
+    Work,
+    /// The program that it names, or its image.
+    Program,
+    /// It needs more than one of its limits gives.
+    Limit,
+    /// An output that it did not leave.
+    Output,
+    /// The report of its tests.
+    Report,
+}
+
 /// Why a verb did not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -35,8 +50,10 @@ pub enum Error {
     StepFailed {
         /// The step.
         step: String,
-        /// How it ended, with the end of its log.
+        /// How it ended.
         how: String,
+        /// What is to be mended.
+        fault: StepFault,
     },
     /// An image that can't be used as a base or for a step.
     #[error("{image}: {reason}")]

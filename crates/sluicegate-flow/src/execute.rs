@@ -20,7 +20,7 @@ use sluicegate_ports::{
 use sluicegate_types::{Content, ContentKind, Digest, NonEmpty, OutputName, StepName};
 
 use crate::{
-    Error, Ports,
+    Error, Ports, StepFault,
     attest::{Attested, attest},
     built::{Built, Done, Tested},
     evidence,
@@ -208,7 +208,7 @@ fn prove_tests(
     attested: &Attested,
     exit_code: i32,
 ) -> Result<Tested, Error> {
-    let failed = |how: String| Error::StepFailed { step: step.name.to_string(), how };
+    let failed = |how: String| Error::StepFailed { step: step.name.to_string(), how, fault: StepFault::Report };
     if report.content.kind != ContentKind::File {
         return Err(failed("left a folder where its report should be (reports.junit)".to_owned()));
     }
@@ -273,35 +273,41 @@ fn limit_parameters(limits: &Limits) -> BTreeMap<String, u64> {
 }
 
 fn check_outcome(step: &Step, outcome: &StepOutcome) -> Result<(), Error> {
-    let failed = |how: String| Err(Error::StepFailed { step: step.name.to_string(), how });
+    let failed = |fault: StepFault, how: String| Err(Error::StepFailed { step: step.name.to_string(), how, fault });
     match outcome.ended {
         Ended::Exit(0) => {}
         Ended::Exit(code) => {
             let oom = outcome.oom_kills.filter(|kills| *kills > 0);
-            let hint = match (code, oom) {
-                (_, Some(kills)) => format!("; the memory limit killed {kills} of its processes (limits.memory)"),
-                (127, _) => "; the program was not found in the step's image".to_owned(),
-                (126, _) => "; the program could not be executed".to_owned(),
-                _ => String::new(),
+            let (fault, hint) = match (code, oom) {
+                (_, Some(kills)) => {
+                    (StepFault::Limit, format!("; the memory limit killed {kills} of its processes (limits.memory)"))
+                }
+                (127, _) => (StepFault::Program, "; the program was not found in the step's image".to_owned()),
+                (126, _) => (StepFault::Program, "; the program could not be executed".to_owned()),
+                _ => (StepFault::Work, String::new()),
             };
-            return failed(format!("ended with code {code}{hint}"));
+            return failed(fault, format!("ended with code {code}{hint}"));
         }
         Ended::TimedOut => {
-            return failed(format!("was killed after {} s (limits.timeout)", step.timeout.as_secs()));
+            return failed(StepFault::Limit, format!("was killed after {} s (limits.timeout)", step.timeout.as_secs()));
         }
-        Ended::LogFull => return failed(format!("was killed: it printed more than {LOG_LIMIT} bytes")),
+        Ended::LogFull => {
+            return failed(StepFault::Work, format!("was killed: it printed more than {LOG_LIMIT} bytes"));
+        }
     }
     if let Some(kills) = outcome.oom_kills.filter(|kills| *kills > 0) {
-        return failed(format!(
-            "ended with code 0, but the memory limit killed {kills} of its processes (limits.memory)"
-        ));
+        let how = format!("ended with code 0, but the memory limit killed {kills} of its processes (limits.memory)");
+        return failed(StepFault::Limit, how);
     }
     if let Some(output) = outcome.missing.first() {
-        return failed(match (step.outputs.get(output), &step.junit) {
-            (Some(path), _) => format!("did not leave its output {output} at {}", path.display()),
-            (None, Some(path)) => format!("did not leave its report at {} (reports.junit)", path.display()),
-            (None, None) => format!("did not leave {output}"),
-        });
+        let (fault, how) = match (step.outputs.get(output), &step.junit) {
+            (Some(path), _) => (StepFault::Output, format!("did not leave its output {output} at {}", path.display())),
+            (None, Some(path)) => {
+                (StepFault::Report, format!("did not leave its report at {} (reports.junit)", path.display()))
+            }
+            (None, None) => (StepFault::Output, format!("did not leave {output}")),
+        };
+        return failed(fault, how);
     }
     Ok(())
 }
@@ -313,4 +319,58 @@ fn step_subjects(step: &StepName, products: &BTreeMap<OutputName, Product>, log:
     NonEmpty::try_from(outputs).unwrap_or_else(|_| {
         NonEmpty::one(Subject::product(format!("{step}:log"), Content { kind: ContentKind::File, digest: log }))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use sluicegate_pipeline::pipeline::Pipeline;
+
+    use super::*;
+
+    const PIPELINE: &str = r#"
+version: 1
+name: p
+sources: { src: { path: src } }
+defaults: { image: oci:images/base }
+steps:
+  build:
+    run: make
+    inputs: { /src: src }
+    outputs: { app: /out/app }
+    reports: { junit: /out/junit.xml }
+artifacts:
+  app: { base: oci:images/base, files: { /app: build.app }, repository: oci:out/app }
+"#;
+
+    #[test]
+    fn every_way_in_which_a_step_ends_badly_says_how_and_what_is_to_be_mended() {
+        let pipeline = Pipeline::parse("p.yaml", PIPELINE).unwrap();
+        let step = &pipeline.steps[0];
+        let outcome = |ended, oom_kills, missing: &[&str]| StepOutcome {
+            ended,
+            log: Digest::of(b""),
+            outputs: Vec::new(),
+            missing: missing.iter().map(|name| name.parse().unwrap()).collect(),
+            oom_kills,
+        };
+        assert!(check_outcome(step, &outcome(Ended::Exit(0), Some(0), &[])).is_ok());
+        for (outcome, says, mend) in [
+            (outcome(Ended::Exit(1), None, &[]), "ended with code 1", StepFault::Work),
+            (outcome(Ended::Exit(127), None, &[]), "was not found", StepFault::Program),
+            (outcome(Ended::Exit(126), None, &[]), "could not be executed", StepFault::Program),
+            (outcome(Ended::Exit(137), Some(1), &[]), "limits.memory", StepFault::Limit),
+            (outcome(Ended::Exit(0), Some(1), &[]), "limits.memory", StepFault::Limit),
+            (outcome(Ended::TimedOut, None, &[]), "limits.timeout", StepFault::Limit),
+            (outcome(Ended::LogFull, None, &[]), "it printed more than", StepFault::Work),
+            (outcome(Ended::Exit(0), None, &["app"]), "its output app at /out/app", StepFault::Output),
+            (outcome(Ended::Exit(0), None, &[REPORT]), "its report at /out/junit.xml", StepFault::Report),
+        ] {
+            match check_outcome(step, &outcome).unwrap_err() {
+                Error::StepFailed { how, fault, .. } => {
+                    assert!(how.contains(says) && fault == mend, "{how}: {fault:?}")
+                }
+                other => panic!("{other}"),
+            }
+        }
+    }
 }

@@ -33,7 +33,7 @@ use sluicegate_ports::{
     trees::TreePacker,
 };
 
-pub use error::{Error, Failure};
+pub use error::{Error, Failure, StepFault};
 
 /// Everything the verbs share.
 pub struct Ports<'a> {
