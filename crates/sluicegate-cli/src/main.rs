@@ -4,6 +4,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sluicegate_runner::helper::enter_if_asked();
+    sluicegate_runner::container_process::enter_if_asked();
     sluicegate_cli::main()
 }

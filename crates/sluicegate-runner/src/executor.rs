@@ -37,7 +37,7 @@ const PRIVILEGED: &str = "run as root with every capability; in a container: doc
 /// Where the executor works and with what.
 #[derive(Clone)]
 pub struct Config {
-    /// An executable whose `main` first calls [`crate::helper::enter_if_asked`]; it is copied to sealed memory once.
+    /// An executable whose `main` first calls [`crate::container_process::enter_if_asked`]; it is copied to sealed memory once.
     pub helper_program: PathBuf,
     /// Runs get a folder each below `run/` in here; its file system has to take an overlay's upper folder (ext4, xfs, tmpfs).
     pub state_dir: PathBuf,

@@ -3,7 +3,8 @@
 //! Runs one step, or one tool, in a container of its own, and makes and unpacks the layers that go in and come out.
 //!
 //! The container is libcontainer's, made by a helper: this program once more, with one thread and nothing to lose
-//! ([`helper::enter_if_asked`]). Only the modules `helper` and `init` contain unsafe code, where the system has no safe form.
+//! ([`container_process::enter_if_asked`]). Only the modules `container_process` and `init` contain unsafe code, where the system
+//! has no safe form.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("steps run on Linux only");
@@ -12,8 +13,8 @@ mod bounded_command;
 mod cache;
 mod cgroup;
 mod collect;
+pub mod container_process;
 mod executor;
-pub mod helper;
 pub mod host_image;
 mod in_root;
 mod init;

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::fd::AsFd;
 
-use crate::{cgroup, helper::LOCK_FILE, in_root};
+use crate::{cgroup, container_process::LOCK_FILE, in_root};
 
 /// Held while a folder is made with its lock and while abandoned ones are looked for.
 const GATE_FILE: &str = ".gate";
