@@ -1,7 +1,6 @@
 use std::{path::Path, sync::Mutex};
 
 use serde_json::json;
-use sluicegate_attestation::{output_sbom::known_packages, trivy_report};
 use sluicegate_ports::scan::{Coverage, Database, Inventory, Read, ScanError, ScanReport, Scanner, Tool};
 use sluicegate_types::{Digest, UnixTime};
 
@@ -60,10 +59,7 @@ impl Scanner for FakeScanner {
         self.answer.clone().map_err(|reason| ScanError::Failed { reason })
     }
 
-    fn inventory(&self, layout: &Path, image: &Digest) -> Result<Inventory, ScanError> {
-        let ScanReport { raw, tool, .. } = self.scan(layout, image)?;
-        let summary = trivy_report::summary(&raw).map_err(|error| ScanError::Report { reason: error.to_string() })?;
-        let (packages, left_out) = known_packages(summary.results);
-        Ok(Inventory { scanner: tool.name, version: tool.version, digest: tool.digest, packages, left_out })
+    fn inventory(&self, _: &Path, _: &Digest) -> Result<Inventory, ScanError> {
+        Err(ScanError::Failed { reason: "this scanner is for images".to_owned() })
     }
 }
