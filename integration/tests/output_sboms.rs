@@ -21,23 +21,27 @@ const SITE: [(&str, &str); 8] = [
     ("etc/os-release", "ID=debian\nVERSION_ID=\"12\"\n"),
 ];
 
-/// A project whose outputs `package.pack` and `package.one` are this folder and this file.
-fn project(tool: &Path) -> Project {
+/// A file that the scanner knows by its name alone.
+const LOCK: &str = "version = 3\n\n[[package]]\nname = \"serde\"\nversion = \"1.0.0\"\n";
+
+/// A project whose output `package.pack` is this folder, and whose outputs `package.one` and `package.plain` are this file by its name and
+/// by another one.
+fn project() -> Project {
     let project = Project::prepared();
     for (path, text) in SITE {
         let path = project.path("src/site").join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
-    fs::copy(tool, project.path("src/tool")).unwrap();
+    fs::write(project.path("src/lock"), LOCK).unwrap();
     project.replace("sluicegate.yaml", "cp /src/hello.txt /out/app/", "cp -r /src/. /out/app/");
     project.replace("sluicegate.yaml", "cp -r /app/. /out/pack/", "cp -r /app/site/. /out/pack/");
     project.replace(
         "sluicegate.yaml",
         "cat /app/hello.txt > /out/one",
-        "cp /app/tool /out/one && cp /app/tool /out/plain && chmod 644 /out/plain",
+        "cp /app/lock /out/Cargo.lock && cp /app/lock /out/plain",
     );
-    project.replace("sluicegate.yaml", "one: /out/one }", "one: /out/one, plain: /out/plain }");
+    project.replace("sluicegate.yaml", "one: /out/one }", "one: /out/Cargo.lock, plain: /out/plain }");
     // A second image of the same steps, and an output with the content of another one.
     let pipeline = fs::read_to_string(project.path("sluicegate.yaml")).unwrap();
     let (_, tiny) = pipeline.split_once("  tiny:\n").unwrap();
@@ -77,8 +81,7 @@ fn an_output_names_its_packages_and_every_file_by_its_hash() {
     if !ready(test) {
         return;
     }
-    let Some(opa) = peer("SLUICEGATE_OPA", test) else { return };
-    let project = project(&opa);
+    let project = project();
     project.must(&["run"]);
     let found = sboms(&project, "out/tiny");
     assert_eq!(sboms(&project, "out/second"), found, "what both are made of is described once");
@@ -101,15 +104,15 @@ fn an_output_names_its_packages_and_every_file_by_its_hash() {
     let listed: BTreeMap<_, _> = hashes(pack).into_iter().map(|(path, hash)| (path, hash.to_owned())).collect();
     assert_eq!(listed, expected, "a package takes no file's own hash away");
 
-    // The program's own list of modules, from a single file.
     let one = &found["package.one"];
-    let opa_module = of_type(one, "library").into_iter().find(|p| p["name"] == "github.com/open-policy-agent/opa");
-    assert!(opa_module.is_some_and(|p| p["purl"].as_str().unwrap().starts_with("pkg:golang/")), "{one:#}");
-    assert_eq!(hashes(one), [("package.one", Digest::of(&fs::read(&opa).unwrap()).hex().as_str())].into());
-    // The same bytes, which nobody can execute: the scanner does not take them for a program, and neither word is the other's.
+    assert_eq!(of_type(one, "library")[0]["purl"], "pkg:cargo/serde@1.0.0", "{one:#}");
+    assert_eq!(of_type(one, "library")[0]["evidence"], at("package.one"));
+    let lock = Digest::of(LOCK.as_bytes()).hex();
+    assert_eq!(hashes(one), [("package.one", lock.as_str())].into());
+    // The same bytes by another name: the scanner does not know them, and neither word is the other's.
     let plain = &found["package.plain"];
     assert!(of_type(plain, "library").is_empty(), "{plain:#}");
-    assert_eq!(hashes(plain).into_values().collect::<Vec<_>>(), hashes(one).into_values().collect::<Vec<_>>());
+    assert_eq!(hashes(plain), [("package.plain", lock.as_str())].into());
     for sbom in found.values() {
         assert_eq!(sbom["metadata"]["tools"]["components"][0]["name"], "trivy", "{sbom:#}");
     }
@@ -123,6 +126,24 @@ fn an_output_names_its_packages_and_every_file_by_its_hash() {
         assert_eq!(hashes(sbom), hashes(&found[name]));
     }
     project.must(&["verify", "--offline", "oci:out/tiny"]);
+}
+
+#[test]
+fn a_program_names_the_modules_that_it_was_built_from() {
+    let test = "a_program_names_the_modules_that_it_was_built_from";
+    if !ready(test) {
+        return;
+    }
+    let Some(opa) = peer("SLUICEGATE_OPA", test) else { return };
+    let project = Project::prepared();
+    fs::copy(&opa, project.path("src/tool")).unwrap();
+    project.replace("sluicegate.yaml", "cp /src/hello.txt /out/app/", "cp -r /src/. /out/app/");
+    project.replace("sluicegate.yaml", "cat /app/hello.txt > /out/one", "cp /app/tool /out/one");
+    project.must(&["run"]);
+    let one = &sboms(&project, "out/tiny")["package.one"];
+    let module = of_type(one, "library").into_iter().find(|p| p["name"] == "github.com/open-policy-agent/opa");
+    assert!(module.is_some_and(|p| p["purl"].as_str().unwrap().starts_with("pkg:golang/")), "{one:#}");
+    assert_eq!(hashes(one), [("package.one", Digest::of(&fs::read(&opa).unwrap()).hex().as_str())].into());
 }
 
 #[test]
