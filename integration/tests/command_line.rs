@@ -226,8 +226,9 @@ fn a_folder_in_an_images_place_is_told_what_it_lacks() {
         project.sluicegate(&["verify", &with]).assert(2, "sluicegate image from-host --output oci:DIR");
     }
     // What is no folder may well be meant for a registry.
-    project.sluicegate(&["verify", "out/other"]).assert(2, "registry references are not in this version");
-    project.sluicegate(&["promote", "out/other", "--to", "production"]).assert(2, "registry references are not");
+    project.sluicegate(&["verify", "out/other"]).assert(2, "begins with its host");
+    project.sluicegate(&["promote", "out/other", "--to", "production"]).assert(2, "begins with its host");
+    project.sluicegate(&["verify", "registry.example/other", "--offline"]).assert(2, "--offline asks nobody");
 }
 
 #[test]

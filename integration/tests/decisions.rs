@@ -110,7 +110,7 @@ fn tm05_a_decision_admits_to_its_own_environment_under_its_own_gateway_and_to_no
     // Where it was built nobody decided anything.
     let undecided = project.sluicegate(&["verify", "--for", "production", "oci:out/tiny"]);
     undecided.assert(3, "no decision for production");
-    undecided.assert(3, "    to fix: ask about oci:env/production, or promote it: sluicegate promote oci:DIR@sha256:");
+    undecided.assert(3, "    to fix: ask about oci:env/production, or promote it: sluicegate promote PLACE@sha256:");
     for (file, from, to) in [
         ("policies/tests.rego", "count(results) > 0", "count(results) > 1"),
         ("policies/data.yaml", "accept_uncommitted_changes: false", "accept_uncommitted_changes: true"),

@@ -261,7 +261,7 @@ fn nothing_but_a_promotion_writes_to_an_environments_place() {
         .sluicegate(&["run", "--no-scan", "--gateway", "other.yaml"])
         .assert(2, "only a promotion to it writes there");
     assert_eq!(Layout::at(project.path("env/production")).image(), image);
-    project.sluicegate(&["promote", "oci:env/production", "--to", "production"]).assert(2, "a folder of its own");
+    project.sluicegate(&["promote", "oci:env/production", "--to", "production"]).assert(2, "a place of its own");
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! The command line's grammar. What the contract names and this version has not is refused by name.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sluicegate_types::{EnvironmentName, ImageError, ImageRef};
+use sluicegate_types::{EnvironmentName, ImageError, ImageRef, RegistryRepository};
 
 /// Runs a pipeline of container steps, proves what happened, and lets nothing through a gate that is not proven.
 #[derive(Parser)]
@@ -197,9 +200,12 @@ pub(crate) struct Verify {
     /// The logs to trust (trusted_root.json), with --key, --decision-key or --trust.
     #[arg(long, value_name = "FILE")]
     pub(crate) trust_root: Option<PathBuf>,
-    /// Open no socket. A layout needs none, so this changes nothing here.
+    /// Open no socket. A layout needs none; an image of a registry is refused.
     #[arg(long)]
     pub(crate) offline: bool,
+    /// The repository that attestations of a registry's image are in (default: what the gateway says, else the image's own).
+    #[arg(long, value_name = "REPOSITORY")]
+    pub(crate) evidence: Option<RegistryRepository>,
     #[command(flatten)]
     pub(crate) later: VerifyLater,
 }
@@ -291,15 +297,23 @@ pub(crate) enum EvidenceCommand {
 
 /// The image that a word names. Who names a folder of this machine means no registry.
 fn image(text: &str) -> Result<ImageRef, String> {
-    text.parse().map_err(|error: ImageError| match meant(text) {
-        Some(meant) => format!("it is a folder, and a layout is written with oci: before it; did you mean {meant}?"),
-        None => error.to_string(),
-    })
+    let parsed = text.parse();
+    match meant(text, &parsed) {
+        Some(meant) => {
+            Err(format!("it is a folder, and a layout is written with oci: before it; did you mean {meant}?"))
+        }
+        None => parsed.map_err(|error: ImageError| error.to_string()),
+    }
 }
 
-/// The layout folder that was meant by a word without `oci:`, if there is one.
-pub(crate) fn meant(text: &str) -> Option<ImageRef> {
-    format!("oci:{text}").parse().ok().filter(|image: &ImageRef| image.directory.is_dir())
+/// The layout folder that was meant by a word without `oci:`, if there is one: a folder of this very name, or, where the word names no
+/// repository of a registry either, one before its tag or digest.
+pub(crate) fn meant(text: &str, parsed: &Result<ImageRef, ImageError>) -> Option<ImageRef> {
+    if text.starts_with("oci:") || (parsed.is_ok() && !Path::new(text).is_dir()) {
+        return None;
+    }
+    let is_there = |image: &ImageRef| image.place.folder().is_some_and(Path::is_dir);
+    format!("oci:{text}").parse().ok().filter(is_there)
 }
 
 /// Commands of the contract that are not built yet.

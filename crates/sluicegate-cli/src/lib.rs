@@ -8,6 +8,7 @@ mod gateway_folder;
 mod home;
 mod passphrase;
 mod policy_child;
+mod registry_environment;
 mod wire;
 mod words;
 

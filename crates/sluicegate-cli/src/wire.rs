@@ -8,23 +8,22 @@ use std::{
 
 use sluicegate_attestation::summary::LedgerHead;
 use sluicegate_evidence::SqliteEvidence;
-use sluicegate_pipeline::gateway::Trivy;
+use sluicegate_pipeline::gateway::{Gateway, Trivy};
 use sluicegate_ports::{
     Clock,
     evidence::{EvidenceError, EvidenceLog},
-    images::ImagePlaces,
     ledger::{Ledger, LedgerError},
     sign::{SignError, Signer, TransparencyLog},
     store::ContentStore,
 };
-use sluicegate_registry::LayoutFolders;
+use sluicegate_registry::Places;
 use sluicegate_runner::{Config, EmbeddedExecutor, GitSourceLister, StoreTreePacker};
 use sluicegate_scan::{ScanLimits, TrivyScanner};
 use sluicegate_sigstore::{EmbeddedLedger, EmbeddedLog, KeyFolder, LogPublic, new_ledger_origin, new_origin};
 use sluicegate_store::FileStore;
 use sluicegate_types::{Secret, UnixTime};
 
-use crate::{home::Home, words::Problem};
+use crate::{home::Home, registry_environment, words::Problem};
 
 /// The name of the log's key in the home.
 pub(crate) const LOG_KEY: &str = "log";
@@ -37,7 +36,7 @@ pub(crate) struct Wired {
     pub(crate) store: Arc<FileStore>,
     pub(crate) evidence: SqliteEvidence,
     pub(crate) packer: StoreTreePacker,
-    pub(crate) places: LayoutFolders,
+    pub(crate) places: Places,
     pub(crate) clock: SystemClock,
     scratch: Scratch,
 }
@@ -52,7 +51,14 @@ impl Wired {
         let shared: Arc<dyn ContentStore> = store.clone();
         let scratch = Scratch::new(&home)?;
         let packer = StoreTreePacker::new(shared, scratch.folder.path().to_owned());
-        Ok(Self { home, store, evidence, packer, places: LayoutFolders, clock: SystemClock, scratch })
+        let places = Places::new(registry_environment::settings(Some(&home)));
+        Ok(Self { home, store, evidence, packer, places, clock: SystemClock, scratch })
+    }
+
+    /// The same with evidence of registries' images where the gateway wants it.
+    pub(crate) fn judged_by(mut self, gateway: &Gateway) -> Self {
+        self.places = self.places.with_evidence(gateway.evidence.clone());
+        self
     }
 
     /// A folder for scratch files.
@@ -306,8 +312,9 @@ pub(crate) fn keys(home: &Home) -> KeyFolder {
     KeyFolder::open(home.part("keys"))
 }
 
-pub(crate) fn places() -> impl ImagePlaces {
-    LayoutFolders
+/// Places to read from, without a home.
+pub(crate) fn places() -> Places {
+    Places::new(registry_environment::settings(None))
 }
 
 pub(crate) fn records(evidence: &SqliteEvidence) -> &dyn EvidenceLog {

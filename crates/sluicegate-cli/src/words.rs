@@ -9,6 +9,7 @@ use std::{
 };
 
 use sluicegate_flow::{Failure, StepFault};
+use sluicegate_ports::images::FaultKind;
 
 use crate::arguments::{Arguments, Format};
 
@@ -184,7 +185,28 @@ fn hint(error: &sluicegate_flow::Error) -> Option<String> {
             "name the folder of a layout after oci:. sluicegate run leaves one with its image, and sluicegate image from-host \
              --output oci:DIR makes one to build on".to_owned(),
         ),
+        E::Place(ImagePlaceError::Registry { fault, .. }) => about_a_registry(fault.kind).map(str::to_owned),
         E::OwnBundle { .. } => Some("does trust.yaml list this signer with this role, builder and log?".to_owned()),
+        _ => None,
+    }
+}
+
+/// What to do about a registry that did not do what was asked.
+fn about_a_registry(kind: FaultKind) -> Option<&'static str> {
+    match kind {
+        FaultKind::Unauthorized => Some(
+            "docker login HOST or podman login HOST writes the name and password that are used (DOCKER_CONFIG, REGISTRY_AUTH_FILE); \
+             do they have the right to do this in that repository?",
+        ),
+        FaultKind::Unreachable | FaultKind::Deadline => {
+            Some("try again when the registry answers; what was sent already is not sent twice")
+        }
+        FaultKind::DigestMismatch => Some(
+            "something between here and there, or the registry itself, gives other bytes than it should: nothing of it was used",
+        ),
+        FaultKind::MediaTypeRefused => Some(
+            "nothing is converted, as every signature is about these very bytes: choose a registry that takes them",
+        ),
         _ => None,
     }
 }

@@ -7,7 +7,7 @@ use sluicegate_attestation::{
     summary::{Basis, PromotionClaim, SummaryClaim},
 };
 use sluicegate_types::{
-    Digest, EnvironmentName, NonEmpty, PinnedImage, Repository, UnixTime,
+    Digest, EnvironmentName, NonEmpty, PinnedImage, UnixTime,
     checks::{Check, is_on},
 };
 use sluicegate_verify::{
@@ -126,12 +126,7 @@ pub fn admit(
     trust: &Trust,
     at: UnixTime,
 ) -> Result<Admission, NonEmpty<Refusal>> {
-    let asked = Question {
-        judge,
-        trust,
-        at,
-        image: PinnedImage { repository: Repository::of_environment(&judge.name), digest: image },
-    };
+    let asked = Question { judge, trust, at, image: PinnedImage { repository: judge.repository(), digest: image } };
     let mut reasons: Vec<Refusal> = Vec::new();
     if followed.sets.is_empty() {
         reasons.extend(followed.incomplete.iter().map(|reason| Refusal::Set(reason.to_string())));

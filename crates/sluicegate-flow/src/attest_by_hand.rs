@@ -1,9 +1,6 @@
 //! `attest`: what a person says about an image, signed with a key of role `manual`, logged, recorded and attached (trust model 6).
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, path::Path};
 
 use serde_json::{Value, json};
 use sluicegate_attestation::{
@@ -18,7 +15,7 @@ use sluicegate_ports::{
     sign::Signer,
 };
 use sluicegate_types::{
-    Digest, ImageRef, NonEmpty,
+    Digest, ImageRef, NonEmpty, Place,
     checks::{Check, is_on},
 };
 use sluicegate_verify::{Role, Trust, VerifiedStatement, only_machines_say, roles_of_key};
@@ -54,7 +51,7 @@ pub struct ByHandRequest<'a> {
 /// A statement that nothing stands against, ready to be signed. Only [`prepare`] makes one.
 pub struct Prepared<'a> {
     request: &'a ByHandRequest<'a>,
-    directory: PathBuf,
+    place: Place,
     image: Descriptor,
     statement: Statement,
 }
@@ -115,24 +112,24 @@ pub fn prepare<'a>(ports: &Ports<'_>, request: &'a ByHandRequest<'a>) -> Result<
     kind(request.kind.uri())?;
     let predicate = predicate::parse(request.predicate).map_err(|error| Error::Usage(error.to_string()))?;
     refuse_other_sboms(request)?;
-    let place = request.reference.clone().relative_to(request.folder);
-    let source = ports.places.source(&place.directory)?;
-    let image = source.resolve(&place.selector)?;
+    let ImageRef { place, selector } = request.reference.relative_to(request.folder);
+    let source = ports.places.source(&place)?;
+    let image = source.resolve(&selector)?;
     (ports.tell)(&format!("{} is {}", request.reference, image.digest));
     if is_on(Check::ByHandPlace) {
-        refuse_environments(ports, request, &place.directory)?;
+        refuse_environments(ports, request, &place)?;
     }
     look_at_image(source.as_ref(), &image)?;
     if is_on(Check::ByHandKey) {
         refuse_other_roles(request)?;
     }
     let statement = statement(&image, request.kind, predicate)?;
-    Ok(Prepared { request, directory: place.directory, image, statement })
+    Ok(Prepared { request, place, image, statement })
 }
 
 /// Signs what was prepared, logs it, verifies the bundle with the configured trust, records it, and only then attaches it.
 pub fn sign(ports: &Ports<'_>, prepared: Prepared<'_>, signer: &dyn Signer) -> Result<ByHand, Error> {
-    let Prepared { request, directory, image, statement } = prepared;
+    let Prepared { request, place, image, statement } = prepared;
     if signer.public_key() != request.public_key {
         return Err(Error::Usage(format!("the key {} is not the one that trust.yaml was asked about", request.key)));
     }
@@ -153,7 +150,7 @@ pub fn sign(ports: &Ports<'_>, prepared: Prepared<'_>, signer: &dyn Signer) -> R
         "log": {"origin": attested.statement.log().origin, "index": attested.statement.log().index},
     });
     let record = record(ports, image.digest, "attested", body.clone())?;
-    publish(ports, &directory, &image, &referrer, bundle).inspect_err(|error| {
+    publish(ports, &place, &image, &referrer, bundle).inspect_err(|error| {
         // What was signed and could not be attached is on record as both.
         let mut body = body;
         body["reasons"] = json!(error.causes());
@@ -179,15 +176,14 @@ fn refuse_other_sboms(request: &ByHandRequest<'_>) -> Result<(), Error> {
 }
 
 /// An environment's place changes only by `promote`.
-fn refuse_environments(ports: &Ports<'_>, request: &ByHandRequest<'_>, folder: &Path) -> Result<(), Error> {
-    let occupant = ports.places.target(folder)?.current()?;
+fn refuse_environments(ports: &Ports<'_>, request: &ByHandRequest<'_>, place: &Place) -> Result<(), Error> {
+    let occupant = ports.places.target(place)?.current(None)?;
     if let Some(environment) = occupant.and_then(|occupant| occupant.environment) {
-        return Err(ImagePlaceError::OfEnvironment { path: folder.to_owned(), environment }.into());
+        return Err(ImagePlaceError::OfEnvironment { place: place.clone(), environment }.into());
     }
-    match request.environments.at(folder) {
+    match request.environments.at(place) {
         Some(environment) => Err(Error::Usage(format!(
-            "{} is the place of {environment}, which changes only by promote; attest the image where it was built",
-            folder.display()
+            "{place} is the place of {environment}, which changes only by promote; attest the image where it was built"
         ))),
         None => Ok(()),
     }
@@ -260,19 +256,19 @@ fn record(ports: &Ports<'_>, image: Digest, outcome: &str, body: Value) -> Resul
 
 fn publish(
     ports: &Ports<'_>,
-    folder: &Path,
+    place: &Place,
     image: &Descriptor,
     referrer: &Descriptor,
     bundle: Digest,
 ) -> Result<(), Error> {
     let referrers = std::slice::from_ref(referrer);
     let blobs = [bundle, assemble::empty_config()];
-    ports.places.target(folder)?.attach(&image.digest, referrers, &blobs, ports.store)?;
-    let held = ports.places.source(folder)?.referrers(&image.digest)?;
+    ports.places.target(place)?.attach(&image.digest, referrers, &blobs, ports.store)?;
+    let held = ports.places.source(place)?.referrers(&image.digest)?;
     if held.iter().any(|held| held.digest == referrer.digest) {
         Ok(())
     } else {
-        Err(Error::Again(format!("{} does not hold what was just attached in it", folder.display())))
+        Err(Error::Again(format!("{place} does not hold what was just attached in it")))
     }
 }
 

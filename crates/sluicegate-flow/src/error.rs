@@ -1,8 +1,14 @@
 use std::path::PathBuf;
 
 use sluicegate_ports::{
-    evidence::EvidenceError, execute::ExecuteError, images::ImagePlaceError, ledger::LedgerError, scan::ScanError,
-    sign::SignError, store::StoreError, trees::TreeError,
+    evidence::EvidenceError,
+    execute::ExecuteError,
+    images::{FaultKind, ImagePlaceError},
+    ledger::LedgerError,
+    scan::ScanError,
+    sign::SignError,
+    store::StoreError,
+    trees::TreeError,
 };
 use sluicegate_types::Digest;
 use sluicegate_verify::closed_set::Incomplete;
@@ -232,6 +238,7 @@ impl Error {
             Self::Bundle { reason, .. } => Some(reason),
             Self::OtherContent { .. } => Some("other_content"),
             Self::BundleFile { .. } => Some("not_one_bundle"),
+            Self::Place(ImagePlaceError::Registry { fault, .. }) => Some(fault.kind.code()),
             _ => None,
         }
     }
@@ -261,6 +268,11 @@ impl Error {
                 ImagePlaceError::MissingBlob { .. } => Failure::Undecided,
                 ImagePlaceError::Corrupt { .. } => Failure::Wrong,
                 ImagePlaceError::Store(error) => store(error),
+                ImagePlaceError::Registry { fault, .. } => match fault.kind {
+                    FaultKind::DigestMismatch => Failure::Wrong,
+                    FaultKind::Configuration => Failure::Usage,
+                    _ => Failure::Unavailable,
+                },
                 ImagePlaceError::Moved { .. } | ImagePlaceError::Io { .. } => Failure::Unavailable,
             },
             Self::Execute(error) => match error {

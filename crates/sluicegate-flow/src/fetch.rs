@@ -149,6 +149,12 @@ impl Rest<'_> {
                 self.fetched.unread.insert(referrer.digest, "it is no manifest");
                 continue;
             };
+            // A list says what it likes; what something is attached to stands in the thing itself.
+            if manifest.subject.as_ref().is_none_or(|subject| subject.digest != *image) && is_on(Check::ReferrerSubject)
+            {
+                self.fetched.unread.insert(referrer.digest, "its subject is another image");
+                continue;
+            }
             configs.add(manifest.config);
             let of_bundle = manifest.artifact_type.as_deref() == Some(BUNDLE);
             match (of_bundle, <[Descriptor; 1]>::try_from(manifest.layers)) {

@@ -1,4 +1,4 @@
-//! Which folder is which: where a path leads, links and `..` resolved, and whose place that is.
+//! Which place is which: where a path leads, links and `..` resolved, and whose place that is.
 
 use std::{
     collections::BTreeMap,
@@ -6,31 +6,38 @@ use std::{
 };
 
 use sluicegate_pipeline::gateway::Gateway;
-use sluicegate_types::EnvironmentName;
+use sluicegate_types::{EnvironmentName, Place};
 
 /// The places of a gateway's environments, where only `promote` writes.
 #[derive(Clone, Debug, Default)]
-pub struct EnvironmentPlaces(BTreeMap<EnvironmentName, PathBuf>);
+pub struct EnvironmentPlaces(BTreeMap<EnvironmentName, Place>);
 
 impl EnvironmentPlaces {
     /// The places that a gateway in this folder names.
     pub fn of(gateway: &Gateway, folder: &Path) -> Self {
         let place = |(name, environment): (&EnvironmentName, &sluicegate_pipeline::gateway::Environment)| {
-            (name.clone(), folder.join(&environment.repository))
+            (name.clone(), environment.repository.relative_to(folder))
         };
         gateway.environments.iter().map(place).collect()
     }
 
-    /// The environment whose place this folder is, by whatever path.
-    pub fn at(&self, folder: &Path) -> Option<&EnvironmentName> {
-        let leads = where_it_leads(folder);
-        self.0.iter().find(|(_, place)| where_it_leads(place) == leads).map(|(name, _)| name)
+    /// The environment whose place this is, by whatever path.
+    pub fn at(&self, place: &Place) -> Option<&EnvironmentName> {
+        self.0.iter().find(|(_, held)| is_same(held, place)).map(|(name, _)| name)
     }
 }
 
-impl FromIterator<(EnvironmentName, PathBuf)> for EnvironmentPlaces {
-    fn from_iter<I: IntoIterator<Item = (EnvironmentName, PathBuf)>>(places: I) -> Self {
+impl FromIterator<(EnvironmentName, Place)> for EnvironmentPlaces {
+    fn from_iter<I: IntoIterator<Item = (EnvironmentName, Place)>>(places: I) -> Self {
         Self(places.into_iter().collect())
+    }
+}
+
+/// Whether two names are of one place. A repository of a registry has one name.
+pub(crate) fn is_same(one: &Place, other: &Place) -> bool {
+    match (one, other) {
+        (Place::Layout(one), Place::Layout(other)) => where_it_leads(one) == where_it_leads(other),
+        _ => one == other,
     }
 }
 

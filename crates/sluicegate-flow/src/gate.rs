@@ -9,7 +9,7 @@ use sluicegate_policy::{
     rego::{EvaluationRequest, Outcome, PolicyError, RuleAnswer, RuleResults},
 };
 use sluicegate_types::{
-    Digest, NonEmpty, Repository, UnixTime,
+    Digest, NonEmpty, UnixTime,
     checks::{Check, is_on},
 };
 use sluicegate_verify::closed_set::ClosedSet;
@@ -76,7 +76,7 @@ pub fn decide(case: &Case<'_>, evaluator: &dyn RuleEvaluator) -> Decision {
     };
     let target = Target {
         environment: case.judge.name.clone(),
-        repository: Repository::of_environment(&case.judge.name),
+        repository: case.judge.repository(),
         tag: case.judge.environment.tag.clone(),
         current: case.current,
     };
@@ -103,13 +103,13 @@ pub fn decide(case: &Case<'_>, evaluator: &dyn RuleEvaluator) -> Decision {
 
 fn facts(case: &Case<'_>) -> Result<Facts, FactsError> {
     let environment = &case.judge.name;
-    let Some(gate) = &case.judge.gate else { return Facts::of_set(case.set, environment, case.now) };
+    let repository = case.judge.repository();
+    let Some(gate) = &case.judge.gate else { return Facts::of_set(case.set, environment, &repository, case.now) };
     let accepts = |vulns: &sluicegate_attestation::vulns::Vulns| {
         let last = vulns.scanner.database_updated_at.plus(gate.conditions.max_database_age.as_secs());
         (gate.database == Some(vulns.scanner.database) || !is_on(Check::AcceptedDatabase))
             && (case.now <= last || !is_on(Check::AcceptedDatabaseAge))
     };
-    let repository = Repository::of_environment(environment);
     Facts::new(case.set, case.by_hand, case.scan.clone(), environment, &repository, case.now, &accepts)
 }
 

@@ -13,7 +13,7 @@ use sluicegate_pipeline::{
     trust::{GroupEntry, PersonEntry, SignerEntry, TrustFile},
 };
 use sluicegate_policy::{judge::Conditions, rego::SourceFile};
-use sluicegate_types::{Digest, EnvironmentName, NonEmpty, RepositoryPattern};
+use sluicegate_types::{Digest, EnvironmentName, NonEmpty, Repository, RepositoryPattern};
 use sluicegate_verify::{Allowed, GroupRule, Person, Revocation, Role, SignerRule, Trust, TrustRoot, TrustRules};
 
 use crate::{Error, assemble::json_bytes};
@@ -45,6 +45,13 @@ pub struct Judge {
     pub verifier_id: String,
     /// What is asked; `None` only for `gate: none`.
     pub gate: Option<GateRules>,
+}
+
+impl Judge {
+    /// The name under which it judges and signs: the environment's repository.
+    pub fn repository(&self) -> Repository {
+        Repository::of(&self.environment.repository, &self.name)
+    }
 }
 
 /// What a gate asks.
@@ -146,7 +153,7 @@ pub fn judge_of(gateway: &Gateway, environment: &EnvironmentName, files: &dyn Ga
     let resolved = json!({
         "version": 1,
         "environment": environment,
-        "repository": format!("oci:{environment}"),
+        "repository": Repository::of(&found.repository, environment).as_str(),
         "tag": found.tag,
         "gate": found.gate.as_ref().map(|gate| json!({
             "name": gate.name, "require": gate.require, "validForSeconds": gate.valid_for.as_secs(),

@@ -46,9 +46,9 @@ pub struct PinnedSource {
 
 /// Brings an image into the store.
 pub fn image(ports: &Ports<'_>, reference: &ImageRef, folder: &Path) -> Result<PinnedBase, Error> {
-    let place = reference.clone().relative_to(folder);
-    let source = ports.places.source(&place.directory)?;
-    let descriptor = source.resolve(&place.selector)?;
+    let image = reference.relative_to(folder);
+    let source = ports.places.source(&image.place)?;
+    let descriptor = source.resolve(&image.selector)?;
     let (manifest, config) = fetch::fetch_image(source.as_ref(), &descriptor, Some(ports.store))?;
     let fault = |reason: String| Error::Image { image: reference.to_string(), reason };
     let wire: WireConfig =

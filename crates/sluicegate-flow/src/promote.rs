@@ -16,12 +16,12 @@ use sluicegate_policy::{
 use sluicegate_ports::{
     evidence::{NewRecord, RecordKind},
     execute::ExecuteError,
-    images::{Descriptor, ImageSource},
+    images::{Descriptor, ImagePlaceError, ImageSource},
     scan::{ScanError, Scanner},
     sign::Signer,
 };
 use sluicegate_types::{
-    Digest, ImageRef, LayoutSelector, NonEmpty, PinnedImage, Repository, UnixTime,
+    Digest, EnvironmentName, ImageRef, NonEmpty, PinnedImage, Place, Repository, Selector, UnixTime,
     checks::{Check, is_on},
 };
 use sluicegate_verify::{
@@ -35,7 +35,7 @@ use crate::{
     error::incomplete,
     evidence::{self, Adoptions},
     fetch::{self, Fetched},
-    folders::{EnvironmentPlaces, where_it_leads},
+    folders::{EnvironmentPlaces, is_same},
     gate::{self, Case, RuleEvaluator},
     gateway::{Judge, JudgeRecord},
     push, replay,
@@ -145,16 +145,16 @@ const PERMIT_LIFE: u64 = 600;
 
 /// Promotes an image to the judge's environment.
 pub fn promote(ports: &Ports<'_>, request: &PromoteRequest<'_>) -> Result<Promoted, Error> {
-    let place = request.reference.clone().relative_to(request.folder);
-    let source = ports.places.source(&place.directory)?;
-    let descriptor = source.resolve(&place.selector)?;
+    let image = request.reference.relative_to(request.folder);
+    let source = ports.places.source(&image.place)?;
+    let descriptor = source.resolve(&image.selector)?;
     (ports.tell)(&format!("{} is {}", request.reference, descriptor.digest));
     let promotion = Promotion {
         ports,
         request,
         image: &descriptor,
-        folder: &place.directory,
-        target: request.gateway_folder.join(&request.judge.environment.repository),
+        place: &image.place,
+        target: request.judge.environment.repository.relative_to(request.gateway_folder),
         allowed: Cell::new(false),
         other_ledgers: RefCell::default(),
     };
@@ -182,9 +182,9 @@ struct Promotion<'a> {
     request: &'a PromoteRequest<'a>,
     image: &'a Descriptor,
     /// Where it is.
-    folder: &'a Path,
+    place: &'a Place,
     /// Where it is to go.
-    target: std::path::PathBuf,
+    target: Place,
     /// Whether a permit was spent.
     allowed: Cell<bool>,
     /// Ledgers of others that what the environment holds was decided under.
@@ -224,9 +224,10 @@ impl Promotion<'_> {
     fn judged(&self, source: &dyn ImageSource) -> Result<Promoted, Error> {
         let Self { ports, request, .. } = *self;
         // First of all: nothing is recorded behind a ledger that was cut back, not even that the rest could not be decided.
-        let current = ports.places.target(&self.target)?.current()?.map(|occupant| occupant.image);
+        let tag = &request.judge.environment.tag;
+        let current = ports.places.target(&self.target)?.current(Some(tag))?.map(|occupant| occupant.image);
         let is_readable = self.compare_ledgers(current)?;
-        let repository = Repository::of_environment(&request.judge.name);
+        let repository = request.judge.repository();
         let asked = |at: UnixTime| Asked { trust: request.trust, repository: Some(&repository), at };
         let fetched = fetch::fetch_evidence(source, self.image, asked(ports.clock.now()))?;
         let follow_at = |at: UnixTime| follow(self.image.digest, &fetched.attached, &fetched.blobs, asked(at));
@@ -237,11 +238,10 @@ impl Promotion<'_> {
         if followed.sets.is_empty() {
             return self.without_set(followed.incomplete);
         }
-        if is_on(Check::OwnPlace) && where_it_leads(self.folder) == where_it_leads(&self.target) {
+        if is_on(Check::OwnPlace) && is_same(self.place, &self.target) {
             return Err(Error::Usage(format!(
-                "{} is the place of {} itself: an environment has a folder of its own, where nothing is built",
-                self.target.display(),
-                request.judge.name
+                "{} is the place of {} itself: an environment has a place of its own, where nothing is built",
+                self.target, request.judge.name
             )));
         }
         // What the decision can be made again from; of an image that proves nothing, nothing.
@@ -330,11 +330,11 @@ impl Promotion<'_> {
     fn compare_ledgers(&self, current: Option<Digest>) -> Result<bool, Error> {
         let Self { ports, request, .. } = *self;
         let Some(current) = current else { return Ok(false) };
-        let repository = Repository::of_environment(&request.judge.name);
+        let repository = request.judge.repository();
         let asked = Asked { trust: request.trust, repository: Some(&repository), at: ports.clock.now() };
         let read = || {
             let source = ports.places.source(&self.target)?;
-            let held = source.resolve(&LayoutSelector::Digest(current))?;
+            let held = source.resolve(&Selector::Digest(current))?;
             fetch::fetch_evidence(source.as_ref(), &held, asked)
         };
         let name = format!("{} ({current})", request.judge.name);
@@ -492,17 +492,16 @@ impl Promotion<'_> {
     /// Where the image was built, a denial lies beside it. An environment's place is written to by its own promotions alone.
     fn lay_beside(&self, denial: &sign::Denial) {
         let Self { ports, request, .. } = *self;
-        let marked = || ports.places.target(self.folder)?.current().map(|held| held.and_then(|held| held.environment));
-        let environment = request.environments.at(self.folder).map(ToString::to_string);
+        let marked = || Ok(ports.places.target(self.place)?.current(None)?.and_then(|held| held.environment));
+        let environment = request.environments.at(self.place).map(ToString::to_string);
         match environment.map_or_else(marked, |environment| Ok(Some(environment))) {
             Ok(Some(environment)) => (ports.tell)(&format!(
                 "the signed denial {} stays in the store: {} is the place of {environment}",
-                denial.bundle,
-                self.folder.display()
+                denial.bundle, self.place
             )),
             // Whose place it is can't be said: writing there would say the same once more.
-            Ok(None) | Err(_) => {
-                push::lay_beside(ports, self.folder, &self.image.digest, &denial.manifest, &[denial.bundle]);
+            Ok::<_, ImagePlaceError>(None) | Err(_) => {
+                push::lay_beside(ports, self.place, &self.image.digest, &denial.manifest, &[denial.bundle]);
             }
         }
     }
@@ -555,7 +554,7 @@ impl Promotion<'_> {
             _ => sign::ungated(ports, request, &grant, copied)?,
         };
         let named = push::Named { set, said, gate_scan };
-        let publication = push::publication(ports, fetched, &named, &grant, &decisions, now)?;
+        let publication = push::publication(ports, (fetched, self.place), &named, &grant, &decisions, now)?;
         push::push(ports, &self.target, &publication)?;
         let moved = json!({
             "decision": record, "from": grant.previous, "to": grant.image.digest, "tag": grant.tag,
@@ -567,11 +566,14 @@ impl Promotion<'_> {
         Ok(Promoted::Allowed { image: grant.image, record, basis: grant.basis })
     }
 
-    /// Where the image comes from, by name: the environment whose place the gateway says it is, or `build`. What a layout says of
-    /// itself is nobody's word.
+    /// Where the image comes from, by name: a repository, the environment whose folder the gateway says it is, or `build`. What a
+    /// layout says of itself is nobody's word.
     fn source_name(&self) -> String {
-        let environment = self.request.environments.at(self.folder);
-        environment.map_or_else(|| "build".to_owned(), |name| Repository::of_environment(name).to_string())
+        let environment = self.request.environments.at(self.place);
+        let name = |name: &EnvironmentName| Repository::of(self.place, name).to_string();
+        let unnamed =
+            || Repository::of_registry(self.place).map_or_else(|| "build".to_owned(), |name| name.to_string());
+        environment.map_or_else(unnamed, name)
     }
 
     fn record(&self, outcome: &str, kind: RecordKind, body: Value) -> Result<u64, Error> {

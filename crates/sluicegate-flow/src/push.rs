@@ -1,6 +1,6 @@
 //! Writes an image with its evidence to a place, and reads all of it back (trust model 10).
 
-use std::{collections::BTreeSet, path::Path};
+use std::collections::BTreeSet;
 
 use sluicegate_attestation::{
     bundle::{Bundle, MAX_BUNDLE},
@@ -9,7 +9,7 @@ use sluicegate_attestation::{
 use sluicegate_policy::judge::Grant;
 use sluicegate_ports::images::{Descriptor, ImageSource, Manifest, Publication};
 use sluicegate_types::{
-    Digest, LayoutSelector, UnixTime,
+    Digest, Place, Selector, UnixTime,
     checks::{Check, is_on},
 };
 use sluicegate_verify::{Trust, VerifiedStatement, closed_set::ClosedSet};
@@ -34,7 +34,7 @@ pub struct Named<'a> {
 /// itself. What else was attached at the source stays there.
 pub fn publication(
     ports: &Ports<'_>,
-    fetched: &Fetched,
+    (fetched, source): (&Fetched, &Place),
     named: &Named<'_>,
     grant: &Grant,
     decisions: &[Attested],
@@ -43,7 +43,8 @@ pub fn publication(
     let Named { set, said, gate_scan } = named;
     let image = Descriptor::new(&fetched.descriptor.media_type, fetched.descriptor.digest, fetched.descriptor.size);
     let mut blobs: Vec<Digest> = fetched.manifest.layers.iter().map(|layer| layer.digest).collect();
-    blobs.extend([fetched.manifest.config.digest, assemble::empty_config()]);
+    blobs.push(fetched.manifest.config.digest);
+    let mut evidence = vec![assemble::empty_config()];
     let size_of = |digest: &Digest| {
         let bytes = fetched.attached.get(digest).or_else(|| fetched.blobs.get(digest));
         bytes.map_or(0, |bytes| bytes.len() as u64)
@@ -55,7 +56,7 @@ pub fn publication(
     let said = said.filter(|said| !of_set.contains(&said.bundle()));
     for statement in set.statements().chain(said) {
         let digest = statement.bundle();
-        blobs.push(digest);
+        evidence.push(digest);
         if statement.statement().is_about_image(&image.digest) {
             let kind = &statement.statement().predicate_type;
             referrers.push(assemble::bundle_referrer(ports, &image, digest, size_of(&digest), kind, now)?);
@@ -64,18 +65,18 @@ pub fn publication(
         }
     }
     for (digest, media_type) in set.reports() {
-        blobs.push(*digest);
+        evidence.push(*digest);
         parts.push(Descriptor::new(media_type, *digest, size_of(digest)));
     }
     referrers.insert(0, assemble::evidence_manifest(ports, &image, parts)?);
     if !gate_scan.is_empty() {
-        blobs.extend(gate_scan.iter().map(|part| part.digest));
+        evidence.extend(gate_scan.iter().map(|part| part.digest));
         referrers.push(assemble::referrer(ports, &image, GATE_SCAN_ARTIFACT, gate_scan.clone(), Default::default())?);
     }
     for attested in decisions {
         let kind = &attested.statement.statement().predicate_type;
         let bundle = attested.statement.bundle();
-        blobs.push(bundle);
+        evidence.push(bundle);
         referrers.push(assemble::bundle_referrer(ports, &image, bundle, attested.size, kind, now)?);
     }
     Ok(Publication {
@@ -83,6 +84,8 @@ pub fn publication(
         tags: vec![grant.tag.clone()],
         referrers,
         blobs,
+        evidence,
+        source: Some(source.clone()),
         expected: grant.previous,
         environment: Some(grant.environment.clone()),
     })
@@ -90,27 +93,27 @@ pub fn publication(
 
 /// Writes a promotion to its place. The tag moves only from what the permit saw; then the tag is read back, and every byte that was
 /// copied is read from there and hashed once more.
-pub fn push(ports: &Ports<'_>, target: &Path, publication: &Publication) -> Result<(), Error> {
+pub fn push(ports: &Ports<'_>, target: &Place, publication: &Publication) -> Result<(), Error> {
     let place = ports.places.target(target)?;
     place.publish(publication, ports.store)?;
-    let held = place.current()?;
+    let held = place.current(publication.tags.first())?;
     let reads_back = held.is_some_and(|held| held.image == publication.image.digest && held.tags == publication.tags);
     if is_on(Check::ReadBackTag) && !reads_back {
-        return Err(Error::Again(format!("{} does not hold what was just written to it", target.display())));
+        return Err(Error::Again(format!("{target} does not hold what was just written to it")));
     }
     let source = ports.places.source(target)?;
-    let image = source.resolve(&LayoutSelector::Digest(publication.image.digest))?;
+    let image = source.resolve(&Selector::Digest(publication.image.digest))?;
     let fetched = fetch::fetch_unasked(source.as_ref(), &image)?;
     let mut there: BTreeSet<Digest> = fetched.attached.keys().chain(fetched.blobs.keys()).copied().collect();
     there.extend(fetched.manifest.layers.iter().map(|layer| layer.digest));
     there.extend([fetched.manifest.config.digest, assemble::empty_config()]);
-    match publication.blobs.iter().find(|blob| !there.contains(blob)) {
+    match publication.blobs.iter().chain(&publication.evidence).find(|blob| !there.contains(blob)) {
         None => Ok(()),
         Some(_) if !is_on(Check::ReadBackBlobs) => Ok(()),
         Some(missing) => Err(Error::Content {
             what: "blob",
             digest: *missing,
-            reason: format!("it was copied to {} and can't be read there", target.display()),
+            reason: format!("it was copied to {target} and can't be read there"),
         }),
     }
 }
@@ -120,12 +123,12 @@ pub fn push(ports: &Ports<'_>, target: &Path, publication: &Publication) -> Resu
 /// Their manifests and parts are in the store afterwards.
 pub(crate) fn said_since(
     ports: &Ports<'_>,
-    folder: &Path,
+    place: &Place,
     image: &Descriptor,
     own: &str,
     trust: &Trust,
 ) -> Result<(Vec<Descriptor>, Vec<Digest>), Error> {
-    let source = ports.places.source(folder)?;
+    let source = ports.places.source(place)?;
     let mut referrers = source.referrers(&image.digest)?;
     referrers.sort_by_key(|referrer| (referrer.size, referrer.digest));
     let now = ports.clock.now();
@@ -197,12 +200,12 @@ fn read_said(source: &dyn ImageSource, referrer: &Descriptor, own: &str) -> Resu
 const MAX_KEPT: usize = 256;
 
 /// Lays a manifest beside an image that is there already. Where that can't be done, it stays in the store and the record names it.
-pub fn lay_beside(ports: &Ports<'_>, folder: &Path, image: &Digest, manifest: &Descriptor, parts: &[Digest]) {
+pub fn lay_beside(ports: &Ports<'_>, place: &Place, image: &Digest, manifest: &Descriptor, parts: &[Digest]) {
     let mut blobs = parts.to_vec();
     blobs.push(assemble::empty_config());
     let laid = ports
         .places
-        .target(folder)
+        .target(place)
         .and_then(|place| place.attach(image, std::slice::from_ref(manifest), &blobs, ports.store));
     if let Err(error) = laid {
         (ports.warn)(&format!("{} stays in the store and was not laid beside the image: {error}", manifest.digest));

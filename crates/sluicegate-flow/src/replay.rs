@@ -17,7 +17,7 @@ use sluicegate_ports::{
     ledger::Ledger,
     store::ContentStore,
 };
-use sluicegate_types::{Digest, Repository, UnixTime};
+use sluicegate_types::{Digest, UnixTime};
 use sluicegate_verify::closed_set::{Asked, follow};
 
 use crate::{
@@ -171,7 +171,7 @@ pub fn replay(
             .collect::<Result<BTreeMap<_, _>, Error>>()
     };
     let (attached, blobs) = (read_all(&inputs.attached)?, read_all(&inputs.blobs)?);
-    let repository = Repository::of_environment(&environment);
+    let repository = judge.repository();
     let asked = Asked { trust: &trust, repository: Some(&repository), at: body.decided_at };
     let followed = follow(body.image, &attached, &blobs, asked);
     let set = followed.sets.iter().find(|set| set.provenance().0.bundle() == body.provenance);

@@ -17,12 +17,12 @@ use sluicegate_pipeline::pipeline::{Artifact, Pipeline};
 use sluicegate_ports::{
     evidence::{NewRecord, RecordKind},
     execute::StepExecutor,
-    images::{Descriptor, ImagePlaceError, Publication},
+    images::{Descriptor, ImagePlaceError, ImageTarget, Occupant, Publication},
     scan::Scanner,
     sign::Signer,
     trees::SourceLister,
 };
-use sluicegate_types::{Digest, OutputName, RunId, StepName, UnixTime};
+use sluicegate_types::{Digest, OutputName, Place, RunId, StepName, TagName, UnixTime};
 use sluicegate_verify::Trust;
 
 use crate::{
@@ -86,7 +86,7 @@ pub struct BuiltImage {
     /// The artifact's name.
     pub artifact: OutputName,
     /// Where it was written.
-    pub repository: PathBuf,
+    pub repository: Place,
     /// Its digest.
     pub digest: Digest,
     /// Attestations in its closed set, its own included.
@@ -101,7 +101,7 @@ pub struct BuiltImage {
 #[derive(Debug)]
 pub struct FailedRun {
     /// Why.
-    pub error: Error,
+    pub error: Box<Error>,
     /// The evidence record that says so; `None` if it could not be written, which was warned about.
     pub record: Option<u64>,
 }
@@ -128,7 +128,7 @@ pub fn run(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Fai
                 None
             }
         };
-        FailedRun { error, record }
+        FailedRun { error: Box::new(error), record }
     })
 }
 
@@ -220,9 +220,10 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Err
 /// Finds out before anything runs that the images can be written: to layouts, and to none that is an environment's.
 fn check_places(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<(), Error> {
     for artifact in &request.pipeline.artifacts {
-        let place = request.folder.join(&artifact.repository);
-        let leads = where_it_leads(&place);
-        if !leads.starts_with(where_it_leads(request.folder)) {
+        let place = artifact.repository.relative_to(request.folder);
+        if let Some(leads) = place.folder().map(where_it_leads)
+            && !leads.starts_with(where_it_leads(request.folder))
+        {
             return Err(Error::Usage(format!(
                 "artifacts.{}.repository leads to {}, out of the pipeline file's folder",
                 artifact.name,
@@ -231,13 +232,13 @@ fn check_places(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<(), Error
         }
         if request.environments.at(&place).is_some() {
             return Err(Error::Usage(format!(
-                "artifacts.{}.repository is the place of an environment, where only promote writes; choose another folder",
+                "artifacts.{}.repository is the place of an environment, where only promote writes; choose another one",
                 artifact.name
             )));
         }
-        let occupant = ports.places.target(&place)?.current()?;
+        let occupant = ports.places.target(&place)?.current(artifact.tags.first())?;
         if let Some(environment) = occupant.and_then(|occupant| occupant.environment) {
-            return Err(ImagePlaceError::OfEnvironment { path: place, environment }.into());
+            return Err(ImagePlaceError::OfEnvironment { place, environment }.into());
         }
     }
     Ok(())
@@ -408,37 +409,32 @@ fn publish(
     parts: Vec<Descriptor>,
 ) -> Result<(), Error> {
     let created = ports.clock.now();
-    let mut blobs = assembled.blobs.clone();
-    blobs.push(assemble::empty_config());
-    blobs.extend(parts.iter().map(|part| part.digest));
+    let mut evidence = vec![assemble::empty_config()];
+    evidence.extend(parts.iter().map(|part| part.digest));
     let mut referrers = vec![assemble::evidence_manifest(ports, &assembled.image, parts)?];
     for attested in about_image {
         let bundle = attested.statement.bundle();
         let kind = &attested.statement.statement().predicate_type;
         referrers.push(assemble::bundle_referrer(ports, &assembled.image, bundle, attested.size, kind, created)?);
-        blobs.push(bundle);
+        evidence.push(bundle);
     }
-    let place = request.folder.join(&artifact.repository);
+    let place = artifact.repository.relative_to(request.folder);
     let target = ports.places.target(&place)?;
-    let current = target.current()?;
-    if current.as_ref().is_some_and(|occupant| occupant.image == assembled.image.digest) {
+    let held = held(target.as_ref(), &place, &artifact.tags)?;
+    if place.folder().is_some() && held.iter().any(|occupant| occupant.image == assembled.image.digest) {
         let own = key_hint(request.signer.public_key());
         let (manifests, parts) = push::said_since(ports, &place, &assembled.image, &own, request.trust)?;
         referrers.extend(manifests);
-        blobs.extend(parts);
+        evidence.extend(parts);
     }
-    if let Some(occupant) = &current
-        && occupant.image != assembled.image.digest
-    {
+    for occupant in held.iter().filter(|occupant| occupant.image != assembled.image.digest) {
         if let Some(tag) = artifact.tags.iter().find(|tag| occupant.tags.contains(tag)) {
             return Err(Error::Usage(format!(
                 "the build tag {tag} of {} names {} and is never moved; choose another tag for {}",
-                artifact.repository.display(),
-                occupant.image,
-                assembled.image.digest
+                artifact.repository, occupant.image, assembled.image.digest
             )));
         }
-        (ports.tell)(&format!("{} held {} until now", artifact.repository.display(), occupant.image));
+        (ports.tell)(&format!("{} held {} until now", artifact.repository, occupant.image));
     }
     debug_assert_eq!(assembled.image.media_type, IMAGE_MANIFEST);
     target.publish(
@@ -446,13 +442,26 @@ fn publish(
             image: assembled.image.clone(),
             tags: artifact.tags.clone(),
             referrers,
-            blobs,
-            expected: current.map(|occupant| occupant.image),
+            blobs: assembled.blobs.clone(),
+            evidence,
+            source: None,
+            expected: held.first().map(|occupant| occupant.image),
             environment: None,
         },
         ports.store,
     )?;
     Ok(())
+}
+
+/// What is there that a new image could be in the way of: of a layout the one image, of a registry those that the build tags name.
+fn held(target: &dyn ImageTarget, place: &Place, tags: &[TagName]) -> Result<Vec<Occupant>, Error> {
+    Ok(match place {
+        Place::Layout(_) => target.current(None)?.into_iter().collect(),
+        Place::Registry(_) => {
+            let of_tags = tags.iter().map(|tag| target.current(Some(tag))).collect::<Result<Vec<_>, _>>()?;
+            of_tags.into_iter().flatten().collect()
+        }
+    })
 }
 
 /// Versions of what takes part in a run.

@@ -100,10 +100,12 @@ impl<'a> Scanning<'a> {
             tags: Vec::new(),
             referrers: Vec::new(),
             blobs: blobs.to_vec(),
+            evidence: Vec::new(),
+            source: None,
             expected: None,
             environment: None,
         };
-        self.places.target(&path)?.publish(&publication, self.store)?;
+        self.places.target(&path.clone().into())?.publish(&publication, self.store)?;
         Ok(PrivateLayout { _folder: folder, path })
     }
 }

@@ -10,7 +10,7 @@ use sluicegate_attestation::{
 };
 use sluicegate_policy::judge::Grant;
 use sluicegate_ports::{images::Descriptor, sign::Signer};
-use sluicegate_types::{Digest, PinnedImage, Repository, UnixTime};
+use sluicegate_types::{Digest, PinnedImage, UnixTime};
 use sluicegate_verify::closed_set::ClosedSet;
 
 use crate::{
@@ -120,7 +120,7 @@ pub fn denial(
     used: &[Digest],
     now: UnixTime,
 ) -> Result<Denial, Error> {
-    let name = Repository::of_environment(&request.judge.name);
+    let name = request.judge.repository();
     let summary = VerificationSummary {
         verifier_id: request.judge.verifier_id.clone(),
         time_verified: now,

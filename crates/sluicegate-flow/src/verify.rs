@@ -39,8 +39,8 @@ pub struct VerifyReport {
 }
 
 /// Verifies an image: every byte that it reaches, every statement, and whether what its provenance names is all there. No gate
-/// is asked. Opens only files below the layout's folder. `repository` is the environment's that is asked about, if there is one; a
-/// layout's folder has no name.
+/// is asked. Of a layout it opens only files below the folder. `repository` is the environment's that is asked about, if there is one;
+/// else a registry's repository goes by its own name, and a layout's folder has none.
 pub fn verify(
     places: &dyn ImagePlaces,
     reference: &ImageRef,
@@ -49,9 +49,12 @@ pub fn verify(
     repository: Option<&Repository>,
     at: UnixTime,
 ) -> Result<VerifyReport, Error> {
-    let place = reference.clone().relative_to(folder);
-    let source = places.source(&place.directory)?;
-    let descriptor = source.resolve(&place.selector)?;
+    let image = reference.relative_to(folder);
+    let source = places.source(&image.place)?;
+    let descriptor = source.resolve(&image.selector)?;
+    // A registry's repository has a name of its own.
+    let own = Repository::of_registry(&image.place);
+    let repository = repository.or(own.as_ref());
     let asked = Asked { trust, repository, at };
     let fetched = fetch::fetch(source.as_ref(), &descriptor, asked)?;
     let followed = follow(descriptor.digest, &fetched.attached, &fetched.blobs, asked);

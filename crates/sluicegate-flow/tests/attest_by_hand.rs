@@ -47,7 +47,7 @@ struct World {
 
 /// Places of environments, each with a name of its own.
 fn environments_at(folders: &[&str]) -> EnvironmentPlaces {
-    let named = |(number, folder): (usize, &&str)| (format!("environment-{number}").parse().unwrap(), folder.into());
+    let named = |(number, folder): (usize, &&str)| (format!("environment-{number}").parse().unwrap(), (*folder).into());
     folders.iter().enumerate().map(named).collect()
 }
 

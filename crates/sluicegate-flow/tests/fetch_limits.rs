@@ -7,7 +7,6 @@ mod gate_world;
 use std::{
     collections::BTreeMap,
     io::{self, Read},
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -19,7 +18,7 @@ use sluicegate_attestation::identifiers::{EMPTY_CONFIG, EVIDENCE_ARTIFACT, IMAGE
 use sluicegate_flow::fetch::fetch;
 use sluicegate_ports::images::{Descriptor, ImagePlaceError, ImagePlaces, ImageSource, Manifest};
 use sluicegate_testkit::today;
-use sluicegate_types::{Digest, LayoutSelector};
+use sluicegate_types::{Digest, Selector};
 use sluicegate_verify::closed_set::Asked;
 
 const MIB: u64 = 1024 * 1024;
@@ -42,7 +41,7 @@ impl<R: Read> Read for Counted<R> {
 }
 
 impl ImageSource for WithZeros {
-    fn resolve(&self, selector: &LayoutSelector) -> Result<Descriptor, ImagePlaceError> {
+    fn resolve(&self, selector: &Selector) -> Result<Descriptor, ImagePlaceError> {
         self.inner.resolve(selector)
     }
 
@@ -77,7 +76,7 @@ fn tm12_bytes_that_are_described_falsely_are_hashed_up_to_a_limit() {
         annotations: BTreeMap::new(),
     };
     world.places.attach_manifest(SOURCE, &manifest);
-    let inner = world.places.source(Path::new(SOURCE)).unwrap();
+    let inner = world.places.source(&SOURCE.into()).unwrap();
     let source = WithZeros { inner, sizes, read: Arc::default() };
     let asked = Asked { trust: &world.trust, repository: None, at: today() };
     let fetched = fetch(&source, &world.image.descriptor, asked).unwrap();

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, de::IgnoredAny};
-use sluicegate_types::{Digest, EnvironmentName, NonEmpty, TagName};
+use sluicegate_types::{Digest, EnvironmentName, NonEmpty, Place, RegistryRepository, TagName};
 
 use crate::{
     Error, In, units,
@@ -26,13 +26,15 @@ pub struct Gateway {
     pub verifier_id: String,
     /// How images are scanned; without it nothing can be gated that requires `vulns`.
     pub scanner: Option<Trivy>,
+    /// Where attestations of registries' images are, if not in the image's own repository.
+    pub evidence: Option<RegistryRepository>,
 }
 
 /// An environment and its gate, resolved.
 #[derive(Clone, Debug)]
 pub struct Environment {
-    /// The OCI layout folder.
-    pub repository: PathBuf,
+    /// An OCI layout folder, or a repository of a registry.
+    pub repository: Place,
     /// The tag that moves.
     pub tag: TagName,
     /// The gate; `None` only where the file says `gate: none`, and then every record says so.
@@ -100,9 +102,13 @@ impl Gateway {
             WireLog::Word(word) if word == "embedded" => {}
             _ => return Err(at.later_but("log", "write log: embedded")),
         }
-        if wire.evidence.as_deref().is_some_and(|word| word != "same") {
-            return Err(at.later_but("evidence", "write evidence: same"));
-        }
+        let evidence = match wire.evidence.as_deref() {
+            None | Some("same") => None,
+            Some(text) => {
+                let wrong = |e| at.meaning("evidence", format!("{e}; write same or a repository of a registry"));
+                Some(text.parse::<RegistryRepository>().map_err(wrong)?)
+            }
+        };
         if wire.verifier_id.is_empty() || wire.verifier_id.len() > 512 {
             return Err(at.meaning("verifier_id", "a URI that names this gate is needed, at most 512 bytes"));
         }
@@ -128,7 +134,7 @@ impl Gateway {
             }
             if environments.values().any(|other: &Environment| other.repository == environment.repository) {
                 return Err(
-                    at.meaning(format!("environments.{name}.repository"), "another environment has the same folder")
+                    at.meaning(format!("environments.{name}.repository"), "another environment has the same place")
                 );
             }
             environments.insert(name, environment);
@@ -146,6 +152,7 @@ impl Gateway {
             signing,
             verifier_id: wire.verifier_id,
             scanner: wire.scanner.map(|scanner| trivy(&at, scanner)).transpose()?,
+            evidence,
         })
     }
 }
@@ -166,16 +173,10 @@ fn environment_of(
             Some(found.clone())
         }
     };
-    let Some(folder) = wire.repository.strip_prefix("oci:").filter(|folder| !folder.is_empty()) else {
-        return Err(at.later_but(format!("{place}.repository: {}", wire.repository), "write oci:DIR"));
-    };
+    let repository = wire.repository.parse().map_err(|e| at.meaning(format!("{place}.repository"), e))?;
     Ok((
         name.parse().map_err(|e| at.meaning("environments", e))?,
-        Environment {
-            repository: folder.into(),
-            tag: wire.tag.parse().map_err(|e| at.meaning(format!("{place}.tag"), e))?,
-            gate,
-        },
+        Environment { repository, tag: wire.tag.parse().map_err(|e| at.meaning(format!("{place}.tag"), e))?, gate },
     ))
 }
 
@@ -428,7 +429,8 @@ scanner:
             ("log: embedded", "log: { rekor: x }", "not in this version"),
             ("log: embedded", "log: embedded\nwaivers: w.yaml", "not in this version"),
             ("tag: current", "tag: current, after: { staging: 24h }", "not in this version"),
-            ("oci:env/production", "registry.example/x", "not in this version"),
+            ("oci:env/production", "env/production", "did you mean oci:env/production?"),
+            ("oci:env/production", "registry.example/x:tag", "no tag, no digest"),
             ("max_age: 24h", "max_age: 24h, max_aeg: 1h", "max_aeg"),
         ] {
             assert!(error(from, to).contains(says), "{to}: {}", error(from, to));

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde::{Deserialize, de::IgnoredAny};
-use sluicegate_types::{ImageRef, NameError, OutputName, StepName, TagName};
+use sluicegate_types::{ImageRef, NameError, OutputName, Place, StepName, TagName};
 
 use crate::{
     Error, In, units,
@@ -106,8 +106,8 @@ pub struct Artifact {
     pub config: ImageConfig,
     /// Steps that must pass beside those that made its products.
     pub needs: Vec<StepName>,
-    /// The OCI layout folder it is written to.
-    pub repository: PathBuf,
+    /// The OCI layout folder or repository that it is written to.
+    pub repository: Place,
     /// Build tags; never moved from one digest to another.
     pub tags: Vec<TagName>,
 }
@@ -480,10 +480,9 @@ fn artifacts(at: &In<'_>, wire: Ordered<WireArtifact>, steps: &[Step]) -> Result
             "scratch" => None,
             text => Some(text.parse().map_err(|e| at.meaning(format!("{place}.base"), e))?),
         };
-        let Some(repository) = artifact.repository.strip_prefix("oci:").filter(|folder| !folder.is_empty()) else {
-            return Err(at.later_but(format!("{place}.repository: {}", artifact.repository), "write oci:DIR"));
-        };
-        if repository.contains(['@', ':']) {
+        let repository: Place =
+            artifact.repository.parse().map_err(|e| at.meaning(format!("{place}.repository"), e))?;
+        if repository.folder().is_some_and(|folder| folder.to_string_lossy().contains(['@', ':'])) {
             return Err(
                 at.meaning(format!("{place}.repository"), "a folder without a tag or digest; tags stand under tags:")
             );
@@ -495,14 +494,15 @@ fn artifacts(at: &In<'_>, wire: Ordered<WireArtifact>, steps: &[Step]) -> Result
             }
             tags.push(tag.parse().map_err(|e| at.meaning(format!("{place}.tags"), e))?);
         }
-        let repository = PathBuf::from(repository);
-        if repository.components().any(|c| !matches!(c, Component::Normal(_) | Component::CurDir)) {
+        let leaves =
+            |folder: &Path| folder.components().any(|c| !matches!(c, Component::Normal(_) | Component::CurDir));
+        if repository.folder().is_some_and(leaves) {
             return Err(at.meaning(format!("{place}.repository"), "a folder below the pipeline file's, without .."));
         }
         if out.iter().any(|other| other.repository == repository) {
             return Err(at.meaning(
                 format!("{place}.repository"),
-                "another artifact is written there: a layout holds one image",
+                "another artifact is written there: a layout holds one image, and each artifact has a repository of its own",
             ));
         }
         out.push(Artifact {
@@ -698,7 +698,6 @@ artifacts:
             ("run: make test", "run: make test\n    network: host"),
             ("run: make test", "run: make test\n    matrix: { a: [1] }"),
             ("run: make test", "run: make test\n    reuse: auto"),
-            ("oci:out/shop", "registry.example/shop"),
             ("version: 1", "version: 2"),
             ("{ path: . }", "{ path: ., include: [../x] }"),
         ] {

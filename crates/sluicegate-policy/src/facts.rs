@@ -169,8 +169,12 @@ impl Facts {
     }
 
     /// What a promotion without a gate rests on: the set alone. No SBOM and no scan is read, as nobody is asked about them.
-    pub fn of_set(set: &ClosedSet, environment: &EnvironmentName, now: UnixTime) -> Result<Self, FactsError> {
-        let repository = Repository::of_environment(environment);
+    pub fn of_set(
+        set: &ClosedSet,
+        environment: &EnvironmentName,
+        repository: &Repository,
+        now: UnixTime,
+    ) -> Result<Self, FactsError> {
         let input = json!({
             "subject": {"name": repository.as_str(), "digest": set.image()},
             "target": {"environment": environment, "repository": repository.as_str()},

@@ -3,42 +3,45 @@
 use std::{
     collections::BTreeMap,
     io::{self, Read},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use serde::{Deserialize, Serialize};
-use sluicegate_types::{Digest, EnvironmentName, LayoutSelector, TagName};
+use sluicegate_types::{Digest, EnvironmentName, Place, Selector, TagName};
 
 use crate::store::{ContentStore, StoreError};
 
-/// Opens places where images are. This version has one kind: OCI layout folders.
+/// Opens places where images are: OCI layout folders and repositories of registries.
 pub trait ImagePlaces: Send + Sync {
     /// Opens an existing place for reading.
-    fn source(&self, folder: &Path) -> Result<Box<dyn ImageSource>, ImagePlaceError>;
+    fn source(&self, place: &Place) -> Result<Box<dyn ImageSource>, ImagePlaceError>;
 
     /// Opens a place for writing; it need not exist yet.
-    fn target(&self, folder: &Path) -> Result<Box<dyn ImageTarget>, ImagePlaceError>;
+    fn target(&self, place: &Place) -> Result<Box<dyn ImageTarget>, ImagePlaceError>;
 }
 
 /// A place that images are read from. Nothing it says is believed beyond the digest that was asked for.
-pub trait ImageSource {
+pub trait ImageSource: Send + Sync {
     /// The image that `selector` names; several or none are errors.
-    fn resolve(&self, selector: &LayoutSelector) -> Result<Descriptor, ImagePlaceError>;
+    fn resolve(&self, selector: &Selector) -> Result<Descriptor, ImagePlaceError>;
 
     /// The bytes of a blob, not yet hashed; a size other than the descriptor's is an error of whoever reads.
     fn open(&self, descriptor: &Descriptor) -> Result<Box<dyn Read>, ImagePlaceError>;
 
-    /// Descriptors of the manifests whose `subject` is this digest.
+    /// Descriptors of the manifests whose `subject` is said to be this digest, each digest once. That there are none is said only by
+    /// a place that has answered in form everywhere it was to be asked; whoever reads a manifest looks at its `subject` itself.
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, ImagePlaceError>;
 }
 
-/// A place that one image is written to.
-pub trait ImageTarget {
-    /// The image that is there now, and its tags.
-    fn current(&self) -> Result<Option<Occupant>, ImagePlaceError>;
+/// A place that images are written to: a layout holds one, a repository of a registry one for each tag.
+pub trait ImageTarget: Send + Sync {
+    /// The image that is there now, and its tags: in a layout the only one, in a registry the one that `tag` names.
+    fn current(&self, tag: Option<&TagName>) -> Result<Option<Occupant>, ImagePlaceError>;
 
-    /// Writes every blob of `publication` from the store, then makes the image, its referrers and its tags visible in one
-    /// step. Refuses with [`ImagePlaceError::Moved`] if the place does not hold `publication.expected` at that moment.
+    /// Writes every blob of `publication` from the store, then makes the image and its referrers visible, its tags last: a layout in
+    /// one step, a registry in that order, so that a crash leaves an image without a tag and never a tag without its attestations.
+    /// Refuses with [`ImagePlaceError::Moved`] if a layout, or the tag of a registry, does not hold `publication.expected` at that
+    /// moment; the tag of a registry that is no promotion's never moves at all.
     fn publish(&self, publication: &Publication, store: &dyn ContentStore) -> Result<(), ImagePlaceError>;
 
     /// Writes `referrers` and `blobs` from the store, then makes the referrers visible beside everything that is there: the image,
@@ -73,8 +76,12 @@ pub struct Publication {
     pub tags: Vec<TagName>,
     /// Manifests that refer to it.
     pub referrers: Vec<Descriptor>,
-    /// Every other blob that these reach: layers, configurations, bundles, reports.
+    /// Every blob that the image reaches: layers and configuration.
     pub blobs: Vec<Digest>,
+    /// Every blob that the referrers reach: bundles, reports, configurations.
+    pub evidence: Vec<Digest>,
+    /// Where the image comes from: a registry may have its blobs in another repository already.
+    pub source: Option<Place>,
     /// What the place must hold when this becomes visible.
     pub expected: Option<Digest>,
     /// The environment that this is a promotion to. A place that bears an environment's mark takes nothing else.
@@ -142,50 +149,59 @@ pub enum ImagePlaceError {
         reason: String,
     },
     /// Nothing by that name.
-    #[error("no image {selector} in {path}{hint}")]
+    #[error("no image {selector} in {place}{hint}")]
     NoImage {
-        /// The folder.
-        path: PathBuf,
+        /// The place.
+        place: Place,
         /// What was asked for.
         selector: String,
         /// What is there; may be empty.
         hint: String,
     },
     /// A blob that is named and not there.
-    #[error("blob {digest} is missing in {path}")]
+    #[error("blob {digest} is missing in {place}")]
     MissingBlob {
-        /// The folder.
-        path: PathBuf,
+        /// The place.
+        place: Place,
         /// The blob.
         digest: Digest,
     },
     /// Bytes that are not what their name says.
-    #[error("blob {digest} in {path} is damaged: its bytes have the digest {found}")]
+    #[error("blob {digest} in {place} is damaged: its bytes have the digest {found}")]
     Corrupt {
-        /// The folder.
-        path: PathBuf,
+        /// The place.
+        place: Place,
         /// The blob.
         digest: Digest,
         /// What the bytes hash to.
         found: Digest,
     },
     /// Somebody else changed the place in between.
-    #[error("{path} changed meanwhile: it should hold {expected} and holds {found}; nothing was changed, ask again")]
+    #[error("{place} changed meanwhile: it should hold {expected} and holds {found}; nothing was changed, ask again")]
     Moved {
-        /// The folder.
-        path: PathBuf,
+        /// The place.
+        place: Place,
         /// What was seen before.
         expected: String,
         /// What is there.
         found: String,
     },
     /// A place of an environment, written to by something that is no promotion to it.
-    #[error("{path} is the place of the environment {environment}: only a promotion to it writes there")]
+    #[error("{place} is the place of the environment {environment}: only a promotion to it writes there")]
     OfEnvironment {
-        /// The folder.
-        path: PathBuf,
+        /// The place.
+        place: Place,
         /// The environment.
         environment: String,
+    },
+    /// A registry did not do what was asked of it.
+    #[error("cannot {action}")]
+    Registry {
+        /// What was being done, to what.
+        action: String,
+        /// Why not.
+        #[source]
+        fault: RegistryFault,
     },
     /// The content store.
     #[error(transparent)]
@@ -201,4 +217,69 @@ pub enum ImagePlaceError {
         #[source]
         source: io::Error,
     },
+}
+
+/// What a registry, or the way to it, did wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct RegistryFault {
+    /// Which kind it is.
+    pub kind: FaultKind,
+    /// What happened, with the request, for a person.
+    pub reason: String,
+}
+
+/// Kinds of [`RegistryFault`]; each has a word for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FaultKind {
+    /// No connection, or it broke, also when it was tried again.
+    Unreachable,
+    /// The deadline went by.
+    Deadline,
+    /// An answer with a status that ends the matter.
+    Status,
+    /// The registry wants somebody else's name and password, or does not take those it got.
+    Unauthorized,
+    /// A token service of another host than the registry's own.
+    TokenServiceElsewhere,
+    /// A redirect, an upload or the next page to an address that is not followed.
+    AddressRefused,
+    /// More redirects than are followed, or in a circle.
+    Redirects,
+    /// An answer that is not what the specification says.
+    OutOfForm,
+    /// An answer beyond a limit.
+    TooLarge,
+    /// Bytes, or a digest in an answer, that are not those of the digest that was asked for.
+    DigestMismatch,
+    /// A tag that the registry does not let anyone write.
+    TagImmutable,
+    /// A kind of manifest that the registry does not take.
+    MediaTypeRefused,
+    /// What was written is not there when it is read back.
+    NotKept,
+    /// The configuration of this machine: credentials, certificates, proxies.
+    Configuration,
+}
+
+impl FaultKind {
+    /// The word for programs.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Unreachable => "registry_unreachable",
+            Self::Deadline => "registry_deadline",
+            Self::Status => "registry_status",
+            Self::Unauthorized => "registry_unauthorized",
+            Self::TokenServiceElsewhere => "token_service_elsewhere",
+            Self::AddressRefused => "address_refused",
+            Self::Redirects => "too_many_redirects",
+            Self::OutOfForm => "registry_out_of_form",
+            Self::TooLarge => "registry_too_large",
+            Self::DigestMismatch => "digest_mismatch",
+            Self::TagImmutable => "tag_immutable",
+            Self::MediaTypeRefused => "media_type_refused",
+            Self::NotKept => "registry_not_kept",
+            Self::Configuration => "registry_configuration",
+        }
+    }
 }

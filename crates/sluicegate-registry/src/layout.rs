@@ -8,47 +8,40 @@ use std::{
 };
 
 use sluicegate_attestation::identifiers::{IMAGE_INDEX, IMAGE_MANIFEST};
-use sluicegate_ports::images::{Descriptor, ImagePlaceError, ImagePlaces, ImageSource, ImageTarget, Manifest};
-use sluicegate_types::{Digest, LayoutSelector};
+use sluicegate_ports::images::{Descriptor, ImagePlaceError, ImageSource, Manifest};
+use sluicegate_types::{Digest, Place, Selector};
 
-use crate::{
-    layout_index::{COSIGN_IMAGE, COSIGN_KIND, Index, MAX_MANIFEST, tag_of},
-    layout_writer::LayoutTarget,
-};
+use crate::layout_index::{COSIGN_IMAGE, COSIGN_KIND, Index, MAX_MANIFEST, tag_of};
 
-/// OCI layout folders of this machine.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct LayoutFolders;
-
-impl ImagePlaces for LayoutFolders {
-    fn source(&self, folder: &Path) -> Result<Box<dyn ImageSource>, ImagePlaceError> {
-        let index = Index::read(folder)?.ok_or_else(|| ImagePlaceError::NotALayout {
-            path: folder.to_owned(),
-            reason: "there is no index.json".to_owned(),
-        })?;
-        Ok(Box::new(LayoutSource { folder: folder.to_owned(), index }))
-    }
-
-    fn target(&self, folder: &Path) -> Result<Box<dyn ImageTarget>, ImagePlaceError> {
-        Ok(Box::new(LayoutTarget::new(folder)))
-    }
-}
-
-struct LayoutSource {
+pub(crate) struct LayoutSource {
     folder: PathBuf,
     index: Index,
 }
 
+impl LayoutSource {
+    pub(crate) fn open(folder: &Path) -> Result<Self, ImagePlaceError> {
+        let index = Index::read(folder)?.ok_or_else(|| ImagePlaceError::NotALayout {
+            path: folder.to_owned(),
+            reason: "there is no index.json".to_owned(),
+        })?;
+        Ok(Self { folder: folder.to_owned(), index })
+    }
+
+    fn place(&self) -> Place {
+        Place::Layout(self.folder.clone())
+    }
+}
+
 impl ImageSource for LayoutSource {
-    fn resolve(&self, selector: &LayoutSelector) -> Result<Descriptor, ImagePlaceError> {
+    fn resolve(&self, selector: &Selector) -> Result<Descriptor, ImagePlaceError> {
         let images = images(&self.folder, &self.index)?;
         let named: Vec<&Descriptor> = match selector {
-            LayoutSelector::Only => images,
-            LayoutSelector::Tag(tag) => images.into_iter().filter(|d| tag_of(d).as_ref() == Some(tag)).collect(),
-            LayoutSelector::Digest(digest) => images.into_iter().filter(|d| d.digest == *digest).collect(),
+            Selector::Only => images,
+            Selector::Tag(tag) => images.into_iter().filter(|d| tag_of(d).as_ref() == Some(tag)).collect(),
+            Selector::Digest(digest) => images.into_iter().filter(|d| d.digest == *digest).collect(),
         };
         let mut digests: Vec<Digest> = named.iter().map(|d| d.digest).collect();
-        if let LayoutSelector::Tag(tag) = selector {
+        if let Selector::Tag(tag) = selector {
             // An entry that only other readers take for the image would make one name two images.
             let others = self.index.manifests.iter().filter(|d| tag_of(d).as_ref() == Some(tag));
             digests.extend(others.map(|d| d.digest));
@@ -77,7 +70,7 @@ impl ImageSource for LayoutSource {
         let file = match open_regular(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Err(ImagePlaceError::MissingBlob { path: self.folder.clone(), digest: descriptor.digest });
+                return Err(ImagePlaceError::MissingBlob { place: self.place(), digest: descriptor.digest });
             }
             Err(error) if error.kind() == ErrorKind::InvalidInput => {
                 return Err(ImagePlaceError::NotALayout {
@@ -112,7 +105,7 @@ impl ImageSource for LayoutSource {
             })?;
             let found = Digest::of(&bytes);
             if found != descriptor.digest {
-                return Err(ImagePlaceError::Corrupt { path: self.folder.clone(), digest: descriptor.digest, found });
+                return Err(ImagePlaceError::Corrupt { place: self.place(), digest: descriptor.digest, found });
             }
             // What is not as large as described, or no manifest, refers to nothing.
             if bytes.len() as u64 != descriptor.size {
@@ -154,13 +147,13 @@ pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
 }
 
 impl LayoutSource {
-    fn none(&self, selector: &LayoutSelector, hint: String) -> ImagePlaceError {
+    fn none(&self, selector: &Selector, hint: String) -> ImagePlaceError {
         let selector = match selector {
-            LayoutSelector::Only => "without a tag or digest".to_owned(),
-            LayoutSelector::Tag(tag) => format!("tagged {tag}"),
-            LayoutSelector::Digest(digest) => digest.to_string(),
+            Selector::Only => "without a tag or digest".to_owned(),
+            Selector::Tag(tag) => format!("tagged {tag}"),
+            Selector::Digest(digest) => digest.to_string(),
         };
-        ImagePlaceError::NoImage { path: self.folder.clone(), selector, hint }
+        ImagePlaceError::NoImage { place: self.place(), selector, hint }
     }
 
     fn holdings(&self) -> String {

@@ -14,7 +14,7 @@ use sluicegate_ports::{
     store::ContentStore,
 };
 use sluicegate_types::{
-    Digest, EnvironmentName, Hasher, TagName,
+    Digest, EnvironmentName, Hasher, Place, TagName,
     checks::{Check, is_on},
 };
 
@@ -41,6 +41,10 @@ impl LayoutTarget {
         Self { folder: folder.to_owned() }
     }
 
+    fn place(&self) -> Place {
+        Place::Layout(self.folder.clone())
+    }
+
     fn io(&self, action: &'static str, path: &Path) -> impl Fn(io::Error) -> ImagePlaceError + use<> {
         let path = path.to_owned();
         move |source| ImagePlaceError::Io { action, path: path.clone(), source }
@@ -48,7 +52,7 @@ impl LayoutTarget {
 }
 
 impl ImageTarget for LayoutTarget {
-    fn current(&self) -> Result<Option<Occupant>, ImagePlaceError> {
+    fn current(&self, _: Option<&TagName>) -> Result<Option<Occupant>, ImagePlaceError> {
         let Some(index) = Index::read(&self.folder)? else { return Ok(None) };
         let images = images(&self.folder, &index)?;
         let Some(first) = images.first() else { return Ok(None) };
@@ -80,23 +84,23 @@ impl ImageTarget for LayoutTarget {
         let _lock = self.lock()?;
         self.remove_abandoned();
         let manifests = publication.referrers.iter().map(|d| d.digest).chain([publication.image.digest]);
-        for digest in publication.blobs.iter().copied().chain(manifests) {
+        for digest in publication.blobs.iter().chain(&publication.evidence).copied().chain(manifests) {
             self.write_blob(&digest, store)?;
         }
         self.write_file(&self.folder.join("oci-layout"), LAYOUT_FILE.as_bytes())?;
-        let occupant = self.current()?;
+        let occupant = self.current(None)?;
         let environment = occupant.as_ref().and_then(|occupant| occupant.environment.clone());
         if is_on(Check::EnvironmentMark)
             && let Some(environment) = environment
             && publication.environment.as_ref().map(EnvironmentName::as_str) != Some(environment.as_str())
         {
-            return Err(ImagePlaceError::OfEnvironment { path: self.folder.clone(), environment });
+            return Err(ImagePlaceError::OfEnvironment { place: self.place(), environment });
         }
         let found = occupant.map(|occupant| occupant.image);
         if is_on(Check::TagMoved) && found != publication.expected {
             let name = |digest: Option<Digest>| digest.map_or_else(|| "no image".to_owned(), |d| d.to_string());
             return Err(ImagePlaceError::Moved {
-                path: self.folder.clone(),
+                place: self.place(),
                 expected: name(publication.expected),
                 found: name(found),
             });
@@ -166,7 +170,7 @@ impl LayoutTarget {
 
     fn holds(&self, image: &Digest) -> Result<(), ImagePlaceError> {
         let none = |hint: &str| ImagePlaceError::NoImage {
-            path: self.folder.clone(),
+            place: self.place(),
             selector: image.to_string(),
             hint: hint.to_owned(),
         };

@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io::Read,
     os::unix::fs::{MetadataExt, symlink},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -16,9 +16,13 @@ use sluicegate_ports::{
     images::{Descriptor, ImagePlaceError, ImagePlaces, ImageSource, Publication},
     store::{ContentStore, StoreError},
 };
-use sluicegate_registry::LayoutFolders;
+use sluicegate_registry::{Places, RegistrySettings};
 use sluicegate_testkit::{MemoryStore, VirtualImage};
-use sluicegate_types::{Digest, LayoutSelector};
+use sluicegate_types::{Digest, Selector};
+
+fn places() -> Places {
+    Places::new(RegistrySettings::default())
+}
 
 struct Layout {
     root: tempfile::TempDir,
@@ -39,15 +43,15 @@ impl Layout {
     }
 
     fn publish(&self, publication: &Publication) -> Result<(), ImagePlaceError> {
-        LayoutFolders.target(&self.folder()).unwrap().publish(publication, &self.store)
+        places().target(&self.folder().into()).unwrap().publish(publication, &self.store)
     }
 
     fn source(&self) -> Box<dyn ImageSource> {
-        LayoutFolders.source(&self.folder()).unwrap()
+        places().source(&self.folder().into()).unwrap()
     }
 
     fn current(&self) -> Option<Digest> {
-        LayoutFolders.target(&self.folder()).unwrap().current().unwrap().map(|held| held.image)
+        places().target(&self.folder().into()).unwrap().current(None).unwrap().map(|held| held.image)
     }
 
     /// The image with one referrer, everything in the store.
@@ -63,6 +67,8 @@ impl Layout {
             tags: vec!["current".parse().unwrap()],
             referrers: vec![referrer],
             blobs,
+            evidence: Vec::new(),
+            source: None,
             expected,
             environment: None,
         }
@@ -97,8 +103,7 @@ fn published() -> (Layout, VirtualImage) {
 fn what_is_published_is_read_back() {
     let (layout, image) = published();
     let source = layout.source();
-    let selectors =
-        [LayoutSelector::Only, LayoutSelector::Tag("current".parse().unwrap()), LayoutSelector::Digest(image.digest())];
+    let selectors = [Selector::Only, Selector::Tag("current".parse().unwrap()), Selector::Digest(image.digest())];
     for selector in selectors {
         assert_eq!(source.resolve(&selector).unwrap().digest, image.digest(), "{selector:?}");
     }
@@ -110,7 +115,7 @@ fn what_is_published_is_read_back() {
     assert_eq!(referrers.len(), 1);
     assert_eq!(referrers[0].artifact_type.as_deref(), Some(BUNDLE));
     assert_eq!(source.referrers(&Digest::of(b"another image")).unwrap(), []);
-    let held = LayoutFolders.target(&layout.folder()).unwrap().current().unwrap().unwrap();
+    let held = places().target(&layout.folder().into()).unwrap().current(None).unwrap().unwrap();
     assert_eq!((held.image, held.tags), (image.digest(), vec!["current".parse().unwrap()]));
 }
 
@@ -157,7 +162,7 @@ fn an_image_replaces_only_the_one_that_was_expected() {
             Ok(()) => {
                 assert!(moves, "{expected:?}");
                 assert_eq!(layout.current(), Some(two.digest()));
-                let tagged = layout.source().resolve(&LayoutSelector::Tag("current".parse().unwrap())).unwrap();
+                let tagged = layout.source().resolve(&Selector::Tag("current".parse().unwrap())).unwrap();
                 assert_eq!(tagged.digest, two.digest());
             }
             Err(ImagePlaceError::Moved { .. }) => {
@@ -268,7 +273,7 @@ fn an_index_that_is_no_regular_file_is_not_read() {
     let path = layout.folder().join("index.json");
     let outside = layout.root.path().join("outside");
     fs::rename(&path, &outside).unwrap();
-    let refused = || LayoutFolders.source(&layout.folder()).map(|_| ()).unwrap_err();
+    let refused = || places().source(&layout.folder().into()).map(|_| ()).unwrap_err();
     assert!(matches!(refused(), ImagePlaceError::NotALayout { .. }));
     symlink(&outside, &path).unwrap();
     assert!(matches!(refused(), ImagePlaceError::NotALayout { .. }));
@@ -277,7 +282,7 @@ fn an_index_that_is_no_regular_file_is_not_read() {
     assert!(matches!(refused(), ImagePlaceError::NotALayout { .. }));
     fs::remove_file(&path).unwrap();
     fs::rename(&outside, &path).unwrap();
-    assert!(LayoutFolders.source(&layout.folder()).is_ok());
+    assert!(places().source(&layout.folder().into()).is_ok());
 }
 
 #[test]
@@ -305,7 +310,7 @@ fn a_publication_that_breaks_off_anywhere_leaves_the_old_image_whole() {
         let before = layout.index();
         let publication = layout.publication(&new, Some(old.digest()));
         let breaking = Breaking { store: &layout.store, opens: AtomicU32::new(opens) };
-        let target = LayoutFolders.target(&layout.folder()).unwrap();
+        let target = places().target(&layout.folder().into()).unwrap();
         // A panic is as near as a test comes to a process that dies there: nothing is cleaned up but what drops.
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| target.publish(&publication, &breaking)));
         if let Ok(result) = ended {
@@ -374,7 +379,7 @@ fn an_index_has_at_most_1024_entries_and_4_mebibytes() {
             list.truncate(1);
             list.resize(count, entry);
         });
-        LayoutFolders.source(&layout.folder()).map(|source| source.resolve(&LayoutSelector::Only).unwrap().digest)
+        places().source(&layout.folder().into()).map(|source| source.resolve(&Selector::Only).unwrap().digest)
     };
     assert_eq!(entries(1024).unwrap(), image.digest());
     let error = entries(1025).unwrap_err().to_string();
@@ -384,7 +389,7 @@ fn an_index_has_at_most_1024_entries_and_4_mebibytes() {
     let sized = |size: usize| {
         fs::write(layout.folder().join("index.json"), [index.clone(), vec![b' '; size - index.len()]].concat())
             .unwrap();
-        LayoutFolders.source(&layout.folder()).map(|_| ())
+        places().source(&layout.folder().into()).map(|_| ())
     };
     assert!(sized(4 << 20).is_ok());
     assert!(matches!(sized((4 << 20) + 1), Err(ImagePlaceError::NotALayout { .. })));
@@ -410,9 +415,9 @@ fn an_index_that_is_not_one_is_refused() {
     let good = layout.index();
     let refused = |text: &[u8]| {
         fs::write(layout.folder().join("index.json"), text).unwrap();
-        assert!(matches!(LayoutFolders.source(&layout.folder()), Err(ImagePlaceError::NotALayout { .. })));
+        assert!(matches!(places().source(&layout.folder().into()), Err(ImagePlaceError::NotALayout { .. })));
         assert!(matches!(
-            LayoutFolders.target(&layout.folder()).unwrap().current(),
+            places().target(&layout.folder().into()).unwrap().current(None),
             Err(ImagePlaceError::NotALayout { .. })
         ));
     };
@@ -423,25 +428,25 @@ fn an_index_that_is_not_one_is_refused() {
     refused(good_text.replace("sha256:", "sha512:").as_bytes());
     refused("[".repeat(100_000).as_bytes());
     fs::write(layout.folder().join("index.json"), good).unwrap();
-    assert!(LayoutFolders.source(&layout.folder()).is_ok());
-    let nothing = LayoutFolders.source(Path::new("/nonexistent/layout")).map(|_| ()).unwrap_err();
+    assert!(places().source(&layout.folder().into()).is_ok());
+    let nothing = places().source(&"/nonexistent/layout".into()).map(|_| ()).unwrap_err();
     assert!(nothing.to_string().contains("no index.json"), "{nothing}");
 }
 
 #[test]
 fn an_image_that_is_not_there_is_answered_with_what_is() {
     let (layout, image) = published();
-    let refused = |selector: LayoutSelector| layout.source().resolve(&selector).unwrap_err().to_string();
-    let error = refused(LayoutSelector::Tag("other".parse().unwrap()));
+    let refused = |selector: Selector| layout.source().resolve(&selector).unwrap_err().to_string();
+    let error = refused(Selector::Tag("other".parse().unwrap()));
     assert!(error.contains("tagged other") && error.contains(&format!("{} (current)", image.digest())), "{error}");
-    let error = refused(LayoutSelector::Digest(Digest::of(b"another")));
+    let error = refused(Selector::Digest(Digest::of(b"another")));
     assert!(error.contains(&image.digest().to_string()), "{error}");
     layout.edit_index(|index| index["manifests"] = json!([]));
-    assert!(refused(LayoutSelector::Only).contains("it holds none"));
+    assert!(refused(Selector::Only).contains("it holds none"));
     layout.edit_index(|index| {
         index["manifests"] = json!([{"mediaType": IMAGE_INDEX, "digest": Digest::of(b"i"), "size": 1}]);
     });
-    assert!(refused(LayoutSelector::Only).contains("several platforms"));
+    assert!(refused(Selector::Only).contains("several platforms"));
 }
 
 #[test]
@@ -458,14 +463,14 @@ fn of_several_images_none_is_guessed() {
         index["manifests"].as_array_mut().unwrap().push(entry);
     });
     let source = layout.source();
-    let error = source.resolve(&LayoutSelector::Only).unwrap_err().to_string();
+    let error = source.resolve(&Selector::Only).unwrap_err().to_string();
     assert!(error.contains("several fit"), "{error}");
     for digest in [one.digest(), two.digest()] {
         assert!(error.contains(&digest.to_string()), "{error}");
-        assert_eq!(source.resolve(&LayoutSelector::Digest(digest)).unwrap().digest, digest);
+        assert_eq!(source.resolve(&Selector::Digest(digest)).unwrap().digest, digest);
     }
-    assert_eq!(source.resolve(&LayoutSelector::Tag("next".parse().unwrap())).unwrap().digest, two.digest());
-    let error = LayoutFolders.target(&layout.folder()).unwrap().current().unwrap_err().to_string();
+    assert_eq!(source.resolve(&Selector::Tag("next".parse().unwrap())).unwrap().digest, two.digest());
+    let error = places().target(&layout.folder().into()).unwrap().current(None).unwrap_err().to_string();
     assert!(error.contains("several images"), "{error}");
     let before = layout.index();
     assert!(layout.publish(&layout.publication(&one, Some(one.digest()))).is_err());
@@ -480,7 +485,7 @@ fn an_image_of_another_tool_is_found_without_our_annotation() {
         // Without its artifact type only the referrer's manifest says that it refers to something.
         index["manifests"][1].as_object_mut().unwrap().remove("artifactType");
     });
-    assert_eq!(layout.source().resolve(&LayoutSelector::Only).unwrap().digest, image.digest());
+    assert_eq!(layout.source().resolve(&Selector::Only).unwrap().digest, image.digest());
     assert_eq!(layout.current(), Some(image.digest()));
 }
 
@@ -500,8 +505,8 @@ fn an_entry_that_cannot_be_read_is_nothing_unless_it_may_be_the_image() {
             }
             index["manifests"].as_array_mut().unwrap().push(entry);
         });
-        let source = LayoutFolders.source(&layout.folder()).map_err(|error| error.to_string())?;
-        let found = source.resolve(&LayoutSelector::Only).map_err(|error| error.to_string())?;
+        let source = places().source(&layout.folder().into()).map_err(|error| error.to_string())?;
+        let found = source.resolve(&Selector::Only).map_err(|error| error.to_string())?;
         assert_eq!(found.digest, image.digest());
         assert_eq!(source.referrers(&image.digest()).unwrap().len(), 1);
         Ok::<_, String>(())
@@ -528,7 +533,7 @@ fn an_image_that_an_entry_describes_falsely_is_still_the_image() {
                 edit(&mut entry);
                 index["manifests"].as_array_mut().unwrap().insert(at, entry);
             });
-            for selector in [LayoutSelector::Only, LayoutSelector::Digest(image.digest())] {
+            for selector in [Selector::Only, Selector::Digest(image.digest())] {
                 assert_eq!(layout.source().resolve(&selector).unwrap(), named(&image), "{at} {selector:?}");
             }
         }
@@ -590,7 +595,7 @@ fn referrer(layout: &Layout, image: &VirtualImage, bytes: &[u8]) -> (Descriptor,
 
 fn attach(layout: &Layout, image: &VirtualImage, bytes: &[u8]) -> Result<Descriptor, ImagePlaceError> {
     let (referrer, blobs) = referrer(layout, image, bytes);
-    let target = LayoutFolders.target(&layout.folder()).unwrap();
+    let target = places().target(&layout.folder().into()).unwrap();
     target.attach(&image.digest(), std::slice::from_ref(&referrer), &blobs, &layout.store)?;
     Ok(referrer)
 }
@@ -603,10 +608,10 @@ fn what_is_attached_is_read_back_beside_everything_that_was_there() {
         index["manifests"][0]["platform"] = json!({"os": "linux", "architecture": "amd64"});
     });
     let before: Value = serde_json::from_slice(&layout.index()).unwrap();
-    let held = LayoutFolders.target(&layout.folder()).unwrap().current().unwrap();
+    let held = places().target(&layout.folder().into()).unwrap().current(None).unwrap();
     assert_eq!(held.as_ref().unwrap().environment.as_deref(), Some("production"));
     let referrer = attach(&layout, &image, b"by hand").unwrap();
-    assert_eq!(LayoutFolders.target(&layout.folder()).unwrap().current().unwrap(), held);
+    assert_eq!(places().target(&layout.folder().into()).unwrap().current(None).unwrap(), held);
     let referrers = layout.source().referrers(&image.digest()).unwrap();
     assert_eq!(referrers.len(), 2);
     assert_eq!(referrers[1], referrer);
@@ -632,7 +637,7 @@ fn thirty_two_attachers_at_once_lose_nothing() {
         }
     });
     assert_eq!(layout.source().referrers(&image.digest()).unwrap().len(), 33);
-    let held = LayoutFolders.target(&layout.folder()).unwrap().current().unwrap().unwrap();
+    let held = places().target(&layout.folder().into()).unwrap().current(None).unwrap().unwrap();
     assert_eq!((held.image, held.tags), (image.digest(), vec!["current".parse().unwrap()]));
 }
 
@@ -656,7 +661,7 @@ fn a_referrer_that_the_store_holds_wrongly_or_not_at_all_is_not_attached() {
     let (layout, image) = published();
     let before = layout.index();
     let (missing, _) = image.referrer(BUNDLE, &[(BUNDLE, b"never stored")]);
-    let target = LayoutFolders.target(&layout.folder()).unwrap();
+    let target = places().target(&layout.folder().into()).unwrap();
     let attached = target.attach(&image.digest(), &[missing], &[], &layout.store);
     assert!(matches!(attached, Err(ImagePlaceError::Store(StoreError::Missing { .. }))));
     assert_eq!(layout.index(), before);

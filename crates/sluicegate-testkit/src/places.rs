@@ -10,7 +10,7 @@ use sluicegate_ports::{
     images::{Descriptor, ImagePlaceError, ImagePlaces, ImageSource, ImageTarget, Manifest, Occupant, Publication},
     store::{ContentStore, StoreError},
 };
-use sluicegate_types::{Digest, LayoutSelector, TagName};
+use sluicegate_types::{Digest, Place, Selector, TagName};
 
 use crate::{SignedBuild, VirtualImage};
 
@@ -141,7 +141,8 @@ impl Layout {
 }
 
 impl ImagePlaces for MemoryPlaces {
-    fn source(&self, folder: &Path) -> Result<Box<dyn ImageSource>, ImagePlaceError> {
+    fn source(&self, place: &Place) -> Result<Box<dyn ImageSource>, ImagePlaceError> {
+        let folder = folder_of(place)?;
         let layout = self.lock().get(folder).cloned().ok_or_else(|| ImagePlaceError::NotALayout {
             path: folder.to_owned(),
             reason: "there is none in memory".to_owned(),
@@ -149,9 +150,18 @@ impl ImagePlaces for MemoryPlaces {
         Ok(Box::new(Source { folder: folder.to_owned(), layout }))
     }
 
-    fn target(&self, folder: &Path) -> Result<Box<dyn ImageTarget>, ImagePlaceError> {
-        Ok(Box::new(Target { folder: folder.to_owned(), places: self.clone() }))
+    fn target(&self, place: &Place) -> Result<Box<dyn ImageTarget>, ImagePlaceError> {
+        Ok(Box::new(Target { folder: folder_of(place)?.to_owned(), places: self.clone() }))
     }
+}
+
+/// Places in memory are called by folders.
+fn folder_of(place: &Place) -> Result<&Path, ImagePlaceError> {
+    place.folder().ok_or_else(|| ImagePlaceError::NoImage {
+        place: place.clone(),
+        selector: "of a registry".to_owned(),
+        hint: "; this world has no registries".to_owned(),
+    })
 }
 
 struct Source {
@@ -160,21 +170,22 @@ struct Source {
 }
 
 impl ImageSource for Source {
-    fn resolve(&self, selector: &LayoutSelector) -> Result<Descriptor, ImagePlaceError> {
+    fn resolve(&self, selector: &Selector) -> Result<Descriptor, ImagePlaceError> {
         let image = self.layout.image.as_ref().filter(|image| match selector {
-            LayoutSelector::Only => true,
-            LayoutSelector::Tag(tag) => self.layout.tags.contains(tag),
-            LayoutSelector::Digest(digest) => image.digest == *digest,
+            Selector::Only => true,
+            Selector::Tag(tag) => self.layout.tags.contains(tag),
+            Selector::Digest(digest) => image.digest == *digest,
         });
         image.cloned().ok_or_else(|| ImagePlaceError::NoImage {
-            path: self.folder.clone(),
+            place: Place::Layout(self.folder.clone()),
             selector: format!("{selector:?}"),
             hint: String::new(),
         })
     }
 
     fn open(&self, descriptor: &Descriptor) -> Result<Box<dyn Read>, ImagePlaceError> {
-        let missing = || ImagePlaceError::MissingBlob { path: self.folder.clone(), digest: descriptor.digest };
+        let missing =
+            || ImagePlaceError::MissingBlob { place: Place::Layout(self.folder.clone()), digest: descriptor.digest };
         let bytes = self.layout.blobs.get(&descriptor.digest).ok_or_else(missing)?;
         Ok(Box::new(Cursor::new(bytes.clone())))
     }
@@ -191,7 +202,7 @@ struct Target {
 }
 
 impl ImageTarget for Target {
-    fn current(&self) -> Result<Option<Occupant>, ImagePlaceError> {
+    fn current(&self, _: Option<&TagName>) -> Result<Option<Occupant>, ImagePlaceError> {
         Ok(self.places.lock().get(&self.folder).and_then(Layout::occupant))
     }
 
@@ -199,7 +210,7 @@ impl ImageTarget for Target {
         let mut layouts = self.places.lock();
         let layout = layouts.entry(self.folder.clone()).or_default();
         let manifests = publication.referrers.iter().map(|d| d.digest).chain([publication.image.digest]);
-        for digest in publication.blobs.iter().copied().chain(manifests) {
+        for digest in publication.blobs.iter().chain(&publication.evidence).copied().chain(manifests) {
             let bytes = store.read(&digest, u64::MAX)?;
             layout.blobs.insert(digest, bytes);
         }
@@ -219,12 +230,12 @@ impl ImageTarget for Target {
         if found != publication.expected {
             let name = |digest: Option<Digest>| digest.map_or_else(|| "no image".to_owned(), |d| d.to_string());
             return Err(ImagePlaceError::Moved {
-                path: self.folder.clone(),
+                place: Place::Layout(self.folder.clone()),
                 expected: name(publication.expected),
                 found: name(found),
             });
         }
-        if publication.blobs.iter().any(|digest| !layout.blobs.contains_key(digest)) {
+        if publication.blobs.iter().chain(&publication.evidence).any(|digest| !layout.blobs.contains_key(digest)) {
             return Err(StoreError::Missing { digest: publication.image.digest }.into());
         }
         layout.image = Some(publication.image.clone());
@@ -244,7 +255,7 @@ impl ImageTarget for Target {
         let mut layouts = self.places.lock();
         let held = layouts.get_mut(&self.folder).filter(|l| l.image.as_ref().is_some_and(|held| held.digest == *image));
         let layout = held.ok_or_else(|| ImagePlaceError::NoImage {
-            path: self.folder.clone(),
+            place: Place::Layout(self.folder.clone()),
             selector: image.to_string(),
             hint: String::new(),
         })?;
@@ -291,7 +302,7 @@ mod tests {
                         store.put_bytes(bytes).unwrap();
                     }
                     let blobs: Vec<Digest> = blobs.into_keys().collect();
-                    let target = places.target(Path::new("/place")).unwrap();
+                    let target = places.target(&"/place".into()).unwrap();
                     target.attach(&image.digest(), &[referrer], &blobs, store).unwrap();
                 });
             }
@@ -303,7 +314,7 @@ mod tests {
     #[test]
     fn nothing_is_attached_to_an_image_that_is_not_there() {
         let (places, store, image) = (MemoryPlaces::new(), MemoryStore::new(), VirtualImage::new(b"one"));
-        let attach = |folder: &str| places.target(Path::new(folder)).unwrap().attach(&image.digest(), &[], &[], &store);
+        let attach = |folder: &str| places.target(&folder.into()).unwrap().attach(&image.digest(), &[], &[], &store);
         assert!(matches!(attach("/nowhere"), Err(ImagePlaceError::NoImage { .. })));
         places.put_image("/other", &VirtualImage::new(b"two"), None);
         assert!(matches!(attach("/other"), Err(ImagePlaceError::NoImage { .. })));

@@ -169,6 +169,8 @@ table! {
     FetchDigest,
     /// Bytes of another size than described (1).
     FetchSize,
+    /// A manifest that is listed for an image and whose own subject is another one (12).
+    ReferrerSubject,
     /// A promotion from an environment's own place to itself (10).
     OwnPlace,
     /// A tag that moves back without `--rollback` (10).

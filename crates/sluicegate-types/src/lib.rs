@@ -8,14 +8,16 @@ mod digest;
 mod image;
 mod name;
 mod non_empty;
+mod place;
 mod repository_pattern;
 mod secret;
 mod time;
 
 pub use digest::{Content, ContentKind, Digest, DigestError, Hasher};
-pub use image::{ImageError, ImageRef, LayoutSelector, PinnedImage, Repository};
+pub use image::{ImageError, ImageRef, PinnedImage, Repository, Selector};
 pub use name::{EnvironmentName, NameError, OutputName, RunId, StepName, TagName};
 pub use non_empty::{Empty, NonEmpty};
+pub use place::{Place, RegistryRepository, is_loopback};
 pub use repository_pattern::{RepositoryPattern, RepositoryPatternError};
 pub use secret::Secret;
 pub use time::{TimeError, UnixTime};

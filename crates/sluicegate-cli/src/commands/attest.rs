@@ -29,7 +29,7 @@ pub(crate) fn attest(words: &Words, arguments: &Attest) -> Result<ExitCode, Prob
     let gateway = GatewayFolder::open(arguments.gateway.gateway.as_deref(), Path::new("."))?;
     let key = key(&gateway.gateway, arguments.signer.as_deref())?;
     let (trust, _) = trust(&gateway.gateway, &gateway)?;
-    let wired = Wired::new(Home::open()?)?;
+    let wired = Wired::new(Home::open()?)?.judged_by(&gateway.gateway);
     let public_key =
         wired.keys().public_key(&key).map_err(|error| Problem::from(Error::from(error)).or(get_a_key(&key)))?;
     let environments = EnvironmentPlaces::of(&gateway.gateway, &gateway.folder);

@@ -129,13 +129,13 @@ fn check(home: &Home, references: &[ImageRef], gateway: &GatewayFlag) -> Result<
         Err(error) => return Err(Error::from(error).into()),
     };
     let contents = wire::store(home)?;
-    let places = wire::places();
     if references.is_empty() {
         return Ok(fsck(wire::records(&store), &ledger, &contents, None)?);
     }
     let missing = "whom to believe about --against is in a gateway's trust.yaml: name one with --gateway";
     let gateway = GatewayFolder::open_or(gateway.gateway.as_deref(), Path::new("."), missing)?;
     let (trust, _) = trust(&gateway.gateway, &gateway)?;
+    let places = wire::places().with_evidence(gateway.gateway.evidence.clone());
     let against = Against { places: &places, references, folder: Path::new("."), trust: &trust, at: SystemClock.now() };
     Ok(fsck(wire::records(&store), &ledger, &contents, Some(&against))?)
 }

@@ -8,7 +8,7 @@ use sluicegate_ports::{
     trees::{EntryKind, TreeEntry},
 };
 use sluicegate_runner::host_image::{HostEntryKind, HostImageError, HostImageRequest, collect};
-use sluicegate_types::LayoutSelector;
+use sluicegate_types::Selector;
 
 use crate::{
     arguments::{FromHost, Image, ImageCommand},
@@ -27,10 +27,16 @@ pub(crate) fn image(words: &Words, arguments: &Image) -> Result<ExitCode, Proble
 }
 
 fn from_host(words: &Words, arguments: &FromHost) -> Result<ExitCode, Problem> {
+    if arguments.output.place.folder().is_none() {
+        return Err(Problem::usage(
+            format!("--output {}: an image of this machine is written to a layout", arguments.output),
+            "write oci:DIR or oci:DIR:TAG; sluicegate copy brings it to a registry",
+        ));
+    }
     let tags = match &arguments.output.selector {
-        LayoutSelector::Only => Vec::new(),
-        LayoutSelector::Tag(tag) => vec![tag.clone()],
-        LayoutSelector::Digest(_) => {
+        Selector::Only => Vec::new(),
+        Selector::Tag(tag) => vec![tag.clone()],
+        Selector::Digest(_) => {
             return Err(Problem::usage(
                 "--output names a digest, which nobody can know yet",
                 "write oci:DIR or oci:DIR:TAG",
@@ -63,13 +69,15 @@ fn from_host(words: &Words, arguments: &FromHost) -> Result<ExitCode, Problem> {
     };
     let history = "sluicegate image from-host";
     let image = assemble::layered(&ports, None, entries.collect(), &config, EPOCH, history)?;
-    let target = wired.places.target(&arguments.output.directory).map_err(Error::from)?;
-    let expected = target.current().map_err(Error::from)?.map(|occupant| occupant.image);
+    let target = wired.places.target(&arguments.output.place).map_err(Error::from)?;
+    let expected = target.current(None).map_err(Error::from)?.map(|occupant| occupant.image);
     let publication = Publication {
         image: image.image.clone(),
         tags,
         referrers: Vec::new(),
         blobs: image.blobs,
+        evidence: Vec::new(),
+        source: None,
         expected,
         environment: None,
     };

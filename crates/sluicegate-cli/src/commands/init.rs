@@ -13,7 +13,7 @@ use sluicegate_pipeline::{gateway::Gateway, pipeline::Pipeline};
 use sluicegate_ports::{Clock, evidence::RecordKind, images::ImagePlaces};
 use sluicegate_scan::database;
 use sluicegate_sigstore::{signing_config_json, trusted_root_json};
-use sluicegate_types::{Digest, ImageRef, Secret};
+use sluicegate_types::{Digest, ImageRef, Secret, Selector};
 
 use super::complete::{NO_SCANNER, allowed_bases, one_line, replace, with_bases, with_scanner};
 use crate::{
@@ -185,7 +185,8 @@ fn next_steps(folder: &Path, scanner: bool) -> Vec<String> {
         let paths: Vec<String> =
             pipeline.sources.values().map(|source| shell_word(&source.path.display().to_string())).collect();
         sources = paths.join(" ");
-        let is_missing = |image: &ImageRef| !folder.join(&image.directory).join("index.json").exists();
+        let in_layout = |layout: &Path| folder.join(layout).join("index.json").exists();
+        let is_missing = |image: &ImageRef| image.place.folder().is_some_and(|layout| !in_layout(layout));
         let mut made = BTreeSet::new();
         let mut make = |image: &ImageRef, packages: &str, what: &str| {
             let image = (is_missing(image) && made.insert(image.to_string())).then_some(image)?;
@@ -222,8 +223,12 @@ fn next_steps(folder: &Path, scanner: bool) -> Vec<String> {
 
 /// Whether a base image, as it is now, is one that the policies' data allows.
 fn is_allowed(folder: &Path, base: &ImageRef, allowed: &BTreeSet<Digest>) -> bool {
-    let base = base.clone().relative_to(folder);
-    let image = wire::places().source(&base.directory).and_then(|source| source.resolve(&base.selector));
+    let base = base.relative_to(folder);
+    // What a registry has now is asked when it is used; init asks nobody.
+    if base.place.folder().is_none() {
+        return matches!(&base.selector, Selector::Digest(digest) if allowed.contains(digest));
+    }
+    let image = wire::places().source(&base.place).and_then(|source| source.resolve(&base.selector));
     image.is_ok_and(|image| allowed.contains(&image.digest))
 }
 
@@ -420,7 +425,7 @@ fn remember_trivy(home: &Home, trivy: &Path) -> Result<(), Problem> {
 fn bases(arguments: &Init) -> Result<Vec<(String, Digest)>, Problem> {
     let mut out = Vec::new();
     for reference in &arguments.allow_base {
-        let source = wire::places().source(&reference.directory).map_err(Error::from)?;
+        let source = wire::places().source(&reference.place).map_err(Error::from)?;
         let image = source.resolve(&reference.selector).map_err(Error::from)?;
         out.push((reference.to_string(), image.digest));
     }

@@ -9,7 +9,7 @@ use sluicegate_flow::{
 };
 use sluicegate_policy::judge::{Basis, Reason};
 use sluicegate_ports::scan::Scanner;
-use sluicegate_types::{ImageRef, UnixTime};
+use sluicegate_types::{ImageRef, Place, UnixTime};
 use sluicegate_verify::closed_set::Incomplete;
 
 use super::init::ADD_SCANNER;
@@ -28,7 +28,7 @@ pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Pr
     let gateway = GatewayFolder::open(arguments.gateway.gateway.as_deref(), Path::new("."))?;
     let (trust, levels) = trust(&gateway.gateway, &gateway)?;
     let judge = judge_of(&gateway.gateway, &arguments.to, &gateway)?;
-    let wired = Wired::new(Home::open()?)?;
+    let wired = Wired::new(Home::open()?)?.judged_by(&gateway.gateway);
     // A gate that can't scan is undecided and on record, like any other that could not look.
     let scanner = match &gateway.gateway.scanner {
         Some(trivy) => wired.executor().and_then(|executor| {
@@ -70,7 +70,8 @@ pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Pr
     if words.json() {
         words.document(&document(&promoted, arguments, &to_scan));
     } else {
-        print(words, &promoted, arguments, &judge.environment.repository, &gateway.folder, &to_scan);
+        let place = judge.environment.repository.seen_from(&gateway.folder);
+        print(words, &promoted, arguments, &place, &to_scan);
     }
     Ok(match promoted {
         Promoted::Allowed { .. } | Promoted::WouldAllow { .. } => ExitCode::SUCCESS,
@@ -79,7 +80,7 @@ pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Pr
     })
 }
 
-fn print(words: &Words, promoted: &Promoted, arguments: &Promote, repository: &Path, folder: &Path, to_scan: &str) {
+fn print(words: &Words, promoted: &Promoted, arguments: &Promote, place: &Place, to_scan: &str) {
     let again = || {
         let flag = arguments.gateway.gateway.as_ref();
         let flag =
@@ -115,9 +116,8 @@ fn print(words: &Words, promoted: &Promoted, arguments: &Promote, repository: &P
                 }
             }
             words.line(format!("  recorded: sluicegate evidence show {record}"));
-            let place = folder.join(repository);
-            let place = place.strip_prefix(".").unwrap_or(&place);
-            words.line(format!("  next: sluicegate verify --offline oci:{}@{}", place.display(), image.digest));
+            let flag = if place.folder().is_some() { "--offline " } else { "" };
+            words.line(format!("  next: sluicegate verify {flag}{place}@{}", image.digest));
         }
         Promoted::Denied { image, denials, record } => {
             words.line(format!("{}  {image} for {}", words.bad("DENIED"), arguments.to));

@@ -40,7 +40,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     let gateway = GatewayFolder::open(arguments.gateway.gateway.as_deref(), folder)?;
     let (trust, _) = trust(&gateway.gateway, &gateway)?;
     let epoch = epoch()?;
-    let wired = Wired::new(Home::open()?)?;
+    let wired = Wired::new(Home::open()?)?.judged_by(&gateway.gateway);
     let executor = wired.executor()?;
     // Found out before a passphrase is asked for and anything is unpacked.
     executor.probe().map_err(Error::from)?;
@@ -85,7 +85,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     };
     let report = flow::run(&wired.ports(&log, &ledger, &tell, &warn), &request);
     lines.flush(words);
-    let report = report.map_err(|failed| Problem::from(failed.error).recorded(failed.record))?;
+    let report = report.map_err(|failed| Problem::from(*failed.error).recorded(failed.record))?;
     print(words, &report, &pipeline, folder, &gateway);
     Ok(ExitCode::SUCCESS)
 }
@@ -116,8 +116,8 @@ fn print(words: &Words, report: &flow::RunReport, pipeline: &Pipeline, folder: &
             Some(1) => "1 known vulnerability".to_owned(),
             Some(n) => format!("{n} known vulnerabilities"),
         };
-        let place = printable(&image.repository.display().to_string());
-        words.line(format!("  {} attestations, {findings}, in oci:{place}", image.attestations));
+        let place = printable(&image.repository.to_string());
+        words.line(format!("  {} attestations, {findings}, in {place}", image.attestations));
         let stands_on = behind(pipeline, &image.artifact);
         for (step, result) in report.tests.iter().filter(|(step, _)| stands_on.contains(step)) {
             words.line(format!("  tests of {step}: {}", counts(words, result)));
@@ -126,9 +126,10 @@ fn print(words: &Words, report: &flow::RunReport, pipeline: &Pipeline, folder: &
         let environments = &gateway.gateway.environments;
         let gated = environments.iter().find(|(_, environment)| environment.gate.is_some());
         if let Some((environment, _)) = gated.or_else(|| environments.iter().next()) {
-            let place = folder.join(&image.repository);
-            let place = place.strip_prefix(".").unwrap_or(&place);
-            words.line(printable(&format!("  next: sluicegate promote oci:{} --to {environment}", place.display())));
+            let place = image.repository.seen_from(folder);
+            // A layout holds this one image; a repository many.
+            let which = place.folder().map_or_else(|| format!("@{}", image.digest), |_| String::new());
+            words.line(printable(&format!("  next: sluicegate promote {place}{which} --to {environment}")));
         }
     }
     let used: BTreeSet<&StepName> = report.images.iter().flat_map(|image| behind(pipeline, &image.artifact)).collect();

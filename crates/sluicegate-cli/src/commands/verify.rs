@@ -12,7 +12,7 @@ use sluicegate_flow::{
 };
 use sluicegate_pipeline::gateway::Gateway;
 use sluicegate_ports::Clock;
-use sluicegate_types::{Digest, EnvironmentName, ImageError, ImageRef, NonEmpty, Repository};
+use sluicegate_types::{Digest, EnvironmentName, ImageError, ImageRef, NonEmpty, Place, RegistryRepository};
 use sluicegate_verify::{Trust, closed_set::Incomplete};
 
 use super::{later, verify_file::verify_file};
@@ -23,7 +23,7 @@ use crate::{
     words::{Problem, Words, code, printable, shell_word},
 };
 
-/// `verify`: opens the layout, the trust files, and nothing else: no socket, no home, no key.
+/// `verify`: opens the image's place, the trust files, and nothing else: no home and no key, and no socket for a layout.
 pub(crate) fn verify(words: &Words, arguments: &Verify) -> Result<ExitCode, Problem> {
     let flags = &arguments.later;
     later("--policy", flags.policy.is_some())?;
@@ -36,24 +36,34 @@ pub(crate) fn verify(words: &Words, arguments: &Verify) -> Result<ExitCode, Prob
                 "verify each file with its own bundle",
             ));
         };
-        return verify_file(words, file, bundle, &trust_of(arguments)?);
+        return verify_file(words, file, bundle, &trust_of(arguments)?.0);
     }
     let environment = asked_about(arguments)?;
     let images = arguments.subjects.iter().map(|text| reference(text)).collect::<Result<Vec<_>, _>>()?;
-    let (trust, asked) = match environment {
+    if let Some(image) = images.iter().find(|image| arguments.offline && image.place.folder().is_none()) {
+        return Err(Problem::usage(
+            format!("{image} is in a registry, and --offline asks nobody"),
+            "leave --offline out, or bring the image here first: sluicegate copy IMAGE oci:DIR",
+        ));
+    }
+    let ((trust, evidence), asked) = match environment {
         None => (trust_of(arguments)?, None),
         Some((gateway, environment)) => {
             let judge = judge_of(&gateway.gateway, &environment, &gateway)?;
             let ways = Ways::of(arguments, &gateway, &judge);
-            (trust(&believed(arguments, &gateway)?, &gateway)?.0, Some((judge, ways)))
+            (
+                (trust(&believed(arguments, &gateway)?, &gateway)?.0, gateway.gateway.evidence.clone()),
+                Some((judge, ways)),
+            )
         }
     };
-    let repository = asked.as_ref().map(|(judge, _)| Repository::of_environment(&judge.name));
+    let places = wire::places().with_evidence(arguments.evidence.clone().or(evidence));
+    let repository = asked.as_ref().map(|(judge, _)| judge.repository());
     let at = SystemClock.now();
     let mut worst: Option<Failure> = None;
     let mut documents = Vec::new();
     for reference in &images {
-        let report = match verify_image(&wire::places(), reference, Path::new("."), &trust, repository.as_ref(), at) {
+        let report = match verify_image(&places, reference, Path::new("."), &trust, repository.as_ref(), at) {
             Ok(report) => report,
             Err(error) if images.len() == 1 => return Err(error.into()),
             // One that can't be read says nothing about the others.
@@ -128,7 +138,7 @@ type Admitted = Result<Admission, NonEmpty<Refusal>>;
 struct Ways {
     environment: EnvironmentName,
     /// The environment's place.
-    place: PathBuf,
+    place: Place,
     /// The trust file that is asked, and whether it is another one than the gateway's own.
     trust: PathBuf,
     own_trust: bool,
@@ -145,7 +155,7 @@ impl Ways {
         let typed = arguments.gateway.gateway.as_ref();
         Self {
             environment: judge.name.clone(),
-            place: in_gateway(&judge.environment.repository),
+            place: judge.environment.repository.seen_from(&gateway.folder),
             trust: arguments.trust.clone().unwrap_or_else(|| in_gateway(&gateway.gateway.trust)),
             own_trust: arguments.trust.is_some(),
             gateway: typed
@@ -157,12 +167,12 @@ impl Ways {
     /// What to do about a reason of `admit`, where something can be done here.
     fn remedy(&self, reason: &Refusal, image: Digest) -> Option<String> {
         let promote = format!(
-            "sluicegate promote oci:DIR@{image} --to {}{}, with the layout that it was built in for DIR",
+            "sluicegate promote PLACE@{image} --to {}{}, with the layout (oci:DIR) or repository that it was built in for PLACE",
             self.environment, self.gateway
         );
         Some(match reason {
             Refusal::Set(_) => return None,
-            Refusal::Nothing { .. } => format!("ask about oci:{}, or promote it: {promote}", self.place.display()),
+            Refusal::Nothing { .. } => format!("ask about {}, or promote it: {promote}", self.place),
             Refusal::Statement { why, .. } => match why {
                 Near::Unreadable(_) | Near::Denial | Near::Future(_) | Near::NoSet => return None,
                 Near::Elsewhere(_) | Near::Gated => format!("promote it: {promote}"),
@@ -228,22 +238,27 @@ fn print_admission(words: &Words, judge: &Judge, ways: &Ways, asked: Digest, adm
 
 /// The image that a word names. A file is told apart, as its statements stand in a bundle beside it.
 fn reference(text: &str) -> Result<ImageRef, Problem> {
-    text.parse().map_err(|error: ImageError| {
-        if text.parse::<Digest>().is_ok() || Path::new(text).is_file() {
-            Problem::usage(
-                format!("{text} is no image, and a file needs --bundle"),
-                format!("sluicegate verify {text} --bundle BUNDLE; an image is written oci:DIR"),
-            )
-        } else if let Some(meant) = meant(text) {
-            let text = format!("{text} is a folder, and a layout is written with oci: before it");
-            Problem::usage(text, format!("did you mean {meant}?"))
-        } else {
-            Problem::usage(error.to_string(), "write oci:DIR, oci:DIR:TAG or oci:DIR@sha256:HEX; a file needs --bundle")
-        }
+    let parsed = text.parse::<ImageRef>();
+    if !text.starts_with("oci:") && (text.parse::<Digest>().is_ok() || Path::new(text).is_file()) {
+        return Err(Problem::usage(
+            format!("{text} is no image, and a file needs --bundle"),
+            format!("sluicegate verify {text} --bundle BUNDLE; an image is written oci:DIR or HOST/REPOSITORY:TAG"),
+        ));
+    }
+    if let Some(meant) = meant(text, &parsed) {
+        let text = format!("{text} is a folder, and a layout is written with oci: before it");
+        return Err(Problem::usage(text, format!("did you mean {meant}?")));
+    }
+    parsed.map_err(|error: ImageError| {
+        Problem::usage(
+            error.to_string(),
+            "write oci:DIR, oci:DIR:TAG or oci:DIR@sha256:HEX, or HOST/REPOSITORY with :TAG or @sha256:HEX; a file needs --bundle",
+        )
     })
 }
 
-fn trust_of(arguments: &Verify) -> Result<Trust, Problem> {
+/// Whom to believe, and where a gateway says that evidence is.
+fn trust_of(arguments: &Verify) -> Result<(Trust, Option<RegistryRepository>), Problem> {
     if let Some(root) = &arguments.trust_root {
         let read_key = |path: &Option<PathBuf>| {
             let read = |path: &PathBuf| read(path).map_err(|error| Problem::named("read the key", path, &error));
@@ -257,11 +272,11 @@ fn trust_of(arguments: &Verify) -> Result<Trust, Problem> {
         }
         let (steps, decisions) = (read_key(&arguments.key)?, read_key(&arguments.decision_key)?);
         let root = read(root).map_err(|error| Problem::named("read the trusted root", root, &error))?;
-        return Ok(trust_in_keys(steps.as_deref(), decisions.as_deref(), &root)?);
+        return Ok((trust_in_keys(steps.as_deref(), decisions.as_deref(), &root)?, None));
     }
     let missing = "name one with --gateway, or a key with --key and --trust-root";
     let gateway = GatewayFolder::open_or(arguments.gateway.gateway.as_deref(), Path::new("."), missing)?;
-    Ok(trust(&gateway.gateway, &gateway)?.0)
+    Ok((trust(&gateway.gateway, &gateway)?.0, gateway.gateway.evidence.clone()))
 }
 
 /// `reference` is what was asked about, where it is one of several.

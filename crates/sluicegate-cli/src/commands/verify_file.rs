@@ -46,7 +46,10 @@ fn digest(subject: &str) -> Result<Option<Digest>, Problem> {
             Problem::usage(format!("{subject:?}: {error}"), "write sha256: and 64 digits, or the file's name as ./NAME")
         });
     }
-    if subject.parse::<ImageRef>().is_ok() {
+    // A path whose beginning is there is one, whatever registry it might name.
+    let first = subject.split('/').next().unwrap_or_default();
+    let is_path = Path::new(first).symlink_metadata().is_ok();
+    if subject.starts_with("oci:") || (subject.parse::<ImageRef>().is_ok() && !is_path) {
         return Err(Problem::usage(
             format!("{subject} is an image, and --bundle is about a file"),
             "leave --bundle out: an image's statements are found with it; write a file's name as ./NAME",

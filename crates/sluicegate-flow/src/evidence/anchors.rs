@@ -58,9 +58,9 @@ pub struct Anchor {
 /// Every verified statement about the image that holds a head: decisions and promotions that are attached to it, and denials, which lie
 /// beside it as artifacts of their own type.
 pub(super) fn anchors(against: &Against<'_>, reference: &ImageRef) -> Result<Vec<Anchor>, Error> {
-    let place = reference.clone().relative_to(against.folder);
-    let source = against.places.source(&place.directory)?;
-    let descriptor = source.resolve(&place.selector)?;
+    let image = reference.relative_to(against.folder);
+    let source = against.places.source(&image.place)?;
+    let descriptor = source.resolve(&image.selector)?;
     let asked = Asked { trust: against.trust, repository: None, at: against.at };
     let fetched = fetch::fetch(source.as_ref(), &descriptor, asked)?;
     Ok(anchors_in(&fetched, &reference.to_string(), against.trust, against.at))

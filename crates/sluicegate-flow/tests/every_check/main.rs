@@ -119,6 +119,7 @@ every_check! {
     Silent: gate::tm02_a_rule_without_an_answer_allows_nothing;
     FetchDigest: places::tm01_bytes_are_those_of_their_digest;
     FetchSize: places::tm01_bytes_are_as_many_as_described;
+    ReferrerSubject: places::tm12_what_is_listed_is_attached_by_its_own_subject;
     OwnPlace: promotion::tm10_an_environment_is_not_promoted_to_itself;
     Backwards: promotion::tm10_a_tag_goes_back_only_with_rollback;
     NothingToRollBack: promotion::tm10_a_rollback_goes_to_what_was_there_before;

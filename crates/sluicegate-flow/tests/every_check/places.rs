@@ -1,16 +1,14 @@
 //! What is read from a place, and what is written to one.
 
-use std::path::Path;
-
 use sluicegate_attestation::identifiers::BUNDLE;
 use sluicegate_flow::{Ports, fetch::fetch, push::push};
 use sluicegate_ports::{
     images::{Descriptor, ImagePlaceError, ImagePlaces, ImageSource, ImageTarget, Manifest, Occupant, Publication},
     store::ContentStore,
 };
-use sluicegate_registry::LayoutFolders;
+use sluicegate_registry::{Places, RegistrySettings};
 use sluicegate_testkit::{FakePacker, MemoryPlaces, MemoryStore, VirtualImage, today};
-use sluicegate_types::{Digest, LayoutSelector};
+use sluicegate_types::{Digest, Place, Selector, TagName};
 use sluicegate_verify::closed_set::Asked;
 
 use crate::{
@@ -21,10 +19,10 @@ use crate::{
 const PLACE: &str = "/project/out/shop";
 
 fn fetched(places: &MemoryPlaces) -> Said {
-    let source = places.source(Path::new(PLACE)).unwrap();
+    let source = places.source(&PLACE.into()).unwrap();
     let (world, _) = World::good();
     let asked = Asked { trust: &world.trust, repository: None, at: today() };
-    said(fetch(source.as_ref(), &source.resolve(&LayoutSelector::Only).unwrap(), asked))
+    said(fetch(source.as_ref(), &source.resolve(&Selector::Only).unwrap(), asked))
 }
 
 /// The image with its evidence; one blob of it damaged.
@@ -69,6 +67,32 @@ pub(crate) fn tm01_bytes_are_as_many_as_described() -> Tried {
         .fault("the configuration", "its bytes are not those", described(1, config))
 }
 
+/// What is listed for an image is about it only by its own subject: the same manifest, once of this image and once of another, lends a
+/// bundle or nothing.
+pub(crate) fn tm12_what_is_listed_is_attached_by_its_own_subject() -> Tried {
+    let (world, build) = World::good();
+    let listed = |subject: Option<&VirtualImage>| {
+        let places = MemoryPlaces::new();
+        places.put_image(PLACE, &world.image, None);
+        let bundle = build.digest("image");
+        let bytes = build.attached()[&bundle].clone();
+        let (_, blobs) = subject.unwrap_or(&world.image).referrer(BUNDLE, &[(BUNDLE, &bytes)]);
+        let manifest = blobs.values().find_map(|bytes| serde_json::from_slice::<Manifest>(bytes).ok()).unwrap();
+        places.attach(PLACE, &world.image, "application/octet-stream", &[("application/octet-stream", &bytes)]);
+        places.attach_manifest(PLACE, &manifest);
+        let source = places.source(&PLACE.into()).unwrap();
+        let asked = Asked { trust: &world.trust, repository: None, at: today() };
+        let fetched = fetch(source.as_ref(), &source.resolve(&Selector::Only).unwrap(), asked).unwrap();
+        if fetched.attached.contains_key(&bundle) {
+            Ok(())
+        } else {
+            Err(fetched.unread.values().copied().collect::<Vec<_>>().join(", "))
+        }
+    };
+    let other = VirtualImage::new(b"another image");
+    Tried::good(listed(None)).fault("another image's", "its subject is another image", listed(Some(&other)))
+}
+
 /// `image` with a bundle beside it, to be published as production over `expected`.
 fn publication(store: &MemoryStore, image: &VirtualImage, expected: Option<Digest>) -> Publication {
     let (referrer, parts) = image.referrer(BUNDLE, &[(BUNDLE, b"a bundle")]);
@@ -82,6 +106,8 @@ fn publication(store: &MemoryStore, image: &VirtualImage, expected: Option<Diges
         tags: vec!["current".parse().unwrap()],
         referrers: vec![referrer],
         blobs,
+        evidence: Vec::new(),
+        source: None,
         expected,
         environment: Some(environment("production")),
     }
@@ -90,14 +116,14 @@ fn publication(store: &MemoryStore, image: &VirtualImage, expected: Option<Diges
 /// A real layout that holds one image of production, and then another publication to it.
 fn published(second: impl FnOnce(&VirtualImage, &mut Publication)) -> Said {
     let (folder, store) = (tempfile::tempdir().unwrap(), MemoryStore::new());
-    let target = LayoutFolders.target(&folder.path().join("layout")).unwrap();
+    let target = Places::new(RegistrySettings::default()).target(&folder.path().join("layout").into()).unwrap();
     let (first, next) = (VirtualImage::new(b"last week's"), VirtualImage::new(b"this week's"));
     target.publish(&publication(&store, &first, None), &store).unwrap();
     let mut publication = publication(&store, &next, Some(first.digest()));
     second(&first, &mut publication);
     let said = said(target.publish(&publication, &store));
     let held = if said.is_ok() { next.digest() } else { first.digest() };
-    assert_eq!(target.current().unwrap().unwrap().image, held);
+    assert_eq!(target.current(None).unwrap().unwrap().image, held);
     said
 }
 
@@ -132,11 +158,11 @@ struct ForgetfulTarget {
 }
 
 impl ImagePlaces for Forgetful {
-    fn source(&self, folder: &Path) -> Result<Box<dyn ImageSource>, ImagePlaceError> {
+    fn source(&self, folder: &Place) -> Result<Box<dyn ImageSource>, ImagePlaceError> {
         self.places.source(folder)
     }
 
-    fn target(&self, folder: &Path) -> Result<Box<dyn ImageTarget>, ImagePlaceError> {
+    fn target(&self, folder: &Place) -> Result<Box<dyn ImageTarget>, ImagePlaceError> {
         Ok(Box::new(ForgetfulTarget {
             target: self.places.target(folder)?,
             places: self.places.clone(),
@@ -147,8 +173,8 @@ impl ImagePlaces for Forgetful {
 }
 
 impl ImageTarget for ForgetfulTarget {
-    fn current(&self) -> Result<Option<Occupant>, ImagePlaceError> {
-        let held = self.target.current()?;
+    fn current(&self, tag: Option<&TagName>) -> Result<Option<Occupant>, ImagePlaceError> {
+        let held = self.target.current(tag)?;
         Ok(held.map(|held| if self.loses_tag { Occupant { tags: Vec::new(), ..held } } else { held }))
     }
 
@@ -185,7 +211,7 @@ fn pushed(loses: Option<Digest>, loses_tag: bool) -> Said {
         warn: &tell,
     };
     let publication = publication(&world.store, &world.image, None);
-    said(push(&ports, Path::new(PLACE), &publication))
+    said(push(&ports, &PLACE.into(), &publication))
 }
 
 pub(crate) fn tm10_the_tag_is_read_back() -> Tried {

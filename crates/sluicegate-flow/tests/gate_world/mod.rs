@@ -39,7 +39,7 @@ use sluicegate_testkit::{
     FakePacker, FakeScanner, FixedClock, MemoryEvidence, MemoryLedger, MemoryPlaces, MemoryStore, SignedBuild,
     VirtualBuild, VirtualImage, VirtualLog, VirtualSigner, today,
 };
-use sluicegate_types::{Digest, EnvironmentName, LayoutSelector, NonEmpty, PinnedImage, Repository, RepositoryPattern};
+use sluicegate_types::{Digest, EnvironmentName, NonEmpty, PinnedImage, Repository, RepositoryPattern, Selector};
 use sluicegate_verify::{GroupRule, Role, SignerRule, Trust, TrustRoot, TrustRules, closed_set::Asked};
 
 pub(crate) const SOURCE: &str = "/project/out/shop";
@@ -210,7 +210,7 @@ impl World {
 
     /// What is read of the image at the source.
     pub(crate) fn fetched_at_source(&self) -> Fetched {
-        let (source, only) = (self.places.source(Path::new(SOURCE)).unwrap(), LayoutSelector::Only);
+        let (source, only) = (self.places.source(&SOURCE.into()).unwrap(), Selector::Only);
         let everybody = Asked { trust: &self.trust, repository: None, at: today() };
         fetch_evidence(source.as_ref(), &source.resolve(&only).unwrap(), everybody).unwrap()
     }

@@ -1,0 +1,417 @@
+//! Blobs: streamed both ways, gone on with where a connection broke (distribution-spec, "Pulling blobs", "Pushing blobs").
+
+use std::{fs::File, io, io::Read, sync::Mutex};
+
+use sluicegate_ports::images::{FaultKind, RegistryFault};
+use sluicegate_types::{Digest, RegistryRepository};
+use ureq::http::Method;
+use url::Url;
+
+use super::{
+    Repository,
+    address::{is_same_server, led_to},
+    exchange::{Content, Question, Target, status_fault},
+    fault::{Result, Said, fault, shown},
+    manifests::not_there,
+    transport::{Answer, Deadline, place_of},
+};
+
+/// How often the rest of a blob is asked for again.
+const RESUMES: u32 = 5;
+/// Above this, a blob is sent in parts of this size, so that a broken connection costs no more than one.
+const PART: u64 = 64 * 1024 * 1024;
+/// Smaller parts, for a registry that does not take those.
+const SMALLER: [u64; 3] = [4 * 1024 * 1024, 1024 * 1024, 256 * 1024];
+
+impl Repository {
+    /// The bytes of a blob as they come, not hashed; `None` if there is none.
+    pub(crate) fn blob(&self, digest: &Digest, size: u64) -> Result<Option<BlobReader>> {
+        let deadline = Deadline::for_bytes(size);
+        let Some(answer) = self.get_blob(digest, 0, deadline)? else { return Ok(None) };
+        let whole = answer.length();
+        let body = Some(answer.into_reader());
+        Ok(Some(BlobReader { repository: self.clone(), digest: *digest, whole, at: 0, body, left: RESUMES, deadline }))
+    }
+
+    fn get_blob(&self, digest: &Digest, from: u64, deadline: Deadline) -> Result<Option<Answer>> {
+        let answer = self.registry.ask(&Question {
+            method: Method::GET,
+            to: Target::Path(&self.path(&format!("blobs/{digest}"))),
+            headers: if from > 0 { vec![("range", format!("bytes={from}-"))] } else { Vec::new() },
+            content: Content::None,
+            scope: &self.to_read(),
+            follow: true,
+            deadline,
+        })?;
+        match answer.status {
+            200 | 206 => Ok(Some(answer)),
+            404 => not_there(answer).map(|()| None),
+            _ => Err(status_fault(&Method::GET, answer)),
+        }
+    }
+
+    /// Whether the registry says that it has a blob. Only a clear yes is one: whoever does not want to say it gets the blob.
+    fn has_blob(&self, digest: &Digest, size: u64) -> Result<bool> {
+        let answer = self.registry.ask(&Question {
+            method: Method::HEAD,
+            to: Target::Path(&self.path(&format!("blobs/{digest}"))),
+            headers: Vec::new(),
+            content: Content::None,
+            // The same that the upload needs: one token for both.
+            scope: &self.to_write(),
+            follow: false,
+            deadline: Deadline::for_bytes(0),
+        })?;
+        // An address elsewhere is given only for what is there.
+        let is_there = answer.status == 200 && answer.length().is_none_or(|length| length == size);
+        Ok(is_there || matches!(answer.status, 302 | 303 | 307 | 308))
+    }
+
+    /// Brings a blob of `size` bytes there, unless it is there already: taken over from another repository of the same registry where
+    /// that is possible, else sent.
+    pub(crate) fn push_blob(
+        &self,
+        digest: &Digest,
+        file: &File,
+        size: u64,
+        from: Option<&RegistryRepository>,
+    ) -> Result<()> {
+        if self.has_blob(digest, size)? {
+            return Ok(());
+        }
+        let other = from.filter(|other| other.host() == self.name.host() && **other != self.name);
+        let mut begun = None;
+        if let Some(other) = other {
+            match self.mount(digest, other)? {
+                Mounted::Done => return Ok(()),
+                Mounted::Upload(upload) => begun = Some(upload),
+                Mounted::No => {}
+            }
+        }
+        let mut sizes = SMALLER.iter().copied().filter(|smaller| *smaller < size);
+        let mut part = if size > PART { Some(PART) } else { None };
+        loop {
+            let upload = match begun.take() {
+                Some(upload) => upload,
+                None => self.begin_upload()?,
+            };
+            let sent = match part {
+                None => self.send_whole(upload, digest, file, size)?,
+                Some(part) => self.send_parts(upload, digest, file, size, part)?,
+            };
+            match sent {
+                Sent::Taken => return Ok(()),
+                // Smaller parts, until there are none.
+                Sent::TooLarge(answer) => match sizes.next() {
+                    Some(smaller) => part = Some(smaller),
+                    None => return Err(answer),
+                },
+            }
+        }
+    }
+
+    /// Asks for a blob of another repository. Whoever says no, in whatever way, gets it sent.
+    fn mount(&self, digest: &Digest, from: &RegistryRepository) -> Result<Mounted> {
+        let scope = format!("{} repository:{}:pull", self.to_write(), from.path());
+        let path = self.path(&format!("blobs/uploads/?mount={digest}&from={}", from.path()));
+        let answer = self.registry.ask(&Question {
+            method: Method::POST,
+            to: Target::Path(&path),
+            headers: Vec::new(),
+            content: Content::None,
+            scope: &scope,
+            follow: false,
+            deadline: Deadline::for_bytes(0),
+        });
+        match answer {
+            Ok(answer) => Ok(match answer.status {
+                201 => Mounted::Done,
+                202 => Mounted::Upload(self.upload_address(answer)?),
+                _ => Mounted::No,
+            }),
+            Err(fault) if fault.kind == FaultKind::Unauthorized => Ok(Mounted::No),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    fn begin_upload(&self) -> Result<Url> {
+        let answer = self.registry.ask(&Question {
+            method: Method::POST,
+            to: Target::Path(&self.path("blobs/uploads/")),
+            headers: Vec::new(),
+            content: Content::None,
+            scope: &self.to_write(),
+            follow: false,
+            deadline: Deadline::for_bytes(0),
+        })?;
+        match answer.status {
+            202 => self.upload_address(answer),
+            _ => Err(status_fault(&Method::POST, answer)),
+        }
+    }
+
+    /// Where an upload goes on. What is sent goes to the registry itself and nowhere else.
+    fn upload_address(&self, answer: Answer) -> Result<Url> {
+        let from = answer.url.clone();
+        let location = answer.header("location").map(str::to_owned);
+        let _ = answer.glimpse();
+        let location = location
+            .ok_or_else(|| fault(FaultKind::OutOfForm, format!("{}: an upload without an address", place_of(&from))))?;
+        let url = led_to(&from, &location, "an upload")?;
+        if !is_same_server(&from, &url) {
+            let words = format!("{} wants an upload sent to {}, which is another server", self.name, place_of(&url));
+            return Err(fault(FaultKind::AddressRefused, words));
+        }
+        Ok(url)
+    }
+
+    fn send_whole(&self, upload: Url, digest: &Digest, file: &File, size: u64) -> Result<Sent> {
+        let sent = Mutex::new(None);
+        let content = Content::File { file, from: 0, length: size, sent: Some(&sent) };
+        let answer = self.registry.ask(&Question {
+            method: Method::PUT,
+            to: Target::Url(&with_digest(upload, digest)),
+            headers: vec![("content-type", OCTETS.to_owned())],
+            content,
+            scope: &self.to_write(),
+            follow: false,
+            deadline: Deadline::for_bytes(size),
+        });
+        let answer = match answer {
+            Ok(answer) => answer,
+            // A registry that takes no more hangs up in the middle of what is sent.
+            Err(fault) if fault.kind == FaultKind::Unreachable && size > SMALLER[0] => {
+                return Ok(Sent::TooLarge(fault));
+            }
+            Err(fault) => return Err(fault),
+        };
+        let found = sent.lock().ok().and_then(|mut found| found.take());
+        if let Some(found) = found.filter(|found| found != digest) {
+            let words =
+                format!("what the store has for {digest} are bytes of {found}: nothing is to be sent from there");
+            return Err(fault(FaultKind::DigestMismatch, words));
+        }
+        taken(answer, digest)
+    }
+
+    /// Sends parts one after the other, each from where the registry says that it has come to.
+    fn send_parts(&self, upload: Url, digest: &Digest, file: &File, size: u64, part: u64) -> Result<Sent> {
+        let mut upload = upload;
+        let (mut at, mut left) = (0, RESUMES);
+        while at < size {
+            let length = part.min(size - at);
+            let answer = self.registry.ask(&Question {
+                method: Method::PATCH,
+                to: Target::Url(&upload),
+                headers: vec![
+                    ("content-type", OCTETS.to_owned()),
+                    ("content-range", format!("{at}-{}", at + length - 1)),
+                ],
+                content: Content::File { file, from: at, length, sent: None },
+                scope: &self.to_write(),
+                follow: false,
+                deadline: Deadline::for_bytes(length),
+            });
+            let (status, why) = match answer {
+                Ok(answer) if answer.status == 202 => {
+                    at = came_to(&answer).filter(|to| *to > at && *to <= size).unwrap_or(at + length);
+                    upload = self.upload_address(answer)?;
+                    continue;
+                }
+                Ok(answer) => (answer.status, status_fault(&Method::PATCH, answer)),
+                Err(fault) => (0, fault),
+            };
+            if matches!(status, 413 | 416) && at == 0 {
+                return Ok(Sent::TooLarge(why));
+            }
+            let goes_on = matches!(status, 0 | 416) && left > 0 && why.kind != FaultKind::AddressRefused;
+            left = left.saturating_sub(1);
+            (upload, at) = match goes_on.then(|| self.upload_state(&upload)).transpose()?.flatten() {
+                Some((url, to)) if to <= size => (url, to),
+                _ => return Err(why),
+            };
+        }
+        let answer = self.registry.ask(&Question {
+            method: Method::PUT,
+            to: Target::Url(&with_digest(upload, digest)),
+            headers: Vec::new(),
+            content: Content::None,
+            scope: &self.to_write(),
+            follow: false,
+            deadline: Deadline::for_bytes(size),
+        })?;
+        taken(answer, digest)
+    }
+
+    /// Where an upload stands, if the registry knows.
+    fn upload_state(&self, upload: &Url) -> Result<Option<(Url, u64)>> {
+        let answer = self.registry.ask(&Question {
+            method: Method::GET,
+            to: Target::Url(upload),
+            headers: Vec::new(),
+            content: Content::None,
+            scope: &self.to_write(),
+            follow: false,
+            deadline: Deadline::for_bytes(0),
+        })?;
+        if answer.status != 204 {
+            return Ok(None);
+        }
+        let to = came_to(&answer).unwrap_or(0);
+        let next = if answer.header("location").is_some() { self.upload_address(answer)? } else { upload.clone() };
+        Ok(Some((next, to)))
+    }
+}
+
+const OCTETS: &str = "application/octet-stream";
+
+enum Mounted {
+    Done,
+    /// Not taken over, but an upload is open for it.
+    Upload(Url),
+    No,
+}
+
+enum Sent {
+    Taken,
+    /// More at once than the registry takes.
+    TooLarge(RegistryFault),
+}
+
+fn taken(answer: Answer, digest: &Digest) -> Result<Sent> {
+    let (status, place) = (answer.status, place_of(&answer.url));
+    match status {
+        201 | 204 => {
+            let told = answer.header("docker-content-digest").map(str::to_owned);
+            let _ = answer.glimpse();
+            match told.filter(|told| told.starts_with("sha256:") && *told != digest.to_string()) {
+                None => Ok(Sent::Taken),
+                Some(told) => {
+                    let words = format!("PUT {place}: it took {digest} for {}", shown(&told));
+                    Err(fault(FaultKind::DigestMismatch, words))
+                }
+            }
+        }
+        413 | 416 => Ok(Sent::TooLarge(status_fault(&Method::PUT, answer))),
+        _ => {
+            let said = Said::parse(&answer.glimpse());
+            let kind = match status {
+                401 | 403 => FaultKind::Unauthorized,
+                _ if said.codes.iter().any(|code| code == "DIGEST_INVALID") => FaultKind::DigestMismatch,
+                _ => FaultKind::Status,
+            };
+            Err(fault(kind, format!("PUT {place}: {status}{}", said.after())))
+        }
+    }
+}
+
+/// The address with the digest behind whatever state it has.
+fn with_digest(mut url: Url, digest: &Digest) -> Url {
+    let pair = format!("digest={}", digest.to_string().replace(':', "%3A"));
+    // The state comes back byte for byte: it is the registry's, and not read again here.
+    let query = url.query().filter(|query| !query.is_empty()).map(|query| format!("{query}&{pair}"));
+    url.set_query(Some(&query.unwrap_or(pair)));
+    url
+}
+
+/// `Range: 0-N` of an answer about an upload, as the number of bytes that are there.
+fn came_to(answer: &Answer) -> Option<u64> {
+    let text = answer.header("range")?;
+    let (_, last) = text.trim_start_matches("bytes=").split_once('-')?;
+    let last: u64 = last.trim().parse().ok()?;
+    // Of nothing, registries say `0-0` all the same; a first byte alone is sent again.
+    Some(if last == 0 { 0 } else { last.saturating_add(1) })
+}
+
+/// A blob on its way. Where a connection breaks the rest is asked for; whoever reads hashes all of it.
+pub(crate) struct BlobReader {
+    repository: Repository,
+    digest: Digest,
+    /// Bytes that the first answer said there were.
+    whole: Option<u64>,
+    at: u64,
+    body: Option<Box<dyn Read + Send>>,
+    left: u32,
+    deadline: Deadline,
+}
+
+impl Read for BlobReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let Some(body) = &mut self.body else {
+                self.go_on().map_err(io::Error::other)?;
+                continue;
+            };
+            let broke = match body.read(buffer) {
+                Ok(0) if self.whole.is_some_and(|whole| self.at < whole) => {
+                    io::Error::from(io::ErrorKind::UnexpectedEof)
+                }
+                Ok(n) => {
+                    self.at += n as u64;
+                    return Ok(n);
+                }
+                Err(error) => error,
+            };
+            self.body = None;
+            let left = self.left.checked_sub(1);
+            match (left, self.deadline.left()) {
+                (Some(left), Some(_)) => self.left = left,
+                _ => {
+                    let words = format!(
+                        "{} broke off after {} bytes of {}: {broke}",
+                        self.repository.name, self.at, self.digest
+                    );
+                    return Err(io::Error::other(fault(FaultKind::Unreachable, words)));
+                }
+            }
+        }
+    }
+}
+
+impl BlobReader {
+    fn go_on(&mut self) -> Result<()> {
+        let gone =
+            || fault(FaultKind::Status, format!("{} in {} was there and is gone", self.digest, self.repository.name));
+        let answer = self.repository.get_blob(&self.digest, self.at, self.deadline)?.ok_or_else(gone)?;
+        let starts = if answer.status == 206 {
+            let range = answer.header("content-range").map(str::to_owned).unwrap_or_default();
+            let start =
+                range.strip_prefix("bytes ").and_then(|range| range.split('-').next()?.trim().parse::<u64>().ok());
+            start.ok_or_else(|| fault(FaultKind::OutOfForm, format!("a part of {} without its range", self.digest)))?
+        } else {
+            0
+        };
+        if starts > self.at {
+            return Err(fault(FaultKind::OutOfForm, format!("a part of {} that leaves some out", self.digest)));
+        }
+        let mut body = answer.into_reader();
+        // What is there already comes once more where the registry knows no parts.
+        let skip = self.at - starts;
+        let skipped = io::copy(&mut (&mut body).take(skip), &mut io::sink());
+        if skipped.ok() == Some(skip) {
+            self.body = Some(body);
+            return Ok(());
+        }
+        self.left = self.left.checked_sub(1).ok_or_else(|| {
+            fault(FaultKind::Unreachable, format!("{} breaks off again and again", self.repository.name))
+        })?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_of_an_upload_comes_back_as_it_is() {
+        let digest = Digest::of(b"x");
+        let to = |url: &str| String::from(with_digest(url.parse().unwrap(), &digest));
+        let pair = format!("digest=sha256%3A{}", digest.hex());
+        assert_eq!(to("https://r.example/u/1"), format!("https://r.example/u/1?{pair}"));
+        assert_eq!(
+            to("https://r.example/u/1?_state=a%2Bb+c&x"),
+            format!("https://r.example/u/1?_state=a%2Bb+c&x&{pair}")
+        );
+    }
+}

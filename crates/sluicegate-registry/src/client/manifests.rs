@@ -1,0 +1,175 @@
+//! Manifests: read by tag or digest, written, deleted by nobody (distribution-spec, "Pulling manifests", "Pushing manifests").
+
+use sluicegate_ports::images::FaultKind;
+use sluicegate_types::{Digest, TagName};
+use ureq::http::Method;
+
+use super::{
+    Repository,
+    exchange::{Content, Question, Target, status_fault},
+    fault::{Result, Said, fault, shown},
+    transport::{Answer, Deadline, place_of},
+};
+use crate::layout_index::MAX_MANIFEST;
+
+/// The manifests that are asked for: images and indexes, OCI's and Docker's.
+pub(crate) const MANIFEST_TYPES: [&str; 4] = [
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+];
+
+/// A manifest as the registry holds it: its bytes are what its digest is about.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) digest: Digest,
+    pub(crate) media_type: String,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// What a registry said about a manifest that it took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken {
+    /// Whether it keeps the list of referrers itself (`OCI-Subject`).
+    pub(crate) lists_referrers: bool,
+}
+
+impl Repository {
+    /// The manifest that a tag names now; `None` if there is no such tag. Its digest is computed, whatever the registry says it is.
+    pub(crate) fn tagged(&self, tag: &str) -> Result<Option<Held>> {
+        self.manifest(tag, &self.to_read())
+    }
+
+    /// The manifest of a digest; `None` if there is none. Other bytes are an error, whatever is asked again.
+    pub(crate) fn manifest_of(&self, digest: &Digest) -> Result<Option<Held>> {
+        let Some(held) = self.manifest(&digest.to_string(), &self.to_read())? else { return Ok(None) };
+        if held.digest != *digest {
+            let words = format!("{} answered the manifest {digest} with other bytes, of {}", self.name, held.digest);
+            return Err(fault(FaultKind::DigestMismatch, words));
+        }
+        Ok(Some(held))
+    }
+
+    fn manifest(&self, reference: &str, scope: &str) -> Result<Option<Held>> {
+        let answer = self.registry.ask(&Question {
+            method: Method::GET,
+            to: Target::Path(&self.path(&format!("manifests/{reference}"))),
+            headers: MANIFEST_TYPES.iter().map(|accepted| ("accept", (*accepted).to_owned())).collect(),
+            content: Content::None,
+            scope,
+            follow: true,
+            deadline: Deadline::for_bytes(MAX_MANIFEST),
+        })?;
+        match answer.status {
+            200 => read(answer).map(Some),
+            404 => not_there(answer).map(|()| None),
+            _ => Err(status_fault(&Method::GET, answer)),
+        }
+    }
+
+    /// Writes a manifest under its digest.
+    pub(crate) fn put_manifest(&self, digest: &Digest, media_type: &str, bytes: &[u8]) -> Result<Taken> {
+        self.put(&digest.to_string(), media_type, bytes)
+    }
+
+    /// Lets a tag name a manifest.
+    pub(crate) fn put_tag(&self, tag: &TagName, media_type: &str, bytes: &[u8]) -> Result<Taken> {
+        self.put(tag.as_str(), media_type, bytes)
+    }
+
+    fn put(&self, reference: &str, media_type: &str, bytes: &[u8]) -> Result<Taken> {
+        let answer = self.registry.ask(&Question {
+            method: Method::PUT,
+            to: Target::Path(&self.path(&format!("manifests/{reference}"))),
+            headers: vec![("content-type", media_type.to_owned())],
+            content: Content::Bytes(bytes),
+            scope: &self.to_write(),
+            follow: false,
+            deadline: Deadline::for_bytes(bytes.len() as u64),
+        })?;
+        let (status, place) = (answer.status, place_of(&answer.url));
+        if matches!(status, 200..=202) {
+            let lists_referrers = answer.header("oci-subject").is_some();
+            let told = answer.header("docker-content-digest").map(str::to_owned);
+            let digest = Digest::of(bytes);
+            let _ = answer.glimpse();
+            // A registry may say it by another algorithm.
+            if let Some(told) = told.filter(|told| told.starts_with("sha256:") && *told != digest.to_string()) {
+                let words = format!("PUT {place}: it took {digest} for {}", shown(&told));
+                return Err(fault(FaultKind::DigestMismatch, words));
+            }
+            return Ok(Taken { lists_referrers });
+        }
+        let is_tag = !reference.contains(':');
+        let said = Said::parse(&answer.glimpse());
+        let has = |codes: &[&str]| said.codes.iter().any(|code| codes.contains(&code.to_ascii_uppercase().as_str()));
+        let lower = said.words.to_ascii_lowercase();
+        let kind = if is_tag && (has(&["TAG_INVALID", "TAG_IMMUTABLE"]) || lower.contains("immutable")) {
+            FaultKind::TagImmutable
+        } else if status == 415 || (matches!(status, 400 | 404) && has(&["MANIFEST_INVALID", "UNSUPPORTED"])) {
+            FaultKind::MediaTypeRefused
+        } else if matches!(status, 401 | 403) {
+            FaultKind::Unauthorized
+        } else {
+            FaultKind::Status
+        };
+        let words = match kind {
+            FaultKind::TagImmutable => {
+                format!("the tag {reference} cannot be changed in {}: {status}{}", self.name, said.after())
+            }
+            FaultKind::MediaTypeRefused => {
+                format!("{} does not take {media_type}: PUT {place}: {status}{}", self.name, said.after())
+            }
+            _ => format!("PUT {place}: {status}{}", said.after()),
+        };
+        Err(fault(kind, words))
+    }
+}
+
+/// Reads a manifest and computes its digest. A header that says another digest, or another type than its own bytes, is an error.
+fn read(answer: Answer) -> Result<Held> {
+    let place = place_of(&answer.url);
+    let told = answer.header("docker-content-digest").map(str::to_owned);
+    let typed = answer.header("content-type").map(|text| text.split(';').next().unwrap_or_default().trim().to_owned());
+    let bytes = answer.read(MAX_MANIFEST)?;
+    let digest = Digest::of(&bytes);
+    if let Some(told) = told.filter(|told| told.starts_with("sha256:") && *told != digest.to_string()) {
+        let words = format!("GET {place}: it says {} and sends {digest}", shown(&told));
+        return Err(fault(FaultKind::DigestMismatch, words));
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Typed {
+        media_type: Option<String>,
+    }
+    let own = serde_json::from_slice::<Typed>(&bytes)
+        .map_err(|error| fault(FaultKind::OutOfForm, format!("GET {place}: it is no manifest: {error}")))?
+        .media_type;
+    let named = typed.filter(|typed| !typed.is_empty());
+    // Registries that keep files only say `application/json` or `octet-stream`, which says nothing.
+    let says = named.filter(|named| named.starts_with("application/vnd.") || named.starts_with("text/"));
+    match (own, says) {
+        (Some(own), Some(says)) if own != says => {
+            let words = format!("GET {place}: it is sent as {} and says itself {}", shown(&says), shown(&own));
+            Err(fault(FaultKind::OutOfForm, words))
+        }
+        (Some(media_type), _) | (None, Some(media_type)) => Ok(Held { digest, media_type, bytes }),
+        (None, None) => {
+            Err(fault(FaultKind::OutOfForm, format!("GET {place}: nobody says what kind of manifest it is")))
+        }
+    }
+}
+
+/// A 404 is an answer only where it comes from a registry: in its form, or without any.
+pub(crate) fn not_there(answer: Answer) -> Result<()> {
+    let place = place_of(&answer.url);
+    let is_page = answer.header("content-type").is_some_and(|kind| kind.starts_with("text/html"));
+    let body = answer.glimpse();
+    if is_page {
+        let words = format!("GET {place}: 404 with a web page, which is no answer of a registry");
+        return Err(fault(FaultKind::OutOfForm, words));
+    }
+    drop(body);
+    Ok(())
+}

@@ -1,0 +1,388 @@
+//! One request and its answer: connections, certificates, proxies, time. Nothing is followed, repeated or signed in for here.
+
+use std::{
+    collections::BTreeMap,
+    error::Error as _,
+    fmt, fs,
+    io::Read,
+    path::Path,
+    sync::{Arc, Mutex, OnceLock},
+    time::{Duration, Instant},
+};
+
+use sluicegate_ports::images::{FaultKind, RegistryFault};
+use sluicegate_types::is_loopback;
+use ureq::{
+    Agent, AsSendBody, Body, Proxy, ProxyProtocol, SendBody,
+    config::Config,
+    http::{HeaderMap, Method, Request, Response, Uri, request::Builder},
+    tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
+    unversioned::{
+        resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver},
+        transport::{DefaultConnector, NextTimeout},
+    },
+};
+use url::Url;
+
+use super::{
+    address::{Nearness, host_of},
+    fault::{Result, fault},
+};
+use crate::settings::RegistrySettings;
+
+/// The agent that is said to ask.
+const USER_AGENT: &str = concat!("sluicegate/", env!("CARGO_PKG_VERSION"));
+const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// How long nothing may come, or go, before a connection counts as dead.
+const SILENCE: Duration = Duration::from_secs(60);
+/// Bytes of all headers of an answer.
+const MAX_HEADERS: usize = 64 * 1024;
+/// Bytes that are read from a connection at once; large, as layers are.
+const BUFFER: usize = 256 * 1024;
+/// Bytes of a certificate file, and files of a folder.
+const MAX_CERTIFICATES: u64 = 1024 * 1024;
+const MAX_FILES: usize = 64;
+
+/// A moment until which something may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline(Instant);
+
+impl Deadline {
+    /// For a request and its repetitions: five minutes (DESIGN section 7), and a second for each MiB that travels.
+    pub(crate) fn for_bytes(bytes: u64) -> Self {
+        Self(Instant::now() + Duration::from_secs(300 + (bytes >> 20)))
+    }
+
+    /// Nothing if it is over.
+    pub(crate) fn left(self) -> Option<Duration> {
+        self.0.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+    }
+}
+
+/// What is sent along.
+pub(crate) enum Payload<'a> {
+    /// Nothing.
+    None,
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// As many bytes of a reader.
+    Reader(&'a mut dyn Read, u64),
+}
+
+/// One request.
+pub(crate) struct Ask<'a> {
+    pub(crate) method: Method,
+    pub(crate) url: &'a Url,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) payload: Payload<'a>,
+    pub(crate) deadline: Deadline,
+    /// The nearest addresses that may be connected to, for an address that an answer led to.
+    pub(crate) reach: Option<Nearness>,
+}
+
+/// An answer whose body is not read yet.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) url: Url,
+    body: Body,
+}
+
+impl Answer {
+    /// A header, if it is there and text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// How many bytes it says it has.
+    pub(crate) fn length(&self) -> Option<u64> {
+        self.header("content-length").and_then(|text| text.parse().ok())
+    }
+
+    /// The whole body, if it has at most `limit` bytes.
+    pub(crate) fn read(self, limit: u64) -> Result<Vec<u8>> {
+        let what = format!("the answer of {}", place_of(&self.url));
+        let mut bytes = Vec::new();
+        let mut body = self.body.into_reader().take(limit.saturating_add(1));
+        body.read_to_end(&mut bytes)
+            .map_err(|error| fault(FaultKind::Unreachable, format!("{what} broke off: {error}")))?;
+        if bytes.len() as u64 > limit {
+            return Err(fault(FaultKind::TooLarge, format!("{what} is larger than the limit of {limit} bytes")));
+        }
+        Ok(bytes)
+    }
+
+    /// As much of the body as an error message needs; whatever happens to it is no matter.
+    pub(crate) fn glimpse(self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let _ = self.body.into_reader().take(64 * 1024).read_to_end(&mut bytes);
+        bytes
+    }
+
+    /// The body as it comes.
+    pub(crate) fn into_reader(self) -> Box<dyn Read + Send> {
+        Box::new(self.body.into_reader())
+    }
+}
+
+/// A URL for a person: without its query, which may hold what signs it.
+pub(crate) fn place_of(url: &Url) -> String {
+    format!("{}://{}{}", url.scheme(), host_of(url), url.path())
+}
+
+/// A request that got no answer.
+#[derive(Debug)]
+pub(crate) struct Broken {
+    pub(crate) fault: RegistryFault,
+    /// Whether another try may do better.
+    pub(crate) passes: bool,
+    /// Whether what answered speaks no TLS.
+    pub(crate) is_no_tls: bool,
+}
+
+/// Connections to all servers, those of each kept apart.
+pub(crate) struct Transport {
+    settings: RegistrySettings,
+    agents: Mutex<BTreeMap<(String, Option<Nearness>), Agent>>,
+    system: OnceLock<Vec<Certificate<'static>>>,
+}
+
+impl Transport {
+    pub(crate) fn new(settings: RegistrySettings) -> Self {
+        Self { settings, agents: Mutex::default(), system: OnceLock::new() }
+    }
+
+    /// Sends one request.
+    pub(crate) fn send(&self, ask: Ask<'_>) -> std::result::Result<Answer, Broken> {
+        let failed = |kind, words: String| Broken { fault: fault(kind, words), passes: false, is_no_tls: false };
+        let what = format!("{} {}", ask.method, place_of(ask.url));
+        let agent =
+            self.agent(ask.url, ask.reach).map_err(|fault| Broken { fault, passes: false, is_no_tls: false })?;
+        let Some(left) = ask.deadline.left() else {
+            return Err(failed(FaultKind::Deadline, format!("{what}: the deadline went by")));
+        };
+        let mut request = Request::builder().method(ask.method.clone()).uri(ask.url.as_str());
+        for (name, value) in &ask.headers {
+            request = request.header(*name, value);
+        }
+        let sized = |request: Builder, length: u64| request.header("content-length", length.to_string());
+        let takes_body = matches!(ask.method, Method::POST | Method::PUT | Method::PATCH);
+        let sent = match ask.payload {
+            Payload::None if takes_body => run(&agent, sized(request, 0), &b""[..], left),
+            Payload::None => run(&agent, request, (), left),
+            Payload::Bytes(bytes) => run(&agent, sized(request, bytes.len() as u64), bytes, left),
+            Payload::Reader(reader, length) => run(&agent, sized(request, length), SendBody::from_reader(reader), left),
+        };
+        match sent {
+            Ok(answer) => {
+                let (parts, body) = answer.into_parts();
+                Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, url: ask.url.clone(), body })
+            }
+            Err(error) => Err(broken(&what, &error)),
+        }
+    }
+
+    fn agent(&self, url: &Url, reach: Option<Nearness>) -> Result<Agent> {
+        let host = host_of(url);
+        let key = (format!("{}://{host}", url.scheme()), reach);
+        let locked = || fault(FaultKind::Configuration, "an earlier request of this process broke off");
+        if let Some(agent) = self.agents.lock().map_err(|_| locked())?.get(&key) {
+            return Ok(agent.clone());
+        }
+        let config = Config::builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(USER_AGENT)
+            .accept("")
+            .max_response_header_size(MAX_HEADERS)
+            .input_buffer_size(BUFFER)
+            .output_buffer_size(BUFFER)
+            .max_idle_connections_per_host(8)
+            .timeout_per_read(Some(SILENCE))
+            .timeout_per_write(Some(SILENCE))
+            .no_delay(true)
+            .proxy(self.proxy(url)?);
+        let config = if url.scheme() == "https" { config.tls_config(self.tls(&host)?) } else { config };
+        let agent = Agent::with_parts(config.build(), DefaultConnector::default(), Within { reach });
+        self.agents.lock().map_err(|_| locked())?.insert(key, agent.clone());
+        Ok(agent)
+    }
+
+    fn proxy(&self, url: &Url) -> Result<Option<Proxy>> {
+        let Some(text) = self.settings.proxy.as_ref().filter(|text| !text.is_empty()) else { return Ok(None) };
+        if is_loopback(&host_of(url)) {
+            return Ok(None);
+        }
+        // The URL may hold a password, so it is not said again.
+        let wrong = || {
+            fault(
+                FaultKind::Configuration,
+                "the proxy's address (HTTPS_PROXY or ALL_PROXY) is no http:// or https:// URL",
+            )
+        };
+        let proxy: Url =
+            if text.contains("://") { text.parse() } else { format!("http://{text}").parse() }.map_err(|_| wrong())?;
+        let protocol = match proxy.scheme() {
+            "http" => ProxyProtocol::Http,
+            "https" => ProxyProtocol::Https,
+            _ => return Err(wrong()),
+        };
+        let mut builder = Proxy::builder(protocol)
+            .host(proxy.host_str().ok_or_else(wrong)?)
+            .port(proxy.port_or_known_default().ok_or_else(wrong)?);
+        if !proxy.username().is_empty() {
+            builder = builder.username(proxy.username());
+        }
+        if let Some(password) = proxy.password() {
+            builder = builder.password(password);
+        }
+        for host in
+            self.settings.no_proxy.iter().flat_map(|list| list.split(',')).map(str::trim).filter(|h| !h.is_empty())
+        {
+            builder = builder.no_proxy(host);
+        }
+        builder.build().map(Some).map_err(|_| wrong())
+    }
+
+    fn tls(&self, host: &str) -> Result<TlsConfig> {
+        let own = self.own_certificates(host)?;
+        let system = self.system.get_or_init(|| {
+            let loaded = rustls_native_certs::load_native_certs();
+            loaded.certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect()
+        });
+        let roots = RootCerts::from(system.iter().cloned().chain(own));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        Ok(TlsConfig::builder().root_certs(roots).unversioned_rustls_crypto_provider(provider).build())
+    }
+
+    /// Whether a certificate authority of its own was given for this host: then nothing but TLS is spoken with it.
+    pub(crate) fn has_own_certificates(&self, host: &str) -> bool {
+        self.settings.certificates.iter().any(|folder| folder.join(host).is_dir())
+    }
+
+    fn own_certificates(&self, host: &str) -> Result<Vec<Certificate<'static>>> {
+        let mut out = Vec::new();
+        for folder in self.settings.certificates.iter().map(|folder| folder.join(host)).filter(|folder| folder.is_dir())
+        {
+            let wrong = |path: &Path, why: &dyn fmt::Display| {
+                fault(FaultKind::Configuration, format!("the certificates of {host} in {}: {why}", path.display()))
+            };
+            let entries = fs::read_dir(&folder).map_err(|error| wrong(&folder, &error))?;
+            for entry in entries.take(MAX_FILES) {
+                let path = entry.map_err(|error| wrong(&folder, &error))?.path();
+                match path.extension().and_then(|extension| extension.to_str()) {
+                    Some("crt") => {}
+                    Some("cert" | "key") => {
+                        (self.settings.warn)(&format!(
+                            "{}: client certificates are not in this version",
+                            path.display()
+                        ));
+                        continue;
+                    }
+                    _ => continue,
+                }
+                let file = fs::File::open(&path).map_err(|error| wrong(&path, &error))?;
+                let mut pem = Vec::new();
+                file.take(MAX_CERTIFICATES).read_to_end(&mut pem).map_err(|error| wrong(&path, &error))?;
+                let before = out.len();
+                for item in parse_pem(&pem) {
+                    if let PemItem::Certificate(certificate) = item.map_err(|error| wrong(&path, &error))? {
+                        out.push(certificate);
+                    }
+                }
+                if out.len() == before {
+                    return Err(wrong(&path, &"there is none in it"));
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn run(
+    agent: &Agent,
+    request: Builder,
+    body: impl AsSendBody,
+    left: Duration,
+) -> std::result::Result<Response<Body>, ureq::Error> {
+    let request = agent
+        .configure_request(request.body(body).map_err(ureq::Error::Http)?)
+        .timeout_connect(Some(CONNECT_TIME.min(left)))
+        .timeout_send_body(Some(left))
+        .timeout_recv_response(Some(left))
+        .timeout_recv_body(Some(left))
+        .build();
+    agent.run(request)
+}
+
+/// Finds addresses, and leaves out those that are nearer than an answer may lead to.
+#[derive(Debug)]
+struct Within {
+    reach: Option<Nearness>,
+}
+
+impl Resolver for Within {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> std::result::Result<ResolvedSocketAddrs, ureq::Error> {
+        let found = DefaultResolver::default().resolve(uri, config, timeout)?;
+        let Some(reach) = self.reach else { return Ok(found) };
+        let mut within = self.empty();
+        for address in found.iter().filter(|address| Nearness::of(&address.ip()) <= reach) {
+            within.push(*address);
+        }
+        if within.is_empty() {
+            let words = "its address is in a network that an answer from there does not lead to";
+            return Err(ureq::Error::Io(std::io::Error::new(std::io::ErrorKind::PermissionDenied, words)));
+        }
+        Ok(within)
+    }
+}
+
+/// The nearest address of a host, as far as it can be known.
+pub(crate) fn nearness_of(url: &Url) -> Option<Nearness> {
+    let port = url.port_or_known_default()?;
+    let host = url.host_str()?.trim_start_matches('[').trim_end_matches(']');
+    let found = std::net::ToSocketAddrs::to_socket_addrs(&(host, port)).ok()?;
+    found.map(|address| Nearness::of(&address.ip())).max()
+}
+
+fn broken(what: &str, error: &ureq::Error) -> Broken {
+    let tls = tls_error(error);
+    let is_no_tls = matches!(tls, Some(rustls::Error::InvalidMessage(_)));
+    let (kind, words, passes) = match (error, tls) {
+        (_, Some(rustls::Error::InvalidCertificate(why))) => (
+            FaultKind::Unreachable,
+            format!(
+                "its certificate is not to be trusted ({why:?}); an authority of its own stands in certs.d/HOST/ca.crt"
+            ),
+            false,
+        ),
+        (_, Some(tls)) => (FaultKind::Unreachable, format!("TLS: {tls}"), false),
+        (ureq::Error::Timeout(which), _) => (FaultKind::Unreachable, format!("it took too long ({which})"), true),
+        (ureq::Error::HostNotFound, _) => (FaultKind::Unreachable, "there is no such host".to_owned(), true),
+        (ureq::Error::Io(io), _) if io.kind() == std::io::ErrorKind::PermissionDenied => {
+            (FaultKind::AddressRefused, io.to_string(), false)
+        }
+        (ureq::Error::Io(io), _) => (FaultKind::Unreachable, io.to_string(), true),
+        (ureq::Error::ConnectionFailed, _) => (FaultKind::Unreachable, "no connection".to_owned(), true),
+        (ureq::Error::Protocol(error), _) => (FaultKind::OutOfForm, format!("it is no HTTP: {error}"), true),
+        (other, _) => (FaultKind::Unreachable, other.to_string(), true),
+    };
+    Broken { fault: fault(kind, format!("{what}: {words}")), passes, is_no_tls }
+}
+
+/// What TLS said, wherever it is wrapped.
+fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
+    if let ureq::Error::Rustls(tls) = error {
+        return Some(tls);
+    }
+    if let ureq::Error::Io(io) = error {
+        return io.get_ref().and_then(|inner| inner.downcast_ref());
+    }
+    error.source().and_then(|source| source.downcast_ref())
+}

@@ -1,0 +1,112 @@
+//! Reading from a repository of a registry.
+
+use std::{
+    collections::BTreeMap,
+    io::{Cursor, Read},
+    sync::Mutex,
+};
+
+use sluicegate_ports::images::{Descriptor, FaultKind, ImagePlaceError, ImageSource, RegistryFault};
+use sluicegate_types::{Digest, Place, Selector};
+
+use crate::client::{Held, MANIFEST_TYPES, Repository};
+
+/// The configuration of what is no image, `{}`: known without asking, as its digest says what it is.
+const EMPTY: &[u8] = b"{}";
+/// The tag that is meant where none is written.
+const LATEST: &str = "latest";
+/// Manifests that are kept between being found and being read.
+const KEPT: usize = 64;
+
+/// A repository, and the one that evidence about its images is in, if that is another.
+pub(crate) struct RegistrySource {
+    repository: Repository,
+    evidence: Option<Repository>,
+    /// Manifests that were read to find an image by its tag.
+    resolved: Mutex<BTreeMap<Digest, Vec<u8>>>,
+}
+
+impl RegistrySource {
+    pub(crate) fn new(repository: Repository, evidence: Option<Repository>) -> Self {
+        Self { repository, evidence, resolved: Mutex::default() }
+    }
+
+    fn place(&self) -> Place {
+        Place::Registry(self.repository.name().clone())
+    }
+
+    fn keep(&self, held: &Held) {
+        if let Ok(mut resolved) = self.resolved.lock()
+            && resolved.len() < KEPT
+        {
+            resolved.insert(held.digest, held.bytes.clone());
+        }
+    }
+
+    /// The repositories that content may be in.
+    fn all(&self) -> impl Iterator<Item = &Repository> {
+        [&self.repository].into_iter().chain(&self.evidence)
+    }
+}
+
+impl ImageSource for RegistrySource {
+    fn resolve(&self, selector: &Selector) -> Result<Descriptor, ImagePlaceError> {
+        let (name, held) = match selector {
+            Selector::Tag(tag) => (format!("tagged {tag}"), self.repository.tagged(tag.as_str())),
+            Selector::Only => (format!("tagged {LATEST}"), self.repository.tagged(LATEST)),
+            Selector::Digest(digest) => (digest.to_string(), self.repository.manifest_of(digest)),
+        };
+        let held =
+            held.map_err(|fault| doing(format!("find the image {name} in {}", self.repository.name()), fault))?;
+        let held = held.ok_or_else(|| ImagePlaceError::NoImage {
+            place: self.place(),
+            selector: name,
+            hint: "; the registry has none".to_owned(),
+        })?;
+        self.keep(&held);
+        Ok(Descriptor::new(&held.media_type, held.digest, held.bytes.len() as u64))
+    }
+
+    fn open(&self, descriptor: &Descriptor) -> Result<Box<dyn Read>, ImagePlaceError> {
+        let digest = &descriptor.digest;
+        if *digest == Digest::of(EMPTY) {
+            return Ok(Box::new(EMPTY));
+        }
+        let known = self.resolved.lock().ok().and_then(|resolved| resolved.get(digest).cloned());
+        if let Some(bytes) = known {
+            return Ok(Box::new(Cursor::new(bytes)));
+        }
+        for repository in self.all() {
+            let failed = |fault| doing(format!("read {digest} from {}", repository.name()), fault);
+            if MANIFEST_TYPES.contains(&descriptor.media_type.as_str()) {
+                if let Some(held) = repository.manifest_of(digest).map_err(failed)? {
+                    return Ok(Box::new(Cursor::new(held.bytes)));
+                }
+            } else if let Some(blob) = repository.blob(digest, descriptor.size).map_err(failed)? {
+                return Ok(Box::new(blob));
+            }
+        }
+        Err(ImagePlaceError::MissingBlob { place: self.place(), digest: *digest })
+    }
+
+    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, ImagePlaceError> {
+        let mut all: BTreeMap<Digest, Descriptor> = BTreeMap::new();
+        for repository in self.all() {
+            let listed = repository.referrers(subject);
+            let listed = listed.map_err(|fault| {
+                doing(format!("list what is attached to {subject} in {}", repository.name()), fault)
+            })?;
+            for (digest, (descriptor, _)) in listed.found {
+                all.entry(digest).or_insert(descriptor);
+            }
+        }
+        // What is no image manifest by its type carries nothing.
+        Ok(all.into_values().collect())
+    }
+}
+
+/// A registry's fault with what was being done.
+pub(crate) fn doing(action: String, fault: RegistryFault) -> ImagePlaceError {
+    debug_assert!(fault.kind != FaultKind::Configuration || !fault.reason.is_empty());
+    ImagePlaceError::Registry { action, fault }
+}

@@ -1,0 +1,200 @@
+//! Writing to a repository of a registry: blobs, image, attestations, then the tag (DESIGN, rule 5).
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use sluicegate_attestation::identifiers::IMAGE_MANIFEST;
+use sluicegate_ports::{
+    images::{Descriptor, FaultKind, ImagePlaceError, ImageTarget, Occupant, Publication, RegistryFault},
+    store::ContentStore,
+};
+use sluicegate_types::{
+    Digest, Place, RegistryRepository, TagName,
+    checks::{Check, is_on},
+};
+
+use crate::{client::Repository, layout_index::MAX_MANIFEST, registry_source::doing};
+
+/// Blobs on their way to one registry at a time.
+const AT_A_TIME: usize = 4;
+
+/// A repository, and the one that evidence about its images goes to, if that is another.
+pub(crate) struct RegistryTarget {
+    repository: Repository,
+    evidence: Option<Repository>,
+}
+
+impl RegistryTarget {
+    pub(crate) fn new(repository: Repository, evidence: Option<Repository>) -> Self {
+        Self { repository, evidence }
+    }
+
+    fn place(&self) -> Place {
+        Place::Registry(self.repository.name().clone())
+    }
+
+    /// Where evidence goes.
+    fn evidence(&self) -> &Repository {
+        self.evidence.as_ref().unwrap_or(&self.repository)
+    }
+
+    fn digest_of(&self, tag: &TagName) -> Result<Option<Digest>, ImagePlaceError> {
+        let held = self.repository.tagged(tag.as_str());
+        let held = held
+            .map_err(|fault| doing(format!("look where the tag {tag} of {} points", self.repository.name()), fault))?;
+        Ok(held.map(|held| held.digest))
+    }
+
+    /// Whether the tag may name the image now: a promotion's only from what its permit saw, any other only if it names nothing else.
+    fn check_tag(&self, tag: &TagName, publication: &Publication) -> Result<(), ImagePlaceError> {
+        let found = self.digest_of(tag)?;
+        let expected = match &publication.environment {
+            Some(_) => publication.expected,
+            None if found.is_none() => None,
+            None => Some(publication.image.digest),
+        };
+        if is_on(Check::TagMoved) && found != expected {
+            let name = |digest: Option<Digest>| digest.map_or_else(|| "no image".to_owned(), |d| d.to_string());
+            return Err(ImagePlaceError::Moved { place: self.place(), expected: name(expected), found: name(found) });
+        }
+        Ok(())
+    }
+
+    /// Attaches manifests whose blobs are there: each under its digest, and all of them with one write of the fallback tag where the
+    /// registry keeps no list itself.
+    fn put_referrers(
+        &self,
+        image: &Digest,
+        referrers: &[Descriptor],
+        store: &dyn ContentStore,
+    ) -> Result<(), ImagePlaceError> {
+        let to = self.evidence();
+        let mut unlisted = Vec::new();
+        for referrer in referrers {
+            let bytes = store.read(&referrer.digest, MAX_MANIFEST)?;
+            let taken = to.put_manifest(&referrer.digest, IMAGE_MANIFEST, &bytes);
+            let failed = |fault| doing(format!("attach {} to {image} in {}", referrer.digest, to.name()), fault);
+            if !taken.map_err(failed)?.lists_referrers {
+                unlisted.push(Descriptor { annotations: Default::default(), ..referrer.clone() });
+            }
+        }
+        if unlisted.is_empty() {
+            return Ok(());
+        }
+        to.list_by_tag(image, &unlisted).map_err(|fault| {
+            let fault = match fault.kind {
+                FaultKind::TagImmutable => RegistryFault {
+                    reason: format!(
+                        "{}; what is attached to an image is listed under that tag in a registry without the referrers API: let \
+                         evidence: of the gateway name a repository whose tags can be changed",
+                        fault.reason
+                    ),
+                    ..fault
+                },
+                _ => fault,
+            };
+            doing(format!("list what is attached to {image} in {}", to.name()), fault)
+        })
+    }
+
+    /// Sends blobs, several at a time; the first failure ends it.
+    fn push_blobs(
+        &self,
+        to: &Repository,
+        blobs: &[Digest],
+        store: &dyn ContentStore,
+        from: Option<&RegistryRepository>,
+    ) -> Result<(), ImagePlaceError> {
+        let blobs: Vec<&Digest> = blobs.iter().collect::<BTreeSet<_>>().into_iter().collect();
+        let next = AtomicUsize::new(0);
+        let failed: Mutex<Option<ImagePlaceError>> = Mutex::new(None);
+        let work = || {
+            while let Some(digest) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if let Err(error) = push_blob(to, digest, store, from) {
+                    next.store(blobs.len(), Ordering::Relaxed);
+                    failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..AT_A_TIME.min(blobs.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        match failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+}
+
+fn push_blob(
+    to: &Repository,
+    digest: &Digest,
+    store: &dyn ContentStore,
+    from: Option<&RegistryRepository>,
+) -> Result<(), ImagePlaceError> {
+    let file = store.open(digest)?;
+    let io = |source| ImagePlaceError::Io { action: "look at", path: digest.to_string().into(), source };
+    let size = file.metadata().map_err(io)?.len();
+    to.push_blob(digest, &file, size, from).map_err(|fault| doing(format!("send {digest} to {}", to.name()), fault))
+}
+
+impl ImageTarget for RegistryTarget {
+    fn current(&self, tag: Option<&TagName>) -> Result<Option<Occupant>, ImagePlaceError> {
+        let Some(tag) = tag else { return Ok(None) };
+        let found = self.digest_of(tag)?;
+        Ok(found.map(|image| Occupant { image, tags: vec![tag.clone()], environment: None }))
+    }
+
+    fn publish(&self, publication: &Publication, store: &dyn ContentStore) -> Result<(), ImagePlaceError> {
+        for tag in &publication.tags {
+            self.check_tag(tag, publication)?;
+        }
+        let from = match &publication.source {
+            Some(Place::Registry(repository)) => Some(repository),
+            _ => None,
+        };
+        self.push_blobs(&self.repository, &publication.blobs, store, from)?;
+        self.push_blobs(self.evidence(), &publication.evidence, store, from)?;
+        let image = &publication.image;
+        let bytes = store.read(&image.digest, MAX_MANIFEST)?;
+        let put = self.repository.put_manifest(&image.digest, &image.media_type, &bytes);
+        put.map_err(|fault| doing(format!("write the image {} to {}", image.digest, self.repository.name()), fault))?;
+        self.put_referrers(&image.digest, &publication.referrers, store)?;
+        for tag in &publication.tags {
+            // As late as can be, as no registry moves a tag only from where it is said to be.
+            self.check_tag(tag, publication)?;
+            let put = self.repository.put_tag(tag, &image.media_type, &bytes);
+            put.map_err(|fault| doing(format!("tag {} as {tag} in {}", image.digest, self.repository.name()), fault))?;
+        }
+        Ok(())
+    }
+
+    fn attach(
+        &self,
+        image: &Digest,
+        referrers: &[Descriptor],
+        blobs: &[Digest],
+        store: &dyn ContentStore,
+    ) -> Result<(), ImagePlaceError> {
+        let there = self.repository.manifest_of(image);
+        let there =
+            there.map_err(|fault| doing(format!("find the image {image} in {}", self.repository.name()), fault))?;
+        if there.is_none() {
+            return Err(ImagePlaceError::NoImage {
+                place: self.place(),
+                selector: image.to_string(),
+                hint: "; nothing is attached to what is not there".to_owned(),
+            });
+        }
+        self.push_blobs(self.evidence(), blobs, store, None)?;
+        self.put_referrers(image, referrers, store)
+    }
+}
