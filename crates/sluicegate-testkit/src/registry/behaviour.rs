@@ -24,6 +24,8 @@ pub struct Behaviour {
     pub absolute: bool,
     /// A body of an upload with more bytes is refused with 416.
     pub cap: Option<u64>,
+    /// Every part of an upload but the last must have so many bytes; `OCI-Chunk-Min-Length` says so.
+    pub chunk_min: Option<u64>,
     /// HEAD is answered with 405.
     pub head405: bool,
     /// No answer has a `Docker-Content-Digest`.
@@ -91,6 +93,7 @@ impl Default for Behaviour {
             token_refusal: TokenRefusal { status: 401, challenge: true },
             absolute: false,
             cap: None,
+            chunk_min: None,
             head405: false,
             nodigest: false,
             signedget: false,
@@ -144,6 +147,7 @@ impl FromStr for Behaviour {
                 }
                 "absolute" => behaviour.absolute = true,
                 "cap" => behaviour.cap = Some(number()?),
+                "chunk-min" => behaviour.chunk_min = Some(number()?),
                 "head405" => behaviour.head405 = true,
                 "nodigest" => behaviour.nodigest = true,
                 "signedget" => behaviour.signedget = true,

@@ -1,6 +1,6 @@
-use std::{io, sync::Arc};
+use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sluicegate_types::Digest;
 
 use super::http::{Content, Reply, Request};
@@ -326,6 +326,31 @@ impl Fault {
     pub fn referrers_are_none() -> Self {
         let index = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
         Self::referrers_are("application/vnd.oci.image.index.v1+json", index)
+    }
+
+    /// Exactly the answers that `routes.json` of a folder has, and 404 for everything else: `{"GET /v2/": {"status": 200, "headers": {},
+    /// "text": ""}}`, where a name of a file of the folder can stand as `file` in the place of `text`. What is there for GET is there for
+    /// HEAD as well.
+    pub fn routes(folder: &Path) -> Vec<Self> {
+        let routes = fs::read(folder.join("routes.json")).unwrap();
+        let routes: BTreeMap<String, Value> = serde_json::from_slice(&routes).unwrap();
+        let route = |(name, route): (&String, &Value)| {
+            let (method, target) = name.split_once(' ').unwrap();
+            let when = if method == "GET" { When::read(target) } else { When::method(method, target) };
+            let mut answer = Answer::status(u16::try_from(route["status"].as_u64().unwrap()).unwrap());
+            for (name, value) in route["headers"].as_object().unwrap() {
+                answer = answer.header(name, value.as_str().unwrap());
+            }
+            let bytes = match route["file"].as_str() {
+                Some(file) => fs::read(folder.join(file)).unwrap(),
+                None => route["text"].as_str().unwrap().as_bytes().to_vec(),
+            };
+            When { path: format!("{target}$"), ..when }.answer(answer.bytes(bytes))
+        };
+        // What is there for HEAD alone comes before what is there for GET.
+        let (heads, others): (Vec<_>, Vec<_>) = routes.iter().partition(|(name, _)| name.starts_with("HEAD "));
+        let nothing = When::any("").answer(Answer::error(404, "NOT_FOUND"));
+        heads.into_iter().chain(others).map(route).chain([nothing]).collect()
     }
 
     /// A status and an error of a code.

@@ -195,6 +195,14 @@ fn the_address_of_an_upload_must_come_back_as_it_was_given() {
     let ended = client.ask("PUT", &format!("{}&digest={digest}", again.location()), &[], b"4567");
     assert_eq!((ended.status, registry.blob("a", &digest.to_string())), (201, Some(b"01234567".to_vec())));
 
+    registry.behave(Behaviour { chunk_min: Some(4), ..Behaviour::default() });
+    let begun = client.ask("POST", "/v2/a/blobs/uploads/", &[], b"");
+    assert_eq!(begun.header("oci-chunk-min-length"), Some("4"));
+    let large = client.ask("PATCH", &begun.location(), &[], b"0123");
+    let small = client.ask("PATCH", &large.location(), &[], b"45");
+    assert_eq!((large.status, small.status), (202, 202), "this could be the last one");
+    assert_eq!(client.ask("PATCH", &small.location(), &[], b"6789").code(), (400, "SIZE_INVALID".to_owned()));
+
     registry.behave(Behaviour { absolute: true, ..Behaviour::default() });
     let begun = client.ask("POST", "/v2/a/blobs/uploads/", &[], b"");
     assert!(begun.location().starts_with(&format!("http://{}/v2/a/", registry.host())), "{begun:?}");
@@ -465,17 +473,102 @@ fn faults_come_before_the_door_only_if_they_say_so() {
 }
 
 #[test]
-fn a_registry_that_is_dropped_lets_go_of_those_it_held() {
-    let registry = TestRegistry::start(Behaviour::with_faults([Fault::no_answer("/v2/held")]));
+fn answers_from_a_folder_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let routes = json!({
+        "GET /v2/": {"status": 200, "headers": {}, "text": "{}"},
+        "GET /v2/a/referrers/x": {"status": 200, "headers": {"Link": "<?n=3&last=x>; rel=next"}, "text": "first"},
+        "GET /v2/a/referrers/x?n=3&last=x": {"status": 200, "headers": {"Content-Type": "a/b"}, "file": "page"},
+        "HEAD /v2/a/referrers/x": {"status": 403, "headers": {}, "text": ""},
+    });
+    std::fs::write(folder.path().join("routes.json"), routes.to_string()).unwrap();
+    std::fs::write(folder.path().join("page"), "second").unwrap();
+    let registry = TestRegistry::start(Behaviour::with_faults(Fault::routes(folder.path())));
+    registry.put_manifest("a", "v1", MANIFEST, b"{}");
     let mut client = Client::of(&registry);
-    client.send("GET", "/v2/held/tags/list", &[], b"");
-    while registry.log().is_empty() {
+    let first = client.get("/v2/a/referrers/x");
+    assert_eq!((first.header("link"), first.body.as_slice()), (Some("<?n=3&last=x>; rel=next"), &b"first"[..]));
+    let second = client.get("/v2/a/referrers/x?n=3&last=x");
+    assert_eq!((second.header("content-type"), second.body.as_slice()), (Some("a/b"), &b"second"[..]));
+    assert_eq!(client.ask("HEAD", "/v2/a/referrers/x", &[], b"").status, 403);
+    assert_eq!(client.ask("HEAD", "/v2/", &[], b"").header("content-length"), Some("2"));
+    assert_eq!(client.get("/v2/a/manifests/v1").status, 404);
+}
+
+#[test]
+fn a_connection_that_somebody_else_accepted() {
+    struct Both(std::io::Cursor<Vec<u8>>, Vec<u8>);
+    impl Read for Both {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            self.0.read(buffer)
+        }
+    }
+    impl Write for Both {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.1.write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let registry = TestRegistry::start(Behaviour { auth: Auth::Bearer, ..Behaviour::default() });
+    let asked = b"GET /v2/ HTTP/1.1\r\n\r\nGET /v2/ HTTP/1.1\r\nConnection: close\r\n\r\nGET /never HTTP/1.1\r\n\r\n";
+    let mut both = Both(std::io::Cursor::new(asked.to_vec()), Vec::new());
+    registry.serve(&mut both, "https://tls.test").unwrap();
+    let answered = String::from_utf8(both.1).unwrap();
+    assert_eq!(answered.matches(r#"Bearer realm="https://tls.test/token",service="tls.test""#).count(), 2);
+    assert_eq!(registry.log().len(), 2);
+    let mut garbage = Both(std::io::Cursor::new(b"what?\r\n\r\n".to_vec()), Vec::new());
+    registry.serve(&mut garbage, "https://tls.test").unwrap();
+    assert!(garbage.1.starts_with(b"HTTP/1.1 400 "));
+}
+
+#[test]
+fn a_registry_that_is_dropped_lets_go_of_those_it_held() {
+    let registry = TestRegistry::start(Behaviour::with_faults([
+        Fault::no_answer("/v2/held"),
+        Fault::large_manifest("/manifests/endless", MANIFEST, u64::MAX),
+    ]));
+    let (mut held, mut endless) = (Client::of(&registry), Client::of(&registry));
+    held.send("GET", "/v2/held/tags/list", &[], b"");
+    endless.send("GET", "/v2/a/manifests/endless", &[], b"");
+    while registry.log().len() < 2 {
         std::thread::yield_now();
     }
     let host = registry.host();
     drop(registry);
-    assert!(client.receive("GET").is_none());
+    assert!(held.receive("GET").is_none());
+    assert!(std::io::copy(&mut endless.0, &mut std::io::sink()).is_ok(), "it has an end now");
     assert!(TcpStream::connect(host).is_err());
+}
+
+#[test]
+fn many_at_the_same_time_lose_nothing() {
+    let registry = TestRegistry::start("auth,uses=3".parse().unwrap());
+    std::thread::scope(|scope| {
+        for number in 0..16 {
+            let registry = &registry;
+            scope.spawn(move || {
+                let mut client = Client::of(registry);
+                let token =
+                    client.get("/token?scope=repository:a:pull,push").json()["token"].as_str().unwrap().to_owned();
+                let auth = [("Authorization", format!("Bearer {token}"))];
+                let auth = auth.each_ref().map(|(name, value)| (*name, value.as_str()));
+                let bytes = format!("{number}").repeat(10_000).into_bytes();
+                let begun = client.ask("POST", "/v2/a/blobs/uploads/", &auth, b"");
+                let end = format!("{}&digest={}", begun.location(), Digest::of(&bytes));
+                assert_eq!(client.ask("PUT", &end, &auth, &bytes).status, 201);
+                let put = client.ask("PUT", &format!("/v2/a/manifests/{number}"), &auth, &artifact("x", None));
+                assert_eq!(
+                    (put.status, client.ask("GET", "/v2/", &auth, b"").status),
+                    (201, 401),
+                    "the token is used up"
+                );
+                assert_eq!(registry.blob("a", &Digest::of(&bytes).to_string()), Some(bytes));
+            });
+        }
+    });
+    assert_eq!((registry.tags("a").len(), registry.manifests("a").len(), registry.log().len()), (16, 1, 16 * 5));
 }
 
 #[test]

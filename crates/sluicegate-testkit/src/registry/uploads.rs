@@ -30,6 +30,8 @@ struct Session {
     size: u64,
     /// The state that the next request must bring back.
     state: u64,
+    /// A part came that can only have been the last one.
+    ended: bool,
 }
 
 impl Exchange<'_> {
@@ -115,8 +117,9 @@ impl Exchange<'_> {
         let mut sessions = self.registry.uploads.0.lock().unwrap();
         sessions.begun += 1;
         let id = format!("upload-{}", sessions.begun);
-        let mut session = Session { file, size: 0, state: 0 };
-        let reply = self.where_it_is(repository, &id, &mut session, 202);
+        let mut session = Session { file, size: 0, state: 0, ended: false };
+        let mut reply = self.where_it_is(repository, &id, &mut session, 202);
+        reply.set("OCI-Chunk-Min-Length", self.behaviour.chunk_min.map(|least| least.to_string()));
         sessions.open.insert(key(repository, &id), Arc::new(Mutex::new(session)));
         reply
     }
@@ -161,7 +164,12 @@ impl Exchange<'_> {
         loop {
             let n = body.read(&mut buffer).map_err(|error| broken(&error))?;
             if n == 0 {
+                let came = session.size - before;
+                session.ended |= self.behaviour.chunk_min.is_some_and(|least| came > 0 && came < least);
                 return Ok(());
+            }
+            if session.ended {
+                return Err(Reply::error(400, "SIZE_INVALID", "a part before this one was too small"));
             }
             if session.size - before + n as u64 > limit {
                 session.size = before;
