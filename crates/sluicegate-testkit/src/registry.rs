@@ -143,6 +143,11 @@ impl TestRegistry {
         Some(bytes)
     }
 
+    /// How many uploads were begun and neither ended nor given up.
+    pub fn open_uploads(&self) -> usize {
+        self.state.uploads.count()
+    }
+
     /// The tags of a repository, in order.
     pub fn tags(&self, repository: &str) -> Vec<String> {
         self.state.contents.tags(repository).unwrap_or_default()

@@ -195,6 +195,11 @@ fn the_address_of_an_upload_must_come_back_as_it_was_given() {
     let ended = client.ask("PUT", &format!("{}&digest={digest}", again.location()), &[], b"4567");
     assert_eq!((ended.status, registry.blob("a", &digest.to_string())), (201, Some(b"01234567".to_vec())));
 
+    let given_up = client.ask("POST", "/v2/a/blobs/uploads/", &[], b"").location();
+    assert_eq!((client.ask("DELETE", &given_up, &[], b"").status, registry.open_uploads()), (204, 0));
+    let whole = format!("/v2/a/blobs/uploads/?digest={digest}");
+    assert_eq!(client.ask("POST", &whole, &[], b"01234567").code(), (416, "SIZE_INVALID".to_owned()));
+
     registry.behave(Behaviour { chunk_min: Some(4), ..Behaviour::default() });
     let begun = client.ask("POST", "/v2/a/blobs/uploads/", &[], b"");
     assert_eq!(begun.header("oci-chunk-min-length"), Some("4"));

@@ -34,6 +34,13 @@ struct Session {
     ended: bool,
 }
 
+impl Uploads {
+    /// How many sessions are open.
+    pub(super) fn count(&self) -> usize {
+        self.0.lock().unwrap().open.len()
+    }
+}
+
 impl Exchange<'_> {
     /// POST: a mount, a whole blob, or a new session.
     pub(super) fn begin_upload(&self, repository: &str, body: &mut dyn Read) -> Outcome {
@@ -54,15 +61,17 @@ impl Exchange<'_> {
         }
         let Some(digest) = self.request.parameter("digest") else { return self.new_session(repository).into() };
         let Some(digest) = ContentDigest::parse(&digest) else { return bad_digest(&digest).into() };
-        if let Some(refusal) = self.over_cap(None) {
+        if let Some(refusal) = self.over_cap() {
             return refusal.into();
         }
+        let limit = self.behaviour.cap.unwrap_or(u64::MAX);
         let received = self.registry.contents.new_file().and_then(|mut file| {
-            io::copy(body, &mut file)?;
-            Ok(file)
+            let size = io::copy(&mut body.take(limit.saturating_add(1)), &mut file)?;
+            Ok((file, size))
         });
         match received {
-            Ok(file) => self.finish(repository, &digest, file),
+            Ok((_, size)) if size > limit => too_large(limit).into(),
+            Ok((file, _)) => self.finish(repository, &digest, file),
             Err(error) => broken(&error).into(),
         }
     }
@@ -143,8 +152,8 @@ impl Exchange<'_> {
             let refusal = Reply::error(416, "BLOB_UPLOAD_INVALID", why);
             self.session_reply(refusal, repository, id, session)
         };
-        if let Some(refusal) = self.over_cap(Some(&|reply| self.session_reply(reply, repository, id, session))) {
-            return Err(refusal);
+        if let Some(refusal) = self.over_cap() {
+            return Err(self.session_reply(refusal, repository, id, session));
         }
         if let Some(range) = self.request.header("content-range") {
             let Some((first, last)) = parse_chunk(range) else {
@@ -175,20 +184,17 @@ impl Exchange<'_> {
                 session.size = before;
                 let file = session.file.as_file_mut();
                 file.set_len(before).and_then(|()| file.seek(io::SeekFrom::End(0))).map_err(|error| broken(&error))?;
-                return Err(misplaced(session, "the body is too large"));
+                return Err(self.session_reply(too_large(limit), repository, id, session));
             }
             session.file.write_all(&buffer[..n]).map_err(|error| broken(&error))?;
             session.size += n as u64;
         }
     }
 
-    fn over_cap(&self, dress: Option<&dyn Fn(Reply) -> Reply>) -> Option<Reply> {
+    /// Why a body is refused before any of it was read.
+    fn over_cap(&self) -> Option<Reply> {
         let cap = self.behaviour.cap?;
-        let refusal = Reply::error(416, "SIZE_INVALID", &format!("a body may have {cap} bytes"));
-        let over = self.request.body_length().is_some_and(|length| length > cap);
-        over.then(|| {
-            dress.map_or_else(|| Reply::error(416, "SIZE_INVALID", "the body is too large"), |dress| dress(refusal))
-        })
+        self.request.body_length().is_some_and(|length| length > cap).then(|| too_large(cap))
     }
 
     fn finish(&self, repository: &str, digest: &ContentDigest, mut file: NamedTempFile) -> Outcome {
@@ -213,6 +219,10 @@ impl Exchange<'_> {
 
 pub(super) fn bad_digest(text: &str) -> Reply {
     Reply::error(400, "DIGEST_INVALID", &format!("{text:?} is no digest of SHA-256 or SHA-512"))
+}
+
+fn too_large(cap: u64) -> Reply {
+    Reply::error(416, "SIZE_INVALID", &format!("a body may have {cap} bytes"))
 }
 
 fn broken(error: &io::Error) -> Reply {
