@@ -5,7 +5,7 @@
     clippy::panic,
     reason = "only tests use this crate, and a test stops at the first thing that is not as it should be"
 )]
-//! The world in memory, for tests: keys from seed names, a log, a store, layouts, a clock, a scanner, an executor.
+//! The world in memory, for tests: keys from seed names, a log, a store, layouts, a registry, a clock, a scanner, an executor.
 //!
 //! Everything is deterministic and nothing waits. Each fake does what its port promises and has knobs for the faults that a test wants.
 //! What it signs is signed and logged for real, so that the code under test verifies it for real.
@@ -20,6 +20,7 @@ mod log;
 mod merkle;
 mod packer;
 mod places;
+mod registry;
 mod scanner;
 mod signer;
 mod store;
@@ -33,6 +34,10 @@ pub use ledger::MemoryLedger;
 pub use log::VirtualLog;
 pub use packer::FakePacker;
 pub use places::MemoryPlaces;
+pub use registry::{
+    Answer, Auth, Behaviour, Fault, Links, Logged, Payload, TestRegistry, Then, TokenRefusal, When, http_date,
+    large_index,
+};
 pub use scanner::FakeScanner;
 pub use signer::{VirtualSigner, sign_payload, sign_statement};
 pub use store::MemoryStore;

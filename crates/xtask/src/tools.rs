@@ -43,7 +43,7 @@ struct GoProgram {
 }
 
 /// The sums are those of the Go checksum database; `go version -m` shows the sum of what a program was built from.
-const GO_PROGRAMS: [GoProgram; 2] = [
+const GO_PROGRAMS: [GoProgram; 3] = [
     GoProgram {
         name: "cosign",
         module: "github.com/sigstore/cosign/v3",
@@ -59,6 +59,15 @@ const GO_PROGRAMS: [GoProgram; 2] = [
         version: "v1.22.2",
         sum: "h1:WzqReKk2VjcvBN/NQTlcIxKqFPKpzIdb6KYMHzPEbe0=",
         environment: "SLUICEGATE_OPA",
+    },
+    // The suite of the OCI distribution specification; no version of it has a tag.
+    GoProgram {
+        name: "conformance",
+        module: "github.com/opencontainers/distribution-spec/conformance",
+        package: "github.com/opencontainers/distribution-spec/conformance",
+        version: "v0.0.0-20260831232431-97274622c111",
+        sum: "h1:ppZPU0CrEPzyJhVggYwUIZrqh0w2lIT0esw+9ABNPA4=",
+        environment: "SLUICEGATE_OCI_CONFORMANCE",
     },
 ];
 
@@ -143,7 +152,7 @@ pub fn bench_peers(workspace: &Workspace) -> Outcome<BenchPeers> {
         Some(named) => fs::canonicalize(named).map_err(Failure::while_doing(format!("find {}", program.environment))),
         None => go_program(workspace, program, build),
     };
-    let [cosign, _] = &GO_PROGRAMS;
+    let [cosign, ..] = &GO_PROGRAMS;
     let [buildkitd, buildctl] = &BUILDKIT;
     let runc = on_path("runc").ok_or_else(|| Failure::new("there is no runc on the PATH"))?;
     Ok(BenchPeers {
@@ -157,7 +166,7 @@ pub fn bench_peers(workspace: &Workspace) -> Outcome<BenchPeers> {
 /// The version of BuildKit that [`bench_peers`] installs, and that of cosign.
 #[must_use]
 pub fn bench_versions() -> [(&'static str, &'static str); 2] {
-    let ([cosign, _], [buildkit, _]) = (&GO_PROGRAMS, &BUILDKIT);
+    let ([cosign, ..], [buildkit, _]) = (&GO_PROGRAMS, &BUILDKIT);
     [("cosign", cosign.version), ("BuildKit", buildkit.version)]
 }
 
