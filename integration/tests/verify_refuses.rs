@@ -259,7 +259,7 @@ fn a_layout_that_is_none_and_a_reference_that_fits_nothing_are_usage_errors() {
     project.sluicegate(&["verify", &other]).assert(2, "it holds");
     project.sluicegate(&["verify", "oci:nowhere"]).assert(2, "not an OCI layout");
     project.sluicegate(&["verify", "oci:out/tiny:nothing"]).assert(2, "no image tagged nothing");
-    project.sluicegate(&["verify", "registry.example/tiny:1"]).assert(2, "not in this version");
+    project.sluicegate(&["verify", "registry/tiny:1"]).assert(2, "begins with its host");
     project.sluicegate(&["verify", "oci:out/tiny", "--for", "nowhere"]).assert(2, "nowhere");
     project.sluicegate(&["verify", "oci:out/tiny", "--policy", "policies"]).assert(2, "not in this version");
 }
