@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Promote(Promote),
     /// Follow an image to its statements and each step, or a file to its bundle, offline. No gate is asked.
     Verify(Verify),
+    /// Copy an image with everything that is attached to it, unchanged, between registries and layouts. Nothing is judged.
+    Copy(Copy),
     /// Say something about an image by hand: signed with a key of role manual, logged, recorded, attached.
     Attest(Attest),
     /// Make and show signing keys.
@@ -241,6 +243,22 @@ pub(crate) struct Attest {
 }
 
 #[derive(Args)]
+pub(crate) struct Copy {
+    /// The image: oci:DIR, oci:DIR:TAG, or HOST/REPOSITORY with :TAG or @sha256:HEX.
+    #[arg(value_parser = image)]
+    pub(crate) image: ImageRef,
+    /// Where to: oci:DIR or HOST/REPOSITORY, with :TAG if the copy is to have one. No tag moves from one image to another, and no
+    /// environment's place is written to.
+    #[arg(value_parser = destination)]
+    pub(crate) destination: ImageRef,
+    /// The repository that attestations of a registry's image are read from (default: what the gateway says, else the image's own).
+    #[arg(long, value_name = "REPOSITORY")]
+    pub(crate) evidence: Option<RegistryRepository>,
+    #[command(flatten)]
+    pub(crate) gateway: GatewayFlag,
+}
+
+#[derive(Args)]
 pub(crate) struct Keys {
     #[command(subcommand)]
     pub(crate) command: KeysCommand,
@@ -306,6 +324,11 @@ fn image(text: &str) -> Result<ImageRef, String> {
     }
 }
 
+/// A place to write to, which need not be there.
+fn destination(text: &str) -> Result<ImageRef, String> {
+    text.parse().map_err(|error: ImageError| error.to_string())
+}
+
 /// The layout folder that was meant by a word without `oci:`, if there is one: a folder of this very name, or, where the word names no
 /// repository of a registry either, one before its tag or digest.
 pub(crate) fn meant(text: &str, parsed: &Result<ImageRef, ImageError>) -> Option<ImageRef> {
@@ -317,21 +340,8 @@ pub(crate) fn meant(text: &str, parsed: &Result<ImageRef, ImageError>) -> Option
 }
 
 /// Commands of the contract that are not built yet.
-const RESERVED: [&str; 13] = [
-    "plan",
-    "try",
-    "shell",
-    "logs",
-    "explain",
-    "copy",
-    "policy",
-    "log",
-    "trust",
-    "serve",
-    "doctor",
-    "prune",
-    "completion",
-];
+const RESERVED: [&str; 12] =
+    ["plan", "try", "shell", "logs", "explain", "policy", "log", "trust", "serve", "doctor", "prune", "completion"];
 
 const RESERVED_OF_EVIDENCE: [(&str, &str); 3] =
     [("report", "evidence report"), ("export", "evidence export"), ("verify", "evidence verify")];

@@ -64,6 +64,15 @@ impl GatewayFolder {
 }
 
 impl GatewayFolder {
+    /// The same for who can do without: `None` where none is named and none is there.
+    pub(crate) fn open_if_there(flag: Option<&Path>, beside: &Path) -> Result<Option<Self>, Problem> {
+        let is_named = flag.is_some() || std::env::var_os("SLUICEGATE_GATEWAY").is_some_and(|path| !path.is_empty());
+        if !is_named && beside.join("gateway.yaml").symlink_metadata().is_err() {
+            return Ok(None);
+        }
+        Self::open(flag, beside).map(Some)
+    }
+
     /// What makes the gateway scan.
     pub(crate) fn how_to_add_a_scanner(&self) -> String {
         let adds = if self.name == "gateway.yaml" {

@@ -16,7 +16,7 @@ use sluicegate_ports::{
     sign::{SignError, Signer, TransparencyLog},
     store::ContentStore,
 };
-use sluicegate_registry::Places;
+use sluicegate_registry::{Places, RegistrySettings};
 use sluicegate_runner::{Config, EmbeddedExecutor, GitSourceLister, StoreTreePacker};
 use sluicegate_scan::{ScanLimits, TrivyScanner};
 use sluicegate_sigstore::{EmbeddedLedger, EmbeddedLog, KeyFolder, LogPublic, new_ledger_origin, new_origin};
@@ -265,6 +265,20 @@ pub(crate) fn trusted_root(home: &Home) -> PathBuf {
     home.part("trust").join("trusted_root.json")
 }
 
+/// Content on its way from one place to another, gone when this is dropped.
+pub(crate) struct ScratchStore {
+    pub(crate) store: FileStore,
+    _scratch: Scratch,
+}
+
+impl ScratchStore {
+    pub(crate) fn new(home: &Home) -> Result<Self, Problem> {
+        let scratch = Scratch::new(home)?;
+        let store = FileStore::open(&scratch.folder.path().join("store")).map_err(sluicegate_flow::Error::from)?;
+        Ok(Self { store, _scratch: scratch })
+    }
+}
+
 /// A folder for the scratch files of this process, gone when it ends; what killed ones left is swept.
 struct Scratch {
     folder: tempfile::TempDir,
@@ -314,7 +328,11 @@ pub(crate) fn keys(home: &Home) -> KeyFolder {
 
 /// Places to read from, without a home.
 pub(crate) fn places() -> Places {
-    Places::new(registry_environment::settings(None))
+    places_with(registry_environment::settings(None))
+}
+
+pub(crate) fn places_with(settings: RegistrySettings) -> Places {
+    Places::new(settings)
 }
 
 pub(crate) fn records(evidence: &SqliteEvidence) -> &dyn EvidenceLog {

@@ -8,7 +8,10 @@ use std::{
 
 use serde_json::{Value, json};
 use sluicegate_attestation::{
-    identifiers::{BUNDLE, EMPTY_CONFIG, EVIDENCE_ARTIFACT, IMAGE_CONFIG, IMAGE_MANIFEST, LAYER_TAR},
+    identifiers::{
+        BUNDLE, DOCKER_LAYER_GZIP, EMPTY_CONFIG, EVIDENCE_ARTIFACT, IMAGE_CONFIG, IMAGE_MANIFEST, LAYER_TAR,
+        LAYER_TAR_GZIP,
+    },
     predicate::PredicateType,
 };
 use sluicegate_pipeline::pipeline::ImageConfig;
@@ -86,6 +89,10 @@ fn with_layer(
     let mut layers = base.map(|base| base.manifest.layers.clone()).unwrap_or_default();
     for layer in &mut layers {
         layer.annotations.clear();
+        // The same bytes by OCI's names, in an image of OCI's.
+        if layer.media_type == DOCKER_LAYER_GZIP {
+            layer.media_type = LAYER_TAR_GZIP.to_owned();
+        }
     }
     layers.push(layer);
     let blobs = layers.iter().map(|layer| layer.digest).chain([config_digest]).collect();
@@ -183,7 +190,7 @@ pub fn referrer(
         artifact_type: Some(artifact_type.to_owned()),
         config: Descriptor::new(EMPTY_CONFIG, empty, 2),
         layers: parts,
-        subject: Some(Descriptor::new(IMAGE_MANIFEST, image.digest, image.size)),
+        subject: Some(Descriptor::new(&image.media_type, image.digest, image.size)),
         annotations,
     };
     let mut descriptor = store_manifest(ports, &manifest)?;

@@ -7,7 +7,7 @@ use std::{
 
 use sluicegate_attestation::{
     bundle::MAX_BUNDLE,
-    identifiers::{BUNDLE, IMAGE_MANIFEST},
+    identifiers::{BUNDLE, DOCKER_INDEX, DOCKER_MANIFEST, IMAGE_INDEX, IMAGE_MANIFEST},
 };
 use sluicegate_ports::{
     images::{Descriptor, ImagePlaceError, ImageSource, Manifest},
@@ -19,7 +19,7 @@ use sluicegate_types::{
 };
 use sluicegate_verify::closed_set::{Asked, named};
 
-use crate::Error;
+use crate::{Error, image_tree};
 
 /// Bytes of a manifest or configuration (DESIGN section 7).
 pub(crate) const MAX_MANIFEST: u64 = 4 * 1024 * 1024;
@@ -314,17 +314,17 @@ pub(crate) fn read_layers(
 /// The manifest's bytes, parsed, and the configuration.
 fn fetch_manifest(source: &dyn ImageSource, descriptor: &Descriptor) -> Result<(Vec<u8>, Manifest, Vec<u8>), Error> {
     let fault = |reason: String| Error::Image { image: descriptor.digest.to_string(), reason };
-    if descriptor.media_type != IMAGE_MANIFEST {
-        return Err(fault(format!(
-            "media type {:?}: not in this version; an OCI image manifest is needed",
-            descriptor.media_type
-        )));
+    if !matches!(descriptor.media_type.as_str(), IMAGE_MANIFEST | DOCKER_MANIFEST) {
+        let what = match descriptor.media_type.as_str() {
+            IMAGE_INDEX | DOCKER_INDEX => {
+                "an image index: of images of several platforms, name one platform's by its digest"
+            }
+            _ => "an image manifest is needed",
+        };
+        return Err(fault(format!("media type {:?}: not in this version; {what}", descriptor.media_type)));
     }
     let bytes = read(source, descriptor, MAX_MANIFEST)?;
-    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| fault(format!("its manifest: {error}")))?;
-    if manifest.schema_version != 2 || manifest.media_type.as_deref().is_some_and(|m| m != IMAGE_MANIFEST) {
-        return Err(fault("its manifest is not an OCI image manifest of schema version 2".to_owned()));
-    }
+    let manifest = image_tree::image(descriptor, &bytes)?;
     if manifest.layers.len() > MAX_DESCRIPTORS {
         return Err(fault(format!("more than {MAX_DESCRIPTORS} layers")));
     }
@@ -355,6 +355,13 @@ fn stream(source: &dyn ImageSource, descriptor: &Descriptor, keep: Option<&dyn C
             descriptor,
             format!("it is said to have {} bytes, the limit is {MAX_LAYER}", descriptor.size),
         ));
+    }
+    // What is here already, whole, is not brought here once more.
+    if let Some(store) = keep.filter(|_| source.is_far())
+        && let Ok(mut held) = store.open(&descriptor.digest)
+        && Digest::of_reader(&mut held).is_ok_and(|found| found == (descriptor.digest, descriptor.size))
+    {
+        return Ok(());
     }
     let bytes = BufReader::with_capacity(LAYER_BUFFER, source.open(descriptor)?.take(descriptor.size + 1));
     let mut hashing = Hashing { inner: bytes, hasher: Hasher::new(), size: 0 };

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use sluicegate_attestation::identifiers::{IMAGE_MANIFEST, LAYER_TAR, LAYER_TAR_GZIP};
+use sluicegate_attestation::identifiers::{DOCKER_LAYER_GZIP, LAYER_TAR, LAYER_TAR_GZIP};
 use sluicegate_ports::{
     execute::{Compression, Layer},
     images::{Descriptor, Manifest},
@@ -11,7 +11,7 @@ use sluicegate_ports::{
 };
 use sluicegate_types::{Content, ContentKind, Digest, ImageRef};
 
-use crate::{Error, Ports, fetch};
+use crate::{Error, Ports, fetch, image_tree};
 
 /// An image whose every layer is in the store.
 #[derive(Clone, Debug)]
@@ -20,6 +20,10 @@ pub struct PinnedBase {
     pub name: String,
     /// Its manifest.
     pub digest: Digest,
+    /// The manifest's media type.
+    pub media_type: String,
+    /// The indexes that led to it, outermost first.
+    pub indexes: Vec<Digest>,
     /// Bytes of the manifest.
     pub size: u64,
     /// The manifest, parsed.
@@ -48,7 +52,8 @@ pub struct PinnedSource {
 pub fn image(ports: &Ports<'_>, reference: &ImageRef, folder: &Path) -> Result<PinnedBase, Error> {
     let image = reference.relative_to(folder);
     let source = ports.places.source(&image.place)?;
-    let descriptor = source.resolve(&image.selector)?;
+    let named = source.resolve(&image.selector)?;
+    let (descriptor, indexes) = image_tree::for_this_machine(source.as_ref(), &named)?;
     let (manifest, config) = fetch::fetch_image(source.as_ref(), &descriptor, Some(ports.store))?;
     let fault = |reason: String| Error::Image { image: reference.to_string(), reason };
     let wire: WireConfig =
@@ -66,7 +71,7 @@ pub fn image(ports: &Ports<'_>, reference: &ImageRef, folder: &Path) -> Result<P
     for (layer, diff_id) in manifest.layers.iter().zip(&wire.rootfs.diff_ids) {
         let compression = match layer.media_type.as_str() {
             LAYER_TAR => Compression::None,
-            LAYER_TAR_GZIP => Compression::Gzip,
+            LAYER_TAR_GZIP | DOCKER_LAYER_GZIP => Compression::Gzip,
             other => return Err(fault(format!("a layer of media type {other:?}: not in this version"))),
         };
         layers.push(Layer { blob: layer.digest, compression, diff_id: *diff_id });
@@ -75,6 +80,8 @@ pub fn image(ports: &Ports<'_>, reference: &ImageRef, folder: &Path) -> Result<P
     Ok(PinnedBase {
         name: reference.to_string(),
         digest: descriptor.digest,
+        media_type: descriptor.media_type,
+        indexes,
         size: descriptor.size,
         manifest,
         layers,
@@ -111,7 +118,7 @@ impl PinnedSource {
 impl PinnedBase {
     /// Its manifest, as a place would describe it.
     pub fn descriptor(&self) -> Descriptor {
-        Descriptor::new(IMAGE_MANIFEST, self.digest, self.size)
+        Descriptor::new(&self.media_type, self.digest, self.size)
     }
 
     /// Its configuration and layers.

@@ -82,6 +82,7 @@ pub fn publication(
     Ok(Publication {
         image,
         tags: vec![grant.tag.clone()],
+        children: Vec::new(),
         referrers,
         blobs,
         evidence,

@@ -175,7 +175,8 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Err
     for reference in step_images.chain(pipeline.artifacts.iter().filter_map(|a| a.base.as_ref())) {
         if let Entry::Vacant(place) = images.entry(reference.to_string()) {
             let pinned = pin::image(ports, reference, request.folder)?;
-            (ports.tell)(&format!("pinned {reference} to {}", pinned.digest));
+            let through = if pinned.indexes.is_empty() { "" } else { ", the linux/amd64 image of an index" };
+            (ports.tell)(&format!("pinned {reference} to {}{through}", pinned.digest));
             place.insert(pinned);
         }
     }
@@ -441,6 +442,7 @@ fn publish(
         &Publication {
             image: assembled.image.clone(),
             tags: artifact.tags.clone(),
+            children: Vec::new(),
             referrers,
             blobs: assembled.blobs.clone(),
             evidence,

@@ -98,6 +98,7 @@ impl<'a> Scanning<'a> {
         let publication = Publication {
             image: image.clone(),
             tags: Vec::new(),
+            children: Vec::new(),
             referrers: Vec::new(),
             blobs: blobs.to_vec(),
             evidence: Vec::new(),

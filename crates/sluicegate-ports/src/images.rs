@@ -28,6 +28,11 @@ pub trait ImageSource: Send + Sync {
     /// The bytes of a blob, not yet hashed; a size other than the descriptor's is an error of whoever reads.
     fn open(&self, descriptor: &Descriptor) -> Result<Box<dyn Read>, ImagePlaceError>;
 
+    /// Whether reading here is reading over a network.
+    fn is_far(&self) -> bool {
+        false
+    }
+
     /// Descriptors of the manifests whose `subject` is said to be this digest, each digest once. That there are none is said only by
     /// a place that has answered in form everywhere it was to be asked; whoever reads a manifest looks at its `subject` itself.
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, ImagePlaceError>;
@@ -74,7 +79,9 @@ pub struct Publication {
     pub image: Descriptor,
     /// Its tags.
     pub tags: Vec<TagName>,
-    /// Manifests that refer to it.
+    /// The manifests that it names, if it is an index: those that others name before those.
+    pub children: Vec<Descriptor>,
+    /// Manifests that refer to it, or to one of these.
     pub referrers: Vec<Descriptor>,
     /// Every blob that the image reaches: layers and configuration.
     pub blobs: Vec<Digest>,
@@ -135,6 +142,49 @@ pub struct Manifest {
     /// More about it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+}
+
+/// An OCI image index (image-spec, "image-index") or Docker's manifest list. Unknown keys are left alone when reading.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageIndex {
+    /// 2.
+    pub schema_version: u32,
+    /// The index's own media type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    /// The manifests it names.
+    pub manifests: Vec<IndexEntry>,
+}
+
+/// A manifest that an index names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexEntry {
+    /// Which.
+    #[serde(flatten)]
+    pub descriptor: Descriptor,
+    /// The machines it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+}
+
+/// Machines that an image is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Platform {
+    /// `linux`.
+    pub os: String,
+    /// `amd64`.
+    pub architecture: String,
+    /// More about the architecture, such as `v8`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+}
+
+impl std::fmt::Display for Platform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        self.variant.as_ref().map_or(Ok(()), |variant| write!(f, "/{variant}"))
+    }
 }
 
 /// Why a place can't be read or written.

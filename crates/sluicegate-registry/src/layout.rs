@@ -7,10 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sluicegate_attestation::identifiers::{IMAGE_INDEX, IMAGE_MANIFEST};
+use sluicegate_attestation::identifiers::IMAGE_MANIFEST;
 use sluicegate_ports::images::{Descriptor, ImagePlaceError, ImageSource, Manifest};
 use sluicegate_types::{Digest, Place, Selector};
 
+use crate::client::MANIFEST_TYPES;
 use crate::layout_index::{COSIGN_IMAGE, COSIGN_KIND, Index, MAX_MANIFEST, tag_of};
 
 pub(crate) struct LayoutSource {
@@ -49,15 +50,13 @@ impl ImageSource for LayoutSource {
         digests.sort();
         digests.dedup();
         match (digests.as_slice(), named.first()) {
-            ([_], Some(_)) if named.iter().all(|named| named.media_type == IMAGE_INDEX) => Err(self.none(
-                selector,
-                "; it is an image index, and images of several platforms are not in this version".to_owned(),
-            )),
             // An entry beside it may say another size of the same content; the file's own decides which is read.
             ([digest], Some(descriptor)) => {
                 let size =
                     blob_path(&self.folder, digest).symlink_metadata().map_or(descriptor.size, |file| file.len());
-                let fits = named.iter().find(|named| named.size == size && named.media_type == IMAGE_MANIFEST);
+                let fits = named
+                    .iter()
+                    .find(|named| named.size == size && MANIFEST_TYPES.contains(&named.media_type.as_str()));
                 Ok((*fits.unwrap_or(descriptor)).clone())
             }
             ([], _) => Err(self.none(selector, self.holdings())),

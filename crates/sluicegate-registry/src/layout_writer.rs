@@ -83,7 +83,8 @@ impl ImageTarget for LayoutTarget {
         }
         let _lock = self.lock()?;
         self.remove_abandoned();
-        let manifests = publication.referrers.iter().map(|d| d.digest).chain([publication.image.digest]);
+        let attached = publication.referrers.iter().chain(&publication.children).map(|d| d.digest);
+        let manifests = attached.chain([publication.image.digest]);
         for digest in publication.blobs.iter().chain(&publication.evidence).copied().chain(manifests) {
             self.write_blob(&digest, store)?;
         }

@@ -89,6 +89,10 @@ impl ImageSource for RegistrySource {
         Err(ImagePlaceError::MissingBlob { place: self.place(), digest: *digest })
     }
 
+    fn is_far(&self) -> bool {
+        true
+    }
+
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, ImagePlaceError> {
         let mut all: BTreeMap<Digest, Descriptor> = BTreeMap::new();
         for repository in self.all() {

@@ -1,16 +1,15 @@
 //! Writing to a repository of a registry: blobs, image, attestations, then the tag (DESIGN, rule 5).
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-use sluicegate_attestation::identifiers::IMAGE_MANIFEST;
 use sluicegate_ports::{
-    images::{Descriptor, FaultKind, ImagePlaceError, ImageTarget, Occupant, Publication, RegistryFault},
+    images::{Descriptor, FaultKind, ImagePlaceError, ImageTarget, Manifest, Occupant, Publication, RegistryFault},
     store::ContentStore,
 };
 use sluicegate_types::{
@@ -65,41 +64,34 @@ impl RegistryTarget {
         Ok(())
     }
 
-    /// Attaches manifests whose blobs are there: each under its digest, and all of them with one write of the fallback tag where the
-    /// registry keeps no list itself.
-    fn put_referrers(
-        &self,
-        image: &Digest,
-        referrers: &[Descriptor],
-        store: &dyn ContentStore,
-    ) -> Result<(), ImagePlaceError> {
+    /// Attaches manifests whose blobs are there: each under its digest, and all that are of one subject with one write of its fallback
+    /// tag where the registry keeps no list itself.
+    fn put_referrers(&self, referrers: &[Descriptor], store: &dyn ContentStore) -> Result<(), ImagePlaceError> {
         let to = self.evidence();
-        let mut unlisted = Vec::new();
+        let mut unlisted: BTreeMap<Digest, Vec<Descriptor>> = BTreeMap::new();
         for referrer in referrers {
             let bytes = store.read(&referrer.digest, MAX_MANIFEST)?;
-            let taken = to.put_manifest(&referrer.digest, IMAGE_MANIFEST, &bytes);
-            let failed = |fault| doing(format!("attach {} to {image} in {}", referrer.digest, to.name()), fault);
-            if !taken.map_err(failed)?.lists_referrers {
-                unlisted.push(Descriptor { annotations: Default::default(), ..referrer.clone() });
+            let taken = to.put_manifest(&referrer.digest, &referrer.media_type, &bytes);
+            let failed = |fault| doing(format!("attach {} in {}", referrer.digest, to.name()), fault);
+            if taken.map_err(failed)?.lists_referrers {
+                continue;
+            }
+            // What stands in the list is what stands in the manifest (distribution-spec, "Referrers tag schema").
+            if let Ok(Manifest { subject: Some(subject), artifact_type, config, annotations, .. }) =
+                serde_json::from_slice(&bytes)
+            {
+                let artifact_type = artifact_type.or(Some(config.media_type));
+                let listed = Descriptor { artifact_type, annotations, ..referrer.clone() };
+                unlisted.entry(subject.digest).or_default().push(listed);
             }
         }
-        if unlisted.is_empty() {
-            return Ok(());
+        for (subject, referrers) in unlisted {
+            let listed = to.list_by_tag(&subject, &referrers);
+            listed.map_err(|fault| {
+                doing(format!("list what is attached to {subject} in {}", to.name()), with_way_out(fault))
+            })?;
         }
-        to.list_by_tag(image, &unlisted).map_err(|fault| {
-            let fault = match fault.kind {
-                FaultKind::TagImmutable => RegistryFault {
-                    reason: format!(
-                        "{}; what is attached to an image is listed under that tag in a registry without the referrers API: let \
-                         evidence: of the gateway name a repository whose tags can be changed",
-                        fault.reason
-                    ),
-                    ..fault
-                },
-                _ => fault,
-            };
-            doing(format!("list what is attached to {image} in {}", to.name()), fault)
-        })
+        Ok(())
     }
 
     /// Sends blobs, several at a time; the first failure ends it.
@@ -134,6 +126,19 @@ impl RegistryTarget {
     }
 }
 
+/// Where the list of what is attached can't be written, evidence has to go somewhere else.
+fn with_way_out(fault: RegistryFault) -> RegistryFault {
+    if fault.kind != FaultKind::TagImmutable {
+        return fault;
+    }
+    let reason = format!(
+        "{}; what is attached to an image is listed under that tag in a registry without the referrers API: let evidence: of the \
+         gateway name a repository whose tags can be changed",
+        fault.reason
+    );
+    RegistryFault { reason, ..fault }
+}
+
 fn push_blob(
     to: &Repository,
     digest: &Digest,
@@ -163,11 +168,16 @@ impl ImageTarget for RegistryTarget {
         };
         self.push_blobs(&self.repository, &publication.blobs, store, from)?;
         self.push_blobs(self.evidence(), &publication.evidence, store, from)?;
+        for child in &publication.children {
+            let bytes = store.read(&child.digest, MAX_MANIFEST)?;
+            let put = self.repository.put_manifest(&child.digest, &child.media_type, &bytes);
+            put.map_err(|fault| doing(format!("write {} to {}", child.digest, self.repository.name()), fault))?;
+        }
         let image = &publication.image;
         let bytes = store.read(&image.digest, MAX_MANIFEST)?;
         let put = self.repository.put_manifest(&image.digest, &image.media_type, &bytes);
         put.map_err(|fault| doing(format!("write the image {} to {}", image.digest, self.repository.name()), fault))?;
-        self.put_referrers(&image.digest, &publication.referrers, store)?;
+        self.put_referrers(&publication.referrers, store)?;
         for tag in &publication.tags {
             // As late as can be, as no registry moves a tag only from where it is said to be.
             self.check_tag(tag, publication)?;
@@ -195,6 +205,6 @@ impl ImageTarget for RegistryTarget {
             });
         }
         self.push_blobs(self.evidence(), blobs, store, None)?;
-        self.put_referrers(image, referrers, store)
+        self.put_referrers(referrers, store)
     }
 }

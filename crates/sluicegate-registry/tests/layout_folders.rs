@@ -65,6 +65,7 @@ impl Layout {
         Publication {
             image: image.descriptor.clone(),
             tags: vec!["current".parse().unwrap()],
+            children: Vec::new(),
             referrers: vec![referrer],
             blobs,
             evidence: Vec::new(),

@@ -209,7 +209,8 @@ impl ImageTarget for Target {
     fn publish(&self, publication: &Publication, store: &dyn ContentStore) -> Result<(), ImagePlaceError> {
         let mut layouts = self.places.lock();
         let layout = layouts.entry(self.folder.clone()).or_default();
-        let manifests = publication.referrers.iter().map(|d| d.digest).chain([publication.image.digest]);
+        let attached = publication.referrers.iter().chain(&publication.children).map(|d| d.digest);
+        let manifests = attached.chain([publication.image.digest]);
         for digest in publication.blobs.iter().chain(&publication.evidence).copied().chain(manifests) {
             let bytes = store.read(&digest, u64::MAX)?;
             layout.blobs.insert(digest, bytes);

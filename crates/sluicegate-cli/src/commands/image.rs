@@ -74,6 +74,7 @@ fn from_host(words: &Words, arguments: &FromHost) -> Result<ExitCode, Problem> {
     let publication = Publication {
         image: image.image.clone(),
         tags,
+        children: Vec::new(),
         referrers: Vec::new(),
         blobs: image.blobs,
         evidence: Vec::new(),

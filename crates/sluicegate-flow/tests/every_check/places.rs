@@ -104,6 +104,7 @@ fn publication(store: &MemoryStore, image: &VirtualImage, expected: Option<Diges
     Publication {
         image: image.descriptor.clone(),
         tags: vec!["current".parse().unwrap()],
+        children: Vec::new(),
         referrers: vec![referrer],
         blobs,
         evidence: Vec::new(),

@@ -1,0 +1,239 @@
+//! What an image consists of: one manifest, or an index with everything that it names.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use sluicegate_attestation::identifiers::{DOCKER_INDEX, DOCKER_MANIFEST, IMAGE_INDEX, IMAGE_MANIFEST};
+use sluicegate_ports::images::{Descriptor, ImageIndex, ImageSource, Manifest, Platform};
+use sluicegate_types::Digest;
+
+use crate::{
+    Error,
+    fetch::{self, MAX_MANIFEST},
+};
+
+/// Entries of all indexes of one image together, and how deep they may lie in each other (DESIGN section 7).
+const MAX_ENTRIES: usize = 1_024;
+const MAX_DEPTH: usize = 4;
+
+/// An image with every manifest that it reaches, each read once and known by its digest.
+#[derive(Debug)]
+pub struct ImageTree {
+    /// The image itself.
+    pub root: Descriptor,
+    /// Every manifest below it, those that others name first; without the image itself.
+    pub below: Vec<Node>,
+    /// The image's own manifest, if it is one and no index.
+    pub manifest: Option<Manifest>,
+    /// The bytes of all of them.
+    pub bytes: BTreeMap<Digest, Vec<u8>>,
+}
+
+/// A manifest that an index names.
+#[derive(Debug)]
+pub struct Node {
+    /// Which.
+    pub descriptor: Descriptor,
+    /// The machines that the index says it is for.
+    pub platform: Option<Platform>,
+    /// The manifest; `None` for an index.
+    pub manifest: Option<Manifest>,
+}
+
+impl ImageTree {
+    /// The images in it, each once: what has layers and a configuration.
+    pub fn images(&self) -> impl Iterator<Item = (&Descriptor, Option<&Platform>, &Manifest)> {
+        let below = self.below.iter().filter_map(|node| {
+            node.manifest.as_ref().map(|manifest| (&node.descriptor, node.platform.as_ref(), manifest))
+        });
+        self.manifest.iter().map(|manifest| (&self.root, None, manifest)).chain(below)
+    }
+}
+
+/// The image for Linux on x86-64 that `root` is, or that the index `root` says is; and the indexes that lead there. No other image of
+/// it is read; an error lists what there is.
+pub fn for_this_machine(source: &dyn ImageSource, root: &Descriptor) -> Result<(Descriptor, Vec<Digest>), Error> {
+    let mut found = Vec::new();
+    let mut held = Vec::new();
+    look_for_this_machine(source, root, &mut Vec::new(), (&mut found, &mut held))?;
+    found.dedup_by_key(|(image, _)| image.digest);
+    if found.len() == 1
+        && let Some(one) = found.pop()
+    {
+        return Ok(one);
+    }
+    held.truncate(20);
+    let held = if held.is_empty() { "none that says what it is for".to_owned() } else { held.join(", ") };
+    let reason = format!("{} of its images are for linux/amd64, and one is needed; it holds {held}", found.len());
+    Err(Error::Image { image: root.digest.to_string(), reason })
+}
+
+type Chosen = Vec<(Descriptor, Vec<Digest>)>;
+
+fn look_for_this_machine(
+    source: &dyn ImageSource,
+    at: &Descriptor,
+    path: &mut Vec<Digest>,
+    (found, held): (&mut Chosen, &mut Vec<String>),
+) -> Result<(), Error> {
+    let fault = |reason: String| Err(Error::Image { image: at.digest.to_string(), reason });
+    if !is_index(&at.media_type) {
+        found.push((at.clone(), path.clone()));
+        return Ok(());
+    }
+    if path.len() >= MAX_DEPTH {
+        return fault(format!("its indexes lie deeper than {MAX_DEPTH} in each other"));
+    }
+    let Document::Index(index) = document(source, at, &mut BTreeMap::new())? else {
+        return fault("it is no image index".to_owned());
+    };
+    if index.manifests.len() > MAX_ENTRIES {
+        return fault(format!("it names more than {MAX_ENTRIES} manifests"));
+    }
+    path.push(at.digest);
+    for entry in &index.manifests {
+        let fits = entry.platform.as_ref().map(|platform| platform.os == "linux" && platform.architecture == "amd64");
+        held.extend(entry.platform.iter().map(ToString::to_string));
+        // An index inside need not say what it is for; an image has to.
+        if fits.unwrap_or(is_index(&entry.descriptor.media_type)) {
+            look_for_this_machine(source, &entry.descriptor, path, (found, held))?;
+        }
+    }
+    path.pop();
+    Ok(())
+}
+
+fn is_index(media_type: &str) -> bool {
+    matches!(media_type, IMAGE_INDEX | DOCKER_INDEX)
+}
+
+/// Reads the manifests of an image. A document that can be read as an image and as an index is neither.
+pub fn read(source: &dyn ImageSource, root: &Descriptor) -> Result<ImageTree, Error> {
+    let mut tree = ImageTree { root: root.clone(), below: Vec::new(), manifest: None, bytes: BTreeMap::new() };
+    match document(source, root, &mut tree.bytes)? {
+        Document::Image(manifest) => tree.manifest = Some(manifest),
+        Document::Index(index) => descend(source, index, &mut tree, 1)?,
+    }
+    Ok(tree)
+}
+
+fn descend(source: &dyn ImageSource, index: ImageIndex, tree: &mut ImageTree, depth: usize) -> Result<(), Error> {
+    let fault = |reason: String| Error::Image { image: tree.root.digest.to_string(), reason };
+    if depth > MAX_DEPTH {
+        return Err(fault(format!("its indexes lie deeper than {MAX_DEPTH} in each other")));
+    }
+    if tree.below.len() + index.manifests.len() > MAX_ENTRIES {
+        return Err(fault(format!("it names more than {MAX_ENTRIES} manifests")));
+    }
+    for entry in index.manifests {
+        if tree.below.iter().any(|node| node.descriptor.digest == entry.descriptor.digest) {
+            continue;
+        }
+        let manifest = match document(source, &entry.descriptor, &mut tree.bytes)? {
+            Document::Image(manifest) => Some(manifest),
+            Document::Index(index) => {
+                descend(source, index, tree, depth + 1)?;
+                None
+            }
+        };
+        tree.below.push(Node { descriptor: entry.descriptor, platform: entry.platform, manifest });
+    }
+    Ok(())
+}
+
+/// The manifest of one image, read.
+pub(crate) fn image(descriptor: &Descriptor, bytes: &[u8]) -> Result<Manifest, Error> {
+    match parse(descriptor, bytes)? {
+        Document::Image(manifest) => Ok(manifest),
+        Document::Index(_) => Err(Error::Image {
+            image: descriptor.digest.to_string(),
+            reason: "it is an image index, and an image is needed".to_owned(),
+        }),
+    }
+}
+
+enum Document {
+    Image(Manifest),
+    Index(ImageIndex),
+}
+
+/// What a manifest is, by its descriptor and by its own bytes, which must agree.
+fn document(
+    source: &dyn ImageSource,
+    descriptor: &Descriptor,
+    bytes: &mut BTreeMap<Digest, Vec<u8>>,
+) -> Result<Document, Error> {
+    let read = fetch::read(source, descriptor, MAX_MANIFEST)?;
+    let document = parse(descriptor, &read)?;
+    bytes.insert(descriptor.digest, read);
+    Ok(document)
+}
+
+fn parse(descriptor: &Descriptor, bytes: &[u8]) -> Result<Document, Error> {
+    let fault = |reason: String| Error::Image { image: descriptor.digest.to_string(), reason };
+    let media_type = descriptor.media_type.as_str();
+    one_reading(bytes).map_err(|reason| fault(reason.to_owned()))?;
+    let unreadable = |error: serde_json::Error| fault(format!("its manifest: {error}"));
+    let (document, says) = match media_type {
+        IMAGE_MANIFEST | DOCKER_MANIFEST => {
+            let manifest: Manifest = serde_json::from_slice(bytes).map_err(unreadable)?;
+            let says = (manifest.schema_version, manifest.media_type.clone());
+            (Document::Image(manifest), says)
+        }
+        IMAGE_INDEX | DOCKER_INDEX => {
+            let index: ImageIndex = serde_json::from_slice(bytes).map_err(unreadable)?;
+            let says = (index.schema_version, index.media_type.clone());
+            (Document::Index(index), says)
+        }
+        other => {
+            return Err(fault(format!(
+                "media type {other:?}: not in this version; an image or an image index is needed"
+            )));
+        }
+    };
+    if says.0 != 2 || says.1.is_some_and(|own| own != media_type) {
+        return Err(fault(format!("it is named as {media_type} and says something else of itself")));
+    }
+    Ok(document)
+}
+
+/// A document with the members of an image and of an index has two readings under one digest: one reader runs what another one judged.
+pub(crate) fn one_reading(bytes: &[u8]) -> Result<(), &'static str> {
+    #[derive(Deserialize)]
+    struct Members<'a> {
+        #[serde(borrow)]
+        manifests: Option<&'a RawValue>,
+        #[serde(borrow)]
+        layers: Option<&'a RawValue>,
+        #[serde(borrow)]
+        config: Option<&'a RawValue>,
+    }
+    let members: Members<'_> =
+        serde_json::from_slice(bytes).map_err(|_| "its manifest is no JSON object, or has a member twice")?;
+    if members.manifests.is_some() && (members.layers.is_some() || members.config.is_some()) {
+        return Err("its manifest can be read as an image and as an index: it is neither");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neg_ambiguous_manifest_index() {
+        assert!(one_reading(br#"{"schemaVersion":2,"config":{},"layers":[]}"#).is_ok());
+        assert!(one_reading(br#"{"schemaVersion":2,"manifests":[]}"#).is_ok());
+        for both in [
+            r#"{"config":{},"layers":[],"manifests":[]}"#,
+            r#"{"layers":[],"manifests":[]}"#,
+            r#"{"config":{},"manifests":[]}"#,
+            r#"{"layers":[],"layers":[{}]}"#,
+            "[]",
+            "",
+        ] {
+            assert!(one_reading(both.as_bytes()).is_err(), "{both}");
+        }
+    }
+}
