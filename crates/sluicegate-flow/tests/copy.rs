@@ -1,0 +1,227 @@
+//! `copy`: what arrives is what was there, byte for byte, or nothing that has a name.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
+
+use std::{cell::RefCell, path::Path};
+
+use serde_json::json;
+use sluicegate_attestation::identifiers::{BUNDLE, DOCKER_MANIFEST, IMAGE_INDEX, IMAGE_MANIFEST};
+use sluicegate_flow::{
+    Error, Failure,
+    copy::{Copied, CopyRequest, copy},
+    folders::EnvironmentPlaces,
+};
+use sluicegate_ports::images::{FaultKind, ImagePlaceError, ImagePlaces};
+use sluicegate_registry::{Places, RegistrySettings};
+use sluicegate_testkit::{Behaviour, Fault, MemoryStore, TestRegistry, VirtualImage};
+use sluicegate_types::{Digest, Selector};
+
+struct World {
+    registry: TestRegistry,
+    places: Places,
+    environments: EnvironmentPlaces,
+    told: RefCell<Vec<String>>,
+}
+
+impl World {
+    fn new(behaviour: Behaviour) -> Self {
+        let registry = TestRegistry::start(behaviour);
+        let environment = ("production".parse().unwrap(), format!("{}/prod/app", registry.host()).parse().unwrap());
+        Self {
+            registry,
+            places: Places::new(RegistrySettings::default()),
+            environments: EnvironmentPlaces::from_iter([environment]),
+            told: RefCell::default(),
+        }
+    }
+
+    fn at(&self, name: &str) -> String {
+        format!("{}/{name}", self.registry.host())
+    }
+
+    fn copy(&self, from: &str, to: &str) -> Result<Copied, Error> {
+        let (from, to, store) = (from.parse().unwrap(), to.parse().unwrap(), MemoryStore::new());
+        copy(&CopyRequest {
+            from: &from,
+            to: &to,
+            folder: Path::new("."),
+            sources: &self.places,
+            targets: &self.places,
+            environments: &self.environments,
+            store: &store,
+            warn: &|line| self.told.borrow_mut().push(line.to_owned()),
+        })
+    }
+
+    /// Puts an image with a bundle beside it into a repository and gives the bundle's manifest.
+    fn put(&self, repository: &str, tag: &str, image: &VirtualImage) -> Digest {
+        let (referrer, blobs) = image.referrer(BUNDLE, &[(BUNDLE, image.layer.to_string().as_bytes())]);
+        for bytes in image.blobs.values().chain(blobs.values()) {
+            self.registry.put_blob(repository, bytes);
+        }
+        let manifest = &image.blobs[&image.digest()];
+        for name in [tag, &image.digest().to_string()] {
+            self.registry.put_manifest(repository, name, IMAGE_MANIFEST, manifest);
+        }
+        let name = referrer.digest.to_string();
+        self.registry.put_manifest(repository, &name, IMAGE_MANIFEST, &blobs[&referrer.digest]);
+        referrer.digest
+    }
+
+    fn referrers(&self, name: &str, image: &Digest) -> Vec<Digest> {
+        let source = self.places.source(&name.parse().unwrap()).unwrap();
+        source.referrers(image).unwrap().into_iter().map(|one| one.digest).collect()
+    }
+}
+
+#[test]
+fn an_image_and_what_is_attached_to_it_goes_round_through_a_layout_unchanged() {
+    for behaviour in [Behaviour::default(), Behaviour::without_referrers()] {
+        let api = behaviour.referrers;
+        let world = World::new(behaviour);
+        let image = VirtualImage::new(b"a layer");
+        let bundle = world.put("app", "v1", &image);
+        if !api {
+            let entry = json!({"mediaType": IMAGE_MANIFEST, "digest": bundle, "size": world.registry.manifest("app", &bundle.to_string()).unwrap().1.len()});
+            let index = json!({"schemaVersion": 2, "mediaType": IMAGE_INDEX, "manifests": [entry]}).to_string();
+            let tag = format!("sha256-{}", image.digest().hex());
+            world.registry.put_manifest("app", &tag, IMAGE_INDEX, index.as_bytes());
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let layout = format!("oci:{}", folder.path().join("layout").display());
+        let copied = world.copy(&world.at("app:v1"), &format!("{layout}:v1")).unwrap();
+        assert_eq!((copied.image, copied.children, copied.attached), (image.digest(), 0, 1));
+        world.copy(&layout, &world.at("mirror/app:v2")).unwrap();
+        let held = world.registry.manifest("mirror/app", "v2").unwrap();
+        assert_eq!(Digest::of(&held.1), image.digest());
+        assert_eq!(world.referrers(&world.at("mirror/app"), &image.digest()), [bundle]);
+        // Once more is no harm.
+        world.copy(&layout, &world.at("mirror/app:v2")).unwrap();
+        assert!(world.told.borrow().is_empty());
+    }
+}
+
+#[test]
+fn an_index_is_copied_with_every_manifest_that_it_names_and_what_is_attached_to_each() {
+    let world = World::new(Behaviour::default());
+    let (one, two) = (VirtualImage::new(b"amd64"), VirtualImage::new(b"arm64"));
+    let bundles = [world.put("app", "one", &one), world.put("app", "two", &two)];
+    let entry = |image: &VirtualImage, architecture: &str| {
+        json!({"mediaType": IMAGE_MANIFEST, "digest": image.digest(), "size": image.descriptor.size,
+               "platform": {"os": "linux", "architecture": architecture}})
+    };
+    let index = json!({"schemaVersion": 2, "mediaType": IMAGE_INDEX, "manifests": [entry(&one, "amd64"), entry(&two, "arm64")]});
+    let index = index.to_string().into_bytes();
+    let digest = world.registry.put_manifest("app", "all", IMAGE_INDEX, &index);
+    let copied = world.copy(&world.at("app:all"), &world.at("mirror:all")).unwrap();
+    assert_eq!((copied.image, copied.children, copied.attached), (digest, 2, 2));
+    assert_eq!(world.registry.manifest("mirror", "all").unwrap().1, index);
+    for (image, bundle) in [&one, &two].into_iter().zip(bundles) {
+        assert_eq!(world.referrers(&world.at("mirror"), &image.digest()), [bundle]);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let layout = format!("oci:{}", folder.path().join("layout").display());
+    world.copy(&world.at("mirror:all"), &layout).unwrap();
+    let source = world.places.source(&layout.parse().unwrap()).unwrap();
+    assert_eq!(source.resolve(&Selector::Only).unwrap().digest, digest);
+    assert_eq!(source.referrers(&two.digest()).unwrap().len(), 1);
+}
+
+#[test]
+fn tr_23_a_manifest_of_dockers_type_arrives_as_it_was_or_not_at_all() {
+    let docker = VirtualImage::new(b"a layer of Docker's");
+    let manifest =
+        String::from_utf8(docker.blobs[&docker.digest()].clone()).unwrap().replace(IMAGE_MANIFEST, DOCKER_MANIFEST);
+    let put = |world: &World| {
+        for bytes in docker.blobs.values() {
+            world.registry.put_blob("app", bytes);
+        }
+        world.registry.put_manifest("app", "v1", DOCKER_MANIFEST, manifest.as_bytes())
+    };
+    let world = World::new(Behaviour::default());
+    let digest = put(&world);
+    assert_eq!(world.copy(&world.at("app:v1"), &world.at("mirror:v1")).unwrap().image, digest);
+    assert_eq!(
+        world.registry.manifest("mirror", "v1").unwrap(),
+        (DOCKER_MANIFEST.to_owned(), manifest.clone().into_bytes())
+    );
+    for status in [400, 415] {
+        let world = World::new(Behaviour::with_faults([Fault::media_type_refused(DOCKER_MANIFEST, status)]));
+        put(&world);
+        let error = world.copy(&world.at("app:v1"), &world.at("mirror:v1")).unwrap_err();
+        let words = error.causes().join(" ");
+        assert!(words.contains("does not take application/vnd.docker.distribution.manifest.v2+json"), "{words}");
+        assert_eq!((error.failure(), error.reason()), (Failure::Unavailable, Some("media_type_refused")));
+        assert_eq!(world.registry.tags("mirror"), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn no_tag_moves_and_no_environments_place_is_written_to() {
+    let world = World::new(Behaviour::default());
+    world.put("app", "v1", &VirtualImage::new(b"one"));
+    world.put("app", "v2", &VirtualImage::new(b"two"));
+    world.copy(&world.at("app:v1"), &world.at("mirror:x")).unwrap();
+    let said = |from: &str, to: &str| {
+        let error = world.copy(from, to).unwrap_err();
+        assert_eq!(error.failure(), Failure::Usage, "{error}");
+        error.to_string()
+    };
+    assert!(said(&world.at("app:v2"), &world.at("mirror:x")).contains("copy moves no tag"));
+    assert!(said(&world.at("app:v2"), &world.at("prod/app:x")).contains("is the place of production"));
+    assert!(said(&world.at("app:v2"), &world.at("app:v3")).contains("is already"));
+    assert!(said(&world.at("app:v2"), &world.at(&format!("mirror@{}", Digest::of(b"")))).contains("name a tag"));
+    let folder = tempfile::tempdir().unwrap();
+    let layout = format!("oci:{}", folder.path().join("layout").display());
+    world.copy(&world.at("app:v1"), &layout).unwrap();
+    assert!(said(&world.at("app:v2"), &layout).contains("a layout holds one image"));
+    world.copy(&world.at("app:v2"), &world.at("mirror:y")).unwrap();
+    assert_eq!(world.registry.tags("mirror"), ["x", "y"]);
+    assert!(world.registry.tags("prod/app").is_empty());
+}
+
+#[test]
+fn what_is_attached_to_another_image_by_its_own_word_is_told_of_and_left() {
+    let world = World::new(Behaviour::without_referrers());
+    let (image, other) = (VirtualImage::new(b"one"), VirtualImage::new(b"two"));
+    let bundle = world.put("app", "v1", &image);
+    let foreign = world.put("app", "v2", &other);
+    let entries: Vec<_> = [bundle, foreign]
+        .iter()
+        .map(|digest| {
+            let size = world.registry.manifest("app", &digest.to_string()).unwrap().1.len();
+            json!({"mediaType": IMAGE_MANIFEST, "digest": digest, "size": size})
+        })
+        .collect();
+    let index = json!({"schemaVersion": 2, "mediaType": IMAGE_INDEX, "manifests": entries}).to_string();
+    let tag = format!("sha256-{}", image.digest().hex());
+    world.registry.put_manifest("app", &tag, IMAGE_INDEX, index.as_bytes());
+    assert_eq!(world.copy(&world.at("app:v1"), &world.at("mirror:v1")).unwrap().attached, 1);
+    let told = world.told.borrow().join("\n");
+    assert!(told.contains(&foreign.to_string()) && told.contains("its subject is another image"), "{told}");
+}
+
+#[test]
+fn a_layer_with_other_bytes_is_not_copied() {
+    let world = World::new(Behaviour::default());
+    let image = VirtualImage::new(b"a layer");
+    world.put("app", "v1", &image);
+    world.copy(&world.at("app:v1"), &world.at("mirror:v1")).unwrap();
+    let layer = format!("/v2/app/blobs/{}", image.layer);
+    let lie = sluicegate_testkit::Answer::status(200).content("application/octet-stream", b"b layer");
+    let world = World::new(Behaviour::with_faults([sluicegate_testkit::When::get(&layer).answer(lie)]));
+    world.put("app", "v1", &image);
+    let error = world.copy(&world.at("app:v1"), &world.at("mirror:v1")).unwrap_err();
+    assert_eq!(error.failure(), Failure::Wrong, "{error}");
+    assert!(world.registry.tags("mirror").is_empty());
+    // A registry that answers another manifest than the one of a digest is not asked again and again.
+    let by_digest = format!("/v2/app/manifests/{}", image.digest());
+    let lie = sluicegate_testkit::Answer::status(200).content(IMAGE_MANIFEST, b"{\"schemaVersion\":2}");
+    let world = World::new(Behaviour::with_faults([sluicegate_testkit::When::get(&by_digest).answer(lie)]));
+    world.put("app", "v1", &image);
+    let error = world.copy(&world.at(&format!("app@{}", image.digest())), &world.at("mirror:v1")).unwrap_err();
+    let kind = match &error {
+        Error::Place(ImagePlaceError::Registry { fault, .. }) => fault.kind,
+        other => panic!("{other}"),
+    };
+    assert_eq!((kind, error.failure()), (FaultKind::DigestMismatch, Failure::Wrong));
+}
