@@ -8,7 +8,8 @@ use std::{
 
 use sluicegate_attestation::summary::LedgerHead;
 use sluicegate_evidence::SqliteEvidence;
-use sluicegate_pipeline::gateway::{Gateway, Trivy};
+use sluicegate_flow::scan_database;
+use sluicegate_pipeline::gateway::{DatabaseFrom, Gateway, Trivy};
 use sluicegate_ports::{
     Clock,
     evidence::{EvidenceError, EvidenceLog},
@@ -18,7 +19,10 @@ use sluicegate_ports::{
 };
 use sluicegate_registry::{Places, RegistrySettings};
 use sluicegate_runner::{Config, EmbeddedExecutor, GitSourceLister, StoreTreePacker};
-use sluicegate_scan::{ScanLimits, TrivyScanner};
+use sluicegate_scan::{
+    ScanLimits, TrivyScanner,
+    database_archive::{self, DATABASE_LAYER},
+};
 use sluicegate_sigstore::{EmbeddedLedger, EmbeddedLog, KeyFolder, LogPublic, new_ledger_origin, new_origin};
 use sluicegate_store::FileStore;
 use sluicegate_types::{Secret, UnixTime};
@@ -91,7 +95,7 @@ impl Wired {
         Ok(TrivyScanner::new(sluicegate_scan::Config {
             trivy: trivy(&self.home, flag)?,
             allowed: gateway.digests.clone(),
-            database: gateway_folder.join(&gateway.database),
+            database: self.database(&gateway.database, gateway_folder)?,
             database_digest: gateway.database_digest,
             work: self.home.part("cache").join("scanner"),
             sandbox: executor.clone(),
@@ -99,6 +103,22 @@ impl Wired {
             epoch: None,
             limits: ScanLimits::default(),
         }))
+    }
+
+    /// The folder with the scanner's database: the one that is named, or where an artifact is unpacked, once for each content.
+    fn database(&self, from: &DatabaseFrom, gateway_folder: &Path) -> Result<PathBuf, Problem> {
+        let artifact = match from {
+            DatabaseFrom::Folder(folder) => return Ok(gateway_folder.join(folder)),
+            DatabaseFrom::Artifact(artifact) => artifact,
+        };
+        let store = self.store.as_ref();
+        let layer = scan_database::bring(&self.places, artifact, gateway_folder, DATABASE_LAYER, store)?;
+        let folder = self.home.part("cache").join("trivy-db").join(layer.hex());
+        if !folder.is_dir() {
+            let archive = store.open(&layer).map_err(sluicegate_flow::Error::from)?;
+            database_archive::unpack(archive, &folder).map_err(sluicegate_flow::Error::from)?;
+        }
+        Ok(folder)
     }
 
     pub(crate) fn keys(&self) -> KeyFolder {

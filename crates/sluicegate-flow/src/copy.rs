@@ -174,7 +174,7 @@ fn referrer_of(
     if manifest.subject.as_ref().is_none_or(|own| own.digest != *subject) {
         return Err(fault("its subject is another image"));
     }
-    bring(source, &[manifest.config.clone()], MAX_MANIFEST, store)?;
+    bring(source, std::slice::from_ref(&manifest.config), MAX_MANIFEST, store)?;
     bring(source, &manifest.layers, MAX_PART, store)?;
     store.put_bytes(&bytes)?;
     let parts = manifest.layers.iter().map(|part| part.digest).chain([manifest.config.digest]).collect();

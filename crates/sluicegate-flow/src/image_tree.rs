@@ -112,7 +112,7 @@ fn is_index(media_type: &str) -> bool {
 pub fn read(source: &dyn ImageSource, root: &Descriptor) -> Result<ImageTree, Error> {
     let mut tree = ImageTree { root: root.clone(), below: Vec::new(), manifest: None, bytes: BTreeMap::new() };
     match document(source, root, &mut tree.bytes)? {
-        Document::Image(manifest) => tree.manifest = Some(manifest),
+        Document::Image(manifest) => tree.manifest = Some(*manifest),
         Document::Index(index) => descend(source, index, &mut tree, 1)?,
     }
     Ok(tree)
@@ -131,7 +131,7 @@ fn descend(source: &dyn ImageSource, index: ImageIndex, tree: &mut ImageTree, de
             continue;
         }
         let manifest = match document(source, &entry.descriptor, &mut tree.bytes)? {
-            Document::Image(manifest) => Some(manifest),
+            Document::Image(manifest) => Some(*manifest),
             Document::Index(index) => {
                 descend(source, index, tree, depth + 1)?;
                 None
@@ -145,7 +145,7 @@ fn descend(source: &dyn ImageSource, index: ImageIndex, tree: &mut ImageTree, de
 /// The manifest of one image, read.
 pub(crate) fn image(descriptor: &Descriptor, bytes: &[u8]) -> Result<Manifest, Error> {
     match parse(descriptor, bytes)? {
-        Document::Image(manifest) => Ok(manifest),
+        Document::Image(manifest) => Ok(*manifest),
         Document::Index(_) => Err(Error::Image {
             image: descriptor.digest.to_string(),
             reason: "it is an image index, and an image is needed".to_owned(),
@@ -154,7 +154,7 @@ pub(crate) fn image(descriptor: &Descriptor, bytes: &[u8]) -> Result<Manifest, E
 }
 
 enum Document {
-    Image(Manifest),
+    Image(Box<Manifest>),
     Index(ImageIndex),
 }
 
@@ -179,7 +179,7 @@ fn parse(descriptor: &Descriptor, bytes: &[u8]) -> Result<Document, Error> {
         IMAGE_MANIFEST | DOCKER_MANIFEST => {
             let manifest: Manifest = serde_json::from_slice(bytes).map_err(unreadable)?;
             let says = (manifest.schema_version, manifest.media_type.clone());
-            (Document::Image(manifest), says)
+            (Document::Image(Box::new(manifest)), says)
         }
         IMAGE_INDEX | DOCKER_INDEX => {
             let index: ImageIndex = serde_json::from_slice(bytes).map_err(unreadable)?;

@@ -25,6 +25,7 @@ pub mod push;
 pub mod replay;
 pub mod run;
 pub mod scan;
+pub mod scan_database;
 pub mod sign;
 mod survey;
 pub mod verify;

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, de::IgnoredAny};
-use sluicegate_types::{Digest, EnvironmentName, NonEmpty, Place, RegistryRepository, TagName};
+use sluicegate_types::{Digest, EnvironmentName, ImageRef, NonEmpty, Place, RegistryRepository, TagName};
 
 use crate::{
     Error, In, units,
@@ -74,12 +74,21 @@ pub struct Signing {
 pub struct Trivy {
     /// Executables that are allowed.
     pub digests: NonEmpty<Digest>,
-    /// The folder with `trivy.db` and `metadata.json`.
-    pub database: PathBuf,
+    /// Where `trivy.db` and `metadata.json` are.
+    pub database: DatabaseFrom,
     /// Over both, as `sha256sum metadata.json trivy.db | sha256sum` prints it.
     pub database_digest: Digest,
     /// How old the database may be when it is asked.
     pub max_age: Duration,
+}
+
+/// Where the scanner's database comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DatabaseFrom {
+    /// A folder with both files.
+    Folder(PathBuf),
+    /// An artifact in the form of Trivy's own, in a layout or by its digest in a registry.
+    Artifact(ImageRef),
 }
 
 /// What a gate requires if it does not say (trust model 2), and all that it can require.
@@ -247,12 +256,16 @@ fn signing(at: &In<'_>, wire: WireSigning) -> Result<Signing, Error> {
 fn trivy(at: &In<'_>, wire: WireScanner) -> Result<Trivy, Error> {
     let wire = wire.trivy;
     at.absent("scanner.trivy", "java_db", wire.java_db)?;
-    if wire.db.from.starts_with("oci:") {
-        return Err(at.later_but("scanner.trivy.db.from: oci:", "name a folder"));
-    }
+    // A folder's name may look like a registry's, so that an artifact of a registry is one only by its digest.
+    let database = if wire.db.from.starts_with("oci:") || wire.db.from.contains('@') {
+        let artifact = wire.db.from.parse().map_err(|e| at.meaning("scanner.trivy.db.from", e))?;
+        DatabaseFrom::Artifact(artifact)
+    } else {
+        DatabaseFrom::Folder(wire.db.from.into())
+    };
     Ok(Trivy {
         digests: wire.digests.try_into().map_err(|e| at.meaning("scanner.trivy.digests", e))?,
-        database: wire.db.from.into(),
+        database,
         database_digest: wire.db.digest,
         max_age: units::duration(&wire.db.max_age).map_err(|e| at.meaning("scanner.trivy.db.max_age", e))?,
     })
@@ -431,6 +444,8 @@ scanner:
             ("tag: current", "tag: current, after: { staging: 24h }", "not in this version"),
             ("oci:env/production", "env/production", "did you mean oci:env/production?"),
             ("oci:env/production", "registry.example/x:tag", "no tag, no digest"),
+            ("from: db", "from: registry.example/db@sha256:00", "scanner.trivy.db.from"),
+            ("log: embedded", "log: embedded\nevidence: elsewhere", "write same or a repository"),
             ("max_age: 24h", "max_age: 24h, max_aeg: 1h", "max_aeg"),
         ] {
             assert!(error(from, to).contains(says), "{to}: {}", error(from, to));

@@ -12,9 +12,9 @@ use sluicegate_types::{Digest, UnixTime};
 use crate::pinned_copy;
 
 /// Bytes of `trivy.db`.
-const DATABASE: u64 = 4 * 1024 * 1024 * 1024;
+pub(crate) const DATABASE: u64 = 4 * 1024 * 1024 * 1024;
 /// Bytes of `metadata.json`.
-const METADATA: u64 = 64 * 1024;
+pub(crate) const METADATA: u64 = 64 * 1024;
 /// The schema of trivy-db that this version knows.
 const VERSION: u64 = 2;
 

@@ -9,6 +9,7 @@
 pub mod bolt;
 pub mod coverage;
 pub mod database;
+pub mod database_archive;
 pub mod own_system;
 pub mod sbom;
 pub mod scanner;
