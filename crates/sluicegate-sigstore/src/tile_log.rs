@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use sluicegate_ports::sign::SignError;
+use sluicegate_ports::{
+    served_log::{TileName, TileRow},
+    sign::SignError,
+};
 use tlog_tiles::{EMPTY_HASH, Hash, check_record, prove_record, record_hash, tree_hash};
 
 use crate::{
@@ -28,6 +31,8 @@ const LOCK: &str = "lock";
 const LOCK_TRIES: u32 = 6_000;
 /// And how long it is waited for between: half a minute in all.
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
+/// How often a tile is looked for that the log's growth takes from under its reader.
+const TILE_TRIES: u32 = 8;
 
 /// A log in a folder: `checkpoint`, `tile/…` and `lock`.
 ///
@@ -115,6 +120,34 @@ impl TileLog {
         let anew = Self::reader(self.folder.clone(), self.public.clone());
         let held = anew.read()?;
         Ok((held.size(), held.root()))
+    }
+
+    /// The newest signed checkpoint, without the lock: it is replaced in one step, after all that it covers is durable.
+    pub(crate) fn published(&self) -> Result<String, SignError> {
+        Ok(self.read_checkpoint()?.note)
+    }
+
+    /// A tile that the newest checkpoint covers, without the lock: what is covered is never written again. Read from the widest form
+    /// that is covered now, as only that is sure to be on disk, and cut to what was asked for.
+    pub(crate) fn published_tile(&self, name: TileName) -> Result<Option<Vec<u8>>, SignError> {
+        let row = match name.row {
+            TileRow::Entries => Row::Entries,
+            TileRow::Hashes(level) => Row::Hashes(level.into()),
+        };
+        let mut left = TILE_TRIES;
+        loop {
+            let size = self.read_checkpoint()?.size;
+            let Some(widest) = tiles::widest(row, name.number, size).filter(|tile| tile.width >= name.width.into())
+            else {
+                return Ok(None);
+            };
+            match tiles::read_prefix(&self.folder, &widest, name.width.into()) {
+                Ok(bytes) => return Ok(Some(bytes)),
+                // The log grew in between: its partial forms are gone once the full one is there.
+                Err(_) if left > 0 && self.read_checkpoint()?.size != size => left -= 1,
+                Err(reason) => return Err(self.refused(reason)),
+            }
+        }
     }
 
     pub(crate) fn refused(&self, reason: impl Into<String>) -> SignError {

@@ -79,6 +79,16 @@ pub(crate) fn right_edge(size: u64) -> Vec<Tile> {
     rows(size).flat_map(|(row, shift)| tiles(row, (size >> shift).saturating_sub(1), size >> shift)).collect()
 }
 
+/// The tile with this place, as wide as a tree of `size` entries has it; `None` if it has none there.
+pub(crate) fn widest(row: Row, number: u64, size: u64) -> Option<Tile> {
+    let count = match row {
+        Row::Entries => size,
+        Row::Hashes(level) => HEIGHT.checked_mul(level).and_then(|shift| size.checked_shr(shift))?,
+    };
+    let width = count.checked_sub(number.checked_mul(WIDTH)?)?.min(WIDTH);
+    (width > 0).then_some(Tile { row, number, width })
+}
+
 fn rows(size: u64) -> impl Iterator<Item = (Row, u32)> {
     let levels = (0..u64::BITS / HEIGHT).filter(move |level| size >> (HEIGHT * level) > 0);
     std::iter::once((Row::Entries, 0)).chain(levels.map(|level| (Row::Hashes(level), HEIGHT * level)))
@@ -132,6 +142,21 @@ pub(crate) fn read_hashes(folder: &Path, tile: &Tile) -> Result<Vec<Hash>, Strin
         return Err(format!("{} does not hold {} hashes", tile.path(), tile.width));
     }
     Ok(hashes.iter().copied().map(Hash).collect())
+}
+
+/// Reads the bytes of the first `width` hashes or entries of a tile; an error says which file and why.
+pub(crate) fn read_prefix(folder: &Path, tile: &Tile, width: u64) -> Result<Vec<u8>, String> {
+    match tile.row {
+        Row::Entries => {
+            let mut entries = read_entries(folder, tile)?;
+            entries.truncate(usize::try_from(width).map_err(|error| error.to_string())?);
+            bundle(&entries)
+        }
+        Row::Hashes(_) => {
+            let hashes = read_hashes(folder, tile)?;
+            Ok((0..width).zip(hashes).flat_map(|(_, hash)| hash.0).collect())
+        }
+    }
 }
 
 fn unreadable(tile: &Tile, error: &io::Error) -> String {
