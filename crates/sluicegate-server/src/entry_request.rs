@@ -12,20 +12,19 @@ use p256::{
     ecdsa::{Signature, VerifyingKey, signature::hazmat::PrehashVerifier},
     pkcs8::{DecodePublicKey, EncodePublicKey},
 };
-use serde_json::value::RawValue;
 use sluicegate_attestation::bundle::hashedrekord_body;
 use sluicegate_types::Digest;
 
-use self::object::Object;
+use self::object::{Field, Object};
 
 mod object;
 
 /// The one key and hash whose signatures this log takes.
-const P256_SHA256: (&str, u64) = ("PKIX_ECDSA_P256_SHA_256", 5);
+const P256_SHA256: (&str, i32) = ("PKIX_ECDSA_P256_SHA_256", 5);
 /// What the real server says about a request that it can read and does not believe.
 const NOT_BELIEVED: &str = "invalid hashedrekord request";
 /// The other key kinds of protobuf-specs, each with its number.
-const OTHER_KEYS: [(&str, u64); 22] = [
+const OTHER_KEYS: [(&str, i32); 22] = [
     ("PKCS1_RSA_PKCS1V5", 1),
     ("PKCS1_RSA_PSS", 2),
     ("PKIX_RSA_PKCS1V5", 3),
@@ -79,29 +78,23 @@ impl HashedRekord {
         if request.is_empty() {
             return Err(NO_HASHEDREKORD.to_owned());
         }
-        let text =
-            str::from_utf8(request).map_err(|_| "proto: syntax error: invalid UTF-8 in the request".to_owned())?;
-        let [hashed, dsse] = Object::parse(text, text)?.fields(&["hashedRekordRequestV002", "dsseRequestV002"])?;
-        let hashed = match (hashed, dsse) {
-            (Some(_), Some(_)) => {
-                return Err("proto: oneof dev.sigstore.rekor.v2.CreateEntryRequest.spec is already set".to_owned());
-            }
-            (Some(hashed), None) => hashed,
-            (None, _) => return Err(NO_HASHEDREKORD.to_owned()),
+        let text = str::from_utf8(request).map_err(|_| "invalid UTF-8 in the request".to_owned())?;
+        let spec = Object::read(text)?.fields(&["hashedRekordRequestV002", "dsseRequestV002"])?;
+        one_of("dev.sigstore.rekor.v2.CreateEntryRequest.spec", &spec)?;
+        let [Some(hashed), None] = spec else {
+            return Err(NO_HASHEDREKORD.to_owned());
         };
-        let [digest, signature] = Object::parse(text, hashed.get())?.fields(&["digest", "signature"])?;
+        let [digest, signature] = hashed.object()?.fields(&["digest", "signature"])?;
         let digest = bytes("digest", digest)?;
-        let [content, verifier] = message(text, signature)?.fields(&["content", "verifier"])?;
+        let [content, verifier] = object(signature)?.fields(&["content", "verifier"])?;
         let content = bytes("content", content)?;
         let [public_key, certificate, details] =
-            message(text, verifier)?.fields(&["publicKey", "x509Certificate", "keyDetails"])?;
-        let [public_key_bytes] = message(text, public_key)?.fields(&["rawBytes"])?;
-        let public_key_bytes = bytes("rawBytes", public_key_bytes)?;
+            object(verifier)?.fields(&["publicKey", "x509Certificate", "keyDetails"])?;
+        one_of("dev.sigstore.rekor.v2.Verifier.verifier", &[public_key, certificate])?;
+        let [key] = object(public_key)?.fields(&["rawBytes"])?;
+        let public_key = bytes("rawBytes", key)?;
         let details = key_details(details)?;
         if certificate.is_some() {
-            if public_key.is_some() {
-                return Err("proto: oneof dev.sigstore.rekor.v2.Verifier.verifier is already set".to_owned());
-            }
             return Err(
                 "x509Certificate: this log takes signatures of public keys only, not of certificates".to_owned()
             );
@@ -109,39 +102,48 @@ impl HashedRekord {
         if let Some(other) = details {
             return Err(format!("keyDetails {other}: this log takes signatures of kind {} only", P256_SHA256.0));
         }
-        Ok(Self { digest, signature: content, public_key: public_key_bytes })
+        Ok(Self { digest, signature: content, public_key })
     }
 }
 
 /// A message that may be left out: then none of its fields is set.
-fn message<'a>(text: &'a str, value: Option<&'a RawValue>) -> Result<Object<'a>, String> {
-    value.map_or_else(|| Ok(Object::default()), |value| Object::parse(text, value.get()))
+fn object(field: Option<Field<'_>>) -> Result<Object<'_>, String> {
+    field.map_or_else(|| Ok(Object::default()), Field::object)
+}
+
+/// Refuses two fields of which a message may have one.
+fn one_of(name: &str, fields: &[Option<Field<'_>>; 2]) -> Result<(), String> {
+    let [Some(one), Some(other)] = fields else {
+        return Ok(());
+    };
+    let second = if one.begins_before(other) { other } else { one };
+    Err(format!("proto: ({}): error parsing {}, oneof {name} is already set", second.place(), second.written()))
 }
 
 /// Bytes as protojson reads them: standard or URL-safe base64, with or without padding.
-fn bytes(name: &str, value: Option<&RawValue>) -> Result<Vec<u8>, String> {
+fn bytes(name: &str, field: Option<Field<'_>>) -> Result<Vec<u8>, String> {
     const FORGIVING: GeneralPurposeConfig = GeneralPurposeConfig::new()
         .with_decode_padding_mode(DecodePaddingMode::Indifferent)
         .with_decode_allow_trailing_bits(true);
     const PLAIN: GeneralPurpose = GeneralPurpose::new(&STANDARD, FORGIVING);
     const URL: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, FORGIVING);
-    let Some(value) = value else {
+    let Some(field) = field else {
         return Ok(Vec::new());
     };
-    let invalid = || format!("proto: invalid value for bytes field {name}: {}", cut(value.get()));
-    let text: String = serde_json::from_str(value.get()).map_err(|_| invalid())?;
+    let invalid = || field.invalid(&format!("bytes field {name}"));
+    let text: String = serde_json::from_str(field.value()).map_err(|_| invalid())?;
     let engine = if text.contains(['-', '_']) { URL } else { PLAIN };
     engine.decode(text).map_err(|_| invalid())
 }
 
 /// The name of the key's kind, if it is not the one that is taken. Names and numbers are equally good in protojson.
-fn key_details(value: Option<&RawValue>) -> Result<Option<&'static str>, String> {
-    let Some(value) = value else {
+fn key_details(field: Option<Field<'_>>) -> Result<Option<&'static str>, String> {
+    let Some(field) = field else {
         return Err(NOT_BELIEVED.to_owned());
     };
-    let name = serde_json::from_str::<String>(value.get()).ok();
-    let number = serde_json::from_str::<u64>(value.get()).ok();
-    let is = |kind: &(&str, u64)| name.as_deref() == Some(kind.0) || number == Some(kind.1);
+    let name = serde_json::from_str::<String>(field.value()).ok();
+    let number = serde_json::from_str::<i32>(field.value()).ok();
+    let is = |kind: &(&str, i32)| name.as_deref() == Some(kind.0) || number == Some(kind.1);
     if is(&P256_SHA256) {
         return Ok(None);
     }
@@ -150,11 +152,6 @@ fn key_details(value: Option<&RawValue>) -> Result<Option<&'static str>, String>
         // A number that means nothing is read by protojson, and believed by nobody.
         (None, Some(_)) => Err(NOT_BELIEVED.to_owned()),
         (None, None) if name.as_deref() == Some("PUBLIC_KEY_DETAILS_UNSPECIFIED") => Err(NOT_BELIEVED.to_owned()),
-        (None, None) => Err(format!("proto: invalid value for enum field keyDetails: {}", cut(value.get()))),
+        (None, None) => Err(field.invalid("enum field keyDetails")),
     }
-}
-
-/// What a client wrote, as far as it is repeated to it.
-fn cut(text: &str) -> String {
-    text.chars().take(64).collect()
 }

@@ -68,10 +68,8 @@ fn router(face: Face) -> Router {
 }
 
 async fn add_entry(State(face): State<Face>, request: Request) -> Response {
-    let too_large = || {
-        let message = format!("http: request body too large: at most {} bytes", face.limits.body);
-        answer::error(StatusCode::PAYLOAD_TOO_LARGE, Code::InvalidArgument, &message)
-    };
+    let too_large =
+        || answer::error(StatusCode::PAYLOAD_TOO_LARGE, Code::InvalidArgument, "http: request body too large");
     // One that says so itself is not waited for.
     if request.body().size_hint().lower() > face.limits.body as u64 {
         return too_large();
@@ -123,7 +121,7 @@ async fn tile(State(face): State<Face>, uri: Uri) -> Response {
 }
 
 async fn healthz() -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], r#"{"status":"SERVING"}"#).into_response()
+    ([(header::CONTENT_TYPE, "application/json")], "{\"status\":\"SERVING\"}\n").into_response()
 }
 
 async fn not_found() -> Response {
