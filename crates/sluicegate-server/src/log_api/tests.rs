@@ -255,6 +255,29 @@ fn answers_are_those_of_the_real_server_byte_for_byte() {
     assert_eq!(log.open().size().unwrap(), 2);
 }
 
+/// A log with the key and the name of a real server, asked what that one was asked. Its checkpoints are signed with Ed25519, so they must
+/// be the same too.
+#[test]
+fn the_answers_of_a_real_server_are_ours() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/rekor-tiles");
+    let exchanges: Value = serde_json::from_slice(&fs::read(fixture.join("exchanges.json")).unwrap()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let key = KeyFolder::open(&fixture).open_log_key("log", &Secret::new(Vec::new())).unwrap();
+    let log = EmbeddedLog::create(folder.path().join("log"), key, "rekor.local").unwrap();
+    let served = Served::start(Arc::new(log), Limits::default());
+    let exchanges = exchanges.as_array().unwrap();
+    assert_eq!(exchanges.len(), 4);
+    for exchange in exchanges {
+        let text = |name: &str| exchange[name].as_str().unwrap_or_default();
+        let answer = served.ask("POST", ENTRIES, text("request").as_bytes());
+        assert_eq!(Value::from(answer.status), exchange["status"], "{answer:?}");
+        // Between members only: inside a text the quotation mark would be escaped.
+        assert_eq!(answer.text(), text("answer").replace(", \"", ",\""));
+        assert_eq!(answer.header("x-log-index").unwrap_or_default(), text("x-log-index"));
+    }
+    served.end();
+}
+
 #[test]
 fn both_spellings_of_protojson_and_both_alphabets_are_read() {
     let log = LogFolder::new();
