@@ -179,13 +179,15 @@ pub(crate) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 /// Writes files whole or not at all; they are durable after [`Writer::sync`].
 pub(crate) struct Writer<'a> {
     root: &'a Path,
+    /// Folders whose own names are durable already, from the root on.
+    known: &'a BTreeSet<PathBuf>,
     folders: BTreeSet<PathBuf>,
 }
 
 impl<'a> Writer<'a> {
-    /// A writer below `root`, which exists.
-    pub(crate) fn new(root: &'a Path) -> Self {
-        Self { root, folders: BTreeSet::new() }
+    /// A writer below `root`, which exists. The names of `known` folders were made durable by this process before.
+    pub(crate) fn new(root: &'a Path, known: &'a BTreeSet<PathBuf>) -> Self {
+        Self { root, known, folders: BTreeSet::new() }
     }
 
     /// Writes `bytes` under a temporary name, syncs and renames; another file of that name is replaced.
@@ -198,14 +200,17 @@ impl<'a> Writer<'a> {
         file.write_all(bytes)?;
         file.as_file().sync_data()?;
         file.persist(&path).map_err(|error| error.error)?;
-        // Every folder up to the root: one that a crashed process made may not be durable yet.
-        self.folders.extend(folder.ancestors().take_while(|above| above.starts_with(self.root)).map(Path::to_owned));
+        // With it every folder up to the root, unless this process did that before: one that a crashed process made may not be durable yet.
+        let depth = if self.known.contains(folder) { 1 } else { usize::MAX };
+        let above = folder.ancestors().take(depth).take_while(|above| above.starts_with(self.root));
+        self.folders.extend(above.map(Path::to_owned));
         Ok(())
     }
 
-    /// Makes the names durable.
-    pub(crate) fn sync(self) -> io::Result<()> {
-        self.folders.iter().try_for_each(|folder| File::open(folder)?.sync_all())
+    /// Makes the names durable, and returns the folders whose own names are durable by that.
+    pub(crate) fn sync(self) -> io::Result<BTreeSet<PathBuf>> {
+        self.folders.iter().try_for_each(|folder| File::open(folder)?.sync_all())?;
+        Ok(self.folders)
     }
 }
 

@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeSet,
     fs,
     io::{BufRead, BufReader, Write},
     path::Path,
@@ -368,7 +369,8 @@ fn a_crash_between_any_two_writes_leaves_a_log_that_goes_on() {
             };
             let done = crash == planned.len();
             planned.truncate(crash);
-            let mut writer = Writer::new(&folder);
+            let known = BTreeSet::new();
+            let mut writer = Writer::new(&folder, &known);
             planned.iter().for_each(|(path, bytes)| writer.write(path, bytes).unwrap());
 
             let again = open(&folder).unwrap();
