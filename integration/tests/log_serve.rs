@@ -235,6 +235,27 @@ fn a_log_is_not_served_where_it_should_not_be() {
 }
 
 #[test]
+fn a_program_learns_where_the_log_is_served() {
+    let project = initialised();
+    let mut command = project.command(&["log", "serve", "--listen", "127.0.0.1:0", "-o", "json", "-q"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut text = String::new();
+    for line in lines {
+        text.push_str(&line);
+        if line == "}" {
+            break;
+        }
+    }
+    let document: Value = serde_json::from_str(&text).unwrap();
+    let address = document["url"].as_str().unwrap().strip_prefix("http://").unwrap().to_owned();
+    let server = Server { address, stderr: BufReader::new(child.stderr.take().unwrap()), child };
+    let (status, _, checkpoint) = server.ask("GET", "/api/v2/checkpoint", "");
+    assert_eq!((status, checkpoint.lines().next()), (200, document["origin"].as_str()));
+    assert_eq!(server.end("TERM"), (Some(0), String::new()));
+}
+
+#[test]
 fn log_verify_finds_what_is_not_as_it_was_signed() {
     let project = initialised();
     project.sluicegate(&["log", "verify"]).assert(0, "WHOLE  0 entries");

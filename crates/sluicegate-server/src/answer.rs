@@ -17,6 +17,7 @@ pub(crate) enum Code {
     DeadlineExceeded = 4,
     NotFound = 5,
     AlreadyExists = 6,
+    PermissionDenied = 7,
     Unimplemented = 12,
     Internal = 13,
     Unavailable = 14,

@@ -6,7 +6,7 @@ use axum::{
     Router,
     body::{Body, HttpBody, to_bytes},
     extract::{Request, State},
-    http::{HeaderValue, StatusCode, Uri, header},
+    http::{HeaderName, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -22,6 +22,8 @@ use crate::{
 };
 
 const TILES: &str = "/api/v2/tile/";
+/// What only browsers send.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// A full tile never changes.
 const FOREVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 /// A checkpoint is old when the next entry comes.
@@ -68,6 +70,10 @@ fn router(face: Face) -> Router {
 }
 
 async fn add_entry(State(face): State<Face>, request: Request) -> Response {
+    // A page that somebody on this machine looks at can reach loopback; a browser says where it comes from.
+    if [header::ORIGIN, SEC_FETCH_SITE].iter().any(|name| request.headers().contains_key(name)) {
+        return answer::error(StatusCode::FORBIDDEN, Code::PermissionDenied, "a web page appends nothing here");
+    }
     let too_large =
         || answer::error(StatusCode::PAYLOAD_TOO_LARGE, Code::InvalidArgument, "http: request body too large");
     // One that says so itself is not waited for.

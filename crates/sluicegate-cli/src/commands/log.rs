@@ -76,7 +76,7 @@ fn began(words: &Words, url: &str, origin: &str) {
     words.tell(&format!("the log {origin} is served at {url}"));
     words.tell(&format!("  for cosign, once:  sluicegate trust export trust --log-url {url}"));
     words.tell(
-        "  then:              cosign attest-blob --key KEY --signing-config trust/signing_config.json --trusted-root \
+        "  then:              cosign attest-blob --yes --key KEY --signing-config trust/signing_config.json --trusted-root \
          trust/trusted_root.json --bundle BUNDLE --type TYPE --predicate FILE BLOB",
     );
     words.tell(&format!("  for monitors:      {url}/api/v2/checkpoint and {url}/api/v2/tile/…"));
