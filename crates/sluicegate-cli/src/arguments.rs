@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -56,6 +57,10 @@ pub(crate) enum Command {
     Keys(Keys),
     /// Read and check what was recorded: runs, decisions, promotions.
     Evidence(Evidence),
+    /// Serve and check the home's transparency log.
+    Log(Log),
+    /// Give others what they need to believe what this home signs.
+    Trust(Trust),
 }
 
 #[derive(Args)]
@@ -313,6 +318,50 @@ pub(crate) enum EvidenceCommand {
     },
 }
 
+#[derive(Args)]
+pub(crate) struct Log {
+    #[command(subcommand)]
+    pub(crate) command: LogCommand,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum LogCommand {
+    /// Serve the log in the API of Rekor v2 until SIGINT or SIGTERM: cosign signs into it, anyone reads its checkpoint and tiles.
+    Serve {
+        /// Where to listen; port 0 is one of the system's choice.
+        #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:3003")]
+        listen: SocketAddr,
+        /// Also listen where other machines connect, although there is no TLS: whoever is on the way can read and change what is said,
+        /// and whoever can connect can append.
+        #[arg(long)]
+        plain_http_beyond_loopback: bool,
+    },
+    /// Print the newest signed checkpoint.
+    Checkpoint,
+    /// Read the whole log again and compare every file with the checkpoint. Needs no passphrase.
+    Verify,
+}
+
+#[derive(Args)]
+pub(crate) struct Trust {
+    #[command(subcommand)]
+    pub(crate) command: TrustCommand,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum TrustCommand {
+    /// Write trusted_root.json, signing_config.json and each public key of the home (NAME.pub, PEM) into a folder. Files that are
+    /// there and differ are not overwritten.
+    Export {
+        /// The folder; made if missing.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// Where the log is served; signing_config.json then lets cosign sign into it. Without it cosign would sign unlogged.
+        #[arg(long, value_name = "URL")]
+        log_url: Option<String>,
+    },
+}
+
 /// The image that a word names. Who names a folder of this machine means no registry.
 fn image(text: &str) -> Result<ImageRef, String> {
     let parsed = text.parse();
@@ -340,11 +389,16 @@ pub(crate) fn meant(text: &str, parsed: &Result<ImageRef, ImageError>) -> Option
 }
 
 /// Commands of the contract that are not built yet.
-const RESERVED: [&str; 12] =
-    ["plan", "try", "shell", "logs", "explain", "policy", "log", "trust", "serve", "doctor", "prune", "completion"];
+const RESERVED: [&str; 10] =
+    ["plan", "try", "shell", "logs", "explain", "policy", "serve", "doctor", "prune", "completion"];
 
-const RESERVED_OF_EVIDENCE: [(&str, &str); 3] =
-    [("report", "evidence report"), ("export", "evidence export"), ("verify", "evidence verify")];
+const RESERVED_BELOW: [(&str, &str, &str); 5] = [
+    ("evidence", "report", "evidence report"),
+    ("evidence", "export", "evidence export"),
+    ("evidence", "verify", "evidence verify"),
+    ("trust", "show", "trust show"),
+    ("trust", "update", "trust update"),
+];
 
 /// The command that is asked for, if it is one that is not built yet.
 pub(crate) fn reserved_command(arguments: impl Iterator<Item = OsString>) -> Option<&'static str> {
@@ -357,9 +411,10 @@ pub(crate) fn reserved_command(arguments: impl Iterator<Item = OsString>) -> Opt
             _ => break argument,
         }
     };
-    if word == "evidence" {
+    if RESERVED_BELOW.iter().any(|(above, ..)| word == *above) {
         let next = arguments.next()?;
-        return RESERVED_OF_EVIDENCE.into_iter().find(|(reserved, _)| next == *reserved).map(|(_, whole)| whole);
+        let below = |(above, reserved, _): &(&str, &str, &str)| word == *above && next == *reserved;
+        return RESERVED_BELOW.into_iter().find(below).map(|(.., whole)| whole);
     }
     RESERVED.into_iter().find(|reserved| word == *reserved)
 }

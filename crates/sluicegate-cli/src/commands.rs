@@ -7,8 +7,10 @@ pub(crate) mod evidence;
 pub(crate) mod image;
 pub(crate) mod init;
 pub(crate) mod keys;
+pub(crate) mod log;
 pub(crate) mod promote;
 pub(crate) mod run;
+pub(crate) mod trust;
 pub(crate) mod verify;
 pub(crate) mod verify_file;
 

@@ -60,6 +60,8 @@ fn asked(words: Words) -> ExitCode {
         Command::Attest(attest) => commands::attest::attest(&words, &attest),
         Command::Keys(keys) => commands::keys::keys(&words, &keys),
         Command::Evidence(evidence) => commands::evidence::evidence(&words, &evidence),
+        Command::Log(log) => commands::log::log(&words, &log),
+        Command::Trust(trust) => commands::trust::trust(&words, &trust),
     };
     match done {
         Ok(code) => code,

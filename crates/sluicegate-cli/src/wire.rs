@@ -134,19 +134,12 @@ impl Wired {
     /// design, and 64 MiB while it does.
     pub(crate) fn signer_and_logs(&self, name: &str, passphrase: &Secret) -> Result<Opened, Problem> {
         std::thread::scope(|scope| {
-            let log = scope.spawn(|| self.log(passphrase));
+            let log = scope.spawn(|| log(&self.home, passphrase));
             let ledger = scope.spawn(|| self.ledger(passphrase));
             let signer = self.signer(name, passphrase)?;
             let broke_off = |_| sluicegate_flow::Error::Bug("opening a key broke off".to_owned());
             Ok((signer, log.join().map_err(broke_off)??, ledger.join().map_err(broke_off)??))
         })
-    }
-
-    /// The embedded log.
-    fn log(&self, passphrase: &Secret) -> Result<EmbeddedLog, Problem> {
-        let key = self.keys().open_log_key(LOG_KEY, passphrase).map_err(sluicegate_flow::Error::from)?;
-        let origin = new_origin(key.public_key());
-        Ok(EmbeddedLog::open(self.home.part("log"), key, &origin).map_err(sluicegate_flow::Error::from)?)
     }
 
     /// The ledger of the evidence store, to append to.
@@ -361,6 +354,20 @@ pub(crate) fn records(evidence: &SqliteEvidence) -> &dyn EvidenceLog {
 
 pub(crate) fn lister() -> GitSourceLister {
     GitSourceLister
+}
+
+/// The embedded log.
+pub(crate) fn log(home: &Home, passphrase: &Secret) -> Result<EmbeddedLog, Problem> {
+    let key = keys(home).open_log_key(LOG_KEY, passphrase).map_err(sluicegate_flow::Error::from)?;
+    let origin = new_origin(key.public_key());
+    Ok(EmbeddedLog::open(home.part("log"), key, &origin).map_err(sluicegate_flow::Error::from)?)
+}
+
+/// The embedded log to read, without a passphrase.
+pub(crate) fn log_reader(home: &Home) -> Result<EmbeddedLog, Problem> {
+    let public_key = keys(home).log_public_key(LOG_KEY).map_err(sluicegate_flow::Error::from)?;
+    let public = LogPublic { origin: new_origin(&public_key), public_key };
+    Ok(EmbeddedLog::reader(home.part("log"), public))
 }
 
 /// Makes the log of a new home.

@@ -64,6 +64,11 @@ impl Problem {
         Self { code: code(Failure::Unavailable), ..Self::usage(text, hint) }
     }
 
+    /// Something that is not what was signed.
+    pub(crate) fn wrong(text: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { code: code(Failure::Wrong), ..Self::usage(text, hint) }
+    }
+
     /// Something that must not happen, whatever was asked.
     pub(crate) fn bug(text: String, cause: &str) -> Self {
         Self { code: code(Failure::Bug), causes: vec![cause.to_owned()], ..Self::usage(text, REPORT_IT) }

@@ -8,6 +8,7 @@ pub mod execute;
 pub mod images;
 pub mod ledger;
 pub mod scan;
+pub mod served_log;
 pub mod sign;
 pub mod store;
 pub mod trees;

@@ -4,7 +4,10 @@ use std::{collections::HashMap, path::PathBuf};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use sluicegate_attestation::bundle::{self, InclusionProof, KindVersion, LogEntry, LogId};
-use sluicegate_ports::sign::{SignError, TransparencyLog};
+use sluicegate_ports::{
+    served_log::{Placed, ServedLog, TileName},
+    sign::{SignError, TransparencyLog},
+};
 use sluicegate_types::Digest;
 use tlog_tiles::record_hash;
 
@@ -37,6 +40,18 @@ impl EmbeddedLog {
         Ok(Self { tiles: TileLog::open(folder.into(), key, origin)? })
     }
 
+    /// A log to read, without its private key: it refuses to append. Nothing is read yet; the first question about its size or root
+    /// reads it whole.
+    pub fn reader(folder: impl Into<PathBuf>, public: LogPublic) -> Self {
+        Self { tiles: TileLog::reader(folder.into(), public) }
+    }
+
+    /// Reads every file anew, compares all of them with the checkpoint, and returns its size and root.
+    pub fn check(&self) -> Result<(u64, Digest), SignError> {
+        let (size, root) = self.tiles.check()?;
+        Ok((size, Digest::from_bytes(root.0)))
+    }
+
     /// The public half, for trusted roots.
     pub fn public(&self) -> &LogPublic {
         self.tiles.public()
@@ -66,6 +81,24 @@ impl EmbeddedLog {
 
 impl TransparencyLog for EmbeddedLog {
     fn append(&self, bodies: &[Vec<u8>]) -> Result<Vec<LogEntry>, SignError> {
+        Ok(self.append_new(bodies)?.into_iter().map(|placed| placed.entry).collect())
+    }
+
+    fn origin(&self) -> &str {
+        &self.public().origin
+    }
+
+    fn size(&self) -> Result<u64, SignError> {
+        Ok(self.tiles.read()?.size())
+    }
+
+    fn root(&self) -> Result<Digest, SignError> {
+        Ok(Digest::from_bytes(self.tiles.read()?.root().0))
+    }
+}
+
+impl ServedLog for EmbeddedLog {
+    fn append_new(&self, bodies: &[Vec<u8>]) -> Result<Vec<Placed>, SignError> {
         for body in bodies {
             if body.len() > ENTRY_LIMIT {
                 return Err(self.tiles.refused(tiles::too_long(body.len())));
@@ -84,29 +117,30 @@ impl TransparencyLog for EmbeddedLog {
         for body in bodies {
             let leaf = record_hash(body);
             let next = held.size() + new.len() as u64;
-            let place = held.find(&leaf).or_else(|| fresh.get(&leaf.0).copied()).unwrap_or_else(|| {
-                fresh.insert(leaf.0, next);
-                new.push(body);
-                next
-            });
-            places.push(place);
+            match held.find(&leaf).or_else(|| fresh.get(&leaf.0).copied()) {
+                Some(place) => places.push((place, false)),
+                None => {
+                    fresh.insert(leaf.0, next);
+                    new.push(body);
+                    places.push((next, true));
+                }
+            }
         }
         if !new.is_empty() {
             held.append(&new)?;
         }
-        places.iter().zip(bodies).map(|(place, body)| self.entry(&held, *place, body)).collect()
+        let placed = |((place, is_new), body): ((u64, bool), &Vec<u8>)| {
+            Ok(Placed { entry: self.entry(&held, place, body)?, is_new })
+        };
+        places.into_iter().zip(bodies).map(placed).collect()
     }
 
-    fn origin(&self) -> &str {
-        &self.public().origin
+    fn checkpoint(&self) -> Result<String, SignError> {
+        self.tiles.published()
     }
 
-    fn size(&self) -> Result<u64, SignError> {
-        Ok(self.tiles.read()?.size())
-    }
-
-    fn root(&self) -> Result<Digest, SignError> {
-        Ok(Digest::from_bytes(self.tiles.read()?.root().0))
+    fn tile(&self, name: TileName) -> Result<Option<Vec<u8>>, SignError> {
+        self.tiles.published_tile(name)
     }
 }
 

@@ -4,6 +4,7 @@
 //! it were never promised and are overwritten. Before anything is signed the files are read again and compared with the last checkpoint.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File, OpenOptions, TryLockError},
     io,
     path::{Path, PathBuf},
@@ -11,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use sluicegate_ports::sign::SignError;
+use sluicegate_ports::{
+    served_log::{TileName, TileRow},
+    sign::SignError,
+};
 use tlog_tiles::{EMPTY_HASH, Hash, check_record, prove_record, record_hash, tree_hash};
 
 use crate::{
@@ -28,6 +32,8 @@ const LOCK: &str = "lock";
 const LOCK_TRIES: u32 = 6_000;
 /// And how long it is waited for between: half a minute in all.
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
+/// How often a tile is looked for that the log's growth takes from under its reader.
+const TILE_TRIES: u32 = 8;
 
 /// A log in a folder: `checkpoint`, `tile/…` and `lock`.
 ///
@@ -47,6 +53,14 @@ pub(crate) struct State {
     /// What was read and hashed so far.
     pub(crate) tree: Tree,
     checkpoint: Checkpoint,
+    /// Folders whose names this process has made durable.
+    durable: BTreeSet<PathBuf>,
+}
+
+impl State {
+    fn new(checkpoint: Checkpoint) -> Self {
+        Self { tree: Tree::default(), checkpoint, durable: BTreeSet::new() }
+    }
 }
 
 /// A log under its lock, brought up to its files. The lock is free again when this is dropped or its process ends.
@@ -70,10 +84,10 @@ impl TileLog {
             return Err(refused("there is a log already; open it, or name an empty folder".into()));
         }
         let checkpoint = Checkpoint::sign(origin, 0, EMPTY_HASH, &key);
-        put(&folder, &[(CHECKPOINT.into(), checkpoint.note.clone().into_bytes())])?;
+        put(&folder, &[(CHECKPOINT.into(), checkpoint.note.clone().into_bytes())], &mut BTreeSet::new())?;
         drop(lock);
         let public = LogPublic { origin: origin.to_owned(), public_key: *key.public_key() };
-        Ok(Self { folder, public, key: Some(key), state: Mutex::new(State { tree: Tree::default(), checkpoint }) })
+        Ok(Self { folder, public, key: Some(key), state: Mutex::new(State::new(checkpoint)) })
     }
 
     /// Opens a log, reads it whole and compares it with its last checkpoint. [`SignError::Log`] if there is no checkpoint (a key
@@ -90,7 +104,7 @@ impl TileLog {
     /// A log to read, without its private key. Nothing is read yet: the first question reads it whole.
     pub(crate) fn reader(folder: PathBuf, public: LogPublic) -> Self {
         let checkpoint = Checkpoint { size: 0, root: EMPTY_HASH, note: String::new() };
-        Self { folder, public, key: None, state: Mutex::new(State { tree: Tree::default(), checkpoint }) }
+        Self { folder, public, key: None, state: Mutex::new(State::new(checkpoint)) }
     }
 
     /// The public half.
@@ -115,6 +129,34 @@ impl TileLog {
         let anew = Self::reader(self.folder.clone(), self.public.clone());
         let held = anew.read()?;
         Ok((held.size(), held.root()))
+    }
+
+    /// The newest signed checkpoint, without the lock: it is replaced in one step, after all that it covers is durable.
+    pub(crate) fn published(&self) -> Result<String, SignError> {
+        Ok(self.read_checkpoint()?.note)
+    }
+
+    /// A tile that the newest checkpoint covers, without the lock: what is covered is never written again. Read from the widest form
+    /// that is covered now, as only that is sure to be on disk, and cut to what was asked for.
+    pub(crate) fn published_tile(&self, name: TileName) -> Result<Option<Vec<u8>>, SignError> {
+        let row = match name.row {
+            TileRow::Entries => Row::Entries,
+            TileRow::Hashes(level) => Row::Hashes(level.into()),
+        };
+        let mut left = TILE_TRIES;
+        loop {
+            let size = self.read_checkpoint()?.size;
+            let Some(widest) = tiles::widest(row, name.number, size).filter(|tile| tile.width >= name.width.into())
+            else {
+                return Ok(None);
+            };
+            match tiles::read_prefix(&self.folder, &widest, name.width.into()) {
+                Ok(bytes) => return Ok(Some(bytes)),
+                // The log grew in between: its partial forms are gone once the full one is there.
+                Err(_) if left > 0 && self.read_checkpoint()?.size != size => left -= 1,
+                Err(reason) => return Err(self.refused(reason)),
+            }
+        }
     }
 
     pub(crate) fn refused(&self, reason: impl Into<String>) -> SignError {
@@ -254,13 +296,13 @@ impl TileLog {
             let (files, checkpoint) = self.plan(&state.tree, old, bodies).map_err(|reason| self.refused(reason))?;
             // What others would not believe is not written.
             Checkpoint::verify(&checkpoint.note, &self.public).map_err(|reason| self.refused(reason))?;
-            put(&self.folder, &files)?;
+            put(&self.folder, &files, &mut state.durable)?;
             Ok(checkpoint)
         };
         match write() {
             Ok(checkpoint) => {
                 state.checkpoint = checkpoint;
-                self.drop_partials(old, state.tree.size());
+                self.drop_partials(old, state);
                 Ok(())
             }
             Err(error) => {
@@ -272,9 +314,11 @@ impl TileLog {
 
     /// Partial tiles of tiles that are full now: tlog-tiles lets them go once the checkpoint covers the full ones. One that stays
     /// is never read again.
-    fn drop_partials(&self, old: u64, new: u64) {
-        for tile in tiles::grown(old, new).iter().filter(|tile| tile.width == tiles::WIDTH) {
-            let _ = fs::remove_dir_all(self.folder.join(tile.partials()));
+    fn drop_partials(&self, old: u64, state: &mut State) {
+        for tile in tiles::grown(old, state.tree.size()).iter().filter(|tile| tile.width == tiles::WIDTH) {
+            let partials = self.folder.join(tile.partials());
+            let _ = fs::remove_dir_all(&partials);
+            state.durable.remove(&partials);
         }
     }
 }
@@ -350,22 +394,24 @@ fn changed(tile: &Tile) -> String {
 }
 
 /// Makes every file durable in order; the last one, the checkpoint, only after all names of the others are.
-fn put(folder: &Path, files: &[Planned]) -> Result<(), SignError> {
+fn put(folder: &Path, files: &[Planned], durable: &mut BTreeSet<PathBuf>) -> Result<(), SignError> {
     let failed = |path: &str, error: io::Error| SignError::Io {
         action: format!("write {}", folder.join(path).display()),
         reason: error.to_string(),
     };
-    let Some(((last, note), tiles)) = files.split_last() else {
+    let Some((checkpoint, tiles)) = files.split_last() else {
         return Ok(());
     };
-    let mut writer = Writer::new(folder);
-    for (path, bytes) in tiles {
-        writer.write(path, bytes).map_err(|error| failed(path, error))?;
+    for together in [tiles, std::slice::from_ref(checkpoint)] {
+        let mut writer = Writer::new(folder, durable);
+        for (path, bytes) in together {
+            writer.write(path, bytes).map_err(|error| failed(path, error))?;
+        }
+        let name = together.last().map_or("tile", |(path, _)| path);
+        let synced = writer.sync().map_err(|error| failed(name, error))?;
+        durable.extend(synced);
     }
-    writer.sync().map_err(|error| failed("tile", error))?;
-    let mut writer = Writer::new(folder);
-    writer.write(last, note).map_err(|error| failed(last, error))?;
-    writer.sync().map_err(|error| failed(last, error))
+    Ok(())
 }
 
 fn make_folder(folder: &Path) -> Result<(), SignError> {

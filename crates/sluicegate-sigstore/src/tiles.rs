@@ -79,6 +79,16 @@ pub(crate) fn right_edge(size: u64) -> Vec<Tile> {
     rows(size).flat_map(|(row, shift)| tiles(row, (size >> shift).saturating_sub(1), size >> shift)).collect()
 }
 
+/// The tile with this place, as wide as a tree of `size` entries has it; `None` if it has none there.
+pub(crate) fn widest(row: Row, number: u64, size: u64) -> Option<Tile> {
+    let count = match row {
+        Row::Entries => size,
+        Row::Hashes(level) => HEIGHT.checked_mul(level).and_then(|shift| size.checked_shr(shift))?,
+    };
+    let width = count.checked_sub(number.checked_mul(WIDTH)?)?.min(WIDTH);
+    (width > 0).then_some(Tile { row, number, width })
+}
+
 fn rows(size: u64) -> impl Iterator<Item = (Row, u32)> {
     let levels = (0..u64::BITS / HEIGHT).filter(move |level| size >> (HEIGHT * level) > 0);
     std::iter::once((Row::Entries, 0)).chain(levels.map(|level| (Row::Hashes(level), HEIGHT * level)))
@@ -134,6 +144,21 @@ pub(crate) fn read_hashes(folder: &Path, tile: &Tile) -> Result<Vec<Hash>, Strin
     Ok(hashes.iter().copied().map(Hash).collect())
 }
 
+/// Reads the bytes of the first `width` hashes or entries of a tile; an error says which file and why.
+pub(crate) fn read_prefix(folder: &Path, tile: &Tile, width: u64) -> Result<Vec<u8>, String> {
+    match tile.row {
+        Row::Entries => {
+            let mut entries = read_entries(folder, tile)?;
+            entries.truncate(usize::try_from(width).map_err(|error| error.to_string())?);
+            bundle(&entries)
+        }
+        Row::Hashes(_) => {
+            let hashes = read_hashes(folder, tile)?;
+            Ok((0..width).zip(hashes).flat_map(|(_, hash)| hash.0).collect())
+        }
+    }
+}
+
 fn unreadable(tile: &Tile, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => format!("{} is missing", tile.path()),
@@ -154,13 +179,15 @@ pub(crate) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 /// Writes files whole or not at all; they are durable after [`Writer::sync`].
 pub(crate) struct Writer<'a> {
     root: &'a Path,
+    /// Folders whose own names are durable already, from the root on.
+    known: &'a BTreeSet<PathBuf>,
     folders: BTreeSet<PathBuf>,
 }
 
 impl<'a> Writer<'a> {
-    /// A writer below `root`, which exists.
-    pub(crate) fn new(root: &'a Path) -> Self {
-        Self { root, folders: BTreeSet::new() }
+    /// A writer below `root`, which exists. The names of `known` folders were made durable by this process before.
+    pub(crate) fn new(root: &'a Path, known: &'a BTreeSet<PathBuf>) -> Self {
+        Self { root, known, folders: BTreeSet::new() }
     }
 
     /// Writes `bytes` under a temporary name, syncs and renames; another file of that name is replaced.
@@ -173,14 +200,17 @@ impl<'a> Writer<'a> {
         file.write_all(bytes)?;
         file.as_file().sync_data()?;
         file.persist(&path).map_err(|error| error.error)?;
-        // Every folder up to the root: one that a crashed process made may not be durable yet.
-        self.folders.extend(folder.ancestors().take_while(|above| above.starts_with(self.root)).map(Path::to_owned));
+        // With it every folder up to the root, unless this process did that before: one that a crashed process made may not be durable yet.
+        let depth = if self.known.contains(folder) { 1 } else { usize::MAX };
+        let above = folder.ancestors().take(depth).take_while(|above| above.starts_with(self.root));
+        self.folders.extend(above.map(Path::to_owned));
         Ok(())
     }
 
-    /// Makes the names durable.
-    pub(crate) fn sync(self) -> io::Result<()> {
-        self.folders.iter().try_for_each(|folder| File::open(folder)?.sync_all())
+    /// Makes the names durable, and returns the folders whose own names are durable by that.
+    pub(crate) fn sync(self) -> io::Result<BTreeSet<PathBuf>> {
+        self.folders.iter().try_for_each(|folder| File::open(folder)?.sync_all())?;
+        Ok(self.folders)
     }
 }
 

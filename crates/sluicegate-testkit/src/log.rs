@@ -4,7 +4,10 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::json;
 use sluicegate_attestation::bundle::{Checkpoint, InclusionProof, KindVersion, LogEntry, LogId};
-use sluicegate_ports::sign::{SignError, TransparencyLog};
+use sluicegate_ports::{
+    served_log::{Placed, ServedLog, TileName, TileRow},
+    sign::{SignError, TransparencyLog},
+};
 use sluicegate_types::{Digest, UnixTime};
 
 use crate::merkle;
@@ -76,16 +79,16 @@ impl VirtualLog {
     }
 }
 
-impl TransparencyLog for VirtualLog {
-    fn append(&self, bodies: &[Vec<u8>]) -> Result<Vec<LogEntry>, SignError> {
+impl ServedLog for VirtualLog {
+    fn append_new(&self, bodies: &[Vec<u8>]) -> Result<Vec<Placed>, SignError> {
         let mut held = self.bodies.lock().unwrap();
         let mut places = Vec::new();
         for body in bodies {
-            let place = held.iter().position(|known| known == body).unwrap_or_else(|| {
+            let known = held.iter().position(|known| known == body);
+            places.push((known.unwrap_or(held.len()), known.is_none()));
+            if known.is_none() {
                 held.push(body.clone());
-                held.len() - 1
-            });
-            places.push(place);
+            }
         }
         let leaves: Vec<Digest> = held.iter().map(|body| merkle::leaf(body)).collect();
         let root = merkle::root(&leaves);
@@ -107,7 +110,41 @@ impl TransparencyLog for VirtualLog {
                 canonicalized_body: BASE64.encode(&held[place]),
             }
         };
-        Ok(places.into_iter().map(entry).collect())
+        Ok(places.into_iter().map(|(place, is_new)| Placed { entry: entry(place), is_new }).collect())
+    }
+
+    fn checkpoint(&self) -> Result<String, SignError> {
+        Ok(Self::checkpoint(self, self.size()?, &self.root()?))
+    }
+
+    /// Written down as tlog-tiles says it: the hashes of `256^level` leaves each, or the entries with their lengths in front.
+    fn tile(&self, name: TileName) -> Result<Option<Vec<u8>>, SignError> {
+        let held = self.bodies.lock().unwrap();
+        let leaves: Vec<Digest> = held.iter().map(|body| merkle::leaf(body)).collect();
+        let span = match name.row {
+            TileRow::Entries => 1,
+            TileRow::Hashes(level) => 256_usize.saturating_pow(level.into()),
+        };
+        let first = usize::try_from(name.number).ok().and_then(|number| number.checked_mul(256));
+        let from = first.and_then(|first| first.checked_mul(span));
+        let length = span.checked_mul(name.width.into());
+        let range = from.zip(length).and_then(|(from, length)| Some(from..from.checked_add(length)?));
+        let Some(range) = range.filter(|range| range.end <= held.len()) else {
+            return Ok(None);
+        };
+        Ok(Some(match name.row {
+            TileRow::Hashes(_) => leaves[range].chunks(span).flat_map(|part| *merkle::root(part).as_bytes()).collect(),
+            TileRow::Entries => {
+                let with_length = |body: &Vec<u8>| [&(body.len() as u16).to_be_bytes()[..], body].concat();
+                held[range].iter().flat_map(with_length).collect()
+            }
+        }))
+    }
+}
+
+impl TransparencyLog for VirtualLog {
+    fn append(&self, bodies: &[Vec<u8>]) -> Result<Vec<LogEntry>, SignError> {
+        Ok(self.append_new(bodies)?.into_iter().map(|placed| placed.entry).collect())
     }
 
     fn origin(&self) -> &str {

@@ -444,7 +444,7 @@ fn origin(root: &[u8]) -> Result<String, Problem> {
 }
 
 /// Writes a new file; `false` if there is one already.
-fn write_new(path: &Path, bytes: &[u8]) -> Result<bool, Problem> {
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<bool, Problem> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(|error| Problem::io("create", parent, &error))?;
     }

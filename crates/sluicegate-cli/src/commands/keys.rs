@@ -53,8 +53,8 @@ fn generate(words: &Words, home: &Home, name: &str) -> Result<ExitCode, Problem>
     Ok(ExitCode::SUCCESS)
 }
 
-/// The keys that `show` prints, by name.
-fn names(home: &Home) -> Vec<String> {
+/// The keys of a home whose public half can be shown, by name.
+pub(crate) fn names(home: &Home) -> Vec<String> {
     let keys = wire::keys(home);
     let entries = std::fs::read_dir(home.part("keys")).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries

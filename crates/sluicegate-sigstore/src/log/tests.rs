@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeSet,
     fs,
     io::{BufRead, BufReader, Write},
     path::Path,
@@ -8,6 +9,7 @@ use std::{
 };
 
 use sluicegate_attestation::bundle::hashedrekord_body;
+use sluicegate_ports::served_log::TileRow;
 
 use super::*;
 use crate::{checkpoint::Checkpoint, tiles::Writer};
@@ -168,6 +170,75 @@ fn a_body_that_is_there_is_not_added_again() {
 }
 
 #[test]
+fn an_append_says_which_bodies_it_added() {
+    let (_dir, log) = log_of(5);
+    let placed = log.append_new(&[body(9), body(1), body(9), body(8)]).unwrap();
+    let said: Vec<_> = placed.iter().map(|placed| (placed.entry.log_index.as_str(), placed.is_new)).collect();
+    assert_eq!(said, [("5", true), ("1", false), ("5", false), ("6", true)]);
+    assert!(log.append_new(&[body(8)]).unwrap().iter().all(|placed| !placed.is_new));
+    assert_eq!((log.append_new(&[]).unwrap(), log.size().unwrap()), (Vec::new(), 7));
+}
+
+#[test]
+fn what_is_published_waits_for_no_writer() {
+    let (dir, log) = log_of(300);
+    let folder = dir.path().join("log");
+    let reader = EmbeddedLog::reader(&folder, log.public().clone());
+    let held = log.tiles.write().unwrap();
+    for log in [&log, &reader] {
+        assert_eq!(log.checkpoint().unwrap().as_bytes(), fs::read(folder.join("checkpoint")).unwrap());
+        let tile = |row, number, width| log.tile(TileName { row, number, width }).unwrap();
+        let file = |name: &str| Some(fs::read(folder.join("tile").join(name)).unwrap());
+        assert_eq!(tile(TileRow::Hashes(0), 0, 256), file("0/000"));
+        assert_eq!(tile(TileRow::Hashes(0), 1, 44), file("0/001.p/44"));
+        assert_eq!(tile(TileRow::Hashes(1), 0, 1), file("1/000.p/1"));
+        assert_eq!(tile(TileRow::Entries, 1, 44), file("entries/001.p/44"));
+        // Narrower ones are cut from what is there.
+        assert_eq!(tile(TileRow::Hashes(0), 0, 3).unwrap(), file("0/000").unwrap()[..96]);
+        assert_eq!(tile(TileRow::Entries, 1, 2).unwrap(), tiles::bundle(&bodies(256..258)).unwrap());
+        for (row, number, width) in [
+            (TileRow::Hashes(0), 1, 45),
+            (TileRow::Hashes(0), 1, 256),
+            (TileRow::Hashes(0), 2, 1),
+            (TileRow::Hashes(1), 0, 2),
+            (TileRow::Hashes(2), 0, 1),
+            (TileRow::Hashes(8), 0, 1),
+            (TileRow::Hashes(255), 0, 1),
+            (TileRow::Hashes(0), u64::MAX, 1),
+            (TileRow::Entries, 2, 1),
+        ] {
+            assert_eq!(tile(row, number, width), None, "{row:?} {number} {width}");
+        }
+    }
+    drop(held);
+    assert!(refusal(reader.append(&[body(300)])).contains("read only"));
+    assert_eq!(reader.check().unwrap(), (300, log.root().unwrap()));
+    fs::write(folder.join("tile/0/000"), "x").unwrap();
+    assert!(refusal(reader.check()).contains("tile/0/000"));
+}
+
+#[test]
+fn tiles_are_read_while_the_log_grows() {
+    let (dir, log) = log_of(1);
+    let reader = EmbeddedLog::reader(dir.path().join("log"), log.public().clone());
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| (1..600).for_each(|number| drop(log.append(&[body(number)]).unwrap())));
+        let mut seen = 0;
+        while !writer.is_finished() {
+            let size: u64 = reader.checkpoint().unwrap().lines().nth(1).unwrap().parse().unwrap();
+            assert!(size >= seen);
+            seen = size;
+            let (number, width) = ((size - 1) / 256, u16::try_from((size - 1) % 256 + 1).unwrap());
+            let entries = reader.tile(TileName { row: TileRow::Entries, number, width }).unwrap().unwrap();
+            assert_eq!(entries, tiles::bundle(&bodies(number * 256..size)).unwrap());
+            let hashes = reader.tile(TileName { row: TileRow::Hashes(0), number, width }).unwrap().unwrap();
+            assert_eq!(hashes[hashes.len() - 32..], record_hash(&body(size - 1)).0);
+        }
+        writer.join().unwrap();
+    });
+}
+
+#[test]
 fn bodies_are_bounded_and_of_one_kind() {
     let (_dir, log) = log_of(0);
     let long = |length: usize| {
@@ -298,7 +369,8 @@ fn a_crash_between_any_two_writes_leaves_a_log_that_goes_on() {
             };
             let done = crash == planned.len();
             planned.truncate(crash);
-            let mut writer = Writer::new(&folder);
+            let known = BTreeSet::new();
+            let mut writer = Writer::new(&folder, &known);
             planned.iter().for_each(|(path, bytes)| writer.write(path, bytes).unwrap());
 
             let again = open(&folder).unwrap();
