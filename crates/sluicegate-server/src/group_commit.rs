@@ -55,6 +55,11 @@ impl Queue {
         })?;
         place.await.ok().flatten().ok_or(NotAppended::Failed)
     }
+
+    /// Waits until nobody writes any more, which happens only if the writer broke off.
+    pub(crate) async fn broken(&self) {
+        self.waiting.closed().await;
+    }
 }
 
 fn write(log: &dyn ServedLog, mut queue: mpsc::Receiver<Waiting>, group: usize, report: &Report) {

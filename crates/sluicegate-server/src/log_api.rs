@@ -11,7 +11,7 @@ use axum::{
     routing::{get, post},
 };
 use sluicegate_ports::{served_log::ServedLog, sign::SignError};
-use tokio::{net::TcpListener, sync::Semaphore, task::spawn_blocking, time::timeout};
+use tokio::{net::TcpListener, select, sync::Semaphore, task::spawn_blocking, time::timeout};
 
 use crate::{
     Error, Limits,
@@ -43,8 +43,16 @@ pub async fn serve_log(
     listener.set_nonblocking(true).map_err(Error::Listen)?;
     let listener = TcpListener::from_std(listener).map_err(Error::Listen)?;
     let (queue, writer) = Queue::begin(log.clone(), limits.queue, limits.group, report.clone());
+    let writing = queue.clone();
+    // A server that can append nothing any more ends, so that whoever watches it begins another one.
+    let end = async move {
+        select! {
+            () = shutdown => {}
+            () = writing.broken() => {}
+        }
+    };
     let face = Face { log, queue, limits, reads: Arc::new(Semaphore::new(limits.tile_reads.max(1))), report };
-    connections::serve(listener, router(face), limits, shutdown).await;
+    connections::serve(listener, router(face), limits, end).await;
     // The last connection took the last way to the queue with it.
     writer.await.map_err(|_| Error::Appender)
 }

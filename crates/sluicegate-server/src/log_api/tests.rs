@@ -734,6 +734,31 @@ fn a_log_that_refuses_is_reported_to_its_keeper_and_not_to_clients() {
     served.end();
 }
 
+/// A log with a fault of ours.
+struct Faulty;
+
+impl ServedLog for Faulty {
+    fn append_new(&self, _: &[Vec<u8>]) -> Result<Vec<Placed>, SignError> {
+        panic!("a fault of the log");
+    }
+
+    fn checkpoint(&self) -> Result<String, SignError> {
+        Ok(String::new())
+    }
+
+    fn tile(&self, _: TileName) -> Result<Option<Vec<u8>>, SignError> {
+        Ok(None)
+    }
+}
+
+#[test]
+fn a_server_whose_writer_broke_off_ends() {
+    let mut served = Served::start(Arc::new(Faulty), Limits::default());
+    assert_eq!(served.post(&request(0)).status, 500);
+    let ended = served.thread.take().unwrap().join().unwrap();
+    assert!(matches!(ended, Err(Error::Appender)), "{ended:?}");
+}
+
 #[test]
 fn who_waits_too_long_for_a_checkpoint_is_told_so() {
     let folder = LogFolder::new();
