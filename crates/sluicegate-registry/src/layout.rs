@@ -7,16 +7,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sluicegate_attestation::identifiers::IMAGE_MANIFEST;
 use sluicegate_ports::images::{Descriptor, ImagePlaceError, ImageSource, Manifest};
 use sluicegate_types::{Digest, Place, Selector};
 
-use crate::client::MANIFEST_TYPES;
-use crate::layout_index::{COSIGN_IMAGE, COSIGN_KIND, Index, MAX_MANIFEST, tag_of};
+use crate::{
+    client::MANIFEST_TYPES,
+    layout_index::{COSIGN_IMAGE, COSIGN_KIND, Index, MAX_MANIFEST, tag_of},
+    layout_referrers::is_list,
+};
 
 pub(crate) struct LayoutSource {
-    folder: PathBuf,
-    index: Index,
+    pub(crate) folder: PathBuf,
+    pub(crate) index: Index,
 }
 
 impl LayoutSource {
@@ -28,7 +30,7 @@ impl LayoutSource {
         Ok(Self { folder: folder.to_owned(), index })
     }
 
-    fn place(&self) -> Place {
+    pub(crate) fn place(&self) -> Place {
         Place::Layout(self.folder.clone())
     }
 }
@@ -83,41 +85,7 @@ impl ImageSource for LayoutSource {
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, ImagePlaceError> {
-        let mut out: Vec<Descriptor> = Vec::new();
-        for descriptor in &self.index.manifests {
-            if descriptor.digest == *subject
-                || descriptor.media_type != IMAGE_MANIFEST
-                || descriptor.size > MAX_MANIFEST
-            {
-                continue;
-            }
-            let mut bytes = Vec::new();
-            let opened = match self.open(descriptor) {
-                // What is not there refers to nothing; whoever needed it will miss it by its name.
-                Err(ImagePlaceError::MissingBlob { .. }) => continue,
-                other => other?,
-            };
-            opened.take(MAX_MANIFEST + 1).read_to_end(&mut bytes).map_err(|source| ImagePlaceError::Io {
-                action: "read",
-                path: blob_path(&self.folder, &descriptor.digest),
-                source,
-            })?;
-            let found = Digest::of(&bytes);
-            if found != descriptor.digest {
-                return Err(ImagePlaceError::Corrupt { place: self.place(), digest: descriptor.digest, found });
-            }
-            // What is not as large as described, or no manifest, refers to nothing.
-            if bytes.len() as u64 != descriptor.size {
-                continue;
-            }
-            let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else { continue };
-            if manifest.subject.is_some_and(|s| s.digest == *subject)
-                && !out.iter().any(|d| d.digest == descriptor.digest)
-            {
-                out.push(descriptor.clone());
-            }
-        }
-        Ok(out)
+        self.listed_referrers(subject)
     }
 }
 
@@ -182,7 +150,7 @@ pub(crate) fn images<'a>(folder: &Path, index: &'a Index) -> Result<Vec<&'a Desc
     }
     let mut out = Vec::new();
     for descriptor in &index.manifests {
-        if descriptor.artifact_type.is_none() && !refers_to_something(folder, descriptor)? {
+        if descriptor.artifact_type.is_none() && !is_list(descriptor) && !refers_to_something(folder, descriptor)? {
             out.push(descriptor);
         }
     }

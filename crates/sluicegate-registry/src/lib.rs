@@ -9,6 +9,7 @@
 mod client;
 mod layout;
 mod layout_index;
+mod layout_referrers;
 mod layout_writer;
 mod places;
 mod registry_source;

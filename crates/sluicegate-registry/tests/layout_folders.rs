@@ -79,6 +79,10 @@ impl Layout {
         fs::read(self.folder().join("index.json")).unwrap()
     }
 
+    fn index_json(&self) -> Value {
+        serde_json::from_slice(&self.index()).unwrap()
+    }
+
     fn edit_index(&self, edit: impl FnOnce(&mut Value)) {
         let mut index: Value = serde_json::from_slice(&self.index()).unwrap();
         edit(&mut index);
@@ -447,7 +451,8 @@ fn an_image_that_is_not_there_is_answered_with_what_is() {
     layout.edit_index(|index| {
         index["manifests"] = json!([{"mediaType": IMAGE_INDEX, "digest": Digest::of(b"i"), "size": 1}]);
     });
-    assert!(refused(Selector::Only).contains("several platforms"));
+    // An index is an image, too; what it is good for is for whoever reads it.
+    assert_eq!(layout.source().resolve(&Selector::Only).unwrap().media_type, IMAGE_INDEX);
 }
 
 #[test]
@@ -558,7 +563,40 @@ fn what_is_not_as_large_as_described_refers_to_nothing() {
     });
     assert_eq!(layout.source().referrers(&image.digest()).unwrap().len(), 1);
     layout.edit_index(|index| drop(index["manifests"].as_array_mut().unwrap().remove(2)));
+    // Where nothing is listed rightly, what lies among the blobs is found by its own subject, as large as it is.
+    let [found] = layout.source().referrers(&image.digest()).unwrap().try_into().unwrap();
+    assert_ne!(found.size, 1);
+    fs::remove_file(layout.blob(&found.digest)).unwrap();
     assert_eq!(layout.source().referrers(&image.digest()).unwrap(), []);
+}
+
+#[test]
+fn tr_17_what_is_attached_is_found_however_a_tool_lists_it() {
+    let (layout, image) = published();
+    let [referrer] = layout.source().referrers(&image.digest()).unwrap().try_into().unwrap();
+    let entry = layout.index_json()["manifests"][1].clone();
+    let list = json!({"schemaVersion": 2, "mediaType": IMAGE_INDEX, "manifests": [entry, {"junk": 1}]}).to_string();
+    let digest = Digest::of(list.as_bytes());
+    fs::write(layout.blob(&digest), &list).unwrap();
+    let listed = |annotations: Value| {
+        layout.edit_index(|index| {
+            let list =
+                json!({"mediaType": IMAGE_INDEX, "digest": digest, "size": list.len(), "annotations": annotations});
+            index["manifests"] = json!([index["manifests"][0], list]);
+        });
+        let source = layout.source();
+        assert_eq!(source.resolve(&Selector::Only).unwrap().digest, image.digest(), "a list is no image");
+        source.referrers(&image.digest()).unwrap().into_iter().map(|found| found.digest).collect::<Vec<_>>()
+    };
+    let name = |hex: String| json!({"org.opencontainers.image.ref.name": format!("sha256-{hex}")});
+    let subject = |digest: Digest| json!({"org.opencontainers.image.referrer.subject": digest});
+    assert_eq!(listed(name(image.digest().hex())), [referrer.digest]);
+    assert_eq!(listed(subject(image.digest())), [referrer.digest]);
+    // A list of another image lends nothing; where none is of this one, the blobs are looked through.
+    assert_eq!(listed(subject(Digest::of(b"other"))), [referrer.digest]);
+    fs::rename(layout.blob(&referrer.digest), layout.folder().join("away")).unwrap();
+    assert_eq!(listed(subject(Digest::of(b"other"))), []);
+    assert_eq!(listed(name(image.digest().hex())), [], "what is listed and not there is not there");
 }
 
 #[test]
