@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Verify(Verify),
     /// Copy an image with everything that is attached to it, unchanged, between registries and layouts. Nothing is judged.
     Copy(Copy),
+    /// Say which verifiers of the field would see what of an image's evidence, and why not. Nothing is verified.
+    Doctor(Doctor),
     /// Say something about an image by hand: signed with a key of role manual, logged, recorded, attached.
     Attest(Attest),
     /// Make and show signing keys.
@@ -264,6 +266,18 @@ pub(crate) struct Copy {
 }
 
 #[derive(Args)]
+pub(crate) struct Doctor {
+    /// The image: oci:DIR, oci:DIR:TAG, or HOST/REPOSITORY with :TAG or @sha256:HEX.
+    #[arg(value_parser = image)]
+    pub(crate) image: ImageRef,
+    /// The repository that attestations of a registry's image are in (default: what the gateway says, else the image's own).
+    #[arg(long, value_name = "REPOSITORY")]
+    pub(crate) evidence: Option<RegistryRepository>,
+    #[command(flatten)]
+    pub(crate) gateway: GatewayFlag,
+}
+
+#[derive(Args)]
 pub(crate) struct Keys {
     #[command(subcommand)]
     pub(crate) command: KeysCommand,
@@ -389,8 +403,7 @@ pub(crate) fn meant(text: &str, parsed: &Result<ImageRef, ImageError>) -> Option
 }
 
 /// Commands of the contract that are not built yet.
-const RESERVED: [&str; 10] =
-    ["plan", "try", "shell", "logs", "explain", "policy", "serve", "doctor", "prune", "completion"];
+const RESERVED: [&str; 9] = ["plan", "try", "shell", "logs", "explain", "policy", "serve", "prune", "completion"];
 
 const RESERVED_BELOW: [(&str, &str, &str); 5] = [
     ("evidence", "report", "evidence report"),

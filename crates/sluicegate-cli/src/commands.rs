@@ -3,6 +3,7 @@
 pub(crate) mod attest;
 pub(crate) mod complete;
 pub(crate) mod copy;
+pub(crate) mod doctor;
 pub(crate) mod evidence;
 pub(crate) mod image;
 pub(crate) mod init;

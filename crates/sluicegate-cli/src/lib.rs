@@ -57,6 +57,7 @@ fn asked(words: Words) -> ExitCode {
         Command::Promote(promote) => commands::promote::promote(&words, &promote),
         Command::Verify(verify) => commands::verify::verify(&words, &verify),
         Command::Copy(copy) => commands::copy::copy(&words, &copy),
+        Command::Doctor(doctor) => commands::doctor::doctor(&words, &doctor),
         Command::Attest(attest) => commands::attest::attest(&words, &attest),
         Command::Keys(keys) => commands::keys::keys(&words, &keys),
         Command::Evidence(evidence) => commands::evidence::evidence(&words, &evidence),

@@ -11,6 +11,7 @@ pub mod attest_by_hand;
 mod built;
 pub mod copy;
 mod describe;
+pub mod doctor;
 mod error;
 pub mod evidence;
 mod execute;

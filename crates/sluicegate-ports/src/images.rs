@@ -33,9 +33,35 @@ pub trait ImageSource: Send + Sync {
         false
     }
 
+    /// Where the manifests attached to an image are listed, each place with what it lists: other verifiers look into some of them only.
+    fn listings(&self, subject: &Digest) -> Result<Vec<Listing>, ImagePlaceError> {
+        let manifests = self.referrers(subject)?.into_iter().map(|one| one.digest).collect();
+        Ok(vec![Listing { by: ListedBy::Layout, manifests }])
+    }
+
     /// Descriptors of the manifests whose `subject` is said to be this digest, each digest once. That there are none is said only by
     /// a place that has answered in form everywhere it was to be asked; whoever reads a manifest looks at its `subject` itself.
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, ImagePlaceError>;
+}
+
+/// One list of what is attached to an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// Which list.
+    pub by: ListedBy,
+    /// The manifests that stand in it.
+    pub manifests: Vec<Digest>,
+}
+
+/// Lists of what is attached to an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListedBy {
+    /// The index of a layout.
+    Layout,
+    /// A registry's referrers API.
+    Api,
+    /// A registry's fallback tag, `sha256-HEX`.
+    FallbackTag,
 }
 
 /// A place that images are written to: a layout holds one, a repository of a registry one for each tag.

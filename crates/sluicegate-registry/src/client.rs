@@ -26,6 +26,7 @@ use self::{exchange::Registry, fault::fault, transport::Transport};
 pub(crate) use self::{
     fault::Result,
     manifests::{Held, MANIFEST_TYPES},
+    referrers::Listed,
 };
 use crate::settings::RegistrySettings;
 

@@ -6,10 +6,10 @@ use std::{
     sync::Mutex,
 };
 
-use sluicegate_ports::images::{Descriptor, FaultKind, ImagePlaceError, ImageSource, RegistryFault};
+use sluicegate_ports::images::{Descriptor, FaultKind, ImagePlaceError, ImageSource, ListedBy, Listing, RegistryFault};
 use sluicegate_types::{Digest, Place, Selector};
 
-use crate::client::{Held, MANIFEST_TYPES, Repository};
+use crate::client::{Held, Listed, MANIFEST_TYPES, Repository};
 
 /// The configuration of what is no image, `{}`: known without asking, as its digest says what it is.
 const EMPTY: &[u8] = b"{}";
@@ -91,6 +91,29 @@ impl ImageSource for RegistrySource {
 
     fn is_far(&self) -> bool {
         true
+    }
+
+    fn listings(&self, subject: &Digest) -> Result<Vec<Listing>, ImagePlaceError> {
+        let mut out: Vec<Listing> = Vec::new();
+        for repository in self.all() {
+            let listed = repository.referrers(subject);
+            let listed = listed.map_err(|fault| {
+                doing(format!("list what is attached to {subject} in {}", repository.name()), fault)
+            })?;
+            let of = |by, is_there: fn(&Listed) -> bool| Listing {
+                by,
+                manifests: listed.found.iter().filter(|(_, (_, at))| is_there(at)).map(|(digest, _)| *digest).collect(),
+            };
+            // A registry without the API has no such list; one with it has, even if nothing stands in it.
+            let api = listed.has_api.then(|| of(ListedBy::Api, |at| at.by_api));
+            for listing in api.into_iter().chain([of(ListedBy::FallbackTag, |at| at.by_tag)]) {
+                match out.iter_mut().find(|known| known.by == listing.by) {
+                    Some(known) => known.manifests.extend(listing.manifests),
+                    None => out.push(listing),
+                }
+            }
+        }
+        Ok(out)
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, ImagePlaceError> {
