@@ -7,7 +7,7 @@ use std::{
 
 use sluicegate_attestation::{
     bundle::MAX_BUNDLE,
-    identifiers::{BUNDLE, DOCKER_INDEX, DOCKER_MANIFEST, IMAGE_INDEX, IMAGE_MANIFEST},
+    identifiers::{BUNDLE, DOCKER_INDEX, DOCKER_MANIFEST, EMPTY_CONFIG, IMAGE_INDEX, IMAGE_MANIFEST},
 };
 use sluicegate_ports::{
     images::{Descriptor, ImagePlaceError, ImageSource, Manifest},
@@ -75,6 +75,21 @@ pub fn fetch_evidence(source: &dyn ImageSource, descriptor: &Descriptor, asked: 
     evidence(source, descriptor, &|attached| named(descriptor.digest, attached, asked))
 }
 
+/// What is attached to an index, which has no layers of its own; what it names is for whoever reads its tree.
+pub(crate) fn fetch_attached(source: &dyn ImageSource, index: &Descriptor, asked: Asked<'_>) -> Result<Fetched, Error> {
+    let none = Descriptor::new(EMPTY_CONFIG, Digest::of(b"{}"), 2);
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: None,
+        artifact_type: None,
+        config: none,
+        layers: Vec::new(),
+        subject: None,
+        annotations: BTreeMap::new(),
+    };
+    attached(source, index, (manifest, Vec::new()), &|attached| named(index.digest, attached, asked))
+}
+
 /// The same where nobody is believed: what was just written, and reads back whole or not.
 pub(crate) fn fetch_unasked(source: &dyn ImageSource, descriptor: &Descriptor) -> Result<Fetched, Error> {
     let fetched = evidence(source, descriptor, &|_| BTreeSet::new())?;
@@ -88,6 +103,15 @@ fn evidence(
     first: &dyn Fn(&Bundles) -> BTreeSet<Digest>,
 ) -> Result<Fetched, Error> {
     let (_, manifest, config) = fetch_manifest(source, descriptor)?;
+    attached(source, descriptor, (manifest, config), first)
+}
+
+fn attached(
+    source: &dyn ImageSource,
+    descriptor: &Descriptor,
+    (manifest, config): (Manifest, Vec<u8>),
+    first: &dyn Fn(&Bundles) -> BTreeSet<Digest>,
+) -> Result<Fetched, Error> {
     let mut fetched = Fetched {
         descriptor: descriptor.clone(),
         manifest,

@@ -104,7 +104,7 @@ fn look_for_this_machine(
     Ok(())
 }
 
-fn is_index(media_type: &str) -> bool {
+pub(crate) fn is_index(media_type: &str) -> bool {
     matches!(media_type, IMAGE_INDEX | DOCKER_INDEX)
 }
 

@@ -31,6 +31,7 @@ pub mod sign;
 mod survey;
 pub mod verify;
 pub mod verify_file;
+pub mod verify_index;
 
 use sluicegate_ports::{
     Clock, evidence::EvidenceLog, images::ImagePlaces, ledger::Ledger, sign::TransparencyLog, store::ContentStore,

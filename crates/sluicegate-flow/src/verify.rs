@@ -12,7 +12,7 @@ use sluicegate_attestation::{
     provenance::{Dependency, Provenance},
     statement::Statement,
 };
-use sluicegate_ports::images::ImagePlaces;
+use sluicegate_ports::images::{Descriptor, ImagePlaces, ImageSource};
 use sluicegate_types::{Digest, ImageRef, Repository, UnixTime};
 use sluicegate_verify::{
     Role, Trust, VerifiedStatement,
@@ -23,6 +23,8 @@ use crate::{
     Error, Failure,
     error::incomplete,
     fetch::{self, Fetched},
+    image_tree::is_index,
+    verify_index::{IndexReport, verify_index},
 };
 
 /// What `verify` found.
@@ -36,6 +38,8 @@ pub struct VerifyReport {
     statements: Vec<Value>,
     /// Why other sets are not whole, or none is: a word for programs and the text, in the order of `followed.incomplete`.
     reasons: Vec<(&'static str, String)>,
+    /// What it names, if it is an index: then that is what has to be proved, and what is attached to the index itself is only listed.
+    pub index: Option<IndexReport>,
 }
 
 /// Verifies an image: every byte that it reaches, every statement, and whether what its provenance names is all there. No gate
@@ -56,18 +60,39 @@ pub fn verify(
     let own = Repository::of_registry(&image.place);
     let repository = repository.or(own.as_ref());
     let asked = Asked { trust, repository, at };
-    let fetched = fetch::fetch(source.as_ref(), &descriptor, asked)?;
+    if !is_index(&descriptor.media_type) {
+        return verify_image(source.as_ref(), &descriptor, asked);
+    }
+    let index = verify_index(source.as_ref(), &descriptor, asked)?;
+    let fetched = fetch::fetch_attached(source.as_ref(), &descriptor, asked)?;
+    Ok(VerifyReport { index: Some(index), ..report(&descriptor, &fetched, asked) })
+}
+
+/// Verifies one image that is no index.
+pub(crate) fn verify_image(
+    source: &dyn ImageSource,
+    descriptor: &Descriptor,
+    asked: Asked<'_>,
+) -> Result<VerifyReport, Error> {
+    let fetched = fetch::fetch(source, descriptor, asked)?;
+    Ok(report(descriptor, &fetched, asked))
+}
+
+fn report(descriptor: &Descriptor, fetched: &Fetched, asked: Asked<'_>) -> VerifyReport {
     let followed = follow(descriptor.digest, &fetched.attached, &fetched.blobs, asked);
-    let look = Look { image: descriptor.digest, fetched: &fetched, trust, at };
+    let look = Look { image: descriptor.digest, fetched, trust: asked.trust, at: asked.at };
     let statements = look.statements(&followed);
     let reasons = look.reasons(&followed);
-    Ok(VerifyReport { image: descriptor.digest, followed, statements, reasons })
+    VerifyReport { image: descriptor.digest, followed, statements, reasons, index: None }
 }
 
 impl VerifyReport {
     /// `None` if a whole set was found, else what kind of failure it is: a bundle that the provenance names and that is false
     /// weighs more than one that is missing.
     pub fn failure(&self) -> Option<Failure> {
+        if let Some(index) = &self.index {
+            return index.failure();
+        }
         if !self.followed.sets.is_empty() {
             return None;
         }
@@ -89,10 +114,27 @@ impl VerifyReport {
 
     /// The whole report as `verify -o json` writes it.
     pub fn to_json(&self) -> Value {
+        let mut document = self.own_json();
+        if let Some(index) = &self.index {
+            document["platforms"] = index
+                .platforms
+                .iter()
+                .map(|platform| {
+                    let mut one = platform.report.own_json();
+                    one["platform"] = json!(platform.platform.as_ref().map(ToString::to_string));
+                    one
+                })
+                .collect();
+            document["unsigned"] = json!(index.unsigned);
+        }
+        document
+    }
+
+    fn own_json(&self) -> Value {
         json!({
             "schemaVersion": 1,
             "image": self.image,
-            "complete": !self.followed.sets.is_empty(),
+            "complete": self.failure().is_none(),
             "statements": self.statements,
             "incomplete": self.followed.incomplete.iter().map(reason).collect::<Vec<_>>(),
             "reasons": self.reasons.iter().map(|(code, text)| json!({"code": code, "text": text})).collect::<Vec<_>>(),

@@ -171,6 +171,10 @@ table! {
     FetchSize,
     /// A manifest that is listed for an image and whose own subject is another one (12).
     ReferrerSubject,
+    /// A platform of an index without a whole set (3).
+    EveryPlatform,
+    /// What an index says is for no machine and is more than in-toto documents (12).
+    OnlyDocuments,
     /// A promotion from an environment's own place to itself (10).
     OwnPlace,
     /// A tag that moves back without `--rollback` (10).

@@ -9,6 +9,7 @@ use sluicegate_flow::{
     admit::{Admission, Near, Refusal, admit},
     gateway::{Judge, judge_of, trust, trust_in_keys},
     verify::{VerifyReport, verify as verify_image},
+    verify_index::IndexReport,
 };
 use sluicegate_pipeline::gateway::Gateway;
 use sluicegate_ports::Clock;
@@ -81,6 +82,15 @@ pub(crate) fn verify(words: &Words, arguments: &Verify) -> Result<ExitCode, Prob
                 continue;
             }
         };
+        if asked.is_some()
+            && let Some(index) = &report.index
+        {
+            let held = index.platforms.iter().map(|one| format!("{} ({})", one.report.image, one.name()));
+            return Err(Problem::usage(
+                format!("{reference} is an image index, and --for is about the image of one platform in this version"),
+                format!("name one by its digest: {}", held.take(5).collect::<Vec<_>>().join(", ")),
+            ));
+        }
         let admitted =
             asked.as_ref().map(|(judge, ways)| (judge, ways, admit(report.image, &report.followed, judge, &trust, at)));
         let failure = report.failure().or(match admitted {
@@ -95,7 +105,11 @@ pub(crate) fn verify(words: &Words, arguments: &Verify) -> Result<ExitCode, Prob
             }
             documents.push(document);
         } else {
-            print(words, &report, (images.len() > 1).then_some(reference));
+            let named = (images.len() > 1).then(|| reference.to_string());
+            print(words, &report, named.as_deref());
+            if let Some(index) = &report.index {
+                print_index(words, index);
+            }
             match &admitted {
                 None => words.line("  authenticity and completeness only: no gate was asked"),
                 Some((judge, ways, admitted)) => print_admission(words, judge, ways, report.image, admitted),
@@ -280,13 +294,13 @@ fn trust_of(arguments: &Verify) -> Result<(Trust, Option<RegistryRepository>), P
 }
 
 /// `reference` is what was asked about, where it is one of several.
-fn print(words: &Words, report: &VerifyReport, reference: Option<&ImageRef>) {
+fn print(words: &Words, report: &VerifyReport, reference: Option<&str>) {
     let head = match report.failure() {
         None => words.good("VERIFIED"),
         Some(Failure::Wrong) => words.bad("NOT VERIFIED"),
         Some(_) => words.open("INCOMPLETE"),
     };
-    let asked = reference.map(|reference| format!("  {}", printable(&reference.to_string()))).unwrap_or_default();
+    let asked = reference.map(|reference| format!("  {}", printable(reference))).unwrap_or_default();
     words.line(format!("{head}  {}{asked}", report.image));
     for statement in report.statements() {
         // What is missing or broken and is a reason of its own stands below, once.
@@ -299,7 +313,9 @@ fn print(words: &Words, report: &VerifyReport, reference: Option<&ImageRef>) {
             words.line(printable(&statement_line(statement)));
         }
     }
-    for (reason, (_, text)) in report.followed.incomplete.iter().zip(report.reasons()) {
+    // Of an index, what it names has to be proved.
+    let reasons = report.followed.incomplete.iter().zip(report.reasons()).filter(|_| report.index.is_none());
+    for (reason, (_, text)) in reasons {
         let label = match reason {
             Incomplete::NoProvenance { .. } | Incomplete::Missing { .. } => "missing ",
             Incomplete::Broken { .. } => "false   ",
@@ -318,6 +334,22 @@ fn print(words: &Words, report: &VerifyReport, reference: Option<&ImageRef>) {
     }
     if report.followed.unlooked > 0 {
         words.line(format!("  {} statements of known signers were not looked at", report.followed.unlooked));
+    }
+}
+
+/// What an index names, each image by itself.
+fn print_index(words: &Words, index: &IndexReport) {
+    if index.platforms.is_empty() {
+        words.line(format!("  {}  the index names no image", words.bad("missing ")));
+    }
+    for platform in &index.platforms {
+        print(words, &platform.report, Some(&platform.name()));
+    }
+    for unsigned in &index.unsigned {
+        let types: Vec<&str> =
+            unsigned["predicateTypes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let digest = unsigned["digest"].as_str().unwrap_or_default();
+        words.line(printable(&format!("  unsigned  {digest} holds {}: listed, never a fact", types.join(", "))));
     }
 }
 

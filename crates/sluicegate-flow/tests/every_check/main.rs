@@ -14,6 +14,7 @@ mod gate;
 #[allow(dead_code, reason = "the gate's own tests use the rest of it")]
 #[path = "../gate_world/mod.rs"]
 mod gate_world;
+mod indexes;
 mod places;
 mod promotion;
 mod records;
@@ -119,6 +120,8 @@ every_check! {
     Silent: gate::tm02_a_rule_without_an_answer_allows_nothing;
     FetchDigest: places::tm01_bytes_are_those_of_their_digest;
     FetchSize: places::tm01_bytes_are_as_many_as_described;
+    EveryPlatform: indexes::tm03_every_platform_of_an_index_is_proved;
+    OnlyDocuments: indexes::tm12_what_is_exempt_holds_nothing_but_documents;
     ReferrerSubject: places::tm12_what_is_listed_is_attached_by_its_own_subject;
     OwnPlace: promotion::tm10_an_environment_is_not_promoted_to_itself;
     Backwards: promotion::tm10_a_tag_goes_back_only_with_rollback;

@@ -1,0 +1,124 @@
+//! An image of several platforms: the index and every image that it names are one graph, and each platform is proved by itself or leaves
+//! the whole open.
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sluicegate_attestation::dsse;
+use sluicegate_ports::images::{Descriptor, ImageSource, Manifest, Platform};
+use sluicegate_types::checks::{Check, is_on};
+use sluicegate_verify::closed_set::Asked;
+
+use crate::{
+    Error, Failure,
+    fetch::{self, MAX_MANIFEST},
+    image_tree::{self, Node},
+    verify::{VerifyReport, verify_image},
+};
+
+/// One image that an index names.
+#[derive(Debug)]
+pub struct PlatformReport {
+    /// The machines that the index says it is for.
+    pub platform: Option<Platform>,
+    /// What was found about it.
+    pub report: VerifyReport,
+}
+
+impl PlatformReport {
+    /// What the index says it is for.
+    pub fn name(&self) -> String {
+        self.platform.as_ref().map_or_else(|| "no platform".to_owned(), ToString::to_string)
+    }
+}
+
+/// What an index names.
+#[derive(Debug, Default)]
+pub struct IndexReport {
+    /// Every image, which has to be proved.
+    pub platforms: Vec<PlatformReport>,
+    /// Manifests that hold nothing but in-toto documents, as BuildKit writes them: unsigned, so listed and never facts. Each with its
+    /// digest and the types that its documents claim.
+    pub unsigned: Vec<Value>,
+}
+
+impl IndexReport {
+    /// `None` if there is an image and each has a whole set; else the worst of what is wrong.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        if self.platforms.is_empty() {
+            return Some(Failure::Undecided);
+        }
+        if !is_on(Check::EveryPlatform) {
+            return None;
+        }
+        let failures: Vec<Failure> = self.platforms.iter().filter_map(|platform| platform.report.failure()).collect();
+        if failures.contains(&Failure::Wrong) { Some(Failure::Wrong) } else { failures.into_iter().next() }
+    }
+}
+
+/// Bytes of one document, of all documents of one manifest, and documents of it.
+const MAX_DOCUMENT: u64 = 16 * 1024 * 1024;
+const MAX_DOCUMENTS: u64 = 64 * 1024 * 1024;
+const MAX_PARTS: usize = 64;
+
+/// Verifies every image below the index `root`.
+pub(crate) fn verify_index(
+    source: &dyn ImageSource,
+    root: &Descriptor,
+    asked: Asked<'_>,
+) -> Result<IndexReport, Error> {
+    let tree = image_tree::read(source, root)?;
+    let mut index = IndexReport::default();
+    for Node { descriptor, platform, manifest } in &tree.below {
+        // An index inside another one is no image; what it names is in the list.
+        let Some(manifest) = manifest else { continue };
+        if is_for_no_machine(platform.as_ref())
+            && let Some(types) = only_documents(source, manifest)?
+        {
+            index.unsigned.push(json!({"digest": descriptor.digest, "predicateTypes": types, "signed": false}));
+            continue;
+        }
+        let report = verify_image(source, descriptor, asked)?;
+        index.platforms.push(PlatformReport { platform: platform.clone(), report });
+    }
+    Ok(index)
+}
+
+/// Whether an index says that no machine runs it. What it calls an image for a machine is one, whatever is in it.
+fn is_for_no_machine(platform: Option<&Platform>) -> bool {
+    platform.is_some_and(|platform| platform.os == "unknown" && platform.architecture == "unknown")
+}
+
+/// The predicate types that the documents of a manifest claim, if it holds nothing else: each part is named and is an in-toto statement.
+/// Whatever is anything else makes it an image, which has to be proved.
+fn only_documents(source: &dyn ImageSource, manifest: &Manifest) -> Result<Option<BTreeSet<String>>, Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Document {
+        #[serde(rename = "_type")]
+        kind: String,
+        predicate_type: String,
+    }
+    let whole = manifest.layers.iter().map(|layer| layer.size).fold(0_u64, u64::saturating_add);
+    let named = manifest.layers.iter().all(|layer| layer.media_type == dsse::IN_TOTO && layer.size <= MAX_DOCUMENT);
+    let out_of_form = manifest.layers.is_empty() || manifest.layers.len() > MAX_PARTS || whole > MAX_DOCUMENTS;
+    if (out_of_form || !named) && is_on(Check::OnlyDocuments) {
+        return Ok(None);
+    }
+    let mut types = BTreeSet::new();
+    for layer in &manifest.layers {
+        let bytes = fetch::read(source, layer, MAX_DOCUMENT)?;
+        match serde_json::from_slice::<Document>(&bytes) {
+            Ok(document) if document.kind.starts_with("https://in-toto.io/Statement/") => {
+                types.insert(document.predicate_type.chars().take(200).collect());
+            }
+            _ if !is_on(Check::OnlyDocuments) => {}
+            _ => return Ok(None),
+        }
+    }
+    // The configuration is no layer; it has to be the JSON that it is named as all the same.
+    let config = fetch::read(source, &manifest.config, MAX_MANIFEST)?;
+    let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&config).is_ok();
+    Ok(is_json.then_some(types))
+}
