@@ -50,8 +50,9 @@ impl RegistryTarget {
         Ok(held.map(|held| held.digest))
     }
 
-    /// Whether the tag may name the image now: a promotion's only from what its permit saw, any other only if it names nothing else.
-    fn check_tag(&self, tag: &TagName, publication: &Publication) -> Result<(), ImagePlaceError> {
+    /// Whether the tag may name the image now: a promotion's only from what its permit saw, any other only if it names nothing else. What
+    /// it names.
+    fn check_tag(&self, tag: &TagName, publication: &Publication) -> Result<Option<Digest>, ImagePlaceError> {
         let found = self.digest_of(tag)?;
         let expected = match &publication.environment {
             Some(_) => publication.expected,
@@ -62,7 +63,7 @@ impl RegistryTarget {
             let name = |digest: Option<Digest>| digest.map_or_else(|| "no image".to_owned(), |d| d.to_string());
             return Err(ImagePlaceError::Moved { place: self.place(), expected: name(expected), found: name(found) });
         }
-        Ok(())
+        Ok(found)
     }
 
     /// Attaches manifests whose blobs are there: each under its digest, and all of them with one write of the fallback tag where the
@@ -74,14 +75,21 @@ impl RegistryTarget {
         store: &dyn ContentStore,
     ) -> Result<(), ImagePlaceError> {
         let to = self.evidence();
-        let mut unlisted = Vec::new();
+        let (mut listed, mut unlisted) = (Vec::new(), Vec::new());
         for referrer in referrers {
             let bytes = store.read(&referrer.digest, MAX_MANIFEST)?;
             let taken = to.put_manifest(&referrer.digest, IMAGE_MANIFEST, &bytes);
             let failed = |fault| doing(format!("attach {} to {image} in {}", referrer.digest, to.name()), fault);
-            if !taken.map_err(failed)?.lists_referrers {
-                unlisted.push(Descriptor { annotations: Default::default(), ..referrer.clone() });
-            }
+            let is_listed = taken.map_err(failed)?.subject.is_some_and(|subject| subject == image.to_string());
+            let list = if is_listed { &mut listed } else { &mut unlisted };
+            list.push(Descriptor { annotations: Default::default(), ..referrer.clone() });
+        }
+        if !listed.is_empty() {
+            // Who says that it lists them and does not gets the tag as well.
+            let missing = to.not_by_api(image, listed);
+            unlisted.extend(
+                missing.map_err(|fault| doing(format!("see what is attached to {image} in {}", to.name()), fault))?,
+            );
         }
         if unlisted.is_empty() {
             return Ok(());
@@ -169,10 +177,18 @@ impl ImageTarget for RegistryTarget {
         put.map_err(|fault| doing(format!("write the image {} to {}", image.digest, self.repository.name()), fault))?;
         self.put_referrers(&image.digest, &publication.referrers, store)?;
         for tag in &publication.tags {
+            let failed = |fault| doing(format!("tag {} as {tag} in {}", image.digest, self.repository.name()), fault);
             // As late as can be, as no registry moves a tag only from where it is said to be.
-            self.check_tag(tag, publication)?;
-            let put = self.repository.put_tag(tag, &image.media_type, &bytes);
-            put.map_err(|fault| doing(format!("tag {} as {tag} in {}", image.digest, self.repository.name()), fault))?;
+            let look = |tries| {
+                if tries > 0 && self.digest_of(tag)? == Some(image.digest) {
+                    return Ok(None);
+                }
+                // One that names it already is not written: some registries let nobody write a tag twice.
+                let found = self.check_tag(tag, publication)?;
+                Ok((found != Some(image.digest)).then(|| bytes.clone()))
+            };
+            self.repository.write_tag(tag, &image.media_type, look, failed)?;
+            self.repository.is_tagged(tag, &image.digest).map_err(failed)?;
         }
         Ok(())
     }
