@@ -15,12 +15,12 @@ use ureq::http::Method;
 use url::Url;
 
 use super::{
-    address::{Nearness, host_of, is_same_server, led_to},
+    address::{host_of, is_same_server, led_to},
     challenge::{self, Challenge},
     credentials::{self, Found, Identity},
     fault::{Result, fault},
     token::{self, Tokens},
-    transport::{Answer, Ask, Broken, Deadline, Payload, Transport, nearness_of, place_of},
+    transport::{Answer, Ask, Broken, Deadline, Payload, Transport, place_of},
 };
 use crate::settings::RegistrySettings;
 
@@ -189,7 +189,7 @@ impl Registry {
                 });
             let (passing, asked) = match answer {
                 Err(broken) => {
-                    silences += u32::from(broken.fault.kind == FaultKind::Deadline);
+                    silences += u32::from(broken.is_silence);
                     if !broken.passes || question.again != Again::Always || tries >= RETRIES || silences >= SILENCES {
                         return Err(broken.fault);
                     }
@@ -270,7 +270,6 @@ impl Registry {
         proof: &Proof,
     ) -> std::result::Result<(Answer, bool), Broken> {
         let mut url = url.clone();
-        let ends = |fault| Broken { fault, passes: false, is_no_tls: false };
         let mut seen = vec![url.clone()];
         let mut at_home = true;
         loop {
@@ -278,7 +277,7 @@ impl Registry {
             at_home = at_home && is_same_server(base, &url);
             let mut headers = question.headers.clone();
             // Whoever is not the registry itself gets to know nobody's name and no token.
-            if at_home && let Some(value) = proof.header(&self.found().map_err(ends)?.identity) {
+            if at_home && let Some(value) = proof.header(&self.found()?.identity) {
                 headers.push(("authorization", value));
             }
             let mut part;
@@ -291,7 +290,7 @@ impl Registry {
                 }
             };
             // What an answer leads to may be as near as the registry itself, and no nearer.
-            let reach = if at_home { None } else { Some(nearness_of(base).unwrap_or(Nearness::Public)) };
+            let reach = if at_home { None } else { Some(self.transport.nearness(base)?) };
             let ask = Ask {
                 method: question.method.clone(),
                 url: &url,
@@ -307,15 +306,15 @@ impl Registry {
             }
             let Some(location) = answer.header("location") else {
                 let words = format!("{}: {} without an address", place_of(&url), answer.status);
-                return Err(ends(fault(FaultKind::OutOfForm, words)));
+                return Err(fault(FaultKind::OutOfForm, words).into());
             };
-            let next = led_to(&url, location, "a redirect").map_err(ends)?;
+            let next = led_to(&url, location, "a redirect")?;
             if seen.len() as u32 > MAX_REDIRECTS || seen.contains(&next) {
                 let words = format!(
                     "{} leads on and on, or in a circle; {MAX_REDIRECTS} redirects are followed",
                     place_of(&seen[0])
                 );
-                return Err(ends(fault(FaultKind::Redirects, words)));
+                return Err(fault(FaultKind::Redirects, words).into());
             }
             let _ = answer.glimpse();
             seen.push(next.clone());
@@ -425,6 +424,7 @@ impl Registry {
         let what = format!("the token service {}", place_of(service));
         let deadline = self.deadline(0);
         let (mut tries, mut silences) = (0, 0);
+        let reach = if is_same_server(base, service) { None } else { Some(self.transport.nearness(base)?) };
         let answer = loop {
             let ask = Ask {
                 method: if form.is_some() { Method::POST } else { Method::GET },
@@ -432,7 +432,7 @@ impl Registry {
                 headers: headers.clone(),
                 payload: form.as_ref().map_or(Payload::None, |form| Payload::Bytes(form.as_bytes())),
                 deadline,
-                reach: (!is_same_server(base, service)).then(|| nearness_of(base).unwrap_or(Nearness::Public)),
+                reach,
             };
             let answer = self.transport.send(ask).and_then(|mut answer| {
                 if let Identity::Token(secret) = &found.identity {
@@ -441,7 +441,7 @@ impl Registry {
                 if answer.status == 200 { answer.arrived(token::MAX_ANSWER) } else { Ok(answer) }
             });
             if let Err(broken) = &answer {
-                silences += u32::from(broken.fault.kind == FaultKind::Deadline);
+                silences += u32::from(broken.is_silence);
             }
             let (passing, asked) = match answer {
                 Ok(answer) if matches!(answer.status, 429 | 500 | 502 | 503 | 504) && tries < RETRIES => {

@@ -25,7 +25,7 @@ use crate::layout_index::MAX_MANIFEST;
 
 /// Answers that referrers are listed in, and the bytes of all of them.
 const MAX_PAGES: usize = 1_000;
-const MAX_LIST_BYTES: usize = 32 * 1024 * 1024;
+const MAX_LIST_BYTES: usize = 16 * 1024 * 1024;
 
 /// Where a referrer was listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Repository {
         }
         let mut seen = BTreeSet::new();
         let mut room = MAX_LIST_BYTES;
-        for _ in 0..MAX_PAGES {
+        loop {
             if answer.status != 200 {
                 return Err(status_fault(&Method::GET, answer));
             }
@@ -97,9 +97,12 @@ impl Repository {
                 let words = format!("GET {place}: its pages go round, {next} was read before");
                 return Err(fault(FaultKind::Redirects, words));
             }
+            if seen.len() == MAX_PAGES {
+                let words = format!("GET {place}: more than {MAX_PAGES} pages of referrers");
+                return Err(fault(FaultKind::TooLarge, words));
+            }
             answer = self.page(Target::Url(&next))?;
         }
-        Err(fault(FaultKind::TooLarge, format!("{}: more than {MAX_PAGES} pages of referrers", self.name)))
     }
 
     fn page(&self, to: Target<'_>) -> Result<Answer> {

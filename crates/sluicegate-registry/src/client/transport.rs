@@ -5,6 +5,7 @@ use std::{
     error::Error as _,
     fmt, fs,
     io::{Cursor, Read},
+    net::IpAddr,
     path::Path,
     sync::{Arc, Mutex, OnceLock},
     time::{Duration, Instant},
@@ -123,17 +124,18 @@ impl Answer {
             Content::Here(_) => return Ok(self),
         };
         let what = format!("the answer of {}", place_of(&self.url));
-        let broken = |kind, words: String, passes| Broken { fault: fault(kind, words), passes, is_no_tls: false };
         let mut bytes = Vec::new();
         match body.into_reader().take(limit.saturating_add(1)).read_to_end(&mut bytes) {
             Ok(n) if n as u64 > limit => {
                 let words = format!("{what} is larger than the limit of {limit} bytes");
-                Err(broken(FaultKind::TooLarge, words, false))
+                Err(fault(FaultKind::TooLarge, words).into())
             }
             Ok(_) => Ok(Self { content: Content::Here(bytes), ..self }),
             Err(error) => {
-                let kind = if is_silence(&error) { FaultKind::Deadline } else { FaultKind::Unreachable };
-                Err(broken(kind, format!("{what} broke off: {error}"), true))
+                let is_silence = is_silence(&error);
+                let kind = if is_silence { FaultKind::Deadline } else { FaultKind::Unreachable };
+                let fault = fault(kind, format!("{what} broke off: {error}"));
+                Err(Broken { fault, passes: true, is_silence, is_no_tls: false })
             }
         }
     }
@@ -195,8 +197,17 @@ pub(crate) struct Broken {
     pub(crate) fault: RegistryFault,
     /// Whether another try may do better.
     pub(crate) passes: bool,
+    /// Whether nothing was heard for too long.
+    pub(crate) is_silence: bool,
     /// Whether what answered speaks no TLS.
     pub(crate) is_no_tls: bool,
+}
+
+impl From<RegistryFault> for Broken {
+    /// What no other try does better.
+    fn from(fault: RegistryFault) -> Self {
+        Self { fault, passes: false, is_silence: false, is_no_tls: false }
+    }
 }
 
 /// Connections to all servers, those of each kept apart.
@@ -213,12 +224,10 @@ impl Transport {
 
     /// Sends one request.
     pub(crate) fn send(&self, ask: Ask<'_>) -> std::result::Result<Answer, Broken> {
-        let failed = |kind, words: String| Broken { fault: fault(kind, words), passes: false, is_no_tls: false };
         let what = format!("{} {}", ask.method, place_of(ask.url));
-        let agent =
-            self.agent(ask.url, ask.reach).map_err(|fault| Broken { fault, passes: false, is_no_tls: false })?;
+        let agent = self.agent(ask.url, ask.reach)?;
         let Some(left) = ask.deadline.left() else {
-            return Err(failed(FaultKind::Deadline, format!("{what}: the deadline went by")));
+            return Err(fault(FaultKind::Deadline, format!("{what}: the deadline went by")).into());
         };
         let mut request = Request::builder().method(ask.method.clone()).uri(ask.url.as_str());
         for (name, value) in &ask.headers {
@@ -266,15 +275,26 @@ impl Transport {
             .max_idle_connections_per_host(8)
             .no_delay(true);
         let proxy = self.proxy(url)?;
-        let uri: Uri =
-            url.as_str().parse().map_err(|error| fault(FaultKind::Configuration, format!("{host}: {error}")))?;
-        let is_proxied = proxy.as_ref().is_some_and(|proxy| !proxy.is_no_proxy(&uri));
+        let is_proxied = is_proxied(proxy.as_ref(), url);
         let within = if is_proxied { Within::of_proxied(url, reach)? } else { Within { reach } };
         let config = config.proxy(proxy);
         let config = if url.scheme() == "https" { config.tls_config(self.tls(&host)?) } else { config };
         let agent = Agent::with_parts(config.build(), DefaultConnector::default(), within);
         self.agents.lock().map_err(|_| locked())?.insert(key, agent.clone());
         Ok(agent)
+    }
+
+    /// How near a server is at its nearest address, as far as it can be known. Whoever is asked through a proxy is looked for by nobody
+    /// here.
+    pub(crate) fn nearness(&self, url: &Url) -> Result<Nearness> {
+        let address = address_of(url);
+        if address.is_some() || is_proxied(self.proxy(url)?.as_ref(), url) {
+            return Ok(address.map_or(Nearness::Public, |address| Nearness::of(&address)));
+        }
+        let host = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
+        let found = std::net::ToSocketAddrs::to_socket_addrs(&host).ok();
+        let nearest = found.and_then(|found| found.map(|address| Nearness::of(&address.ip())).max());
+        Ok(nearest.unwrap_or(Nearness::Public))
     }
 
     fn proxy(&self, url: &Url) -> Result<Option<Proxy>> {
@@ -423,17 +443,26 @@ fn run(
 impl Within {
     /// Behind a proxy it is the proxy that finds addresses, and its own is no answer's. What stands in a URL as an address is known here.
     fn of_proxied(url: &Url, reach: Option<Nearness>) -> Result<Self> {
-        let address = match url.host() {
-            Some(url::Host::Ipv4(address)) => Some(address.into()),
-            Some(url::Host::Ipv6(address)) => Some(address.into()),
-            _ => None,
-        };
-        match (address, reach) {
+        match (address_of(url), reach) {
             (Some(address), Some(reach)) if Nearness::of(&address) > reach => {
                 Err(fault(FaultKind::AddressRefused, format!("{}: {TOO_NEAR}", place_of(url))))
             }
             _ => Ok(Self { reach: None }),
         }
+    }
+}
+
+/// Whether a request goes through the proxy.
+fn is_proxied(proxy: Option<&Proxy>, url: &Url) -> bool {
+    proxy.is_some_and(|proxy| !url.as_str().parse::<Uri>().is_ok_and(|uri| proxy.is_no_proxy(&uri)))
+}
+
+/// The address that stands in a URL in a host's place.
+fn address_of(url: &Url) -> Option<IpAddr> {
+    match url.host()? {
+        url::Host::Ipv4(address) => Some(address.into()),
+        url::Host::Ipv6(address) => Some(address.into()),
+        url::Host::Domain(_) => None,
     }
 }
 
@@ -465,14 +494,6 @@ impl Resolver for Within {
     }
 }
 
-/// The nearest address of a host, as far as it can be known.
-pub(crate) fn nearness_of(url: &Url) -> Option<Nearness> {
-    let port = url.port_or_known_default()?;
-    let host = url.host_str()?.trim_start_matches('[').trim_end_matches(']');
-    let found = std::net::ToSocketAddrs::to_socket_addrs(&(host, port)).ok()?;
-    found.map(|address| Nearness::of(&address.ip())).max()
-}
-
 fn broken(what: &str, error: &ureq::Error, hint: &str) -> Broken {
     let tls = tls_error(error);
     let is_no_tls = matches!(tls, Some(rustls::Error::InvalidMessage(_)));
@@ -495,7 +516,12 @@ fn broken(what: &str, error: &ureq::Error, hint: &str) -> Broken {
         (ureq::Error::Protocol(error), _) => (FaultKind::OutOfForm, format!("it is no HTTP: {error}"), true),
         (other, _) => (FaultKind::Unreachable, other.to_string(), true),
     };
-    Broken { fault: fault(kind, format!("{what}: {words}")), passes, is_no_tls }
+    let is_silence = match error {
+        ureq::Error::Timeout(_) => true,
+        ureq::Error::Io(io) => is_silence(io),
+        _ => false,
+    };
+    Broken { fault: fault(kind, format!("{what}: {words}")), passes, is_silence, is_no_tls }
 }
 
 /// What TLS said, wherever it is wrapped.
@@ -507,4 +533,59 @@ fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
         return io.get_ref().and_then(|inner| inner.downcast_ref());
     }
     error.source().and_then(|source| source.downcast_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transport(proxy: &str, no_proxy: &str) -> Transport {
+        Transport::new(RegistrySettings {
+            proxy: Some(proxy.to_owned()),
+            no_proxy: Some(no_proxy.to_owned()),
+            ..RegistrySettings::default()
+        })
+    }
+
+    #[test]
+    fn a_proxy_is_for_hosts_beyond_this_machine_that_are_not_exempt() {
+        let transport = transport("proxy.example:3128", ".inner.example, exact.example,10.1.2.3");
+        for (url, proxied) in [
+            ("https://registry.example/v2/", true),
+            ("https://inner.example.evil.example/", true),
+            ("https://10.1.2.4/", true),
+            ("https://registry.inner.example/v2/", false),
+            ("https://exact.example:8443/", false),
+            ("https://10.1.2.3/", false),
+            ("http://127.0.0.1:5000/", false),
+            ("http://localhost:5000/", false),
+            ("http://[::1]:5000/", false),
+        ] {
+            let url: Url = url.parse().unwrap();
+            assert_eq!(is_proxied(transport.proxy(&url).unwrap().as_ref(), &url), proxied, "{url}");
+        }
+        // Nobody looks for the name of what a proxy finds.
+        assert_eq!(transport.nearness(&"https://registry.test/".parse().unwrap()), Ok(Nearness::Public));
+        assert_eq!(transport.nearness(&"https://10.9.9.9/".parse().unwrap()), Ok(Nearness::Private));
+        for (none, url) in [("", "https://a.example"), ("socks5://x", "http://127.0.0.1")] {
+            let transport = self::transport(none, "");
+            assert!(transport.proxy(&url.parse().unwrap()).unwrap().is_none());
+        }
+        for wrong in ["socks5://me:word@proxy.example", "http://", "ftp://x"] {
+            let fault = self::transport(wrong, "").proxy(&"https://a.example".parse().unwrap()).unwrap_err();
+            assert!(fault.kind == FaultKind::Configuration && !fault.reason.contains("word"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn a_deadline_is_a_day_at_most_whatever_is_said_to_travel() {
+        let hour = Duration::from_secs(3_600);
+        let left = |bytes| Deadline::new(hour, bytes).left().unwrap();
+        assert!(left(0) <= hour && left(60 << 20) > hour && left(60 << 20) <= hour + Duration::from_secs(60));
+        assert!(left(u64::MAX) <= hour + Duration::from_secs(LONGEST_TRAVEL));
+        assert!(
+            Deadline::new(Duration::MAX, u64::MAX).left().is_some()
+                && Deadline::new(Duration::ZERO, 0).left().is_none()
+        );
+    }
 }
