@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use sluicegate_attestation::identifiers::{BUNDLE, EMPTY_CONFIG, IMAGE_CONFIG, IMAGE_MANIFEST, LAYER_TAR};
+use sluicegate_attestation::identifiers::{BUNDLE, IMAGE_CONFIG, IMAGE_MANIFEST, LAYER_TAR};
 use sluicegate_ports::{
     images::{
         Descriptor, FaultKind, ImagePlaceError, ImagePlaces, ImageSource, ImageTarget, Manifest, Publication,
@@ -113,7 +113,9 @@ impl World {
         let manifest = &image.image.blobs[&image.digest()];
         self.registry.put_manifest("team/shop", "v1", IMAGE_MANIFEST, manifest);
         for (descriptor, parts) in &image.referrers {
-            parts.values().for_each(|bytes| drop(self.registry.put_blob("team/shop", bytes)));
+            for bytes in parts.values() {
+                self.registry.put_blob("team/shop", bytes);
+            }
             self.registry.put_manifest(
                 "team/shop",
                 &descriptor.digest.to_string(),
