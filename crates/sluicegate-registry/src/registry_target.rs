@@ -178,7 +178,8 @@ impl ImageTarget for RegistryTarget {
         self.put_referrers(&image.digest, &publication.referrers, store)?;
         for tag in &publication.tags {
             let failed = |fault| doing(format!("tag {} as {tag} in {}", image.digest, self.repository.name()), fault);
-            // As late as can be, as no registry moves a tag only from where it is said to be.
+            // As late as can be, as no registry moves a tag only from where it is said to be; and one after the other.
+            let _turn = self.repository.turn(tag).map_err(failed)?;
             let look = |tries| {
                 if tries > 0 && self.digest_of(tag)? == Some(image.digest) {
                     return Ok(None);

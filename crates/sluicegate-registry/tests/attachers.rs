@@ -6,7 +6,10 @@ mod support;
 use std::sync::{Arc, Barrier, Condvar, Mutex};
 
 use sluicegate_attestation::identifiers::BUNDLE;
-use sluicegate_ports::{images::ImagePlaces, store::ContentStore};
+use sluicegate_ports::{
+    images::{ImagePlaceError, ImagePlaces},
+    store::ContentStore,
+};
 use sluicegate_registry::Places;
 use sluicegate_types::Digest;
 use support::{Content, Heard, World};
@@ -179,6 +182,42 @@ fn neg_fallback_tag_race_two_writers() {
     let mut all = vec![one.0.digest, two.0.digest];
     all.sort();
     assert_all_are_listed(&world, &image, &all);
+}
+
+#[test]
+fn of_many_promotions_from_the_same_image_one_wins() {
+    let home = tempfile::tempdir().unwrap();
+    for has_home in [false, true] {
+        let (world, old) = holding("");
+        let client = || {
+            let mut settings = world.heard.settings();
+            settings.locks = Some(home.path().join("locks"));
+            if has_home { Places::new(settings) } else { world.places.clone() }
+        };
+        let news: Vec<Content> = (0..12_u8).map(|number| Content::new(&[&[number]], &["decision"])).collect();
+        news.iter().for_each(|new| new.store_in(&world.store));
+        let together = Barrier::new(news.len());
+        let won = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for new in &news {
+                let (client, together, won, world, old) = (&client, &together, &won, &world, &old);
+                scope.spawn(move || {
+                    let mut publication = new.publication(&["v1"]);
+                    publication.expected = Some(old.digest());
+                    publication.environment = Some("production".parse().unwrap());
+                    let target = client().target(&world.place()).unwrap();
+                    together.wait();
+                    match target.publish(&publication, &world.store) {
+                        Ok(()) => won.lock().unwrap().push(new.digest()),
+                        Err(ImagePlaceError::Moved { .. }) => {}
+                        Err(other) => panic!("{}", support::describe(&other)),
+                    }
+                });
+            }
+        });
+        let held = world.target().current(Some(&support::tag("v1"))).unwrap().unwrap();
+        assert_eq!(*won.lock().unwrap(), [held.image]);
+    }
 }
 
 #[test]

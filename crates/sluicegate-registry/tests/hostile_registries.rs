@@ -404,6 +404,14 @@ fn what_a_registry_asks_for_is_waited_for() {
         let whole = Duration::from_secs(least)..Duration::from_secs(most);
         assert!(pauses.len() == 1 && whole.contains(&pauses[0]), "{retry_after}: {pauses:?}");
     }
+    // Also before a tag is written, which is looked at again after it.
+    for (path, status) in [("/manifests/v1", 429), ("/manifests/sha256-", 503)] {
+        let later = When::put(path).first(1).answer(Answer::error(status, "LATER").header("Retry-After", "7"));
+        let world = World::new(Behaviour { faults: vec![later], ..Behaviour::without_referrers() });
+        world.publish(&Content::usual()).unwrap();
+        assert!(world.heard.pauses().iter().any(|pause| *pause >= Duration::from_secs(7)), "{path}");
+        Content::usual().assert_is_in(&world.places, &world.place());
+    }
     let (world, content) = holding([Fault::unavailable("/v2/", 2)]);
     assert_eq!(resolve(&world).unwrap().digest, content.digest());
     assert!(

@@ -220,7 +220,13 @@ impl Registry {
                     }
                     // Nothing became of these; of what else went wrong, whoever sends to an upload finds out.
                     408 | 500 | 502 | 504 if question.again != Again::Always => return Ok(answer),
-                    429 | 503 if question.again == Again::Never => return Ok(answer),
+                    // It is waited for what is asked for, and whoever looked before looks again.
+                    429 | 503 if question.again == Again::Never => {
+                        let asked = retry_after(&answer);
+                        let why = status_fault(&question.method, answer);
+                        self.wait(1, asked, question.deadline, why.clone())?;
+                        return Err(why);
+                    }
                     408 | 429 | 500 | 502 | 503 | 504 if tries < RETRIES => {
                         let asked = retry_after(&answer);
                         (status_fault(&question.method, answer), asked)

@@ -1,5 +1,7 @@
 //! Manifests: read by tag or digest, written, deleted by nobody (distribution-spec, "Pulling manifests", "Pushing manifests").
 
+use std::{fs::File, sync::MutexGuard};
+
 use sluicegate_ports::images::{FaultKind, RegistryFault};
 use sluicegate_types::{Digest, TagName};
 use ureq::http::Method;
@@ -33,6 +35,12 @@ pub(crate) struct Held {
 pub(crate) struct Taken {
     /// Of what it says that it lists this as a referrer (`OCI-Subject`).
     pub(crate) subject: Option<String>,
+}
+
+/// As long as it is there, nobody else of this process or this home changes the tag.
+pub(crate) struct Turn<'a> {
+    _own: MutexGuard<'a, ()>,
+    _home: Option<File>,
 }
 
 /// How often what was written is looked for.
@@ -100,6 +108,21 @@ impl Repository {
             tries += 1;
             (self.settings.pause)(pause(tries, None));
         }
+    }
+
+    /// The turn of one of those who change a tag: of one process, and of one home where it has a folder for locks. Between homes there is
+    /// none.
+    pub(crate) fn turn(&self, tag: &TagName) -> Result<Turn<'_>> {
+        let own = self.registry.turn();
+        let Some(folder) = &self.settings.locks else { return Ok(Turn { _own: own, _home: None }) };
+        let name = Digest::of(format!("{}:{tag}", self.name).as_bytes()).hex();
+        let wrong = |error: std::io::Error| {
+            fault(FaultKind::Configuration, format!("cannot lock {} in {}: {error}", self.name, folder.display()))
+        };
+        std::fs::create_dir_all(folder).map_err(wrong)?;
+        let file = crate::layout::open_lock(&folder.join(name)).map_err(wrong)?;
+        file.lock().map_err(wrong)?;
+        Ok(Turn { _own: own, _home: Some(file) })
     }
 
     /// Looks whether a tag names a manifest that it was just written with.

@@ -161,8 +161,7 @@ impl Repository {
         let mut written = false;
         for _ in 1..=WRITES {
             let (wrote, took) = {
-                let _turn = self.registry.turn();
-                let _lock = self.lock(&tag)?;
+                let _turn = self.turn(&tag)?;
                 let begun = Instant::now();
                 (self.add_to_tag(subject, &tag, referrers)?, begun.elapsed())
             };
@@ -193,19 +192,6 @@ impl Repository {
             index.to_bytes().map(Some).map_err(too_large)
         };
         self.write_tag(tag, IMAGE_INDEX, look, |fault| fault)
-    }
-
-    /// One writer of this home at a time.
-    fn lock(&self, tag: &TagName) -> Result<Option<std::fs::File>> {
-        let Some(folder) = &self.settings.locks else { return Ok(None) };
-        let name = Digest::of(format!("{}:{tag}", self.name).as_bytes()).hex();
-        let wrong = |error: std::io::Error| {
-            fault(FaultKind::Configuration, format!("cannot lock {} in {}: {error}", self.name, folder.display()))
-        };
-        std::fs::create_dir_all(folder).map_err(wrong)?;
-        let file = crate::layout::open_lock(&folder.join(name)).map_err(wrong)?;
-        file.lock().map_err(wrong)?;
-        Ok(Some(file))
     }
 }
 
