@@ -6,6 +6,7 @@ mod support;
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use sluicegate_ports::images::FaultKind;
+use sluicegate_testkit::{Answer, Behaviour, When};
 use sluicegate_types::Selector;
 use support::{Content, World, assert_fault, credentials, selector};
 
@@ -75,6 +76,30 @@ fn ex_29_the_same_helper_that_works() {
             assert_eq!(world.heard.warned(), "");
         }
     }
+}
+
+#[test]
+fn a_registry_may_want_a_password_here_and_a_token_there() {
+    let content = Content::usual();
+    let folder = tempfile::tempdir().unwrap();
+    let json = r#"{"auths": {"HOST": {"username":"me","password":"word"}}}"#;
+    let world = world("auth,user=me:word", folder.path(), json);
+    let basic = Answer::error(401, "UNAUTHORIZED").header("WWW-Authenticate", r#"Basic realm="here""#);
+    let faults = vec![When::any("/blobs/").first(2).before_auth().answer(basic)];
+    world.registry.behave(Behaviour { faults, ..("auth,user=me:word".parse().unwrap()) });
+    world.publish(&content).unwrap();
+    content.assert_is_in(&world.places, &world.place());
+    // One that wants the other each time is left alone.
+    let wants = |had: &str, challenge: &str| {
+        let answer = Answer::error(401, "UNAUTHORIZED").header("WWW-Authenticate", challenge);
+        When::any("/v2/").with_header("authorization", had).before_auth().answer(answer)
+    };
+    let bearer = r#"Bearer realm="{origin}/token",service="x""#;
+    let faults = vec![wants("Basic", bearer), wants("Bearer", "Basic realm=x")];
+    world.registry.behave(Behaviour { faults, ..("auth,user=me:word".parse().unwrap()) });
+    world.registry.forget_log();
+    assert_fault(world.source().resolve(&selector()), FaultKind::Unauthorized, &[&world.registry.host()]);
+    assert!(world.registry.log().len() <= 10, "{}", world.registry.log().len());
 }
 
 #[test]

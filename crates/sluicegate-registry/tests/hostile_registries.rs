@@ -269,6 +269,26 @@ fn neg_media_type_body_vs_header() {
 }
 
 #[test]
+fn neg_ambiguous_manifest_index() {
+    let (world, content) = holding([]);
+    let mut both: Value = serde_json::from_slice(&content.image.blobs[&content.digest()]).unwrap();
+    let list = |value: &Value| serde_json::to_vec(value).unwrap();
+    both["manifests"] = json!([]);
+    for kind in [IMAGE_MANIFEST, IMAGE_INDEX] {
+        for own in [json!(kind), json!(null)] {
+            both["mediaType"] = own;
+            world.registry.put_manifest("team/shop", "both", kind, &list(&both));
+            let asked = world.source().resolve(&Selector::Tag("both".parse().unwrap()));
+            assert_fault(asked, FaultKind::OutOfForm, &["at once"]);
+        }
+    }
+    // Something else beside it is no matter, as is a name without anything.
+    (both["mediaType"], both["manifests"], both["x"]) = (json!(IMAGE_MANIFEST), json!(null), json!([]));
+    world.registry.put_manifest("team/shop", "both", IMAGE_MANIFEST, &list(&both));
+    world.source().resolve(&Selector::Tag("both".parse().unwrap())).unwrap();
+}
+
+#[test]
 fn neg_index_100k_entries() {
     for (entries, is_good) in [(10_000, true), (10_001, false), (100_000, false)] {
         let (world, content) = holding([]);

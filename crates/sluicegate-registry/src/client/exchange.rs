@@ -28,6 +28,8 @@ use crate::settings::RegistrySettings;
 pub(crate) const RETRIES: u32 = 5;
 /// How often a server may say nothing at all.
 const SILENCES: u32 = 2;
+/// How often a registry may want something else than it wanted before.
+const CHALLENGES: u32 = 4;
 /// The first pause between two tries, and the longest that is not asked for.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -179,7 +181,7 @@ impl Registry {
             }
         };
         let _slot = self.slots.take();
-        let (mut tries, mut silences) = (0, 0);
+        let (mut tries, mut silences, mut challenges) = (0, 0, 0);
         let mut proof = self.proof(question.scope, base)?;
         loop {
             let answer =
@@ -196,7 +198,8 @@ impl Registry {
                     (broken.fault, None)
                 }
                 Ok((answer, at_home)) => match answer.status {
-                    401 if at_home => {
+                    401 if at_home && challenges < CHALLENGES => {
+                        challenges += 1;
                         proof = self.answer_challenge(answer, proof, question.scope, base)?;
                         continue;
                     }
@@ -232,7 +235,9 @@ impl Registry {
                         (status_fault(&question.method, answer), asked)
                     }
                     _ => {
-                        if let Proof::Fresh(token) = proof {
+                        if let Proof::Fresh(token) = proof
+                            && answer.status != 401
+                        {
                             self.tokens.put(question.scope, token);
                         }
                         return Ok(answer);
@@ -370,7 +375,9 @@ impl Registry {
             Err(fault(FaultKind::Unauthorized, words))
         };
         match (challenge, proof) {
-            (_, Proof::Fresh(_)) => refused("a token that its own service has just given is not taken"),
+            (None | Some(Challenge::Bearer { .. }), Proof::Fresh(_)) => {
+                refused("a token that its own service has just given is not taken")
+            }
             // Some want names for one thing and tokens for another.
             (None | Some(Challenge::Basic), Proof::Password) => {
                 refused(&format!("the name and password that are known for {} are not taken", self.host))

@@ -2,6 +2,7 @@
 
 use std::{fs::File, sync::MutexGuard};
 
+use serde::de::IgnoredAny;
 use sluicegate_ports::images::{FaultKind, RegistryFault};
 use sluicegate_types::{Digest, TagName};
 use ureq::http::Method;
@@ -213,10 +214,17 @@ fn read(answer: Answer) -> Result<Held> {
     #[serde(rename_all = "camelCase")]
     struct Typed {
         media_type: Option<String>,
+        manifests: Option<IgnoredAny>,
+        config: Option<IgnoredAny>,
+        layers: Option<IgnoredAny>,
     }
-    let own = serde_json::from_slice::<Typed>(&bytes)
-        .map_err(|error| fault(FaultKind::OutOfForm, format!("GET {place}: it is no manifest: {error}")))?
-        .media_type;
+    let typed_itself: Typed = serde_json::from_slice(&bytes)
+        .map_err(|error| fault(FaultKind::OutOfForm, format!("GET {place}: it is no manifest: {error}")))?;
+    if typed_itself.manifests.is_some() && (typed_itself.config.is_some() || typed_itself.layers.is_some()) {
+        let words = format!("GET {place}: it is an image and an index at once, so two may read two things in {digest}");
+        return Err(fault(FaultKind::OutOfForm, words));
+    }
+    let own = typed_itself.media_type;
     let named = typed.filter(|typed| !typed.is_empty());
     // Registries that keep files only say `application/json` or `octet-stream`, which says nothing.
     let says = named.filter(|named| named.starts_with("application/vnd.") || named.starts_with("text/"));
