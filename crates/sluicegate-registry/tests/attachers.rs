@@ -160,7 +160,7 @@ fn neg_fallback_tag_race_two_writers() {
     let heard = Heard::default();
     let mut settings = heard.settings();
     let world_of_other = Arc::new(Mutex::new(Some(alone)));
-    let registry = &world.registry;
+    let (registry, written) = (&world.registry, world_of_other.clone());
     std::thread::scope(|scope| {
         let (ask, asked) = std::sync::mpsc::channel::<std::sync::mpsc::Sender<()>>();
         scope.spawn(move || {
@@ -179,6 +179,7 @@ fn neg_fallback_tag_race_two_writers() {
         });
         attach(&Places::new(settings), &one).unwrap();
     });
+    assert!(written.lock().unwrap().is_none(), "nobody waited for others");
     let mut all = vec![one.0.digest, two.0.digest];
     all.sort();
     assert_all_are_listed(&world, &image, &all);
