@@ -9,6 +9,7 @@ mod challenge;
 mod credentials;
 mod exchange;
 mod fault;
+mod index;
 mod manifests;
 mod referrers;
 mod token;
@@ -22,7 +23,11 @@ use std::{
 use sluicegate_ports::images::FaultKind;
 use sluicegate_types::RegistryRepository;
 
-use self::{exchange::Registry, fault::fault, transport::Transport};
+use self::{
+    exchange::Registry,
+    fault::fault,
+    transport::{Deadline, Transport},
+};
 pub(crate) use self::{
     fault::Result,
     manifests::{Held, MANIFEST_TYPES},
@@ -77,6 +82,10 @@ impl Repository {
     /// What a token must be good for to write here.
     fn to_write(&self) -> String {
         format!("repository:{}:pull,push", self.name.path())
+    }
+
+    fn deadline(&self, bytes: u64) -> Deadline {
+        self.registry.deadline(bytes)
     }
 
     fn path(&self, below: &str) -> String {

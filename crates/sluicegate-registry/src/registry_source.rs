@@ -15,8 +15,8 @@ use crate::client::{Held, Listed, MANIFEST_TYPES, Repository};
 const EMPTY: &[u8] = b"{}";
 /// The tag that is meant where none is written.
 const LATEST: &str = "latest";
-/// Manifests that are kept between being found and being read.
-const KEPT: usize = 64;
+/// Bytes of manifests that are kept between being found and being read.
+const KEPT: usize = 16 * 1024 * 1024;
 
 /// A repository, and the one that evidence about its images is in, if that is another.
 pub(crate) struct RegistrySource {
@@ -37,7 +37,7 @@ impl RegistrySource {
 
     fn keep(&self, held: &Held) {
         if let Ok(mut resolved) = self.resolved.lock()
-            && resolved.len() < KEPT
+            && resolved.values().map(Vec::len).sum::<usize>() + held.bytes.len() <= KEPT
         {
             resolved.insert(held.digest, held.bytes.clone());
         }

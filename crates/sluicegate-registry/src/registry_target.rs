@@ -49,8 +49,9 @@ impl RegistryTarget {
         Ok(held.map(|held| held.digest))
     }
 
-    /// Whether the tag may name the image now: a promotion's only from what its permit saw, any other only if it names nothing else.
-    fn check_tag(&self, tag: &TagName, publication: &Publication) -> Result<(), ImagePlaceError> {
+    /// Whether the tag may name the image now: a promotion's only from what its permit saw, any other only if it names nothing else. What
+    /// it names.
+    fn check_tag(&self, tag: &TagName, publication: &Publication) -> Result<Option<Digest>, ImagePlaceError> {
         let found = self.digest_of(tag)?;
         let expected = match &publication.environment {
             Some(_) => publication.expected,
@@ -61,30 +62,38 @@ impl RegistryTarget {
             let name = |digest: Option<Digest>| digest.map_or_else(|| "no image".to_owned(), |d| d.to_string());
             return Err(ImagePlaceError::Moved { place: self.place(), expected: name(expected), found: name(found) });
         }
-        Ok(())
+        Ok(found)
     }
 
     /// Attaches manifests whose blobs are there: each under its digest, and all that are of one subject with one write of its fallback
     /// tag where the registry keeps no list itself.
     fn put_referrers(&self, referrers: &[Descriptor], store: &dyn ContentStore) -> Result<(), ImagePlaceError> {
         let to = self.evidence();
+        let mut listed: BTreeMap<Digest, Vec<Descriptor>> = BTreeMap::new();
         let mut unlisted: BTreeMap<Digest, Vec<Descriptor>> = BTreeMap::new();
         for referrer in referrers {
             let bytes = store.read(&referrer.digest, MAX_MANIFEST)?;
             let taken = to.put_manifest(&referrer.digest, &referrer.media_type, &bytes);
             let failed = |fault| doing(format!("attach {} in {}", referrer.digest, to.name()), fault);
-            if taken.map_err(failed)?.lists_referrers {
-                continue;
-            }
+            let taken = taken.map_err(failed)?;
             // What stands in the list is what stands in the manifest (distribution-spec, "Referrers tag schema").
             if let Ok(Manifest { subject: Some(subject), artifact_type, config, annotations, .. }) =
                 serde_json::from_slice(&bytes)
             {
+                let is_listed = taken.subject.is_some_and(|told| told == subject.digest.to_string());
+                let lists = if is_listed { &mut listed } else { &mut unlisted };
                 let artifact_type = artifact_type.or(Some(config.media_type));
-                let listed = Descriptor { artifact_type, annotations, ..referrer.clone() };
-                unlisted.entry(subject.digest).or_default().push(listed);
+                let entry = Descriptor { artifact_type, annotations, ..referrer.clone() };
+                lists.entry(subject.digest).or_default().push(entry);
             }
         }
+        for (subject, referrers) in listed {
+            // Who says that it lists them and does not gets the tag as well.
+            let missing = to.not_by_api(&subject, referrers);
+            let failed = |fault| doing(format!("see what is attached to {subject} in {}", to.name()), fault);
+            unlisted.entry(subject).or_default().extend(missing.map_err(failed)?);
+        }
+        unlisted.retain(|_, referrers| !referrers.is_empty());
         for (subject, referrers) in unlisted {
             let listed = to.list_by_tag(&subject, &referrers);
             listed.map_err(|fault| {
@@ -179,10 +188,19 @@ impl ImageTarget for RegistryTarget {
         put.map_err(|fault| doing(format!("write the image {} to {}", image.digest, self.repository.name()), fault))?;
         self.put_referrers(&publication.referrers, store)?;
         for tag in &publication.tags {
-            // As late as can be, as no registry moves a tag only from where it is said to be.
-            self.check_tag(tag, publication)?;
-            let put = self.repository.put_tag(tag, &image.media_type, &bytes);
-            put.map_err(|fault| doing(format!("tag {} as {tag} in {}", image.digest, self.repository.name()), fault))?;
+            let failed = |fault| doing(format!("tag {} as {tag} in {}", image.digest, self.repository.name()), fault);
+            // As late as can be, as no registry moves a tag only from where it is said to be; and one after the other.
+            let _turn = self.repository.turn(tag).map_err(failed)?;
+            let look = |tries| {
+                if tries > 0 && self.digest_of(tag)? == Some(image.digest) {
+                    return Ok(None);
+                }
+                // One that names it already is not written: some registries let nobody write a tag twice.
+                let found = self.check_tag(tag, publication)?;
+                Ok((found != Some(image.digest)).then(|| bytes.clone()))
+            };
+            self.repository.write_tag(tag, &image.media_type, look, failed)?;
+            self.repository.is_tagged(tag, &image.digest).map_err(failed)?;
         }
         Ok(())
     }

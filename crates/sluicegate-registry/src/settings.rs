@@ -15,6 +15,8 @@ pub struct RegistrySettings {
     pub no_proxy: Option<String>,
     /// Token services beside a registry's own: the registry's host and the service's.
     pub token_services: Vec<(String, String)>,
+    /// How long a request may take with its repetitions, beside a second for each MiB that travels.
+    pub patience: Duration,
     /// A folder for locks, so that several processes of one home change a fallback tag one after the other.
     pub locks: Option<PathBuf>,
     /// Told what a person should know and that stops nothing.
@@ -24,7 +26,8 @@ pub struct RegistrySettings {
 }
 
 impl Default for RegistrySettings {
-    /// Nothing is configured: nobody is known, the system's certificate authorities count, there is no proxy.
+    /// Nothing is configured: nobody is known, the system's certificate authorities count, there is no proxy, a request has five minutes
+    /// (DESIGN section 7).
     fn default() -> Self {
         Self {
             credentials: Vec::new(),
@@ -33,6 +36,7 @@ impl Default for RegistrySettings {
             proxy: None,
             no_proxy: None,
             token_services: Vec::new(),
+            patience: Duration::from_secs(300),
             locks: None,
             warn: Arc::new(|_| {}),
             pause: Arc::new(std::thread::sleep),

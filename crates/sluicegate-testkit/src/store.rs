@@ -74,11 +74,11 @@ impl ContentStore for MemoryStore {
         let blobs = self.blobs.lock().unwrap();
         let bytes = blobs.get(digest).ok_or(StoreError::Missing { digest: *digest })?;
         let path = self.files.path().join(digest.hex());
-        std::fs::write(&path, bytes).map_err(|source| StoreError::Io {
-            action: "write",
-            path: path.clone(),
-            source,
-        })?;
+        // Whoever has it open already goes on reading what it was.
+        let draft = self.files.path().join("draft");
+        std::fs::write(&draft, bytes)
+            .and_then(|()| std::fs::rename(&draft, &path))
+            .map_err(|source| StoreError::Io { action: "write", path: path.clone(), source })?;
         Ok(path)
     }
 }

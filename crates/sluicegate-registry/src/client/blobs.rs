@@ -10,10 +10,10 @@ use url::Url;
 use super::{
     Repository,
     address::{is_same_server, led_to},
-    exchange::{Content, Question, Target, status_fault},
-    fault::{Result, Said, fault, shown},
+    exchange::{Again, Content, Question, Target, status_fault},
+    fault::{Result, fault, shown},
     manifests::not_there,
-    transport::{Answer, Deadline, place_of},
+    transport::{Answer, Deadline, is_silence, place_of},
 };
 
 /// How often the rest of a blob is asked for again.
@@ -26,21 +26,24 @@ const SMALLER: [u64; 3] = [4 * 1024 * 1024, 1024 * 1024, 256 * 1024];
 impl Repository {
     /// The bytes of a blob as they come, not hashed; `None` if there is none.
     pub(crate) fn blob(&self, digest: &Digest, size: u64) -> Result<Option<BlobReader>> {
-        let deadline = Deadline::for_bytes(size);
-        let Some(answer) = self.get_blob(digest, 0, deadline)? else { return Ok(None) };
+        let deadline = self.deadline(size);
+        let Some(answer) = self.get_blob(digest, None, deadline)? else { return Ok(None) };
         let whole = answer.length();
         let body = Some(answer.into_reader());
-        Ok(Some(BlobReader { repository: self.clone(), digest: *digest, whole, at: 0, body, left: RESUMES, deadline }))
+        let (repository, left) = (self.clone(), RESUMES);
+        Ok(Some(BlobReader { repository, digest: *digest, size, whole, at: 0, body, left, deadline }))
     }
 
-    fn get_blob(&self, digest: &Digest, from: u64, deadline: Deadline) -> Result<Option<Answer>> {
+    fn get_blob(&self, digest: &Digest, range: Option<String>, deadline: Deadline) -> Result<Option<Answer>> {
         let answer = self.registry.ask(&Question {
             method: Method::GET,
             to: Target::Path(&self.path(&format!("blobs/{digest}"))),
-            headers: if from > 0 { vec![("range", format!("bytes={from}-"))] } else { Vec::new() },
+            headers: range.map(|range| ("range", range)).into_iter().collect(),
             content: Content::None,
             scope: &self.to_read(),
             follow: true,
+            again: Again::Always,
+            whole: None,
             deadline,
         })?;
         match answer.status {
@@ -60,11 +63,30 @@ impl Repository {
             // The same that the upload needs: one token for both.
             scope: &self.to_write(),
             follow: false,
-            deadline: Deadline::for_bytes(0),
-        })?;
-        // An address elsewhere is given only for what is there.
-        let is_there = answer.status == 200 && answer.length().is_none_or(|length| length == size);
-        Ok(is_there || matches!(answer.status, 302 | 303 | 307 | 308))
+            again: Again::Always,
+            whole: None,
+            deadline: self.deadline(0),
+        });
+        let answer = match answer {
+            Err(fault) if fault.kind == FaultKind::Unauthorized => return Ok(false),
+            answer => answer?,
+        };
+        Ok(match answer.status {
+            200 => answer.length().is_none_or(|length| length == size) && !says_another(&answer, digest),
+            // An address elsewhere says that there is one: a byte behind it says that there is a blob. Such addresses are good for GET only.
+            301 | 302 | 303 | 307 | 308 => self.has_first_byte(digest, size)?,
+            _ => false,
+        })
+    }
+
+    fn has_first_byte(&self, digest: &Digest, size: u64) -> Result<bool> {
+        match self.get_blob(digest, Some("bytes=0-0".to_owned()), self.deadline(0)) {
+            Ok(Some(answer)) if answer.status == 200 => Ok(answer.length() == Some(size)),
+            Ok(Some(answer)) => Ok(answer.header("content-range").and_then(whole_of) == Some(size)),
+            Ok(None) => Ok(false),
+            Err(fault) if matches!(fault.kind, FaultKind::Unauthorized | FaultKind::Status) => Ok(false),
+            Err(fault) => Err(fault),
+        }
     }
 
     /// Brings a blob of `size` bytes there, unless it is there already: taken over from another repository of the same registry where
@@ -90,6 +112,7 @@ impl Repository {
         }
         let mut sizes = SMALLER.iter().copied().filter(|smaller| *smaller < size);
         let mut part = if size > PART { Some(PART) } else { None };
+        let mut left = RESUMES;
         loop {
             let upload = match begun.take() {
                 Some(upload) => upload,
@@ -106,6 +129,15 @@ impl Repository {
                     Some(smaller) => part = Some(smaller),
                     None => return Err(answer),
                 },
+                // What an upload got of it nobody knows: either it is all there, or another upload begins.
+                Sent::Lost(why) => {
+                    if self.has_blob(digest, size)? {
+                        return Ok(());
+                    }
+                    let Some(less) = left.checked_sub(1) else { return Err(why) };
+                    left = less;
+                    (self.settings.pause)(super::exchange::pause(RESUMES - left, None));
+                }
             }
         }
     }
@@ -121,10 +153,13 @@ impl Repository {
             content: Content::None,
             scope: &scope,
             follow: false,
-            deadline: Deadline::for_bytes(0),
+            again: Again::Always,
+            whole: None,
+            deadline: self.deadline(0),
         });
         match answer {
             Ok(answer) => Ok(match answer.status {
+                201 if says_another(&answer, digest) => Mounted::No,
                 201 => Mounted::Done,
                 202 => Mounted::Upload(self.upload_address(answer)?),
                 _ => Mounted::No,
@@ -142,7 +177,9 @@ impl Repository {
             content: Content::None,
             scope: &self.to_write(),
             follow: false,
-            deadline: Deadline::for_bytes(0),
+            again: Again::Always,
+            whole: None,
+            deadline: self.deadline(0),
         })?;
         match answer.status {
             202 => self.upload_address(answer),
@@ -175,7 +212,9 @@ impl Repository {
             content,
             scope: &self.to_write(),
             follow: false,
-            deadline: Deadline::for_bytes(size),
+            again: Again::IfUntouched,
+            whole: None,
+            deadline: self.deadline(size),
         });
         let answer = match answer {
             Ok(answer) => answer,
@@ -183,6 +222,7 @@ impl Repository {
             Err(fault) if fault.kind == FaultKind::Unreachable && size > SMALLER[0] => {
                 return Ok(Sent::TooLarge(fault));
             }
+            Err(fault) if fault.kind == FaultKind::Unreachable => return Ok(Sent::Lost(fault)),
             Err(fault) => return Err(fault),
         };
         let found = sent.lock().ok().and_then(|mut found| found.take());
@@ -210,11 +250,20 @@ impl Repository {
                 content: Content::File { file, from: at, length, sent: None },
                 scope: &self.to_write(),
                 follow: false,
-                deadline: Deadline::for_bytes(length),
+                again: Again::IfUntouched,
+                whole: None,
+                deadline: self.deadline(length),
             });
             let (status, why) = match answer {
                 Ok(answer) if answer.status == 202 => {
-                    at = came_to(&answer).filter(|to| *to > at && *to <= size).unwrap_or(at + length);
+                    let sent = at + length;
+                    at = came_to(&answer).filter(|to| *to > at && *to < sent).unwrap_or(sent);
+                    // Who takes less than was sent takes it a few times, not a byte at a time.
+                    if at < sent {
+                        let words =
+                            format!("PATCH {}: it takes less than is sent, again and again", place_of(&answer.url));
+                        left = left.checked_sub(1).ok_or_else(|| fault(FaultKind::OutOfForm, words))?;
+                    }
                     upload = self.upload_address(answer)?;
                     continue;
                 }
@@ -224,12 +273,24 @@ impl Repository {
             if matches!(status, 413 | 416) && at == 0 {
                 return Ok(Sent::TooLarge(why));
             }
-            let goes_on = matches!(status, 0 | 416) && left > 0 && why.kind != FaultKind::AddressRefused;
-            left = left.saturating_sub(1);
-            (upload, at) = match goes_on.then(|| self.upload_state(&upload)).transpose()?.flatten() {
-                Some((url, to)) if to <= size => (url, to),
-                _ => return Err(why),
+            let is_lost = match status {
+                0 => why.kind == FaultKind::Unreachable,
+                status => matches!(status, 404 | 408 | 416 | 500 | 502 | 504),
             };
+            if !is_lost {
+                return Err(why);
+            }
+            if left > 0 {
+                left -= 1;
+                (self.settings.pause)(super::exchange::pause(RESUMES - left, None));
+                if let Ok(Some((url, to))) = self.upload_state(&upload)
+                    && to <= size
+                {
+                    (upload, at) = (url, to);
+                    continue;
+                }
+            }
+            return Ok(Sent::Lost(why));
         }
         let answer = self.registry.ask(&Question {
             method: Method::PUT,
@@ -238,9 +299,15 @@ impl Repository {
             content: Content::None,
             scope: &self.to_write(),
             follow: false,
-            deadline: Deadline::for_bytes(size),
-        })?;
-        taken(answer, digest)
+            again: Again::IfUntouched,
+            whole: None,
+            deadline: self.deadline(size),
+        });
+        match answer {
+            Ok(answer) => taken(answer, digest),
+            Err(fault) if fault.kind == FaultKind::Unreachable => Ok(Sent::Lost(fault)),
+            Err(fault) => Err(fault),
+        }
     }
 
     /// Where an upload stands, if the registry knows.
@@ -252,7 +319,9 @@ impl Repository {
             content: Content::None,
             scope: &self.to_write(),
             follow: false,
-            deadline: Deadline::for_bytes(0),
+            again: Again::Always,
+            whole: None,
+            deadline: self.deadline(0),
         })?;
         if answer.status != 204 {
             return Ok(None);
@@ -276,25 +345,32 @@ enum Sent {
     Taken,
     /// More at once than the registry takes.
     TooLarge(RegistryFault),
+    /// Nobody knows: no answer, or one that says that the upload is not as it was.
+    Lost(RegistryFault),
+}
+
+/// Whether an answer is about another blob than the one that was asked for. A registry may say it by another algorithm.
+fn says_another(answer: &Answer, digest: &Digest) -> bool {
+    let told = answer.header("docker-content-digest");
+    told.is_some_and(|told| told.starts_with("sha256:") && told != digest.to_string())
 }
 
 fn taken(answer: Answer, digest: &Digest) -> Result<Sent> {
     let (status, place) = (answer.status, place_of(&answer.url));
     match status {
         201 | 204 => {
-            let told = answer.header("docker-content-digest").map(str::to_owned);
-            let _ = answer.glimpse();
-            match told.filter(|told| told.starts_with("sha256:") && *told != digest.to_string()) {
-                None => Ok(Sent::Taken),
-                Some(told) => {
-                    let words = format!("PUT {place}: it took {digest} for {}", shown(&told));
-                    Err(fault(FaultKind::DigestMismatch, words))
-                }
+            let told = answer.header("docker-content-digest").map(str::to_owned).unwrap_or_default();
+            if says_another(&answer, digest) {
+                let words = format!("PUT {place}: it took {digest} for {}", shown(&told));
+                return Err(fault(FaultKind::DigestMismatch, words));
             }
+            let _ = answer.glimpse();
+            Ok(Sent::Taken)
         }
         413 | 416 => Ok(Sent::TooLarge(status_fault(&Method::PUT, answer))),
+        404 | 408 | 500 | 502 | 504 => Ok(Sent::Lost(status_fault(&Method::PUT, answer))),
         _ => {
-            let said = Said::parse(&answer.glimpse());
+            let said = answer.said();
             let kind = match status {
                 401 | 403 => FaultKind::Unauthorized,
                 _ if said.codes.iter().any(|code| code == "DIGEST_INVALID") => FaultKind::DigestMismatch,
@@ -323,10 +399,17 @@ fn came_to(answer: &Answer) -> Option<u64> {
     Some(if last == 0 { 0 } else { last.saturating_add(1) })
 }
 
+/// `bytes FIRST-LAST/WHOLE` of an answer, as the number of bytes of the whole.
+fn whole_of(range: &str) -> Option<u64> {
+    range.rsplit_once('/')?.1.trim().parse().ok()
+}
+
 /// A blob on its way. Where a connection breaks the rest is asked for; whoever reads hashes all of it.
 pub(crate) struct BlobReader {
     repository: Repository,
     digest: Digest,
+    /// Bytes that it should have. One more may come, so that whoever reads notices.
+    size: u64,
     /// Bytes that the first answer said there were.
     whole: Option<u64>,
     at: u64,
@@ -337,12 +420,15 @@ pub(crate) struct BlobReader {
 
 impl Read for BlobReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = self.size.saturating_add(1).saturating_sub(self.at);
+        let most = buffer.len().min(usize::try_from(most).unwrap_or(usize::MAX));
         loop {
             let Some(body) = &mut self.body else {
                 self.go_on().map_err(io::Error::other)?;
                 continue;
             };
-            let broke = match body.read(buffer) {
+            let broke = match body.read(&mut buffer[..most]) {
+                Ok(0) if most == 0 => return Ok(0),
                 Ok(0) if self.whole.is_some_and(|whole| self.at < whole) => {
                     io::Error::from(io::ErrorKind::UnexpectedEof)
                 }
@@ -353,9 +439,13 @@ impl Read for BlobReader {
                 Err(error) => error,
             };
             self.body = None;
-            let left = self.left.checked_sub(1);
+            // Who says nothing for long does so twice.
+            let left = self.left.checked_sub(if is_silence(&broke) { RESUMES.div_ceil(2) } else { 1 });
             match (left, self.deadline.left()) {
-                (Some(left), Some(_)) => self.left = left,
+                (Some(left), Some(_)) => {
+                    self.left = left;
+                    (self.repository.settings.pause)(super::exchange::pause(RESUMES - left, None));
+                }
                 _ => {
                     let words = format!(
                         "{} broke off after {} bytes of {}: {broke}",
@@ -372,7 +462,8 @@ impl BlobReader {
     fn go_on(&mut self) -> Result<()> {
         let gone =
             || fault(FaultKind::Status, format!("{} in {} was there and is gone", self.digest, self.repository.name));
-        let answer = self.repository.get_blob(&self.digest, self.at, self.deadline)?.ok_or_else(gone)?;
+        let range = (self.at > 0).then(|| format!("bytes={}-", self.at));
+        let answer = self.repository.get_blob(&self.digest, range, self.deadline)?.ok_or_else(gone)?;
         let starts = if answer.status == 206 {
             let range = answer.header("content-range").map(str::to_owned).unwrap_or_default();
             let start =

@@ -173,7 +173,7 @@ fn ask(
         return Err(told("is not on the PATH"));
     };
     let key = if host == "docker.io" { DOCKER_KEY } else { host };
-    let (good, answer) = run(&program, key).map_err(|why| told(&why))?;
+    let (good, answer) = run(&program, key, HELPER_TIME.min(settings.patience)).map_err(|why| told(&why))?;
     if !good {
         let said = String::from_utf8_lossy(&answer);
         if said.trim().eq_ignore_ascii_case("credentials not found in native keychain") {
@@ -197,7 +197,7 @@ fn ask(
 }
 
 /// Whether it ended well, and what it wrote. One that takes too long is killed and not waited for.
-fn run(program: &Path, key: &str) -> std::result::Result<(bool, Vec<u8>), String> {
+fn run(program: &Path, key: &str, time: Duration) -> std::result::Result<(bool, Vec<u8>), String> {
     let child =
         Command::new(program).arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
     let mut child = child.map_err(|error| format!("can't be started: {error}"))?;
@@ -211,7 +211,7 @@ fn run(program: &Path, key: &str) -> std::result::Result<(bool, Vec<u8>), String
         let read = output.map(|output| output.take(MAX_BYTES).read_to_end(&mut bytes));
         let _ = send.send(read.and_then(std::result::Result::ok).map(|_| bytes));
     });
-    let answer = receive.recv_timeout(HELPER_TIME);
+    let answer = receive.recv_timeout(time);
     if answer.is_err() {
         let _ = child.kill();
     }
@@ -221,7 +221,7 @@ fn run(program: &Path, key: &str) -> std::result::Result<(bool, Vec<u8>), String
         Err(_) => child.wait().ok(),
     };
     match (answer, ended) {
-        (Err(_), _) => Err(format!("did not answer within {} s and was killed", HELPER_TIME.as_secs())),
+        (Err(_), _) => Err(format!("did not answer within {} s and was killed", time.as_secs_f32())),
         (Ok(Some(bytes)), Some(status)) => Ok((status.success(), bytes)),
         _ => Err("broke off".to_owned()),
     }

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{self, Read},
     os::unix::fs::FileExt,
-    sync::{Arc, Condvar, Mutex, OnceLock},
+    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -15,17 +15,21 @@ use ureq::http::Method;
 use url::Url;
 
 use super::{
-    address::{Nearness, host_of, is_same_server, led_to},
+    address::{host_of, is_same_server, led_to},
     challenge::{self, Challenge},
     credentials::{self, Found, Identity},
-    fault::{Result, Said, fault},
+    fault::{Result, fault},
     token::{self, Tokens},
-    transport::{Answer, Ask, Broken, Deadline, Payload, Transport, nearness_of, place_of},
+    transport::{Answer, Ask, Broken, Deadline, Payload, Transport, place_of},
 };
 use crate::settings::RegistrySettings;
 
 /// How often a request is repeated (DESIGN section 7).
-const RETRIES: u32 = 5;
+pub(crate) const RETRIES: u32 = 5;
+/// How often a server may say nothing at all.
+const SILENCES: u32 = 2;
+/// How often a registry may want something else than it wanted before.
+const CHALLENGES: u32 = 4;
 /// The first pause between two tries, and the longest that is not asked for.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -61,7 +65,22 @@ pub(crate) struct Question<'a> {
     pub(crate) scope: &'a str,
     /// Whether a redirect is followed; else it is the answer.
     pub(crate) follow: bool,
+    /// When it may be asked again.
+    pub(crate) again: Again,
+    /// So many bytes of a good answer are waited for, and asked for again where they break off; without it they are left to come.
+    pub(crate) whole: Option<u64>,
     pub(crate) deadline: Deadline,
+}
+
+/// When a question may be asked again as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Again {
+    /// Whatever became of it: it does the same twice as once.
+    Always,
+    /// Where the registry says that nothing became of it yet. What goes to an upload may have come in part.
+    IfUntouched,
+    /// Never: what it stands on may be old by then.
+    Never,
 }
 
 /// Where a question goes.
@@ -80,6 +99,7 @@ pub(crate) struct Registry {
     wanted: Mutex<Option<Wanted>>,
     tokens: Tokens,
     slots: Slots,
+    writing: Mutex<()>,
 }
 
 /// What a registry wants before it answers.
@@ -127,7 +147,13 @@ impl Registry {
             wanted: Mutex::default(),
             tokens: Tokens::default(),
             slots: Slots::default(),
+            writing: Mutex::default(),
         }
+    }
+
+    /// The turn of one of those in this process that change what they have read.
+    pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The address that the registry answers at.
@@ -155,14 +181,25 @@ impl Registry {
             }
         };
         let _slot = self.slots.take();
-        let mut tries = 0;
+        let (mut tries, mut silences, mut challenges) = (0, 0, 0);
         let mut proof = self.proof(question.scope, base)?;
         loop {
-            let (passing, asked) = match self.attempt(question, base, &url, &proof) {
-                Err(broken) if !broken.passes || tries >= RETRIES => return Err(broken.fault),
-                Err(broken) => (broken.fault, None),
+            let answer =
+                self.attempt(question, base, &url, &proof).and_then(|(answer, at_home)| match question.whole {
+                    Some(limit) if answer.status == 200 => Ok((answer.arrived(limit)?, at_home)),
+                    _ => Ok((answer, at_home)),
+                });
+            let (passing, asked) = match answer {
+                Err(broken) => {
+                    silences += u32::from(broken.is_silence);
+                    if !broken.passes || question.again != Again::Always || tries >= RETRIES || silences >= SILENCES {
+                        return Err(broken.fault);
+                    }
+                    (broken.fault, None)
+                }
                 Ok((answer, at_home)) => match answer.status {
-                    401 if at_home => {
+                    401 if at_home && challenges < CHALLENGES => {
+                        challenges += 1;
                         proof = self.answer_challenge(answer, proof, question.scope, base)?;
                         continue;
                     }
@@ -171,15 +208,36 @@ impl Registry {
                         if let Proof::Kept(token) = &proof {
                             self.tokens.forget(question.scope, token);
                         }
-                        proof = self.proof(question.scope, base)?;
+                        let _ = answer.glimpse();
+                        proof = self.new_proof(question.scope, base)?;
                         continue;
+                    }
+                    403 if at_home && matches!(proof, Proof::Fresh(_)) => {
+                        let (place, said) = (place_of(&answer.url), answer.said());
+                        let words = format!(
+                            "{} {place}: 403, a token that its own service has just given is not good for it{}",
+                            question.method,
+                            said.after()
+                        );
+                        return Err(fault(FaultKind::Unauthorized, words));
+                    }
+                    // Nothing became of these; of what else went wrong, whoever sends to an upload finds out.
+                    408 | 500 | 502 | 504 if question.again != Again::Always => return Ok(answer),
+                    // It is waited for what is asked for, and whoever looked before looks again.
+                    429 | 503 if question.again == Again::Never => {
+                        let asked = retry_after(&answer);
+                        let why = status_fault(&question.method, answer);
+                        self.wait(1, asked, question.deadline, why.clone())?;
+                        return Err(why);
                     }
                     408 | 429 | 500 | 502 | 503 | 504 if tries < RETRIES => {
                         let asked = retry_after(&answer);
                         (status_fault(&question.method, answer), asked)
                     }
                     _ => {
-                        if let Proof::Fresh(token) = proof {
+                        if let Proof::Fresh(token) = proof
+                            && answer.status != 401
+                        {
                             self.tokens.put(question.scope, token);
                         }
                         return Ok(answer);
@@ -191,18 +249,27 @@ impl Registry {
                 self.tokens.put(question.scope, token);
             }
             tries += 1;
-            self.wait(pause(tries, asked), question.deadline, passing)?;
+            self.wait(tries, asked, question.deadline, passing)?;
         }
     }
 
-    fn wait(&self, pause: Duration, deadline: Deadline, because: RegistryFault) -> Result<()> {
-        if pause > LONGEST_ASKED || deadline.left().is_none_or(|left| left <= pause) {
+    fn wait(&self, tries: u32, asked: Option<Duration>, deadline: Deadline, because: RegistryFault) -> Result<()> {
+        let pause = pause(tries, asked);
+        let is_over = deadline.left().is_none_or(|left| left <= pause);
+        if asked.is_some() && (is_over || pause > LONGEST_ASKED) {
             let words =
                 format!("{}; it asks for a pause of {} s, which is not waited for", because.reason, pause.as_secs());
             return Err(fault(FaultKind::Deadline, words));
         }
+        if is_over {
+            return Err(fault(FaultKind::Deadline, format!("{}; the time for it is over", because.reason)));
+        }
         (self.settings.pause)(pause);
         Ok(())
+    }
+
+    pub(crate) fn deadline(&self, bytes: u64) -> Deadline {
+        Deadline::new(self.settings.patience, bytes)
     }
 
     /// One try, with its redirects; and whether the answer is the registry's own.
@@ -214,13 +281,14 @@ impl Registry {
         proof: &Proof,
     ) -> std::result::Result<(Answer, bool), Broken> {
         let mut url = url.clone();
-        let ends = |fault| Broken { fault, passes: false, is_no_tls: false };
         let mut seen = vec![url.clone()];
+        let mut at_home = true;
         loop {
-            let at_home = is_same_server(base, &url);
+            // Whoever was led away and back comes as a stranger: another server chose that address.
+            at_home = at_home && is_same_server(base, &url);
             let mut headers = question.headers.clone();
             // Whoever is not the registry itself gets to know nobody's name and no token.
-            if at_home && let Some(value) = proof.header(&self.found().map_err(ends)?.identity) {
+            if at_home && let Some(value) = proof.header(&self.found()?.identity) {
                 headers.push(("authorization", value));
             }
             let mut part;
@@ -233,7 +301,7 @@ impl Registry {
                 }
             };
             // What an answer leads to may be as near as the registry itself, and no nearer.
-            let reach = if at_home { None } else { Some(nearness_of(base).unwrap_or(Nearness::Public)) };
+            let reach = if at_home { None } else { Some(self.transport.nearness(base)?) };
             let ask = Ask {
                 method: question.method.clone(),
                 url: &url,
@@ -249,15 +317,15 @@ impl Registry {
             }
             let Some(location) = answer.header("location") else {
                 let words = format!("{}: {} without an address", place_of(&url), answer.status);
-                return Err(ends(fault(FaultKind::OutOfForm, words)));
+                return Err(fault(FaultKind::OutOfForm, words).into());
             };
-            let next = led_to(&url, location, "a redirect").map_err(ends)?;
+            let next = led_to(&url, location, "a redirect")?;
             if seen.len() as u32 > MAX_REDIRECTS || seen.contains(&next) {
                 let words = format!(
                     "{} leads on and on, or in a circle; {MAX_REDIRECTS} redirects are followed",
                     place_of(&seen[0])
                 );
-                return Err(ends(fault(FaultKind::Redirects, words)));
+                return Err(fault(FaultKind::Redirects, words).into());
             }
             let _ = answer.glimpse();
             seen.push(next.clone());
@@ -272,16 +340,27 @@ impl Registry {
 
     /// What the next request is sent with.
     fn proof(&self, scope: &str, base: &Url) -> Result<Proof> {
+        let kept = self.tokens.get(scope, Instant::now());
+        match kept.filter(|_| matches!(self.wanted(), Some(Wanted::Bearer { .. }))) {
+            Some(token) => Ok(Proof::Kept(token)),
+            None => self.new_proof(scope, base),
+        }
+    }
+
+    /// The same without a token that others were sent with, so that whoever was refused is refused once.
+    fn new_proof(&self, scope: &str, base: &Url) -> Result<Proof> {
         let found = self.found()?;
-        let wanted = self.wanted.lock().ok().and_then(|wanted| wanted.clone());
-        match wanted {
+        match self.wanted() {
             None => Ok(Proof::Nothing),
             Some(Wanted::Basic) => Ok(Proof::Password),
-            Some(Wanted::Bearer { service, name }) => match self.tokens.get(scope, Instant::now()) {
-                Some(token) => Ok(Proof::Kept(token)),
-                None => Ok(Proof::Fresh(self.new_token(found, base, &service, &name, scope)?)),
-            },
+            Some(Wanted::Bearer { service, name }) => {
+                Ok(Proof::Fresh(self.new_token(found, base, &service, &name, scope)?))
+            }
         }
+    }
+
+    fn wanted(&self) -> Option<Wanted> {
+        self.wanted.lock().ok().and_then(|wanted| wanted.clone())
     }
 
     /// What to send after a 401; an error if there is nothing better than what was sent.
@@ -289,15 +368,18 @@ impl Registry {
         let found = self.found()?;
         let values = answer.headers.get_all("www-authenticate");
         let challenge = challenge::parse(values.iter().filter_map(|value| value.to_str().ok()));
-        let (place, said) = (place_of(&answer.url), Said::parse(&answer.glimpse()));
+        let (place, said) = (place_of(&answer.url), answer.said());
         let refused = |why: &str| {
             let unheard = found.unheard.as_ref().map(|words| format!(" ({words})")).unwrap_or_default();
             let words = format!("{place}: 401, {why}{}{unheard}", said.after());
             Err(fault(FaultKind::Unauthorized, words))
         };
         match (challenge, proof) {
-            (_, Proof::Fresh(_)) => refused("a token that its own service has just given is not taken"),
-            (_, Proof::Password) => {
+            (None | Some(Challenge::Bearer { .. }), Proof::Fresh(_)) => {
+                refused("a token that its own service has just given is not taken")
+            }
+            // Some want names for one thing and tokens for another.
+            (None | Some(Challenge::Basic), Proof::Password) => {
                 refused(&format!("the name and password that are known for {} are not taken", self.host))
             }
             (Some(Challenge::Basic), _) if !matches!(found.identity, Identity::Password { .. }) => {
@@ -318,7 +400,7 @@ impl Registry {
             // A token that was good before and has no challenge beside its refusal.
             (None, Proof::Kept(token)) => {
                 self.tokens.forget(scope, &token);
-                self.proof(scope, base)
+                self.new_proof(scope, base)
             }
             (None, Proof::Nothing) => refused("it does not say what it wants"),
         }
@@ -353,8 +435,9 @@ impl Registry {
             }
         }
         let what = format!("the token service {}", place_of(service));
-        let deadline = Deadline::for_bytes(0);
-        let mut tries = 0;
+        let deadline = self.deadline(0);
+        let (mut tries, mut silences) = (0, 0);
+        let reach = if is_same_server(base, service) { None } else { Some(self.transport.nearness(base)?) };
         let answer = loop {
             let ask = Ask {
                 method: if form.is_some() { Method::POST } else { Method::GET },
@@ -362,29 +445,39 @@ impl Registry {
                 headers: headers.clone(),
                 payload: form.as_ref().map_or(Payload::None, |form| Payload::Bytes(form.as_bytes())),
                 deadline,
-                reach: (!is_same_server(base, service)).then(|| nearness_of(base).unwrap_or(Nearness::Public)),
+                reach,
             };
-            let (passing, asked) = match self.transport.send(ask) {
+            let answer = self.transport.send(ask).and_then(|mut answer| {
+                if let Identity::Token(secret) = &found.identity {
+                    answer.hide(String::from_utf8_lossy(secret.expose()).into_owned());
+                }
+                if answer.status == 200 { answer.arrived(token::MAX_ANSWER) } else { Ok(answer) }
+            });
+            if let Err(broken) = &answer {
+                silences += u32::from(broken.is_silence);
+            }
+            let (passing, asked) = match answer {
                 Ok(answer) if matches!(answer.status, 429 | 500 | 502 | 503 | 504) && tries < RETRIES => {
                     let asked = retry_after(&answer);
                     (status_fault(&Method::GET, answer), asked)
                 }
                 Ok(answer) => break answer,
-                Err(broken) if broken.passes && tries < RETRIES => (broken.fault, None),
+                Err(broken) if broken.passes && tries < RETRIES && silences < SILENCES => (broken.fault, None),
                 Err(broken) => return Err(broken.fault),
             };
             tries += 1;
-            self.wait(pause(tries, asked), deadline, passing)?;
+            self.wait(tries, asked, deadline, passing)?;
         };
         if answer.status != 200 {
-            let (status, said) = (answer.status, Said::parse(&answer.glimpse()));
+            let (status, said) = (answer.status, answer.said());
             let who = match &found.identity {
                 Identity::Anonymous => format!("nobody in particular, as no name is known for {}", self.host),
                 _ => format!("the name that is known for {}", self.host),
             };
             let unheard = found.unheard.as_ref().map(|words| format!(" ({words})")).unwrap_or_default();
             let words = format!("{what} answered {status} to {who}{}{unheard}", said.after());
-            return Err(fault(FaultKind::Unauthorized, words));
+            let kind = if matches!(status, 400..=404) { FaultKind::Unauthorized } else { FaultKind::Status };
+            return Err(fault(kind, words));
         }
         let body = answer.read(token::MAX_ANSWER)?;
         token::parse(&body, Instant::now())
@@ -401,7 +494,7 @@ impl Registry {
         }
         let plain: Url = format!("http://{host}/v2/").parse().map_err(wrong)?;
         let probe = |url: &Url| {
-            let (headers, deadline) = (Vec::new(), Deadline::for_bytes(0));
+            let (headers, deadline) = (Vec::new(), self.deadline(0));
             self.transport.send(Ask {
                 method: Method::GET,
                 url,
@@ -415,8 +508,9 @@ impl Registry {
             // A TLS server says so in plain words, or with an alert that is no HTTP.
             Ok(answer) if answer.status != 400 => Ok(plain),
             Err(broken) if broken.fault.kind == FaultKind::Unreachable && is_refused(&broken) => Err(broken.fault),
-            first => match probe(&secure) {
-                Err(broken) if broken.is_no_tls => first.map(|_| plain).map_err(|broken| broken.fault),
+            _ => match probe(&secure) {
+                // It speaks no TLS: why it did not answer well is for the first question to find out, as often as it is asked.
+                Err(broken) if broken.is_no_tls => Ok(plain),
                 _ => Ok(secure),
             },
         }
@@ -431,7 +525,7 @@ fn is_refused(broken: &Broken) -> bool {
 /// What an answer's status says, for a person.
 pub(crate) fn status_fault(method: &Method, answer: Answer) -> RegistryFault {
     let (status, place) = (answer.status, place_of(&answer.url));
-    let said = Said::parse(&answer.glimpse());
+    let said = answer.said();
     let kind = if matches!(status, 401 | 403) { FaultKind::Unauthorized } else { FaultKind::Status };
     fault(kind, format!("{method} {place}: {status}{}", said.after()))
 }
@@ -464,11 +558,11 @@ fn http_date(text: &str) -> Option<u64> {
 pub(crate) fn pause(number: u32, asked: Option<Duration>) -> Duration {
     let whole = FIRST_PAUSE.saturating_mul(1 << number.min(10)).min(LONGEST_PAUSE);
     let jitter = whole.mul_f64(chance() / 2.0);
-    asked.map_or(whole - jitter, |asked| asked + jitter.min(Duration::from_secs(1)))
+    asked.map_or(whole - jitter, |asked| asked.saturating_add(jitter.min(Duration::from_secs(1))))
 }
 
 /// A number from 0 to 1 that nobody needs to be unable to guess.
-fn chance() -> f64 {
+pub(crate) fn chance() -> f64 {
     use std::hash::{BuildHasher, Hasher as _};
     let bits = std::collections::hash_map::RandomState::new().build_hasher().finish();
     (bits >> 11) as f64 / (1u64 << 53) as f64
@@ -540,6 +634,9 @@ mod tests {
         assert!((0..20).map(|_| pause(5, None)).collect::<std::collections::BTreeSet<_>>().len() > 1);
         let asked = pause(1, Some(Duration::from_secs(7)));
         assert!(asked >= Duration::from_secs(7) && asked < Duration::from_secs(9));
+        for number in 1..=RETRIES {
+            assert!(pause(number, Some(Duration::from_secs(u64::MAX))) > LONGEST_ASKED);
+        }
     }
 
     #[test]

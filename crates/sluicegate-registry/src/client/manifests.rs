@@ -1,14 +1,17 @@
 //! Manifests: read by tag or digest, written, deleted by nobody (distribution-spec, "Pulling manifests", "Pushing manifests").
 
-use sluicegate_ports::images::FaultKind;
+use std::{fs::File, sync::MutexGuard};
+
+use serde::de::IgnoredAny;
+use sluicegate_ports::images::{FaultKind, RegistryFault};
 use sluicegate_types::{Digest, TagName};
 use ureq::http::Method;
 
 use super::{
     Repository,
-    exchange::{Content, Question, Target, status_fault},
-    fault::{Result, Said, fault, shown},
-    transport::{Answer, Deadline, place_of},
+    exchange::{Again, Content, Question, RETRIES, Target, pause, status_fault},
+    fault::{Result, fault, shown},
+    transport::{Answer, place_of},
 };
 use crate::layout_index::MAX_MANIFEST;
 
@@ -29,11 +32,20 @@ pub(crate) struct Held {
 }
 
 /// What a registry said about a manifest that it took.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Taken {
-    /// Whether it keeps the list of referrers itself (`OCI-Subject`).
-    pub(crate) lists_referrers: bool,
+    /// Of what it says that it lists this as a referrer (`OCI-Subject`).
+    pub(crate) subject: Option<String>,
 }
+
+/// As long as it is there, nobody else of this process or this home changes the tag.
+pub(crate) struct Turn<'a> {
+    _own: MutexGuard<'a, ()>,
+    _home: Option<File>,
+}
+
+/// How often what was written is looked for.
+pub(crate) const LOOKS: u32 = 4;
 
 impl Repository {
     /// The manifest that a tag names now; `None` if there is no such tag. Its digest is computed, whatever the registry says it is.
@@ -59,7 +71,9 @@ impl Repository {
             content: Content::None,
             scope,
             follow: true,
-            deadline: Deadline::for_bytes(MAX_MANIFEST),
+            again: Again::Always,
+            whole: Some(MAX_MANIFEST),
+            deadline: self.deadline(MAX_MANIFEST),
         })?;
         match answer.status {
             200 => read(answer).map(Some),
@@ -68,17 +82,72 @@ impl Repository {
         }
     }
 
-    /// Writes a manifest under its digest.
+    /// Writes a manifest under its digest, and reads it back.
     pub(crate) fn put_manifest(&self, digest: &Digest, media_type: &str, bytes: &[u8]) -> Result<Taken> {
-        self.put(&digest.to_string(), media_type, bytes)
+        let taken = self.put(&digest.to_string(), media_type, bytes, Again::Always)?;
+        self.until_kept(&format!("the manifest {digest}"), |_| Ok(self.manifest_of(digest)?.is_some()))?;
+        Ok(taken)
     }
 
-    /// Lets a tag name a manifest.
-    pub(crate) fn put_tag(&self, tag: &TagName, media_type: &str, bytes: &[u8]) -> Result<Taken> {
-        self.put(tag.as_str(), media_type, bytes)
+    /// Lets a tag name the manifest that `look` finds it should name, or leaves it if there is nothing to do; whether it was written. No
+    /// registry compares before it writes: so `look` comes right before, and comes again where writing has to be tried again.
+    pub(crate) fn write_tag<E>(
+        &self,
+        tag: &TagName,
+        media_type: &str,
+        mut look: impl FnMut(u32) -> std::result::Result<Option<Vec<u8>>, E>,
+        failed: impl Fn(RegistryFault) -> E,
+    ) -> std::result::Result<bool, E> {
+        let mut tries = 0;
+        loop {
+            let Some(bytes) = look(tries)? else { return Ok(tries > 0) };
+            match self.put(tag.as_str(), media_type, &bytes, Again::Never) {
+                Ok(_) => return Ok(true),
+                Err(fault) if tries < RETRIES && matches!(fault.kind, FaultKind::Unreachable | FaultKind::Status) => {}
+                Err(fault) => return Err(failed(fault)),
+            }
+            tries += 1;
+            (self.settings.pause)(pause(tries, None));
+        }
     }
 
-    fn put(&self, reference: &str, media_type: &str, bytes: &[u8]) -> Result<Taken> {
+    /// The turn of one of those who change a tag: of one process, and of one home where it has a folder for locks. Between homes there is
+    /// none.
+    pub(crate) fn turn(&self, tag: &TagName) -> Result<Turn<'_>> {
+        let own = self.registry.turn();
+        let Some(folder) = &self.settings.locks else { return Ok(Turn { _own: own, _home: None }) };
+        let name = Digest::of(format!("{}:{tag}", self.name).as_bytes()).hex();
+        let wrong = |error: std::io::Error| {
+            fault(FaultKind::Configuration, format!("cannot lock {} in {}: {error}", self.name, folder.display()))
+        };
+        std::fs::create_dir_all(folder).map_err(wrong)?;
+        let file = crate::layout::open_lock(&folder.join(name)).map_err(wrong)?;
+        file.lock().map_err(wrong)?;
+        Ok(Turn { _own: own, _home: Some(file) })
+    }
+
+    /// Looks whether a tag names a manifest that it was just written with.
+    pub(crate) fn is_tagged(&self, tag: &TagName, digest: &Digest) -> Result<()> {
+        self.until_kept(&format!("the tag {tag} for {digest}"), |_| {
+            Ok(self.tagged(tag.as_str())?.is_some_and(|held| held.digest == *digest))
+        })
+    }
+
+    /// Looks a few times whether something is there that was taken: some registries need a moment, and some keep nothing.
+    pub(crate) fn until_kept(&self, what: &str, is_there: impl Fn(u32) -> Result<bool>) -> Result<()> {
+        for number in 1..=LOOKS {
+            if is_there(number)? {
+                return Ok(());
+            }
+            if number < LOOKS {
+                (self.settings.pause)(pause(number, None));
+            }
+        }
+        let words = format!("{} took {what} and does not have it, looked for {LOOKS} times", self.name);
+        Err(fault(FaultKind::NotKept, words))
+    }
+
+    fn put(&self, reference: &str, media_type: &str, bytes: &[u8], again: Again) -> Result<Taken> {
         let answer = self.registry.ask(&Question {
             method: Method::PUT,
             to: Target::Path(&self.path(&format!("manifests/{reference}"))),
@@ -86,11 +155,13 @@ impl Repository {
             content: Content::Bytes(bytes),
             scope: &self.to_write(),
             follow: false,
-            deadline: Deadline::for_bytes(bytes.len() as u64),
+            again,
+            whole: None,
+            deadline: self.deadline(bytes.len() as u64),
         })?;
         let (status, place) = (answer.status, place_of(&answer.url));
         if matches!(status, 200..=202) {
-            let lists_referrers = answer.header("oci-subject").is_some();
+            let subject = answer.header("oci-subject").map(str::to_owned);
             let told = answer.header("docker-content-digest").map(str::to_owned);
             let digest = Digest::of(bytes);
             let _ = answer.glimpse();
@@ -99,21 +170,22 @@ impl Repository {
                 let words = format!("PUT {place}: it took {digest} for {}", shown(&told));
                 return Err(fault(FaultKind::DigestMismatch, words));
             }
-            return Ok(Taken { lists_referrers });
+            return Ok(Taken { subject });
         }
         let is_tag = !reference.contains(':');
-        let said = Said::parse(&answer.glimpse());
+        let said = answer.said();
         let has = |codes: &[&str]| said.codes.iter().any(|code| codes.contains(&code.to_ascii_uppercase().as_str()));
         let lower = said.words.to_ascii_lowercase();
-        let kind = if is_tag && (has(&["TAG_INVALID", "TAG_IMMUTABLE"]) || lower.contains("immutable")) {
-            FaultKind::TagImmutable
-        } else if status == 415 || (matches!(status, 400 | 404) && has(&["MANIFEST_INVALID", "UNSUPPORTED"])) {
-            FaultKind::MediaTypeRefused
-        } else if matches!(status, 401 | 403) {
-            FaultKind::Unauthorized
-        } else {
-            FaultKind::Status
-        };
+        let kind =
+            if is_tag && (has(&["TAG_INVALID", "TAG_IMMUTABLE", "TAG_ALREADY_EXISTS"]) || lower.contains("immutab")) {
+                FaultKind::TagImmutable
+            } else if status == 415 || (matches!(status, 400 | 404) && has(&["MANIFEST_INVALID", "UNSUPPORTED"])) {
+                FaultKind::MediaTypeRefused
+            } else if matches!(status, 401 | 403) {
+                FaultKind::Unauthorized
+            } else {
+                FaultKind::Status
+            };
         let words = match kind {
             FaultKind::TagImmutable => {
                 format!("the tag {reference} cannot be changed in {}: {status}{}", self.name, said.after())
@@ -142,10 +214,17 @@ fn read(answer: Answer) -> Result<Held> {
     #[serde(rename_all = "camelCase")]
     struct Typed {
         media_type: Option<String>,
+        manifests: Option<IgnoredAny>,
+        config: Option<IgnoredAny>,
+        layers: Option<IgnoredAny>,
     }
-    let own = serde_json::from_slice::<Typed>(&bytes)
-        .map_err(|error| fault(FaultKind::OutOfForm, format!("GET {place}: it is no manifest: {error}")))?
-        .media_type;
+    let typed_itself: Typed = serde_json::from_slice(&bytes)
+        .map_err(|error| fault(FaultKind::OutOfForm, format!("GET {place}: it is no manifest: {error}")))?;
+    if typed_itself.manifests.is_some() && (typed_itself.config.is_some() || typed_itself.layers.is_some()) {
+        let words = format!("GET {place}: it is an image and an index at once, so two may read two things in {digest}");
+        return Err(fault(FaultKind::OutOfForm, words));
+    }
+    let own = typed_itself.media_type;
     let named = typed.filter(|typed| !typed.is_empty());
     // Registries that keep files only say `application/json` or `octet-stream`, which says nothing.
     let says = named.filter(|named| named.starts_with("application/vnd.") || named.starts_with("text/"));

@@ -1,7 +1,10 @@
 //! What is attached to an image: the referrers API and the fallback tag, both asked and united (distribution-spec, "Listing referrers",
 //! "Referrers tag schema"; trust model 12).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use sluicegate_attestation::identifiers::IMAGE_INDEX;
 use sluicegate_ports::images::{Descriptor, FaultKind};
@@ -12,16 +15,17 @@ use url::Url;
 use super::{
     Repository,
     address::{is_same_server, led_to},
-    exchange::{Content, Question, Target, status_fault},
+    exchange::{Again, Content, Question, Target, chance, pause, status_fault},
     fault::{Result, fault},
-    manifests::Held,
-    transport::{Answer, Deadline, place_of},
+    index::{MAX_LISTED, ReferrersIndex},
+    manifests::{Held, LOOKS},
+    transport::{Answer, place_of},
 };
 use crate::layout_index::MAX_MANIFEST;
 
-/// Descriptors that are listed for one image (DESIGN section 7), and answers that they come in.
-const MAX_LISTED: usize = 10_000;
+/// Answers that referrers are listed in, and the bytes of all of them.
 const MAX_PAGES: usize = 1_000;
+const MAX_LIST_BYTES: usize = 16 * 1024 * 1024;
 
 /// Where a referrer was listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,7 +71,8 @@ impl Repository {
             return Ok(None);
         }
         let mut seen = BTreeSet::new();
-        for _ in 0..MAX_PAGES {
+        let mut room = MAX_LIST_BYTES;
+        loop {
             if answer.status != 200 {
                 return Err(status_fault(&Method::GET, answer));
             }
@@ -75,7 +80,14 @@ impl Repository {
             seen.insert(String::from(here.clone()));
             let next = next_page(&answer)?;
             let place = place_of(&here);
-            out.extend(read_index(answer.read(MAX_MANIFEST)?, &format!("GET {place}"))?.manifests);
+            let bytes = answer.read(MAX_MANIFEST)?;
+            room = room.checked_sub(bytes.len()).ok_or_else(|| {
+                fault(
+                    FaultKind::TooLarge,
+                    format!("GET {place}: more than {MAX_LIST_BYTES} bytes of referrers are listed"),
+                )
+            })?;
+            out.extend(ReferrersIndex::read(&bytes, &format!("GET {place}"))?.manifests);
             if out.len() > MAX_LISTED {
                 let words = format!("GET {place}: more than {MAX_LISTED} manifests are listed");
                 return Err(fault(FaultKind::TooLarge, words));
@@ -85,9 +97,12 @@ impl Repository {
                 let words = format!("GET {place}: its pages go round, {next} was read before");
                 return Err(fault(FaultKind::Redirects, words));
             }
+            if seen.len() == MAX_PAGES {
+                let words = format!("GET {place}: more than {MAX_PAGES} pages of referrers");
+                return Err(fault(FaultKind::TooLarge, words));
+            }
             answer = self.page(Target::Url(&next))?;
         }
-        Err(fault(FaultKind::TooLarge, format!("{}: more than {MAX_PAGES} pages of referrers", self.name)))
     }
 
     fn page(&self, to: Target<'_>) -> Result<Answer> {
@@ -98,60 +113,99 @@ impl Repository {
             content: Content::None,
             scope: &self.to_read(),
             follow: false,
-            deadline: Deadline::for_bytes(MAX_MANIFEST),
+            again: Again::Always,
+            whole: Some(MAX_MANIFEST),
+            deadline: self.deadline(MAX_MANIFEST),
         })
     }
 
     /// The index that the fallback tag names; `None` where there is none.
-    pub(crate) fn fallback(&self, subject: &Digest) -> Result<Option<FallbackIndex>> {
+    pub(crate) fn fallback(&self, subject: &Digest) -> Result<Option<ReferrersIndex>> {
         let tag = fallback_tag(subject)?;
         let Some(Held { media_type, bytes, .. }) = self.tagged(tag.as_str())? else { return Ok(None) };
         let what = format!("the tag {tag} of {}", self.name);
         if media_type != IMAGE_INDEX {
             return Err(fault(FaultKind::OutOfForm, format!("{what} is no image index but {media_type}")));
         }
-        read_index(bytes, &what).map(Some)
+        ReferrersIndex::read(&bytes, &what).map(Some)
     }
 
-    /// Lets the fallback tag list these manifests beside all that it lists now, and looks whether it does.
+    /// Which of these the registry's own list lacks, looked at a few times, as some need a moment.
+    pub(crate) fn not_by_api(&self, subject: &Digest, referrers: Vec<Descriptor>) -> Result<Vec<Descriptor>> {
+        let mut missing = referrers;
+        for number in 1..=LOOKS {
+            let listed = self.by_api(subject)?.unwrap_or_default();
+            let listed: BTreeSet<Digest> = listed.iter().map(|one| one.digest).collect();
+            missing.retain(|one| !listed.contains(&one.digest));
+            if missing.is_empty() {
+                break;
+            }
+            if number < LOOKS {
+                (self.settings.pause)(pause(number, None));
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Lets the fallback tag list these manifests beside all that it lists now.
+    ///
+    /// The distribution specification knows no "write only if unchanged", so two who read the same index and write after each other lose
+    /// the first one's entries. Those of one process take turns, those of one home hold a lock. Against all others, whoever has written
+    /// lets more time go by than reading and writing take, looks once more, and writes again what is gone; pauses differ by chance, and
+    /// each round at least the last one to write stays. What remains: somebody who stops for longer than that between reading and
+    /// writing, and writes then, takes away what was listed meanwhile after its writer has gone home. The manifest is still there and
+    /// whoever attaches it again lists it again; that it was missing shows wherever it is needed, as presence is what counts.
     pub(crate) fn list_by_tag(&self, subject: &Digest, referrers: &[Descriptor]) -> Result<()> {
         let tag = fallback_tag(subject)?;
-        let _lock = self.lock(&tag)?;
-        for number in 1..=WRITES {
-            let mut index = self.fallback(subject)?.unwrap_or_default();
-            if !index.add(referrers) {
+        let deadline = self.deadline(0);
+        let mut written = false;
+        for _ in 1..=WRITES {
+            let (wrote, took) = {
+                let _turn = self.turn(&tag)?;
+                let begun = Instant::now();
+                (self.add_to_tag(subject, &tag, referrers)?, begun.elapsed())
+            };
+            if !wrote {
                 return Ok(());
             }
-            let bytes =
-                index.to_bytes().map_err(|reason| fault(FaultKind::TooLarge, format!("the tag {tag}: {reason}")))?;
-            self.put_tag(&tag, IMAGE_INDEX, &bytes)?;
-            // Somebody else may have read before this and written after it: whoever does not find their own there writes again.
-            let mut now = self.fallback(subject)?.unwrap_or_default();
-            if !now.add(referrers) {
-                return Ok(());
+            if written && deadline.left().is_none() {
+                break;
             }
-            (self.settings.pause)(super::exchange::pause(number, None));
+            written = true;
+            (self.settings.pause)(settling(took));
         }
-        let words = format!("the tag {tag} of {} does not list what was written to it, {WRITES} times over", self.name);
+        let words = format!(
+            "the tag {tag} of {} does not keep listing what is written to it, looked at again and again",
+            self.name
+        );
         Err(fault(FaultKind::NotKept, words))
     }
 
-    /// One writer of this home at a time; between homes, reading again has to do.
-    fn lock(&self, tag: &TagName) -> Result<Option<std::fs::File>> {
-        let Some(folder) = &self.settings.locks else { return Ok(None) };
-        let name = Digest::of(format!("{}:{tag}", self.name).as_bytes()).hex();
-        let wrong = |error: std::io::Error| {
-            fault(FaultKind::Configuration, format!("cannot lock {} in {}: {error}", self.name, folder.display()))
+    /// Reads the fallback tag and writes it if these are not in it; whether it was written.
+    fn add_to_tag(&self, subject: &Digest, tag: &TagName, referrers: &[Descriptor]) -> Result<bool> {
+        let look = |_| {
+            let mut index = self.fallback(subject)?.unwrap_or_default();
+            if !index.add(referrers) {
+                return Ok(None);
+            }
+            let too_large = |reason| fault(FaultKind::TooLarge, format!("the tag {tag}: {reason}"));
+            index.to_bytes().map(Some).map_err(too_large)
         };
-        std::fs::create_dir_all(folder).map_err(wrong)?;
-        let file = crate::layout::open_lock(&folder.join(name)).map_err(wrong)?;
-        file.lock().map_err(wrong)?;
-        Ok(Some(file))
+        self.write_tag(tag, IMAGE_INDEX, look, |fault| fault)
     }
 }
 
 /// How often the fallback tag is written until it lists what it should.
-const WRITES: u32 = 40;
+const WRITES: u32 = 64;
+/// The time between writing the fallback tag and looking at it again: as often as long as reading and writing took, within these.
+const SETTLING: u32 = 4;
+const SHORTEST: Duration = Duration::from_millis(200);
+const LONGEST: Duration = Duration::from_secs(5);
+
+fn settling(took: Duration) -> Duration {
+    let least = took.saturating_mul(SETTLING).clamp(SHORTEST, LONGEST);
+    least + least.mul_f64(chance())
+}
 
 impl Referrers {
     fn add(&mut self, descriptor: Descriptor, place: impl FnOnce(&mut Listed)) {
@@ -165,87 +219,65 @@ pub(crate) fn fallback_tag(subject: &Digest) -> Result<TagName> {
     format!("sha256-{}", subject.hex()).parse().map_err(|error| fault(FaultKind::Configuration, format!("{error}")))
 }
 
-/// The index of a fallback tag: what is read of it, and everything that stands in it, for whoever adds to it.
-#[derive(Debug)]
-pub(crate) struct FallbackIndex {
-    pub(crate) manifests: Vec<Descriptor>,
-    whole: serde_json::Value,
-}
-
-impl Default for FallbackIndex {
-    fn default() -> Self {
-        let whole = serde_json::json!({"schemaVersion": 2, "mediaType": IMAGE_INDEX, "manifests": []});
-        Self { manifests: Vec::new(), whole }
-    }
-}
-
-impl FallbackIndex {
-    /// Whether any of these was not in it.
-    fn add(&mut self, referrers: &[Descriptor]) -> bool {
-        let known: BTreeSet<Digest> = self.manifests.iter().map(|one| one.digest).collect();
-        let new: Vec<&Descriptor> = referrers.iter().filter(|one| !known.contains(&one.digest)).collect();
-        if let Some(entries) = self.whole.get_mut("manifests").and_then(serde_json::Value::as_array_mut) {
-            entries.extend(new.iter().filter_map(|one| serde_json::to_value(one).ok()));
-        }
-        self.manifests.extend(new.iter().map(|one| (*one).clone()));
-        !new.is_empty()
-    }
-
-    fn to_bytes(&self) -> std::result::Result<Vec<u8>, String> {
-        let bytes = serde_json::to_vec(&self.whole).map_err(|error| error.to_string())?;
-        if self.manifests.len() > MAX_LISTED || bytes.len() as u64 > MAX_MANIFEST {
-            return Err(format!(
-                "an index of more than {MAX_LISTED} manifests or {MAX_MANIFEST} bytes would not be read again"
-            ));
-        }
-        Ok(bytes)
-    }
-}
-
-/// Reads an index of referrers. Entries that this version can't read, such as of another digest algorithm, are passed over: anyone may
-/// attach junk, and what is needed is missed by its digest. What is no index at all is an error.
-fn read_index(bytes: Vec<u8>, what: &str) -> Result<FallbackIndex> {
-    let wrong = |why: &str| fault(FaultKind::OutOfForm, format!("{what}: {why}"));
-    let whole: serde_json::Value =
-        serde_json::from_slice(&bytes).map_err(|error| wrong(&format!("it is no JSON: {error}")))?;
-    if whole["schemaVersion"] != 2 {
-        return Err(wrong("it is no image index of schema version 2"));
-    }
-    if whole.get("mediaType").is_some_and(|kind| kind != IMAGE_INDEX) {
-        return Err(wrong("it is no image index by its own type"));
-    }
-    let entries = whole.get("manifests").and_then(serde_json::Value::as_array);
-    let entries = entries.ok_or_else(|| wrong("it is no image index: it has no manifests"))?;
-    let manifests = entries.iter().filter_map(|entry| serde_json::from_value(entry.clone()).ok()).collect();
-    Ok(FallbackIndex { manifests, whole })
-}
-
-/// The next page, if there is one: on the same server, which alone gets to be asked (RFC 8288).
+/// The next page, if there is one: on the same server, which alone gets to be asked (RFC 8288). A header that can't be read may have
+/// named one, so it is an error.
 fn next_page(answer: &Answer) -> Result<Option<Url>> {
-    let links = answer.headers.get_all("link");
-    for link in links.iter().filter_map(|value| value.to_str().ok()) {
-        for one in link.split(',') {
-            let Some((target, parameters)) = one.trim().strip_prefix('<').and_then(|rest| rest.split_once('>')) else {
-                continue;
-            };
-            let is_next = parameters.split(';').any(|parameter| {
-                let (name, value) = parameter.trim().split_once('=').unwrap_or_default();
-                name.trim().eq_ignore_ascii_case("rel") && value.trim().trim_matches('"').eq_ignore_ascii_case("next")
-            });
-            if !is_next {
-                continue;
-            }
-            let next = led_to(&answer.url, target, "the next page")?;
-            if !is_same_server(&answer.url, &next) {
-                let words = format!(
-                    "GET {}: its next page is on another server, {}, which is not asked",
-                    place_of(&answer.url),
-                    place_of(&next)
-                );
-                return Err(fault(FaultKind::AddressRefused, words));
-            }
-            return Ok(Some(next));
+    let place = place_of(&answer.url);
+    let wrong = || fault(FaultKind::OutOfForm, format!("GET {place}: its link to other pages can't be read"));
+    for value in answer.headers.get_all("link") {
+        let links = links(value.to_str().map_err(|_| wrong())?).ok_or_else(wrong)?;
+        let Some((target, _)) = links.into_iter().find(|(_, is_next)| *is_next) else { continue };
+        let next = led_to(&answer.url, target, "the next page")?;
+        if !is_same_server(&answer.url, &next) {
+            let words =
+                format!("GET {place}: its next page is on another server, {}, which is not asked", place_of(&next));
+            return Err(fault(FaultKind::AddressRefused, words));
         }
+        return Ok(Some(next));
     }
     Ok(None)
+}
+
+/// The targets of `<TARGET>; name=value; name="value", <TARGET> …`, and whether each is the next page. A comma parts links only outside
+/// of a target and of quotes. `None` for what is out of form.
+fn links(header: &str) -> Option<Vec<(&str, bool)>> {
+    let mut out = Vec::new();
+    let mut rest = header.trim();
+    while !rest.is_empty() {
+        let (target, after) = rest.strip_prefix('<')?.split_once('>')?;
+        let mut is_quoted = false;
+        let end = after.find(|c| {
+            is_quoted ^= c == '"';
+            c == ',' && !is_quoted
+        });
+        let (parameters, after) = after.split_at(end.unwrap_or(after.len()));
+        let is_next = parameters.split(';').filter_map(|parameter| parameter.split_once('=')).any(|(name, value)| {
+            let mut relations = value.trim().trim_matches('"').split_ascii_whitespace();
+            name.trim().eq_ignore_ascii_case("rel") && relations.any(|relation| relation.eq_ignore_ascii_case("next"))
+        });
+        out.push((target, is_next));
+        rest = after.trim_start_matches([',', ' ', '\t']);
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_read_whatever_stands_in_them() {
+        for (header, expected) in [
+            (r#"</v2/a?n=1>; rel="next""#, Some(vec![("/v2/a?n=1", true)])),
+            ("</a>;rel=next", Some(vec![("/a", true)])),
+            (r#"</a?last=x,y;z>; rel="next""#, Some(vec![("/a?last=x,y;z", true)])),
+            (r#"</a>; title="one, two"; REL="last Next", </b>; rel=prev"#, Some(vec![("/a", true), ("/b", false)])),
+            (r#"<a>; rel="nextish",, <b>"#, Some(vec![("a", false), ("b", false)])),
+            ("", Some(vec![])),
+            ("/a; rel=next", None),
+            ("</a; rel=next", None),
+        ] {
+            assert_eq!(links(header), expected, "{header}");
+        }
+    }
 }

@@ -4,16 +4,18 @@ use std::{
     collections::BTreeMap,
     error::Error as _,
     fmt, fs,
-    io::Read,
+    io::{Cursor, Read},
+    net::IpAddr,
     path::Path,
     sync::{Arc, Mutex, OnceLock},
     time::{Duration, Instant},
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use sluicegate_ports::images::{FaultKind, RegistryFault};
 use sluicegate_types::is_loopback;
 use ureq::{
-    Agent, AsSendBody, Body, Proxy, ProxyProtocol, SendBody,
+    Agent, AsSendBody, Body, Proxy, ProxyProtocol, SendBody, Timeout,
     config::Config,
     http::{HeaderMap, Method, Request, Response, Uri, request::Builder},
     tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
@@ -26,15 +28,18 @@ use url::Url;
 
 use super::{
     address::{Nearness, host_of},
-    fault::{Result, fault},
+    fault::{Result, Said, fault},
 };
 use crate::settings::RegistrySettings;
 
 /// The agent that is said to ask.
 const USER_AGENT: &str = concat!("sluicegate/", env!("CARGO_PKG_VERSION"));
 const CONNECT_TIME: Duration = Duration::from_secs(10);
-/// How long nothing may come, or go, before a connection counts as dead.
-const SILENCE: Duration = Duration::from_secs(60);
+/// How long nothing may come, or go, before a connection counts as dead; and how long a registry may think about what was sent to it.
+const SILENCE: Duration = Duration::from_secs(30);
+const THOUGHT: Duration = Duration::from_secs(60);
+/// The longest that the bytes of one request may take beside its patience.
+const LONGEST_TRAVEL: u64 = 24 * 60 * 60;
 /// Bytes of all headers of an answer.
 const MAX_HEADERS: usize = 64 * 1024;
 /// Bytes that are read from a connection at once; large, as layers are.
@@ -48,9 +53,12 @@ const MAX_FILES: usize = 64;
 pub(crate) struct Deadline(Instant);
 
 impl Deadline {
-    /// For a request and its repetitions: five minutes (DESIGN section 7), and a second for each MiB that travels.
-    pub(crate) fn for_bytes(bytes: u64) -> Self {
-        Self(Instant::now() + Duration::from_secs(300 + (bytes >> 20)))
+    /// For a request and its repetitions: this machine's patience, and a second for each MiB that is said to travel, a day at most, as
+    /// whoever says it may be wrong.
+    pub(crate) fn new(patience: Duration, bytes: u64) -> Self {
+        let travel = Duration::from_secs((bytes >> 20).min(LONGEST_TRAVEL));
+        let now = Instant::now();
+        Self(now.checked_add(patience.saturating_add(travel)).unwrap_or(now + Duration::from_secs(LONGEST_TRAVEL)))
     }
 
     /// Nothing if it is over.
@@ -85,7 +93,17 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) url: Url,
-    body: Body,
+    content: Content,
+    /// What it was asked with, and no person gets to see.
+    hidden: Vec<String>,
+}
+
+/// The body of an answer.
+enum Content {
+    /// Still on its way.
+    Coming(Body),
+    /// All of it.
+    Here(Vec<u8>),
 }
 
 impl Answer {
@@ -99,30 +117,73 @@ impl Answer {
         self.header("content-length").and_then(|text| text.parse().ok())
     }
 
-    /// The whole body, if it has at most `limit` bytes.
-    pub(crate) fn read(self, limit: u64) -> Result<Vec<u8>> {
+    /// The same with its whole body here, which may have `limit` bytes.
+    pub(crate) fn arrived(self, limit: u64) -> std::result::Result<Self, Broken> {
+        let body = match self.content {
+            Content::Coming(body) => body,
+            Content::Here(_) => return Ok(self),
+        };
         let what = format!("the answer of {}", place_of(&self.url));
         let mut bytes = Vec::new();
-        let mut body = self.body.into_reader().take(limit.saturating_add(1));
-        body.read_to_end(&mut bytes)
-            .map_err(|error| fault(FaultKind::Unreachable, format!("{what} broke off: {error}")))?;
-        if bytes.len() as u64 > limit {
-            return Err(fault(FaultKind::TooLarge, format!("{what} is larger than the limit of {limit} bytes")));
+        match body.into_reader().take(limit.saturating_add(1)).read_to_end(&mut bytes) {
+            Ok(n) if n as u64 > limit => {
+                let words = format!("{what} is larger than the limit of {limit} bytes");
+                Err(fault(FaultKind::TooLarge, words).into())
+            }
+            Ok(_) => Ok(Self { content: Content::Here(bytes), ..self }),
+            Err(error) => {
+                let is_silence = is_silence(&error);
+                let kind = if is_silence { FaultKind::Deadline } else { FaultKind::Unreachable };
+                let fault = fault(kind, format!("{what} broke off: {error}"));
+                Err(Broken { fault, passes: true, is_silence, is_no_tls: false })
+            }
         }
-        Ok(bytes)
+    }
+
+    /// The whole body, if it has at most `limit` bytes.
+    pub(crate) fn read(self, limit: u64) -> Result<Vec<u8>> {
+        match self.arrived(limit).map_err(|broken| broken.fault)?.content {
+            Content::Here(bytes) => Ok(bytes),
+            Content::Coming(_) => Ok(Vec::new()),
+        }
     }
 
     /// As much of the body as an error message needs; whatever happens to it is no matter.
     pub(crate) fn glimpse(self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let _ = self.body.into_reader().take(64 * 1024).read_to_end(&mut bytes);
+        let _ = self.into_reader().take(64 * 1024).read_to_end(&mut bytes);
         bytes
+    }
+
+    /// What it says went wrong. A registry that says back what it was asked with is not repeated.
+    pub(crate) fn said(self) -> Said {
+        let hidden = self.hidden.clone();
+        let mut said = Said::parse(&self.glimpse());
+        for secret in hidden.iter().filter(|secret| !secret.is_empty()) {
+            said.words = said.words.replace(secret, "***");
+        }
+        said
+    }
+
+    /// Lets a text that it was asked with be shown to no person.
+    pub(crate) fn hide(&mut self, secret: String) {
+        self.hidden.push(secret);
     }
 
     /// The body as it comes.
     pub(crate) fn into_reader(self) -> Box<dyn Read + Send> {
-        Box::new(self.body.into_reader())
+        match self.content {
+            Content::Coming(body) => Box::new(body.into_reader()),
+            Content::Here(bytes) => Box::new(Cursor::new(bytes)),
+        }
     }
+}
+
+/// Whether nothing came for too long.
+pub(crate) fn is_silence(error: &std::io::Error) -> bool {
+    let told = error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());
+    matches!(error.kind(), std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock)
+        || matches!(told, Some(ureq::Error::Timeout(_)))
 }
 
 /// A URL for a person: without its query, which may hold what signs it.
@@ -136,8 +197,17 @@ pub(crate) struct Broken {
     pub(crate) fault: RegistryFault,
     /// Whether another try may do better.
     pub(crate) passes: bool,
+    /// Whether nothing was heard for too long.
+    pub(crate) is_silence: bool,
     /// Whether what answered speaks no TLS.
     pub(crate) is_no_tls: bool,
+}
+
+impl From<RegistryFault> for Broken {
+    /// What no other try does better.
+    fn from(fault: RegistryFault) -> Self {
+        Self { fault, passes: false, is_silence: false, is_no_tls: false }
+    }
 }
 
 /// Connections to all servers, those of each kept apart.
@@ -154,12 +224,10 @@ impl Transport {
 
     /// Sends one request.
     pub(crate) fn send(&self, ask: Ask<'_>) -> std::result::Result<Answer, Broken> {
-        let failed = |kind, words: String| Broken { fault: fault(kind, words), passes: false, is_no_tls: false };
         let what = format!("{} {}", ask.method, place_of(ask.url));
-        let agent =
-            self.agent(ask.url, ask.reach).map_err(|fault| Broken { fault, passes: false, is_no_tls: false })?;
+        let agent = self.agent(ask.url, ask.reach)?;
         let Some(left) = ask.deadline.left() else {
-            return Err(failed(FaultKind::Deadline, format!("{what}: the deadline went by")));
+            return Err(fault(FaultKind::Deadline, format!("{what}: the deadline went by")).into());
         };
         let mut request = Request::builder().method(ask.method.clone()).uri(ask.url.as_str());
         for (name, value) in &ask.headers {
@@ -167,18 +235,24 @@ impl Transport {
         }
         let sized = |request: Builder, length: u64| request.header("content-length", length.to_string());
         let takes_body = matches!(ask.method, Method::POST | Method::PUT | Method::PATCH);
+        let silence = if takes_body { THOUGHT } else { SILENCE };
+        let time = Time { left, silence: silence.min(self.settings.patience / 4) };
         let sent = match ask.payload {
-            Payload::None if takes_body => run(&agent, sized(request, 0), &b""[..], left),
-            Payload::None => run(&agent, request, (), left),
-            Payload::Bytes(bytes) => run(&agent, sized(request, bytes.len() as u64), bytes, left),
-            Payload::Reader(reader, length) => run(&agent, sized(request, length), SendBody::from_reader(reader), left),
+            Payload::None if takes_body => run(&agent, sized(request, 0), &b""[..], time),
+            Payload::None => run(&agent, request, (), time),
+            Payload::Bytes(bytes) => run(&agent, sized(request, bytes.len() as u64), bytes, time),
+            Payload::Reader(reader, length) => run(&agent, sized(request, length), SendBody::from_reader(reader), time),
         };
         match sent {
             Ok(answer) => {
                 let (parts, body) = answer.into_parts();
-                Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, url: ask.url.clone(), body })
+                let (status, content) = (parts.status.as_u16(), Content::Coming(body));
+                let hidden =
+                    ask.headers.iter().filter(|(name, _)| *name == "authorization").flat_map(|(_, v)| secrets(v));
+                let hidden = hidden.collect();
+                Ok(Answer { status, headers: parts.headers, url: ask.url.clone(), content, hidden })
             }
-            Err(error) => Err(broken(&what, &error)),
+            Err(error) => Err(broken(&what, &error, &self.hint(ask.url))),
         }
     }
 
@@ -199,14 +273,28 @@ impl Transport {
             .input_buffer_size(BUFFER)
             .output_buffer_size(BUFFER)
             .max_idle_connections_per_host(8)
-            .timeout_per_read(Some(SILENCE))
-            .timeout_per_write(Some(SILENCE))
-            .no_delay(true)
-            .proxy(self.proxy(url)?);
+            .no_delay(true);
+        let proxy = self.proxy(url)?;
+        let is_proxied = is_proxied(proxy.as_ref(), url);
+        let within = if is_proxied { Within::of_proxied(url, reach)? } else { Within { reach } };
+        let config = config.proxy(proxy);
         let config = if url.scheme() == "https" { config.tls_config(self.tls(&host)?) } else { config };
-        let agent = Agent::with_parts(config.build(), DefaultConnector::default(), Within { reach });
+        let agent = Agent::with_parts(config.build(), DefaultConnector::default(), within);
         self.agents.lock().map_err(|_| locked())?.insert(key, agent.clone());
         Ok(agent)
+    }
+
+    /// How near a server is at its nearest address, as far as it can be known. Whoever is asked through a proxy is looked for by nobody
+    /// here.
+    pub(crate) fn nearness(&self, url: &Url) -> Result<Nearness> {
+        let address = address_of(url);
+        if address.is_some() || is_proxied(self.proxy(url)?.as_ref(), url) {
+            return Ok(address.map_or(Nearness::Public, |address| Nearness::of(&address)));
+        }
+        let host = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
+        let found = std::net::ToSocketAddrs::to_socket_addrs(&host).ok();
+        let nearest = found.and_then(|found| found.map(|address| Nearness::of(&address.ip())).max());
+        Ok(nearest.unwrap_or(Nearness::Public))
     }
 
     fn proxy(&self, url: &Url) -> Result<Option<Proxy>> {
@@ -261,6 +349,20 @@ impl Transport {
         self.settings.certificates.iter().any(|folder| folder.join(host).is_dir())
     }
 
+    /// Where the authority of a server that is not trusted would stand.
+    fn hint(&self, url: &Url) -> String {
+        let host = host_of(url);
+        match self.settings.certificates.first() {
+            Some(folder) => format!(
+                "if an authority of its own vouches for it, put that authority's certificate into {}",
+                folder.join(&host).join("ca.crt").display()
+            ),
+            None => {
+                format!("if an authority of its own vouches for it, its certificate goes into certs.d/{host}/ca.crt")
+            }
+        }
+    }
+
     fn own_certificates(&self, host: &str) -> Result<Vec<Certificate<'static>>> {
         let mut out = Vec::new();
         for folder in self.settings.certificates.iter().map(|folder| folder.join(host)).filter(|folder| folder.is_dir())
@@ -300,21 +402,71 @@ impl Transport {
     }
 }
 
+/// How long a request may take in all, and how long nothing may come or go.
+#[derive(Clone, Copy)]
+struct Time {
+    left: Duration,
+    silence: Duration,
+}
+
+/// What stands in an `Authorization`: a token, or a pair and its password.
+fn secrets(value: &str) -> Vec<String> {
+    let Some((scheme, given)) = value.split_once(' ') else { return Vec::new() };
+    let mut out = vec![given.to_owned()];
+    if scheme == "Basic"
+        && let Some(pair) = STANDARD.decode(given).ok().and_then(|pair| String::from_utf8(pair).ok())
+    {
+        out.extend(pair.split_once(':').map(|(_, password)| password.to_owned()));
+    }
+    out
+}
+
 fn run(
     agent: &Agent,
     request: Builder,
     body: impl AsSendBody,
-    left: Duration,
+    time: Time,
 ) -> std::result::Result<Response<Body>, ureq::Error> {
+    let left = time.left;
     let request = agent
         .configure_request(request.body(body).map_err(ureq::Error::Http)?)
         .timeout_connect(Some(CONNECT_TIME.min(left)))
         .timeout_send_body(Some(left))
         .timeout_recv_response(Some(left))
         .timeout_recv_body(Some(left))
+        .timeout_per_read(Some(time.silence))
+        .timeout_per_write(Some(time.silence))
         .build();
     agent.run(request)
 }
+
+impl Within {
+    /// Behind a proxy it is the proxy that finds addresses, and its own is no answer's. What stands in a URL as an address is known here.
+    fn of_proxied(url: &Url, reach: Option<Nearness>) -> Result<Self> {
+        match (address_of(url), reach) {
+            (Some(address), Some(reach)) if Nearness::of(&address) > reach => {
+                Err(fault(FaultKind::AddressRefused, format!("{}: {TOO_NEAR}", place_of(url))))
+            }
+            _ => Ok(Self { reach: None }),
+        }
+    }
+}
+
+/// Whether a request goes through the proxy.
+fn is_proxied(proxy: Option<&Proxy>, url: &Url) -> bool {
+    proxy.is_some_and(|proxy| !url.as_str().parse::<Uri>().is_ok_and(|uri| proxy.is_no_proxy(&uri)))
+}
+
+/// The address that stands in a URL in a host's place.
+fn address_of(url: &Url) -> Option<IpAddr> {
+    match url.host()? {
+        url::Host::Ipv4(address) => Some(address.into()),
+        url::Host::Ipv6(address) => Some(address.into()),
+        url::Host::Domain(_) => None,
+    }
+}
+
+const TOO_NEAR: &str = "its address is in a network that an answer from there does not lead to";
 
 /// Finds addresses, and leaves out those that are nearer than an answer may lead to.
 #[derive(Debug)]
@@ -336,34 +488,25 @@ impl Resolver for Within {
             within.push(*address);
         }
         if within.is_empty() {
-            let words = "its address is in a network that an answer from there does not lead to";
-            return Err(ureq::Error::Io(std::io::Error::new(std::io::ErrorKind::PermissionDenied, words)));
+            return Err(ureq::Error::Io(std::io::Error::new(std::io::ErrorKind::PermissionDenied, TOO_NEAR)));
         }
         Ok(within)
     }
 }
 
-/// The nearest address of a host, as far as it can be known.
-pub(crate) fn nearness_of(url: &Url) -> Option<Nearness> {
-    let port = url.port_or_known_default()?;
-    let host = url.host_str()?.trim_start_matches('[').trim_end_matches(']');
-    let found = std::net::ToSocketAddrs::to_socket_addrs(&(host, port)).ok()?;
-    found.map(|address| Nearness::of(&address.ip())).max()
-}
-
-fn broken(what: &str, error: &ureq::Error) -> Broken {
+fn broken(what: &str, error: &ureq::Error, hint: &str) -> Broken {
     let tls = tls_error(error);
     let is_no_tls = matches!(tls, Some(rustls::Error::InvalidMessage(_)));
     let (kind, words, passes) = match (error, tls) {
-        (_, Some(rustls::Error::InvalidCertificate(why))) => (
-            FaultKind::Unreachable,
-            format!(
-                "its certificate is not to be trusted ({why:?}); an authority of its own stands in certs.d/HOST/ca.crt"
-            ),
-            false,
-        ),
+        (_, Some(rustls::Error::InvalidCertificate(why))) => {
+            (FaultKind::Unreachable, format!("its certificate is not to be trusted ({why:?}); {hint}"), false)
+        }
         (_, Some(tls)) => (FaultKind::Unreachable, format!("TLS: {tls}"), false),
-        (ureq::Error::Timeout(which), _) => (FaultKind::Unreachable, format!("it took too long ({which})"), true),
+        (ureq::Error::Timeout(which @ (Timeout::Connect | Timeout::Resolve)), _) => {
+            (FaultKind::Unreachable, format!("no connection in time ({which})"), true)
+        }
+        (ureq::Error::Timeout(which), _) => (FaultKind::Deadline, format!("it took too long ({which})"), true),
+        (ureq::Error::Io(io), _) if is_silence(io) => (FaultKind::Deadline, format!("it took too long ({io})"), true),
         (ureq::Error::HostNotFound, _) => (FaultKind::Unreachable, "there is no such host".to_owned(), true),
         (ureq::Error::Io(io), _) if io.kind() == std::io::ErrorKind::PermissionDenied => {
             (FaultKind::AddressRefused, io.to_string(), false)
@@ -373,7 +516,12 @@ fn broken(what: &str, error: &ureq::Error) -> Broken {
         (ureq::Error::Protocol(error), _) => (FaultKind::OutOfForm, format!("it is no HTTP: {error}"), true),
         (other, _) => (FaultKind::Unreachable, other.to_string(), true),
     };
-    Broken { fault: fault(kind, format!("{what}: {words}")), passes, is_no_tls }
+    let is_silence = match error {
+        ureq::Error::Timeout(_) => true,
+        ureq::Error::Io(io) => is_silence(io),
+        _ => false,
+    };
+    Broken { fault: fault(kind, format!("{what}: {words}")), passes, is_silence, is_no_tls }
 }
 
 /// What TLS said, wherever it is wrapped.
@@ -385,4 +533,59 @@ fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
         return io.get_ref().and_then(|inner| inner.downcast_ref());
     }
     error.source().and_then(|source| source.downcast_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transport(proxy: &str, no_proxy: &str) -> Transport {
+        Transport::new(RegistrySettings {
+            proxy: Some(proxy.to_owned()),
+            no_proxy: Some(no_proxy.to_owned()),
+            ..RegistrySettings::default()
+        })
+    }
+
+    #[test]
+    fn a_proxy_is_for_hosts_beyond_this_machine_that_are_not_exempt() {
+        let transport = transport("proxy.example:3128", ".inner.example, exact.example,10.1.2.3");
+        for (url, proxied) in [
+            ("https://registry.example/v2/", true),
+            ("https://inner.example.evil.example/", true),
+            ("https://10.1.2.4/", true),
+            ("https://registry.inner.example/v2/", false),
+            ("https://exact.example:8443/", false),
+            ("https://10.1.2.3/", false),
+            ("http://127.0.0.1:5000/", false),
+            ("http://localhost:5000/", false),
+            ("http://[::1]:5000/", false),
+        ] {
+            let url: Url = url.parse().unwrap();
+            assert_eq!(is_proxied(transport.proxy(&url).unwrap().as_ref(), &url), proxied, "{url}");
+        }
+        // Nobody looks for the name of what a proxy finds.
+        assert_eq!(transport.nearness(&"https://registry.test/".parse().unwrap()), Ok(Nearness::Public));
+        assert_eq!(transport.nearness(&"https://10.9.9.9/".parse().unwrap()), Ok(Nearness::Private));
+        for (none, url) in [("", "https://a.example"), ("socks5://x", "http://127.0.0.1")] {
+            let transport = self::transport(none, "");
+            assert!(transport.proxy(&url.parse().unwrap()).unwrap().is_none());
+        }
+        for wrong in ["socks5://me:word@proxy.example", "http://", "ftp://x"] {
+            let fault = self::transport(wrong, "").proxy(&"https://a.example".parse().unwrap()).unwrap_err();
+            assert!(fault.kind == FaultKind::Configuration && !fault.reason.contains("word"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn a_deadline_is_a_day_at_most_whatever_is_said_to_travel() {
+        let hour = Duration::from_secs(3_600);
+        let left = |bytes| Deadline::new(hour, bytes).left().unwrap();
+        assert!(left(0) <= hour && left(60 << 20) > hour && left(60 << 20) <= hour + Duration::from_secs(60));
+        assert!(left(u64::MAX) <= hour + Duration::from_secs(LONGEST_TRAVEL));
+        assert!(
+            Deadline::new(Duration::MAX, u64::MAX).left().is_some()
+                && Deadline::new(Duration::ZERO, 0).left().is_none()
+        );
+    }
 }
