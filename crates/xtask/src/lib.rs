@@ -41,7 +41,8 @@ const USAGE: &str = "cargo xtask COMMAND
   test [--fast]        every test; --fast: those inside the crates
   ci                   format, clippy, documentation, tests, demo, its replay, dependencies
   setup [--peers|--bench]
-                       checks this machine, installs Trivy; --peers: also cosign and OPA; --bench: what bench compares us with
+                       checks this machine, installs Trivy; --peers: also cosign, OPA, registries and their
+                       clients; --bench: what bench compares us with
   bench [verify|chain] [--runs N]
                        measures a release build beside cosign and BuildKit; leaves target/bench/bench.json and bench.md
   advisory-db DIR [--updated-at RFC3339]

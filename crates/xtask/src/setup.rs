@@ -14,7 +14,7 @@ use crate::workspace::Workspace;
 pub enum Extent {
     /// Trivy.
     Trivy,
-    /// Trivy and the programs from Go modules.
+    /// Trivy, the programs from Go modules, and a look at those of the distribution.
     Peers,
     /// Trivy and what `bench` compares us with.
     Bench,
@@ -29,12 +29,11 @@ pub fn run(workspace: &Workspace, extent: Extent) -> Outcome {
     }
     if extent == Extent::Peers {
         tools::go_programs(workspace)?;
-        let strace = if works(Command::new("strace").arg("-V")) {
-            "from the system"
-        } else {
-            "none: install the package strace"
-        };
-        println!("strace     {strace}");
+        for (program, is_there) in tools::from_the_system() {
+            let found =
+                if is_there { "from the system".to_owned() } else { format!("none: install the package {program}") };
+            println!("{program:<10} {found}");
+        }
     }
     Ok(())
 }

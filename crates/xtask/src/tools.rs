@@ -43,7 +43,7 @@ struct GoProgram {
 }
 
 /// The sums are those of the Go checksum database; `go version -m` shows the sum of what a program was built from.
-const GO_PROGRAMS: [GoProgram; 3] = [
+const GO_PROGRAMS: [GoProgram; 6] = [
     GoProgram {
         name: "cosign",
         module: "github.com/sigstore/cosign/v3",
@@ -69,6 +69,51 @@ const GO_PROGRAMS: [GoProgram; 3] = [
         sum: "h1:ppZPU0CrEPzyJhVggYwUIZrqh0w2lIT0esw+9ABNPA4=",
         environment: "SLUICEGATE_OCI_CONFORMANCE",
     },
+    GoProgram {
+        name: "crane",
+        module: GO_CONTAINERREGISTRY,
+        package: "github.com/google/go-containerregistry/cmd/crane",
+        version: "v0.22.1",
+        sum: GO_CONTAINERREGISTRY_SUM,
+        environment: "SLUICEGATE_CRANE",
+    },
+    GoProgram {
+        name: "oras",
+        module: "oras.land/oras",
+        package: "oras.land/oras/cmd/oras",
+        version: "v1.3.6",
+        sum: "h1:Lhsfr2tQLjsu/+CJZp6vYatwKT+62fbIUTlp4lUrfOA=",
+        environment: "SLUICEGATE_ORAS",
+    },
+    // A registry without the referrers API.
+    GoProgram {
+        name: "registry",
+        module: "github.com/distribution/distribution/v3",
+        package: "github.com/distribution/distribution/v3/cmd/registry",
+        version: "v3.1.2",
+        sum: "h1:/Bv2YIqqSR00HiO49FT93hovy6r9IlrzwUDsJjCN5qg=",
+        environment: "SLUICEGATE_REGISTRY",
+    },
+];
+const GO_CONTAINERREGISTRY: &str = "github.com/google/go-containerregistry";
+const GO_CONTAINERREGISTRY_SUM: &str = "h1:RZuuSYhTvlDvtsK+NkutoCZ//C0X2ebLK8X8l3ULs84=";
+
+/// A registry with the referrers API: a few lines of ours, in [`REFREG_SOURCE`], over the module that is named here.
+const REFREG: GoProgram = GoProgram {
+    name: "refreg",
+    module: GO_CONTAINERREGISTRY,
+    package: ".",
+    version: "v0.22.1",
+    sum: GO_CONTAINERREGISTRY_SUM,
+    environment: "SLUICEGATE_REFREG",
+};
+const REFREG_SOURCE: &str = "integration/peers/refreg";
+
+/// Programs that are the distribution's own: the variable, the program, which is also the package.
+const FROM_THE_SYSTEM: [(&str, &str); 3] = [
+    ("SLUICEGATE_STRACE", "strace"),
+    ("SLUICEGATE_DOCKER_REGISTRY", "docker-registry"),
+    ("SLUICEGATE_SKOPEO", "skopeo"),
 ];
 
 /// What the benchmarks run steps with beside us. Its module replaces others, which `go install` refuses, so it is built from a module made
@@ -130,7 +175,14 @@ pub fn trivy(workspace: &Workspace) -> Outcome<PathBuf> {
 
 /// Installs every program from Go modules that is not there yet.
 pub fn go_programs(workspace: &Workspace) -> Outcome {
-    GO_PROGRAMS.iter().try_for_each(|program| go_program(workspace, program, install).map(drop))
+    GO_PROGRAMS.iter().try_for_each(|program| go_program(workspace, program, install).map(drop))?;
+    refreg(workspace)
+}
+
+/// Whether each program that the distribution has is there.
+#[must_use]
+pub fn from_the_system() -> Vec<(&'static str, bool)> {
+    FROM_THE_SYSTEM.iter().map(|(_, name)| (*name, on_path(name).is_some())).collect()
 }
 
 /// The programs that the benchmarks compare us with, installed if they are not there yet. A variable of the environment names another file.
@@ -205,6 +257,31 @@ fn build_in_a_scratch_module(program: &GoProgram, folder: &Path) -> Outcome {
     remove(&module)
 }
 
+/// Builds [`REFREG`] if it is not there yet, or if what it is built from is another text by now.
+fn refreg(workspace: &Workspace) -> Outcome {
+    let source = workspace.path(REFREG_SOURCE);
+    let mut text = Vec::new();
+    for name in ["main.go", "go.mod", "go.sum"] {
+        let path = source.join(name);
+        text.extend(fs::read(&path).map_err(Failure::while_doing(format!("read {}", path.display())))?);
+    }
+    let text = checksum::sha256_of_bytes(&text).map_err(Failure::while_doing(format!("hash {}", source.display())))?;
+    let home = tools()?.join(format!("{}-{}-{}", REFREG.name, REFREG.version, short(&text)));
+    let binary = home.join(REFREG.name);
+    if !binary.is_file() {
+        println!("building {} over {} {}", REFREG.name, REFREG.module, REFREG.version);
+        let fresh = fresh_folder(&beside(&home, "new"))?;
+        let mut build = go(&["build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-o"]);
+        build.arg(fresh.join(REFREG.name)).arg(REFREG.package).current_dir(&source).env("CGO_ENABLED", "0");
+        commands::run(&mut build)?;
+        put_in_place(&fresh, &home)?;
+    }
+    expect("dep", &REFREG, &binary)?;
+    link(workspace, REFREG.name, &binary)?;
+    println!("{:<10} over {} {} (sum checked)", REFREG.name, REFREG.module, REFREG.version);
+    Ok(())
+}
+
 /// cargo-deny, built if it is not there yet.
 pub fn cargo_deny(workspace: &Workspace) -> Outcome<PathBuf> {
     let home = tools()?.join(format!("cargo-deny-{CARGO_DENY}"));
@@ -255,16 +332,15 @@ pub fn wheel(wheel: &Wheel) -> Outcome<PathBuf> {
 /// Environment variable and path of each installed program for tests; `missing` is told the name of each one that is not there.
 #[must_use]
 pub fn for_tests(workspace: &Workspace, mut missing: impl FnMut(&str)) -> Vec<(&'static str, PathBuf)> {
-    let programs = GO_PROGRAMS.iter().map(|program| (program.environment, program.name));
-    [("SLUICEGATE_TRIVY", "trivy"), ("SLUICEGATE_STRACE", "strace")]
-        .into_iter()
-        .chain(programs)
-        .filter_map(|(variable, name)| {
+    let ours = GO_PROGRAMS.iter().chain([&REFREG]).map(|program| (program.environment, program.name));
+    let ours = [("SLUICEGATE_TRIVY", "trivy")].into_iter().chain(ours);
+    let ours = ours.map(|(variable, name)| (variable, name, Some(workspace.path(".tools").join(name))));
+    let others = FROM_THE_SYSTEM.into_iter().map(|(variable, name)| (variable, name, on_path(name)));
+    ours.chain(others)
+        .filter_map(|(variable, name, installed)| {
             // One that the caller names wins.
             let named = std::env::var_os(variable).map(PathBuf::from);
-            // strace is the distribution's own; the others are installed by us.
-            let installed = || if name == "strace" { on_path(name) } else { Some(workspace.path(".tools").join(name)) };
-            let path = named.or_else(installed).unwrap_or_default();
+            let path = named.or(installed).unwrap_or_default();
             let found = fs::canonicalize(path).ok().filter(|path| path.is_file());
             if found.is_none() {
                 missing(name);
@@ -290,8 +366,13 @@ fn go(arguments: &[&str]) -> Command {
 }
 
 fn expect_module(program: &GoProgram, binary: &Path) -> Outcome {
+    expect("mod", program, binary)
+}
+
+/// `part` is what the module is to the program: its own (`mod`), or one that it is made with (`dep`).
+fn expect(part: &str, program: &GoProgram, binary: &Path) -> Outcome {
     let told = commands::output(go(&["version", "-m"]).arg(binary))?;
-    let wanted = ["mod", program.module, program.version, program.sum];
+    let wanted = [part, program.module, program.version, program.sum];
     if told.lines().any(|line| line.split_whitespace().eq(wanted)) {
         return Ok(());
     }
