@@ -16,7 +16,7 @@ mod token;
 mod transport;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
 };
 
@@ -40,12 +40,13 @@ pub(crate) struct Client {
     settings: RegistrySettings,
     transport: Arc<Transport>,
     registries: Mutex<BTreeMap<String, Arc<Registry>>>,
+    said: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Client {
     pub(crate) fn new(settings: RegistrySettings) -> Self {
         let transport = Arc::new(Transport::new(settings.clone()));
-        Self { settings, transport, registries: Mutex::default() }
+        Self { settings, transport, registries: Mutex::default(), said: Arc::default() }
     }
 
     /// One repository.
@@ -57,7 +58,8 @@ impl Client {
         let registry = registries
             .entry(name.host().to_owned())
             .or_insert_with(|| Arc::new(Registry::new(name.host(), self.transport.clone(), self.settings.clone())));
-        Ok(Repository { name: name.clone(), registry: registry.clone(), settings: self.settings.clone() })
+        let (registry, said) = (registry.clone(), self.said.clone());
+        Ok(Repository { name: name.clone(), registry, settings: self.settings.clone(), said })
     }
 }
 
@@ -67,11 +69,22 @@ pub(crate) struct Repository {
     name: RegistryRepository,
     registry: Arc<Registry>,
     settings: RegistrySettings,
+    /// What a person was told already.
+    said: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Repository {
     pub(crate) fn name(&self) -> &RegistryRepository {
         &self.name
+    }
+
+    /// Tells a person what stops nothing, once however often it is met.
+    pub(crate) fn warn_once(&self, words: String) {
+        let mut said = self.said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !said.contains(&words) {
+            (self.settings.warn)(&words);
+            said.insert(words);
+        }
     }
 
     /// What a token must be good for to read here.

@@ -123,6 +123,17 @@ impl ImageSource for RegistrySource {
             let listed = listed.map_err(|fault| {
                 doing(format!("list what is attached to {subject} in {}", repository.name()), fault)
             })?;
+            // Others who find the API ask nothing else.
+            let tagged_only = listed.found.values().filter(|(_, place)| !place.by_api).count();
+            if listed.has_api && tagged_only > 0 {
+                repository.warn_once(format!(
+                    "{tagged_only} of {} that are attached to {subject} in {} are listed only under the tag sha256-{}, not by the \
+                     registry's referrers API",
+                    listed.found.len(),
+                    repository.name(),
+                    subject.hex()
+                ));
+            }
             for (digest, (descriptor, _)) in listed.found {
                 all.entry(digest).or_insert(descriptor);
             }
