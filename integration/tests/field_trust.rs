@@ -5,10 +5,12 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::Instant,
 };
 
 use integration::{Ended, Project, program, shared};
 use serde_json::Value;
+use sluicegate_testkit::{Behaviour, Fault, TestRegistry};
 use sluicegate_types::Digest;
 
 /// The unpacked inputs, or `None` with a visible line, or a failure where peers are demanded.
@@ -143,4 +145,97 @@ fn a_file_without_its_bundle_is_told_what_it_needs() {
     project.sluicegate(&["verify", &Digest::of(b"x").to_string()]).assert(2, "a file needs --bundle");
     project.sluicegate(&["verify", "library/debian:12"]).assert(2, "begins with its host");
     project.sluicegate(&["verify"]).assert(2, "");
+}
+
+/// `verify -o json` of the image of a case that a registry answers as the case says; with what the registry was asked.
+fn verify_in_registry(case: &Path) -> (Ended, Value, TestRegistry) {
+    let told: Value = serde_json::from_slice(&fs::read(case.join("case.json")).unwrap()).unwrap();
+    let registry = TestRegistry::start(Behaviour::with_faults(Fault::routes(case)));
+    let file = |name: &str| case.join(told[name].as_str().unwrap()).display().to_string();
+    let image = format!("{}/shop@{}", registry.host(), told["digest"].as_str().unwrap());
+    let (key, root) = (file("key"), file("trust_root"));
+    let arguments = ["verify", &image, "--key", &key, "--trust-root", &root, "-o", "json"];
+    let output = Command::new(program()).args(arguments).env_clear().output().unwrap();
+    let ended = Ended::of(&arguments, output);
+    let document = serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
+    (ended, document, registry)
+}
+
+/// The statements with this status.
+fn with_status<'a>(document: &'a Value, status: &str) -> Vec<&'a Value> {
+    let statements = document["statements"].as_array().unwrap_or_else(|| panic!("{document:#}"));
+    statements.iter().filter(|statement| statement["status"] == status).collect()
+}
+
+/// Four attestations are verified, each once, of four types that stand in what is signed. What they say makes no whole set for our gate.
+#[track_caller]
+fn four_are_found(case: &str, ended: &Ended, document: &Value) {
+    let verified = with_status(document, "verified");
+    let mut kinds: Vec<_> = verified.iter().map(|one| one["kind"].as_str().unwrap()).collect();
+    kinds.sort_unstable();
+    assert_eq!(kinds, ["provenance", "sbom", "test-result", "vulns"], "{case}: {document:#}");
+    assert_eq!((ended.code, &document["reasons"][0]["code"]), (3, &"no_provenance".into()), "{case}: {document:#}");
+    let text = document["reasons"][0]["text"].as_str().unwrap();
+    assert!(text.contains(" 4 verified"), "{case}: {text}");
+}
+
+#[test]
+fn tr_03_what_only_the_tag_or_only_the_api_lists_is_found_and_each_once() {
+    let test = "tr_03_what_only_the_tag_or_only_the_api_lists_is_found_and_each_once";
+    let Some(inputs) = inputs(test) else { return };
+    let cases = cases(&inputs.path().join("trust/registry"), "TR-03-");
+    assert_eq!(cases.len(), 2, "{cases:?}");
+    for case in &cases {
+        let (ended, document, _) = verify_in_registry(case);
+        four_are_found(&name(case), &ended, &document);
+        assert_eq!(document["statements"].as_array().unwrap().len(), 4, "{}: {document:#}", name(case));
+        let warnings: Vec<_> = ended.stderr.lines().filter(|line| line.contains("only under the tag")).collect();
+        let [warning] = warnings.as_slice() else { panic!("{}: {ended:?}", name(case)) };
+        let count = if name(case).contains("split") { "2 of 4" } else { "4 of 4" };
+        assert!(warning.contains(count), "{}: {warning}", name(case));
+    }
+}
+
+#[test]
+fn tr_13_every_page_is_read_and_none_of_another_host_or_twice() {
+    let Some(inputs) = inputs("tr_13_every_page_is_read_and_none_of_another_host_or_twice") else { return };
+    let cases = cases(&inputs.path().join("trust/registry"), "TR-13-");
+    assert_eq!(cases.len(), 4, "{cases:?}");
+    for case in &cases {
+        let started = Instant::now();
+        let (ended, document, registry) = verify_in_registry(case);
+        let took = started.elapsed();
+        let log = registry.log();
+        let pages = log.iter().filter(|asked| asked.path_and_query.contains("/referrers/")).count();
+        let name = name(case);
+        let because = document["causes"].to_string();
+        if name.ends_with("-loop") {
+            assert_eq!((ended.code, &document["reason"]), (5, &"too_many_redirects".into()), "{name}: {document:#}");
+            assert!(because.contains("its pages go round") && because.contains("/referrers/"), "{name}: {because}");
+            assert!(took.as_secs() < 5 && pages <= 3, "{name}: {pages} pages in {took:?}");
+        } else if name.ends_with("-other-host") {
+            assert_eq!((ended.code, &document["reason"]), (5, &"address_refused".into()), "{name}: {document:#}");
+            assert!(because.contains("on another server, http://127.0.0.2:9/"), "{name}: {because}");
+            assert_eq!(pages, 1, "{name}: {log:#?}");
+        } else {
+            four_are_found(&name, &ended, &document);
+            assert_eq!(with_status(&document, "ignored").len(), 3, "{name}: {document:#}");
+            assert!(document["reasons"][0]["text"].as_str().unwrap().contains("7 attached"), "{name}: {document:#}");
+            assert_eq!(pages, 2, "{name}: {log:#?}");
+        }
+    }
+}
+
+#[test]
+fn tr_20_what_a_list_says_of_its_entries_decides_nothing() {
+    let Some(inputs) = inputs("tr_20_what_a_list_says_of_its_entries_decides_nothing") else { return };
+    let cases = cases(&inputs.path().join("trust/registry"), "TR-20-");
+    assert_eq!(cases.len(), 4, "{cases:?}");
+    for case in &cases {
+        let (ended, document, _) = verify_in_registry(case);
+        four_are_found(&name(case), &ended, &document);
+        let ignored: Vec<_> = with_status(&document, "ignored").iter().map(|one| one["reason"].clone()).collect();
+        let expected = if name(case).contains("foreign") { vec!["its subject is another image"] } else { Vec::new() };
+        assert_eq!(ignored, expected, "{}: {document:#}", name(case));
+    }
 }
