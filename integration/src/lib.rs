@@ -1,6 +1,8 @@
 //! A real project, built and judged by the real program: what the tests of this folder share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this crate is test code")]
 
+pub mod registry;
+
 use std::{
     collections::BTreeMap,
     fs,
