@@ -8,6 +8,7 @@ use integration::{
     registry::{Kind, RealRegistry, free_address},
 };
 use serde_json::Value;
+use sluicegate_testkit::{Logged, TestRegistry};
 use sluicegate_types::Digest;
 
 const VULNS: &str = "https://in-toto.io/attestation/vulns/v0.2";
@@ -31,6 +32,24 @@ impl Others {
     }
 }
 
+/// A project that builds in `build/tiny` of a registry and promotes to `prod/tiny`, by a gate, and to `staging/tiny`, without one.
+fn project(host: &str) -> Project {
+    let project = Project::prepared();
+    let place = format!("repository: {host}/build/tiny\n    tags: [v1]");
+    project.replace("sluicegate.yaml", "repository: oci:out/tiny", &place);
+    project.replace("gateway.yaml", "oci:env/production", &format!("{host}/prod/tiny"));
+    project.replace("gateway.yaml", "oci:env/staging", &format!("{host}/staging/tiny"));
+    project.replace("trust/trust.yaml", "authority_self: false", "authority_self: true");
+    project
+}
+
+/// Builds, and gives the image's digest.
+fn run(project: &Project, more: &[&str]) -> String {
+    let (code, document) = project.json(&[&["run"], more].concat());
+    assert_eq!(code, 0, "{document:#}");
+    document["images"][0]["digest"].as_str().unwrap().to_owned()
+}
+
 /// A registry with a project whose images it holds, and those who look at them.
 struct World {
     registry: RealRegistry,
@@ -42,21 +61,14 @@ impl World {
     fn new(kind: Kind, test: &str) -> Option<Self> {
         let others = Others::find(test)?;
         let registry = RealRegistry::start(kind, test)?;
-        let mut project = Project::prepared();
+        let mut project = project(registry.host());
         registry.introduce(&mut project);
-        let place = format!("repository: {}\n    tags: [v1]", registry.repository("build/tiny"));
-        project.replace("sluicegate.yaml", "repository: oci:out/tiny", &place);
-        project.replace("gateway.yaml", "oci:env/production", &registry.repository("prod/tiny"));
-        project.replace("gateway.yaml", "oci:env/staging", &registry.repository("staging/tiny"));
-        project.replace("trust/trust.yaml", "authority_self: false", "authority_self: true");
         Some(Self { registry, project, others })
     }
 
     /// Builds, and gives the image's digest.
     fn run(&self, more: &[&str]) -> String {
-        let (code, document) = self.project.json(&[&["run"], more].concat());
-        assert_eq!(code, 0, "{document:#}");
-        document["images"][0]["digest"].as_str().unwrap().to_owned()
+        run(&self.project, more)
     }
 
     /// The image in this repository by its digest.
@@ -161,14 +173,8 @@ fn oras_lists_what_we_say(world: &World, repository: &str, digest: &str, others:
         statements.iter().filter(about_image).map(|s| s["predicateType"].as_str().unwrap()).collect();
     let listed = world.discovered(&image);
     assert_eq!(listed.len(), said.len() + others, "{listed:#?}\n{document:#}");
-    let manifest = |referrer: &Value| {
-        let digest = referrer["digest"].as_str().unwrap();
-        let ended = world.crane(&["manifest", &world.image(repository, digest)]);
-        assert_eq!(Digest::of(ended.stdout.as_bytes()).to_string(), digest, "{ended:?}");
-        serde_json::from_str::<Value>(&ended.stdout).unwrap()
-    };
-    let manifests: Vec<Value> = listed.iter().map(manifest).collect();
-    let mut found: Vec<&str> = manifests.iter().filter_map(|m| m["annotations"][PREDICATE_TYPE].as_str()).collect();
+    // oras reads each manifest, and these stand in it.
+    let mut found: Vec<&str> = listed.iter().filter_map(|one| one["annotations"][PREDICATE_TYPE].as_str()).collect();
     said.sort_unstable();
     found.sort_unstable();
     assert_eq!(found, said);
@@ -187,18 +193,21 @@ fn cosign_believes_what_is_so(world: &World, digest: &str) {
         let arguments = ["verify-attestation", "--key", key, "--type", kind];
         world.cosign(&arguments, &world.image(repository, digest))
     };
-    for repository in ["build/tiny", "prod/tiny"] {
-        for kind in ["slsaprovenance1", "cyclonedx", VULNS] {
-            let ended = attestation("trust/builder.pub", kind, repository);
-            ended.assert(0, "");
-            let envelope: Value = serde_json::from_str(ended.stdout.lines().next().unwrap()).unwrap();
-            let statement = integration::decode(envelope["payload"].as_str().unwrap());
-            let subject = statement["subject"][0]["digest"]["sha256"].as_str().unwrap();
-            assert_eq!(format!("sha256:{subject}"), digest, "{kind}");
-        }
-        assert_ne!(attestation("trust/builder.pub", SUMMARY, repository).code, 0);
-        assert_ne!(attestation("trust/recorder.pub", "slsaprovenance1", repository).code, 0);
+    for (kind, repository) in [
+        ("slsaprovenance1", "prod/tiny"),
+        ("cyclonedx", "prod/tiny"),
+        (VULNS, "prod/tiny"),
+        ("slsaprovenance1", "build/tiny"),
+    ] {
+        let ended = attestation("trust/builder.pub", kind, repository);
+        ended.assert(0, "");
+        let envelope: Value = serde_json::from_str(ended.stdout.lines().next().unwrap()).unwrap();
+        let statement = integration::decode(envelope["payload"].as_str().unwrap());
+        let subject = statement["subject"][0]["digest"]["sha256"].as_str().unwrap();
+        assert_eq!(format!("sha256:{subject}"), digest, "{kind}");
     }
+    assert_ne!(attestation("trust/builder.pub", SUMMARY, "prod/tiny").code, 0);
+    assert_ne!(attestation("trust/recorder.pub", "slsaprovenance1", "prod/tiny").code, 0);
     attestation("trust/production.pub", SUMMARY, "prod/tiny").assert(0, "");
     assert_ne!(attestation("trust/production.pub", SUMMARY, "build/tiny").code, 0);
 }
@@ -230,14 +239,21 @@ fn whole_path(kind: Kind, test: &str) {
     oras_lists_what_we_say(&world, "build/tiny", &digest, 1);
     oras_lists_what_we_say(&world, "prod/tiny", &digest, 2);
     cosign_believes_what_is_so(&world, &digest);
-    // The same once more is a decision of its own, which is attached to what is there already.
-    let before = world.discovered(&world.image("prod/tiny", &digest));
-    world.promote(&digest, "production", &[]).assert(0, "ALLOWED");
-    let digests = |listed: &[Value]| listed.iter().map(|one| one["digest"].to_string()).collect::<BTreeSet<_>>();
-    let after = world.discovered(&world.image("prod/tiny", &digest));
-    assert!(digests(&after).is_superset(&digests(&before)), "something was lost");
-    assert_eq!(world.held("prod/tiny", "current").as_deref(), Some(digest.as_str()));
-    world.project.sluicegate(&["verify", "--for", "production", &production]).assert(0, "ADMITTED");
+    // The same once more is said once more, beside what is there already.
+    let again = if kind == Kind::Distribution { "production" } else { "staging" };
+    let (repository, word) = if again == "staging" { ("staging/tiny", "UNGATED") } else { ("prod/tiny", "ALLOWED") };
+    let listed = || {
+        let listed = world.discovered(&world.image(repository, &digest));
+        listed.iter().map(|one| one["digest"].to_string()).collect::<BTreeSet<_>>()
+    };
+    let before = listed();
+    world.promote(&digest, again, &[]).assert(0, word);
+    let after = listed();
+    assert!(after.is_superset(&before) && after.len() > before.len(), "something was lost: {before:?}, {after:?}");
+    assert_eq!(world.held(repository, "current").as_deref(), Some(digest.as_str()));
+    let ended = world.project.sluicegate(&["verify", "--for", again, &world.tag(repository, "current")]);
+    ended.assert(0, if again == "staging" { word } else { "ADMITTED" });
+    assert!(!ended.stderr.contains("only under the tag"), "{ended:?}");
     world.project.sluicegate(&["evidence", "fsck", "--against", &production]).assert(0, "WHOLE");
 }
 
@@ -315,12 +331,12 @@ fn nothing_is_built_in_the_repository_of_an_environment() {
 #[test]
 fn a_registry_that_does_not_answer_is_named_and_nothing_is_half_done() {
     let test = "a_registry_that_does_not_answer_is_named_and_nothing_is_half_done";
-    if !ready(test) {
+    if !can_run_steps(test) {
         return;
     }
     let Some(mut world) = World::new(Kind::Distribution, test) else { return };
     let nobody = free_address().to_string();
-    let digest = world.run(&[]);
+    let digest = world.run(&["--no-scan"]);
     let catalogue = || world.crane(&["catalog", world.registry.host()]).stdout;
     let attached = || world.discovered(&world.image("build/tiny", &digest));
     let before = (catalogue(), attached());
@@ -358,21 +374,21 @@ fn a_registry_that_does_not_answer_is_named_and_nothing_is_half_done() {
 #[test]
 fn attestations_stand_in_the_evidence_repository_and_not_beside_the_image() {
     let test = "attestations_stand_in_the_evidence_repository_and_not_beside_the_image";
-    if !ready(test) {
+    if !can_run_steps(test) {
         return;
     }
     let Some(world) = World::new(Kind::Distribution, test) else { return };
     let evidence = world.registry.repository("evidence/tiny");
     world.project.replace("gateway.yaml", "evidence: same", &format!("evidence: {evidence}"));
-    let digest = world.run(&[]);
-    let (built, production) = (world.image("build/tiny", &digest), world.image("prod/tiny", &digest));
-    world.promote(&digest, "production", &[]).assert(0, "ALLOWED");
+    let digest = world.run(&["--no-scan"]);
+    let (built, promoted) = (world.image("build/tiny", &digest), world.image("staging/tiny", &digest));
+    world.promote(&digest, "staging", &[]).assert(0, "UNGATED");
     let fallback = digest.replace(':', "-");
     assert_eq!(world.tags("build/tiny"), ["v1"]);
-    assert_eq!(world.tags("prod/tiny"), ["current"]);
+    assert_eq!(world.tags("staging/tiny"), ["current"]);
     assert_eq!(world.tags("evidence/tiny"), [fallback]);
     // oras asks where the image is and finds nothing; where the evidence is, the image is not.
-    assert_eq!((world.discovered(&built), world.discovered(&production)), (Vec::new(), Vec::new()));
+    assert_eq!((world.discovered(&built), world.discovered(&promoted)), (Vec::new(), Vec::new()));
     assert_ne!(world.crane(&["digest", &world.image("evidence/tiny", &digest)]).code, 0);
     let index = world.crane(&["manifest", &world.tag("evidence/tiny", &digest.replace(':', "-"))]);
     let index: Value = serde_json::from_str(&index.stdout).unwrap();
@@ -382,14 +398,14 @@ fn attestations_stand_in_the_evidence_repository_and_not_beside_the_image() {
         let text = world.crane(&["manifest", &world.image("evidence/tiny", manifest)]);
         let text: Value = serde_json::from_str(&text.stdout).unwrap();
         assert_eq!(text["subject"]["digest"], digest.as_str());
-        for repository in ["build/tiny", "prod/tiny"] {
+        for repository in ["build/tiny", "staging/tiny"] {
             assert_ne!(world.crane(&["manifest", &world.image(repository, manifest)]).code, 0);
             let part = text["layers"][0]["digest"].as_str().unwrap();
             assert_ne!(world.crane(&["blob", &world.image(repository, part)]).code, 0, "{part} is in {repository}");
         }
     }
     // The gateway says where to look; so does a flag; and who is not told finds nothing.
-    world.project.sluicegate(&["verify", "--for", "production", &production]).assert(0, "ADMITTED");
+    world.project.sluicegate(&["verify", "--for", "staging", &promoted]).assert(0, "UNGATED");
     let keys = ["--key", "trust/builder.pub", "--trust-root", "trust/trusted_root.json"];
     let by_key = |more: &[&str]| world.project.sluicegate(&[&["verify", &built], &keys[..], more].concat());
     by_key(&["--evidence", &evidence]).assert(0, "VERIFIED");
@@ -398,4 +414,74 @@ fn attestations_stand_in_the_evidence_repository_and_not_beside_the_image() {
     without.assert(3, "nothing is attached to it");
     let elsewhere = world.registry.repository("evidence/other");
     by_key(&["--evidence", &elsewhere]).assert(3, "INCOMPLETE");
+}
+
+/// How often something was written under this tag with success, and how often in vain.
+fn writes(log: &[Logged], repository: &str, tag: &str) -> (usize, usize) {
+    let path = format!("/v2/{repository}/manifests/{tag}");
+    let put = |asked: &&Logged| asked.method == "PUT" && asked.path_and_query == path;
+    let (good, bad): (Vec<_>, Vec<_>) = log.iter().filter(put).partition(|asked| asked.status == 201);
+    (good.len(), bad.len())
+}
+
+#[test]
+fn tr_09_in_a_repository_of_immutable_tags_a_list_is_written_once_and_whole_or_refused_by_name() {
+    let test = "tr_09_in_a_repository_of_immutable_tags_a_list_is_written_once_and_whole_or_refused_by_name";
+    if !ready(test) {
+        return;
+    }
+    let registry = TestRegistry::start("immutable,no-referrers".parse().unwrap());
+    let project = project(&registry.host());
+    let (built, production) = (format!("{}/build/tiny", registry.host()), format!("{}/prod/tiny", registry.host()));
+    let digest_of = |repository: &str, reference: &str| {
+        registry.manifest(repository, reference).map(|(_, bytes)| Digest::of(&bytes).to_string())
+    };
+    let listed = |repository: &str, digest: &str| -> usize {
+        let (_, bytes) = registry.manifest(repository, &digest.replace(':', "-")).unwrap();
+        let index: Value = serde_json::from_slice(&bytes).unwrap();
+        index["manifests"].as_array().unwrap().len()
+    };
+    // What a run attaches is listed with one write.
+    let digest = run(&project, &[]);
+    let fallback = digest.replace(':', "-");
+    assert_eq!(writes(&registry.log(), "build/tiny", &fallback), (1, 0));
+    assert_eq!(writes(&registry.log(), "build/tiny", "v1"), (1, 0));
+    assert_eq!(listed("build/tiny", &digest), 4, "provenance, SBOM, scan, and the rest of the evidence");
+    project.must(&["verify", &format!("{built}:v1")]);
+    // So is what a promotion attaches where there was nothing.
+    let image = format!("{built}@{digest}");
+    let promote = |environment: &str| project.sluicegate(&["promote", &image, "--to", environment]);
+    promote("production").assert(0, "ALLOWED");
+    assert_eq!(writes(&registry.log(), "prod/tiny", &fallback), (1, 0));
+    project.sluicegate(&["verify", "--for", "production", &format!("{production}:current")]).assert(0, "ADMITTED");
+    // A second decision finds no room in the list: nothing moves, and the decision stays on record.
+    let before = (registry.tags("prod/tiny"), digest_of("prod/tiny", "current"), digest_of("prod/tiny", &fallback));
+    let ended = promote("production");
+    ended.assert(5, &format!("the tag {fallback} cannot be changed in {production}"));
+    ended.assert(5, "let evidence: of the gateway name a repository whose tags can be changed");
+    let (done, refused) = writes(&registry.log(), "prod/tiny", &fallback);
+    assert!(done == 1 && refused >= 1, "{done}, {refused}");
+    assert_eq!(writes(&registry.log(), "prod/tiny", "current"), (1, 0), "the tag was written before its evidence");
+    let after = (registry.tags("prod/tiny"), digest_of("prod/tiny", "current"), digest_of("prod/tiny", &fallback));
+    assert_eq!(after, before);
+    assert_eq!(project.last_record("decision")["outcome"], "allow");
+    assert_eq!(project.last_record("promotion")["outcome"], "failed");
+    let (_, failed) = project.json(&["promote", &image, "--to", "production"]);
+    assert_eq!(failed["reason"], "tag_immutable", "{failed:#}");
+    project.sluicegate(&["verify", "--for", "production", &format!("{production}:current")]).assert(0, "ADMITTED");
+    // A run of the same image attaches once more, and can't: what was there is there.
+    let again = project.sluicegate(&["run", "--no-scan"]);
+    again.assert(5, &format!("the tag {fallback} cannot be changed in {built}"));
+    assert_eq!((listed("build/tiny", &digest), digest_of("build/tiny", "v1")), (4, Some(digest.clone())));
+    project.must(&["verify", &format!("{built}:v1")]);
+    // Another image has a list of its own; the environment's tag is what can't be moved, and its evidence came first.
+    promote("staging").assert(0, "UNGATED");
+    fs::write(project.path("src/hello.txt"), "hello again\n").unwrap();
+    project.replace("sluicegate.yaml", "[v1]", "[v2]");
+    let second = run(&project, &["--no-scan"]);
+    let ended = project.sluicegate(&["promote", &format!("{built}@{second}"), "--to", "staging"]);
+    ended.assert(5, &format!("the tag current cannot be changed in {}/staging/tiny", registry.host()));
+    assert_eq!(digest_of("staging/tiny", "current"), Some(digest));
+    assert!(listed("staging/tiny", &second) > 0);
+    assert_eq!(project.last_record("promotion")["outcome"], "failed");
 }
