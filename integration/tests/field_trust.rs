@@ -161,6 +161,18 @@ fn verify_in_registry(case: &Path) -> (Ended, Value, TestRegistry) {
     (ended, document, registry)
 }
 
+/// The same of the layout of a case.
+fn verify_in_layout(case: &Path) -> (Ended, Value) {
+    let told: Value = serde_json::from_slice(&fs::read(case.join("case.json")).unwrap()).unwrap();
+    let file = |name: &str| case.join(told[name].as_str().unwrap()).display().to_string();
+    let image = format!("oci:{}@{}", case.display(), told["digest"].as_str().unwrap());
+    let (key, root) = (file("key"), file("trust_root"));
+    let arguments = ["verify", &image, "--key", &key, "--trust-root", &root, "-o", "json"];
+    let ended = Ended::of(&arguments, Command::new(program()).args(arguments).env_clear().output().unwrap());
+    let document = serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
+    (ended, document)
+}
+
 /// The statements with this status.
 fn with_status<'a>(document: &'a Value, status: &str) -> Vec<&'a Value> {
     let statements = document["statements"].as_array().unwrap_or_else(|| panic!("{document:#}"));
@@ -238,4 +250,24 @@ fn tr_20_what_a_list_says_of_its_entries_decides_nothing() {
         let expected = if name(case).contains("foreign") { vec!["its subject is another image"] } else { Vec::new() };
         assert_eq!(ignored, expected, "{}: {document:#}", name(case));
     }
+}
+
+#[test]
+fn tr_17_what_is_attached_is_found_however_a_tool_lists_it_in_a_layout() {
+    let test = "tr_17_what_is_attached_is_found_however_a_tool_lists_it_in_a_layout";
+    let Some(inputs) = inputs(test) else { return };
+    let case = |name: &str| inputs.path().join("trust/layouts").join(name);
+    for name in ["TR-17-listed-untagged", "TR-17-fallback-name", "TR-17-referrer-annotation", "TR-17-blobs-only"] {
+        let (ended, document) = verify_in_layout(&case(name));
+        four_are_found(name, &ended, &document);
+        // The list of referrers is no second image.
+        let (key, root) = (case(name).join("key.pub"), case(name).join("trusted_root.json"));
+        let (layout, key, root) = (format!("oci:{}", case(name).display()), key.display(), root.display());
+        let arguments = ["verify", &layout, "--key", &key.to_string(), "--trust-root", &root.to_string()];
+        Project::empty().sluicegate(&arguments).assert(3, "4 verified");
+    }
+    // Images of several platforms are not in this version, and that is said.
+    let (ended, document) = verify_in_layout(&case("TR-17-blobs-only-index"));
+    assert_eq!(ended.code, 2, "{document:#}");
+    assert!(document["error"].as_str().unwrap().contains("image index"), "{document:#}");
 }
