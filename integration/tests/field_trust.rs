@@ -198,13 +198,20 @@ fn tr_03_what_only_the_tag_or_only_the_api_lists_is_found_and_each_once() {
     let cases = cases(&inputs.path().join("trust/registry"), "TR-03-");
     assert_eq!(cases.len(), 2, "{cases:?}");
     for case in &cases {
-        let (ended, document, _) = verify_in_registry(case);
+        let (ended, document, registry) = verify_in_registry(case);
         four_are_found(&name(case), &ended, &document);
         assert_eq!(document["statements"].as_array().unwrap().len(), 4, "{}: {document:#}", name(case));
         let warnings: Vec<_> = ended.stderr.lines().filter(|line| line.contains("only under the tag")).collect();
         let [warning] = warnings.as_slice() else { panic!("{}: {ended:?}", name(case)) };
         let count = if name(case).contains("split") { "2 of 4" } else { "4 of 4" };
         assert!(warning.contains(count), "{}: {warning}", name(case));
+        // So does doctor, by the place's name.
+        let digest = document["image"].as_str().unwrap();
+        let doctor = Project::empty().sluicegate(&["doctor", &format!("{}/shop@{digest}", registry.host())]);
+        let tag = format!("  the fallback tag {}: ", digest.replace(':', "-"));
+        let line = doctor.stdout.lines().find_map(|line| line.strip_prefix(&tag));
+        let listed = line.unwrap_or_else(|| panic!("{}: {doctor:?}", name(case))).split(", ").count();
+        assert_eq!((doctor.code, listed), (0, if name(case).contains("split") { 3 } else { 4 }), "{doctor:?}");
     }
 }
 
