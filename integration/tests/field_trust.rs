@@ -8,7 +8,11 @@ use std::{
     time::Instant,
 };
 
-use integration::{Ended, Project, program, shared};
+use integration::{
+    Ended, Project, peer, program,
+    registry::{Kind, RealRegistry},
+    shared,
+};
 use serde_json::Value;
 use sluicegate_testkit::{Behaviour, Fault, TestRegistry};
 use sluicegate_types::Digest;
@@ -277,4 +281,41 @@ fn tr_17_what_is_attached_is_found_however_a_tool_lists_it_in_a_layout() {
     let (ended, document) = verify_in_layout(&case("TR-17-blobs-only-index"));
     assert_eq!(ended.code, 2, "{document:#}");
     assert!(document["error"].as_str().unwrap().contains("image index"), "{document:#}");
+}
+
+#[test]
+fn tr_23_a_manifest_of_dockers_type_goes_through_real_registries_unchanged_or_is_refused() {
+    let test = "tr_23_a_manifest_of_dockers_type_goes_through_real_registries_unchanged_or_is_refused";
+    let Some(inputs) = inputs(test) else { return };
+    let (Some(crane), Some(oras)) = (peer("SLUICEGATE_CRANE", test), peer("SLUICEGATE_ORAS", test)) else { return };
+    let case = inputs.path().join("trust/layouts/TR-23-docker-image");
+    let told: Value = serde_json::from_slice(&fs::read(case.join("case.json")).unwrap()).unwrap();
+    let digest = told["digest"].as_str().unwrap();
+    let blob = case.join("blobs/sha256").join(digest.trim_start_matches("sha256:"));
+    let manifest = fs::read_to_string(blob).unwrap();
+    let project = Project::empty();
+    let mut from = format!("oci:{}@{digest}", case.display());
+    let mut registries = Vec::new();
+    for kind in [Kind::Distribution, Kind::Refreg, Kind::Docker] {
+        let Some(registry) = RealRegistry::start(kind, test) else { return };
+        let to = registry.repository("shop/app");
+        let copied = project.must(&["copy", &from, &format!("{to}:v1")]);
+        copied.assert(0, &format!("COPIED  {digest}"));
+        copied.assert(0, "4 manifests attached");
+        let there = |client: &Path, arguments: &[&str]| registry.client(client, &project, arguments);
+        there(&crane, &["digest", &format!("{to}:v1")]).assert(0, digest);
+        assert_eq!(there(&crane, &["manifest", &format!("{to}:v1")]).stdout, manifest, "{kind:?}");
+        let image = format!("{to}@{digest}");
+        let listed = there(&oras, &["discover", "--format", "json", "--depth", "1", "--plain-http", &image]);
+        let listed: Value = serde_json::from_str(&listed.stdout).unwrap_or_else(|_| panic!("{kind:?}: {listed:?}"));
+        assert_eq!(listed["referrers"].as_array().map(Vec::len), Some(4), "{kind:?}: {listed:#}");
+        // The next one has it from this one.
+        from = image;
+        registries.push(registry);
+    }
+    let refusing = Fault::media_type_refused("application/vnd.docker.distribution.manifest.v2+json", 400);
+    let refusing = TestRegistry::start(Behaviour::with_faults([refusing]));
+    let ended = project.sluicegate(&["copy", &from, &format!("{}/shop/app:v1", refusing.host())]);
+    ended.assert(5, "does not take application/vnd.docker.distribution.manifest.v2+json");
+    assert_eq!((refusing.tags("shop/app"), refusing.manifests("shop/app")), (Vec::new(), Vec::new()));
 }
