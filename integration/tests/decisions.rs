@@ -121,7 +121,7 @@ fn tm05_a_decision_admits_to_its_own_environment_under_its_own_gateway_and_to_no
         project.replace(file, from, to);
         let other = project.sluicegate(&PRODUCTION);
         other.assert(3, "it was decided by the gateway");
-        other.assert(3, "    to fix: promote again under this gateway: sluicegate promote oci:DIR@sha256:");
+        other.assert(3, "    to fix: promote again under this gateway: sluicegate promote PLACE@sha256:");
         fs::write(project.path(file), good).unwrap();
     }
     project.sluicegate(&PRODUCTION).assert(0, "ADMITTED");

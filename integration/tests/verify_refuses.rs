@@ -146,11 +146,18 @@ fn an_image_without_attestations_is_undecided() {
     let project = Project::built();
     let layout = Layout::at(project.path("out/tiny"));
     project.must(&["verify", "--offline", "oci:out/tiny"]);
-    layout.remove(layout.referrer_of(PROVENANCE));
+    let at = layout.referrer_of(PROVENANCE);
+    let provenance = layout.index()["manifests"][at]["digest"].clone();
+    layout.remove(at);
     project.sluicegate(&["verify", "--offline", "oci:out/tiny"]).assert(3, "no provenance of a trusted builder");
+    // What no list names is found among the blobs, as long as it is there.
     let mut index = layout.index();
-    index["manifests"].as_array_mut().unwrap().truncate(1);
+    let attached = index["manifests"].as_array_mut().unwrap().split_off(1);
     layout.write_index(&index);
+    fs::remove_file(layout.blob(provenance.as_str().unwrap())).unwrap();
+    for manifest in attached {
+        fs::remove_file(layout.blob(manifest["digest"].as_str().unwrap())).unwrap();
+    }
     let ended = project.sluicegate(&["verify", "--offline", "oci:out/tiny"]);
     ended.assert(3, "no provenance of a trusted builder");
     // A base image never had any.
