@@ -180,6 +180,17 @@ pub(crate) struct Promote {
     /// Go back to an image that the environment held before; without this a tag never moves backwards.
     #[arg(long)]
     pub(crate) rollback: bool,
+    /// Also write what older tools look for beside the image: cosign 2's tags sha256-HEX.sig and .att. For an environment with a gate,
+    /// in a registry.
+    #[arg(long, value_enum)]
+    pub(crate) compat: Option<Compat>,
+}
+
+/// Tools whose older forms are written, too.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Compat {
+    /// cosign before 3, and all that read its tags.
+    Cosign2,
 }
 
 #[derive(Args)]

@@ -91,6 +91,7 @@ pub fn copy(request: &CopyRequest<'_>) -> Result<Copied, Error> {
             referrers,
             blobs: blobs.into_iter().collect(),
             evidence: evidence.into_iter().collect(),
+            beside: Vec::new(),
             source: Some(from.place),
             expected,
             environment: None,

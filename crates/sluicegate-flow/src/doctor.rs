@@ -241,7 +241,7 @@ impl Evidence {
 
     fn only_old(&self, how: &str) -> Option<String> {
         let nothing = !self.old_signature && !self.old_attestations;
-        nothing.then(|| format!("{how}, and there is none: promote --compat cosign2 is not in this version"))
+        nothing.then(|| format!("{how}, and there is none: sluicegate promote --compat cosign2 writes them"))
     }
 }
 

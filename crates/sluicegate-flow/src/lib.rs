@@ -9,6 +9,7 @@ pub mod assemble;
 pub mod attest;
 pub mod attest_by_hand;
 mod built;
+pub mod compat;
 pub mod copy;
 mod describe;
 pub mod doctor;

@@ -32,6 +32,7 @@ use sluicegate_verify::{
 use crate::{
     Error, Failure, Ports,
     attest::attest,
+    compat,
     error::incomplete,
     evidence::{self, Adoptions},
     fetch::{self, Fetched},
@@ -75,6 +76,8 @@ pub struct PromoteRequest<'a> {
     pub dry_run: bool,
     /// Go back to an image that the environment held before.
     pub rollback: bool,
+    /// Also write what cosign 2 looks for, [`compat::cosign2`].
+    pub compat_cosign2: bool,
 }
 
 /// How a promotion ended. Every one of these is recorded.
@@ -149,12 +152,23 @@ pub fn promote(ports: &Ports<'_>, request: &PromoteRequest<'_>) -> Result<Promot
     let source = ports.places.source(&image.place)?;
     let descriptor = source.resolve(&image.selector)?;
     (ports.tell)(&format!("{} is {}", request.reference, descriptor.digest));
+    if request.compat_cosign2 && (place_of(request).folder().is_some() || request.judge.gate.is_none()) {
+        return Err(Error::Usage(format!(
+            "--compat cosign2 is for an environment with a gate and a repository of a registry: {} has {}",
+            request.judge.name,
+            if request.judge.gate.is_none() {
+                "no gate, so that nobody signs"
+            } else {
+                "a layout, which has no such tags"
+            }
+        )));
+    }
     let promotion = Promotion {
         ports,
         request,
         image: &descriptor,
         place: &image.place,
-        target: request.judge.environment.repository.relative_to(request.gateway_folder),
+        target: place_of(request),
         allowed: Cell::new(false),
         other_ledgers: RefCell::default(),
     };
@@ -174,6 +188,11 @@ pub fn promote(ports: &Ports<'_>, request: &PromoteRequest<'_>) -> Result<Promot
             (ports.warn)(&format!("this could not be recorded: {unrecorded}"));
         }
     })
+}
+
+/// The environment's place.
+fn place_of(request: &PromoteRequest<'_>) -> Place {
+    request.judge.environment.repository.relative_to(request.gateway_folder)
 }
 
 /// One promotion on its way.
@@ -554,13 +573,17 @@ impl Promotion<'_> {
             _ => sign::ungated(ports, request, &grant, copied)?,
         };
         let named = push::Named { set, said, gate_scan };
-        let publication = push::publication(ports, (fetched, self.place), &named, &grant, &decisions, now)?;
+        let mut publication = push::publication(ports, (fetched, self.place), &named, &grant, &decisions, now)?;
+        if let Some(decider) = decider.as_ref().filter(|_| request.compat_cosign2) {
+            compat::cosign2(ports, &mut publication, decider.as_ref(), &grant)?;
+        }
         push::push(ports, &self.target, &publication)?;
         let moved = json!({
             "decision": record, "from": grant.previous, "to": grant.image.digest, "tag": grant.tag,
             "basis": gate::outcome_of(&grant), "rollback": request.rollback, "source": request.reference.to_string(),
             "summary": decider.is_some().then(|| decisions.first().map(|attested| attested.statement.bundle())).flatten(),
             "statements": decisions.iter().map(|attested| attested.statement.bundle()).collect::<Vec<_>>(),
+            "beside": publication.beside.iter().map(|one| one.manifest.digest).collect::<Vec<_>>(),
         });
         self.record("promoted", RecordKind::Promotion, moved)?;
         Ok(Promoted::Allowed { image: grant.image, record, basis: grant.basis })

@@ -86,6 +86,7 @@ pub fn publication(
         referrers,
         blobs,
         evidence,
+        beside: Vec::new(),
         source: Some(source.clone()),
         expected: grant.previous,
         environment: Some(grant.environment.clone()),

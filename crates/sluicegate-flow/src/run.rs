@@ -446,6 +446,7 @@ fn publish(
             referrers,
             blobs: assembled.blobs.clone(),
             evidence,
+            beside: Vec::new(),
             source: None,
             expected: held.first().map(|occupant| occupant.image),
             environment: None,

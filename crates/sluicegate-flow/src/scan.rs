@@ -102,6 +102,7 @@ impl<'a> Scanning<'a> {
             referrers: Vec::new(),
             blobs: blobs.to_vec(),
             evidence: Vec::new(),
+            beside: Vec::new(),
             source: None,
             expected: None,
             environment: None,

@@ -113,12 +113,26 @@ pub struct Publication {
     pub blobs: Vec<Digest>,
     /// Every blob that the referrers reach: bundles, reports, configurations.
     pub evidence: Vec<Digest>,
+    /// Manifests with tags of their own that other tools look for beside the image, where there is a registry; all that is there by such a
+    /// tag already stays.
+    pub beside: Vec<Beside>,
     /// Where the image comes from: a registry may have its blobs in another repository already.
     pub source: Option<Place>,
     /// What the place must hold when this becomes visible.
     pub expected: Option<Digest>,
     /// The environment that this is a promotion to. A place that bears an environment's mark takes nothing else.
     pub environment: Option<EnvironmentName>,
+}
+
+/// A manifest that is found by a tag made of the image's digest.
+#[derive(Clone, Debug)]
+pub struct Beside {
+    /// The tag.
+    pub tag: TagName,
+    /// The manifest.
+    pub manifest: Descriptor,
+    /// The blobs that it reaches.
+    pub blobs: Vec<Digest>,
 }
 
 /// An OCI content descriptor (image-spec, "descriptor").

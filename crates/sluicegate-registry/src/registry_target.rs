@@ -9,7 +9,9 @@ use std::{
 };
 
 use sluicegate_ports::{
-    images::{Descriptor, FaultKind, ImagePlaceError, ImageTarget, Manifest, Occupant, Publication, RegistryFault},
+    images::{
+        Beside, Descriptor, FaultKind, ImagePlaceError, ImageTarget, Manifest, Occupant, Publication, RegistryFault,
+    },
     store::ContentStore,
 };
 use sluicegate_types::{
@@ -103,6 +105,35 @@ impl RegistryTarget {
         Ok(())
     }
 
+    /// Writes a manifest under a tag that others may have written to: what its layers were stays, and these come behind them.
+    fn put_beside(&self, beside: &Beside, store: &dyn ContentStore) -> Result<(), ImagePlaceError> {
+        let Beside { tag, manifest, blobs } = beside;
+        self.push_blobs(&self.repository, blobs, store, None)?;
+        let own: Manifest = parsed(&store.read(&manifest.digest, MAX_MANIFEST)?, tag, &self.repository)?;
+        let failed = |fault| doing(format!("write the tag {tag} of {}", self.repository.name()), fault);
+        let _turn = self.repository.turn(tag).map_err(failed)?;
+        let look = |_| {
+            let held = self.repository.tagged(tag.as_str()).map_err(failed)?;
+            let mut whole = own.clone();
+            if let Some(held) = held {
+                let held: Manifest = parsed(&held.bytes, tag, &self.repository)?;
+                whole.layers = held.layers.clone();
+                whole.layers.extend(own.layers.iter().filter(|layer| !held.layers.contains(layer)).cloned());
+                if whole.layers == held.layers {
+                    return Ok(None);
+                }
+                whole.config = held.config;
+            }
+            let io = |error: serde_json::Error| ImagePlaceError::Io {
+                action: "write the manifest of",
+                path: tag.to_string().into(),
+                source: std::io::Error::other(error),
+            };
+            serde_json::to_vec(&whole).map(Some).map_err(io)
+        };
+        self.repository.write_tag(tag, &manifest.media_type, look, failed).map(drop)
+    }
+
     /// Sends blobs, several at a time; the first failure ends it.
     fn push_blobs(
         &self,
@@ -148,6 +179,13 @@ fn with_way_out(fault: RegistryFault) -> RegistryFault {
     RegistryFault { reason, ..fault }
 }
 
+fn parsed(bytes: &[u8], tag: &TagName, repository: &Repository) -> Result<Manifest, ImagePlaceError> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        let fault = RegistryFault { kind: FaultKind::OutOfForm, reason: format!("it names no manifest: {error}") };
+        doing(format!("read the tag {tag} of {}", repository.name()), fault)
+    })
+}
+
 fn push_blob(
     to: &Repository,
     digest: &Digest,
@@ -187,6 +225,9 @@ impl ImageTarget for RegistryTarget {
         let put = self.repository.put_manifest(&image.digest, &image.media_type, &bytes);
         put.map_err(|fault| doing(format!("write the image {} to {}", image.digest, self.repository.name()), fault))?;
         self.put_referrers(&publication.referrers, store)?;
+        for beside in &publication.beside {
+            self.put_beside(beside, store)?;
+        }
         for tag in &publication.tags {
             let failed = |fault| doing(format!("tag {} as {tag} in {}", image.digest, self.repository.name()), fault);
             // As late as can be, as no registry moves a tag only from where it is said to be; and one after the other.

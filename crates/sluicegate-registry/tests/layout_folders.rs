@@ -69,6 +69,7 @@ impl Layout {
             referrers: vec![referrer],
             blobs,
             evidence: Vec::new(),
+            beside: Vec::new(),
             source: None,
             expected,
             environment: None,

@@ -107,6 +107,7 @@ fn large_blobs_and_endless_answers_take_little_memory() {
         referrers: Vec::new(),
         blobs: layers.iter().map(|layer| layer.digest).chain([config.0]).collect(),
         evidence: Vec::new(),
+        beside: Vec::new(),
         source: None,
         expected: None,
         environment: None,

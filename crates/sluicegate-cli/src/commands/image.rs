@@ -78,6 +78,7 @@ fn from_host(words: &Words, arguments: &FromHost) -> Result<ExitCode, Problem> {
         referrers: Vec::new(),
         blobs: image.blobs,
         evidence: Vec::new(),
+        beside: Vec::new(),
         source: None,
         expected,
         environment: None,

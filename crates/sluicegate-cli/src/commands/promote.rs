@@ -14,7 +14,7 @@ use sluicegate_verify::closed_set::Incomplete;
 
 use super::init::ADD_SCANNER;
 use crate::{
-    arguments::Promote,
+    arguments::{Compat, Promote},
     gateway_folder::GatewayFolder,
     home::Home,
     passphrase,
@@ -65,6 +65,7 @@ pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Pr
         scratch: wired.scratch(),
         dry_run: arguments.dry_run,
         rollback: arguments.rollback,
+        compat_cosign2: arguments.compat == Some(Compat::Cosign2),
     };
     let promoted = flow(&wired.ports(&log, &ledger, &tell, &warn), &request)?;
     if words.json() {

@@ -108,6 +108,7 @@ fn publication(store: &MemoryStore, image: &VirtualImage, expected: Option<Diges
         referrers: vec![referrer],
         blobs,
         evidence: Vec::new(),
+        beside: Vec::new(),
         source: None,
         expected,
         environment: Some(environment("production")),

@@ -161,6 +161,7 @@ impl World {
             files: &NoFiles,
             dry_run: self.dry_run.get(),
             rollback: self.rollback.get(),
+            compat_cosign2: false,
         };
         self.with_ports(|ports| promote(ports, &request))
     }

@@ -211,6 +211,7 @@ impl Content {
             referrers: self.referrers.iter().map(|(descriptor, _)| descriptor.clone()).collect(),
             blobs,
             evidence: evidence.collect(),
+            beside: Vec::new(),
             source: None,
             expected: None,
             environment: None,
