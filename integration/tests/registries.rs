@@ -265,6 +265,44 @@ fn once_more(world: &World, digest: &str) {
 }
 
 #[test]
+fn what_older_tools_look_for_is_written_beside_the_image_where_that_is_asked_for() {
+    let test = "what_older_tools_look_for_is_written_beside_the_image_where_that_is_asked_for";
+    let Some(world) = World::new(Kind::Docker, test) else { return };
+    let digest = world.run(&[]);
+    let image = world.image("prod/tiny", &digest);
+    let old = |arguments: &[&str]| {
+        let words = ["--new-bundle-format=false", "--insecure-ignore-tlog"];
+        world.registry.client(&world.others.cosign, &world.project, &[arguments, &words, &[&image]].concat())
+    };
+    let verify = ["verify", "--key", "trust/production.pub"];
+    world.promote(&digest, "staging", &["--compat", "cosign2"]).assert(2, "has no gate, so that nobody signs");
+    world.promote(&digest, "production", &[]).assert(0, "ALLOWED");
+    old(&verify).assert(10, "no signatures found");
+    let doctor = world.project.sluicegate(&["doctor", &image]);
+    doctor.assert(0, "containers-policy (podman, CRI-O, skopeo) would see nothing");
+    world.promote(&digest, "production", &["--compat", "cosign2"]).assert(0, "ALLOWED");
+    old(&verify).assert(0, &digest);
+    for kind in ["slsaprovenance1", "cyclonedx"] {
+        old(&["verify-attestation", "--key", "trust/builder.pub", "--type", kind]).assert(0, "payload");
+    }
+    // Another key's signature is not what the environment says.
+    assert_ne!(old(&["verify", "--key", "trust/builder.pub"]).code, 0);
+    let doctor = world.project.sluicegate(&["doctor", &image]);
+    doctor.assert(0, "containers-policy (podman, CRI-O, skopeo) would see signature");
+    // Once more adds the newer decision and takes nothing away; our own verifier reads none of it.
+    let held = |suffix: &str| {
+        let manifest =
+            world.crane(&["manifest", &world.tag("prod/tiny", &format!("{}.{suffix}", digest.replace(':', "-")))]);
+        serde_json::from_str::<Value>(&manifest.stdout).unwrap()["layers"].as_array().unwrap().clone()
+    };
+    let (signatures, attestations) = (held("sig"), held("att"));
+    world.promote(&digest, "production", &["--compat", "cosign2"]).assert(0, "ALLOWED");
+    assert_eq!(held("sig"), signatures, "one key signs one image once");
+    assert!(held("att").starts_with(&attestations) && held("att").len() > attestations.len());
+    world.project.sluicegate(&["verify", "--for", "production", &image]).assert(0, "ADMITTED");
+}
+
+#[test]
 fn an_image_goes_the_whole_way_through_distribution() {
     whole_path(Kind::Distribution, "an_image_goes_the_whole_way_through_distribution");
 }

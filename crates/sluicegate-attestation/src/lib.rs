@@ -10,6 +10,7 @@ pub mod cyclonedx;
 pub mod dsse;
 pub mod identifiers;
 pub mod junit;
+pub mod one_reading;
 pub mod output_sbom;
 pub mod predicate;
 pub mod provenance;

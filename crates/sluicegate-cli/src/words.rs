@@ -204,7 +204,7 @@ fn about_a_registry(kind: FaultKind) -> Option<&'static str> {
              do they have the right to do this in that repository?",
         ),
         FaultKind::Unreachable | FaultKind::Deadline => {
-            Some("try again when the registry answers; what was sent already is not sent twice")
+            Some("try again when the registry answers; what is there already is not sent again")
         }
         FaultKind::DigestMismatch => Some(
             "something between here and there, or the registry itself, gives other bytes than it should: nothing of it was used",

@@ -7,7 +7,7 @@ use sluicegate_attestation::{
     summary::{Basis, PromotionClaim, SummaryClaim},
 };
 use sluicegate_types::{
-    Digest, EnvironmentName, NonEmpty, PinnedImage, UnixTime,
+    Digest, EnvironmentName, NonEmpty, PinnedImage, Repository, UnixTime,
     checks::{Check, is_on},
 };
 use sluicegate_verify::{
@@ -35,6 +35,13 @@ pub struct Admission {
 pub enum Refusal {
     /// There is no whole set, in words for a person.
     Set(String),
+    /// It stands in another repository than the environment's.
+    Repository {
+        /// Where it stands.
+        found: Repository,
+        /// The environment's.
+        asked: Repository,
+    },
     /// Nothing that is attached speaks for it.
     Nothing {
         /// The environment.
@@ -88,6 +95,9 @@ pub enum Near {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Repository { found, asked } => {
+                write!(f, "it stands in {found}, and the environment's repository is {asked}")
+            }
             Self::Set(reason) => f.write_str(reason),
             Self::Nothing { environment, gated, image } => {
                 let what = if *gated { "decision" } else { "promotion record" };
@@ -116,7 +126,7 @@ impl fmt::Display for Near {
     }
 }
 
-/// Demands, for the judge's environment at this moment, an unexpired allowed verification summary of its decisions key, of this
+/// Demands, in the judge's own repository (`found_in`, where that has a name) and for its environment at this moment, an unexpired allowed verification summary of its decisions key, of this
 /// gateway, for this very repository and image, over a whole closed set; where the gateway says `gate: none`, a promotion record of
 /// role `records` under this gateway. The reasons say why each statement that comes near does not count (trust model 5 and 7).
 pub fn admit(
@@ -125,7 +135,13 @@ pub fn admit(
     judge: &Judge,
     trust: &Trust,
     at: UnixTime,
+    found_in: Option<&Repository>,
 ) -> Result<Admission, NonEmpty<Refusal>> {
+    // A decision is about one repository: found in another one, the image has none (trust model 5). A layout has no name of its own.
+    if let Some(found) = found_in.filter(|found| **found != judge.repository() && is_on(Check::AdmitRepository)) {
+        let (found, asked) = (found.clone(), judge.repository());
+        return Err(NonEmpty::one(Refusal::Repository { found, asked }));
+    }
     let asked = Question { judge, trust, at, image: PinnedImage { repository: judge.repository(), digest: image } };
     let mut reasons: Vec<Refusal> = Vec::new();
     if followed.sets.is_empty() {

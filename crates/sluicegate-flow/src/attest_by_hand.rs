@@ -15,7 +15,7 @@ use sluicegate_ports::{
     sign::Signer,
 };
 use sluicegate_types::{
-    Digest, ImageRef, NonEmpty, Place,
+    Digest, ImageRef, NonEmpty, Place, Repository,
     checks::{Check, is_on},
 };
 use sluicegate_verify::{Role, Trust, VerifiedStatement, only_machines_say, roles_of_key};
@@ -220,11 +220,18 @@ fn refuse_other_roles(request: &ByHandRequest<'_>) -> Result<(), Error> {
 /// What would be ignored where the image is must not be signed. A layout that is no environment's has no name, so only `*` covers it.
 fn refuse_other_places(request: &ByHandRequest<'_>) -> Result<(), Error> {
     let mut signers = request.trust.signers();
+    let repository = Repository::of_registry(&request.reference.place);
     match signers.find(|signer| signer.public_key == request.public_key) {
-        Some(signer) if !request.trust.covers(&signer.name, None) => Err(Error::Usage(format!(
-            "trust.yaml would not believe {} about {}: a layout's folder has no repository name, which only repositories: [\"*\"] \
-             of this signer covers",
-            signer.name, request.reference
+        Some(signer) if !request.trust.covers(&signer.name, repository.as_ref()) => Err(Error::Usage(format!(
+            "trust.yaml would not believe {} about {}: {}",
+            signer.name,
+            request.reference,
+            match repository {
+                Some(name) => format!("repositories: of this signer does not cover {name}"),
+                None =>
+                    "a layout's folder has no repository name, which only repositories: [\"*\"] of this signer covers"
+                        .to_owned(),
+            }
         ))),
         _ => Ok(()),
     }

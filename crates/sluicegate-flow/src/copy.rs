@@ -67,7 +67,7 @@ pub fn copy(request: &CopyRequest<'_>) -> Result<Copied, Error> {
         request.store.put_bytes(bytes)?;
     }
     let mut blobs = BTreeSet::new();
-    for (_, _, manifest) in tree.images() {
+    for (_, manifest) in tree.images() {
         bring(source.as_ref(), std::slice::from_ref(&manifest.config), MAX_MANIFEST, request.store)?;
         fetch::read_layers(source.as_ref(), manifest, Some(request.store))?;
         blobs.extend(manifest.layers.iter().map(|layer| layer.digest).chain([manifest.config.digest]));

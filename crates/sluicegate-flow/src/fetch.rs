@@ -25,6 +25,8 @@ use crate::{Error, image_tree};
 pub(crate) const MAX_MANIFEST: u64 = 4 * 1024 * 1024;
 /// Bytes of one layer.
 pub(crate) const MAX_LAYER: u64 = 64 * 1024 * 1024 * 1024;
+/// Bytes of all layers of one image.
+const MAX_LAYERS: u64 = 128 * 1024 * 1024 * 1024;
 /// Bytes of a layer that are asked for at once: most of what is left beside hashing is asking.
 const LAYER_BUFFER: usize = 128 * 1024;
 /// Descriptors that one image's evidence may list (DESIGN section 7).
@@ -332,7 +334,16 @@ pub(crate) fn read_layers(
     manifest: &Manifest,
     keep: Option<&dyn ContentStore>,
 ) -> Result<(), Error> {
-    manifest.layers.iter().try_for_each(|layer| stream(source, layer, keep))
+    // Each content once, however often it is named, and no more of all of it than one image may have.
+    let mut seen = BTreeSet::new();
+    let layers: Vec<&Descriptor> = manifest.layers.iter().filter(|layer| seen.insert(layer.digest)).collect();
+    let whole = layers.iter().map(|layer| layer.size).fold(0_u64, u64::saturating_add);
+    if let Some(first) = layers.first().filter(|_| whole > MAX_LAYERS) {
+        let reason =
+            format!("it and the other layers of its image are said to have {whole} bytes, the limit is {MAX_LAYERS}");
+        return Err(wrong(first, reason));
+    }
+    layers.into_iter().try_for_each(|layer| stream(source, layer, keep))
 }
 
 /// The manifest's bytes, parsed, and the configuration.

@@ -33,11 +33,12 @@ impl FromIterator<(EnvironmentName, Place)> for EnvironmentPlaces {
     }
 }
 
-/// Whether two names are of one place. A repository of a registry has one name.
+/// Whether two names are of one place.
 pub(crate) fn is_same(one: &Place, other: &Place) -> bool {
     match (one, other) {
         (Place::Layout(one), Place::Layout(other)) => where_it_leads(one) == where_it_leads(other),
-        _ => one == other,
+        (Place::Registry(one), Place::Registry(other)) => one.is_same(other),
+        _ => false,
     }
 }
 
@@ -76,6 +77,19 @@ fn resolve(path: &Path, links: usize) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_environments_repository_is_known_by_every_name_of_this_machine() {
+        let place = |text: &str| text.parse::<Place>().unwrap();
+        let production: EnvironmentName = "production".parse().unwrap();
+        let places = EnvironmentPlaces::from_iter([(production.clone(), place("127.0.0.1:5000/prod/app"))]);
+        for name in ["127.0.0.1:5000/prod/app", "localhost:5000/prod/app", "[::1]:5000/prod/app"] {
+            assert_eq!(places.at(&place(name)), Some(&production), "{name}");
+        }
+        for name in ["127.0.0.1:5000/prod/app2", "127.0.0.1:5001/prod/app", "oci:prod/app"] {
+            assert_eq!(places.at(&place(name)), None, "{name}");
+        }
+    }
 
     #[test]
     fn links_and_dots_lead_to_one_folder_whether_it_is_there_or_not() {

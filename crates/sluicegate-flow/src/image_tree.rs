@@ -1,10 +1,11 @@
 //! What an image consists of: one manifest, or an index with everything that it names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use sluicegate_attestation::identifiers::{DOCKER_INDEX, DOCKER_MANIFEST, IMAGE_INDEX, IMAGE_MANIFEST};
+use sluicegate_attestation::{
+    identifiers::{DOCKER_INDEX, DOCKER_MANIFEST, IMAGE_INDEX, IMAGE_MANIFEST},
+    one_reading,
+};
 use sluicegate_ports::images::{Descriptor, ImageIndex, ImageSource, Manifest, Platform};
 use sluicegate_types::Digest;
 
@@ -16,6 +17,8 @@ use crate::{
 /// Entries of all indexes of one image together, and how deep they may lie in each other (DESIGN section 7).
 const MAX_ENTRIES: usize = 1_024;
 const MAX_DEPTH: usize = 4;
+/// Bytes of all manifests of one image.
+const MAX_TREE: u64 = 16 * 1024 * 1024;
 
 /// An image with every manifest that it reaches, each read once and known by its digest.
 #[derive(Debug)]
@@ -28,6 +31,8 @@ pub struct ImageTree {
     pub manifest: Option<Manifest>,
     /// The bytes of all of them.
     pub bytes: BTreeMap<Digest, Vec<u8>>,
+    /// Manifests that are being read and not in `below` yet.
+    open: usize,
 }
 
 /// A manifest that an index names.
@@ -35,29 +40,27 @@ pub struct ImageTree {
 pub struct Node {
     /// Which.
     pub descriptor: Descriptor,
-    /// The machines that the index says it is for.
-    pub platform: Option<Platform>,
+    /// The machines that it is said to be for, once for each time that it is named.
+    pub platforms: Vec<Option<Platform>>,
     /// The manifest; `None` for an index.
     pub manifest: Option<Manifest>,
 }
 
 impl ImageTree {
     /// The images in it, each once: what has layers and a configuration.
-    pub fn images(&self) -> impl Iterator<Item = (&Descriptor, Option<&Platform>, &Manifest)> {
-        let below = self.below.iter().filter_map(|node| {
-            node.manifest.as_ref().map(|manifest| (&node.descriptor, node.platform.as_ref(), manifest))
-        });
-        self.manifest.iter().map(|manifest| (&self.root, None, manifest)).chain(below)
+    pub fn images(&self) -> impl Iterator<Item = (&Descriptor, &Manifest)> {
+        let below =
+            self.below.iter().filter_map(|node| node.manifest.as_ref().map(|manifest| (&node.descriptor, manifest)));
+        self.manifest.iter().map(|manifest| (&self.root, manifest)).chain(below)
     }
 }
 
 /// The image for Linux on x86-64 that `root` is, or that the index `root` says is; and the indexes that lead there. No other image of
 /// it is read; an error lists what there is.
 pub fn for_this_machine(source: &dyn ImageSource, root: &Descriptor) -> Result<(Descriptor, Vec<Digest>), Error> {
-    let mut found = Vec::new();
-    let mut held = Vec::new();
-    look_for_this_machine(source, root, &mut Vec::new(), (&mut found, &mut held))?;
-    found.dedup_by_key(|(image, _)| image.digest);
+    let mut walk = Walk::default();
+    look_for_this_machine(source, root, &mut Vec::new(), &mut walk)?;
+    let Walk { mut found, mut held, .. } = walk;
     if found.len() == 1
         && let Some(one) = found.pop()
     {
@@ -69,17 +72,27 @@ pub fn for_this_machine(source: &dyn ImageSource, root: &Descriptor) -> Result<(
     Err(Error::Image { image: root.digest.to_string(), reason })
 }
 
-type Chosen = Vec<(Descriptor, Vec<Digest>)>;
+/// What a look through indexes has come by: each manifest once, however often it is named.
+#[derive(Default)]
+struct Walk {
+    found: Vec<(Descriptor, Vec<Digest>)>,
+    held: Vec<String>,
+    seen: BTreeSet<Digest>,
+    entries: usize,
+}
 
 fn look_for_this_machine(
     source: &dyn ImageSource,
     at: &Descriptor,
     path: &mut Vec<Digest>,
-    (found, held): (&mut Chosen, &mut Vec<String>),
+    walk: &mut Walk,
 ) -> Result<(), Error> {
     let fault = |reason: String| Err(Error::Image { image: at.digest.to_string(), reason });
+    if !walk.seen.insert(at.digest) {
+        return Ok(());
+    }
     if !is_index(&at.media_type) {
-        found.push((at.clone(), path.clone()));
+        walk.found.push((at.clone(), path.clone()));
         return Ok(());
     }
     if path.len() >= MAX_DEPTH {
@@ -88,16 +101,17 @@ fn look_for_this_machine(
     let Document::Index(index) = document(source, at, &mut BTreeMap::new())? else {
         return fault("it is no image index".to_owned());
     };
-    if index.manifests.len() > MAX_ENTRIES {
+    walk.entries += index.manifests.len();
+    if walk.entries > MAX_ENTRIES {
         return fault(format!("it names more than {MAX_ENTRIES} manifests"));
     }
     path.push(at.digest);
     for entry in &index.manifests {
         let fits = entry.platform.as_ref().map(|platform| platform.os == "linux" && platform.architecture == "amd64");
-        held.extend(entry.platform.iter().map(ToString::to_string));
+        walk.held.extend(entry.platform.iter().map(ToString::to_string));
         // An index inside need not say what it is for; an image has to.
         if fits.unwrap_or(is_index(&entry.descriptor.media_type)) {
-            look_for_this_machine(source, &entry.descriptor, path, (found, held))?;
+            look_for_this_machine(source, &entry.descriptor, path, walk)?;
         }
     }
     path.pop();
@@ -110,7 +124,7 @@ pub(crate) fn is_index(media_type: &str) -> bool {
 
 /// Reads the manifests of an image. A document that can be read as an image and as an index is neither.
 pub fn read(source: &dyn ImageSource, root: &Descriptor) -> Result<ImageTree, Error> {
-    let mut tree = ImageTree { root: root.clone(), below: Vec::new(), manifest: None, bytes: BTreeMap::new() };
+    let mut tree = ImageTree { root: root.clone(), below: Vec::new(), manifest: None, bytes: BTreeMap::new(), open: 0 };
     match document(source, root, &mut tree.bytes)? {
         Document::Image(manifest) => tree.manifest = Some(*manifest),
         Document::Index(index) => descend(source, index, &mut tree, 1)?,
@@ -123,13 +137,18 @@ fn descend(source: &dyn ImageSource, index: ImageIndex, tree: &mut ImageTree, de
     if depth > MAX_DEPTH {
         return Err(fault(format!("its indexes lie deeper than {MAX_DEPTH} in each other")));
     }
-    if tree.below.len() + index.manifests.len() > MAX_ENTRIES {
-        return Err(fault(format!("it names more than {MAX_ENTRIES} manifests")));
-    }
     for entry in index.manifests {
-        if tree.below.iter().any(|node| node.descriptor.digest == entry.descriptor.digest) {
+        if let Some(known) = tree.below.iter_mut().find(|node| node.descriptor.digest == entry.descriptor.digest) {
+            known.platforms.push(entry.platform);
             continue;
         }
+        let read: u64 = tree.bytes.values().map(|bytes| bytes.len() as u64).sum();
+        if tree.below.len() + tree.open >= MAX_ENTRIES || read > MAX_TREE {
+            let root = tree.root.digest.to_string();
+            let reason = format!("it names more than {MAX_ENTRIES} manifests, or {MAX_TREE} bytes of them");
+            return Err(Error::Image { image: root, reason });
+        }
+        tree.open += 1;
         let manifest = match document(source, &entry.descriptor, &mut tree.bytes)? {
             Document::Image(manifest) => Some(*manifest),
             Document::Index(index) => {
@@ -137,7 +156,8 @@ fn descend(source: &dyn ImageSource, index: ImageIndex, tree: &mut ImageTree, de
                 None
             }
         };
-        tree.below.push(Node { descriptor: entry.descriptor, platform: entry.platform, manifest });
+        tree.open -= 1;
+        tree.below.push(Node { descriptor: entry.descriptor, platforms: vec![entry.platform], manifest });
     }
     Ok(())
 }
@@ -173,7 +193,7 @@ fn document(
 fn parse(descriptor: &Descriptor, bytes: &[u8]) -> Result<Document, Error> {
     let fault = |reason: String| Error::Image { image: descriptor.digest.to_string(), reason };
     let media_type = descriptor.media_type.as_str();
-    one_reading(bytes).map_err(|reason| fault(reason.to_owned()))?;
+    one_reading::check(bytes).map_err(|reason| fault(format!("its manifest: {reason}")))?;
     let unreadable = |error: serde_json::Error| fault(format!("its manifest: {error}"));
     let (document, says) = match media_type {
         IMAGE_MANIFEST | DOCKER_MANIFEST => {
@@ -196,44 +216,4 @@ fn parse(descriptor: &Descriptor, bytes: &[u8]) -> Result<Document, Error> {
         return Err(fault(format!("it is named as {media_type} and says something else of itself")));
     }
     Ok(document)
-}
-
-/// A document with the members of an image and of an index has two readings under one digest: one reader runs what another one judged.
-pub(crate) fn one_reading(bytes: &[u8]) -> Result<(), &'static str> {
-    #[derive(Deserialize)]
-    struct Members<'a> {
-        #[serde(borrow)]
-        manifests: Option<&'a RawValue>,
-        #[serde(borrow)]
-        layers: Option<&'a RawValue>,
-        #[serde(borrow)]
-        config: Option<&'a RawValue>,
-    }
-    let members: Members<'_> =
-        serde_json::from_slice(bytes).map_err(|_| "its manifest is no JSON object, or has a member twice")?;
-    if members.manifests.is_some() && (members.layers.is_some() || members.config.is_some()) {
-        return Err("its manifest can be read as an image and as an index: it is neither");
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn neg_ambiguous_manifest_index() {
-        assert!(one_reading(br#"{"schemaVersion":2,"config":{},"layers":[]}"#).is_ok());
-        assert!(one_reading(br#"{"schemaVersion":2,"manifests":[]}"#).is_ok());
-        for both in [
-            r#"{"config":{},"layers":[],"manifests":[]}"#,
-            r#"{"layers":[],"manifests":[]}"#,
-            r#"{"config":{},"manifests":[]}"#,
-            r#"{"layers":[],"layers":[{}]}"#,
-            "[]",
-            "",
-        ] {
-            assert!(one_reading(both.as_bytes()).is_err(), "{both}");
-        }
-    }
 }

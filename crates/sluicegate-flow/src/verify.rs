@@ -121,7 +121,7 @@ impl VerifyReport {
                 .iter()
                 .map(|platform| {
                     let mut one = platform.report.own_json();
-                    one["platform"] = json!(platform.platform.as_ref().map(ToString::to_string));
+                    one["platform"] = json!(platform.name());
                     one
                 })
                 .collect();

@@ -20,8 +20,8 @@ use crate::{
 /// One image that an index names.
 #[derive(Debug)]
 pub struct PlatformReport {
-    /// The machines that the index says it is for.
-    pub platform: Option<Platform>,
+    /// The machines that the index says it is for, each time that it names it.
+    pub platforms: Vec<Platform>,
     /// What was found about it.
     pub report: VerifyReport,
 }
@@ -29,7 +29,10 @@ pub struct PlatformReport {
 impl PlatformReport {
     /// What the index says it is for.
     pub fn name(&self) -> String {
-        self.platform.as_ref().map_or_else(|| "no platform".to_owned(), ToString::to_string)
+        if self.platforms.is_empty() {
+            return "unknown/unknown".to_owned();
+        }
+        self.platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -70,17 +73,18 @@ pub(crate) fn verify_index(
 ) -> Result<IndexReport, Error> {
     let tree = image_tree::read(source, root)?;
     let mut index = IndexReport::default();
-    for Node { descriptor, platform, manifest } in &tree.below {
+    for Node { descriptor, platforms, manifest } in &tree.below {
         // An index inside another one is no image; what it names is in the list.
         let Some(manifest) = manifest else { continue };
-        if is_for_no_machine(platform.as_ref())
+        if platforms.iter().all(|platform| is_for_no_machine(platform.as_ref()))
             && let Some(types) = only_documents(source, manifest)?
         {
             index.unsigned.push(json!({"digest": descriptor.digest, "predicateTypes": types, "signed": false}));
             continue;
         }
         let report = verify_image(source, descriptor, asked)?;
-        index.platforms.push(PlatformReport { platform: platform.clone(), report });
+        let platforms = platforms.iter().flatten().filter(|platform| !is_for_no_machine(Some(platform)));
+        index.platforms.push(PlatformReport { platforms: platforms.cloned().collect(), report });
     }
     Ok(index)
 }

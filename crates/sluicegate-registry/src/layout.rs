@@ -1,10 +1,12 @@
 //! Reading an OCI layout folder.
 
 use std::{
+    collections::BTreeMap,
     fs::{File, OpenOptions},
     io::{self, ErrorKind, Read},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use sluicegate_ports::images::{Descriptor, ImagePlaceError, ImageSource, Manifest};
@@ -19,6 +21,8 @@ use crate::{
 pub(crate) struct LayoutSource {
     pub(crate) folder: PathBuf,
     pub(crate) index: Index,
+    /// What was found among the blobs.
+    pub(crate) among_blobs: OnceLock<BTreeMap<Digest, Vec<Descriptor>>>,
 }
 
 impl LayoutSource {
@@ -27,7 +31,7 @@ impl LayoutSource {
             path: folder.to_owned(),
             reason: "there is no index.json".to_owned(),
         })?;
-        Ok(Self { folder: folder.to_owned(), index })
+        Ok(Self { folder: folder.to_owned(), index, among_blobs: OnceLock::new() })
     }
 
     pub(crate) fn place(&self) -> Place {

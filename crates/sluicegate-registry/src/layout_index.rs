@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use sluicegate_attestation::one_reading;
 use sluicegate_ports::images::{Descriptor, ImagePlaceError};
 use sluicegate_types::TagName;
 
@@ -59,6 +60,7 @@ impl Index {
     pub(crate) fn read(folder: &Path) -> Result<Option<Self>, ImagePlaceError> {
         let fault = |reason: String| ImagePlaceError::NotALayout { path: folder.to_owned(), reason };
         let Some(bytes) = bytes(folder)? else { return Ok(None) };
+        one_reading::check(&bytes).map_err(|reason| fault(format!("index.json: {reason}")))?;
         let wire: WireIndex = serde_json::from_slice(&bytes).map_err(|error| fault(format!("index.json: {error}")))?;
         let WireIndex { schema_version, media_type, manifests: entries, annotations } = wire;
         if schema_version != 2 {

@@ -5,7 +5,11 @@
 //! themselves are looked through, within limits, for manifests with this subject. None of it decides anything: what is attached to an
 //! image is attached by the manifest's own subject.
 
-use std::{collections::BTreeSet, fs, io::Read};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Read,
+};
 
 use sluicegate_attestation::identifiers::{IMAGE_INDEX, IMAGE_MANIFEST};
 use sluicegate_ports::images::{Descriptor, ImagePlaceError, ImageSource, Manifest};
@@ -48,7 +52,7 @@ impl LayoutSource {
                 out.push(Descriptor { annotations: Default::default(), ..descriptor });
             }
         }
-        if out.is_empty() { self.unlisted(subject) } else { Ok(out) }
+        Ok(if out.is_empty() { self.unlisted(subject) } else { out })
     }
 
     /// The entries of a list; what is no list, or not there, has none: anyone may attach junk.
@@ -95,19 +99,29 @@ impl LayoutSource {
 
     /// Manifests with this subject among the blobs, where none is listed. What is beyond the limits, or can't be read, is not found: that
     /// something is there is all that this can say.
-    fn unlisted(&self, subject: &Digest) -> Result<Vec<Descriptor>, ImagePlaceError> {
+    fn unlisted(&self, subject: &Digest) -> Vec<Descriptor> {
+        self.among_blobs.get_or_init(|| self.look_through()).get(subject).cloned().unwrap_or_default()
+    }
+
+    /// Every manifest among the blobs that refers to something, by what it refers to; looked for once, whatever is asked for.
+    fn look_through(&self) -> BTreeMap<Digest, Vec<Descriptor>> {
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Referring {
+            artifact_type: Option<String>,
+            subject: Option<Descriptor>,
+        }
         let folder = self.folder.join("blobs/sha256");
-        let Ok(files) = fs::read_dir(&folder) else { return Ok(Vec::new()) };
-        let mut names: Vec<String> =
-            files.take(MAX_FILES).flatten().filter_map(|file| file.file_name().into_string().ok()).collect();
-        // Whatever order the file system has, the same ones are found.
-        names.sort();
+        let mut out: BTreeMap<Digest, Vec<Descriptor>> = BTreeMap::new();
+        let Ok(files) = fs::read_dir(&folder) else { return out };
+        let names = files.take(MAX_FILES).flatten().filter_map(|file| file.file_name().into_string().ok());
+        let mut digests: Vec<Digest> = names.filter_map(|name| Digest::from_hex(&name).ok()).collect();
+        digests.sort();
         let mut budget = MAX_BYTES;
-        let mut out = Vec::new();
-        for digest in names.iter().filter_map(|name| Digest::from_hex(name).ok()) {
+        for digest in digests {
             let Ok(file) = open_regular(&folder.join(digest.hex())) else { continue };
             let size = file.metadata().map_or(u64::MAX, |metadata| metadata.len());
-            if digest == *subject || size > MAX_MANIFEST || size > budget {
+            if size > MAX_MANIFEST || size > budget {
                 continue;
             }
             // A layer or another archive is known by its first byte.
@@ -120,12 +134,14 @@ impl LayoutSource {
             if file.read_to_end(&mut bytes).is_err() || Digest::of(&bytes) != digest {
                 continue;
             }
-            let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else { continue };
-            if manifest.subject.is_some_and(|own| own.digest == *subject) {
-                let artifact_type = manifest.artifact_type;
-                out.push(Descriptor { artifact_type, ..Descriptor::new(IMAGE_MANIFEST, digest, bytes.len() as u64) });
+            let Ok(Referring { artifact_type, subject: Some(subject) }) = serde_json::from_slice(&bytes) else {
+                continue;
+            };
+            if subject.digest != digest {
+                let found = Descriptor::new(IMAGE_MANIFEST, digest, bytes.len() as u64);
+                out.entry(subject.digest).or_default().push(Descriptor { artifact_type, ..found });
             }
         }
-        Ok(out)
+        out
     }
 }

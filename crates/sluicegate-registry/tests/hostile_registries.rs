@@ -279,7 +279,7 @@ fn neg_ambiguous_manifest_index() {
             both["mediaType"] = own;
             world.registry.put_manifest("team/shop", "both", kind, &list(&both));
             let asked = world.source().resolve(&Selector::Tag("both".parse().unwrap()));
-            assert_fault(asked, FaultKind::OutOfForm, &["at once"]);
+            assert_fault(asked, FaultKind::OutOfForm, &["as an image and as an index"]);
         }
     }
     // Something else beside it is no matter, as is a name without anything.

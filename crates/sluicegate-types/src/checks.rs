@@ -165,6 +165,8 @@ table! {
     Silent,
 
     // Reading and promoting.
+    /// A decision about an image that is found in another repository (5).
+    AdmitRepository,
     /// Bytes that are not those of their digest (1).
     FetchDigest,
     /// Bytes of another size than described (1).

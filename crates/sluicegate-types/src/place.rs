@@ -104,7 +104,8 @@ const DOCKER: &str = "docker.io";
 /// A repository of a registry: the host that answers and the name it has there (distribution-spec, "Pulling manifests").
 ///
 /// The host has a dot, a port, or is `localhost`, and is written in lower case; nothing is added to a name but `library/` to Docker's
-/// own, so that one repository has one name.
+/// own. Ports that are meant anyway and short forms of addresses are refused, so that a repository has one name, but for the names of this
+/// machine ([`Self::is_same`]) and those that only a name server knows.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RegistryRepository {
     host: String,
@@ -120,6 +121,14 @@ impl RegistryRepository {
     /// The name within the registry.
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// Whether both are one repository as far as names can tell: this machine is one server, whichever of its names is written. That two
+    /// other names lead to one server only their registry knows.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let same_host = self.host == other.host
+            || (self.is_loopback() && other.is_loopback() && split_port(&self.host).1 == split_port(&other.host).1);
+        same_host && self.path == other.path
     }
 
     /// Whether the host is this machine by its name or address: the only hosts that plain HTTP is spoken with.
@@ -157,8 +166,16 @@ impl FromStr for RegistryRepository {
                 "a host is a lower-case name or an address, with a port from 1 to 65535 if one is written",
             ));
         }
-        if host == "index.docker.io" || host == "registry-1.docker.io" {
+        let (name, port) = split_port(host);
+        if matches!(name, "index.docker.io" | "registry-1.docker.io") || (name == DOCKER && port.is_some()) {
             return Err(fault("Docker's registry is called docker.io"));
+        }
+        if port == Some("443") || (port == Some("80") && is_loopback(host)) {
+            return Err(fault("a host is written without the port that is meant anyway"));
+        }
+        let last = name.rsplit('.').next().unwrap_or_default();
+        if last.bytes().all(|b| b.is_ascii_digit()) && name.parse::<std::net::Ipv4Addr>().is_err() {
+            return Err(fault("an address of IPv4 is written with its four numbers"));
         }
         let path = if host == DOCKER && !path.contains('/') { format!("library/{path}") } else { path.to_owned() };
         if !path.split('/').all(is_component) {
@@ -259,11 +276,31 @@ mod tests {
             "https://registry.example/shop",
             "[::1/shop",
             "index.docker.io/library/debian",
+            "index.docker.io:5000/library/debian",
+            "docker.io:443/library/debian",
+            "registry.example:443/shop",
+            "127.0.0.1:80/shop",
+            "127.1:5000/shop",
+            "registry.7/shop",
+            "127.00.0.1:5000/shop",
         ] {
             assert!(matches!(bad.parse::<RegistryRepository>(), Err(ImageError::Repository { .. })), "{bad}");
         }
         let long = |bytes: usize| format!("a.b/{}", "x".repeat(bytes - 4)).parse::<RegistryRepository>();
         assert!(long(MAX_NAME).is_ok() && long(MAX_NAME + 1).is_err());
+    }
+
+    #[test]
+    fn the_names_of_this_machine_are_names_of_one_server() {
+        let is_same = |one: &str, other: &str| {
+            let parse = |text: &str| text.parse::<RegistryRepository>().unwrap();
+            parse(one).is_same(&parse(other))
+        };
+        assert!(is_same("localhost:5000/a", "127.0.0.1:5000/a") && is_same("[::1]:5000/a", "127.0.0.2:5000/a"));
+        assert!(!is_same("localhost:5000/a", "127.0.0.1:5001/a") && !is_same("localhost:5000/a", "localhost:5000/b"));
+        assert!(
+            !is_same("registry.example/a", "other.example/a") && is_same("registry.example/a", "registry.example/a")
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@ use sluicegate_flow::{
     copy::{CopyRequest, copy as flow},
     folders::EnvironmentPlaces,
 };
+use sluicegate_types::Selector;
 
 use crate::{
     arguments::Copy,
@@ -23,6 +24,12 @@ pub(crate) fn copy(words: &Words, arguments: &Copy) -> Result<ExitCode, Problem>
     let places = wire::places_with(registry_environment::settings(Some(&home)));
     let scratch = ScratchStore::new(&home)?;
     let warn = |line: &str| words.warn(line);
+    if environments.is_none() && arguments.destination.place.folder().is_none() {
+        warn(&format!(
+            "there is no gateway file here, so nobody says whether {} is an environment's place: name one with --gateway",
+            arguments.destination.place
+        ));
+    }
     let copied = flow(&CopyRequest {
         from: &arguments.image,
         to: &arguments.destination,
@@ -44,6 +51,9 @@ pub(crate) fn copy(words: &Words, arguments: &Copy) -> Result<ExitCode, Problem>
             n => format!("{} that it names and ", count(n, "manifest", "manifests")),
         };
         words.line(format!("  with {images}{attached} attached, to {}", arguments.destination));
+        if matches!(arguments.destination.selector, Selector::Only) && arguments.destination.place.folder().is_none() {
+            words.line(format!("  it has no tag: it is reached as {}@{}", arguments.destination.place, copied.image));
+        }
         words.line("  nothing was judged: sluicegate verify says what it is worth there");
     }
     Ok(ExitCode::SUCCESS)

@@ -33,6 +33,9 @@ pub(crate) fn doctor(words: &Words, arguments: &Doctor) -> Result<ExitCode, Prob
         return Ok(ExitCode::SUCCESS);
     }
     words.line(format!("{}  {}", words.good("EXAMINED"), image.digest));
+    if found.is_index {
+        words.line("  it is an index: ask about each of its images, too, by its digest");
+    }
     print_places(words, &found, &image.digest.hex());
     for sight in found.sights() {
         let seen = if sight.sees.is_empty() { words.open("nothing") } else { words.good(&sight.sees.join(", ")) };

@@ -13,7 +13,9 @@ use sluicegate_flow::{
 };
 use sluicegate_pipeline::gateway::Gateway;
 use sluicegate_ports::Clock;
-use sluicegate_types::{Digest, EnvironmentName, ImageError, ImageRef, NonEmpty, Place, RegistryRepository};
+use sluicegate_types::{
+    Digest, EnvironmentName, ImageError, ImageRef, NonEmpty, Place, RegistryRepository, Repository,
+};
 use sluicegate_verify::{Trust, closed_set::Incomplete};
 
 use super::{later, verify_file::verify_file};
@@ -91,8 +93,10 @@ pub(crate) fn verify(words: &Words, arguments: &Verify) -> Result<ExitCode, Prob
                 format!("name one by its digest: {}", held.take(5).collect::<Vec<_>>().join(", ")),
             ));
         }
-        let admitted =
-            asked.as_ref().map(|(judge, ways)| (judge, ways, admit(report.image, &report.followed, judge, &trust, at)));
+        let admitted = asked.as_ref().map(|(judge, ways)| {
+            let found_in = Repository::of_registry(&reference.place);
+            (judge, ways, admit(report.image, &report.followed, judge, &trust, at, found_in.as_ref()))
+        });
         let failure = report.failure().or(match admitted {
             Some((.., Err(_))) => Some(Failure::Undecided),
             Some((.., Ok(_))) | None => None,
@@ -186,6 +190,7 @@ impl Ways {
         );
         Some(match reason {
             Refusal::Set(_) => return None,
+            Refusal::Repository { .. } => format!("ask about {}", self.place),
             Refusal::Nothing { .. } => format!("ask about {}, or promote it: {promote}", self.place),
             Refusal::Statement { why, .. } => match why {
                 Near::Unreadable(_) | Near::Denial | Near::Future(_) | Near::NoSet => return None,

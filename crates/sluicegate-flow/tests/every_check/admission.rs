@@ -25,13 +25,14 @@ struct Door {
     build: SignedBuild,
     trust: Trust,
     at: UnixTime,
+    found_in: Option<Repository>,
 }
 
 impl Door {
     fn new() -> Self {
         let (world, build) = World::good();
         let trust = trust(&world.log);
-        Self { world, build, trust, at: today() }
+        Self { world, build, trust, at: today(), found_in: None }
     }
 
     /// Where there is no gate.
@@ -55,7 +56,7 @@ impl Door {
         attached.insert(Digest::of(&bundle), bundle);
         let asked = Asked { trust: &self.trust, repository: None, at: self.at };
         let followed = follow(self.image(), &attached, &blobs, asked);
-        match admit(self.image(), &followed, &self.world.judge, &self.trust, self.at) {
+        match admit(self.image(), &followed, &self.world.judge, &self.trust, self.at, self.found_in.as_ref()) {
             Ok(admission) => {
                 assert_eq!(admission.signer, signer);
                 Ok(())
@@ -217,5 +218,22 @@ pub(crate) fn tm03_a_promotion_record_admits_over_a_whole_set_only() -> Tried {
         "a step is gone",
         "no whole closed set is there",
         door.recorded("recorder", Some("build"), |_| {}),
+    )
+}
+
+pub(crate) fn tm05_a_decision_admits_where_it_was_decided_for() -> Tried {
+    let found_in = |name: Option<&str>| {
+        let mut door = Door::new();
+        door.world.judge.environment.repository = "registry.example/prod/shop".parse().unwrap();
+        door.found_in = name.map(|name| Repository::of_registry(&name.parse().unwrap()).unwrap());
+        let resource = PinnedImage { repository: door.world.judge.repository(), digest: door.image() };
+        door.decided("production", None, |summary| summary.resource = resource)
+    };
+    // A layout has no name of its own: it is how an image is carried.
+    assert_eq!(found_in(None), Ok(()));
+    Tried::good(found_in(Some("registry.example/prod/shop"))).fault(
+        "a mirror",
+        "it stands in mirror.example/shop",
+        found_in(Some("mirror.example/shop")),
     )
 }

@@ -132,6 +132,7 @@ every_check! {
     EnvironmentMark: places::tm10_only_a_promotion_writes_to_an_environments_place;
     ReadBackTag: places::tm10_the_tag_is_read_back;
     ReadBackBlobs: places::tm10_every_blob_is_read_back;
+    AdmitRepository: admission::tm05_a_decision_admits_where_it_was_decided_for;
     AdmitVerdict: admission::tm05_a_denial_admits_nothing;
     AdmitEnvironment: admission::tm05_a_decision_admits_to_its_environment_only;
     AdmitResource: admission::tm05_a_decision_admits_its_image_in_its_repository_only;

@@ -28,6 +28,8 @@ pub(crate) fn is_same_server(one: &Url, other: &Url) -> bool {
 /// in it.
 pub(crate) fn led_to(from: &Url, location: &str, what: &str) -> Result<Url> {
     let refuse = |why: &str| {
+        // Behind the question mark may stand what signs it.
+        let location = location.split('?').next().unwrap_or_default();
         let location: String = location.chars().take(200).filter(|c| !c.is_control()).collect();
         fault(FaultKind::AddressRefused, format!("{what} of {} leads to {location:?}: {why}", host_of(from)))
     };

@@ -198,8 +198,14 @@ fn ask(
 
 /// Whether it ended well, and what it wrote. One that takes too long is killed and not waited for.
 fn run(program: &Path, key: &str, time: Duration) -> std::result::Result<(bool, Vec<u8>), String> {
-    let child =
-        Command::new(program).arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+    let child = Command::new(program)
+        .arg("get")
+        // The keys of the home are no business of a helper.
+        .env_remove("COSIGN_PASSWORD")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
     let mut child = child.map_err(|error| format!("can't be started: {error}"))?;
     let (mut input, output) = (child.stdin.take(), child.stdout.take());
     let (send, receive) = mpsc::channel();

@@ -2,7 +2,7 @@
 
 use std::{fs::File, sync::MutexGuard};
 
-use serde::de::IgnoredAny;
+use sluicegate_attestation::one_reading;
 use sluicegate_ports::images::{FaultKind, RegistryFault};
 use sluicegate_types::{Digest, TagName};
 use ureq::http::Method;
@@ -214,16 +214,10 @@ fn read(answer: Answer) -> Result<Held> {
     #[serde(rename_all = "camelCase")]
     struct Typed {
         media_type: Option<String>,
-        manifests: Option<IgnoredAny>,
-        config: Option<IgnoredAny>,
-        layers: Option<IgnoredAny>,
     }
-    let typed_itself: Typed = serde_json::from_slice(&bytes)
-        .map_err(|error| fault(FaultKind::OutOfForm, format!("GET {place}: it is no manifest: {error}")))?;
-    if typed_itself.manifests.is_some() && (typed_itself.config.is_some() || typed_itself.layers.is_some()) {
-        let words = format!("GET {place}: it is an image and an index at once, so two may read two things in {digest}");
-        return Err(fault(FaultKind::OutOfForm, words));
-    }
+    let out_of_form = |why: String| fault(FaultKind::OutOfForm, format!("GET {place}: {digest} is no manifest: {why}"));
+    one_reading::check(&bytes).map_err(&out_of_form)?;
+    let typed_itself: Typed = serde_json::from_slice(&bytes).map_err(|error| out_of_form(error.to_string()))?;
     let own = typed_itself.media_type;
     let named = typed.filter(|typed| !typed.is_empty());
     // Registries that keep files only say `application/json` or `octet-stream`, which says nothing.

@@ -94,7 +94,7 @@ impl Repository {
             }
             let Some(next) = next else { return Ok(Some(out)) };
             if seen.contains(next.as_str()) {
-                let words = format!("GET {place}: its pages go round, {next} was read before");
+                let words = format!("GET {place}: its pages go round, {} was read before", place_of(&next));
                 return Err(fault(FaultKind::Redirects, words));
             }
             if seen.len() == MAX_PAGES {
