@@ -25,7 +25,7 @@ pub(crate) fn request(body: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// An entry as it was sent; nothing in it is proved.
-pub(crate) struct Claimed(WireEntry);
+pub(crate) struct Claimed(Box<WireEntry>);
 
 /// Reads an answer as protojson's `TransparencyLogEntry`, with or without what is zero.
 pub(crate) fn read(answer: &[u8]) -> Result<Claimed, String> {
@@ -34,13 +34,13 @@ pub(crate) fn read(answer: &[u8]) -> Result<Claimed, String> {
     if hashes > PROOF_LIMIT {
         return Err(format!("a proof of {hashes} hashes; at most {PROOF_LIMIT} lead to any root"));
     }
-    Ok(Claimed(wire))
+    Ok(Claimed(Box::new(wire)))
 }
 
 impl Claimed {
     /// The entry, if it is of this body in this log and its checkpoint proves it.
     pub(crate) fn proved(self, body: &[u8], log: &LogPublic) -> Result<LogEntry, String> {
-        let Self(wire) = self;
+        let wire = *self.0;
         let says =
             |field: &str| format!("the entry's {field} is not what was asked for, or disagrees with what is proved");
         if STANDARD.decode(&wire.canonicalized_body).ok().as_deref() != Some(body) {

@@ -95,7 +95,13 @@ impl RekorLog {
                 done.elsewhere += 1;
                 continue;
             }
-            let entry = self.place(&kept.body).map_err(|error| waiting(&self.outbox, error))?;
+            let entry = self.place(&kept.body).map_err(|error| match waiting(&self.outbox, error) {
+                SignError::Unproved { url, reason } => {
+                    let reason = format!("{reason}; what was sent again is {}", path.display());
+                    SignError::Unproved { url, reason }
+                }
+                other => other,
+            })?;
             keep(&Settled { body: kept.body.clone(), payload: kept.payload.clone(), entry })?;
             kept.remove()?;
             done.logged += 1;

@@ -1,6 +1,9 @@
 //! A log elsewhere, read: its checkpoint, its tiles, proofs made of them, and all of it compared with what is signed (C2SP tlog-tiles).
 
-use std::{cell::RefCell, collections::BTreeMap};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, btree_map::Entry},
+};
 
 use sluicegate_ports::sign::SignError;
 use sluicegate_types::{Digest, LogUrl};
@@ -238,12 +241,12 @@ impl Reader<'_> {
         let first = number.checked_shl(below).ok_or_else(absent)?;
         let tile = tiles::widest(Row::Hashes(row), first / WIDTH, self.size).ok_or_else(absent)?;
         let mut read = self.read.borrow_mut();
-        let key = (row, tile.number);
-        if !read.contains_key(&key) {
-            read.insert(key, self.log.hashes(&tile)?);
-        }
+        let hashes = match read.entry((row, tile.number)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(self.log.hashes(&tile)?),
+        };
         let from = usize::try_from(first % WIDTH).map_err(|_| absent())?;
-        let under = read.get(&key).and_then(|hashes| hashes.get(from..from + (1 << below))).ok_or_else(absent)?;
+        let under = hashes.get(from..from + (1 << below)).ok_or_else(absent)?;
         self.log.root_over(under.to_vec())
     }
 }

@@ -33,6 +33,12 @@ fn body(number: u64) -> Vec<u8> {
 /// What the server does with an entry that is sent, in place of logging it and answering.
 type Act = Box<dyn Fn(&EmbeddedLog, &[u8]) -> Vec<u8> + Send>;
 
+/// What is changed in an entry that a log answers with.
+type Lie = Box<dyn Fn(&mut Value) + Send>;
+
+/// An answer that is always the same.
+type Fixed = fn() -> Vec<u8>;
+
 /// A log in a folder behind a server that does what it is told to with the next entries.
 struct World {
     folder: tempfile::TempDir,
@@ -407,7 +413,7 @@ fn a_tile_that_is_gone_is_cut_from_the_full_one_and_a_changed_one_is_wrong() {
 #[test]
 fn what_a_log_answers_is_believed_only_as_far_as_it_is_proved() {
     let sha = |byte: u8| json!(STANDARD.encode([byte; 32]));
-    let lies: Vec<(&str, Box<dyn Fn(&mut Value) + Send>)> = vec![
+    let lies: Vec<(&str, Lie)> = vec![
         ("canonicalizedBody", Box::new(|entry| entry["canonicalizedBody"] = json!(STANDARD.encode(body(77))))),
         ("canonicalizedBody", Box::new(|entry| entry["canonicalizedBody"] = json!(""))),
         ("logId", Box::new(move |entry| entry["logId"]["keyId"] = sha(1))),
@@ -514,7 +520,7 @@ fn what_is_no_answer_of_a_log_is_no_success() {
     }
     assert!(elsewhere.accept().is_err(), "nothing was sent elsewhere");
     // What may pass is asked for again, so often and not more.
-    let thrice: Vec<(&str, fn() -> Vec<u8>)> = vec![
+    let thrice: Vec<(&str, Fixed)> = vec![
         ("500", || raw(500, "", b"{}")),
         ("503", || raw(503, "", HTML.as_bytes())),
         ("no log entry", || raw(201, "", HTML.as_bytes())),
