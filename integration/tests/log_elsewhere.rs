@@ -9,10 +9,10 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -171,82 +171,82 @@ fn log_to(project: &Project, log: &str, root: &Path, origin: &str) {
     fs::write(project.path("trust/trusted_root.json"), fs::read(root).unwrap()).unwrap();
 }
 
-/// How many statements a home has on record as signed: bundles in its image layouts, and in its store.
+/// How many statements wait in a home.
 fn waiting(project: &Project) -> usize {
     fs::read_dir(project.path("home/outbox")).unwrap().count()
 }
 
-/// Passes connections on to another address, or drops them.
-struct Gate {
-    url: String,
-    open: Arc<AtomicBool>,
-    posts: Arc<Mutex<usize>>,
-    /// After so many entries were sent it shuts by itself.
-    last: Arc<Mutex<Option<usize>>>,
+/// What stands between a home and a log, and does what it is told to.
+#[derive(Clone, Default)]
+struct Way {
+    target: String,
+    /// Nothing gets through.
+    shut: Arc<AtomicBool>,
+    /// Entries are taken and not passed on, and nobody hears of it.
+    stalls: Arc<AtomicBool>,
+    /// Entries come back as those of another kind.
+    lies: Arc<AtomicBool>,
+    posts: Arc<AtomicUsize>,
+    /// The entry whose answer is lost; from then on it is shut.
+    last: Arc<AtomicUsize>,
 }
 
-impl Gate {
-    fn before(url: &str) -> Self {
-        let target = url.trim_start_matches("http://").to_owned();
+impl Way {
+    /// The way to `url`, and where it begins.
+    fn to(url: &str) -> (Self, String) {
+        let way = Self { target: url.trim_start_matches("http://").to_owned(), ..Self::default() };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let gate = Self {
-            url: format!("http://{}", listener.local_addr().unwrap()),
-            open: Arc::new(AtomicBool::new(true)),
-            posts: Arc::default(),
-            last: Arc::default(),
-        };
-        let (open, posts, last) = (gate.open.clone(), gate.posts.clone(), gate.last.clone());
+        let begins = format!("http://{}", listener.local_addr().unwrap());
+        let passing = way.clone();
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let (open, posts, last, target) = (open.clone(), posts.clone(), last.clone(), target.clone());
-                thread::spawn(move || pass(stream.unwrap(), &target, &open, &posts, &last));
+                let way = passing.clone();
+                thread::spawn(move || way.pass(stream.unwrap()));
             }
         });
-        gate
+        (way, begins)
     }
-}
 
-/// One request; what comes after it on the same connection is not taken.
-fn pass(
-    mut stream: TcpStream,
-    target: &str,
-    open: &AtomicBool,
-    posts: &Mutex<usize>,
-    last: &Mutex<Option<usize>>,
-) -> Option<()> {
-    let mut reader = BufReader::new(stream.try_clone().ok()?);
-    let (mut head, mut length) = (String::new(), 0);
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
-        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().ok()?;
+    /// One request; what comes after it on the same connection is not taken.
+    fn pass(&self, mut stream: TcpStream) -> Option<()> {
+        let mut reader = BufReader::new(stream.try_clone().ok()?);
+        let (mut head, mut length) = (String::new(), 0);
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+            if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().ok()?;
+            }
+            if line == "\r\n" {
+                break;
+            }
+            head.push_str(&line);
         }
-        if line == "\r\n" {
-            break;
-        }
-        head.push_str(&line);
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    let is_post = head.starts_with("POST");
-    if !open.load(Ordering::SeqCst) {
-        return None;
-    }
-    let mut upstream = TcpStream::connect(target).ok()?;
-    upstream.write_all(&[head.as_bytes(), b"connection: close\r\n\r\n", &body].concat()).ok()?;
-    let mut answer = Vec::new();
-    upstream.read_to_end(&mut answer).ok()?;
-    if is_post {
-        let mut posts = posts.lock().ok()?;
-        *posts += 1;
-        if *last.lock().ok()? == Some(*posts) {
-            // It is logged, and nobody hears of it.
-            open.store(false, Ordering::SeqCst);
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).ok()?;
+        let is_post = head.starts_with("POST");
+        if is_post && self.stalls.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_secs(30));
             return None;
         }
+        if self.shut.load(Ordering::SeqCst) {
+            return None;
+        }
+        let mut upstream = TcpStream::connect(&self.target).ok()?;
+        upstream.write_all(&[head.as_bytes(), b"connection: close\r\n\r\n", &body].concat()).ok()?;
+        let mut answer = Vec::new();
+        upstream.read_to_end(&mut answer).ok()?;
+        if is_post {
+            if self.posts.fetch_add(1, Ordering::SeqCst) + 1 == self.last.load(Ordering::SeqCst) {
+                self.shut.store(true, Ordering::SeqCst);
+                return None;
+            }
+            if self.lies.load(Ordering::SeqCst) {
+                answer = String::from_utf8(answer).ok()?.replace("\"hashedrekord\"", "\"hashedrekorD\"").into_bytes();
+            }
+        }
+        stream.write_all(&answer).ok()
     }
-    stream.write_all(&answer).ok()
 }
 
 #[test]
@@ -337,16 +337,16 @@ fn what_is_signed_while_the_log_goes_away_is_logged_once_by_a_later_command() {
     let owner = Project::empty();
     owner.must(&["init"]);
     let served = Served::start(&owner, "127.0.0.1:0");
-    let gate = Gate::before(&served.url);
+    let (way, url) = Way::to(&served.url);
     let project = Project::stranger();
     log_to(
         &project,
-        &format!("{{ rekor: \"{}\" }}", gate.url),
+        &format!("{{ rekor: \"{}\" }}", url),
         &owner.path("home/trust/trusted_root.json"),
         &origin(&owner),
     );
     // The second entry is logged and its answer is lost, and from then on nothing gets through.
-    *gate.last.lock().unwrap() = Some(2);
+    way.last.store(2, Ordering::SeqCst);
     let ended = project.sluicegate(&["run", "--no-scan"]);
     ended.assert(5, "1 signed statement waits in ");
     assert!(ended.stderr.contains("sends the same bytes first"), "{ended:?}");
@@ -355,8 +355,7 @@ fn what_is_signed_while_the_log_goes_away_is_logged_once_by_a_later_command() {
     // Still away: the next command says so before it begins.
     project.sluicegate(&["run", "--no-scan"]).assert(5, "1 signed statement waits in ");
     assert_eq!(size(&owner), 2);
-    *gate.last.lock().unwrap() = None;
-    gate.open.store(true, Ordering::SeqCst);
+    way.shut.store(false, Ordering::SeqCst);
     let ended = project.must(&["run", "--no-scan"]);
     let told = "signed before and not logged then, is logged now: entry 1 of ";
     assert_eq!(ended.stderr.matches(told).count(), 1, "{ended:?}");
@@ -366,6 +365,63 @@ fn what_is_signed_while_the_log_goes_away_is_logged_once_by_a_later_command() {
     let all = bodies(&served.url, size(&owner));
     assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());
     assert!(!project.must(&["run", "--no-scan"]).stderr.contains("signed before"));
+}
+
+#[test]
+fn what_a_log_says_falsely_ends_a_run_before_anything_is_pushed() {
+    let test = "what_a_log_says_falsely_ends_a_run_before_anything_is_pushed";
+    if !can_run_steps(test) {
+        return;
+    }
+    let owner = Project::empty();
+    owner.must(&["init"]);
+    let served = Served::start(&owner, "127.0.0.1:0");
+    let (way, url) = Way::to(&served.url);
+    let project = Project::stranger();
+    let root = owner.path("home/trust/trusted_root.json");
+    log_to(&project, &format!("{{ rekor: \"{url}\" }}"), &root, &origin(&owner));
+    way.lies.store(true, Ordering::SeqCst);
+    let ended = project.sluicegate(&["run", "--no-scan"]);
+    ended.assert(4, "the entry's kindVersion is not what was asked for");
+    assert!(!project.path("out/tiny").exists() && waiting(&project) == 1, "{ended:?}");
+    way.lies.store(false, Ordering::SeqCst);
+    let ended = project.must(&["run", "--no-scan"]);
+    assert!(ended.stderr.contains("is logged now: entry 0 of ") && waiting(&project) == 0, "{ended:?}");
+    // A log whose name trust.yaml does not take untimed would prove nothing.
+    project.replace("trust/trust.yaml", &origin(&owner), "other.example");
+    project.sluicegate(&["run", "--no-scan"]).assert(2, "under formats.untimed");
+}
+
+#[test]
+fn a_process_that_is_killed_while_it_waits_for_the_log_leaves_what_it_signed() {
+    let test = "a_process_that_is_killed_while_it_waits_for_the_log_leaves_what_it_signed";
+    if !can_run_steps(test) {
+        return;
+    }
+    let owner = Project::empty();
+    owner.must(&["init"]);
+    let served = Served::start(&owner, "127.0.0.1:0");
+    let (way, url) = Way::to(&served.url);
+    let project = Project::stranger();
+    let root = owner.path("home/trust/trusted_root.json");
+    log_to(&project, &format!("{{ rekor: \"{}\" }}", url), &root, &origin(&owner));
+    way.stalls.store(true, Ordering::SeqCst);
+    let mut child = project.command(&["run", "--no-scan"]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let began = Instant::now();
+    while waiting(&project) == 0 {
+        assert!(began.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none());
+        thread::sleep(Duration::from_millis(20));
+    }
+    thread::sleep(Duration::from_millis(200));
+    way.stalls.store(false, Ordering::SeqCst);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let before = size(&owner);
+    let ended = project.must(&["run", "--no-scan"]);
+    assert!(ended.stderr.contains(&format!("is logged now: entry {before} of ")), "{ended:?}");
+    assert_eq!(waiting(&project), 0);
+    let all = bodies(&served.url, size(&owner));
+    assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());
 }
 
 #[test]
@@ -403,10 +459,16 @@ fn the_real_server_takes_our_statements() {
         thread::sleep(Duration::from_millis(100));
     }
     let files = Static::serve(store);
-    let place = format!("{{ rekor: \"{}\", read: \"{}\" }}", server.url, files.url);
+    let (way, url) = Way::to(&server.url);
+    let place = format!("{{ rekor: \"{}\", read: \"{}\" }}", url, files.url);
     log_to(&project, &place, &project.path("root.json"), "rekor.local");
+    // The answer to the second entry is lost: the server says later that it is there already, and its tiles prove it.
+    way.last.store(2, Ordering::SeqCst);
+    project.sluicegate(&["run", "--no-scan"]).assert(5, "1 signed statement waits in ");
+    way.shut.store(false, Ordering::SeqCst);
     let ended = project.sluicegate(&["run", "--no-scan"]);
     assert_eq!(ended.code, 0, "{ended:?}\n{}", fs::read_to_string(project.path("rekor.log")).unwrap_or_default());
+    assert!(ended.stderr.contains("is logged now: entry 1 of rekor.local"), "{ended:?}");
     project.must(&["verify", "--offline", "oci:out/tiny"]);
     let arguments = ["log", "verify", "--url", &files.url, "--trust-root", "root.json"];
     let (code, document) = project.json(&arguments);
