@@ -163,6 +163,17 @@ pub fn hashedrekord_body(pae: &Digest, signature: &[u8], public_key: &[u8]) -> V
     .into_bytes()
 }
 
+/// The signature and the public key of a body that [`hashedrekord_body`] makes, and of nothing else.
+pub fn of_hashedrekord_body(body: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let document: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let bytes = |pointer: &str| BASE64.decode(document.pointer(pointer)?.as_str()?).ok();
+    let digest = bytes("/spec/hashedRekordV002/data/digest")?.try_into().ok()?;
+    let signature = bytes("/spec/hashedRekordV002/signature/content")?;
+    let public_key = bytes("/spec/hashedRekordV002/signature/verifier/publicKey/rawBytes")?;
+    let again = hashedrekord_body(&Digest::from_bytes(digest), &signature, &public_key);
+    (again == body).then_some((signature, public_key))
+}
+
 fn decode(what: &'static str, text: &str) -> Result<Vec<u8>, Error> {
     BASE64.decode(text).map_err(|error| Error::Invalid { what, reason: error.to_string() })
 }
@@ -291,6 +302,18 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn a_body_gives_back_what_it_was_made_of() {
+        let body = hashedrekord_body(&Digest::of(b"x"), b"signature", b"key");
+        assert_eq!(of_hashedrekord_body(&body), Some((b"signature".to_vec(), b"key".to_vec())));
+        let text = String::from_utf8(body).unwrap();
+        for other in
+            [text.replace(':', ": "), text.replace("0.0.2", "0.0.1"), text.replace("SHA2_256", "SHA2_512"), "{}".into()]
+        {
+            assert_eq!(of_hashedrekord_body(other.as_bytes()), None, "{other}");
+        }
+    }
 
     fn good() -> Value {
         json!({

@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sluicegate_types::{EnvironmentName, ImageError, ImageRef, RegistryRepository};
+use sluicegate_types::{EnvironmentName, ImageError, ImageRef, LogUrl, RegistryRepository};
 
 /// Runs a pipeline of container steps, proves what happened, and lets nothing through a gate that is not proven.
 #[derive(Parser)]
@@ -364,7 +364,14 @@ pub(crate) enum LogCommand {
     /// Print the newest signed checkpoint.
     Checkpoint,
     /// Read the whole log again and compare every file with the checkpoint. Needs no passphrase.
-    Verify,
+    Verify {
+        /// A log elsewhere, by where its checkpoint and tiles are served: https://, or http:// on this machine alone.
+        #[arg(long, value_name = "URL")]
+        url: Option<LogUrl>,
+        /// The logs to trust (trusted_root.json), with --url; the home's own if it is left out.
+        #[arg(long, value_name = "FILE", requires = "url")]
+        trust_root: Option<PathBuf>,
+    },
 }
 
 #[derive(Args)]

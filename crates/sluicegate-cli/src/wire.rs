@@ -8,8 +8,12 @@ use std::{
 
 use sluicegate_attestation::summary::LedgerHead;
 use sluicegate_evidence::SqliteEvidence;
-use sluicegate_flow::scan_database;
-use sluicegate_pipeline::gateway::{DatabaseFrom, Gateway, Trivy};
+use sluicegate_flow::{
+    attest::{Late, keep_late},
+    gateway::GatewayFiles,
+    scan_database,
+};
+use sluicegate_pipeline::gateway::{DatabaseFrom, Gateway, LogPlace, Trivy};
 use sluicegate_ports::{
     Clock,
     evidence::{EvidenceError, EvidenceLog},
@@ -23,11 +27,20 @@ use sluicegate_scan::{
     ScanLimits, TrivyScanner,
     database_archive::{self, DATABASE_LAYER},
 };
-use sluicegate_sigstore::{EmbeddedLedger, EmbeddedLog, KeyFolder, LogPublic, new_ledger_origin, new_origin};
+use sluicegate_sigstore::{
+    EmbeddedLedger, EmbeddedLog, KeyFolder, LogPublic, RekorLog, RekorSettings, RemoteLimits, new_ledger_origin,
+    new_origin,
+};
 use sluicegate_store::FileStore;
 use sluicegate_types::{Secret, UnixTime};
+use sluicegate_verify::Trust;
 
-use crate::{home::Home, registry_environment, words::Problem};
+use crate::{
+    gateway_folder::GatewayFolder,
+    home::Home,
+    registry_environment,
+    words::{Problem, Words},
+};
 
 /// The name of the log's key in the home.
 pub(crate) const LOG_KEY: &str = "log";
@@ -46,7 +59,21 @@ pub(crate) struct Wired {
 }
 
 /// What a command that signs and records needs.
-pub(crate) type Opened = (Box<dyn Signer>, EmbeddedLog, EmbeddedLedger);
+pub(crate) type Opened = (Box<dyn Signer>, Box<dyn TransparencyLog>, EmbeddedLedger);
+
+/// Where a command logs, and what it believes.
+#[derive(Clone, Copy)]
+pub(crate) struct Logging<'a> {
+    pub(crate) gateway: &'a GatewayFolder,
+    pub(crate) trust: &'a Trust,
+    pub(crate) words: &'a Words,
+}
+
+/// The log that was opened, by its kind.
+enum AnyLog {
+    Embedded(EmbeddedLog),
+    Remote(RekorLog),
+}
 
 impl Wired {
     pub(crate) fn new(home: Home) -> Result<Self, Problem> {
@@ -132,14 +159,89 @@ impl Wired {
 
     /// A signing key of the home, the log and the ledger, opened side by side: each key takes a tenth of a second of scrypt, by
     /// design, and 64 MiB while it does.
-    pub(crate) fn signer_and_logs(&self, name: &str, passphrase: &Secret) -> Result<Opened, Problem> {
-        std::thread::scope(|scope| {
-            let log = scope.spawn(|| log(&self.home, passphrase));
+    ///
+    /// What waits for a log elsewhere is sent there first.
+    pub(crate) fn signer_and_logs(
+        &self,
+        name: &str,
+        passphrase: &Secret,
+        logging: Logging<'_>,
+    ) -> Result<Opened, Problem> {
+        let remote = self.remote_log(logging.gateway)?;
+        let (signer, log, ledger) = std::thread::scope(|scope| {
+            let log = scope.spawn(|| match remote {
+                None => log(&self.home, passphrase).map(AnyLog::Embedded),
+                Some((settings, logs)) => {
+                    let opened = RekorLog::open(settings, &logs).map_err(sluicegate_flow::Error::from)?;
+                    Ok(AnyLog::Remote(opened))
+                }
+            });
             let ledger = scope.spawn(|| self.ledger(passphrase));
             let signer = self.signer(name, passphrase)?;
             let broke_off = |_| sluicegate_flow::Error::Bug("opening a key broke off".to_owned());
-            Ok((signer, log.join().map_err(broke_off)??, ledger.join().map_err(broke_off)??))
-        })
+            let log: Result<AnyLog, Problem> = log.join().map_err(broke_off)?;
+            Ok::<_, Problem>((signer, log?, ledger.join().map_err(broke_off)??))
+        })?;
+        let log: Box<dyn TransparencyLog> = match log {
+            AnyLog::Embedded(log) => {
+                self.warn_of_waiting(RekorLog::waiting_in(&self.outbox()), logging.words);
+                Box::new(log)
+            }
+            AnyLog::Remote(log) => {
+                self.settle(&log, logging)?;
+                Box::new(log)
+            }
+        };
+        Ok((signer, log, ledger))
+    }
+
+    /// Where what is signed waits until a log elsewhere has it.
+    fn outbox(&self) -> PathBuf {
+        self.home.part("outbox")
+    }
+
+    /// The log elsewhere that the gateway names, with those that its trusted root has.
+    fn remote_log(&self, gateway: &GatewayFolder) -> Result<Option<(RekorSettings, Vec<LogPublic>)>, Problem> {
+        let LogPlace::Remote { url, read } = &gateway.gateway.log else { return Ok(None) };
+        let root = gateway.gateway.trust_root.clone();
+        let logs = sluicegate_sigstore::logs_of(&gateway.read(&root)?)
+            .map_err(|reason| sluicegate_flow::Error::Trust { file: root, reason })?;
+        let (url, read) = (url.clone(), read.clone());
+        Ok(Some((RekorSettings { url, read, outbox: self.outbox(), limits: RemoteLimits::default() }, logs)))
+    }
+
+    /// Sends to the log what waits for it, before anything else is signed.
+    fn settle(&self, log: &RekorLog, logging: Logging<'_>) -> Result<(), Problem> {
+        let origin = log.origin();
+        if !logging.trust.takes_untimed(origin) {
+            return Err(Problem::usage(
+                format!(
+                    "trust.yaml does not list the log {origin} under formats.untimed, so nothing that is logged there counts"
+                ),
+                format!(
+                    "add {origin} to untimed: under formats: of trust.yaml, or name another log in the gateway file"
+                ),
+            ));
+        }
+        let settled = log.settle(|settled| -> Result<(), sluicegate_flow::Error> {
+            let late = Late { payload: &settled.payload, body: &settled.body, entry: &settled.entry };
+            let line = keep_late(self.store.as_ref(), logging.trust, &late, self.clock.now())?;
+            logging.words.tell(&format!("{line} of {origin}"));
+            Ok(())
+        })?;
+        self.warn_of_waiting(settled.elsewhere, logging.words);
+        Ok(())
+    }
+
+    fn warn_of_waiting(&self, waiting: usize, words: &Words) {
+        if waiting > 0 {
+            let outbox = self.outbox();
+            let (statements, wait) = if waiting == 1 { ("statement", "waits") } else { ("statements", "wait") };
+            words.warn(&format!(
+                "{waiting} signed {statements} in {} {wait} for another log than the one that this gateway names",
+                outbox.display()
+            ));
+        }
     }
 
     /// The ledger of the evidence store, to append to.

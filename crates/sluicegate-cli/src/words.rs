@@ -166,6 +166,24 @@ fn hint(error: &sluicegate_flow::Error) -> Option<String> {
              production; any other name is made by sluicegate keys generate {}, and believed once trust.yaml lists it",
             shell_word(name)
         )),
+        E::Sign(SignError::Stranger { .. }) => Some(
+            "nothing was sent to it: name the log's own root as trust_root: of the gateway file (sluicegate trust export writes that of a \
+             home's log), or the right log under log:"
+                .to_owned(),
+        ),
+        E::Sign(SignError::Remote { .. }) => {
+            Some("see that the log answers there, then try again: nothing was pushed or tagged for want of it".to_owned())
+        }
+        E::Sign(SignError::Waiting { .. }) => Some(
+            "when the log answers, the next command that logs sends the same bytes first: each is logged once, however often it is sent. \
+             Moving a file out of that folder gives its statement up"
+                .to_owned(),
+        ),
+        E::Sign(SignError::Unproved { .. }) => Some(
+            "nothing that this log said was used. Ask whoever runs it; sluicegate log verify --url URL reads all of it and says what is \
+             wrong"
+                .to_owned(),
+        ),
         E::Sign(SignError::Locked { .. }) => {
             Some("COSIGN_PASSWORD holds the passphrase of every key of the home".to_owned())
         }

@@ -1,11 +1,14 @@
 //! Signs statements, logs them, and keeps only bundles that verify with the configured trust.
 
 use sluicegate_attestation::{
-    bundle::{Bundle, MAX_BUNDLE, hashedrekord_body},
+    bundle::{Bundle, LogEntry, MAX_BUNDLE, hashedrekord_body, key_hint, of_hashedrekord_body},
     dsse,
     statement::Statement,
 };
-use sluicegate_ports::sign::Signer;
+use sluicegate_ports::{
+    sign::{Envelope, Signer},
+    store::ContentStore,
+};
 use sluicegate_types::{Digest, UnixTime};
 use sluicegate_verify::{Trust, VerifiedStatement};
 
@@ -45,6 +48,8 @@ pub fn attest(
         bodies.push(hashedrekord_body(&Digest::of(&pae), &signature, signer.public_key()));
         signed.push((payload, signature));
     }
+    let envelopes: Vec<_> = signed.iter().zip(&bodies).map(|((payload, _), body)| Envelope { payload, body }).collect();
+    ports.log.about_to_append(&envelopes)?;
     let entries = ports.log.append(&bodies)?;
     if entries.len() != signed.len() {
         return Err(Error::Bug(format!("the log gave {} entries for {} statements", entries.len(), signed.len())));
@@ -57,7 +62,42 @@ pub fn attest(
         ports.store.put_bytes(&bytes)?;
         attested.push(Attested { statement, size: bytes.len() as u64 });
     }
+    ports.log.settled(&bodies)?;
     Ok(attested)
+}
+
+/// A statement that waited for a log, and is logged now.
+#[derive(Clone, Copy, Debug)]
+pub struct Late<'a> {
+    /// What was signed; empty if that is not known any more.
+    pub payload: &'a [u8],
+    /// The canonical body.
+    pub body: &'a [u8],
+    /// Its entry, proved.
+    pub entry: &'a LogEntry,
+}
+
+/// Keeps the bundle of a statement that waited for the log, if it verifies with `trust` now, and says in a line what became of it.
+/// The verb that signed it did not come to its end, so nothing refers to it.
+pub fn keep_late(store: &dyn ContentStore, trust: &Trust, late: &Late<'_>, now: UnixTime) -> Result<String, Error> {
+    let index = if late.entry.log_index.is_empty() { "0" } else { &late.entry.log_index };
+    let waited = |what: String| format!("{what}, signed before and not logged then, is logged now: entry {index}");
+    let Some((signature, public_key)) = of_hashedrekord_body(late.body) else {
+        return Ok(waited(format!("entry {}", Digest::of(late.body))));
+    };
+    let bytes = Bundle::assemble(late.payload, &signature, &public_key, late.entry.clone())?;
+    Ok(match sluicegate_verify::verify(&bytes, trust, now) {
+        Ok(statement) => {
+            store.put_bytes(&bytes)?;
+            let said = statement.statement();
+            let (kind, about) = (said.predicate_type.short(), said.subjects.first().digest);
+            waited(format!("the {kind} of {about} by {}", statement.signer()))
+        }
+        Err(reason) => {
+            let words = waited(format!("a statement of the key {}", key_hint(&public_key)));
+            format!("{words}; its bundle is not kept, as it does not verify: {reason}")
+        }
+    })
 }
 
 /// Bytes that key, signature and log entry add to a bundle, generously.

@@ -286,8 +286,12 @@ impl Error {
                 SignError::NoKey { .. }
                 | SignError::Locked { .. }
                 | SignError::KeyFile { .. }
-                | SignError::KeyExists { .. } => Failure::Usage,
-                SignError::Log { .. } | SignError::Io { .. } => Failure::Unavailable,
+                | SignError::KeyExists { .. }
+                | SignError::Stranger { .. } => Failure::Usage,
+                SignError::Unproved { .. } => Failure::Wrong,
+                SignError::Log { .. } | SignError::Remote { .. } | SignError::Waiting { .. } | SignError::Io { .. } => {
+                    Failure::Unavailable
+                }
             },
             Self::Scan(error) | Self::Inventory { source: error, .. } => match error {
                 ScanError::Scanner { .. } | ScanError::Database { .. } => Failure::Undecided,

@@ -1,10 +1,15 @@
 //! `gateway.yaml`, version 1: environments, gates and who judges. It belongs to whoever answers for production, not to the
 //! pipeline (trust model 7).
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
-use serde::{Deserialize, de::IgnoredAny};
-use sluicegate_types::{Digest, EnvironmentName, ImageRef, NonEmpty, Place, RegistryRepository, TagName};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer},
+};
+use sluicegate_types::{
+    Digest, EnvironmentName, ImageRef, LogUrl, LogUrlError, NonEmpty, Place, RegistryRepository, TagName,
+};
 
 use crate::{
     Error, In, units,
@@ -28,6 +33,22 @@ pub struct Gateway {
     pub scanner: Option<Trivy>,
     /// Where attestations of registries' images are, if not in the image's own repository.
     pub evidence: Option<RegistryRepository>,
+    /// Where statements are logged.
+    pub log: LogPlace,
+}
+
+/// Where statements are logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogPlace {
+    /// The home's own log.
+    Embedded,
+    /// A log elsewhere, in the API of Rekor v2.
+    Remote {
+        /// Where entries are sent.
+        url: LogUrl,
+        /// Where checkpoint and tiles are read, if another server has them.
+        read: Option<LogUrl>,
+    },
 }
 
 /// An environment and its gate, resolved.
@@ -107,10 +128,7 @@ impl Gateway {
         if wire.coverage.is_some_and(|list| !list.is_empty()) {
             return Err(at.later("coverage"));
         }
-        match &wire.log {
-            WireLog::Word(word) if word == "embedded" => {}
-            _ => return Err(at.later_but("log", "write log: embedded")),
-        }
+        let log = log_of(&at, wire.log)?;
         let evidence = match wire.evidence.as_deref() {
             None | Some("same") => None,
             Some(text) => {
@@ -162,7 +180,23 @@ impl Gateway {
             verifier_id: wire.verifier_id,
             scanner: wire.scanner.map(|scanner| trivy(&at, scanner)).transpose()?,
             evidence,
+            log,
         })
+    }
+}
+
+fn log_of(at: &In<'_>, wire: WireLog) -> Result<LogPlace, Error> {
+    let url =
+        |place: &str, text: &str| text.parse().map_err(|e: LogUrlError| at.meaning(place, format!("{text:?}: {e}")));
+    match wire {
+        WireLog::Word(word) if word == "embedded" => Ok(LogPlace::Embedded),
+        WireLog::Word(word) => {
+            Err(at.meaning("log", format!("{word:?} is unknown; write embedded or {{ rekor: URL }}")))
+        }
+        WireLog::Remote(WireRemote { rekor, read }) => Ok(LogPlace::Remote {
+            url: url("log.rekor", &rekor)?,
+            read: read.map(|read| url("log.read", &read)).transpose()?,
+        }),
     }
 }
 
@@ -289,11 +323,41 @@ struct WireGateway {
     evidence: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
 enum WireLog {
     Word(String),
-    Other(#[allow(dead_code, reason = "only that it is no word matters")] IgnoredAny),
+    Remote(WireRemote),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireRemote {
+    rekor: String,
+    read: Option<String>,
+}
+
+/// Told apart by hand, so that an error names the key that is wrong.
+impl<'de> Deserialize<'de> for WireLog {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = WireLog;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("embedded, or { rekor: URL }")
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<WireLog, E> {
+                Ok(WireLog::Word(word.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<WireLog, A::Error> {
+                WireRemote::deserialize(MapAccessDeserializer::new(map)).map(WireLog::Remote)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
 }
 
 #[derive(Deserialize)]
@@ -409,6 +473,18 @@ scanner:
     }
 
     #[test]
+    fn a_log_elsewhere_is_named_by_its_url() {
+        let log = |text: &str| Gateway::parse("g.yaml", &GOOD.replace("log: embedded", text)).unwrap().log;
+        assert_eq!(log("log: embedded"), LogPlace::Embedded);
+        let url = |text: &str| text.parse::<LogUrl>().unwrap();
+        let (here, there) = (url("http://127.0.0.1:3003"), url("https://tiles.example/log"));
+        let remote = LogPlace::Remote { url: here.clone(), read: None };
+        assert_eq!(log("log: { rekor: \"http://127.0.0.1:3003\" }"), remote);
+        let both = LogPlace::Remote { url: here, read: Some(there) };
+        assert_eq!(log("log:\n  rekor: http://127.0.0.1:3003\n  read: https://tiles.example/log"), both);
+    }
+
+    #[test]
     fn what_would_let_everything_through_is_refused() {
         for (from, to, says) in [
             ("policies: [policies]", "policies: []", "can't allow anything"),
@@ -439,7 +515,16 @@ scanner:
                 "digests: []",
                 "at least one",
             ),
-            ("log: embedded", "log: { rekor: x }", "not in this version"),
+            ("log: embedded", "log: elsewhere", "write embedded or { rekor: URL }"),
+            ("log: embedded", "log: { rekor: x }", "log.rekor"),
+            ("log: embedded", "log: { rekor: \"http://log.example\" }", "write https://"),
+            ("log: embedded", "log: { rekor: \"https://log.example/\" }", "last slash"),
+            ("log: embedded", "log: { rekor: \"https://log.example\", read: x }", "log.read"),
+            ("log: embedded", "log: { rekor: \"https://log.example\", raed: x }", "raed"),
+            ("log: embedded", "log: { read: \"https://log.example\" }", "rekor"),
+            ("log: embedded", "log: {}", "rekor"),
+            ("log: embedded", "log: [embedded]", "expected embedded, or { rekor: URL }"),
+            ("log: embedded", "log: 7", "expected embedded, or { rekor: URL }"),
             ("log: embedded", "log: embedded\nwaivers: w.yaml", "not in this version"),
             ("tag: current", "tag: current, after: { staging: 24h }", "not in this version"),
             ("oci:env/production", "env/production", "did you mean oci:env/production?"),

@@ -15,12 +15,32 @@ pub trait Signer: Send + Sync {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError>;
 }
 
+/// A signed statement on its way into a log.
+#[derive(Clone, Copy, Debug)]
+pub struct Envelope<'a> {
+    /// What was signed: the bytes of the in-toto statement.
+    pub payload: &'a [u8],
+    /// The canonical `hashedrekord` 0.0.2 body, which has the signature and its public key.
+    pub body: &'a [u8],
+}
+
 /// An append-only log of signatures in Rekor v2's format.
 pub trait TransparencyLog: Send + Sync {
     /// Appends these canonical `hashedrekord` 0.0.2 bodies and returns an entry with inclusion proof and signed checkpoint for each,
     /// in order, every proof checked against the checkpoint before it is returned. A body that is there already is not added
     /// again: its present place is returned. All of it is durable when this returns.
     fn append(&self, bodies: &[Vec<u8>]) -> Result<Vec<LogEntry>, SignError>;
+
+    /// Told what is about to be appended. A log elsewhere keeps it until [`TransparencyLog::settled`], so that the same bytes are sent
+    /// again whatever happens in between (trust model 15); one that appends all or nothing has nothing to keep.
+    fn about_to_append(&self, _envelopes: &[Envelope<'_>]) -> Result<(), SignError> {
+        Ok(())
+    }
+
+    /// Told that the bundles with these bodies are stored: nothing has to be sent again.
+    fn settled(&self, _bodies: &[Vec<u8>]) -> Result<(), SignError> {
+        Ok(())
+    }
 
     /// The log's name: a bare host name, the origin line of its checkpoints.
     fn origin(&self) -> &str;
@@ -71,6 +91,42 @@ pub enum SignError {
         /// Why.
         reason: String,
     },
+    /// A log elsewhere that was not reached, or did not do what was asked. Nothing is known to be wrong with it.
+    #[error("the log at {url}: {reason}")]
+    Remote {
+        /// Where it is.
+        url: String,
+        /// What it did instead.
+        reason: String,
+    },
+    /// The same, and what was signed waits to be sent again.
+    #[error("{} for the log at {url}: {reason}", waits(.waiting, .outbox))]
+    Waiting {
+        /// Where the log is.
+        url: String,
+        /// How many statements wait.
+        waiting: usize,
+        /// Where they wait.
+        outbox: String,
+        /// Why they were not logged.
+        reason: String,
+    },
+    /// A log elsewhere said what its own key, or the proof, does not bear out.
+    #[error("the log at {url} is not to be believed: {reason}")]
+    Unproved {
+        /// Where it is.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A log elsewhere is none of those that are trusted.
+    #[error("the log at {url} is none of the trusted root's: {reason}")]
+    Stranger {
+        /// Where it is.
+        url: String,
+        /// Which one it is.
+        reason: String,
+    },
     /// The system.
     #[error("cannot {action}: {reason}")]
     Io {
@@ -79,4 +135,11 @@ pub enum SignError {
         /// Why not.
         reason: String,
     },
+}
+
+fn waits(waiting: &usize, outbox: &str) -> String {
+    match waiting {
+        1 => format!("1 signed statement waits in {outbox}"),
+        more => format!("{more} signed statements wait in {outbox}"),
+    }
 }

@@ -15,7 +15,8 @@ pub(crate) const WIDTH: u64 = 256;
 /// Bytes of one entry: its length is a 16-bit number in the bundle.
 pub(crate) const ENTRY_LIMIT: usize = u16::MAX as usize;
 const HEIGHT: u32 = 8;
-const BUNDLE_LIMIT: u64 = WIDTH * (2 + ENTRY_LIMIT as u64);
+/// Bytes of a full bundle of entries.
+pub(crate) const BUNDLE_LIMIT: u64 = WIDTH * (2 + ENTRY_LIMIT as u64);
 
 /// A tile of a tree of some size: a full one, or the partial one at the right edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +117,7 @@ pub(crate) fn too_long(length: usize) -> String {
 }
 
 /// Exactly `width` entries and nothing after them.
-fn unbundle(mut bytes: &[u8], width: u64) -> Option<Vec<Vec<u8>>> {
+pub(crate) fn unbundle(mut bytes: &[u8], width: u64) -> Option<Vec<Vec<u8>>> {
     let mut entries = Vec::new();
     for _ in 0..width {
         let (length, rest) = bytes.split_first_chunk::<2>()?;
@@ -137,11 +138,13 @@ pub(crate) fn read_entries(folder: &Path, tile: &Tile) -> Result<Vec<Vec<u8>>, S
 pub(crate) fn read_hashes(folder: &Path, tile: &Tile) -> Result<Vec<Hash>, String> {
     let bytes =
         read_bounded(&folder.join(tile.path()), WIDTH * HASH_SIZE as u64).map_err(|error| unreadable(tile, &error))?;
+    hashes_of(&bytes, tile.width).ok_or_else(|| format!("{} does not hold {} hashes", tile.path(), tile.width))
+}
+
+/// Exactly `width` hashes and nothing after them.
+pub(crate) fn hashes_of(bytes: &[u8], width: u64) -> Option<Vec<Hash>> {
     let (hashes, rest) = bytes.as_chunks::<HASH_SIZE>();
-    if !rest.is_empty() || hashes.len() as u64 != tile.width {
-        return Err(format!("{} does not hold {} hashes", tile.path(), tile.width));
-    }
-    Ok(hashes.iter().copied().map(Hash).collect())
+    (rest.is_empty() && hashes.len() as u64 == width).then(|| hashes.iter().copied().map(Hash).collect())
 }
 
 /// Reads the bytes of the first `width` hashes or entries of a tile; an error says which file and why.

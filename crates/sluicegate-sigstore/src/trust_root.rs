@@ -60,6 +60,31 @@ pub fn trusted_root_json(log: &LogPublic, valid_from: UnixTime) -> Vec<u8> {
     }))
 }
 
+/// Bytes of a trusted root that is read.
+const ROOT_LIMIT: usize = 4 * 1024 * 1024;
+/// What stands before an Ed25519 key in a SubjectPublicKeyInfo.
+const SPKI_PREFIX: usize = 12;
+
+/// The logs of a `trusted_root.json` whose keys are Ed25519 and whose key ids are those of C2SP. Others, and what else it holds, are
+/// left aside.
+pub fn logs_of(trusted_root: &[u8]) -> Result<Vec<LogPublic>, String> {
+    if trusted_root.len() > ROOT_LIMIT {
+        return Err(format!("it is larger than {ROOT_LIMIT} bytes"));
+    }
+    let root: Value = serde_json::from_slice(trusted_root).map_err(|error| error.to_string())?;
+    let log = |log: &Value| {
+        let url = log["baseUrl"].as_str()?;
+        let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
+        let origin = host.split(['/', ':']).next()?.to_owned();
+        let key = STANDARD.decode(log["publicKey"]["rawBytes"].as_str()?).ok()?;
+        let public_key: [u8; 32] = key.get(SPKI_PREFIX..)?.try_into().ok()?;
+        let public = LogPublic { origin, public_key };
+        let is_its_own = log["logId"]["keyId"].as_str()? == STANDARD.encode(public.key_id());
+        (ed25519_spki(&public_key) == key && is_its_own).then_some(public)
+    };
+    Ok(root["tlogs"].as_array().map(|logs| logs.iter().filter_map(log).collect()).unwrap_or_default())
+}
+
 /// `signing_config.json` (version 0.2) for signing with a key: no certificate authority, no time stamps, and the log at `log_url`.
 ///
 /// Without a URL (the embedded log has no server) it names no log at all: cosign then signs unlogged.
@@ -142,6 +167,19 @@ mod tests {
                 "certificateAuthorities": [], "ctlogs": [], "timestampAuthorities": [],
             })
         );
+    }
+
+    #[test]
+    fn the_logs_of_a_root_are_those_with_keys_that_are_read_here() {
+        let log = log();
+        let bytes = trusted_root_json(&log, start());
+        assert_eq!(logs_of(&bytes), Ok(vec![log.clone()]));
+        let mut other: Value = serde_json::from_slice(&bytes).unwrap();
+        other["tlogs"][0]["logId"]["keyId"] = json!(STANDARD.encode([1; 32]));
+        assert_eq!(logs_of(other.to_string().as_bytes()), Ok(Vec::new()));
+        let with_port = String::from_utf8(bytes).unwrap().replace(".internal\"", ".internal:3003/path\"");
+        assert_eq!(logs_of(with_port.as_bytes()), Ok(vec![log]));
+        assert!(logs_of(b"no root").is_err() && logs_of(b"{}") == Ok(Vec::new()));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod checks;
 mod digest;
 mod image;
+mod log_url;
 mod name;
 mod non_empty;
 mod place;
@@ -15,6 +16,7 @@ mod time;
 
 pub use digest::{Content, ContentKind, Digest, DigestError, Hasher};
 pub use image::{ImageError, ImageRef, PinnedImage, Repository, Selector};
+pub use log_url::{LogUrl, LogUrlError};
 pub use name::{EnvironmentName, NameError, OutputName, RunId, StepName, TagName};
 pub use non_empty::{Empty, NonEmpty};
 pub use place::{Place, RegistryRepository, is_loopback};

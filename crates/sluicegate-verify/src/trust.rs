@@ -149,6 +149,11 @@ impl Trust {
         authority == AUTHORITY_SELF && (self.authority_self || self.gateways.contains(gateway))
     }
 
+    /// Whether entries of this log count although they carry no time.
+    pub fn takes_untimed(&self, origin: &str) -> bool {
+        self.untimed.contains(origin)
+    }
+
     /// Everybody whom trust.yaml names.
     pub fn people(&self) -> &[Person] {
         &self.people

@@ -62,10 +62,11 @@ const PURE: [&str; 5] =
 const IMPURE: [&str; 5] = ["tokio", "hyper", "reqwest", "rusqlite", "libcontainer"];
 
 /// Engines, by the beginning of their crates' names, and who may name them.
-const ENGINES: [(&str, &[&str]); 8] = [
+const ENGINES: [(&str, &[&str]); 9] = [
     ("sigstore-", &["sluicegate-sigstore", "sluicegate-verify"]),
     ("regorus", &["sluicegate-policy"]),
     ("oci-client", &["sluicegate-registry"]),
+    ("ureq", &["sluicegate-registry", "sluicegate-sigstore"]),
     ("libcontainer", &["sluicegate-runner"]),
     ("rusqlite", &["sluicegate-evidence", "sluicegate-store"]),
     ("axum", &["sluicegate-server"]),

@@ -15,7 +15,7 @@ use crate::{
     gateway_folder::{GatewayFolder, read_within},
     home::Home,
     passphrase,
-    wire::{NoLedger, NoLog, Wired},
+    wire::{Logging, NoLedger, NoLog, Wired},
     words::{Problem, Words, printable},
 };
 
@@ -47,8 +47,9 @@ pub(crate) fn attest(words: &Words, arguments: &Attest) -> Result<ExitCode, Prob
     };
     let prepared = prepare(&wired.ports(&NoLog, &NoLedger, &tell, &warn), &request)?;
     let passphrase = passphrase::ask(false)?;
-    let (signer, log, ledger) = wired.signer_and_logs(&key, &passphrase)?;
-    let done = sign(&wired.ports(&log, &ledger, &tell, &warn), prepared, signer.as_ref())?;
+    let logging = Logging { gateway: &gateway, trust: &trust, words };
+    let (signer, log, ledger) = wired.signer_and_logs(&key, &passphrase, logging)?;
+    let done = sign(&wired.ports(log.as_ref(), &ledger, &tell, &warn), prepared, signer.as_ref())?;
     print(words, &done);
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,6 @@
 use std::{
     net::{SocketAddr, TcpListener},
+    path::Path,
     process::ExitCode,
     sync::Arc,
 };
@@ -8,10 +9,13 @@ use serde_json::json;
 use sluicegate_flow::Error;
 use sluicegate_ports::{served_log::ServedLog, sign::SignError};
 use sluicegate_server::{Limits, serve_log};
+use sluicegate_sigstore::{RemoteLimits, RemoteLog, logs_of};
+use sluicegate_types::{Digest, LogUrl};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     arguments::{Log, LogCommand},
+    gateway_folder,
     home::Home,
     passphrase, wire,
     words::{Problem, Words},
@@ -19,10 +23,11 @@ use crate::{
 
 /// `log serve`, `log checkpoint` and `log verify`.
 pub(crate) fn log(words: &Words, arguments: &Log) -> Result<ExitCode, Problem> {
-    match arguments.command {
-        LogCommand::Serve { listen, plain_http_beyond_loopback } => serve(words, listen, plain_http_beyond_loopback),
+    match &arguments.command {
+        LogCommand::Serve { listen, plain_http_beyond_loopback } => serve(words, *listen, *plain_http_beyond_loopback),
         LogCommand::Checkpoint => checkpoint(words),
-        LogCommand::Verify => verify(words),
+        LogCommand::Verify { url: None, .. } => verify(words),
+        LogCommand::Verify { url: Some(url), trust_root } => verify_elsewhere(words, url, trust_root.as_deref()),
     }
 }
 
@@ -105,14 +110,46 @@ fn checkpoint(words: &Words) -> Result<ExitCode, Problem> {
 fn verify(words: &Words) -> Result<ExitCode, Problem> {
     let log = wire::log_reader(&Home::read()?)?;
     let (size, root) = log.check().map_err(damaged)?;
-    let origin = &log.public().origin;
+    whole(words, &log.public().origin, size, &root);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads a log elsewhere as anybody can, and compares all of it with what its key signs.
+fn verify_elsewhere(words: &Words, url: &LogUrl, trust_root: Option<&Path>) -> Result<ExitCode, Problem> {
+    let path = match trust_root {
+        Some(path) => path.to_owned(),
+        None => wire::trusted_root(&Home::read()?),
+    };
+    let remedy = "name the trusted_root.json of that log with --trust-root";
+    let bytes = gateway_folder::read(&path)
+        .map_err(|error| Problem::named("read the trusted root", &path, &error).or(remedy))?;
+    let unread = |reason: String| Problem::usage(format!("{}: {reason}", path.display()), remedy);
+    // What verify would not read is not read here either.
+    sluicegate_verify::TrustRoot::parse(&bytes).map_err(|error| unread(error.to_string()))?;
+    let logs = logs_of(&bytes).map_err(unread)?;
+    if logs.is_empty() {
+        return Err(unread("it has no log with an Ed25519 key, and others are not in this version".to_owned()));
+    }
+    let read = RemoteLog::new(url.clone(), RemoteLimits::default()).check(&logs);
+    let (origin, size, root) = read.map_err(|error| {
+        let remedy = match &error {
+            SignError::Unproved { .. } => "ask whoever runs the log; what it says from now on proves nothing",
+            SignError::Stranger { .. } => "name the trusted_root.json of that log with --trust-root, or another --url",
+            _ => "try again when all of it is served",
+        };
+        Problem::from(Error::from(error)).or(remedy)
+    })?;
+    whole(words, &origin, size, &root);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn whole(words: &Words, origin: &str, size: u64, root: &Digest) {
     if words.json() {
         words.document(&json!({"schemaVersion": 1, "origin": origin, "size": size, "root": root}));
     } else {
         let entries = if size == 1 { "entry" } else { "entries" };
         words.line(format!("{}  {size} {entries} in {origin}, root {root}", words.good("WHOLE")));
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// What the log itself says is wrong with it is a matter of signatures and digests, not of something that is away for a while.

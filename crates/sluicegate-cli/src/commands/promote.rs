@@ -19,7 +19,7 @@ use crate::{
     home::Home,
     passphrase,
     policy_child::PolicyChild,
-    wire::Wired,
+    wire::{Logging, Wired},
     words::{DENIED, Problem, Words, code, printable, shell_word},
 };
 
@@ -43,7 +43,8 @@ pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Pr
         .unwrap_or("mend what kept the scanner from it, as said below")
         .to_owned();
     let passphrase = passphrase::ask(false)?;
-    let (records, log, ledger) = wired.signer_and_logs(&gateway.gateway.signing.records, &passphrase)?;
+    let logging = Logging { gateway: &gateway, trust: &trust, words };
+    let (records, log, ledger) = wired.signer_and_logs(&gateway.gateway.signing.records, &passphrase, logging)?;
     let key = gateway.gateway.signing.decisions.get(&arguments.to).cloned().unwrap_or_default();
     let decisions = || wired.signer(&key, &passphrase);
     let tell = |line: &str| words.tell(line);
@@ -67,7 +68,7 @@ pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Pr
         rollback: arguments.rollback,
         compat_cosign2: arguments.compat == Some(Compat::Cosign2),
     };
-    let promoted = flow(&wired.ports(&log, &ledger, &tell, &warn), &request)?;
+    let promoted = flow(&wired.ports(log.as_ref(), &ledger, &tell, &warn), &request)?;
     if words.json() {
         words.document(&document(&promoted, arguments, &to_scan));
     } else {

@@ -13,7 +13,7 @@ use crate::{
     gateway_folder::{GatewayFolder, read},
     home::Home,
     passphrase,
-    wire::{self, SystemClock, Wired},
+    wire::{self, Logging, SystemClock, Wired},
     words::{Problem, Words, printable},
 };
 
@@ -61,7 +61,8 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         }
     };
     let passphrase = passphrase::ask(false)?;
-    let (signer, log, ledger) = wired.signer_and_logs(&gateway.gateway.signing.steps, &passphrase)?;
+    let logging = Logging { gateway: &gateway, trust: &trust, words };
+    let (signer, log, ledger) = wired.signer_and_logs(&gateway.gateway.signing.steps, &passphrase, logging)?;
     let tell = |line: &str| words.tell(line);
     let warn = |line: &str| words.warn(line);
     let lines = StepLines::default();
@@ -83,7 +84,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         scratch: wired.scratch(),
         on_output: &on_output,
     };
-    let report = flow::run(&wired.ports(&log, &ledger, &tell, &warn), &request);
+    let report = flow::run(&wired.ports(log.as_ref(), &ledger, &tell, &warn), &request);
     lines.flush(words);
     let report = report.map_err(|failed| Problem::from(*failed.error).recorded(failed.record))?;
     print(words, &report, &pipeline, folder, &gateway);
