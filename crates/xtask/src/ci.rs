@@ -13,7 +13,7 @@ use crate::workspace::Workspace;
 
 type Part = (&'static str, fn(&Workspace) -> Outcome);
 
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 9] = [
     ("format", |workspace| cargo(workspace, &["fmt", "--all", "--check"], &[])),
     ("clippy", |workspace| {
         cargo(workspace, &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], &[])
@@ -24,11 +24,9 @@ const PARTS: [Part; 8] = [
     }),
     ("tests", |workspace| test_suite::run(workspace, Choice { fast: false, demand_peers: true })),
     ("demo, no scan", |workspace| demo::run(workspace, false).map(drop)),
-    ("demo", |workspace| match demo::run(workspace, true)? {
-        Shown::Everything => Ok(()),
-        Shown::WithoutSteps => Err(Failure::new("steps cannot run on this machine; CI needs one where they can")),
-    }),
+    ("demo", |workspace| whole(demo::run(workspace, true)?)),
     ("demo again", demo_record::replay),
+    ("demo, registry", |workspace| whole(demo::run_with_registry(workspace, None)?)),
     ("dependencies", dependencies),
 ];
 
@@ -61,6 +59,13 @@ fn table(rows: &[(&str, Duration, bool)]) -> String {
 fn cargo(workspace: &Workspace, arguments: &[&str], environment: &[(&str, &str)]) -> Outcome {
     commands::announce(&format!("cargo {}", arguments.join(" ")));
     commands::run(workspace.cargo().args(arguments).envs(environment.iter().copied()))
+}
+
+fn whole(shown: Shown) -> Outcome {
+    match shown {
+        Shown::Everything => Ok(()),
+        Shown::WithoutSteps => Err(Failure::new("steps cannot run on this machine; CI needs one where they can")),
+    }
 }
 
 fn dependencies(workspace: &Workspace) -> Outcome {

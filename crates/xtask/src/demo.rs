@@ -1,6 +1,8 @@
 //! `cargo xtask demo`: the main job on the sample project, from an empty folder to a verified promotion. Each command is printed in a form
 //! that a newcomer can repeat, its exit code is checked, and `target/demo/demo.json` records it.
 
+mod registry;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,6 +17,7 @@ use crate::oci_layout;
 use crate::setup::{self, Extent};
 use crate::tools::{self, Wheel};
 use crate::workspace::Workspace;
+use registry::Place;
 
 /// h11 as the sample project locks it first: CVE-2025-43859 was published for it.
 const VULNERABLE: Wheel = Wheel {
@@ -74,6 +77,15 @@ pub enum Shown {
 
 /// Runs the demo, without Trivy if `scan` is false.
 pub fn run(workspace: &Workspace, scan: bool) -> Outcome<Shown> {
+    perform(workspace, scan, None)
+}
+
+/// Runs the demo with one act more: the same build in a registry, the one at `host`, or one of its own.
+pub fn run_with_registry(workspace: &Workspace, host: Option<&str>) -> Outcome<Shown> {
+    perform(workspace, true, Some(&Place::find(workspace, host)?))
+}
+
+fn perform(workspace: &Workspace, scan: bool, place: Option<&Place>) -> Outcome<Shown> {
     setup::check_machine(Extent::Trivy)?;
     let sluicegate = build(workspace)?;
     let trivy = if scan { Some(tools::trivy(workspace)?) } else { None };
@@ -94,7 +106,25 @@ pub fn run(workspace: &Workspace, scan: bool) -> Outcome<Shown> {
         stage.record.len(),
         started.elapsed().as_secs_f32()
     );
+    if let Some(place) = place {
+        with_registry(&mut stage, workspace, place, shown)?;
+    }
     Ok(shown)
+}
+
+/// The further act, with a record of its own: its registry may be gone afterwards, so that it is not for `demo-replay`.
+fn with_registry(stage: &mut Stage, workspace: &Workspace, place: &Place, shown: Shown) -> Outcome {
+    let started = Instant::now();
+    stage.record.clear();
+    registry::play(stage, workspace, place, shown)?;
+    demo_record::write(&stage.folder.join("demo-registry.json"), &stage.record)?;
+    println!();
+    println!(
+        "{} commands more in {:.1} s; target/demo/demo-registry.json lists them",
+        stage.record.len(),
+        started.elapsed().as_secs_f32()
+    );
+    Ok(())
 }
 
 /// The play in its acts.
@@ -282,6 +312,13 @@ impl Stage {
         self.perform(argv, &[exit]).map(|_| ())
     }
 
+    /// What it says while it does all that it has to.
+    fn told(&mut self, arguments: &[&str]) -> Outcome<String> {
+        let argv =
+            std::iter::once(self.sluicegate.clone()).chain(arguments.iter().map(|word| (*word).to_owned())).collect();
+        self.perform(argv, &[0]).map(|(_, text)| text)
+    }
+
     fn run(&mut self, argv: &[&str], exit: i32) -> Outcome {
         self.perform(argv.iter().map(|word| (*word).to_owned()).collect(), &[exit]).map(|_| ())
     }
@@ -355,19 +392,24 @@ pub fn build_with(workspace: &Workspace, arguments: &[&str]) -> Outcome<PathBuf>
     if let Some(named) = std::env::var_os("SLUICEGATE_BIN") {
         return fs::canonicalize(&named).map_err(Failure::while_doing("find the program that SLUICEGATE_BIN names"));
     }
-    let words = [&["build", "-p", "sluicegate-cli"], arguments].concat();
+    build_program(workspace, &[&["-p", "sluicegate-cli"], arguments].concat(), "sluicegate")
+}
+
+/// Builds what these arguments of `cargo build` name, and says where its program `name` is.
+pub fn build_program(workspace: &Workspace, arguments: &[&str], name: &str) -> Outcome<PathBuf> {
+    let words = [&["build"], arguments].concat();
     let mut cargo = workspace.cargo();
     commands::announce(&format!("cargo {}", words.join(" ")));
     cargo.args(words).arg("--message-format=json-render-diagnostics");
     for line in commands::output(&mut cargo)?.lines() {
         let Ok(message) = Json::parse(line) else { continue };
-        if message.get("target").get("name").as_text() == Some("sluicegate")
+        if message.get("target").get("name").as_text() == Some(name)
             && let Some(executable) = message.get("executable").as_text()
         {
             return Ok(executable.into());
         }
     }
-    Err(Failure::new("cargo built no program sluicegate"))
+    Err(Failure::new(format!("cargo built no program {name}")))
 }
 
 fn place_wheel(wheel: &Wheel, folder: &Path) -> Outcome {

@@ -20,6 +20,7 @@ pub mod demo_record;
 pub mod failure;
 pub mod json;
 pub mod oci_layout;
+pub mod registry;
 pub mod setup;
 pub mod shipped_layout;
 pub mod test_suite;
@@ -37,9 +38,12 @@ use workspace::Workspace;
 const USAGE: &str = "cargo xtask COMMAND
 
   demo [--no-scan]     builds, then shows the main job on the sample project; leaves target/demo/demo.json
+  demo --registry [HOST]
+                       with one act more: the same build in a registry, the one at HOST, which has to be on this
+                       machine, or one of its own (setup --peers installs it)
   demo-replay          runs the commands of target/demo/demo.json again and compares
   test [--fast]        every test; --fast: those inside the crates
-  ci                   format, clippy, documentation, tests, demo, its replay, dependencies
+  ci                   format, clippy, documentation, tests, demo, its replay, demo with a registry, dependencies
   setup [--peers|--bench]
                        checks this machine, installs Trivy; --peers: also cosign, OPA, registries and their
                        clients; --bench: what bench compares us with
@@ -55,6 +59,8 @@ pub fn run(arguments: &[String]) -> Outcome {
     match words[..] {
         ["demo"] => demo::run(&Workspace::locate()?, true).map(|_| ()),
         ["demo", "--no-scan"] => demo::run(&Workspace::locate()?, false).map(|_| ()),
+        ["demo", "--registry"] => demo::run_with_registry(&Workspace::locate()?, None).map(|_| ()),
+        ["demo", "--registry", host] => demo::run_with_registry(&Workspace::locate()?, Some(host)).map(|_| ()),
         ["demo-replay"] => demo_record::replay(&Workspace::locate()?),
         ["test"] => test_suite::run(&Workspace::locate()?, Choice { fast: false, demand_peers: in_ci() }),
         ["test", "--fast"] => test_suite::run(&Workspace::locate()?, Choice { fast: true, demand_peers: false }),

@@ -350,6 +350,15 @@ pub fn for_tests(workspace: &Workspace, mut missing: impl FnMut(&str)) -> Vec<(&
         .collect()
 }
 
+/// The program `name` of those that [`go_programs`] installs, if it is there; a variable of the environment names another file.
+#[must_use]
+pub fn peer(workspace: &Workspace, name: &str) -> Option<PathBuf> {
+    let program = GO_PROGRAMS.iter().find(|program| program.name == name)?;
+    let named = std::env::var_os(program.environment).map(PathBuf::from);
+    let path = named.unwrap_or_else(|| workspace.path(".tools").join(name));
+    fs::canonicalize(path).ok().filter(|path| path.is_file())
+}
+
 fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(|path| path.is_file())
 }
