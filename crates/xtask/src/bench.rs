@@ -3,9 +3,12 @@
 
 mod buildkit;
 mod chain;
+mod images;
+mod log_appends;
 mod machine;
 mod process;
 mod project;
+mod registry;
 mod samples;
 mod table;
 mod verify;
@@ -19,9 +22,10 @@ use crate::commands;
 use crate::demo;
 use crate::failure::{Failure, Outcome};
 use crate::setup::{self, Extent};
-use crate::tools::{self, BenchPeers};
+use crate::tools::{self, BenchPeers, RegistryPeers};
 use crate::workspace::Workspace;
 use machine::Business;
+use registry::Sizes;
 use table::Table;
 
 /// What is measured, and how often.
@@ -29,28 +33,39 @@ use table::Table;
 pub struct Choice {
     verify: bool,
     chain: bool,
+    registry: bool,
     /// Rounds, if not as many as each part has by itself.
     rounds: Option<usize>,
+    sizes: Sizes,
 }
+
+const USAGE: &str = "bench [verify|chain|registry] [--runs N] [--size MIB] [--attachments N] [--entries N]";
 
 impl Choice {
     /// Reads the words after `bench`.
     pub fn parse(words: &[&str]) -> Outcome<Self> {
-        let mut choice = Self { verify: false, chain: false, rounds: None };
+        let mut choice = Self { verify: false, chain: false, registry: false, rounds: None, sizes: Sizes::default() };
         let mut words = words.iter();
         while let Some(word) = words.next() {
+            let mut number = |most| {
+                let number = words.next().and_then(|number| number.parse().ok());
+                number
+                    .filter(|number| (1..=most).contains(number))
+                    .ok_or_else(|| Failure::new(format!("{word} needs a number from 1 to {most}")))
+            };
             match *word {
                 "verify" => choice.verify = true,
                 "chain" => choice.chain = true,
-                "--runs" => {
-                    let number = words.next().and_then(|number| number.parse().ok()).filter(|number| *number > 0);
-                    choice.rounds = Some(number.ok_or_else(|| Failure::new("--runs needs a number, at least 1"))?);
-                }
-                other => return Err(Failure::new(format!("{other}: bench [verify|chain] [--runs N]"))),
+                "registry" => choice.registry = true,
+                "--runs" => choice.rounds = Some(number(MOST_ROUNDS)? as usize),
+                "--size" => choice.sizes.mib = number(MOST_MIB)?,
+                "--attachments" => choice.sizes.attachments = number(MOST_ATTACHMENTS)?,
+                "--entries" => choice.sizes.entries = number(MOST_ENTRIES)?,
+                other => return Err(Failure::new(format!("{other}: {USAGE}"))),
             }
         }
-        if !choice.verify && !choice.chain {
-            (choice.verify, choice.chain) = (true, true);
+        if !choice.verify && !choice.chain && !choice.registry {
+            (choice.verify, choice.chain, choice.registry) = (true, true, true);
         }
         Ok(choice)
     }
@@ -61,10 +76,23 @@ struct Bench<'a> {
     workspace: &'a Workspace,
     folder: PathBuf,
     sluicegate: PathBuf,
-    trivy: PathBuf,
-    peers: BenchPeers,
     choice: Choice,
 }
+
+/// What `verify` and `chain` need beside us.
+struct StepPeers {
+    trivy: PathBuf,
+    programs: BenchPeers,
+}
+
+/// A part: its name, how often it does everything, and what it does.
+type Part<'a> = (&'static str, usize, Box<dyn FnOnce(&mut Table) -> Outcome + 'a>);
+
+const MOST_ROUNDS: u64 = 1000;
+const MOST_MIB: u64 = 64 * 1024;
+/// With the image as many as we read in one index.json.
+const MOST_ATTACHMENTS: u64 = 1023;
+const MOST_ENTRIES: u64 = 10_000_000;
 
 impl Bench<'_> {
     fn rounds(&self, by_itself: usize) -> usize {
@@ -80,14 +108,26 @@ pub fn run(workspace: &Workspace, choice: Choice) -> Outcome {
     let sluicegate = demo::build_with(workspace, &["--release"])?;
     let folder = workspace.path("target/bench");
     fs::create_dir_all(&folder).map_err(Failure::while_doing(format!("make {}", folder.display())))?;
-    let bench = Bench {
-        workspace,
-        folder,
-        sluicegate,
-        trivy: tools::trivy(workspace)?,
-        peers: tools::bench_peers(workspace)?,
-        choice,
+    // Everything is built and installed before the first clock runs.
+    let steps = if choice.verify || choice.chain {
+        Some(StepPeers { trivy: tools::trivy(workspace)?, programs: tools::bench_peers(workspace)? })
+    } else {
+        None
     };
+    let registries =
+        if choice.registry { Some((tools::registry_peers(workspace)?, append_load(workspace)?)) } else { None };
+    let bench = Bench { workspace, folder, sluicegate, choice };
+    let mut parts: Vec<Part<'_>> = Vec::new();
+    if let Some(steps) = steps.as_ref().filter(|_| choice.verify) {
+        parts.push(("verify", verify::ROUNDS, Box::new(|table| verify::measure(&bench, steps, table))));
+    }
+    if let Some(steps) = steps.as_ref().filter(|_| choice.chain) {
+        parts.push(("chain", chain::ROUNDS, Box::new(|table| chain::measure(&bench, steps, table))));
+    }
+    if let Some((peers, append_load)) = &registries {
+        let part = |table: &mut Table| registry::measure(&bench, peers, append_load, table);
+        parts.push(("registry", registry::ROUNDS, Box::new(part)));
+    }
     let mut table = Table {
         at: calendar::to_rfc3339(crate::now()?),
         about: Vec::new(),
@@ -95,25 +135,22 @@ pub fn run(workspace: &Workspace, choice: Choice) -> Outcome {
         rows: Vec::new(),
         notes: Vec::new(),
     };
-    table.about = about(&bench, &table.at)?;
-    type Part = fn(&Bench<'_>, &mut Table) -> Outcome;
-    for (name, wanted, part) in
-        [("verify", choice.verify, verify::measure as Part), ("chain", choice.chain, chain::measure)]
-    {
-        if wanted {
-            let business = Business::watch(load);
-            let words = format!(
-                "before {name} the load was {:.2} and other programs took {:.0} % of the processors",
-                business.load,
-                business.share * 100.0
-            );
-            if business.is_noisy() {
-                table.noisy.push(words);
-            } else {
-                table.about.push(format!("Quiet: {words}."));
-            }
-            part(&bench, &mut table)?;
+    let rounds: Vec<_> =
+        parts.iter().map(|(name, rounds, _)| format!("{name} {} rounds", bench.rounds(*rounds))).collect();
+    table.about = about(&bench, &table.at, steps.as_ref(), registries.as_ref().map(|(peers, _)| peers), &rounds)?;
+    for (name, _, part) in parts {
+        let business = Business::watch(load);
+        let words = format!(
+            "before {name} the load was {:.2} and other programs took {:.0} % of the processors",
+            business.load,
+            business.share * 100.0
+        );
+        if business.is_noisy() {
+            table.noisy.push(words);
+        } else {
+            table.about.push(format!("Quiet: {words}."));
         }
+        part(&mut table)?;
     }
     let markdown = table.markdown();
     write(&bench.folder.join("bench.json"), &table.json().pretty())?;
@@ -122,25 +159,43 @@ pub fn run(workspace: &Workspace, choice: Choice) -> Outcome {
     Ok(())
 }
 
-fn about(bench: &Bench<'_>, at: &str) -> Outcome<Vec<String>> {
+/// The load that a served log is put under, built; SLUICEGATE_APPEND_LOAD names one that is built already.
+fn append_load(workspace: &Workspace) -> Outcome<PathBuf> {
+    if let Some(named) = std::env::var_os("SLUICEGATE_APPEND_LOAD") {
+        return fs::canonicalize(&named).map_err(Failure::while_doing("find what SLUICEGATE_APPEND_LOAD names"));
+    }
+    demo::build_program(workspace, &["-p", "sluicegate-server", "--example", "append_load", "--release"], "append_load")
+}
+
+fn about(
+    bench: &Bench<'_>,
+    at: &str,
+    steps: Option<&StepPeers>,
+    registries: Option<&RegistryPeers>,
+    rounds: &[String],
+) -> Outcome<Vec<String>> {
     let size = fs::metadata(&bench.sluicegate).map_err(Failure::while_doing("look at the program"))?.len();
-    let runc = commands::output(Command::new(&bench.peers.runc).arg("--version"))?;
-    let runc = runc.lines().next().unwrap_or_default().replace("runc version ", "runc ");
-    let [cosign, buildkit] = tools::bench_versions().map(|(name, version)| format!("{name} {version}"));
     let build =
         if std::env::var_os("SLUICEGATE_BIN").is_some() { "the build SLUICEGATE_BIN names" } else { "release build" };
-    let rounds = |by_itself| bench.rounds(by_itself);
+    let mut programs = vec![format!("{build} ({})", megabytes(size))];
+    let named = |(name, version): (&str, &str)| format!("{name} {version}");
+    if let Some(steps) = steps {
+        let runc = commands::output(Command::new(&steps.programs.runc).arg("--version"))?;
+        let runc = runc.lines().next().unwrap_or_default().replace("runc version ", "runc ");
+        let [cosign, buildkit] = tools::bench_versions().map(named);
+        programs.extend([cosign, format!("{buildkit} with {runc}")]);
+    }
+    if let Some(registries) = registries {
+        programs.extend(tools::registry_versions().map(named));
+        let skopeo = commands::output(Command::new(&registries.skopeo).arg("--version"))?;
+        programs.push(skopeo.trim().replace("skopeo version ", "skopeo "));
+    }
     Ok(vec![
+        format!("Measured {at} on {}: {}.", machine::description(), programs.join(", ")),
         format!(
-            "Measured {at} on {}: {build} ({}), {cosign}, {buildkit} with {runc}.",
-            machine::description(),
-            megabytes(size)
-        ),
-        format!(
-            "Whole processes, wall time of the parent, in turn after a warm-up: verify {} rounds, chain {} rounds. The ratio is the median over \
-             the rounds. Peak memory is of one further run, by GNU time (the largest process), of BuildKit's daemon VmHWM.",
-            rounds(verify::ROUNDS),
-            rounds(chain::ROUNDS)
+            "Whole processes, wall time of the parent, in turn after a warm-up: {}. The ratio is the median over the rounds. Peak memory is \
+             of one further run, by GNU time (the largest process), of BuildKit's daemon VmHWM.",
+            rounds.join(", ")
         ),
     ])
 }
@@ -158,13 +213,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_parts_are_measured_unless_one_is_named() {
+    fn all_parts_are_measured_unless_one_is_named() {
         let parse = |words: &[&str]| Choice::parse(words);
-        assert_eq!(parse(&[]).unwrap(), Choice { verify: true, chain: true, rounds: None });
-        assert_eq!(parse(&["verify"]).unwrap(), Choice { verify: true, chain: false, rounds: None });
-        assert_eq!(parse(&["chain", "--runs", "3"]).unwrap(), Choice { verify: false, chain: true, rounds: Some(3) });
+        let parts = |words: &[&str]| {
+            let choice = parse(words).unwrap();
+            [choice.verify, choice.chain, choice.registry]
+        };
+        assert_eq!(parts(&[]), [true; 3]);
+        assert_eq!(parts(&["verify"]), [true, false, false]);
+        assert_eq!(parts(&["chain", "--runs", "3"]), [false, true, false]);
+        assert_eq!(parts(&["registry", "verify"]), [true, false, true]);
+        assert_eq!(parse(&["chain", "--runs", "3"]).unwrap().rounds, Some(3));
         for wrong in [&["--runs"][..], &["--runs", "0"], &["--runs", "x"], &["admission"]] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_parameters_with_limits() {
+        assert_eq!(Choice::parse(&[]).unwrap().sizes, Sizes { mib: 1024, attachments: 1000, entries: 30_000 });
+        let small = Choice::parse(&["registry", "--size", "8", "--attachments", "5", "--entries", "100"]).unwrap();
+        assert_eq!(small.sizes, Sizes { mib: 8, attachments: 5, entries: 100 });
+        for wrong in [&["--size", "0"][..], &["--size"], &["--attachments", "1024"], &["--entries", "-1"]] {
+            assert!(Choice::parse(wrong).is_err(), "{wrong:?}");
         }
     }
 

@@ -47,8 +47,9 @@ const USAGE: &str = "cargo xtask COMMAND
   setup [--peers|--bench]
                        checks this machine, installs Trivy; --peers: also cosign, OPA, registries and their
                        clients; --bench: what bench compares us with
-  bench [verify|chain] [--runs N]
-                       measures a release build beside cosign and BuildKit; leaves target/bench/bench.json and bench.md
+  bench [verify|chain|registry] [--runs N] [--size MIB] [--attachments N] [--entries N]
+                       measures a release build beside cosign, BuildKit, and skopeo, crane and oras with a registry;
+                       leaves target/bench/bench.json and bench.md. Sizes are those of registry
   advisory-db DIR [--updated-at RFC3339]
                        writes a small vulnerability database of real advisories and prints its digest
   shipped-layout       makes fixtures/verified-layout anew";

@@ -26,6 +26,7 @@ pub fn run(workspace: &Workspace, extent: Extent) -> Outcome {
     println!("trivy      {}", tools::trivy(workspace)?.display());
     if extent == Extent::Bench {
         tools::bench_peers(workspace)?;
+        tools::registry_peers(workspace)?;
     }
     if extent == Extent::Peers {
         tools::go_programs(workspace)?;
@@ -87,10 +88,20 @@ const NEEDS: [Need; 5] = [
 const GO: Need =
     Need { what: "Go", program: "go", arguments: &["version"], apt: "golang-go", dnf: "golang", apk: "go" };
 
-/// What only `bench` needs: the runtime under BuildKit, and GNU time, which tells the peak memory of a program.
-const FOR_BENCH: [Need; 2] = [
+/// What only `bench` needs: the runtime under BuildKit, GNU time, which tells the peak memory of a program, one more client of registries,
+/// and what hashes afterwards what they hold.
+const FOR_BENCH: [Need; 4] = [
     Need { what: "runc", program: "runc", arguments: &["--version"], apt: "runc", dnf: "runc", apk: "runc" },
     Need { what: "GNU time", program: "/usr/bin/time", arguments: &["true"], apt: "time", dnf: "time", apk: "time" },
+    Need { what: "skopeo", program: "skopeo", arguments: &["--version"], apt: "skopeo", dnf: "skopeo", apk: "skopeo" },
+    Need {
+        what: "openssl",
+        program: "openssl",
+        arguments: &["version"],
+        apt: "openssl",
+        dnf: "openssl",
+        apk: "openssl",
+    },
 ];
 
 /// Fails with the line to type if something is missing.

@@ -200,18 +200,13 @@ pub struct BenchPeers {
 
 /// See [`BenchPeers`].
 pub fn bench_peers(workspace: &Workspace) -> Outcome<BenchPeers> {
-    let get = |program: &GoProgram, build| match std::env::var_os(program.environment) {
-        Some(named) => fs::canonicalize(named).map_err(Failure::while_doing(format!("find {}", program.environment))),
-        None => go_program(workspace, program, build),
-    };
     let [cosign, ..] = &GO_PROGRAMS;
     let [buildkitd, buildctl] = &BUILDKIT;
-    let runc = on_path("runc").ok_or_else(|| Failure::new("there is no runc on the PATH"))?;
     Ok(BenchPeers {
-        cosign: get(cosign, install)?,
-        buildkitd: get(buildkitd, build_in_a_scratch_module)?,
-        buildctl: get(buildctl, build_in_a_scratch_module)?,
-        runc,
+        cosign: named_or_built(workspace, cosign, install)?,
+        buildkitd: named_or_built(workspace, buildkitd, build_in_a_scratch_module)?,
+        buildctl: named_or_built(workspace, buildctl, build_in_a_scratch_module)?,
+        runc: from_path("runc")?,
     })
 }
 
@@ -220,6 +215,60 @@ pub fn bench_peers(workspace: &Workspace) -> Outcome<BenchPeers> {
 pub fn bench_versions() -> [(&'static str, &'static str); 2] {
     let ([cosign, ..], [buildkit, _]) = (&GO_PROGRAMS, &BUILDKIT);
     [("cosign", cosign.version), ("BuildKit", buildkit.version)]
+}
+
+/// A registry and the clients that the benchmarks compare us with, installed if they are not there yet. A variable of the environment names
+/// another file.
+#[derive(Clone, Debug)]
+pub struct RegistryPeers {
+    /// Distribution.
+    pub registry: PathBuf,
+    /// crane.
+    pub crane: PathBuf,
+    /// oras.
+    pub oras: PathBuf,
+    /// skopeo, from the system.
+    pub skopeo: PathBuf,
+    /// openssl, from the system: it hashes what is there afterwards.
+    pub openssl: PathBuf,
+}
+
+/// See [`RegistryPeers`].
+pub fn registry_peers(workspace: &Workspace) -> Outcome<RegistryPeers> {
+    let [_, _, _, crane, oras, registry] = &GO_PROGRAMS;
+    let skopeo = match std::env::var_os("SLUICEGATE_SKOPEO") {
+        Some(named) => fs::canonicalize(named).map_err(Failure::while_doing("find SLUICEGATE_SKOPEO"))?,
+        None => from_path("skopeo")?,
+    };
+    Ok(RegistryPeers {
+        registry: named_or_built(workspace, registry, install)?,
+        crane: named_or_built(workspace, crane, install)?,
+        oras: named_or_built(workspace, oras, install)?,
+        skopeo,
+        openssl: from_path("openssl")?,
+    })
+}
+
+/// The versions of those of [`registry_peers`] that are built from modules.
+#[must_use]
+pub fn registry_versions() -> [(&'static str, &'static str); 3] {
+    let [_, _, _, crane, oras, registry] = &GO_PROGRAMS;
+    [("distribution", registry.version), ("crane", crane.version), ("oras", oras.version)]
+}
+
+fn named_or_built(
+    workspace: &Workspace,
+    program: &GoProgram,
+    build: fn(&GoProgram, &Path) -> Outcome,
+) -> Outcome<PathBuf> {
+    match std::env::var_os(program.environment) {
+        Some(named) => fs::canonicalize(named).map_err(Failure::while_doing(format!("find {}", program.environment))),
+        None => go_program(workspace, program, build),
+    }
+}
+
+fn from_path(name: &str) -> Outcome<PathBuf> {
+    on_path(name).ok_or_else(|| Failure::new(format!("there is no {name} on the PATH")))
 }
 
 /// A program from a Go module, built by `build` into the folder it is given if it is not there yet.

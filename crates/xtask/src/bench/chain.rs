@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 
-use super::Bench;
 use super::buildkit::{self, Daemon};
 use super::process::{Program, Ran, in_turn};
 use super::project::{self, Project};
 use super::samples::Samples;
 use super::table::{Bar, Measured, Row, Table};
+use super::{Bench, StepPeers};
 use crate::commands;
 use crate::failure::{Failure, Outcome};
 use crate::tools;
@@ -31,14 +31,14 @@ const WHOLE: Bar = Bar { milliseconds: Some(1250.0), peak_kib: None };
 const STEP: Bar = Bar { milliseconds: Some(25.0), peak_kib: None };
 
 /// Measures and appends to `table`.
-pub(super) fn measure(bench: &Bench<'_>, table: &mut Table) -> Outcome {
+pub(super) fn measure(bench: &Bench<'_>, peers: &StepPeers, table: &mut Table) -> Outcome {
     println!("\n# chain: {STEPS} steps of true in a row, with everything on, beside BuildKit");
     let project = Project::new(&bench.folder.join("chain"), &bench.sluicegate)?;
     project.write("sluicegate.yaml", &pipeline(STEPS))?;
     project.write("one.yaml", &pipeline(1))?;
-    project.prepare(&["--binary", "true"], &bench.trivy)?;
+    project.prepare(&["--binary", "true"], &peers.trivy)?;
     let folder = bench.folder.join("buildkit");
-    let daemon = Daemon::start(&bench.peers, &folder)?;
+    let daemon = Daemon::start(&peers.programs, &folder)?;
     let measured = beside(bench, table, &project, &daemon);
     drop(daemon);
     let left = buildkit::mounts_below(&folder);

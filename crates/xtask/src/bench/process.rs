@@ -145,6 +145,17 @@ pub(super) fn in_turn(
     programs: &[&Program],
     rounds: usize,
     scratch: &Path,
+    check: impl FnMut(usize, &Ran) -> Outcome,
+) -> Outcome<Vec<Samples>> {
+    in_turn_after(programs, rounds, scratch, |_| Ok(()), check)
+}
+
+/// The same, with `before` done before each run, while no clock runs.
+pub(super) fn in_turn_after(
+    programs: &[&Program],
+    rounds: usize,
+    scratch: &Path,
+    mut before: impl FnMut(usize) -> Outcome,
     mut check: impl FnMut(usize, &Ran) -> Outcome,
 ) -> Outcome<Vec<Samples>> {
     let mut measured = vec![Vec::with_capacity(rounds); programs.len()];
@@ -155,6 +166,7 @@ pub(super) fn in_turn(
         }
         for at in order {
             let (Some(program), Some(times)) = (programs.get(at), measured.get_mut(at)) else { continue };
+            before(at)?;
             let ran = program.run(scratch)?;
             check(at, &ran)?;
             if round > 0 {
@@ -226,6 +238,13 @@ mod tests {
         });
         assert_eq!(samples.unwrap().iter().map(|samples| samples.milliseconds().len()).collect::<Vec<_>>(), [2, 2]);
         assert_eq!(order, [0, 1, 1, 0, 0, 1]);
+        let order = std::cell::RefCell::new(Vec::new());
+        let note = |word: &'static str, at: usize| {
+            order.borrow_mut().push((word, at));
+            Ok(())
+        };
+        in_turn_after(&[&first], 1, &folder, |at| note("before", at), |at, _| note("after", at)).unwrap();
+        assert_eq!(order.into_inner(), [("before", 0), ("after", 0)].repeat(2));
         let refused = in_turn(&[&first], 1, &folder, |_, _| Err(Failure::new("a count is wrong")));
         assert_eq!(refused.unwrap_err().to_string(), "a count is wrong");
         assert!(in_turn(&[&first], 0, &folder, |_, _| Ok(())).is_err());

@@ -6,7 +6,7 @@ use super::process::{Program, Ran, in_turn};
 use super::project::{self, Project, Verified};
 use super::samples::Samples;
 use super::table::{Bar, Measured, Row, Table};
-use super::{Bench, megabytes};
+use super::{Bench, StepPeers, megabytes};
 use crate::commands;
 use crate::failure::{Failure, Outcome};
 use crate::oci_layout;
@@ -51,11 +51,11 @@ pub(super) const ROUNDS: usize = 30;
 const BAR: Bar = Bar { milliseconds: Some(5.0), peak_kib: Some(10 * 1024) };
 
 /// Measures and appends to `table`.
-pub(super) fn measure(bench: &Bench<'_>, table: &mut Table) -> Outcome {
+pub(super) fn measure(bench: &Bench<'_>, peers: &StepPeers, table: &mut Table) -> Outcome {
     println!("\n# verify: an image that was promoted, and the one that is shipped with the source");
-    shipped(bench, table)?;
-    promoted(bench, table)?;
-    start(bench, table)?;
+    shipped(bench, peers, table)?;
+    promoted(bench, peers, table)?;
+    start(bench, peers, table)?;
     table.notes.push(
         "verify: sluicegate hashes every byte of the image, its layers too, and verifies the whole closed set, each step included. cosign \
          reads no layer and checks bundles that are attached to the image; it counts here by the statements it prints."
@@ -64,36 +64,36 @@ pub(super) fn measure(bench: &Bench<'_>, table: &mut Table) -> Outcome {
     Ok(())
 }
 
-fn shipped(bench: &Bench<'_>, table: &mut Table) -> Outcome {
+fn shipped(bench: &Bench<'_>, peers: &StepPeers, table: &mut Table) -> Outcome {
     let project = Project::new(&bench.folder.join("shipped"), &bench.sluicegate)?;
     let from = bench.workspace.path("fixtures/verified-layout");
     let copy = Program::new("cp", &from).args(["-r", "layout", "trust", "gateway.yaml"]).args([project.path(".")]);
     copy.run(project.scratch())?;
     let subject =
         Subject { project: &project, layout: "layout", what: "shipped layout", statements: SHIPPED_STATEMENTS };
-    subject.beside(bench, table, &attestation(&project, &bench.peers.cosign, "layout"), "cosign verify-attestation")
+    subject.beside(bench, table, &attestation(&project, &peers.programs.cosign, "layout"), "cosign verify-attestation")
 }
 
-fn promoted(bench: &Bench<'_>, table: &mut Table) -> Outcome {
+fn promoted(bench: &Bench<'_>, peers: &StepPeers, table: &mut Table) -> Outcome {
     let project = Project::new(&bench.folder.join("tiny"), &bench.sluicegate)?;
     project.write("src/hello.txt", "hello\n")?;
     project.write("sluicegate.yaml", PIPELINE)?;
-    project.prepare(&IMAGE, &bench.trivy)?;
+    project.prepare(&IMAGE, &peers.trivy)?;
     project.must(&["run"])?;
     project.must(&["promote", "oci:out/tiny", "--to", "production"])?;
     let layout = "env/production";
     let subject = Subject { project: &project, layout, what: "promoted image", statements: STATEMENTS };
-    let cosign = &bench.peers.cosign;
+    let cosign = &peers.programs.cosign;
     subject.beside(bench, table, &attestation(&project, cosign, layout), "cosign verify-attestation")?;
     let verify = project.program(cosign).args(["verify", "--key", "trust/production.pub", "--output", "json"]);
     subject.beside(bench, table, &offline(verify, layout), "cosign verify")
 }
 
 /// What each program costs before it verifies anything.
-fn start(bench: &Bench<'_>, table: &mut Table) -> Outcome {
+fn start(bench: &Bench<'_>, peers: &StepPeers, table: &mut Table) -> Outcome {
     let project = Project::new(&bench.folder.join("start"), &bench.sluicegate)?;
     let (ours, peer) =
-        (project.sluicegate(&["--version"]), project.program(&bench.peers.cosign).args(["version", "--json"]));
+        (project.sluicegate(&["--version"]), project.program(&peers.programs.cosign).args(["version", "--json"]));
     let (ours, peer) = beside(bench, &project, &ours, &peer, &|_, _| Ok(()))?;
     table.rows.push(Row {
         what: "the programs' start alone (--version)".to_owned(),
