@@ -295,7 +295,7 @@ fn what_the_contract_names_and_this_version_has_not_is_refused_by_name() {
     let project = Project::empty();
     for arguments in [
         &["plan"][..],
-        &["copy", "x"],
+        &["explain", "x"],
         &["serve"],
         &["trust", "show"],
         &["trust", "update"],

@@ -280,7 +280,7 @@ pub(crate) struct Copy {
 pub(crate) struct Doctor {
     /// The image: oci:DIR, oci:DIR:TAG, or HOST/REPOSITORY with :TAG or @sha256:HEX.
     #[arg(value_parser = image)]
-    pub(crate) image: ImageRef,
+    pub(crate) image: Option<ImageRef>,
     /// The repository that attestations of a registry's image are in (default: what the gateway says, else the image's own).
     #[arg(long, value_name = "REPOSITORY")]
     pub(crate) evidence: Option<RegistryRepository>,

@@ -16,11 +16,17 @@ use crate::{
 
 /// `doctor REF`: what each verifier of the field would see of an image. Verifies nothing and records nothing.
 pub(crate) fn doctor(words: &Words, arguments: &Doctor) -> Result<ExitCode, Problem> {
+    let Some(asked) = &arguments.image else {
+        return Err(Problem::usage(
+            "doctor about this machine: not in this version",
+            "name an image: sluicegate doctor REF",
+        ));
+    };
     let gateway = GatewayFolder::open_if_there(arguments.gateway.gateway.as_deref(), Path::new("."))?;
     let evidence = arguments.evidence.clone().or(gateway.and_then(|gateway| gateway.gateway.evidence));
     let places = wire::places().with_evidence(evidence);
-    let source = places.source(&arguments.image.place).map_err(Error::from)?;
-    let image = source.resolve(&arguments.image.selector).map_err(Error::from)?;
+    let source = places.source(&asked.place).map_err(Error::from)?;
+    let image = source.resolve(&asked.selector).map_err(Error::from)?;
     let found = examine(source.as_ref(), &image)?;
     if words.json() {
         words.document(&json!({
