@@ -43,7 +43,7 @@ struct GoProgram {
 }
 
 /// The sums are those of the Go checksum database; `go version -m` shows the sum of what a program was built from.
-const GO_PROGRAMS: [GoProgram; 6] = [
+const GO_PROGRAMS: [GoProgram; 7] = [
     GoProgram {
         name: "cosign",
         module: "github.com/sigstore/cosign/v3",
@@ -59,6 +59,15 @@ const GO_PROGRAMS: [GoProgram; 6] = [
         version: "v1.22.2",
         sum: "h1:WzqReKk2VjcvBN/NQTlcIxKqFPKpzIdb6KYMHzPEbe0=",
         environment: "SLUICEGATE_OPA",
+    },
+    // Rekor v2, by the name that its package has; newer versions ask for a newer Go.
+    GoProgram {
+        name: "posix",
+        module: "github.com/sigstore/rekor-tiles/v2",
+        package: "github.com/sigstore/rekor-tiles/v2/cmd/rekor-server/posix",
+        version: "v2.3.0",
+        sum: "h1:HhMgH61UP0t899V8Fjt7pz1YdgOBptbaQdnCF+79cdc=",
+        environment: "SLUICEGATE_REKOR",
     },
     // The suite of the OCI distribution specification; no version of it has a tag.
     GoProgram {
@@ -235,7 +244,7 @@ pub struct RegistryPeers {
 
 /// See [`RegistryPeers`].
 pub fn registry_peers(workspace: &Workspace) -> Outcome<RegistryPeers> {
-    let [_, _, _, crane, oras, registry] = &GO_PROGRAMS;
+    let [_, _, _, _, crane, oras, registry] = &GO_PROGRAMS;
     let skopeo = match std::env::var_os("SLUICEGATE_SKOPEO") {
         Some(named) => fs::canonicalize(named).map_err(Failure::while_doing("find SLUICEGATE_SKOPEO"))?,
         None => from_path("skopeo")?,
@@ -252,7 +261,7 @@ pub fn registry_peers(workspace: &Workspace) -> Outcome<RegistryPeers> {
 /// The versions of those of [`registry_peers`] that are built from modules.
 #[must_use]
 pub fn registry_versions() -> [(&'static str, &'static str); 3] {
-    let [_, _, _, crane, oras, registry] = &GO_PROGRAMS;
+    let [_, _, _, _, crane, oras, registry] = &GO_PROGRAMS;
     [("distribution", registry.version), ("crane", crane.version), ("oras", oras.version)]
 }
 
