@@ -31,8 +31,8 @@ pub struct ImageTree {
     pub manifest: Option<Manifest>,
     /// The bytes of all of them.
     pub bytes: BTreeMap<Digest, Vec<u8>>,
-    /// Manifests that are being read and not in `below` yet.
-    open: usize,
+    /// Entries of all its indexes.
+    entries: usize,
 }
 
 /// A manifest that an index names.
@@ -124,7 +124,8 @@ pub(crate) fn is_index(media_type: &str) -> bool {
 
 /// Reads the manifests of an image. A document that can be read as an image and as an index is neither.
 pub fn read(source: &dyn ImageSource, root: &Descriptor) -> Result<ImageTree, Error> {
-    let mut tree = ImageTree { root: root.clone(), below: Vec::new(), manifest: None, bytes: BTreeMap::new(), open: 0 };
+    let mut tree =
+        ImageTree { root: root.clone(), below: Vec::new(), manifest: None, bytes: BTreeMap::new(), entries: 0 };
     match document(source, root, &mut tree.bytes)? {
         Document::Image(manifest) => tree.manifest = Some(*manifest),
         Document::Index(index) => descend(source, index, &mut tree, 1)?,
@@ -137,18 +138,20 @@ fn descend(source: &dyn ImageSource, index: ImageIndex, tree: &mut ImageTree, de
     if depth > MAX_DEPTH {
         return Err(fault(format!("its indexes lie deeper than {MAX_DEPTH} in each other")));
     }
+    tree.entries += index.manifests.len();
+    if tree.entries > MAX_ENTRIES {
+        return Err(fault(format!("it names more than {MAX_ENTRIES} manifests")));
+    }
     for entry in index.manifests {
         if let Some(known) = tree.below.iter_mut().find(|node| node.descriptor.digest == entry.descriptor.digest) {
             known.platforms.push(entry.platform);
             continue;
         }
         let read: u64 = tree.bytes.values().map(|bytes| bytes.len() as u64).sum();
-        if tree.below.len() + tree.open >= MAX_ENTRIES || read > MAX_TREE {
-            let root = tree.root.digest.to_string();
-            let reason = format!("it names more than {MAX_ENTRIES} manifests, or {MAX_TREE} bytes of them");
-            return Err(Error::Image { image: root, reason });
+        if read > MAX_TREE {
+            let reason = format!("it names more than {MAX_TREE} bytes of manifests");
+            return Err(Error::Image { image: tree.root.digest.to_string(), reason });
         }
-        tree.open += 1;
         let manifest = match document(source, &entry.descriptor, &mut tree.bytes)? {
             Document::Image(manifest) => Some(*manifest),
             Document::Index(index) => {
@@ -156,7 +159,6 @@ fn descend(source: &dyn ImageSource, index: ImageIndex, tree: &mut ImageTree, de
                 None
             }
         };
-        tree.open -= 1;
         tree.below.push(Node { descriptor: entry.descriptor, platforms: vec![entry.platform], manifest });
     }
     Ok(())

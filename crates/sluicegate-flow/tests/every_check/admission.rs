@@ -227,7 +227,7 @@ pub(crate) fn tm05_a_decision_admits_where_it_was_decided_for() -> Tried {
         door.world.judge.environment.repository = "registry.example/prod/shop".parse().unwrap();
         door.found_in = name.map(|name| Repository::of_registry(&name.parse().unwrap()).unwrap());
         let resource = PinnedImage { repository: door.world.judge.repository(), digest: door.image() };
-        door.decided("production", None, |summary| summary.resource = resource)
+        door.decided("decider", None, |summary| summary.resource = resource)
     };
     // A layout has no name of its own: it is how an image is carried.
     assert_eq!(found_in(None), Ok(()));
