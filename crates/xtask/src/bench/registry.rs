@@ -16,6 +16,8 @@ use crate::tools::{self, RegistryPeers};
 
 /// Rounds, unless others are asked for.
 pub(super) const ROUNDS: usize = 5;
+/// A push of a thousand attachments to a registry without an API for them takes a minute.
+const ATTACHMENT_ROUNDS: usize = 3;
 const LAYERS: u64 = 8;
 const MIB: u64 = 1 << 20;
 /// The share of the machine's own speed that is to be reached (DESIGN section 9).
@@ -83,6 +85,8 @@ struct Contest<'a> {
     what: String,
     clients: Vec<(&'static str, Program)>,
     yardsticks: Vec<(&'static str, Program)>,
+    /// Unless others are asked for.
+    rounds: usize,
     before: &'a dyn Fn() -> Outcome,
     /// After each run of a client.
     check: &'a dyn Fn() -> Outcome,
@@ -125,7 +129,7 @@ impl<'a> Arena<'a> {
         self.empty(&self.first)?;
         self.empty(&self.second)?;
         self.attachments(table, &noted)?;
-        table.notes.extend(notes());
+        table.notes.extend(notes(self.bench));
         Ok(())
     }
 
@@ -144,6 +148,7 @@ impl<'a> Arena<'a> {
                 what,
                 clients: self.clients(&["ours", "skopeo", "crane", "oras"], End::Layout(folder), to),
                 yardsticks,
+                rounds: ROUNDS,
                 before: &|| self.empty(&self.first),
                 check: &|| self.is_in_registry(layout, &self.first, "a"),
                 found: found(layout),
@@ -159,6 +164,7 @@ impl<'a> Arena<'a> {
                 what,
                 clients: self.clients(&["ours", "skopeo", "crane", "oras"], from, to),
                 yardsticks: self.yardsticks(),
+                rounds: ROUNDS,
                 before: &|| tools::remove(&self.project.path(PULLED)),
                 check: &|| layout.is_in_layout(&self.hasher, &self.project.path(PULLED)).map(drop),
                 found: found(layout),
@@ -174,6 +180,7 @@ impl<'a> Arena<'a> {
                 what,
                 clients: self.clients(&["ours", "skopeo", "crane", "oras"], from, to),
                 yardsticks: Vec::new(),
+                rounds: ROUNDS,
                 before: &|| tools::remove(&registry.data().join("repositories").join(repository)),
                 check: &|| self.is_in_registry(layout, registry, repository),
                 found: found(layout),
@@ -193,6 +200,7 @@ impl<'a> Arena<'a> {
                 what: format!("push of an image with {count} attachments of 1 KiB"),
                 clients: self.clients(&["ours", "oras -r"], End::Layout(NOTED), to),
                 yardsticks: Vec::new(),
+                rounds: ATTACHMENT_ROUNDS,
                 before: &|| self.empty(&self.first),
                 check: &|| {
                     self.is_in_registry(layout, &self.first, "notes")?;
@@ -214,6 +222,7 @@ impl<'a> Arena<'a> {
                 what: format!("pull of an image with {count} attachments of 1 KiB"),
                 clients: self.clients(&["ours", "oras -r"], to, End::Layout(PULLED)),
                 yardsticks: Vec::new(),
+                rounds: ATTACHMENT_ROUNDS,
                 before: &|| tools::remove(&self.project.path(PULLED)),
                 check: &|| layout.is_in_layout(&self.hasher, &self.project.path(PULLED)).map(drop),
                 found: self::found(layout),
@@ -241,7 +250,8 @@ impl<'a> Arena<'a> {
             None => Ok(()),
         };
         let programs: Vec<&Program> = sides.iter().map(|(_, program)| program).collect();
-        let times = in_turn_after(&programs, self.bench.rounds(ROUNDS), scratch, before, |side, _| check(side))?;
+        let times =
+            in_turn_after(&programs, self.bench.rounds(contest.rounds), scratch, before, |side, _| check(side))?;
         let mut measured = Vec::new();
         for (side, (times, (_, program))) in times.into_iter().zip(&sides).enumerate() {
             let mut peak_kib = None;
@@ -265,7 +275,7 @@ impl<'a> Arena<'a> {
             });
         }
         // The same of each client, or the benchmark would have ended; so once, and not in each of these rows.
-        let checked = self.bench.rounds(ROUNDS) as u64 + WARM_UP_AND_MEMORY;
+        let checked = self.bench.rounds(contest.rounds) as u64 + WARM_UP_AND_MEMORY;
         let counts = contest.found.iter().map(|(what, count)| (what.clone(), *count, Some(*count)));
         let counts =
             counts.chain([("runs after which that was so, of each client".to_owned(), checked, Some(checked))]);
@@ -408,12 +418,14 @@ fn arguments(name: &str, from: End<'_>, to: End<'_>) -> Vec<String> {
     }
 }
 
-fn notes() -> [String; 5] {
+fn notes(bench: &Bench<'_>) -> [String; 5] {
     [
-        "registry: the registry is distribution, on loopback and on the same processors; what it takes to store and hash what it is sent is \
-         in every time. It has no referrers API, so that attachments are listed by the fallback tag. Before each run the target is emptied \
-         and the disk is in step."
-            .to_owned(),
+        format!(
+            "registry: the registry is distribution, on loopback and on the same processors; what it takes to store and hash what it is sent \
+             is in every time. It has no referrers API, so that attachments are listed by the fallback tag; they are measured in {} rounds. \
+             Before each run the target is emptied and the disk is in step.",
+            bench.rounds(ATTACHMENT_ROUNDS)
+        ),
         format!(
             "registry: the layers are tar files of random bytes, uncompressed, and stay as they are (skopeo with --preserve-digests); each \
              client does as many things at a time as it does by itself. The bars are {:.0} % of the speed at which openssl hashes the same \
