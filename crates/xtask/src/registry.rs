@@ -19,6 +19,7 @@ const AGAIN: Duration = Duration::from_millis(20);
 const ANSWER: Duration = Duration::from_secs(5);
 /// Ports that are tried: one that was free a moment ago may be somebody else's by now.
 const PORTS: u32 = 5;
+const LAST_LINES: usize = 20;
 /// The port of a host that names none and is spoken with in plain HTTP.
 const HTTP: u16 = 80;
 
@@ -87,6 +88,16 @@ impl Registry {
         let settings = self.folder.join("config.yml");
         let words = [program, Path::new("serve"), &settings].map(|word| commands::quoted(&word.to_string_lossy()));
         commands::announce(&format!("{} &", words.join(" ")));
+    }
+
+    /// Whether it still answers and the end of what it said, for whoever failed at it.
+    #[must_use]
+    pub fn state(&self) -> String {
+        let said = fs::read_to_string(self.folder.join("said")).unwrap_or_default();
+        let lines: Vec<&str> = said.lines().collect();
+        let last = lines.get(lines.len().saturating_sub(LAST_LINES)..).unwrap_or_default().join("\n");
+        let word = if answers(&self.host) { "answers" } else { "does not answer any more" };
+        format!("the registry at {} {word}; the last that it said: {last}", self.host)
     }
 
     /// Where it keeps all repositories and blobs: it holds nothing in memory.

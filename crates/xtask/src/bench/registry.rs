@@ -54,7 +54,10 @@ pub(super) fn measure(bench: &Bench<'_>, peers: &RegistryPeers, append_load: &Pa
     let sizes = bench.choice.sizes;
     println!("\n# registry: {} MiB in {LAYERS} layers, {} attachments, on loopback", sizes.mib, sizes.attachments);
     let folders = ["registry", "registry-first", "registry-second"].map(|name| bench.folder.join(name));
-    let measured = Arena::open(bench, peers, &folders).and_then(|arena| arena.measure(table));
+    let measured = Arena::open(bench, peers, &folders).and_then(|arena| {
+        let states = |failure| Failure::new(format!("{failure}\n{}\n{}", arena.first.state(), arena.second.state()));
+        arena.measure(table).map_err(states)
+    });
     // It is gigabytes, whatever came of it; the registries ended with the arena.
     folders.iter().try_for_each(|folder| tools::remove(folder))?;
     measured?;
