@@ -91,7 +91,7 @@ fn appends(bench: &Bench<'_>, append_load: &Path, folder: &Path, table: &mut Tab
             "log: the median is {rate:.0} appends in a second; the bar is {RATE}. Client, server and the signatures made beforehand are one \
              process, whose peak memory it is; each answer is a proof under a checkpoint that is on disk."
         ),
-        "log: rekor-tiles is not measured beside it: `setup` does not install it, and the load knows only a server of its own.".to_owned(),
+        "log: rekor-tiles is not measured beside it: the load knows only a server of its own.".to_owned(),
     ]);
     Ok(())
 }
