@@ -1,7 +1,7 @@
 //! Reading an OCI layout folder.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{File, OpenOptions},
     io::{self, ErrorKind, Read},
     os::unix::fs::OpenOptionsExt,
@@ -9,14 +9,18 @@ use std::{
     sync::OnceLock,
 };
 
-use sluicegate_ports::images::{Descriptor, ImagePlaceError, ImageSource, Manifest};
+use sluicegate_attestation::identifiers::{DOCKER_INDEX, IMAGE_INDEX};
+use sluicegate_ports::images::{Descriptor, ImageIndex, ImagePlaceError, ImageSource, Manifest};
 use sluicegate_types::{Digest, Place, Selector};
 
 use crate::{
     client::MANIFEST_TYPES,
-    layout_index::{COSIGN_IMAGE, COSIGN_KIND, Index, MAX_MANIFEST, tag_of},
+    layout_index::{COSIGN_IMAGE, COSIGN_KIND, Index, MAX_ENTRIES, MAX_MANIFEST, tag_of},
     layout_referrers::is_list,
 };
+
+/// How deep indexes may lie in each other (DESIGN section 7).
+const MAX_DEPTH: usize = 4;
 
 pub(crate) struct LayoutSource {
     pub(crate) folder: PathBuf,
@@ -65,7 +69,13 @@ impl ImageSource for LayoutSource {
                     .find(|named| named.size == size && MANIFEST_TYPES.contains(&named.media_type.as_str()));
                 Ok((*fits.unwrap_or(descriptor)).clone())
             }
-            ([], _) => Err(self.none(selector, self.holdings())),
+            ([], _) => match selector {
+                Selector::Digest(digest) => match self.below(digest)? {
+                    Some(descriptor) => Ok(descriptor),
+                    None => Err(self.none(selector, self.holdings())),
+                },
+                _ => Err(self.none(selector, self.holdings())),
+            },
             _ => Err(self.none(selector, format!("; several fit, name one by digest{}", self.holdings()))),
         }
     }
@@ -118,6 +128,36 @@ pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
 }
 
 impl LayoutSource {
+    /// How an index that is an image here, or one below it, describes the manifest with this digest. An index that can't be read names
+    /// nothing here; whoever asks about the index is told why.
+    fn below(&self, digest: &Digest) -> Result<Option<Descriptor>, ImagePlaceError> {
+        let mut waiting: Vec<(Descriptor, usize)> =
+            images(&self.folder, &self.index)?.into_iter().map(|image| (image.clone(), 0)).collect();
+        let mut seen = BTreeSet::new();
+        while let Some((descriptor, depth)) = waiting.pop() {
+            let is_index = [IMAGE_INDEX, DOCKER_INDEX].contains(&descriptor.media_type.as_str());
+            if !is_index || depth >= MAX_DEPTH || seen.len() >= MAX_ENTRIES || !seen.insert(descriptor.digest) {
+                continue;
+            }
+            for entry in self.named_by(&descriptor) {
+                if entry.digest == *digest {
+                    return Ok(Some(entry));
+                }
+                waiting.push((entry, depth + 1));
+            }
+        }
+        Ok(None)
+    }
+
+    fn named_by(&self, index: &Descriptor) -> Vec<Descriptor> {
+        let mut bytes = Vec::new();
+        let read = open_regular(&blob_path(&self.folder, &index.digest))
+            .and_then(|file| file.take(MAX_MANIFEST + 1).read_to_end(&mut bytes));
+        let is_whole = read.is_ok() && bytes.len() as u64 <= MAX_MANIFEST && Digest::of(&bytes) == index.digest;
+        let index = is_whole.then(|| serde_json::from_slice::<ImageIndex>(&bytes).ok()).flatten();
+        index.map(|index| index.manifests.into_iter().map(|entry| entry.descriptor).collect()).unwrap_or_default()
+    }
+
     fn none(&self, selector: &Selector, hint: String) -> ImagePlaceError {
         let selector = match selector {
             Selector::Only => "without a tag or digest".to_owned(),
