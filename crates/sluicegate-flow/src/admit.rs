@@ -15,7 +15,7 @@ use sluicegate_verify::{
     closed_set::{ClosedSet, Followed, Seen},
 };
 
-use crate::gateway::Judge;
+use crate::{gateway::Judge, verify::VerifyReport};
 
 /// Why an image may be in an environment.
 #[derive(Debug)]
@@ -126,12 +126,43 @@ impl fmt::Display for Near {
     }
 }
 
-/// Demands, in the judge's own repository (`found_in`, where that has a name) and for its environment at this moment, an unexpired allowed verification summary of its decisions key, of this
-/// gateway, for this very repository and image, over a whole closed set; where the gateway says `gate: none`, a promotion record of
-/// role `records` under this gateway. The reasons say why each statement that comes near does not count (trust model 5 and 7).
-pub fn admit(
+/// What asks to be let in: one image, or an index with every image that it names.
+#[derive(Clone, Debug)]
+pub struct Presented<'a> {
+    /// Its digest.
     image: Digest,
-    followed: &Followed,
+    /// What is said about it.
+    said: &'a Followed,
+    /// What was found about each of its images.
+    images: Vec<(Option<String>, &'a Followed)>,
+}
+
+impl<'a> Presented<'a> {
+    /// One image.
+    pub fn image(image: Digest, said: &'a Followed) -> Self {
+        Self { image, said, images: vec![(None, said)] }
+    }
+
+    /// What `verify` found.
+    pub fn of(report: &'a VerifyReport) -> Self {
+        let Some(index) = &report.index else { return Self::image(report.image, &report.followed) };
+        let images = index.platforms.iter().map(|one| (Some(one.name()), &one.report.followed)).collect();
+        Self { image: report.image, said: &report.followed, images }
+    }
+
+    /// Whether there is an image, and one whole set of each that fits.
+    fn each_has(&self, fits: impl Fn(&ClosedSet) -> bool) -> bool {
+        let mut sets = self.images.iter().map(|(_, followed)| &followed.sets);
+        !self.images.is_empty() && sets.all(|sets| sets.iter().any(&fits))
+    }
+}
+
+/// Demands, in the judge's own repository (`found_in`, where that has a name) and for its environment at this moment, an unexpired
+/// allowed verification summary of its decisions key, of this gateway, for this very repository and image, over a whole closed set; where
+/// the gateway says `gate: none`, a promotion record of role `records` under this gateway. Of an index the word is about the index, and
+/// over a whole set of each of its images. The reasons say why each statement that comes near does not count (trust model 5 and 7).
+pub fn admit(
+    presented: &Presented<'_>,
     judge: &Judge,
     trust: &Trust,
     at: UnixTime,
@@ -142,16 +173,18 @@ pub fn admit(
         let (found, asked) = (found.clone(), judge.repository());
         return Err(NonEmpty::one(Refusal::Repository { found, asked }));
     }
+    let image = presented.image;
     let asked = Question { judge, trust, at, image: PinnedImage { repository: judge.repository(), digest: image } };
     let mut reasons: Vec<Refusal> = Vec::new();
-    if followed.sets.is_empty() {
-        reasons.extend(followed.incomplete.iter().map(|reason| Refusal::Set(reason.to_string())));
+    for (platform, followed) in presented.images.iter().filter(|(_, followed)| followed.sets.is_empty()) {
+        let of = platform.as_ref().map(|platform| format!("{platform}: ")).unwrap_or_default();
+        reasons.extend(followed.incomplete.iter().map(|reason| Refusal::Set(format!("{of}{reason}"))));
     }
-    for seen in &followed.seen {
+    for seen in &presented.said.seen {
         let Seen::Verified(statement) = seen else { continue };
         let answer = match (&judge.gate, &statement.statement().predicate_type) {
-            (Some(_), PredicateType::VerificationSummary) => asked.by_decision(statement, &followed.sets),
-            (None, PredicateType::Promotion) => asked.by_record(statement, &followed.sets),
+            (Some(_), PredicateType::VerificationSummary) => asked.by_decision(statement, presented),
+            (None, PredicateType::Promotion) => asked.by_record(statement, presented),
             _ => continue,
         };
         match answer {
@@ -174,7 +207,7 @@ struct Question<'a> {
 }
 
 impl Question<'_> {
-    fn by_decision(&self, statement: &VerifiedStatement, sets: &[ClosedSet]) -> Result<Admission, Near> {
+    fn by_decision(&self, statement: &VerifiedStatement, presented: &Presented<'_>) -> Result<Admission, Near> {
         let claim = SummaryClaim::parse(&statement.statement().predicate)
             .map_err(|error| Near::Unreadable(error.to_string()))?;
         let judge = self.judge;
@@ -195,13 +228,13 @@ impl Question<'_> {
             return Err(Near::Future(format!("it was decided at {}, after {}", claim.time_verified, self.at)));
         }
         self.check_authority(&claim.authority, &claim.policy)?;
-        if is_on(Check::AdmitCovers) && !sets.iter().any(|set| set.is_named_by(&claim.inputs)) {
+        if is_on(Check::AdmitCovers) && !presented.each_has(|set| set.is_named_by(&claim.inputs)) {
             return Err(Near::Uncovered);
         }
         Ok(self.admission(statement, Some(claim.expires)))
     }
 
-    fn by_record(&self, statement: &VerifiedStatement, sets: &[ClosedSet]) -> Result<Admission, Near> {
+    fn by_record(&self, statement: &VerifiedStatement, presented: &Presented<'_>) -> Result<Admission, Near> {
         let claim = PromotionClaim::parse(&statement.statement().predicate)
             .map_err(|error| Near::Unreadable(error.to_string()))?;
         let ungated = statement.is_in_role(Role::Records) && claim.basis == Basis::Ungated;
@@ -220,7 +253,7 @@ impl Question<'_> {
         if is_on(Check::AdmitFuture) && self.at.plus(CLOCK_SKEW) < claim.timestamp {
             return Err(Near::Future(format!("it was recorded at {}, after {}", claim.timestamp, self.at)));
         }
-        if is_on(Check::AdmitSet) && sets.is_empty() {
+        if is_on(Check::AdmitSet) && !presented.each_has(|_| true) {
             return Err(Near::NoSet);
         }
         Ok(self.admission(statement, None))

@@ -37,7 +37,10 @@ pub fn cosign2(
     signer: &dyn Signer,
     grant: &Grant,
 ) -> Result<(), Error> {
-    let layers = [("sig", vec![signature(ports, signer, grant)?]), ("att", attestations(ports, publication)?)];
+    let layers = [
+        ("sig", vec![signature(ports, signer, grant)?]),
+        ("att", attestations(ports, publication, &grant.image.digest)?),
+    ];
     for (suffix, layers) in layers {
         let config = config(&layers);
         let config = Descriptor::new(IMAGE_CONFIG, ports.store.put_bytes(&config)?, config.len() as u64);
@@ -79,7 +82,7 @@ fn signature(ports: &Ports<'_>, signer: &dyn Signer, grant: &Grant) -> Result<De
 }
 
 /// The envelope of each bundle that is attached to the image, but for cosign's own signature, which is none of the older attestations.
-fn attestations(ports: &Ports<'_>, publication: &Publication) -> Result<Vec<Descriptor>, Error> {
+fn attestations(ports: &Ports<'_>, publication: &Publication, image: &Digest) -> Result<Vec<Descriptor>, Error> {
     let mut out = Vec::new();
     for referrer in &publication.referrers {
         let manifest: Manifest = match serde_json::from_slice(&ports.store.read(&referrer.digest, MAX_MANIFEST)?) {
@@ -87,7 +90,8 @@ fn attestations(ports: &Ports<'_>, publication: &Publication) -> Result<Vec<Desc
             Err(error) => return Err(Error::Bug(format!("{} is no manifest: {error}", referrer.digest))),
         };
         let [part] = manifest.layers.as_slice() else { continue };
-        if manifest.artifact_type.as_deref() != Some(BUNDLE) {
+        let is_of_image = manifest.subject.as_ref().is_some_and(|subject| subject.digest == *image);
+        if !is_of_image || manifest.artifact_type.as_deref() != Some(BUNDLE) {
             continue;
         }
         let bundle = Bundle::parse(&ports.store.read(&part.digest, MAX_BUNDLE as u64)?)?;

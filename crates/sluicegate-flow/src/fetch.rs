@@ -7,7 +7,7 @@ use std::{
 
 use sluicegate_attestation::{
     bundle::MAX_BUNDLE,
-    identifiers::{BUNDLE, DOCKER_INDEX, DOCKER_MANIFEST, EMPTY_CONFIG, IMAGE_INDEX, IMAGE_MANIFEST},
+    identifiers::{BUNDLE, DOCKER_MANIFEST, EMPTY_CONFIG, IMAGE_MANIFEST},
 };
 use sluicegate_ports::{
     images::{Descriptor, ImagePlaceError, ImageSource, Manifest},
@@ -19,7 +19,10 @@ use sluicegate_types::{
 };
 use sluicegate_verify::closed_set::{Asked, named};
 
-use crate::{Error, image_tree};
+use crate::{
+    Error,
+    image_tree::{self, is_index},
+};
 
 /// Bytes of a manifest or configuration (DESIGN section 7).
 pub(crate) const MAX_MANIFEST: u64 = 4 * 1024 * 1024;
@@ -63,6 +66,13 @@ pub struct Fetched {
     pub unread: BTreeMap<Digest, &'static str>,
 }
 
+impl Fetched {
+    /// Bytes of evidence that it holds.
+    pub(crate) fn evidence_size(&self) -> u64 {
+        self.attached.values().chain(self.blobs.values()).map(|bytes| bytes.len() as u64).sum()
+    }
+}
+
 /// Reads the image `descriptor` and its referrers, hashing its layers. A blob whose bytes are not its digest's is an error, whatever it
 /// is (trust model 12); one that evidence names and that is not there is simply not there. Where there is more than the limits allow,
 /// what a provenance names that `asked` believes comes first.
@@ -79,21 +89,41 @@ pub fn fetch_evidence(source: &dyn ImageSource, descriptor: &Descriptor, asked: 
 
 /// What is attached to an index, which has no layers of its own; what it names is for whoever reads its tree.
 pub(crate) fn fetch_attached(source: &dyn ImageSource, index: &Descriptor, asked: Asked<'_>) -> Result<Fetched, Error> {
-    let none = Descriptor::new(EMPTY_CONFIG, Digest::of(b"{}"), 2);
+    attached(source, index, of_no_image(), &|attached| named(index.digest, attached, asked))
+}
+
+/// What is attached to an image or to an index, with the image's manifest if it is one.
+pub(crate) fn fetch_evidence_of_any(
+    source: &dyn ImageSource,
+    descriptor: &Descriptor,
+    asked: Asked<'_>,
+) -> Result<Fetched, Error> {
+    if is_index(&descriptor.media_type) {
+        fetch_attached(source, descriptor, asked)
+    } else {
+        fetch_evidence(source, descriptor, asked)
+    }
+}
+
+/// What stands for the manifest and configuration of an index.
+fn of_no_image() -> (Manifest, Vec<u8>) {
     let manifest = Manifest {
         schema_version: 2,
         media_type: None,
         artifact_type: None,
-        config: none,
+        config: Descriptor::new(EMPTY_CONFIG, Digest::of(b"{}"), 2),
         layers: Vec::new(),
         subject: None,
         annotations: BTreeMap::new(),
     };
-    attached(source, index, (manifest, Vec::new()), &|attached| named(index.digest, attached, asked))
+    (manifest, Vec::new())
 }
 
-/// The same where nobody is believed: what was just written, and reads back whole or not.
+/// The same of an image, with its layers, or of an index where nobody is believed: what was just written, and reads back whole or not.
 pub(crate) fn fetch_unasked(source: &dyn ImageSource, descriptor: &Descriptor) -> Result<Fetched, Error> {
+    if is_index(&descriptor.media_type) {
+        return attached(source, descriptor, of_no_image(), &|_| BTreeSet::new());
+    }
     let fetched = evidence(source, descriptor, &|_| BTreeSet::new())?;
     read_layers(source, &fetched.manifest, None)?;
     Ok(fetched)
@@ -351,7 +381,7 @@ fn fetch_manifest(source: &dyn ImageSource, descriptor: &Descriptor) -> Result<(
     let fault = |reason: String| Error::Image { image: descriptor.digest.to_string(), reason };
     if !matches!(descriptor.media_type.as_str(), IMAGE_MANIFEST | DOCKER_MANIFEST) {
         let what = match descriptor.media_type.as_str() {
-            IMAGE_INDEX | DOCKER_INDEX => {
+            media_type if is_index(media_type) => {
                 "an image index: of images of several platforms, name one platform's by its digest"
             }
             _ => "an image manifest is needed",

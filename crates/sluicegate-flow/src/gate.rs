@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sluicegate_attestation::identifiers::AUTHORITY_SELF;
 use sluicegate_policy::{
     facts::{ByHand, Facts, FactsError, GateScan},
-    judge::{Basis, Denial, Grant, Question, Reason, Target, Verdict, judge},
+    judge::{Basis, Denial, Question, Reason, Target, Verdict, judge},
     rego::{EvaluationRequest, Outcome, PolicyError, RuleAnswer, RuleResults},
 };
 use sluicegate_types::{
@@ -164,6 +164,47 @@ fn document(
     document
 }
 
+/// The decision about one image that an index names.
+pub struct PlatformDecision {
+    /// What the index says it is for.
+    pub platform: String,
+    /// Its evidence record.
+    pub record: u64,
+    /// The decision's document.
+    pub document: Value,
+}
+
+/// The decision about an index as JSON with sorted keys: made of those about its images, all of one moment, and of nothing else. One that
+/// is denied denies the index, and one that is open leaves it open.
+pub fn index_document(index: &Digest, unsigned: &[Value], platforms: &[PlatformDecision]) -> Value {
+    let mut document = json!({
+        "version": 1,
+        "image": index,
+        "platforms": platforms.iter().map(|one| json!({
+            "platform": one.platform,
+            "image": one.document["image"],
+            "verdict": one.document["verdict"],
+            "document": Digest::of(&document_bytes(&one.document)),
+            "record": one.record,
+        })).collect::<Vec<_>>(),
+        "unsigned": unsigned,
+    });
+    if let Some(first) = platforms.first() {
+        for shared in ["environment", "tag", "gate", "gateway", "authority", "previous", "decidedAt"] {
+            document[shared] = first.document[shared].clone();
+        }
+    }
+    let is = |verdict: &str| platforms.iter().any(|one| one.document["verdict"] == verdict);
+    let verdict = ["deny", "undecided", "allow", "ungated"].into_iter().find(|verdict| is(verdict));
+    document["verdict"] = json!(verdict.unwrap_or("undecided"));
+    // All of them are written alike, so the first as text is the first in time.
+    let expiries = platforms.iter().filter_map(|one| one.document["expires"].as_str());
+    if let Some(first) = expiries.min().filter(|_| verdict == Some("allow")) {
+        document["expires"] = json!(first);
+    }
+    document
+}
+
 fn rule(answer: &RuleAnswer) -> Value {
     json!({
         "code": answer.code,
@@ -200,11 +241,16 @@ impl Decision {
         if let Some(facts) = &self.facts {
             ports.store.put_bytes(facts.as_bytes())?;
         }
-        let digest = ports.store.put_bytes(&document_bytes(&self.document))?;
-        let mut body = self.document.clone();
-        body["document"] = json!(digest);
-        Ok(body)
+        keep_document(ports, &self.document)
     }
+}
+
+/// Keeps a decision's document in the store, and gives what the record says of it.
+pub(crate) fn keep_document(ports: &Ports<'_>, document: &Value) -> Result<Value, Error> {
+    let digest = ports.store.put_bytes(&document_bytes(document))?;
+    let mut body = document.clone();
+    body["document"] = json!(digest);
+    Ok(body)
 }
 
 /// A reason as documents and records have it: its beginning, if it is long.
@@ -234,8 +280,8 @@ pub(crate) fn shorten_lists(body: &mut Value) {
 }
 
 /// The word that a record has for what a permit rests on.
-pub fn outcome_of(grant: &Grant) -> &'static str {
-    match grant.basis {
+pub fn outcome_of(basis: Basis) -> &'static str {
+    match basis {
         Basis::Gate { .. } => "allow",
         Basis::Ungated => "ungated",
     }

@@ -1,5 +1,8 @@
 //! `promote`: resolves to a digest, verifies, asks the gate, and only with its permit signs, copies and moves the tag.
 
+mod candidate;
+mod occupant;
+
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeSet,
@@ -7,41 +10,35 @@ use std::{
     path::Path,
 };
 
+use candidate::{Candidate, Judged, Kept, Permitted, Refusal, Subject};
 use serde_json::{Value, json};
-use sluicegate_attestation::identifiers::BUNDLE;
-use sluicegate_policy::{
-    facts::{ByHand, GateScan},
-    judge::{Basis, Denial, Permit, Reason, Verdict},
-};
+use sluicegate_policy::judge::{Basis, Denial, Grant, Permit, Reason, judge_index};
 use sluicegate_ports::{
     evidence::{NewRecord, RecordKind},
-    execute::ExecuteError,
     images::{Descriptor, ImagePlaceError, ImageSource},
-    scan::{ScanError, Scanner},
+    scan::Scanner,
     sign::Signer,
 };
 use sluicegate_types::{
-    Digest, EnvironmentName, ImageRef, NonEmpty, PinnedImage, Place, Repository, Selector, UnixTime,
+    Digest, EnvironmentName, ImageRef, NonEmpty, PinnedImage, Place, Repository, UnixTime,
     checks::{Check, is_on},
 };
 use sluicegate_verify::{
-    Trust, VerifiedStatement,
-    closed_set::{Asked, ClosedSet, Followed, Incomplete, follow},
+    Trust,
+    closed_set::{Asked, ClosedSet, Followed, Incomplete},
 };
 
 use crate::{
     Error, Failure, Ports,
-    attest::attest,
+    attest::Attested,
     compat,
     error::incomplete,
-    evidence::{self, Adoptions},
-    fetch::{self, Fetched},
+    evidence,
     folders::{EnvironmentPlaces, is_same},
-    gate::{self, Case, RuleEvaluator},
+    gate::{self, PlatformDecision, RuleEvaluator},
     gateway::{Judge, JudgeRecord},
-    push, replay,
-    scan::Scanning,
-    sign,
+    push, sign,
+    verify_index::Index,
 };
 
 /// Everything a promotion needs beside the shared ports.
@@ -106,7 +103,7 @@ pub enum Promoted {
         /// The image.
         image: Digest,
         /// Why.
-        denials: NonEmpty<Denial>,
+        denials: NonEmpty<OfPlatform<Denial>>,
         /// The evidence record of the decision.
         record: u64,
     },
@@ -115,10 +112,34 @@ pub enum Promoted {
         /// The image.
         image: Digest,
         /// Why not.
-        reasons: NonEmpty<OpenReason>,
+        reasons: NonEmpty<OfPlatform<OpenReason>>,
         /// The evidence record of the decision.
         record: u64,
     },
+}
+
+/// What is said about the image that is promoted, or about one that it names.
+#[derive(Debug)]
+pub struct OfPlatform<T> {
+    /// What the index says that one is for; `None` if it is no index, or for all of it.
+    pub platform: Option<String>,
+    /// What is said.
+    pub said: T,
+}
+
+impl<T> std::ops::Deref for OfPlatform<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.said
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for OfPlatform<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.platform.as_ref().map_or(Ok(()), |platform| write!(f, "{platform}: "))?;
+        self.said.fmt(f)
+    }
 }
 
 /// Why a promotion is left open. Its words are the beginning of what there is to say, if that is long.
@@ -210,33 +231,39 @@ struct Promotion<'a> {
     other_ledgers: RefCell<BTreeSet<String>>,
 }
 
-/// The gate's own scan.
-#[derive(Default)]
-struct Scanned {
-    scan: Option<GateScan>,
-    /// What carries it: its bundle and the raw report.
-    parts: Vec<Descriptor>,
-    /// Why there is none, where a gate wanted one.
-    failure: Option<String>,
+/// An image that is allowed.
+struct Granted<'a> {
+    image: &'a Candidate,
+    set: &'a ClosedSet,
+    followed: &'a Followed,
 }
 
-/// A verdict that is no leave.
-enum Refusal {
-    Denied {
-        denials: NonEmpty<Denial>,
-        /// Every attestation that was looked at for it.
-        used: Vec<Digest>,
-    },
-    Open(NonEmpty<Reason>),
+/// Why an image has no whole set.
+struct Lacking {
+    image: Digest,
+    why: OfPlatform<Incomplete>,
 }
 
-impl Refusal {
-    fn outcome(&self) -> &'static str {
-        match self {
-            Self::Denied { .. } => "deny",
-            Self::Open(_) => "undecided",
-        }
+/// Why images without a whole set have none.
+fn lacking(subject: &Subject, followed: &mut [Followed]) -> Vec<Lacking> {
+    let mut lacking = Vec::new();
+    for (image, followed) in subject.images.iter().zip(followed).filter(|(_, followed)| followed.sets.is_empty()) {
+        let whys = std::mem::take(&mut followed.incomplete).into_iter();
+        lacking.extend(
+            whys.map(|said| Lacking {
+                image: image.digest(),
+                why: OfPlatform { platform: image.platform.clone(), said },
+            }),
+        );
     }
+    lacking
+}
+
+/// What the gate left open about an image, and why it could not scan it.
+fn open_reasons(image: &Candidate, reasons: NonEmpty<Reason>) -> NonEmpty<OfPlatform<OpenReason>> {
+    let mut reasons = reasons.map(OpenReason::Gate);
+    reasons.extend(image.scanned.failure.clone().map(OpenReason::Scan));
+    reasons.map(|said| OfPlatform { platform: image.platform.clone(), said })
 }
 
 impl Promotion<'_> {
@@ -245,17 +272,19 @@ impl Promotion<'_> {
         // First of all: nothing is recorded behind a ledger that was cut back, not even that the rest could not be decided.
         let tag = &request.judge.environment.tag;
         let current = ports.places.target(&self.target)?.current(Some(tag))?.map(|occupant| occupant.image);
-        let is_readable = self.compare_ledgers(current)?;
+        let held = self.compare_ledgers(current)?;
         let repository = request.judge.repository();
         let asked = |at: UnixTime| Asked { trust: request.trust, repository: Some(&repository), at };
-        let fetched = fetch::fetch_evidence(source, self.image, asked(ports.clock.now()))?;
-        let follow_at = |at: UnixTime| follow(self.image.digest, &fetched.attached, &fetched.blobs, asked(at));
-        let followed = follow_at(ports.clock.now());
-        if followed.unlooked > 0 {
-            (ports.tell)(&format!("{} statements of known signers were not looked at", followed.unlooked));
+        let mut subject = Subject::read(source, self.image, asked(ports.clock.now()))?;
+        let follow_at = |subject: &Subject, at: UnixTime| {
+            subject.images.iter().map(|image| image.follow(asked(at))).collect::<Vec<Followed>>()
+        };
+        let mut followed = follow_at(&subject, ports.clock.now());
+        for unlooked in followed.iter().map(|followed| followed.unlooked).filter(|unlooked| *unlooked > 0) {
+            (ports.tell)(&format!("{unlooked} statements of known signers were not looked at"));
         }
-        if followed.sets.is_empty() {
-            return self.without_set(followed.incomplete);
+        if followed.iter().any(|followed| followed.sets.is_empty()) {
+            return self.without_set(lacking(&subject, &mut followed));
         }
         if is_on(Check::OwnPlace) && is_same(self.place, &self.target) {
             return Err(Error::Usage(format!(
@@ -264,79 +293,61 @@ impl Promotion<'_> {
             )));
         }
         // What the decision can be made again from; of an image that proves nothing, nothing.
-        for bytes in fetched.attached.values().chain(fetched.blobs.values()) {
-            ports.store.put_bytes(bytes)?;
+        subject.images.iter().try_for_each(|image| image.keep_evidence(ports))?;
+        self.refuse_backwards(&subject.digests(&self.image.digest), current, held.as_ref())?;
+        // Only what proves something gets room in the store.
+        subject.keep_content(source, ports)?;
+        if request.judge.gate.is_some() {
+            subject.images.iter_mut().try_for_each(|image| image.scan(ports, request))?;
         }
-        self.refuse_backwards(current, is_readable)?;
-        // Only an image that proves something gets room in the store.
-        fetch::fetch_image(source, self.image, Some(ports.store))?;
-        let scanned = match &request.judge.gate {
-            Some(_) => self.gate_scan(&fetched)?,
-            None => Scanned::default(),
-        };
         // A scan takes its time: what is judged is what is true after it, and all of it at one moment.
         let now = ports.clock.now();
-        let followed = follow_at(now);
-        if followed.sets.is_empty() {
-            return self.without_set(followed.incomplete);
+        let mut followed = follow_at(&subject, now);
+        if followed.iter().any(|followed| followed.sets.is_empty()) {
+            return self.without_set(lacking(&subject, &mut followed));
         }
-        self.judge_sets(&fetched, &followed, current, scanned, now)
+        let mut judged = Vec::new();
+        for (image, followed) in subject.images.iter().zip(&followed) {
+            judged.push((image, followed, image.judge(ports, request, followed, current, now)?));
+        }
+        match &subject.index {
+            Some(index) => self.end_of_index(index, judged, now),
+            None => match judged.pop() {
+                Some((image, followed, judged)) => self.end_of_image(image, followed, judged, now),
+                None => self.without_set(Vec::new()),
+            },
+        }
     }
 
-    /// Sets are judged singly, never mixed; one that is allowed suffices, and each that is not is on record all the same. If none is
-    /// allowed, a denial weighs more than an open question.
-    fn judge_sets(
+    /// If no set is allowed, a denial weighs more than an open question. Each that is not allowed is on record.
+    fn end_of_image(
         &self,
-        fetched: &Fetched,
+        image: &Candidate,
         followed: &Followed,
-        current: Option<Digest>,
-        scanned: Scanned,
+        judged: Judged<'_>,
         now: UnixTime,
     ) -> Result<Promoted, Error> {
-        let Self { ports, request, .. } = *self;
-        let by_hand = followed.by_hand();
-        let mut refused = Vec::new();
-        let mut permitted = None;
-        for set in &followed.sets {
-            let case = Case {
-                judge: request.judge,
-                set,
-                by_hand: ByHand { alone: &by_hand, together: &followed.endorsed },
-                scan: scanned.scan.clone(),
-                current,
-                now,
-            };
-            let decision = gate::decide(&case, request.evaluator);
-            let used = decision.used.clone();
-            let mut body = decision.keep(ports)?;
-            body["rollback"] = json!(request.rollback);
-            if decision.replayable {
-                body["replay"] = json!(replay::keep_inputs(ports, request.files, fetched, case.scan.as_ref())?);
+        let Judged { permitted, refused } = judged;
+        if let Some(Permitted { set, permit, kept: Kept { body, .. } }) = permitted {
+            for (refusal, kept) in refused {
+                self.record(refusal.outcome(), RecordKind::Decision, kept.body)?;
             }
-            match decision.verdict {
-                Verdict::Allow(permit) => {
-                    permitted = Some((set, permit, body));
-                    break;
-                }
-                Verdict::Deny(denials) => refused.push((Refusal::Denied { denials, used }, body)),
-                Verdict::Undecided(reasons) => refused.push((Refusal::Open(reasons), body)),
-            }
-        }
-        if let Some((set, permit, body)) = permitted {
-            for (refusal, body) in refused {
-                self.record(refusal.outcome(), RecordKind::Decision, body)?;
-            }
-            if request.dry_run && is_on(Check::DryRun) {
+            if self.request.dry_run && is_on(Check::DryRun) {
                 return self.would_allow(permit, body);
             }
-            let said: Vec<&VerifiedStatement> = followed.verified().collect();
-            return self.allowed(fetched, set, &said, permit, body, scanned.parts);
+            return self.allowed(&[Granted { image, set, followed }], None, permit, body);
         }
         // The last one is what is told: denials after what was left open.
-        refused.sort_by_key(|(refusal, _)| matches!(refusal, Refusal::Denied { .. }));
         let mut told = None;
-        for (refusal, body) in refused {
-            told = Some(self.refused(refusal, body, scanned.failure.as_ref(), now)?);
+        for (refusal, Kept { body, .. }) in refused {
+            told = Some(match refusal {
+                Refusal::Denied { denials, used } => {
+                    let record = self.denied(&used, body, now)?;
+                    let denials = denials.map(|said| OfPlatform { platform: None, said });
+                    Promoted::Denied { image: self.image.digest, denials, record }
+                }
+                Refusal::Open(reasons) => self.undecided(open_reasons(image, reasons), body)?,
+            });
         }
         match told {
             Some(told) => Ok(told),
@@ -344,141 +355,88 @@ impl Promotion<'_> {
         }
     }
 
-    /// What the environment holds was decided about, and the decision says what the ledger was then. A ledger that was cut back or
-    /// rewritten since is not added to; that another home decided is told and recorded. Gives whether what is there can be read.
-    fn compare_ledgers(&self, current: Option<Digest>) -> Result<bool, Error> {
+    /// An index is promoted if each of its images is allowed. The decision about each is on record, then the one that is made of them.
+    fn end_of_index(
+        &self,
+        index: &Index,
+        judged: Vec<(&Candidate, &Followed, Judged<'_>)>,
+        now: UnixTime,
+    ) -> Result<Promoted, Error> {
         let Self { ports, request, .. } = *self;
-        let Some(current) = current else { return Ok(false) };
-        let repository = request.judge.repository();
-        let asked = Asked { trust: request.trust, repository: Some(&repository), at: ports.clock.now() };
-        let read = || {
-            let source = ports.places.source(&self.target)?;
-            let held = source.resolve(&Selector::Digest(current))?;
-            fetch::fetch_evidence(source.as_ref(), &held, asked)
-        };
-        let name = format!("{} ({current})", request.judge.name);
-        match read() {
-            Ok(held) => {
-                let others = evidence::fits_what_is_there(ports, &held, &name, request.trust)?;
-                for origin in &others {
-                    (ports.warn)(&format!("what {name} holds was decided under another ledger, {origin}"));
+        let (mut platforms, mut granted, mut permits) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut denials, mut reasons, mut looked_at) = (Vec::new(), Vec::new(), Vec::new());
+        for (image, followed, Judged { permitted, mut refused }) in judged {
+            let counts = if permitted.is_some() { None } else { refused.pop() };
+            for (refusal, kept) in refused {
+                self.record_platform(image, refusal.outcome(), kept.body)?;
+            }
+            let name = image.platform.clone().unwrap_or_default();
+            let (outcome, Kept { document, mut body }) = match (permitted, counts) {
+                (Some(Permitted { set, permit, kept }), _) => {
+                    let outcome = gate::outcome_of(permit.basis());
+                    permits.push(permit);
+                    granted.push(Granted { image, set, followed });
+                    (if request.dry_run { "would-allow" } else { outcome }, kept)
                 }
-                self.other_ledgers.replace(others);
-                Ok(true)
-            }
-            // What lies there may be damaged; what comes in its place is not.
-            Err(error) => {
-                (ports.warn)(&format!("what {name} holds can't be compared with the ledger: {error}"));
-                Ok(false)
-            }
-        }
-    }
-
-    /// A tag never moves back to an image that it named before, unless that is what was asked for: an old image with an old hole
-    /// would pass for the newest one (trust model 10). What the environment holds, can be read and no record knows is recorded as found.
-    /// A record that its writer did not log says nothing.
-    fn refuse_backwards(&self, current: Option<Digest>, is_readable: bool) -> Result<(), Error> {
-        let Self { ports, request, .. } = *self;
-        let (image, environment) = (self.image.digest, &request.judge.name);
-        let (mut earlier, mut last, mut knows_current) = (None, None, false);
-        let adoptions = Adoptions::of_all(ports.evidence, ports.ledger)?;
-        ports.evidence.walk(&mut |record| {
-            let was_there =
-                record.kind == RecordKind::Promotion && ["promoted", "found"].contains(&record.outcome.as_str());
-            if was_there && adoptions.vouch_for(record.sequence) && record.environment.as_ref() == Some(environment) {
-                knows_current |= record.subject == current;
-                last = record.subject;
-                if record.subject == Some(image) {
-                    earlier = Some(record.sequence);
+                (None, Some((refusal, kept))) => {
+                    let outcome = refusal.outcome();
+                    match refusal {
+                        Refusal::Denied { denials: why, used } => {
+                            looked_at.extend(used);
+                            denials
+                                .extend(why.map(|said| OfPlatform { platform: Some(name.clone()), said }).into_vec());
+                        }
+                        Refusal::Open(why) => reasons.extend(open_reasons(image, why).into_vec()),
+                    }
+                    (outcome, kept)
                 }
+                (None, None) => return self.without_set(Vec::new()),
+            };
+            if outcome == "undecided" {
+                let why = reasons.iter().filter(|why| why.platform.as_deref() == Some(&name));
+                body["reasons"] = why.map(|why| json!(why.said.to_string())).collect();
             }
-        })?;
-        // A promotion whose record was lost, by a crash after the tag moved or in another home, is known from now on.
-        if let Some(there) = current.filter(|_| is_readable && !knows_current) {
-            let body = json!({"to": there, "tag": request.judge.environment.tag});
-            self.record_about(there, "found", RecordKind::Promotion, body)?;
+            let record = self.record_platform(image, outcome, body)?;
+            platforms.push(PlatformDecision { platform: name, record, document });
         }
-        // Where the place was emptied, the records still know what it held last.
-        let is_there = current.or(last) == Some(image);
-        match earlier {
-            Some(record) if is_on(Check::Backwards) && !is_there && !request.rollback => Err(Error::Usage(format!(
-                "{image} was promoted to {environment} before (evidence {record}) and something newer was since: moving a tag \
-                 backwards needs --rollback"
-            ))),
-            Some(_) if !is_there => Ok(()),
-            _ if request.rollback && is_on(Check::NothingToRollBack) => Err(Error::Usage(format!(
-                "--rollback goes back to an image that {environment} held before; {image} {}",
-                if is_there { "is what it holds now" } else { "was never promoted there from this home" }
-            ))),
-            _ => Ok(()),
+        let document = gate::index_document(&self.image.digest, &index.unsigned, &platforms);
+        let mut body = gate::keep_document(ports, &document)?;
+        body["rollback"] = json!(request.rollback);
+        if let Ok(denials) = NonEmpty::try_from(denials) {
+            let record = self.denied(&looked_at, body, now)?;
+            return Ok(Promoted::Denied { image: self.image.digest, denials, record });
         }
+        if let Ok(reasons) = NonEmpty::try_from(reasons) {
+            return self.undecided(reasons, body);
+        }
+        let images = index.images.iter().map(|image| image.descriptor.digest).collect();
+        let permit = judge_index(self.image.digest, &images, permits)
+            .map_err(|error| Error::Bug(format!("images were allowed and their index is not: {error}")))?;
+        if request.dry_run && is_on(Check::DryRun) {
+            return self.would_allow(permit, body);
+        }
+        self.allowed(&granted, Some(index), permit, body)
     }
 
     /// Without a whole set there is nothing to judge; a named bundle that is false is an error of its own kind.
-    fn without_set(&self, reasons: Vec<Incomplete>) -> Result<Promoted, Error> {
-        let image = self.image.digest;
+    fn without_set(&self, lacking: Vec<Lacking>) -> Result<Promoted, Error> {
         let (wrong, open): (Vec<_>, Vec<_>) =
-            reasons.into_iter().partition(|reason| incomplete(reason) == Failure::Wrong);
-        if let Some(reason) = wrong.into_iter().next() {
-            return Err(Error::Incomplete { image, source: Box::new(reason) });
+            lacking.into_iter().partition(|lacking| incomplete(&lacking.why.said) == Failure::Wrong);
+        if let Some(Lacking { image, why }) = wrong.into_iter().next() {
+            return Err(Error::Incomplete { image, source: Box::new(why.said) });
         }
-        let nothing = || NonEmpty::one(OpenReason::Set(Incomplete::NoProvenance { image, ignored: Vec::new() }));
-        let reasons: Vec<_> = open.into_iter().map(OpenReason::Set).collect();
+        let image = self.image.digest;
+        let nothing = || OfPlatform {
+            platform: None,
+            said: OpenReason::Set(Incomplete::NoProvenance { image, ignored: Vec::new() }),
+        };
+        let open = open.into_iter().map(|Lacking { why: OfPlatform { platform, said }, .. }| OfPlatform {
+            platform,
+            said: OpenReason::Set(said),
+        });
         let body = json!({"image": image, "gateway": self.request.judge.gateway});
-        self.undecided(NonEmpty::try_from(reasons).unwrap_or_else(|_| nothing()), body)
-    }
-
-    /// The gate scans the image itself, with its own database; a scan that somebody attached is never taken for it (trust model 4).
-    /// Why it could not is kept: that leaves the question open and must not look like an answer.
-    fn gate_scan(&self, fetched: &Fetched) -> Result<Scanned, Error> {
-        let Self { ports, request, image, .. } = *self;
-        let not = |reason: String| Ok(Scanned { failure: Some(reason), ..Scanned::default() });
-        let scanner = match &request.scanner {
-            Ok(scanner) => *scanner,
-            Err(reason) => return not(reason.clone()),
-        };
-        let blobs: Vec<Digest> =
-            fetched.manifest.layers.iter().map(|layer| layer.digest).chain([fetched.manifest.config.digest]).collect();
-        let name = request.judge.name.to_string();
-        let scanned = match Scanning::new(ports, scanner, request.scratch).image(image, &blobs, &name) {
-            Ok(scanned) => scanned,
-            Err(Error::Scan(error)) => {
-                let remedy = match &error {
-                    ScanError::Sandbox(ExecuteError::NotHere { remedy, .. }) => format!("; {remedy}"),
-                    _ => String::new(),
-                };
-                return not(format!("the gate could not scan the image: {error}{remedy}"));
-            }
-            Err(error) => return Err(error),
-        };
-        let mut attested = attest(ports, request.records, request.trust, &[scanned.vulns], ports.clock.now())?;
-        let Some(attested) = attested.pop() else { return not("the scan was not attested".to_owned()) };
-        let report = ports.store.read(&scanned.report.digest, scanned.report.size)?;
-        let bundle = Descriptor::new(BUNDLE, attested.statement.bundle(), attested.size);
-        match GateScan::new(&image.digest, &attested.statement, report) {
-            Ok(scan) => Ok(Scanned { scan: Some(scan), parts: vec![bundle, scanned.report], failure: None }),
-            Err(error) => not(error.to_string()),
-        }
-    }
-
-    fn refused(
-        &self,
-        refusal: Refusal,
-        body: Value,
-        scan_failure: Option<&String>,
-        now: UnixTime,
-    ) -> Result<Promoted, Error> {
-        match refusal {
-            Refusal::Denied { denials, used } => {
-                let record = self.denied(&used, body, now)?;
-                Ok(Promoted::Denied { image: self.image.digest, denials, record })
-            }
-            Refusal::Open(reasons) => {
-                let mut reasons = reasons.map(OpenReason::Gate);
-                reasons.extend(scan_failure.cloned().map(OpenReason::Scan));
-                self.undecided(reasons, body)
-            }
-        }
+        let reasons = NonEmpty::try_from(open.collect::<Vec<_>>()).unwrap_or_else(|_| NonEmpty::one(nothing()));
+        self.undecided(reasons, body)
     }
 
     /// A denial is signed by role `records`, never by the decisions key; it is kept in the evidence store and laid beside the image
@@ -525,8 +483,8 @@ impl Promotion<'_> {
         }
     }
 
-    fn undecided(&self, reasons: NonEmpty<OpenReason>, mut body: Value) -> Result<Promoted, Error> {
-        body["reasons"] = reasons.iter().map(|reason| json!(reason.to_string())).collect();
+    fn undecided(&self, reasons: NonEmpty<OfPlatform<OpenReason>>, mut body: Value) -> Result<Promoted, Error> {
+        body["reasons"] = reasons.iter().map(|reason| json!(gate::reason(&reason.to_string()))).collect();
         let record = self.record("undecided", RecordKind::Decision, body)?;
         Ok(Promoted::Undecided { image: self.image.digest, reasons, record })
     }
@@ -540,24 +498,22 @@ impl Promotion<'_> {
 
     fn allowed(
         &self,
-        fetched: &Fetched,
-        set: &ClosedSet,
-        said: &[&VerifiedStatement],
+        granted: &[Granted<'_>],
+        index: Option<&Index>,
         permit: Permit,
         body: Value,
-        gate_scan: Vec<Descriptor>,
     ) -> Result<Promoted, Error> {
         let Self { ports, request, .. } = *self;
         let grant = permit.spend();
         let now = ports.clock.now();
         // The decision is on record before its key is opened and before anything can be seen at the target.
-        let record = self.record(gate::outcome_of(&grant), RecordKind::Decision, body)?;
+        let record = self.record(gate::outcome_of(grant.basis), RecordKind::Decision, body)?;
         self.allowed.set(true);
         let in_time = grant.decided_at <= now && now <= grant.decided_at.plus(PERMIT_LIFE);
         if is_on(Check::PermitAge) && !in_time {
             return Err(Error::Again(format!("the permit of {} is too old at {now}; ask again", grant.decided_at)));
         }
-        if grant.image.digest != fetched.descriptor.digest || grant.environment != request.judge.name {
+        if grant.image.digest != self.image.digest || grant.environment != request.judge.name {
             return Err(Error::Bug("the permit is for another image or environment".to_owned()));
         }
         let decider = match grant.basis {
@@ -566,25 +522,61 @@ impl Promotion<'_> {
         };
         let from = self.source_name();
         let copied = sign::Copied { from: &from, now };
-        let decisions = match (&decider, grant.basis) {
+        let sign = |sets: &[&ClosedSet], grant: &Grant| match (&decider, grant.basis) {
             (Some(decider), Basis::Gate { expires }) => {
-                sign::decision(ports, request, decider.as_ref(), set, &grant, expires, copied)?
+                sign::decision(ports, request, decider.as_ref(), sets, grant, expires, copied)
             }
-            _ => sign::ungated(ports, request, &grant, copied)?,
+            _ => sign::ungated(ports, request, grant, copied),
         };
-        let named = push::Named { set, said, gate_scan };
-        let mut publication = push::publication(ports, (fetched, self.place), &named, &grant, &decisions, now)?;
+        let grants = if index.is_some() { grant.platforms.as_slice() } else { std::slice::from_ref(&grant) };
+        let mut images = Vec::new();
+        for own in grants {
+            let of_image = granted.iter().find(|granted| granted.image.digest() == own.image.digest);
+            let Granted { image, set, followed } =
+                of_image.ok_or_else(|| Error::Bug(format!("{} was granted and not asked for", own.image)))?;
+            images.push(push::Decided {
+                fetched: &image.fetched,
+                set,
+                said: followed.verified().collect(),
+                gate_scan: &image.scanned.parts,
+                grant: own,
+                decisions: sign(&[*set], own)?,
+            });
+        }
+        let of_index = match index {
+            Some(_) => sign(&images.iter().map(|image| image.set).collect::<Vec<_>>(), &grant)?,
+            None => Vec::new(),
+        };
+        let mut publication = match (index, images.as_slice()) {
+            (Some(index), images) => {
+                push::index_publication(ports, self.place, (&index.tree, images), (&grant, &of_index), now)?
+            }
+            (None, [image]) => push::publication(ports, self.place, image, now)?,
+            (None, _) => return Err(Error::Bug("one image was granted, and not one was asked for".to_owned())),
+        };
         if let Some(decider) = decider.as_ref().filter(|_| request.compat_cosign2) {
-            compat::cosign2(ports, &mut publication, decider.as_ref(), &grant)?;
+            let of_index = index.map(|_| &grant);
+            for grant in grants.iter().chain(of_index) {
+                compat::cosign2(ports, &mut publication, decider.as_ref(), grant)?;
+            }
         }
         push::push(ports, &self.target, &publication)?;
-        let moved = json!({
+        let bundles = |decisions: &[Attested]| -> Vec<Digest> {
+            decisions.iter().map(|attested| attested.statement.bundle()).collect()
+        };
+        // About what was asked for first; of an index, then about its images.
+        let mut statements = bundles(&of_index);
+        statements.extend(images.iter().flat_map(|image| bundles(&image.decisions)));
+        let mut moved = json!({
             "decision": record, "from": grant.previous, "to": grant.image.digest, "tag": grant.tag,
-            "basis": gate::outcome_of(&grant), "rollback": request.rollback, "source": request.reference.to_string(),
-            "summary": decider.is_some().then(|| decisions.first().map(|attested| attested.statement.bundle())).flatten(),
-            "statements": decisions.iter().map(|attested| attested.statement.bundle()).collect::<Vec<_>>(),
+            "basis": gate::outcome_of(grant.basis), "rollback": request.rollback, "source": request.reference.to_string(),
+            "summary": decider.is_some().then(|| statements.first()).flatten(),
+            "statements": statements,
             "beside": publication.beside.iter().map(|one| one.manifest.digest).collect::<Vec<_>>(),
         });
+        if index.is_some() {
+            moved["platforms"] = grants.iter().map(|grant| json!(grant.image.digest)).collect();
+        }
         self.record("promoted", RecordKind::Promotion, moved)?;
         Ok(Promoted::Allowed { image: grant.image, record, basis: grant.basis })
     }
@@ -601,6 +593,12 @@ impl Promotion<'_> {
 
     fn record(&self, outcome: &str, kind: RecordKind, body: Value) -> Result<u64, Error> {
         self.record_about(self.image.digest, outcome, kind, body)
+    }
+
+    /// Records the decision about one image of the index.
+    fn record_platform(&self, image: &Candidate, outcome: &str, mut body: Value) -> Result<u64, Error> {
+        body["index"] = json!(self.image.digest);
+        self.record_about(image.digest(), outcome, RecordKind::Decision, body)
     }
 
     fn record_about(&self, image: Digest, outcome: &str, kind: RecordKind, mut body: Value) -> Result<u64, Error> {

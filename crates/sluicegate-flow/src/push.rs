@@ -18,45 +18,100 @@ use crate::{
     Error, Ports, assemble,
     attest::Attested,
     fetch::{self, Fetched},
+    image_tree::{self, ImageTree, is_index},
 };
 
-/// What a decision may name.
-pub struct Named<'a> {
+/// One image of a decision, with everything that goes with it.
+pub struct Decided<'a> {
+    /// The image, as it was read.
+    pub fetched: &'a Fetched,
     /// The closed set; always named whole.
     pub set: &'a ClosedSet,
     /// What is said about the image, verified: what the grant does not name stays behind.
-    pub said: &'a [&'a VerifiedStatement],
+    pub said: Vec<&'a VerifiedStatement>,
     /// The gate's scan and its report.
-    pub gate_scan: Vec<Descriptor>,
+    pub gate_scan: &'a [Descriptor],
+    /// What was granted for it.
+    pub grant: &'a Grant,
+    /// What was signed about it.
+    pub decisions: Vec<Attested>,
 }
 
 /// Exactly what the decision names: the image, its closed set, what was said by hand and counted, the gate's scan and the decision
 /// itself. What else was attached at the source stays there.
 pub fn publication(
     ports: &Ports<'_>,
-    (fetched, source): (&Fetched, &Place),
-    named: &Named<'_>,
-    grant: &Grant,
-    decisions: &[Attested],
+    source: &Place,
+    image: &Decided<'_>,
     now: UnixTime,
 ) -> Result<Publication, Error> {
-    let Named { set, said, gate_scan } = named;
-    let image = Descriptor::new(&fetched.descriptor.media_type, fetched.descriptor.digest, fetched.descriptor.size);
-    let mut blobs: Vec<Digest> = fetched.manifest.layers.iter().map(|layer| layer.digest).collect();
-    blobs.push(fetched.manifest.config.digest);
-    let mut evidence = vec![assemble::empty_config()];
+    let descriptor = described(&image.fetched.descriptor);
+    let mut publication = empty(descriptor, source, image.grant);
+    add(ports, &mut publication, image, now)?;
+    Ok(publication)
+}
+
+/// The same of an index: every manifest that it names, exactly what the decision names of each of its images, and the decision about the
+/// index itself.
+pub fn index_publication(
+    ports: &Ports<'_>,
+    source: &Place,
+    (tree, images): (&ImageTree, &[Decided<'_>]),
+    (grant, decisions): (&Grant, &[Attested]),
+    now: UnixTime,
+) -> Result<Publication, Error> {
+    let mut publication = empty(described(&tree.root), source, grant);
+    publication.children = tree.below.iter().map(|node| described(&node.descriptor)).collect();
+    for image in images {
+        add(ports, &mut publication, image, now)?;
+    }
+    // What holds nothing but documents is part of the index all the same.
+    for (_, manifest) in tree.images() {
+        publication.blobs.extend(manifest.layers.iter().map(|layer| layer.digest).chain([manifest.config.digest]));
+    }
+    publication.blobs.sort();
+    publication.blobs.dedup();
+    let root = publication.image.clone();
+    add_decisions(ports, &mut publication, &root, decisions, now)?;
+    Ok(publication)
+}
+
+fn described(descriptor: &Descriptor) -> Descriptor {
+    Descriptor::new(&descriptor.media_type, descriptor.digest, descriptor.size)
+}
+
+fn empty(image: Descriptor, source: &Place, grant: &Grant) -> Publication {
+    Publication {
+        image,
+        tags: vec![grant.tag.clone()],
+        children: Vec::new(),
+        referrers: Vec::new(),
+        blobs: Vec::new(),
+        evidence: vec![assemble::empty_config()],
+        beside: Vec::new(),
+        source: Some(source.clone()),
+        expected: grant.previous,
+        environment: Some(grant.environment.clone()),
+    }
+}
+
+/// Adds an image's blobs and what is attached to it.
+fn add(ports: &Ports<'_>, publication: &mut Publication, decided: &Decided<'_>, now: UnixTime) -> Result<(), Error> {
+    let Decided { fetched, set, said, gate_scan, grant, decisions } = decided;
+    let image = described(&fetched.descriptor);
+    publication.blobs.extend(fetched.manifest.layers.iter().map(|layer| layer.digest));
+    publication.blobs.push(fetched.manifest.config.digest);
     let size_of = |digest: &Digest| {
         let bytes = fetched.attached.get(digest).or_else(|| fetched.blobs.get(digest));
         bytes.map_or(0, |bytes| bytes.len() as u64)
     };
-    let mut parts = Vec::new();
-    let mut referrers = Vec::new();
+    let (mut parts, mut referrers) = (Vec::new(), Vec::new());
     let of_set: BTreeSet<Digest> = set.statements().map(VerifiedStatement::bundle).collect();
     let said = said.iter().copied().filter(|said| grant.used.contains(&said.bundle()));
     let said = said.filter(|said| !of_set.contains(&said.bundle()));
     for statement in set.statements().chain(said) {
         let digest = statement.bundle();
-        evidence.push(digest);
+        publication.evidence.push(digest);
         if statement.statement().is_about_image(&image.digest) {
             let kind = &statement.statement().predicate_type;
             referrers.push(assemble::bundle_referrer(ports, &image, digest, size_of(&digest), kind, now)?);
@@ -65,32 +120,33 @@ pub fn publication(
         }
     }
     for (digest, media_type) in set.reports() {
-        evidence.push(*digest);
+        publication.evidence.push(*digest);
         parts.push(Descriptor::new(media_type, *digest, size_of(digest)));
     }
-    referrers.insert(0, assemble::evidence_manifest(ports, &image, parts)?);
+    publication.referrers.push(assemble::evidence_manifest(ports, &image, parts)?);
+    publication.referrers.append(&mut referrers);
     if !gate_scan.is_empty() {
-        evidence.extend(gate_scan.iter().map(|part| part.digest));
-        referrers.push(assemble::referrer(ports, &image, GATE_SCAN_ARTIFACT, gate_scan.clone(), Default::default())?);
+        publication.evidence.extend(gate_scan.iter().map(|part| part.digest));
+        let scan = assemble::referrer(ports, &image, GATE_SCAN_ARTIFACT, gate_scan.to_vec(), Default::default())?;
+        publication.referrers.push(scan);
     }
+    add_decisions(ports, publication, &image, decisions, now)
+}
+
+fn add_decisions(
+    ports: &Ports<'_>,
+    publication: &mut Publication,
+    image: &Descriptor,
+    decisions: &[Attested],
+    now: UnixTime,
+) -> Result<(), Error> {
     for attested in decisions {
         let kind = &attested.statement.statement().predicate_type;
         let bundle = attested.statement.bundle();
-        evidence.push(bundle);
-        referrers.push(assemble::bundle_referrer(ports, &image, bundle, attested.size, kind, now)?);
+        publication.evidence.push(bundle);
+        publication.referrers.push(assemble::bundle_referrer(ports, image, bundle, attested.size, kind, now)?);
     }
-    Ok(Publication {
-        image,
-        tags: vec![grant.tag.clone()],
-        children: Vec::new(),
-        referrers,
-        blobs,
-        evidence,
-        beside: Vec::new(),
-        source: Some(source.clone()),
-        expected: grant.previous,
-        environment: Some(grant.environment.clone()),
-    })
+    Ok(())
 }
 
 /// Writes a promotion to its place. The tag moves only from what the permit saw; then the tag is read back, and every byte that was
@@ -105,10 +161,15 @@ pub fn push(ports: &Ports<'_>, target: &Place, publication: &Publication) -> Res
     }
     let source = ports.places.source(target)?;
     let image = source.resolve(&Selector::Digest(publication.image.digest))?;
-    let fetched = fetch::fetch_unasked(source.as_ref(), &image)?;
-    let mut there: BTreeSet<Digest> = fetched.attached.keys().chain(fetched.blobs.keys()).copied().collect();
-    there.extend(fetched.manifest.layers.iter().map(|layer| layer.digest));
-    there.extend([fetched.manifest.config.digest, assemble::empty_config()]);
+    let tree = image_tree::read(source.as_ref(), &image)?;
+    let mut there = BTreeSet::from([assemble::empty_config()]);
+    let of_root = is_index(&image.media_type).then_some(&tree.root);
+    for descriptor in tree.images().map(|(descriptor, _)| descriptor).chain(of_root) {
+        let fetched = fetch::fetch_unasked(source.as_ref(), descriptor)?;
+        there.extend(fetched.attached.keys().chain(fetched.blobs.keys()));
+        there.extend(fetched.manifest.layers.iter().map(|layer| layer.digest));
+        there.insert(fetched.manifest.config.digest);
+    }
     match publication.blobs.iter().chain(&publication.evidence).find(|blob| !there.contains(blob)) {
         None => Ok(()),
         Some(_) if !is_on(Check::ReadBackBlobs) => Ok(()),

@@ -25,7 +25,7 @@ use crate::{
     assemble::json_bytes,
     evidence::{Standing, show},
     fetch::Fetched,
-    gate::{self, Case, LISTS, RuleEvaluator},
+    gate::{self, Case, LISTS, PlatformDecision, RuleEvaluator},
     gateway::{self, GatewayFiles, JudgeRecord, judge_of},
 };
 
@@ -136,18 +136,14 @@ pub fn replay(
         Standing::Logged | Standing::Differs => {}
     }
     let not = |why: &str| Error::Usage(format!("evidence record {sequence} can't be replayed: {why}"));
+    if record.kind == RecordKind::Decision && !record.body["platforms"].is_null() {
+        return replay_index(evidence, ledger, store, evaluator, &record);
+    }
     let body: WireBody = serde_json::from_value(record.body.clone()).map_err(|_| match record.kind {
         RecordKind::Decision => not("nothing was judged, so there is no decision to make again"),
         _ => not("it records no decision; the decision's own record can"),
     })?;
-    // The record's word for it is not enough: what is kept must still be those bytes, and they must say what the record says.
-    let document = store.read(&body.document, MAX_INPUT)?;
-    let document: Value = serde_json::from_slice(&document).map_err(|error| Error::Content {
-        what: "a decision",
-        digest: body.document,
-        reason: error.to_string(),
-    })?;
-    says_what(&record, &document).map_err(|reason| EvidenceError::Damaged { sequence, reason })?;
+    check_document(store, &record, &body.document)?;
     let replay = body.replay.ok_or_else(|| {
         not("the rules could not be asked then, and how an evaluation breaks off is not a matter of the case alone")
     })?;
@@ -198,6 +194,54 @@ pub fn replay(
     Ok(Replayed { record: sequence, recorded: body.document, document: gate::document_bytes(&decision.document) })
 }
 
+/// The decision about an index is made of those about its images, so it is made again from theirs.
+fn replay_index(
+    evidence: &dyn EvidenceLog,
+    ledger: &dyn Ledger,
+    store: &dyn ContentStore,
+    evaluator: &dyn RuleEvaluator,
+    record: &Record,
+) -> Result<Replayed, Error> {
+    let sequence = record.sequence;
+    let not = |why: String| Error::Usage(format!("evidence record {sequence} can't be replayed: {why}"));
+    let body: WireIndexBody =
+        serde_json::from_value(record.body.clone()).map_err(|error| not(format!("its record: {error}")))?;
+    check_document(store, record, &body.document)?;
+    let mut platforms = Vec::new();
+    for WirePlatform { platform, image, record } in body.platforms {
+        // A record that names itself or a later one was not written by a decision.
+        if record >= sequence {
+            let reason = format!("it names evidence record {record}, which is not before it");
+            return Err(EvidenceError::Damaged { sequence, reason }.into());
+        }
+        if show(evidence, ledger, record)?.0.body["platforms"] != Value::Null {
+            let reason = format!("it names evidence record {record}, which is about no single image");
+            return Err(EvidenceError::Damaged { sequence, reason }.into());
+        }
+        let replayed = replay(evidence, ledger, store, evaluator, record)?;
+        let document: Value = serde_json::from_slice(&replayed.document)
+            .map_err(|error| Error::Bug(format!("a decision that was just made is no JSON: {error}")))?;
+        if document["image"] != json!(image) {
+            let reason = format!("evidence record {record} is about another image");
+            return Err(EvidenceError::Damaged { sequence, reason }.into());
+        }
+        platforms.push(PlatformDecision { platform, record, document });
+    }
+    let document = gate::index_document(&body.image, &body.unsigned, &platforms);
+    Ok(Replayed { record: sequence, recorded: body.document, document: gate::document_bytes(&document) })
+}
+
+/// The record's word for it is not enough: what is kept must still be those bytes, and they must say what the record says.
+fn check_document(store: &dyn ContentStore, record: &Record, digest: &Digest) -> Result<(), Error> {
+    let document = store.read(digest, MAX_INPUT)?;
+    let document: Value = serde_json::from_slice(&document).map_err(|error| Error::Content {
+        what: "a decision",
+        digest: *digest,
+        reason: error.to_string(),
+    })?;
+    says_what(record, &document).map_err(|reason| EvidenceError::Damaged { sequence: record.sequence, reason }.into())
+}
+
 /// Whether a record says of a decision what its document says: image, environment and outcome, and in its body every member that the
 /// document has. The body may have more, and the beginning of a list that is too long for a record. An error says what differs.
 fn says_what(record: &Record, document: &Value) -> Result<(), String> {
@@ -245,6 +289,22 @@ struct WireBody {
     previous: Option<Digest>,
     document: Digest,
     replay: Option<Digest>,
+}
+
+/// The body of a record about an index.
+#[derive(Deserialize)]
+struct WireIndexBody {
+    image: Digest,
+    document: Digest,
+    platforms: Vec<WirePlatform>,
+    unsigned: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+struct WirePlatform {
+    platform: String,
+    image: Digest,
+    record: u64,
 }
 
 /// The files of a gateway as they were when it decided.

@@ -125,6 +125,16 @@ pub fn about_image(
     predicate_type: PredicateType,
     predicate: serde_json::Value,
 ) -> Statement {
-    let subject = Subject { name: Some(name.to_owned()), digest: image, media_type: Some(IMAGE_MANIFEST.to_owned()) };
+    about((IMAGE_MANIFEST, image), name, predicate_type, predicate)
+}
+
+/// A statement about an image or an index of images, by media type and digest.
+pub(crate) fn about(
+    (media_type, digest): (&str, Digest),
+    name: &str,
+    predicate_type: PredicateType,
+    predicate: serde_json::Value,
+) -> Statement {
+    let subject = Subject { name: Some(name.to_owned()), digest, media_type: Some(media_type.to_owned()) };
     Statement { subjects: NonEmpty::one(subject), predicate_type, predicate }
 }

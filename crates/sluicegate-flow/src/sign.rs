@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use sluicegate_attestation::{
-    identifiers::{AUTHORITY_SELF, BUNDLE, DENIAL_ARTIFACT, LOCAL_BUILDER},
+    identifiers::{AUTHORITY_SELF, BUNDLE, DENIAL_ARTIFACT, IMAGE_INDEX, IMAGE_MANIFEST, LOCAL_BUILDER},
     predicate::PredicateType,
     statement::Statement,
     summary::{Promotion, VerificationSummary},
@@ -30,18 +30,22 @@ pub struct Copied<'a> {
     pub now: UnixTime,
 }
 
-/// The three things a decisions key signs, and nothing else: the summary, the promotion and the image's signature.
+/// The three things a decisions key signs, and nothing else: the summary, the promotion and the image's signature. Of an index, `sets` are
+/// those of its images.
 pub fn decision(
     ports: &Ports<'_>,
     request: &PromoteRequest<'_>,
     signer: &dyn Signer,
-    set: &ClosedSet,
+    sets: &[&ClosedSet],
     grant: &Grant,
     expires: UnixTime,
     copied: Copied<'_>,
 ) -> Result<Vec<Attested>, Error> {
-    let builder = set.provenance().0.signer();
-    let level = request.levels.get(builder).cloned().unwrap_or_else(|| "SLSA_BUILD_LEVEL_UNEVALUATED".to_owned());
+    let level_of = |set: &&ClosedSet| request.levels.get(set.provenance().0.signer());
+    let first = sets.first().and_then(level_of);
+    // Images of several levels are of none that could be named.
+    let level = first.filter(|first| sets.iter().all(|set| level_of(set) == Some(first)));
+    let level = level.cloned().unwrap_or_else(|| "SLSA_BUILD_LEVEL_UNEVALUATED".to_owned());
     let summary = VerificationSummary {
         verifier_id: request.judge.verifier_id.clone(),
         time_verified: grant.decided_at,
@@ -79,7 +83,8 @@ pub fn ungated(
 }
 
 fn about(grant: &Grant, kind: PredicateType, predicate: Value) -> Statement {
-    scan::about_image(grant.image.digest, grant.image.repository.as_str(), kind, predicate)
+    let media_type = if grant.platforms.is_empty() { IMAGE_MANIFEST } else { IMAGE_INDEX };
+    scan::about((media_type, grant.image.digest), grant.image.repository.as_str(), kind, predicate)
 }
 
 fn promotion(
@@ -134,8 +139,8 @@ pub fn denial(
         authority: AUTHORITY_SELF.to_owned(),
         ledger: evidence::head(ports)?,
     };
-    let statement =
-        scan::about_image(image.digest, name.as_str(), PredicateType::VerificationSummary, summary.to_predicate());
+    let about = (image.media_type.as_str(), image.digest);
+    let statement = scan::about(about, name.as_str(), PredicateType::VerificationSummary, summary.to_predicate());
     let mut attested = attest(ports, request.records, request.trust, &[statement], now)?;
     let attested = attested.pop().ok_or_else(|| Error::Bug("nothing was attested".to_owned()))?;
     let bundle = attested.statement.bundle();

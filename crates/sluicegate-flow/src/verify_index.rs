@@ -13,7 +13,7 @@ use sluicegate_verify::closed_set::Asked;
 use crate::{
     Error, Failure,
     fetch::{self, MAX_MANIFEST},
-    image_tree::{self, Node},
+    image_tree::{self, ImageTree, Node},
     verify::{VerifyReport, verify_image},
 };
 
@@ -29,10 +29,7 @@ pub struct PlatformReport {
 impl PlatformReport {
     /// What the index says it is for.
     pub fn name(&self) -> String {
-        if self.platforms.is_empty() {
-            return "unknown/unknown".to_owned();
-        }
-        self.platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        name_of(&self.platforms)
     }
 }
 
@@ -65,26 +62,66 @@ const MAX_DOCUMENT: u64 = 16 * 1024 * 1024;
 const MAX_DOCUMENTS: u64 = 64 * 1024 * 1024;
 const MAX_PARTS: usize = 64;
 
+/// What an index names, told apart.
+pub(crate) struct Index {
+    /// Every manifest below it.
+    pub(crate) tree: ImageTree,
+    /// Its images, which have to be proved, each once.
+    pub(crate) images: Vec<PlatformImage>,
+    /// What holds nothing but documents, as [`IndexReport::unsigned`] has it.
+    pub(crate) unsigned: Vec<Value>,
+}
+
+/// An image that an index names.
+pub(crate) struct PlatformImage {
+    pub(crate) descriptor: Descriptor,
+    /// The machines that the index says it is for, each time that it names it.
+    pub(crate) platforms: Vec<Platform>,
+}
+
+impl PlatformImage {
+    /// What the index says it is for.
+    pub(crate) fn name(&self) -> String {
+        name_of(&self.platforms)
+    }
+}
+
+fn name_of(platforms: &[Platform]) -> String {
+    if platforms.is_empty() {
+        return "unknown/unknown".to_owned();
+    }
+    platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Reads the index `root` and everything below it. An index inside another one is no image; what it names is in the list.
+pub(crate) fn read_index(source: &dyn ImageSource, root: &Descriptor) -> Result<Index, Error> {
+    let tree = image_tree::read(source, root)?;
+    let (mut images, mut unsigned) = (Vec::new(), Vec::new());
+    for Node { descriptor, platforms, manifest } in &tree.below {
+        let Some(manifest) = manifest else { continue };
+        if platforms.iter().all(|platform| is_for_no_machine(platform.as_ref()))
+            && let Some(types) = only_documents(source, manifest)?
+        {
+            unsigned.push(json!({"digest": descriptor.digest, "predicateTypes": types, "signed": false}));
+            continue;
+        }
+        let platforms = platforms.iter().flatten().filter(|platform| !is_for_no_machine(Some(platform)));
+        images.push(PlatformImage { descriptor: descriptor.clone(), platforms: platforms.cloned().collect() });
+    }
+    Ok(Index { tree, images, unsigned })
+}
+
 /// Verifies every image below the index `root`.
 pub(crate) fn verify_index(
     source: &dyn ImageSource,
     root: &Descriptor,
     asked: Asked<'_>,
 ) -> Result<IndexReport, Error> {
-    let tree = image_tree::read(source, root)?;
-    let mut index = IndexReport::default();
-    for Node { descriptor, platforms, manifest } in &tree.below {
-        // An index inside another one is no image; what it names is in the list.
-        let Some(manifest) = manifest else { continue };
-        if platforms.iter().all(|platform| is_for_no_machine(platform.as_ref()))
-            && let Some(types) = only_documents(source, manifest)?
-        {
-            index.unsigned.push(json!({"digest": descriptor.digest, "predicateTypes": types, "signed": false}));
-            continue;
-        }
-        let report = verify_image(source, descriptor, asked)?;
-        let platforms = platforms.iter().flatten().filter(|platform| !is_for_no_machine(Some(platform)));
-        index.platforms.push(PlatformReport { platforms: platforms.cloned().collect(), report });
+    let Index { images, unsigned, .. } = read_index(source, root)?;
+    let mut index = IndexReport { platforms: Vec::new(), unsigned };
+    for PlatformImage { descriptor, platforms } in images {
+        let report = verify_image(source, &descriptor, asked)?;
+        index.platforms.push(PlatformReport { platforms, report });
     }
     Ok(index)
 }

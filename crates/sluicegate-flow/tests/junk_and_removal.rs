@@ -26,7 +26,12 @@ use sluicegate_attestation::{
     statement::{Statement, Subject},
     summary::{Promotion, VerificationSummary},
 };
-use sluicegate_flow::{Error, Failure, admit::admit, promote::Promoted, verify::verify};
+use sluicegate_flow::{
+    Error, Failure,
+    admit::{Presented, admit},
+    promote::Promoted,
+    verify::verify,
+};
 use sluicegate_policy::rego::Outcome;
 use sluicegate_ports::{
     sign::{Signer, TransparencyLog},
@@ -659,7 +664,7 @@ fn tm12_decisions_are_looked_at_before_the_rest_and_what_was_not_looked_at_is_co
         // What strangers signed costs nobody a place.
         let strange = report.followed.seen.iter().filter(|seen| matches!(seen, Seen::Ignored { .. })).count();
         assert_eq!(strange, strangers.len());
-        admit(image, &report.followed, judge, trust, today(), None).unwrap();
+        admit(&Presented::image(image, &report.followed), judge, trust, today(), None).unwrap();
     }
 }
 
@@ -673,7 +678,7 @@ fn tm12_copies_of_what_others_signed_lock_nobody_out() {
     let ask = || {
         let reference = "oci:environments/production:current".parse().unwrap();
         let report = verify(places, &reference, Path::new("/gateway"), trust, None, today()).unwrap();
-        admit(report.image, &report.followed, judge, trust, today(), None).map_err(NonEmpty::into_vec)
+        admit(&Presented::of(&report), judge, trust, today(), None).map_err(NonEmpty::into_vec)
     };
     let statement = ask().unwrap().statement;
     let bundles = world.bundles_at_target();

@@ -27,7 +27,7 @@ pub enum Verdict {
 
 /// Leave to promote exactly this image to exactly this place under exactly this gateway. Spent once: it is not `Clone`.
 ///
-/// Only [`judge`] makes one:
+/// Only [`judge`] makes one, and [`judge_index`] one of those of all images of an index:
 ///
 /// ```compile_fail
 /// let forged = sluicegate_policy::judge::Permit { ..todo!() };
@@ -67,6 +67,8 @@ pub struct Grant {
     pub used: Vec<Digest>,
     /// What the leave rests on.
     pub basis: Basis,
+    /// If the image is an index: what was granted for each image that it names, each once.
+    pub platforms: Vec<Self>,
 }
 
 /// What a permit rests on. Every record of what was done with it says this.
@@ -91,6 +93,64 @@ impl Permit {
     pub fn spend(self) -> Grant {
         *self.grant
     }
+}
+
+/// Judges an index by the permits of the images that it names: leave for exactly `images`, each judged by itself for the same place as it
+/// was at the same moment under the same gateway. Nobody vouches for an index longer than for the first of them, and an index of no image
+/// has no permit.
+pub fn judge_index(index: Digest, images: &BTreeSet<Digest>, permits: Vec<Permit>) -> Result<Permit, NoIndexPermit> {
+    let platforms: Vec<Grant> = permits.into_iter().map(Permit::spend).collect();
+    let first = platforms.first().ok_or(NoIndexPermit::Empty)?;
+    let granted: BTreeSet<Digest> = platforms.iter().map(|grant| grant.image.digest).collect();
+    if is_on(Check::PermitOfEach) && (granted != *images || granted.len() != platforms.len()) {
+        let not = images.symmetric_difference(&granted).next().copied();
+        return Err(NoIndexPermit::Images(not.unwrap_or(index)));
+    }
+    let place = |grant: &Grant| {
+        (grant.image.repository.clone(), grant.environment.clone(), grant.tag.clone(), grant.previous, grant.gateway)
+    };
+    let (here, moment, ungated) = (place(first), first.decided_at, first.basis == Basis::Ungated);
+    let is_alike = |grant: &Grant| {
+        place(grant) == here && grant.decided_at == moment && ungated == (grant.basis == Basis::Ungated)
+    };
+    if let Some(other) = platforms.iter().find(|grant| is_on(Check::PermitsAlike) && !is_alike(grant)) {
+        return Err(NoIndexPermit::Differs(other.image.digest));
+    }
+    let expiries = platforms.iter().filter_map(|grant| match grant.basis {
+        Basis::Gate { expires } => Some(expires),
+        Basis::Ungated => None,
+    });
+    let basis = expiries.min().map_or(Basis::Ungated, |expires| Basis::Gate { expires });
+    let mut seen = BTreeSet::new();
+    let used = platforms.iter().flat_map(|grant| &grant.used).copied().filter(|used| seen.insert(*used)).collect();
+    let facts: String = platforms.iter().map(|grant| format!("{}\n", grant.facts)).collect();
+    let grant = Grant {
+        image: PinnedImage { repository: first.image.repository.clone(), digest: index },
+        environment: first.environment.clone(),
+        tag: first.tag.clone(),
+        previous: first.previous,
+        gateway: first.gateway,
+        facts: Digest::of(facts.as_bytes()),
+        decided_at: moment,
+        used,
+        basis,
+        platforms,
+    };
+    Ok(Permit { grant: Box::new(grant) })
+}
+
+/// Why permits of images are none of the index that names them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoIndexPermit {
+    /// There is none.
+    #[error("the index names no image")]
+    Empty,
+    /// An image of the index has none, or one that the index does not name has.
+    #[error("the permits are not those of the images of the index: {0}")]
+    Images(Digest),
+    /// One is for another place, moment or gateway than the others.
+    #[error("the permit of {0} is not for the same place, moment and gateway as the others")]
+    Differs(Digest),
 }
 
 /// Why an image is denied: a rule's violation with what the rule says about itself.
@@ -224,7 +284,7 @@ fn judge_by_gate(
     Verdict::Allow(permit(facts, target, conditions.gateway, basis, now))
 }
 
-/// The one place where a permit is made.
+/// Makes the permit of one image; beside [`judge_index`], which needs one of each of its images, the one place where a permit is made.
 fn permit(facts: &Facts, target: Target, gateway: Digest, basis: Basis, now: UnixTime) -> Permit {
     Permit {
         grant: Box::new(Grant {
@@ -237,6 +297,7 @@ fn permit(facts: &Facts, target: Target, gateway: Digest, basis: Basis, now: Uni
             decided_at: now,
             used: facts.used().to_vec(),
             basis,
+            platforms: Vec::new(),
         }),
     }
 }

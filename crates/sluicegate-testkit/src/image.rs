@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
-use sluicegate_attestation::identifiers::{EMPTY_CONFIG, IMAGE_CONFIG, IMAGE_MANIFEST, LAYER_TAR};
-use sluicegate_ports::images::{Descriptor, Manifest};
+use sluicegate_attestation::identifiers::{EMPTY_CONFIG, IMAGE_CONFIG, IMAGE_INDEX, IMAGE_MANIFEST, LAYER_TAR};
+use sluicegate_ports::images::{Descriptor, ImageIndex, IndexEntry, Manifest, Platform};
 use sluicegate_types::Digest;
 
 /// An image of one layer, and manifests that refer to it.
@@ -18,6 +18,11 @@ pub struct VirtualImage {
 impl VirtualImage {
     /// The image whose layer holds these bytes, which need not be a tar.
     pub fn new(layer: &[u8]) -> Self {
+        Self::of_layer(LAYER_TAR, layer)
+    }
+
+    /// The same whose layer is said to be of this media type.
+    pub fn of_layer(media_type: &str, layer: &[u8]) -> Self {
         let config = format!(
             r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
             Digest::of(layer)
@@ -27,7 +32,7 @@ impl VirtualImage {
             media_type: Some(IMAGE_MANIFEST.to_owned()),
             artifact_type: None,
             config: describe(IMAGE_CONFIG, config.as_bytes()),
-            layers: vec![describe(LAYER_TAR, layer)],
+            layers: vec![describe(media_type, layer)],
             subject: None,
             annotations: BTreeMap::new(),
         };
@@ -45,21 +50,68 @@ impl VirtualImage {
 
     /// A manifest of type `artifact_type` that refers to this image and carries `parts`, with the blobs it needs.
     pub fn referrer(&self, artifact_type: &str, parts: &[(&str, &[u8])]) -> (Descriptor, BTreeMap<Digest, Vec<u8>>) {
-        let manifest = Manifest {
-            schema_version: 2,
-            media_type: Some(IMAGE_MANIFEST.to_owned()),
-            artifact_type: Some(artifact_type.to_owned()),
-            config: describe(EMPTY_CONFIG, b"{}"),
-            layers: parts.iter().map(|(media_type, bytes)| describe(media_type, bytes)).collect(),
-            subject: Some(self.descriptor.clone()),
-            annotations: BTreeMap::new(),
+        referrer_to(&self.descriptor, artifact_type, parts)
+    }
+}
+
+/// A manifest of type `artifact_type` that refers to `subject` and carries `parts`, with the blobs it needs.
+pub(crate) fn referrer_to(
+    subject: &Descriptor,
+    artifact_type: &str,
+    parts: &[(&str, &[u8])],
+) -> (Descriptor, BTreeMap<Digest, Vec<u8>>) {
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: Some(IMAGE_MANIFEST.to_owned()),
+        artifact_type: Some(artifact_type.to_owned()),
+        config: describe(EMPTY_CONFIG, b"{}"),
+        layers: parts.iter().map(|(media_type, bytes)| describe(media_type, bytes)).collect(),
+        subject: Some(subject.clone()),
+        annotations: BTreeMap::new(),
+    };
+    let manifest = serde_json::to_vec(&manifest).unwrap();
+    let mut descriptor = describe(IMAGE_MANIFEST, &manifest);
+    descriptor.artifact_type = Some(artifact_type.to_owned());
+    let parts = parts.iter().map(|(_, bytes)| bytes.to_vec());
+    let blobs = parts.chain([manifest, b"{}".to_vec()]).map(|bytes| (Digest::of(&bytes), bytes)).collect();
+    (descriptor, blobs)
+}
+
+/// An index of images, each for a machine that runs Linux.
+#[derive(Clone)]
+pub struct VirtualIndex {
+    /// Its own manifest.
+    pub descriptor: Descriptor,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// The images that it names.
+    pub images: Vec<VirtualImage>,
+}
+
+impl VirtualIndex {
+    /// The index of these images, each with the architecture that it is for.
+    pub fn new(images: &[(&VirtualImage, &str)]) -> Self {
+        let entry = |(image, architecture): &(&VirtualImage, &str)| IndexEntry {
+            descriptor: image.descriptor.clone(),
+            platform: Some(Platform {
+                os: "linux".to_owned(),
+                architecture: (*architecture).to_owned(),
+                variant: None,
+            }),
         };
-        let manifest = serde_json::to_vec(&manifest).unwrap();
-        let mut descriptor = describe(IMAGE_MANIFEST, &manifest);
-        descriptor.artifact_type = Some(artifact_type.to_owned());
-        let parts = parts.iter().map(|(_, bytes)| bytes.to_vec());
-        let blobs = parts.chain([manifest, b"{}".to_vec()]).map(|bytes| (Digest::of(&bytes), bytes)).collect();
-        (descriptor, blobs)
+        let index = ImageIndex {
+            schema_version: 2,
+            media_type: Some(IMAGE_INDEX.to_owned()),
+            manifests: images.iter().map(entry).collect(),
+        };
+        let bytes = serde_json::to_vec(&index).unwrap();
+        let images = images.iter().map(|(image, _)| (*image).clone()).collect();
+        Self { descriptor: describe(IMAGE_INDEX, &bytes), bytes, images }
+    }
+
+    /// Its digest.
+    pub fn digest(&self) -> Digest {
+        self.descriptor.digest
     }
 }
 

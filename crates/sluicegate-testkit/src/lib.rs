@@ -29,7 +29,7 @@ pub use build::{JUNIT, PARTS, SignedBuild, VirtualBuild, step_image, vulns};
 pub use clock::FixedClock;
 pub use evidence::MemoryEvidence;
 pub use executor::FakeExecutor;
-pub use image::VirtualImage;
+pub use image::{VirtualImage, VirtualIndex};
 pub use ledger::MemoryLedger;
 pub use log::VirtualLog;
 pub use packer::FakePacker;

@@ -12,7 +12,7 @@ use sluicegate_ports::{
 };
 use sluicegate_types::{Digest, Place, Selector, TagName};
 
-use crate::{SignedBuild, VirtualImage};
+use crate::{SignedBuild, VirtualImage, VirtualIndex, image::referrer_to};
 
 /// Layouts in memory, by folder. Knobs damage what is there; clones share it.
 #[derive(Clone, Default)]
@@ -22,6 +22,8 @@ pub struct MemoryPlaces(Arc<Mutex<BTreeMap<PathBuf, Layout>>>);
 struct Layout {
     image: Option<Descriptor>,
     tags: Vec<TagName>,
+    /// Of an index: what it names.
+    children: Vec<Descriptor>,
     referrers: Vec<Descriptor>,
     blobs: BTreeMap<Digest, Vec<u8>>,
     moves_to: Option<Descriptor>,
@@ -39,8 +41,20 @@ impl MemoryPlaces {
     pub fn put_image(&self, folder: &str, image: &VirtualImage, tag: Option<&str>) {
         self.change(folder, |layout| {
             layout.image = Some(image.descriptor.clone());
+            layout.children.clear();
             layout.tags = tag.iter().map(|tag| tag.parse().unwrap()).collect();
             layout.blobs.extend(image.blobs.clone());
+        });
+    }
+
+    /// Puts an index with its images into `folder`, with nothing attached.
+    pub fn put_index(&self, folder: &str, index: &VirtualIndex) {
+        self.change(folder, |layout| {
+            layout.image = Some(index.descriptor.clone());
+            layout.tags.clear();
+            layout.children = index.images.iter().map(|image| image.descriptor.clone()).collect();
+            layout.blobs.extend(index.images.iter().flat_map(|image| image.blobs.clone()));
+            layout.blobs.insert(index.digest(), index.bytes.clone());
         });
     }
 
@@ -58,7 +72,18 @@ impl MemoryPlaces {
 
     /// Attaches a manifest of type `artifact_type` with these parts, and gives its digest.
     pub fn attach(&self, folder: &str, image: &VirtualImage, artifact_type: &str, parts: &[(&str, &[u8])]) -> Digest {
-        let (descriptor, blobs) = image.referrer(artifact_type, parts);
+        self.attach_to(folder, &image.descriptor, artifact_type, parts)
+    }
+
+    /// The same to whatever `subject` describes.
+    pub fn attach_to(
+        &self,
+        folder: &str,
+        subject: &Descriptor,
+        artifact_type: &str,
+        parts: &[(&str, &[u8])],
+    ) -> Digest {
+        let (descriptor, blobs) = referrer_to(subject, artifact_type, parts);
         let digest = descriptor.digest;
         self.change(folder, |layout| {
             layout.referrers.push(descriptor);
@@ -77,6 +102,11 @@ impl MemoryPlaces {
             layout.blobs.insert(digest, bytes);
         });
         digest
+    }
+
+    /// Takes everything out of `folder`.
+    pub fn clear(&self, folder: &str) {
+        self.change(folder, |layout| *layout = Layout::default());
     }
 
     /// Changes one bit of a blob.
@@ -171,11 +201,13 @@ struct Source {
 
 impl ImageSource for Source {
     fn resolve(&self, selector: &Selector) -> Result<Descriptor, ImagePlaceError> {
-        let image = self.layout.image.as_ref().filter(|image| match selector {
-            Selector::Only => true,
-            Selector::Tag(tag) => self.layout.tags.contains(tag),
-            Selector::Digest(digest) => image.digest == *digest,
-        });
+        let image = match selector {
+            Selector::Only => self.layout.image.as_ref(),
+            Selector::Tag(tag) => self.layout.image.as_ref().filter(|_| self.layout.tags.contains(tag)),
+            Selector::Digest(digest) => {
+                self.layout.image.iter().chain(&self.layout.children).find(|image| image.digest == *digest)
+            }
+        };
         image.cloned().ok_or_else(|| ImagePlaceError::NoImage {
             place: Place::Layout(self.folder.clone()),
             selector: format!("{selector:?}"),
@@ -192,7 +224,14 @@ impl ImageSource for Source {
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, ImagePlaceError> {
         let held = self.layout.image.as_ref().is_some_and(|image| image.digest == *subject);
-        Ok(if held { self.layout.referrers.clone() } else { Vec::new() })
+        if self.layout.children.is_empty() {
+            return Ok(if held { self.layout.referrers.clone() } else { Vec::new() });
+        }
+        let is_of_subject = |referrer: &&Descriptor| {
+            let manifest: Manifest = serde_json::from_slice(&self.layout.blobs[&referrer.digest]).unwrap();
+            manifest.subject.is_some_and(|own| own.digest == *subject)
+        };
+        Ok(self.layout.referrers.iter().filter(is_of_subject).cloned().collect())
     }
 }
 
@@ -240,6 +279,7 @@ impl ImageTarget for Target {
             return Err(StoreError::Missing { digest: publication.image.digest }.into());
         }
         layout.image = Some(publication.image.clone());
+        layout.children = publication.children.clone();
         layout.tags = publication.tags.clone();
         layout.referrers = publication.referrers.clone();
         layout.environment = publication.environment.as_ref().map(ToString::to_string);

@@ -175,12 +175,18 @@ table! {
     ReferrerSubject,
     /// A platform of an index without a whole set (3).
     EveryPlatform,
+    /// An index without a permit of each of its images, or with one of another (3).
+    PermitOfEach,
+    /// Permits of images of one index for different places, moments or gateways.
+    PermitsAlike,
     /// What an index says is for no machine and is more than in-toto documents (12).
     OnlyDocuments,
     /// A promotion from an environment's own place to itself (10).
     OwnPlace,
     /// A tag that moves back without `--rollback` (10).
     Backwards,
+    /// An index with an image that moves back without `--rollback` (10).
+    PlatformBackwards,
     /// A rollback to what the environment holds, or never held (10).
     NothingToRollBack,
     /// A permit that is used too late, or before it was given (10).

@@ -124,7 +124,9 @@ fn print(words: &Words, promoted: &Promoted, arguments: &Promote, place: &Place,
         Promoted::Denied { image, denials, record } => {
             words.line(format!("{}  {image} for {}", words.bad("DENIED"), arguments.to));
             for denial in denials {
-                words.line(format!("  {}: {}", words.bad(&denial.code), printable(&denial.violation.msg)));
+                let of = denial.platform.as_ref().map(|platform| format!("{platform}: ")).unwrap_or_default();
+                let said = printable(&format!("{of}{}", denial.violation.msg));
+                words.line(format!("  {}: {said}", words.bad(&denial.code)));
                 words.line(format!("    to fix: {}", printable(&denial.solution)));
                 words.line(format!("    rule:   {}", printable(&denial.rule)));
             }
@@ -223,7 +225,7 @@ fn document(promoted: &Promoted, arguments: &Promote, to_scan: &str) -> serde_js
         Promoted::Denied { image, denials, record } => json!({
             "schemaVersion": 1, "verdict": "deny", "image": image, "environment": environment, "record": record,
             "denials": denials.iter().map(|denial| json!({
-                "code": denial.code, "title": denial.title, "msg": denial.violation.msg, "term": denial.violation.term,
+                "platform": denial.platform, "code": denial.code, "title": denial.title, "msg": denial.violation.msg, "term": denial.violation.term,
                 "subject": denial.violation.subject, "solution": denial.solution, "rule": denial.rule,
             })).collect::<Vec<_>>(),
         }),

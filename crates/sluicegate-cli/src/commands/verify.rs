@@ -6,7 +6,7 @@ use std::{
 use serde_json::{Value, json};
 use sluicegate_flow::{
     Failure,
-    admit::{Admission, Near, Refusal, admit},
+    admit::{Admission, Near, Presented, Refusal, admit},
     gateway::{Judge, judge_of, trust, trust_in_keys},
     verify::{VerifyReport, verify as verify_image},
     verify_index::IndexReport,
@@ -84,18 +84,9 @@ pub(crate) fn verify(words: &Words, arguments: &Verify) -> Result<ExitCode, Prob
                 continue;
             }
         };
-        if asked.is_some()
-            && let Some(index) = &report.index
-        {
-            let held = index.platforms.iter().map(|one| format!("{} ({})", one.report.image, one.name()));
-            return Err(Problem::usage(
-                format!("{reference} is an image index, and --for is about the image of one platform in this version"),
-                format!("name one by its digest: {}", held.take(5).collect::<Vec<_>>().join(", ")),
-            ));
-        }
         let admitted = asked.as_ref().map(|(judge, ways)| {
             let found_in = Repository::of_registry(&reference.place);
-            (judge, ways, admit(report.image, &report.followed, judge, &trust, at, found_in.as_ref()))
+            (judge, ways, admit(&Presented::of(&report), judge, &trust, at, found_in.as_ref()))
         });
         let failure = report.failure().or(match admitted {
             Some((.., Err(_))) => Some(Failure::Undecided),

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     Error, Ports,
     fetch::{self, Fetched},
+    image_tree::is_index,
 };
 
 /// Statements that were signed outside the home's reach and hold what the ledger was then.
@@ -62,7 +63,11 @@ pub(super) fn anchors(against: &Against<'_>, reference: &ImageRef) -> Result<Vec
     let source = against.places.source(&image.place)?;
     let descriptor = source.resolve(&image.selector)?;
     let asked = Asked { trust: against.trust, repository: None, at: against.at };
-    let fetched = fetch::fetch(source.as_ref(), &descriptor, asked)?;
+    let fetched = if is_index(&descriptor.media_type) {
+        fetch::fetch_attached(source.as_ref(), &descriptor, asked)?
+    } else {
+        fetch::fetch(source.as_ref(), &descriptor, asked)?
+    };
     Ok(anchors_in(&fetched, &reference.to_string(), against.trust, against.at))
 }
 

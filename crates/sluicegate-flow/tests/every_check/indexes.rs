@@ -1,18 +1,33 @@
-//! An index of several platforms: each is proved, and only what holds nothing but documents is none.
+//! An index of several platforms: each is proved and judged, and only what holds nothing but documents is none.
+
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use sluicegate_attestation::{
     dsse,
     identifiers::{BUNDLE, EVIDENCE_ARTIFACT, IMAGE_CONFIG, IMAGE_INDEX, IMAGE_MANIFEST, LAYER_TAR, TRIVY_REPORT},
+    predicate::PredicateType,
+    summary::VerificationSummary,
 };
-use sluicegate_flow::verify::verify;
+use sluicegate_flow::{
+    admit::{Presented, admit},
+    verify::verify,
+};
+use sluicegate_policy::{
+    facts::Facts,
+    judge::{Permit, Question, Target, Verdict, judge, judge_index},
+};
 use sluicegate_registry::{Places, RegistrySettings};
-use sluicegate_testkit::{Behaviour, TestRegistry, VirtualImage, today};
-use sluicegate_types::Digest;
+use sluicegate_testkit::{
+    Behaviour, TestRegistry, VirtualBuild, VirtualImage, VirtualIndex, VirtualSigner, sign_statement, today,
+};
+use sluicegate_types::{Digest, Repository};
+use sluicegate_verify::closed_set::{Asked, follow};
 
 use crate::{
-    fixture::{Said, Tried},
-    gate_world::World,
+    fixture::{Said, Tried, about},
+    gate_world::{SOURCE, TARGET, World, environment, pass, summary},
+    promotion::ended,
 };
 
 /// Whether `verify` finds everything whole of an index of these entries.
@@ -107,4 +122,112 @@ pub(crate) fn tm12_what_is_exempt_holds_nothing_but_documents() -> Tried {
     Tried::good(beside(dsse::IN_TOTO, DOCUMENT, "unknown"))
         .fault("a layer", words, beside(LAYER_TAR, DOCUMENT, "unknown"))
         .fault("something else by that name", words, beside(dsse::IN_TOTO, b"a tar", "unknown"))
+}
+
+fn other_image() -> VirtualImage {
+    VirtualImage::new(b"for another machine")
+}
+
+/// Leave for `image` to go to `name`, where there is no gate, under this gateway.
+fn permit(world: &World, image: &VirtualImage, name: &str, gateway: &[u8], seconds: u64) -> Permit {
+    let build = VirtualBuild::new("run-1", image.digest()).sign(&world.log);
+    let asked = Asked { trust: &world.trust, repository: None, at: today() };
+    let set = follow(image.digest(), &build.attached(), &build.blobs(), asked).sets.remove(0);
+    let environment = environment(name);
+    let repository = Repository::of_environment(&environment);
+    let now = today().plus(seconds);
+    let facts = Facts::of_set(&set, &environment, &repository, now).unwrap();
+    let target = Target { environment, repository, tag: "current".parse().unwrap(), current: None };
+    match judge(&facts, Question::Ungated { gateway: Digest::of(gateway) }, target, now) {
+        Verdict::Allow(permit) => permit,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Whether these permits are leave for the index of `images`.
+fn composed(images: &[&VirtualImage], permits: Vec<Permit>) -> Said {
+    let images: BTreeSet<Digest> = images.iter().map(|image| image.digest()).collect();
+    judge_index(Digest::of(b"index"), &images, permits).map(drop).map_err(|error| error.to_string())
+}
+
+pub(crate) fn tm03_the_permit_of_an_index_is_made_of_one_of_each_of_its_images() -> Tried {
+    let (world, _) = World::good();
+    let other = other_image();
+    let both = [&world.image, &other];
+    let of = |image: &VirtualImage| permit(&world, image, "production", b"gateway", 0);
+    assert_eq!(composed(&[], Vec::new()), Err("the index names no image".to_owned()));
+    let words = "are not those of the images of the index";
+    Tried::good(composed(&both, vec![of(&world.image), of(&other)]))
+        .fault("one is left out", words, composed(&both, vec![of(&world.image)]))
+        .fault("one of another image", words, composed(&[&world.image], vec![of(&world.image), of(&other)]))
+        .fault("one twice", words, composed(&[&world.image], vec![of(&world.image), of(&world.image)]))
+}
+
+pub(crate) fn tm03_the_permits_of_an_index_are_for_one_place_moment_and_gateway() -> Tried {
+    let (world, _) = World::good();
+    let other = other_image();
+    let with = |name: &str, gateway: &[u8], seconds: u64| {
+        let permits = vec![
+            permit(&world, &world.image, "production", b"gateway", 0),
+            permit(&world, &other, name, gateway, seconds),
+        ];
+        composed(&[&world.image, &other], permits)
+    };
+    let words = "is not for the same place, moment and gateway";
+    Tried::good(with("production", b"gateway", 0))
+        .fault("another environment", words, with("staging", b"gateway", 0))
+        .fault("another gateway", words, with("production", b"another gateway", 0))
+        .fault("another moment", words, with("production", b"gateway", 1))
+}
+
+pub(crate) fn tm10_an_index_takes_no_image_back_without_rollback() -> Tried {
+    let ask = |rollback: bool| {
+        let (world, first) = World::of_two_platforms();
+        ended(world.promote(&pass()))?;
+        // Both images anew, then one of the old ones beside a new one.
+        let (amd64, arm64) = (VirtualImage::new(b"next week's"), VirtualImage::new(b"next week's for the other"));
+        world.put_index(&VirtualIndex::new(&[(&amd64, "amd64"), (&arm64, "arm64")]));
+        world.prove(&amd64, "run-3");
+        world.prove(&arm64, "run-4");
+        ended(world.promote(&pass()))?;
+        let newest = VirtualImage::new(b"the week after");
+        let old = &first.images[1];
+        world.put_index(&VirtualIndex::new(&[(&newest, "amd64"), (old, "arm64")]));
+        world.prove(&newest, "run-5");
+        world.prove(old, "run-2");
+        world.rollback.set(rollback);
+        ended(world.promote(&pass()))
+    };
+    // One that is there now may stay.
+    let stays = || {
+        let (world, first) = World::of_two_platforms();
+        ended(world.promote(&pass()))?;
+        let newer = VirtualImage::new(b"next week's");
+        world.put_index(&VirtualIndex::new(&[(&newer, "amd64"), (&first.images[1], "arm64")]));
+        world.prove(&newer, "run-3");
+        world.prove(&first.images[1], "run-2");
+        ended(world.promote(&pass()))
+    };
+    Tried::good(ask(true).and(stays())).fault("an old one", "needs --rollback", ask(false))
+}
+
+/// Whether a decision on the index lets it in that was made over these of its images.
+pub(crate) fn admitted_over(images: usize) -> Said {
+    let (world, index) = World::of_two_platforms();
+    let trust = world.trusting_itself();
+    world.put_index(&index);
+    let builds = [world.prove(&index.images[0], "run-1"), world.prove(&index.images[1], "run-2")];
+    let bundles = builds.iter().take(images).flat_map(|build| build.bundles.keys().map(|part| build.digest(part)));
+    let inputs = bundles.collect();
+    let summary = VerificationSummary { inputs, ..summary(index.digest()) };
+    let decision = about(index.digest(), PredicateType::VerificationSummary, summary.to_predicate());
+    let bundle = sign_statement(&VirtualSigner::new("decider"), &world.log, &decision);
+    world.places.attach_to(SOURCE, &index.descriptor, BUNDLE, &[(BUNDLE, &bundle)]);
+    let reference = format!("oci:{SOURCE}").parse().unwrap();
+    let report = verify(&world.places, &reference, "/".as_ref(), &trust, None, today()).unwrap();
+    assert_eq!(report.failure(), None);
+    assert_eq!(world.places.occupant(TARGET), None);
+    admit(&Presented::of(&report), &world.judge, &trust, today(), None)
+        .map(drop)
+        .map_err(|reasons| reasons.map(|reason| reason.to_string()).into_vec().join("; "))
 }

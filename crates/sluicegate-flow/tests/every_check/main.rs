@@ -121,10 +121,13 @@ every_check! {
     FetchDigest: places::tm01_bytes_are_those_of_their_digest;
     FetchSize: places::tm01_bytes_are_as_many_as_described;
     EveryPlatform: indexes::tm03_every_platform_of_an_index_is_proved;
+    PermitOfEach: indexes::tm03_the_permit_of_an_index_is_made_of_one_of_each_of_its_images;
+    PermitsAlike: indexes::tm03_the_permits_of_an_index_are_for_one_place_moment_and_gateway;
     OnlyDocuments: indexes::tm12_what_is_exempt_holds_nothing_but_documents;
     ReferrerSubject: places::tm12_what_is_listed_is_attached_by_its_own_subject;
     OwnPlace: promotion::tm10_an_environment_is_not_promoted_to_itself;
     Backwards: promotion::tm10_a_tag_goes_back_only_with_rollback;
+    PlatformBackwards: indexes::tm10_an_index_takes_no_image_back_without_rollback;
     NothingToRollBack: promotion::tm10_a_rollback_goes_to_what_was_there_before;
     PermitAge: promotion::tm10_a_permit_is_used_in_time;
     DryRun: promotion::tm10_a_dry_run_spends_nothing;

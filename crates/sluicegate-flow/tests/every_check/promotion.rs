@@ -10,7 +10,7 @@ use crate::{
     gate_world::{Rules, SOURCE, TARGET, World, pass},
 };
 
-fn ended(promoted: Result<Promoted, Error>) -> Said {
+pub(crate) fn ended(promoted: Result<Promoted, Error>) -> Said {
     match promoted {
         Ok(Promoted::Allowed { .. }) => Ok(()),
         Ok(other) => Err(format!("{other:?}")),

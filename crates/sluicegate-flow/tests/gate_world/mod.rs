@@ -37,7 +37,7 @@ use sluicegate_ports::{
 };
 use sluicegate_testkit::{
     FakePacker, FakeScanner, FixedClock, MemoryEvidence, MemoryLedger, MemoryPlaces, MemoryStore, SignedBuild,
-    VirtualBuild, VirtualImage, VirtualLog, VirtualSigner, today,
+    VirtualBuild, VirtualImage, VirtualIndex, VirtualLog, VirtualSigner, today,
 };
 use sluicegate_types::{Digest, EnvironmentName, NonEmpty, PinnedImage, Repository, RepositoryPattern, Selector};
 use sluicegate_verify::{GroupRule, Role, SignerRule, Trust, TrustRoot, TrustRules, closed_set::Asked};
@@ -131,6 +131,30 @@ impl World {
         Self::new(|build| build)
     }
 
+    /// A world with an index of two images, both with the evidence of a run; the world's own image is the first.
+    pub(crate) fn of_two_platforms() -> (Self, VirtualIndex) {
+        let (world, build) = Self::good();
+        let other = VirtualImage::new(b"the layer of the shop for the other machine");
+        let index = VirtualIndex::new(&[(&world.image, "amd64"), (&other, "arm64")]);
+        world.put_index(&index);
+        world.places.attach_build(SOURCE, &world.image, &build);
+        world.prove(&other, "run-2");
+        (world, index)
+    }
+
+    /// Puts an index in the place of everything at the source.
+    pub(crate) fn put_index(&self, index: &VirtualIndex) {
+        self.places.clear(SOURCE);
+        self.places.put_index(SOURCE, index);
+    }
+
+    /// Attaches what a run leaves to an image at the source.
+    pub(crate) fn prove(&self, image: &VirtualImage, run: &str) -> SignedBuild {
+        let build = VirtualBuild::new(run, image.digest()).sign(&self.log);
+        self.places.attach_build(SOURCE, image, &build);
+        build
+    }
+
     /// Promotes with a clean scan and these rules.
     pub(crate) fn promote(&self, rules: &dyn RuleEvaluator) -> Result<Promoted, Error> {
         self.promote_scanned(Some(&clean_scanner()), rules)
@@ -164,6 +188,12 @@ impl World {
             compat_cosign2: false,
         };
         self.with_ports(|ports| promote(ports, &request))
+    }
+
+    /// Its trust where decisions of authority `self` are taken.
+    pub(crate) fn trusting_itself(&self) -> Trust {
+        let rules = TrustRules { authority_self: true, ..trust_rules("*", "*") };
+        Trust::from_rules(rules, TrustRoot::parse(&self.log.trusted_root_json()).unwrap()).unwrap()
     }
 
     /// The shared ports over this world.
@@ -238,6 +268,10 @@ fn trust(log: &VirtualLog) -> Trust {
 
 /// The same, where `vexers` and `alice` speak about these repositories.
 pub(crate) fn trust_of(log: &VirtualLog, vexers: &str, alice: &str) -> Trust {
+    Trust::from_rules(trust_rules(vexers, alice), TrustRoot::parse(&log.trusted_root_json()).unwrap()).unwrap()
+}
+
+fn trust_rules(vexers: &str, alice: &str) -> TrustRules {
     let rule = |name: &str, roles: &[Role]| SignerRule {
         name: name.to_owned(),
         public_key: VirtualSigner::new(name).public_key().to_vec(),
@@ -248,7 +282,7 @@ pub(crate) fn trust_of(log: &VirtualLog, vexers: &str, alice: &str) -> Trust {
         environments: ["production".parse().unwrap()].into_iter().collect(),
         repositories: Some(vec![RepositoryPattern::Any]),
     };
-    let rules = TrustRules {
+    TrustRules {
         signers: vec![
             rule("builder", &[Role::Steps]),
             rule("recorder", &[Role::Records]),
@@ -267,8 +301,7 @@ pub(crate) fn trust_of(log: &VirtualLog, vexers: &str, alice: &str) -> Trust {
         }],
         untimed: BTreeSet::from([LOG.to_owned()]),
         ..TrustRules::default()
-    };
-    Trust::from_rules(rules, TrustRoot::parse(&log.trusted_root_json()).unwrap()).unwrap()
+    }
 }
 
 fn judge() -> Judge {

@@ -1,0 +1,257 @@
+//! What is promoted: one image, or every image that an index names. What is read of each, and what the gate says of each.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use sluicegate_attestation::identifiers::BUNDLE;
+use sluicegate_policy::{
+    facts::{ByHand, GateScan},
+    judge::{Denial, Permit, Reason, Verdict},
+};
+use sluicegate_ports::{
+    execute::ExecuteError,
+    images::{Descriptor, ImageSource},
+    scan::ScanError,
+};
+use sluicegate_types::{Digest, NonEmpty, UnixTime};
+use sluicegate_verify::closed_set::{Asked, ClosedSet, Followed, follow};
+
+use super::PromoteRequest;
+use crate::{
+    Error, Ports,
+    attest::attest,
+    fetch::{self, Fetched},
+    gate::{self, Case},
+    image_tree::is_index,
+    replay,
+    scan::Scanning,
+    verify_index::{Index, read_index},
+};
+
+/// Images of one index that are judged; each is scanned and may bring as much evidence as an image may.
+const MAX_IMAGES: usize = 64;
+/// Bytes of the evidence of all of them together.
+const MAX_EVIDENCE: u64 = 1024 * 1024 * 1024;
+
+/// What is promoted.
+pub(super) struct Subject {
+    /// Its images, each once; without an index, the image itself.
+    pub(super) images: Vec<Candidate>,
+    /// The index, if it is one.
+    pub(super) index: Option<Index>,
+}
+
+/// One image on its way through the gate.
+pub(super) struct Candidate {
+    /// What the index says it is for; `None` for an image that is promoted itself.
+    pub(super) platform: Option<String>,
+    pub(super) fetched: Fetched,
+    pub(super) scanned: Scanned,
+}
+
+/// The gate's own scan.
+#[derive(Default)]
+pub(super) struct Scanned {
+    pub(super) scan: Option<GateScan>,
+    /// What carries it: its bundle and the raw report.
+    pub(super) parts: Vec<Descriptor>,
+    /// Why there is none, where a gate wanted one.
+    pub(super) failure: Option<String>,
+}
+
+/// What the gate said of one image, set by set.
+pub(super) struct Judged<'a> {
+    /// The set that is allowed, if there is one.
+    pub(super) permitted: Option<Permitted<'a>>,
+    /// Each set that is not; denials behind what was left open.
+    pub(super) refused: Vec<(Refusal, Kept)>,
+}
+
+/// A set that is allowed.
+pub(super) struct Permitted<'a> {
+    pub(super) set: &'a ClosedSet,
+    pub(super) permit: Permit,
+    pub(super) kept: Kept,
+}
+
+/// What is kept of a decision.
+pub(super) struct Kept {
+    /// The decision itself.
+    pub(super) document: Value,
+    /// What its record says.
+    pub(super) body: Value,
+}
+
+/// A verdict that is no leave.
+pub(super) enum Refusal {
+    Denied {
+        denials: NonEmpty<Denial>,
+        /// Every attestation that was looked at for it.
+        used: Vec<Digest>,
+    },
+    Open(NonEmpty<Reason>),
+}
+
+impl Refusal {
+    pub(super) fn outcome(&self) -> &'static str {
+        match self {
+            Self::Denied { .. } => "deny",
+            Self::Open(_) => "undecided",
+        }
+    }
+}
+
+impl Subject {
+    /// Reads what is promoted with its evidence, and no layer yet.
+    pub(super) fn read(source: &dyn ImageSource, root: &Descriptor, asked: Asked<'_>) -> Result<Self, Error> {
+        if !is_index(&root.media_type) {
+            let image = Candidate::read(source, root, None, asked)?;
+            return Ok(Self { images: vec![image], index: None });
+        }
+        let index = read_index(source, root)?;
+        let fault = |reason: String| Error::Image { image: root.digest.to_string(), reason };
+        if index.images.is_empty() {
+            return Err(fault("an image index that names no image".to_owned()));
+        }
+        if index.images.len() > MAX_IMAGES {
+            return Err(fault(format!("an image index of more than {MAX_IMAGES} images")));
+        }
+        let (mut images, mut held) = (Vec::new(), 0_u64);
+        for image in &index.images {
+            let candidate = Candidate::read(source, &image.descriptor, Some(image.name()), asked)?;
+            held = held.saturating_add(candidate.fetched.evidence_size());
+            if held > MAX_EVIDENCE {
+                return Err(fault(format!("the evidence of its images has more than {MAX_EVIDENCE} bytes")));
+            }
+            images.push(candidate);
+        }
+        Ok(Self { images, index: Some(index) })
+    }
+
+    /// Brings everything that is promoted into the store: manifests, configurations and layers, also of what holds nothing but documents.
+    pub(super) fn keep_content(&self, source: &dyn ImageSource, ports: &Ports<'_>) -> Result<(), Error> {
+        let Some(index) = &self.index else {
+            let mut images = self.images.iter().map(|image| &image.fetched.descriptor);
+            return images.try_for_each(|image| fetch::fetch_image(source, image, Some(ports.store)).map(drop));
+        };
+        for (descriptor, _) in index.tree.images() {
+            fetch::fetch_image(source, descriptor, Some(ports.store))?;
+        }
+        for bytes in index.tree.bytes.values() {
+            ports.store.put_bytes(bytes)?;
+        }
+        Ok(())
+    }
+
+    /// What is promoted, and every image of it.
+    pub(super) fn digests(&self, root: &Digest) -> BTreeSet<Digest> {
+        self.images.iter().map(Candidate::digest).chain([*root]).collect()
+    }
+}
+
+impl Candidate {
+    fn read(
+        source: &dyn ImageSource,
+        descriptor: &Descriptor,
+        platform: Option<String>,
+        asked: Asked<'_>,
+    ) -> Result<Self, Error> {
+        let fetched = fetch::fetch_evidence(source, descriptor, asked)?;
+        Ok(Self { platform, fetched, scanned: Scanned::default() })
+    }
+
+    pub(super) fn digest(&self) -> Digest {
+        self.fetched.descriptor.digest
+    }
+
+    pub(super) fn follow(&self, asked: Asked<'_>) -> Followed {
+        follow(self.digest(), &self.fetched.attached, &self.fetched.blobs, asked)
+    }
+
+    /// Keeps what the decision can be made again from.
+    pub(super) fn keep_evidence(&self, ports: &Ports<'_>) -> Result<(), Error> {
+        for bytes in self.fetched.attached.values().chain(self.fetched.blobs.values()) {
+            ports.store.put_bytes(bytes)?;
+        }
+        Ok(())
+    }
+
+    /// The gate scans the image itself, with its own database; a scan that somebody attached is never taken for it (trust model 4).
+    /// Why it could not is kept: that leaves the question open and must not look like an answer.
+    pub(super) fn scan(&mut self, ports: &Ports<'_>, request: &PromoteRequest<'_>) -> Result<(), Error> {
+        self.scanned = self.gate_scan(ports, request)?;
+        Ok(())
+    }
+
+    fn gate_scan(&self, ports: &Ports<'_>, request: &PromoteRequest<'_>) -> Result<Scanned, Error> {
+        let (image, manifest) = (&self.fetched.descriptor, &self.fetched.manifest);
+        let not = |reason: String| Ok(Scanned { failure: Some(reason), ..Scanned::default() });
+        let scanner = match &request.scanner {
+            Ok(scanner) => *scanner,
+            Err(reason) => return not(reason.clone()),
+        };
+        let blobs: Vec<Digest> =
+            manifest.layers.iter().map(|layer| layer.digest).chain([manifest.config.digest]).collect();
+        let name = request.judge.name.to_string();
+        let scanned = match Scanning::new(ports, scanner, request.scratch).image(image, &blobs, &name) {
+            Ok(scanned) => scanned,
+            Err(Error::Scan(error)) => {
+                let remedy = match &error {
+                    ScanError::Sandbox(ExecuteError::NotHere { remedy, .. }) => format!("; {remedy}"),
+                    _ => String::new(),
+                };
+                return not(format!("the gate could not scan the image: {error}{remedy}"));
+            }
+            Err(error) => return Err(error),
+        };
+        let mut attested = attest(ports, request.records, request.trust, &[scanned.vulns], ports.clock.now())?;
+        let Some(attested) = attested.pop() else { return not("the scan was not attested".to_owned()) };
+        let report = ports.store.read(&scanned.report.digest, scanned.report.size)?;
+        let bundle = Descriptor::new(BUNDLE, attested.statement.bundle(), attested.size);
+        match GateScan::new(&image.digest, &attested.statement, report) {
+            Ok(scan) => Ok(Scanned { scan: Some(scan), parts: vec![bundle, scanned.report], failure: None }),
+            Err(error) => not(error.to_string()),
+        }
+    }
+
+    /// Sets are judged singly, never mixed; one that is allowed suffices, and each that is not is told all the same.
+    pub(super) fn judge<'a>(
+        &self,
+        ports: &Ports<'_>,
+        request: &PromoteRequest<'_>,
+        followed: &'a Followed,
+        current: Option<Digest>,
+        now: UnixTime,
+    ) -> Result<Judged<'a>, Error> {
+        let by_hand = followed.by_hand();
+        let mut judged = Judged { permitted: None, refused: Vec::new() };
+        for set in &followed.sets {
+            let case = Case {
+                judge: request.judge,
+                set,
+                by_hand: ByHand { alone: &by_hand, together: &followed.endorsed },
+                scan: self.scanned.scan.clone(),
+                current,
+                now,
+            };
+            let decision = gate::decide(&case, request.evaluator);
+            let used = decision.used.clone();
+            let mut body = decision.keep(ports)?;
+            body["rollback"] = json!(request.rollback);
+            if decision.replayable {
+                body["replay"] = json!(replay::keep_inputs(ports, request.files, &self.fetched, case.scan.as_ref())?);
+            }
+            let kept = Kept { document: decision.document, body };
+            match decision.verdict {
+                Verdict::Allow(permit) => {
+                    judged.permitted = Some(Permitted { set, permit, kept });
+                    break;
+                }
+                Verdict::Deny(denials) => judged.refused.push((Refusal::Denied { denials, used }, kept)),
+                Verdict::Undecided(reasons) => judged.refused.push((Refusal::Open(reasons), kept)),
+            }
+        }
+        judged.refused.sort_by_key(|(refusal, _)| matches!(refusal, Refusal::Denied { .. }));
+        Ok(judged)
+    }
+}
