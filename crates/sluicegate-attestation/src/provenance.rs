@@ -95,6 +95,9 @@ pub struct ImageParameters {
     pub needs: Vec<StepName>,
     /// What the pipeline file says under `config`.
     pub config: Value,
+    /// The one of the pipeline file's `platforms` that this image is for; left out where it is what steps run on and no other is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
 }
 
 /// A resource descriptor with a sha256 (in-toto v1, "ResourceDescriptor").

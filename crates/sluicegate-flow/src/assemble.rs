@@ -9,18 +9,18 @@ use std::{
 use serde_json::{Value, json};
 use sluicegate_attestation::{
     identifiers::{
-        BUNDLE, DOCKER_LAYER_GZIP, EMPTY_CONFIG, EVIDENCE_ARTIFACT, IMAGE_CONFIG, IMAGE_MANIFEST, LAYER_TAR,
-        LAYER_TAR_GZIP,
+        BUNDLE, DOCKER_LAYER_GZIP, EMPTY_CONFIG, EVIDENCE_ARTIFACT, IMAGE_CONFIG, IMAGE_INDEX, IMAGE_MANIFEST,
+        LAYER_TAR, LAYER_TAR_GZIP,
     },
     predicate::PredicateType,
 };
 use sluicegate_pipeline::pipeline::ImageConfig;
 use sluicegate_ports::{
     execute::Product,
-    images::{Descriptor, Manifest},
+    images::{Descriptor, ImageIndex, IndexEntry, Manifest},
     trees::{EntryKind, TreeEntry},
 };
-use sluicegate_types::{ContentKind, Digest, UnixTime};
+use sluicegate_types::{ContentKind, Digest, Platform, UnixTime};
 
 use crate::{Error, Ports, pin::PinnedBase};
 
@@ -33,12 +33,12 @@ pub struct Assembled {
     pub blobs: Vec<Digest>,
 }
 
-/// Assembles an image: the base's layers as they are, then one uncompressed layer with the products at their paths.
+/// Assembles an image for `platform`: the base's layers as they are, then one uncompressed layer with the products at their paths.
 pub fn image(
     ports: &Ports<'_>,
     base: Option<&PinnedBase>,
     files: &BTreeMap<PathBuf, Product>,
-    config: &ImageConfig,
+    config: (&ImageConfig, &Platform),
     epoch: u64,
 ) -> Result<Assembled, Error> {
     let entries = files.iter().map(|(path, product)| TreeEntry {
@@ -53,7 +53,7 @@ pub fn layered(
     ports: &Ports<'_>,
     base: Option<&PinnedBase>,
     entries: Vec<TreeEntry>,
-    config: &ImageConfig,
+    config: (&ImageConfig, &Platform),
     epoch: u64,
     history: &str,
 ) -> Result<Assembled, Error> {
@@ -72,14 +72,15 @@ pub fn of_output(ports: &Ports<'_>, product: &Product, file_name: &OsStr) -> Res
         }
     };
     let layer = Descriptor::new(LAYER_TAR, layer, size);
-    with_layer(ports, None, layer, &ImageConfig::default(), 0, "sluicegate: output of a step")
+    let config = (&ImageConfig::default(), &Platform::of_steps());
+    with_layer(ports, None, layer, config, 0, "sluicegate: output of a step")
 }
 
 fn with_layer(
     ports: &Ports<'_>,
     base: Option<&PinnedBase>,
     layer: Descriptor,
-    config: &ImageConfig,
+    config: (&ImageConfig, &Platform),
     epoch: u64,
     history: &str,
 ) -> Result<Assembled, Error> {
@@ -110,7 +111,7 @@ fn with_layer(
 
 fn image_config(
     base: Option<&PinnedBase>,
-    own: &ImageConfig,
+    (own, platform): (&ImageConfig, &Platform),
     layer: &Digest,
     epoch: u64,
     history: &str,
@@ -147,10 +148,14 @@ fn image_config(
     diff_ids.push(json!(layer));
     let mut steps: Vec<Value> = inherited("/history").and_then(|h| h.as_array().cloned()).unwrap_or_default();
     steps.push(json!({"created": created, "created_by": history}));
-    Ok(json!({
-        "architecture": "amd64", "os": "linux", "created": created, "config": config,
+    let mut document = json!({
+        "architecture": platform.architecture, "os": platform.os, "created": created, "config": config,
         "rootfs": {"type": "layers", "diff_ids": diff_ids}, "history": steps,
-    }))
+    });
+    if let Some(variant) = &platform.variant {
+        document["variant"] = json!(variant);
+    }
+    Ok(document)
 }
 
 /// A bundle about an image as a referrer, in the form that cosign reads (interop.md section 4).
@@ -196,6 +201,22 @@ pub fn referrer(
     let mut descriptor = store_manifest(ports, &manifest)?;
     descriptor.artifact_type = Some(artifact_type.to_owned());
     Ok(descriptor)
+}
+
+/// The index of images, each for a platform, in this order; in the store.
+pub fn index(ports: &Ports<'_>, images: &[(Platform, Descriptor)]) -> Result<Descriptor, Error> {
+    let entry = |(platform, image): &(Platform, Descriptor)| IndexEntry {
+        descriptor: Descriptor::new(&image.media_type, image.digest, image.size),
+        platform: Some(platform.clone()),
+    };
+    let index = ImageIndex {
+        schema_version: 2,
+        media_type: Some(IMAGE_INDEX.to_owned()),
+        manifests: images.iter().map(entry).collect(),
+    };
+    let bytes = json_bytes("an image index", &index)?;
+    let digest = ports.store.put_bytes(&bytes)?;
+    Ok(Descriptor::new(IMAGE_INDEX, digest, bytes.len() as u64))
 }
 
 /// The digest of the empty configuration that every referrer has.

@@ -49,7 +49,7 @@ pub(crate) fn step(
     epoch: u64,
 ) -> Result<Done, Error> {
     let mut inputs = Vec::new();
-    let mut dependencies = vec![Dependency::image("image", image.digest)];
+    let mut dependencies = image.dependencies("image");
     for (mount_point, source) in &step.inputs {
         let (content, executable, dependency) = match source {
             InputSource::Source(name) => {

@@ -6,8 +6,8 @@ use sluicegate_attestation::{
     identifiers::{DOCKER_INDEX, DOCKER_MANIFEST, IMAGE_INDEX, IMAGE_MANIFEST},
     one_reading,
 };
-use sluicegate_ports::images::{Descriptor, ImageIndex, ImageSource, Manifest, Platform};
-use sluicegate_types::Digest;
+use sluicegate_ports::images::{Descriptor, ImageIndex, ImageSource, Manifest};
+use sluicegate_types::{Digest, Platform};
 
 use crate::{
     Error,
@@ -55,11 +55,15 @@ impl ImageTree {
     }
 }
 
-/// The image for Linux on x86-64 that `root` is, or that the index `root` says is; and the indexes that lead there. No other image of
+/// The image that `root` is, or that the index `root` says is for `platform`; and the indexes that lead there. No other image of
 /// it is read; an error lists what there is.
-pub fn for_this_machine(source: &dyn ImageSource, root: &Descriptor) -> Result<(Descriptor, Vec<Digest>), Error> {
-    let mut walk = Walk::default();
-    look_for_this_machine(source, root, &mut Vec::new(), &mut walk)?;
+pub fn for_platform(
+    source: &dyn ImageSource,
+    root: &Descriptor,
+    platform: &Platform,
+) -> Result<(Descriptor, Vec<Digest>), Error> {
+    let mut walk = Walk { platform, found: Vec::new(), held: Vec::new(), seen: BTreeSet::new(), entries: 0 };
+    look_for_platform(source, root, &mut Vec::new(), &mut walk)?;
     let Walk { mut found, mut held, .. } = walk;
     if found.len() == 1
         && let Some(one) = found.pop()
@@ -68,24 +72,38 @@ pub fn for_this_machine(source: &dyn ImageSource, root: &Descriptor) -> Result<(
     }
     held.truncate(20);
     let held = if held.is_empty() { "none that says what it is for".to_owned() } else { held.join(", ") };
-    let reason = format!("{} of its images are for linux/amd64, and one is needed; it holds {held}", found.len());
+    let reason = format!("{} of its images are for {platform}, and one is needed; it holds {held}", found.len());
     Err(Error::Image { image: root.digest.to_string(), reason })
 }
 
+/// Every image that `root` is or names, each once, with the platforms that an index says it is for.
+pub fn named_images(source: &dyn ImageSource, root: &Descriptor) -> Result<Vec<(Option<String>, Digest)>, Error> {
+    let tree = read(source, root)?;
+    if tree.manifest.is_some() {
+        return Ok(vec![(None, root.digest)]);
+    }
+    let named = tree.below.iter().filter(|node| node.manifest.is_some()).map(|node| {
+        let platforms: Vec<String> = node.platforms.iter().flatten().map(ToString::to_string).collect();
+        (Some(platforms.join(", ")).filter(|name| !name.is_empty()), node.descriptor.digest)
+    });
+    // What is for no machine is nothing to stand on.
+    Ok(named.filter(|(name, _)| name.as_deref() != Some("unknown/unknown")).collect())
+}
+
 /// What a look through indexes has come by: each manifest once, however often it is named.
-#[derive(Default)]
-struct Walk {
+struct Walk<'a> {
+    platform: &'a Platform,
     found: Vec<(Descriptor, Vec<Digest>)>,
     held: Vec<String>,
     seen: BTreeSet<Digest>,
     entries: usize,
 }
 
-fn look_for_this_machine(
+fn look_for_platform(
     source: &dyn ImageSource,
     at: &Descriptor,
     path: &mut Vec<Digest>,
-    walk: &mut Walk,
+    walk: &mut Walk<'_>,
 ) -> Result<(), Error> {
     let fault = |reason: String| Err(Error::Image { image: at.digest.to_string(), reason });
     if !walk.seen.insert(at.digest) {
@@ -107,11 +125,11 @@ fn look_for_this_machine(
     }
     path.push(at.digest);
     for entry in &index.manifests {
-        let fits = entry.platform.as_ref().map(|platform| platform.os == "linux" && platform.architecture == "amd64");
+        let fits = entry.platform.as_ref().map(|platform| platform.is_same(walk.platform));
         walk.held.extend(entry.platform.iter().map(ToString::to_string));
         // An index inside need not say what it is for; an image has to.
         if fits.unwrap_or(is_index(&entry.descriptor.media_type)) {
-            look_for_this_machine(source, &entry.descriptor, path, walk)?;
+            look_for_platform(source, &entry.descriptor, path, walk)?;
         }
     }
     path.pop();

@@ -1,15 +1,22 @@
 //! Pins what a pipeline names: images by manifest digest with their layers in the store, sources by the digest of their tree.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
-use sluicegate_attestation::identifiers::{DOCKER_LAYER_GZIP, LAYER_TAR, LAYER_TAR_GZIP};
+use sluicegate_attestation::{
+    identifiers::{DOCKER_LAYER_GZIP, IMAGE_INDEX, LAYER_TAR, LAYER_TAR_GZIP},
+    provenance::Dependency,
+};
+use sluicegate_pipeline::pipeline::Step;
 use sluicegate_ports::{
     execute::{Compression, Layer},
     images::{Descriptor, Manifest},
     trees::SourceLister,
 };
-use sluicegate_types::{Content, ContentKind, Digest, ImageRef};
+use sluicegate_types::{Content, ContentKind, Digest, ImageRef, Platform};
 
 use crate::{Error, Ports, fetch, image_tree};
 
@@ -34,6 +41,41 @@ pub struct PinnedBase {
     pub config: serde_json::Value,
 }
 
+/// The images that a pipeline names, each pinned once for each platform that it is needed for.
+#[derive(Debug, Default)]
+pub struct PinnedImages(BTreeMap<(String, Platform), PinnedBase>);
+
+impl PinnedImages {
+    /// Pins an image, unless that is done; what it was pinned to is told.
+    pub fn pin(
+        &mut self,
+        ports: &Ports<'_>,
+        reference: &ImageRef,
+        folder: &Path,
+        platform: &Platform,
+    ) -> Result<(), Error> {
+        if let Entry::Vacant(place) = self.0.entry((reference.to_string(), platform.clone())) {
+            let pinned = image(ports, reference, folder, platform)?;
+            let through =
+                if pinned.indexes.is_empty() { String::new() } else { format!(", the {platform} image of an index") };
+            (ports.tell)(&format!("pinned {reference} to {}{through}", pinned.digest));
+            place.insert(pinned);
+        }
+        Ok(())
+    }
+
+    /// The image that was pinned.
+    pub fn get(&self, reference: &ImageRef, platform: &Platform) -> Result<&PinnedBase, Error> {
+        let pinned = self.0.get(&(reference.to_string(), platform.clone()));
+        pinned.ok_or_else(|| Error::Bug(format!("{reference} is not pinned for {platform}")))
+    }
+
+    /// The image that a step runs in.
+    pub fn of_step(&self, step: &Step) -> Result<&PinnedBase, Error> {
+        self.get(&step.image, &Platform::of_steps())
+    }
+}
+
 /// A source tree in the store.
 #[derive(Clone, Debug)]
 pub struct PinnedSource {
@@ -48,21 +90,20 @@ pub struct PinnedSource {
     entries: Vec<sluicegate_ports::trees::TreeEntry>,
 }
 
-/// Brings an image into the store.
-pub fn image(ports: &Ports<'_>, reference: &ImageRef, folder: &Path) -> Result<PinnedBase, Error> {
+/// Brings the image for `platform` into the store.
+pub fn image(ports: &Ports<'_>, reference: &ImageRef, folder: &Path, platform: &Platform) -> Result<PinnedBase, Error> {
     let image = reference.relative_to(folder);
     let source = ports.places.source(&image.place)?;
     let named = source.resolve(&image.selector)?;
-    let (descriptor, indexes) = image_tree::for_this_machine(source.as_ref(), &named)?;
+    let (descriptor, indexes) = image_tree::for_platform(source.as_ref(), &named, platform)?;
     let (manifest, config) = fetch::fetch_image(source.as_ref(), &descriptor, Some(ports.store))?;
     let fault = |reason: String| Error::Image { image: reference.to_string(), reason };
     let wire: WireConfig =
         serde_json::from_slice(&config).map_err(|error| fault(format!("its configuration: {error}")))?;
-    if wire.os != "linux" || wire.architecture != "amd64" {
-        return Err(fault(format!(
-            "it is for {}/{}, and only linux/amd64 is in this version",
-            wire.os, wire.architecture
-        )));
+    // What an index says of it is one thing; what it is for stands in its own configuration.
+    let own = Platform { os: wire.os, architecture: wire.architecture, variant: wire.variant };
+    if !own.is_same(platform) {
+        return Err(fault(format!("it is for {own}, and an image for {platform} is needed")));
     }
     if wire.rootfs.diff_ids.len() != manifest.layers.len() {
         return Err(fault(format!("{} layers, but {} diff_ids", manifest.layers.len(), wire.rootfs.diff_ids.len())));
@@ -121,6 +162,12 @@ impl PinnedBase {
         Descriptor::new(&self.media_type, self.digest, self.size)
     }
 
+    /// What a build that stands on it or ran in it names: the image as `name`, and each index that led to it as `NAME:index`.
+    pub fn dependencies(&self, name: &str) -> Vec<Dependency> {
+        let indexes = self.indexes.iter().map(|index| Dependency::other(&format!("{name}:index"), *index, IMAGE_INDEX));
+        std::iter::once(Dependency::image(name, self.digest)).chain(indexes).collect()
+    }
+
     /// Its configuration and layers.
     pub fn blobs(&self) -> Vec<Digest> {
         let layers = self.manifest.layers.iter().map(|layer| layer.digest);
@@ -152,6 +199,7 @@ impl PinnedBase {
 struct WireConfig {
     os: String,
     architecture: String,
+    variant: Option<String>,
     rootfs: WireRootfs,
 }
 

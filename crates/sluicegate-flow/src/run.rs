@@ -1,14 +1,14 @@
 //! `run`: executes a pipeline step by step, proves each step, assembles, scans and proves the image, writes it with its evidence.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
 use serde_json::json;
 use sluicegate_attestation::{
     bundle::key_hint,
-    identifiers::{BUNDLE, IMAGE_MANIFEST, LOCAL_BUILDER},
+    identifiers::{BUNDLE, LOCAL_BUILDER},
     predicate::PredicateType,
     provenance::{Build, Dependency, ImageParameters, Provenance},
     test_result::TestResult,
@@ -16,13 +16,13 @@ use sluicegate_attestation::{
 use sluicegate_pipeline::pipeline::{Artifact, Pipeline};
 use sluicegate_ports::{
     evidence::{NewRecord, RecordKind},
-    execute::StepExecutor,
+    execute::{Product, StepExecutor},
     images::{Descriptor, ImagePlaceError, ImageTarget, Occupant, Publication},
     scan::Scanner,
     sign::Signer,
-    trees::SourceLister,
+    trees::{ITSELF, SourceLister},
 };
-use sluicegate_types::{Digest, OutputName, Place, RunId, StepName, TagName, UnixTime};
+use sluicegate_types::{Digest, OutputName, Place, Platform, RunId, StepName, TagName, UnixTime};
 use sluicegate_verify::Trust;
 
 use crate::{
@@ -32,7 +32,7 @@ use crate::{
     built::Built,
     evidence, execute,
     folders::{EnvironmentPlaces, where_it_leads},
-    pin::{self, PinnedBase, PinnedSource},
+    pin::{self, PinnedImages, PinnedSource},
     push, scan,
     survey::Survey,
 };
@@ -89,6 +89,8 @@ pub struct BuiltImage {
     pub repository: Place,
     /// Its digest.
     pub digest: Digest,
+    /// If it is an index: its images.
+    pub platforms: Vec<(Platform, Digest)>,
     /// Attestations in its closed set, its own included.
     pub attestations: usize,
     /// Every bundle and raw report that proves it.
@@ -149,35 +151,38 @@ fn record_image(
             "testResult": done.tested.as_ref().map(|tested| tested.attested.statement.bundle()),
         }));
     }
-    evidence::record(
-        ports,
-        &NewRecord {
-            kind: RecordKind::Run,
-            at: ports.clock.now(),
-            subject: Some(image.digest),
-            environment: None,
-            outcome: "succeeded".to_owned(),
-            body: json!({
-                "run": request.run, "pipeline": request.pipeline.name, "artifact": image.artifact,
-                "attestations": image.attestations, "evidence": image.evidence, "steps": steps,
-            }),
-        },
-    )?;
-    Ok(())
+    let mut body = json!({
+        "run": request.run, "pipeline": request.pipeline.name, "artifact": image.artifact,
+        "attestations": image.attestations, "evidence": image.evidence, "steps": steps,
+    });
+    if !image.platforms.is_empty() {
+        let platforms = image.platforms.iter();
+        let platforms = platforms.map(|(platform, image)| json!({"platform": platform.to_string(), "image": image}));
+        body["platforms"] = platforms.collect();
+    }
+    let record = NewRecord {
+        kind: RecordKind::Run,
+        at: ports.clock.now(),
+        subject: Some(image.digest),
+        environment: None,
+        outcome: "succeeded".to_owned(),
+        body,
+    };
+    evidence::record(ports, &record).map(drop)
 }
 
 fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Error> {
     let pipeline = request.pipeline;
     request.executor.probe()?;
     check_places(ports, request)?;
-    let mut images: BTreeMap<String, PinnedBase> = BTreeMap::new();
-    let step_images = pipeline.steps.iter().map(|step| &step.image);
-    for reference in step_images.chain(pipeline.artifacts.iter().filter_map(|a| a.base.as_ref())) {
-        if let Entry::Vacant(place) = images.entry(reference.to_string()) {
-            let pinned = pin::image(ports, reference, request.folder)?;
-            let through = if pinned.indexes.is_empty() { "" } else { ", the linux/amd64 image of an index" };
-            (ports.tell)(&format!("pinned {reference} to {}{through}", pinned.digest));
-            place.insert(pinned);
+    let mut images = PinnedImages::default();
+    for step in &pipeline.steps {
+        images.pin(ports, &step.image, request.folder, &Platform::of_steps())?;
+    }
+    for artifact in &pipeline.artifacts {
+        for (base, platform) in artifact.base.iter().flat_map(|base| artifact.platforms.iter().map(move |p| (base, p)))
+        {
+            images.pin(ports, base, request.folder, platform)?;
         }
     }
     let mut snapshots = BTreeMap::new();
@@ -200,9 +205,7 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Err
     let mut built = Built::default();
     let mut report = RunReport { run: request.run.clone(), images: Vec::new(), steps: Vec::new(), tests: Vec::new() };
     for step in &pipeline.steps {
-        let image =
-            images.get(&step.image.to_string()).ok_or_else(|| Error::Bug(format!("{} is not pinned", step.image)))?;
-        let finished = execute::step(ports, request, step, image, &sources, &built, epoch)?;
+        let finished = execute::step(ports, request, step, images.of_step(step)?, &sources, &built, epoch)?;
         let outputs = finished.products.iter().map(|(name, p)| (name.clone(), p.content.digest)).collect();
         report.steps.push((step.name.clone(), outputs));
         if let Some(tested) = &finished.tested {
@@ -211,7 +214,7 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Err
         built.add(step.name.clone(), finished);
     }
     for artifact in &pipeline.artifacts {
-        let image = build_image(ports, request, artifact, &images, &mut built, epoch)?;
+        let image = build_artifact(ports, request, artifact, &images, &mut built, epoch)?;
         record_image(ports, request, &image, artifact, &built)?;
         report.images.push(image);
     }
@@ -279,7 +282,7 @@ fn closure(
     ports: &Ports<'_>,
     request: &RunRequest<'_>,
     artifact: &Artifact,
-    images: &BTreeMap<String, PinnedBase>,
+    images: &PinnedImages,
     built: &mut Built,
     mut survey: Option<&mut Survey>,
 ) -> Result<Parts, Error> {
@@ -299,7 +302,8 @@ fn closure(
             let attested = built.output(ports, request, &name, step, product, survey.as_deref_mut())?;
             parts.add(format!("attestation:{name}:sbom"), attested);
         }
-        let Some((survey, image)) = survey.as_deref_mut().zip(images.get(&step.image.to_string())) else { continue };
+        let Some(survey) = survey.as_deref_mut() else { continue };
+        let image = images.of_step(step)?;
         let described = built.image(ports, request, image, survey)?;
         parts.add(format!("attestation:{}:sbom", image.digest), &described.sbom);
         parts.add(format!("attestation:{}:vulns", image.digest), &described.vulns);
@@ -308,19 +312,82 @@ fn closure(
     Ok(parts)
 }
 
+/// Builds the image of an artifact, or an index of one for each of its platforms, and makes it visible.
+fn build_artifact(
+    ports: &Ports<'_>,
+    request: &RunRequest<'_>,
+    artifact: &Artifact,
+    images: &PinnedImages,
+    built: &mut Built,
+    epoch: u64,
+) -> Result<BuiltImage, Error> {
+    let mut proved = Vec::new();
+    for platform in artifact.platforms.iter() {
+        proved.push(build_image(ports, request, artifact, platform, images, built, epoch)?);
+    }
+    let image = match proved.as_slice() {
+        [one] => one.assembled.image.clone(),
+        several => {
+            let platforms = several.iter().map(|one| (one.platform.clone(), one.assembled.image.clone()));
+            let index = assemble::index(ports, &platforms.collect::<Vec<_>>())?;
+            (ports.tell)(&format!("index {} of {} images is {}", artifact.name, several.len(), index.digest));
+            index
+        }
+    };
+    publish(ports, request, artifact, &image, &proved)?;
+    let mut evidence: Vec<Digest> = Vec::new();
+    for bundle in proved.iter().flat_map(Proved::evidence) {
+        if !evidence.contains(&bundle) {
+            evidence.push(bundle);
+        }
+    }
+    let platforms = if proved.len() > 1 {
+        proved.iter().map(|one| (one.platform.clone(), one.assembled.image.digest)).collect()
+    } else {
+        Vec::new()
+    };
+    Ok(BuiltImage {
+        artifact: artifact.name.clone(),
+        repository: artifact.repository.clone(),
+        digest: image.digest,
+        platforms,
+        attestations: proved.iter().map(|one| one.attestations).sum(),
+        evidence,
+        findings: proved.iter().map(|one| one.findings).sum(),
+    })
+}
+
+/// An image for one platform, with what proves it.
+struct Proved {
+    platform: Platform,
+    assembled: Assembled,
+    about_image: Vec<Attested>,
+    /// What its evidence manifest carries.
+    carried: Vec<Descriptor>,
+    attestations: usize,
+    findings: Option<usize>,
+}
+
+impl Proved {
+    fn evidence(&self) -> impl Iterator<Item = Digest> {
+        let bundles = self.about_image.iter().map(|attested| attested.statement.bundle());
+        bundles.chain(self.carried.iter().map(|part| part.digest))
+    }
+}
+
 fn build_image(
     ports: &Ports<'_>,
     request: &RunRequest<'_>,
     artifact: &Artifact,
-    images: &BTreeMap<String, PinnedBase>,
+    platform: &Platform,
+    images: &PinnedImages,
     built: &mut Built,
     epoch: u64,
-) -> Result<BuiltImage, Error> {
+) -> Result<Proved, Error> {
     let started_on = ports.clock.now();
-    let base = artifact.base.as_ref().and_then(|base| images.get(&base.to_string()));
+    let base = artifact.base.as_ref().map(|base| images.get(base, platform)).transpose()?;
     let mut files = BTreeMap::new();
-    let mut dependencies: Vec<Dependency> =
-        base.map(|base| Dependency::image("base", base.digest)).into_iter().collect();
+    let mut dependencies = base.map(|base| base.dependencies("base")).unwrap_or_default();
     for (path, (step, output)) in &artifact.files {
         let (product, attestation) = built.product(step, output)?;
         let dependency = Dependency::content(format!("{step}.{output}"), product.content, Some(attestation));
@@ -329,8 +396,12 @@ fn build_image(
         }
         files.insert(path.clone(), product.clone());
     }
-    let assembled = assemble::image(ports, base, &files, &artifact.config, epoch)?;
-    (ports.tell)(&format!("image {} is {}", artifact.name, assembled.image.digest));
+    if is_said(artifact) {
+        files.iter().try_for_each(|(path, product)| refuse_other_machines(ports, artifact, platform, path, product))?;
+    }
+    let assembled = assemble::image(ports, base, &files, (&artifact.config, platform), epoch)?;
+    let which = if is_said(artifact) { format!(" for {platform}") } else { String::new() };
+    (ports.tell)(&format!("image {}{which} is {}", artifact.name, assembled.image.digest));
     let survey =
         request.scanner.map(|scanner| Survey::ask(ports, request, scanner, (artifact, &assembled), images, built));
     let mut survey = survey.transpose()?;
@@ -349,7 +420,7 @@ fn build_image(
     }
     dependencies.append(&mut parts.dependencies);
     // Written last, it names every bundle; what it does not name is not evidence of this image (trust model 3).
-    let provenance = image_provenance(request, artifact, dependencies, started_on, ports.clock.now());
+    let provenance = image_provenance(request, (artifact, platform), dependencies, started_on, ports.clock.now());
     let statement = scan::about_image(
         assembled.image.digest,
         artifact.name.as_str(),
@@ -358,22 +429,41 @@ fn build_image(
     );
     about_image.extend(attest(ports, request.signer, request.trust, &[statement], ports.clock.now())?);
     let attestations = about_image.len() + parts.attestations;
-    let bundles = about_image.iter().map(|attested| attested.statement.bundle());
-    let evidence = bundles.chain(parts.carried.iter().map(|part| part.digest)).collect();
-    publish(ports, request, artifact, &assembled, &about_image, parts.carried)?;
-    Ok(BuiltImage {
-        artifact: artifact.name.clone(),
-        repository: artifact.repository.clone(),
-        digest: assembled.image.digest,
-        attestations,
-        evidence,
-        findings,
-    })
+    let platform = platform.clone();
+    Ok(Proved { platform, assembled, about_image, carried: parts.carried, attestations, findings })
+}
+
+/// The same products go into the image of every platform, and a program runs on one kind of machine.
+fn refuse_other_machines(
+    ports: &Ports<'_>,
+    artifact: &Artifact,
+    platform: &Platform,
+    path: &Path,
+    product: &Product,
+) -> Result<(), Error> {
+    for (name, machine) in ports.packer.elf_machines(product.content)? {
+        if Some(machine) == platform.elf_machine() {
+            continue;
+        }
+        let inside = if name == ITSELF { path.to_owned() } else { path.join(name) };
+        return Err(Error::Usage(format!(
+            "artifacts.{}.platforms: {} is no program for {platform} (its ELF header says machine {machine}); the image of every platform \
+             gets the same files, so leave that platform out or make an artifact of its own for it",
+            artifact.name,
+            inside.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Whether the artifact says something else of its platforms than what steps run on.
+fn is_said(artifact: &Artifact) -> bool {
+    artifact.platforms.as_slice() != [Platform::of_steps()]
 }
 
 fn image_provenance(
     request: &RunRequest<'_>,
-    artifact: &Artifact,
+    (artifact, platform): (&Artifact, &Platform),
     dependencies: Vec<Dependency>,
     started_on: UnixTime,
     finished_on: UnixTime,
@@ -390,6 +480,7 @@ fn image_provenance(
                 .collect(),
             needs: artifact.needs.clone(),
             config: json!(artifact.config),
+            platform: is_said(artifact).then(|| platform.to_string()),
         }),
         dependencies,
         builder_id: LOCAL_BUILDER.to_owned(),
@@ -405,47 +496,55 @@ fn publish(
     ports: &Ports<'_>,
     request: &RunRequest<'_>,
     artifact: &Artifact,
-    assembled: &Assembled,
-    about_image: &[Attested],
-    parts: Vec<Descriptor>,
+    image: &Descriptor,
+    proved: &[Proved],
 ) -> Result<(), Error> {
     let created = ports.clock.now();
-    let mut evidence = vec![assemble::empty_config()];
-    evidence.extend(parts.iter().map(|part| part.digest));
-    let mut referrers = vec![assemble::evidence_manifest(ports, &assembled.image, parts)?];
-    for attested in about_image {
-        let bundle = attested.statement.bundle();
-        let kind = &attested.statement.statement().predicate_type;
-        referrers.push(assemble::bundle_referrer(ports, &assembled.image, bundle, attested.size, kind, created)?);
-        evidence.push(bundle);
+    let mut evidence = BTreeSet::from([assemble::empty_config()]);
+    let (mut referrers, mut blobs) = (Vec::new(), BTreeSet::new());
+    for one in proved {
+        let own = &one.assembled.image;
+        referrers.push(assemble::evidence_manifest(ports, own, one.carried.clone())?);
+        for attested in &one.about_image {
+            let bundle = attested.statement.bundle();
+            let kind = &attested.statement.statement().predicate_type;
+            referrers.push(assemble::bundle_referrer(ports, own, bundle, attested.size, kind, created)?);
+        }
+        evidence.extend(one.evidence());
+        blobs.extend(one.assembled.blobs.iter().copied());
     }
+    let children: Vec<Descriptor> = match proved {
+        [_] => Vec::new(),
+        several => several.iter().map(|one| one.assembled.image.clone()).collect(),
+    };
     let place = artifact.repository.relative_to(request.folder);
     let target = ports.places.target(&place)?;
     let held = held(target.as_ref(), &place, &artifact.tags)?;
-    if place.folder().is_some() && held.iter().any(|occupant| occupant.image == assembled.image.digest) {
+    if place.folder().is_some() && held.iter().any(|occupant| occupant.image == image.digest) {
         let own = key_hint(request.signer.public_key());
-        let (manifests, parts) = push::said_since(ports, &place, &assembled.image, &own, request.trust)?;
-        referrers.extend(manifests);
-        evidence.extend(parts);
+        for subject in children.iter().chain([image]) {
+            let (manifests, parts) = push::said_since(ports, &place, subject, &own, request.trust)?;
+            referrers.extend(manifests);
+            evidence.extend(parts);
+        }
     }
-    for occupant in held.iter().filter(|occupant| occupant.image != assembled.image.digest) {
+    for occupant in held.iter().filter(|occupant| occupant.image != image.digest) {
         if let Some(tag) = artifact.tags.iter().find(|tag| occupant.tags.contains(tag)) {
             return Err(Error::Usage(format!(
                 "the build tag {tag} of {} names {} and is never moved; choose another tag for {}",
-                artifact.repository, occupant.image, assembled.image.digest
+                artifact.repository, occupant.image, image.digest
             )));
         }
         (ports.tell)(&format!("{} held {} until now", artifact.repository, occupant.image));
     }
-    debug_assert_eq!(assembled.image.media_type, IMAGE_MANIFEST);
     target.publish(
         &Publication {
-            image: assembled.image.clone(),
+            image: image.clone(),
             tags: artifact.tags.clone(),
-            children: Vec::new(),
+            children,
             referrers,
-            blobs: assembled.blobs.clone(),
-            evidence,
+            blobs: blobs.into_iter().collect(),
+            evidence: evidence.into_iter().collect(),
             beside: Vec::new(),
             source: None,
             expected: held.first().map(|occupant| occupant.image),

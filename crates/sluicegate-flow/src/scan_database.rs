@@ -6,11 +6,11 @@ use sluicegate_ports::{
     images::{ImagePlaces, Manifest},
     store::ContentStore,
 };
-use sluicegate_types::{Digest, ImageRef, Selector};
+use sluicegate_types::{Digest, ImageRef, Platform, Selector};
 
 use crate::{
     Error, fetch,
-    image_tree::{self, for_this_machine},
+    image_tree::{self, for_platform},
 };
 
 /// Brings the one layer of type `layer_type` of the artifact `reference` into the store, every byte of it hashed, and gives its digest.
@@ -33,7 +33,7 @@ pub fn bring(
         return Ok(layer.digest);
     }
     let source = places.source(&image.place)?;
-    let (descriptor, _) = for_this_machine(source.as_ref(), &source.resolve(&image.selector)?)?;
+    let (descriptor, _) = for_platform(source.as_ref(), &source.resolve(&image.selector)?, &Platform::of_steps())?;
     let bytes = fetch::read(source.as_ref(), &descriptor, fetch::MAX_MANIFEST)?;
     let manifest = image_tree::image(&descriptor, &bytes)?;
     match manifest.layers.as_slice() {

@@ -18,7 +18,7 @@ use crate::{
     Error, Ports,
     assemble::{self, Assembled},
     built::{Built, OutputIdentity},
-    pin::PinnedBase,
+    pin::PinnedImages,
     run::RunRequest,
     scan::{ImageScan, Scanning},
 };
@@ -42,7 +42,7 @@ impl Survey {
         request: &RunRequest<'_>,
         scanner: &dyn Scanner,
         (artifact, assembled): (&Artifact, &Assembled),
-        images: &BTreeMap<String, PinnedBase>,
+        images: &PinnedImages,
         built: &Built,
     ) -> Result<Self, Error> {
         let mut questions = Vec::new();
@@ -58,7 +58,7 @@ impl Survey {
                 let image = assemble::of_output(ports, product, output.file_name())?;
                 questions.push(Question { about: About::Output(output), name, image });
             }
-            let Some(image) = images.get(&step.image.to_string()) else { continue };
+            let image = images.of_step(step)?;
             if !built.describes_image(&image.digest) && step_images.insert(image.digest) {
                 (ports.tell)(&format!("image {} of the steps is scanned", image.name));
                 let image = Assembled { image: image.descriptor(), blobs: image.blobs() };

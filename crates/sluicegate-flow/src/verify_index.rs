@@ -6,8 +6,11 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sluicegate_attestation::dsse;
-use sluicegate_ports::images::{Descriptor, ImageSource, Manifest, Platform};
-use sluicegate_types::checks::{Check, is_on};
+use sluicegate_ports::images::{Descriptor, ImageSource, Manifest};
+use sluicegate_types::{
+    Platform,
+    checks::{Check, is_on},
+};
 use sluicegate_verify::closed_set::Asked;
 
 use crate::{

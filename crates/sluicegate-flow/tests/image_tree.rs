@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 use sluicegate_attestation::identifiers::{IMAGE_INDEX, IMAGE_MANIFEST};
 use sluicegate_flow::{
     Error, Failure,
-    image_tree::{for_this_machine, read},
+    image_tree::{for_platform, read},
 };
 use sluicegate_ports::images::{Descriptor, ImagePlaces, ImageSource};
 use sluicegate_registry::{Places, RegistrySettings};
 use sluicegate_testkit::{Behaviour, TestRegistry, VirtualImage};
-use sluicegate_types::{Digest, Selector};
+use sluicegate_types::{Digest, Platform, Selector};
 
 struct World {
     registry: TestRegistry,
@@ -45,7 +45,8 @@ impl World {
 
     fn chosen(&self, root: &Value) -> Result<(String, usize), Error> {
         let (source, descriptor) = self.open(root);
-        for_this_machine(source.as_ref(), &descriptor).map(|(image, path)| (image.digest.to_string(), path.len()))
+        let chosen = for_platform(source.as_ref(), &descriptor, &Platform::of_steps());
+        chosen.map(|(image, path)| (image.digest.to_string(), path.len()))
     }
 }
 

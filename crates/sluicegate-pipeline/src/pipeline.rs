@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde::{Deserialize, de::IgnoredAny};
-use sluicegate_types::{ImageRef, NameError, OutputName, Place, StepName, TagName};
+use sluicegate_types::{ImageRef, NameError, NonEmpty, OutputName, Place, Platform, StepName, TagName};
 
 use crate::{
     Error, In, units,
@@ -110,6 +110,8 @@ pub struct Artifact {
     pub repository: Place,
     /// Build tags; never moved from one digest to another.
     pub tags: Vec<TagName>,
+    /// The machines that it is for; several make an index of an image for each.
+    pub platforms: NonEmpty<Platform>,
 }
 
 /// How an image starts; what is left out comes from the base.
@@ -440,13 +442,30 @@ fn no_output<'a>(step: &StepName, output: &OutputName, outputs: impl IntoIterato
     format!("the step {step} has no output {output}; {has}")
 }
 
+/// Platforms that one artifact may name.
+const MAX_PLATFORMS: usize = 16;
+
+fn platforms(at: &In<'_>, place: &str, written: Option<Vec<String>>) -> Result<NonEmpty<Platform>, Error> {
+    let Some(written) = written else { return Ok(NonEmpty::one(Platform::of_steps())) };
+    let mut platforms: Vec<Platform> = Vec::new();
+    for text in written {
+        let platform: Platform = text.parse().map_err(|error| at.meaning(place, error))?;
+        if platforms.iter().any(|other| other.is_same(&platform)) {
+            return Err(at.meaning(place, format!("{text} is named twice")));
+        }
+        platforms.push(platform);
+    }
+    if platforms.len() > MAX_PLATFORMS {
+        return Err(at.meaning(place, format!("more than {MAX_PLATFORMS}")));
+    }
+    NonEmpty::try_from(platforms).map_err(|_| at.meaning(place, "at least one, or leave it out"))
+}
+
 fn artifacts(at: &In<'_>, wire: Ordered<WireArtifact>, steps: &[Step]) -> Result<Vec<Artifact>, Error> {
     let mut out: Vec<Artifact> = Vec::new();
     for (name, artifact) in wire.0 {
         let place = format!("artifacts.{name}");
-        if artifact.platforms.as_ref().is_some_and(|p| p.iter().any(|p| p != "linux/amd64")) {
-            return Err(at.later_but(format!("{place}.platforms"), "only linux/amd64"));
-        }
+        let platforms = platforms(at, &format!("{place}.platforms"), artifact.platforms)?;
         let mut files = BTreeMap::new();
         for (path, product) in artifact.files.0 {
             let place = format!("{place}.files.{path}");
@@ -513,6 +532,7 @@ fn artifacts(at: &In<'_>, wire: Ordered<WireArtifact>, steps: &[Step]) -> Result
             needs,
             repository,
             tags,
+            platforms,
         });
     }
     if out.is_empty() {
@@ -710,6 +730,30 @@ artifacts:
             )
             .is_ok()
         );
+    }
+
+    #[test]
+    fn an_artifact_is_for_the_platforms_that_it_names_each_once() {
+        let with = |platforms: &str| {
+            let text = GOOD.replace("repository: oci:out/shop", &format!("repository: oci:out/shop\n    {platforms}"));
+            let platforms = Pipeline::parse("p.yaml", &text).map(|p| p.artifacts[0].platforms.clone());
+            platforms.map(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>()).map_err(|e| e.to_string())
+        };
+        assert_eq!(with(""), Ok(vec!["linux/amd64".to_owned()]));
+        let two = vec!["linux/arm64/v8".to_owned(), "linux/amd64".to_owned()];
+        assert_eq!(with("platforms: [linux/arm64/v8, linux/amd64]"), Ok(two));
+        for (platforms, says) in [
+            ("platforms: []", "at least one"),
+            ("platforms: [linux/arm64, linux/arm64]", "linux/arm64 is named twice"),
+            ("platforms: [linux/arm64, linux/arm64/v8]", "linux/arm64/v8 is named twice"),
+            ("platforms: [windows/amd64]", "other systems are not in this version"),
+            ("platforms: [linux/x86_64]", "no architecture that is known"),
+            ("platforms: [amd64]", "write linux/ARCHITECTURE"),
+            ("platforms: linux/amd64", "expected sequence start"),
+        ] {
+            let found = with(platforms).unwrap_err();
+            assert!(found.contains(says), "{platforms}: {found}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sluicegate_types::{Digest, EnvironmentName, Place, Selector, TagName};
+use sluicegate_types::{Digest, EnvironmentName, Place, Platform, Selector, TagName};
 
 use crate::store::{ContentStore, StoreError};
 
@@ -206,25 +206,6 @@ pub struct IndexEntry {
     /// The machines it is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
-}
-
-/// Machines that an image is for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Platform {
-    /// `linux`.
-    pub os: String,
-    /// `amd64`.
-    pub architecture: String,
-    /// More about the architecture, such as `v8`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub variant: Option<String>,
-}
-
-impl std::fmt::Display for Platform {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        self.variant.as_ref().map_or(Ok(()), |variant| write!(f, "/{variant}"))
-    }
 }
 
 /// Why a place can't be read or written.

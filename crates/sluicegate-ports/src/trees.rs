@@ -1,6 +1,7 @@
 //! File trees: listing a source, packing entries into a deterministic tar.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
 };
@@ -24,6 +25,10 @@ pub trait TreePacker: Send + Sync {
     /// Symbolic links and folders are no files. An error if the content is missing or damaged or is no tree of ours;
     /// [`TreeError::TooMany`] if it has more than [`MAX_FILES`].
     fn files(&self, content: Content) -> Result<Vec<FileEntry>, TreeError>;
+
+    /// The kind of machine that each program of stored content is for, by its path as in [`TreePacker::files`]: `e_machine` of the header
+    /// of every ELF file (System V ABI, "ELF Header"). What is no ELF file is not in the list. The same errors.
+    fn elf_machines(&self, content: Content) -> Result<BTreeMap<String, u16>, TreeError>;
 }
 
 /// Lists what belongs to a source tree.

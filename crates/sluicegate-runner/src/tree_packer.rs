@@ -12,7 +12,7 @@ use sluicegate_ports::{
 };
 use sluicegate_types::{Content, ContentKind, Digest};
 
-use crate::pack::{LayerWriter, PackError, PackOptions, list_files};
+use crate::pack::{LayerWriter, PackError, PackOptions, elf_machine, list_elf_machines, list_files};
 
 /// Bytes of one packed tree.
 const MAX_TREE: u64 = 64 * 1024 * 1024 * 1024;
@@ -83,21 +83,47 @@ impl TreePacker for StoreTreePacker {
     }
 
     fn files(&self, content: Content) -> Result<Vec<FileEntry>, TreeError> {
+        self.look_through(content, |checked, place| match content.kind {
+            ContentKind::File => {
+                let size = checked.size(place)?;
+                Ok(vec![FileEntry { path: ITSELF.to_owned(), digest: content.digest, size }])
+            }
+            ContentKind::Directory => list_files(checked, MAX_FILES).map_err(|error| no_tree_of_ours(error, place)),
+        })
+    }
+
+    fn elf_machines(&self, content: Content) -> Result<BTreeMap<String, u16>, TreeError> {
+        self.look_through(content, |checked, place| match content.kind {
+            ContentKind::File => {
+                let read = |source| TreeError::Io { action: "read", path: place.to_owned(), source };
+                let machine = elf_machine(checked).map_err(read)?;
+                Ok(machine.map(|machine| (ITSELF.to_owned(), machine)).into_iter().collect())
+            }
+            ContentKind::Directory => list_elf_machines(checked).map_err(|error| no_tree_of_ours(error, place)),
+        })
+    }
+}
+
+impl StoreTreePacker {
+    /// What `look` finds in stored content, which is hashed meanwhile.
+    fn look_through<T>(
+        &self,
+        content: Content,
+        look: impl FnOnce(&mut HashCheck<'_>, &Path) -> Result<T, TreeError>,
+    ) -> Result<T, TreeError> {
         let place = PathBuf::from(content.digest.to_string());
         let mut file = self.store.open(&content.digest)?;
         let mut checked = HashCheck::new(&mut file, content.digest);
-        let files = match content.kind {
-            ContentKind::File => {
-                let size = checked.size(&place)?;
-                vec![FileEntry { path: ITSELF.to_owned(), digest: content.digest, size }]
-            }
-            ContentKind::Directory => list_files(&mut checked, MAX_FILES).map_err(|error| match error {
-                PackError::TooMany { .. } => TreeError::TooMany { path: place.clone(), limit: MAX_FILES },
-                other => TreeError::Entry { path: place.clone(), reason: chain(&other) },
-            })?,
-        };
+        let found = look(&mut checked, &place)?;
         checked.finish(&place)?;
-        Ok(files)
+        Ok(found)
+    }
+}
+
+fn no_tree_of_ours(error: PackError, place: &Path) -> TreeError {
+    match error {
+        PackError::TooMany { .. } => TreeError::TooMany { path: place.to_owned(), limit: MAX_FILES },
+        other => TreeError::Entry { path: place.to_owned(), reason: chain(&other) },
     }
 }
 

@@ -218,6 +218,7 @@ impl VirtualBuild {
 
     fn assembled(&self, build: &SignedBuild, server: Content) -> (PredicateType, Value) {
         let parameters = ImageParameters {
+            platform: None,
             pipeline: "shop".parse().unwrap(),
             artifact: "shop".to_owned(),
             base: "scratch".to_owned(),

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
 use sluicegate_attestation::identifiers::{EMPTY_CONFIG, IMAGE_CONFIG, IMAGE_INDEX, IMAGE_MANIFEST, LAYER_TAR};
-use sluicegate_ports::images::{Descriptor, ImageIndex, IndexEntry, Manifest, Platform};
-use sluicegate_types::Digest;
+use sluicegate_ports::images::{Descriptor, ImageIndex, IndexEntry, Manifest};
+use sluicegate_types::{Digest, Platform};
 
 /// An image of one layer, and manifests that refer to it.
 #[derive(Clone)]

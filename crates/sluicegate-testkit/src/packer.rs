@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use sluicegate_ports::{
     store::ContentStore,
     trees::{EntryKind, FileEntry, ITSELF, TreeEntry, TreeError, TreePacker},
@@ -45,5 +47,13 @@ impl TreePacker for FakePacker<'_> {
             ContentKind::Directory => "content",
         };
         Ok(vec![FileEntry { path: path.to_owned(), digest: content.digest, size }])
+    }
+
+    /// A file that begins as an ELF file does is one; a directory holds none.
+    fn elf_machines(&self, content: Content) -> Result<BTreeMap<String, u16>, TreeError> {
+        let bytes = self.store.read(&content.digest, u64::MAX)?;
+        let machine = bytes.get(18..20).filter(|_| bytes.starts_with(b"\x7fELF"));
+        let machine = machine.map(|machine| (ITSELF.to_owned(), u16::from_le_bytes([machine[0], machine[1]])));
+        Ok(machine.into_iter().collect())
     }
 }

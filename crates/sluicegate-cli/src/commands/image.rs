@@ -8,7 +8,7 @@ use sluicegate_ports::{
     trees::{EntryKind, TreeEntry},
 };
 use sluicegate_runner::host_image::{HostEntryKind, HostImageError, HostImageRequest, collect};
-use sluicegate_types::Selector;
+use sluicegate_types::{Platform, Selector};
 
 use crate::{
     arguments::{FromHost, Image, ImageCommand},
@@ -68,7 +68,7 @@ fn from_host(words: &Words, arguments: &FromHost) -> Result<ExitCode, Problem> {
         ..ImageConfig::default()
     };
     let history = "sluicegate image from-host";
-    let image = assemble::layered(&ports, None, entries.collect(), &config, EPOCH, history)?;
+    let image = assemble::layered(&ports, None, entries.collect(), (&config, &Platform::of_steps()), EPOCH, history)?;
     let target = wired.places.target(&arguments.output.place).map_err(Error::from)?;
     let expected = target.current(None).map_err(Error::from)?.map(|occupant| occupant.image);
     let publication = Publication {

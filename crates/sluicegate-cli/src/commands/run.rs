@@ -105,12 +105,18 @@ fn print(words: &Words, report: &flow::RunReport, pipeline: &Pipeline, folder: &
             "images": report.images.iter().map(|image| json!({
                 "artifact": image.artifact, "digest": image.digest, "repository": image.repository,
                 "attestations": image.attestations, "findings": image.findings,
+                "platforms": image.platforms.iter().map(|(platform, digest)| {
+                    json!({"platform": platform.to_string(), "digest": digest})
+                }).collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),
         }));
         return;
     }
     for image in &report.images {
         words.line(format!("{}  {}  {}", words.good("BUILT"), image.artifact, image.digest));
+        for (platform, digest) in &image.platforms {
+            words.line(format!("  {platform}  {digest}"));
+        }
         let findings = match image.findings {
             None => "not scanned".to_owned(),
             Some(0) => "no known vulnerability".to_owned(),

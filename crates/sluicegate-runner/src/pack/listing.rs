@@ -70,7 +70,7 @@ pub(crate) fn list_files(reader: impl Read, max_files: usize) -> Result<Vec<File
 }
 
 /// The path as text; where it is not UTF-8, its other bytes as `\xNN`, so that two files never get one name by being replaced alike.
-fn readable(path: &OsStr) -> String {
+pub(super) fn readable(path: &OsStr) -> String {
     let mut out = String::new();
     for chunk in path.as_bytes().utf8_chunks() {
         out.push_str(chunk.valid());
