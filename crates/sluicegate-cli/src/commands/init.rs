@@ -8,12 +8,15 @@ use std::{
 
 use serde_json::json;
 use sluicegate_attestation::identifiers::LOCAL_BUILDER;
-use sluicegate_flow::{Error, evidence::begin};
-use sluicegate_pipeline::{gateway::Gateway, pipeline::Pipeline};
+use sluicegate_flow::{Error, evidence::begin, image_tree};
+use sluicegate_pipeline::{
+    gateway::Gateway,
+    pipeline::{Artifact, Pipeline},
+};
 use sluicegate_ports::{Clock, evidence::RecordKind, images::ImagePlaces};
 use sluicegate_scan::database;
 use sluicegate_sigstore::{signing_config_json, trusted_root_json};
-use sluicegate_types::{Digest, ImageRef, Secret, Selector};
+use sluicegate_types::{Digest, ImageRef, Platform, Secret, Selector};
 
 use super::complete::{NO_SCANNER, allowed_bases, one_line, replace, with_bases, with_scanner};
 use crate::{
@@ -197,14 +200,15 @@ fn next_steps(folder: &Path, scanner: bool) -> Vec<String> {
         for step in &pipeline.steps {
             steps.extend(make(&step.image, "--package dash --package coreutils", "what steps run in"));
         }
-        let bases: Vec<&ImageRef> = pipeline.artifacts.iter().filter_map(|artifact| artifact.base.as_ref()).collect();
-        for base in &bases {
+        let bases = pipeline.artifacts.iter().filter_map(|artifact| Some((artifact, artifact.base.as_ref()?)));
+        for (_, base) in bases.clone() {
             steps.extend(make(base, "--package dash", "what the artifact stands on"));
         }
         // A data file that can't be read is what `promote` is about.
         let allowed = allowed_bases(Path::new(DATA_FILE), &text(DATA_FILE)).unwrap_or_default();
-        let bases: BTreeSet<String> =
-            bases.into_iter().filter(|base| !is_allowed(folder, base, &allowed)).map(ImageRef::to_string).collect();
+        let is_denied =
+            |(artifact, base): &(&Artifact, &ImageRef)| !is_allowed(folder, base, artifact.platforms.iter(), &allowed);
+        let bases: BTreeSet<String> = bases.filter(is_denied).map(|(_, base)| base.to_string()).collect();
         for base in bases {
             steps.push(format!("sluicegate init --allow-base {base}   # the gate denies an image on another base"));
         }
@@ -221,15 +225,24 @@ fn next_steps(folder: &Path, scanner: bool) -> Vec<String> {
     steps
 }
 
-/// Whether a base image, as it is now, is one that the policies' data allows.
-fn is_allowed(folder: &Path, base: &ImageRef, allowed: &BTreeSet<Digest>) -> bool {
+/// Whether a base image, as it is now, is one that the policies' data allows, for each of these platforms.
+fn is_allowed<'p>(
+    folder: &Path,
+    base: &ImageRef,
+    mut platforms: impl Iterator<Item = &'p Platform>,
+    allowed: &BTreeSet<Digest>,
+) -> bool {
     let base = base.relative_to(folder);
     // What a registry has now is asked when it is used; init asks nobody.
     if base.place.folder().is_none() {
         return matches!(&base.selector, Selector::Digest(digest) if allowed.contains(digest));
     }
-    let image = wire::places().source(&base.place).and_then(|source| source.resolve(&base.selector));
-    image.is_ok_and(|image| allowed.contains(&image.digest))
+    let Ok(source) = wire::places().source(&base.place) else { return false };
+    let Ok(root) = source.resolve(&base.selector) else { return false };
+    platforms.all(|platform| {
+        let image = image_tree::for_platform(source.as_ref(), &root, platform);
+        image.is_ok_and(|(image, _)| allowed.contains(&image.digest))
+    })
 }
 
 fn print_next(words: &Words, folder: &Path, next: &[String]) {
@@ -426,8 +439,12 @@ fn bases(arguments: &Init) -> Result<Vec<(String, Digest)>, Problem> {
     let mut out = Vec::new();
     for reference in &arguments.allow_base {
         let source = wire::places().source(&reference.place).map_err(Error::from)?;
-        let image = source.resolve(&reference.selector).map_err(Error::from)?;
-        out.push((reference.to_string(), image.digest));
+        let root = source.resolve(&reference.selector).map_err(Error::from)?;
+        // What an image stands on is the one for its platform, never the index.
+        for (name, image) in image_tree::named_images(source.as_ref(), &root)? {
+            let of = name.map(|name| format!(" {name}")).unwrap_or_default();
+            out.push((format!("{reference}{of}"), image));
+        }
     }
     Ok(out)
 }
