@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use sluicegate_attestation::identifiers::{DOCKER_LAYER_GZIP, LAYER_TAR, LAYER_TAR_GZIP};
+use sluicegate_attestation::identifiers::{DOCKER_LAYER_GZIP, LAYER_TAR, LAYER_TAR_GZIP, LAYER_TAR_ZSTD};
 use sluicegate_ports::{
     execute::{Compression, Layer},
     images::{Descriptor, Manifest},
@@ -72,6 +72,7 @@ pub fn image(ports: &Ports<'_>, reference: &ImageRef, folder: &Path) -> Result<P
         let compression = match layer.media_type.as_str() {
             LAYER_TAR => Compression::None,
             LAYER_TAR_GZIP | DOCKER_LAYER_GZIP => Compression::Gzip,
+            LAYER_TAR_ZSTD => Compression::Zstd,
             other => return Err(fault(format!("a layer of media type {other:?}: not in this version"))),
         };
         layers.push(Layer { blob: layer.digest, compression, diff_id: *diff_id });

@@ -18,16 +18,19 @@ pub struct VirtualImage {
 impl VirtualImage {
     /// The image whose layer holds these bytes, which need not be a tar.
     pub fn new(layer: &[u8]) -> Self {
-        let config = format!(
-            r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
-            Digest::of(layer)
-        );
+        Self::of_layer(LAYER_TAR, layer, Digest::of(layer))
+    }
+
+    /// The image whose layer has this type and these bytes, and unpacks to the tar of digest `diff_id`.
+    pub fn of_layer(media_type: &str, layer: &[u8], diff_id: Digest) -> Self {
+        let config =
+            format!(r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":["{diff_id}"]}}}}"#);
         let manifest = Manifest {
             schema_version: 2,
             media_type: Some(IMAGE_MANIFEST.to_owned()),
             artifact_type: None,
             config: describe(IMAGE_CONFIG, config.as_bytes()),
-            layers: vec![describe(LAYER_TAR, layer)],
+            layers: vec![describe(media_type, layer)],
             subject: None,
             annotations: BTreeMap::new(),
         };

@@ -45,7 +45,7 @@ const ARROW: [(&str, &[&str]); 19] = [
     ("sluicegate-policy", &["sluicegate-attestation", "sluicegate-types", "sluicegate-verify"]),
     ("sluicegate-ports", &["sluicegate-attestation", "sluicegate-types"]),
     ("sluicegate-registry", &["sluicegate-attestation", "sluicegate-ports", "sluicegate-types"]),
-    ("sluicegate-runner", &["sluicegate-ports", "sluicegate-types"]),
+    ("sluicegate-runner", &["sluicegate-ports", "sluicegate-types", "sluicegate-zstd"]),
     ("sluicegate-scan", &["sluicegate-attestation", "sluicegate-ports", "sluicegate-types"]),
     ("sluicegate-server", &["sluicegate-attestation", "sluicegate-ports", "sluicegate-types"]),
     ("sluicegate-sigstore", &["sluicegate-attestation", "sluicegate-ports", "sluicegate-types"]),
