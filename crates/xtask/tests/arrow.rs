@@ -46,7 +46,7 @@ const ARROW: [(&str, &[&str]); 19] = [
     ("sluicegate-ports", &["sluicegate-attestation", "sluicegate-types"]),
     ("sluicegate-registry", &["sluicegate-attestation", "sluicegate-ports", "sluicegate-types"]),
     ("sluicegate-runner", &["sluicegate-ports", "sluicegate-types", "sluicegate-zstd"]),
-    ("sluicegate-scan", &["sluicegate-attestation", "sluicegate-ports", "sluicegate-types"]),
+    ("sluicegate-scan", &["sluicegate-attestation", "sluicegate-ports", "sluicegate-types", "sluicegate-zstd"]),
     ("sluicegate-server", &["sluicegate-attestation", "sluicegate-ports", "sluicegate-types"]),
     ("sluicegate-sigstore", &["sluicegate-attestation", "sluicegate-ports", "sluicegate-types"]),
     ("sluicegate-store", &["sluicegate-ports", "sluicegate-types"]),
