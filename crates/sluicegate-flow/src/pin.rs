@@ -7,7 +7,7 @@ use std::{
 
 use serde::Deserialize;
 use sluicegate_attestation::{
-    identifiers::{DOCKER_LAYER_GZIP, IMAGE_INDEX, LAYER_TAR, LAYER_TAR_GZIP},
+    identifiers::{DOCKER_LAYER_GZIP, IMAGE_INDEX, LAYER_TAR, LAYER_TAR_GZIP, LAYER_TAR_ZSTD},
     provenance::Dependency,
 };
 use sluicegate_pipeline::pipeline::Step;
@@ -113,6 +113,7 @@ pub fn image(ports: &Ports<'_>, reference: &ImageRef, folder: &Path, platform: &
         let compression = match layer.media_type.as_str() {
             LAYER_TAR => Compression::None,
             LAYER_TAR_GZIP | DOCKER_LAYER_GZIP => Compression::Gzip,
+            LAYER_TAR_ZSTD => Compression::Zstd,
             other => return Err(fault(format!("a layer of media type {other:?}: not in this version"))),
         };
         layers.push(Layer { blob: layer.digest, compression, diff_id: *diff_id });

@@ -249,7 +249,7 @@ fn what_holds_nothing_but_documents_goes_with_its_index() {
         br#"{"_type":"https://in-toto.io/Statement/v0.1","predicateType":"https://slsa.dev/provenance/v0.2"}"#;
     let (world, build) = World::good();
     let mut index: ImageIndex = serde_json::from_slice(&VirtualIndex::new(&[(&world.image, "amd64")]).bytes).unwrap();
-    let documents = VirtualImage::of_layer(dsse::IN_TOTO, DOCUMENT);
+    let documents = VirtualImage::of_layer(dsse::IN_TOTO, DOCUMENT, Digest::of(DOCUMENT));
     let mut entry = index.manifests[0].clone();
     entry.descriptor = documents.descriptor.clone();
     let platform = entry.platform.as_mut().unwrap();

@@ -75,6 +75,8 @@ pub enum Compression {
     None,
     /// gzip (RFC 1952).
     Gzip,
+    /// Zstandard (RFC 8878).
+    Zstd,
 }
 
 /// Something mounted into a step.

@@ -12,8 +12,10 @@ use std::{
 
 use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
-use sluicegate_ports::scan::ScanError;
+use sluicegate_attestation::identifiers::{DOCKER_LAYER_GZIP, LAYER_TAR, LAYER_TAR_GZIP, LAYER_TAR_ZSTD};
+use sluicegate_ports::{execute::Compression, scan::ScanError};
 use sluicegate_types::{Digest, Hasher};
+use sluicegate_zstd::{FRAME_MAGIC, MultiFrameDecoder};
 
 use crate::own_system::{SystemText, TEXT_BYTES, is_text};
 
@@ -28,8 +30,12 @@ const RATIO: u64 = 200;
 const RATIO_FREE: u64 = 16 * 1024 * 1024;
 /// Bytes of all texts that say which system this is, those of all layers together.
 const TEXTS: usize = 16 * 1024 * 1024;
+/// How gzip begins (RFC 1952).
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// Bytes of a long name or of a pax header.
 const NAME: u64 = 1024 * 1024;
+/// Media type of Docker's layers, not compressed.
+const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 
 /// An image of a layout folder, its manifest and configuration read and checked.
 #[derive(Debug)]
@@ -46,7 +52,7 @@ pub(crate) struct Image {
 struct Layer {
     digest: Digest,
     size: u64,
-    gzip: bool,
+    compression: Compression,
 }
 
 impl Image {
@@ -67,7 +73,15 @@ impl Image {
                 "its configuration names another number of layers than its manifest, or too many",
             ));
         }
-        let layers = descriptors.into_iter().map(layer).collect::<Result<_, _>>()?;
+        let layers = descriptors.into_iter().map(layer).collect::<Result<Vec<_>, _>>()?;
+        for layer in &layers {
+            let mut begins = Vec::new();
+            open_layer(&blobs, layer)?
+                .take(4)
+                .read_to_end(&mut begins)
+                .map_err(|error| broken(&layer.digest, &error.to_string()))?;
+            check_beginning(layer, &begins)?;
+        }
         Ok(Self { blobs, config: config.digest, diff_ids: parsed.rootfs.diff_ids, layers })
     }
 
@@ -85,12 +99,14 @@ impl Image {
         let mut texts = Texts::default();
         for (layer, diff_id) in self.layers.iter().zip(&self.diff_ids) {
             below.clone_from(&files);
-            let file = File::open(self.blobs.join(layer.digest.hex()))
-                .map_err(|error| broken(&layer.digest, &format!("cannot open the layer: {error}")))?;
+            let file = open_layer(&self.blobs, layer)?;
             let mut blob = Hashing::new(BufReader::with_capacity(128 * 1024, file), layer.size);
             let most = layer.size.saturating_mul(RATIO).max(free);
-            let inside: Box<dyn Read> =
-                if layer.gzip { Box::new(MultiGzDecoder::new(&mut blob)) } else { Box::new(&mut blob) };
+            let inside: Box<dyn Read> = match layer.compression {
+                Compression::None => Box::new(&mut blob),
+                Compression::Gzip => Box::new(MultiGzDecoder::new(&mut blob)),
+                Compression::Zstd => Box::new(MultiFrameDecoder::new(BufReader::new(&mut blob))),
+            };
             let mut tar = Hashing::new(inside, most);
             let added = one_layer(&mut tar, wanted, &mut files, &mut entries, &mut texts)
                 .and_then(|added| io::copy(&mut tar, &mut io::sink()).map(|_| added))
@@ -323,14 +339,40 @@ impl<R: Read> Read for Hashing<R> {
 }
 
 fn layer(descriptor: Descriptor) -> Result<Layer, ScanError> {
-    let gzip = match descriptor.media_type.as_str() {
-        "application/vnd.oci.image.layer.v1.tar+gzip" | "application/vnd.docker.image.rootfs.diff.tar.gzip" => true,
-        "application/vnd.oci.image.layer.v1.tar" | "application/vnd.docker.image.rootfs.diff.tar" => false,
+    let compression = match descriptor.media_type.as_str() {
+        LAYER_TAR | DOCKER_LAYER => Compression::None,
+        LAYER_TAR_GZIP | DOCKER_LAYER_GZIP => Compression::Gzip,
+        LAYER_TAR_ZSTD => Compression::Zstd,
         other => {
             return Err(broken(&descriptor.digest, &format!("layers of type {other:?} are not read by this version")));
         }
     };
-    Ok(Layer { digest: descriptor.digest, size: descriptor.size, gzip })
+    Ok(Layer { digest: descriptor.digest, size: descriptor.size, compression })
+}
+
+fn open_layer(blobs: &Path, layer: &Layer) -> Result<File, ScanError> {
+    File::open(blobs.join(layer.digest.hex()))
+        .map_err(|error| broken(&layer.digest, &format!("cannot open the layer: {error}")))
+}
+
+/// Trivy goes by a layer's first bytes, whatever its type says (go-containerregistry, `PeekCompression`). Bytes can be made that are one
+/// tar by their type and another by how they begin, for instance a zstd stream whose first frame, one to be skipped, is a tar.
+fn check_beginning(layer: &Layer, begins: &[u8]) -> Result<(), ScanError> {
+    let seen = if begins.starts_with(&GZIP_MAGIC) {
+        Compression::Gzip
+    } else if begins.starts_with(&FRAME_MAGIC) {
+        Compression::Zstd
+    } else {
+        Compression::None
+    };
+    if seen == layer.compression {
+        return Ok(());
+    }
+    let reason = format!(
+        "its type says that its compression is {:?}, its first bytes say {seen:?}, and the scanner goes by these",
+        layer.compression
+    );
+    Err(broken(&layer.digest, &reason))
 }
 
 fn document<T: serde::de::DeserializeOwned>(blobs: &Path, digest: &Digest) -> Result<T, ScanError> {
@@ -379,7 +421,22 @@ struct RootFs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_image::{TestImage, file, link, pax_size};
+    use crate::test_image::{TestImage, file, link, pax_size, tar_of};
+
+    /// A tar and what real writers made of it.
+    const LAYER: &[u8] = include_bytes!("../../../fixtures/zstd-layers/layer.tar");
+    const LEVEL_19: &[u8] = include_bytes!("../../../fixtures/zstd-layers/level-19.zst");
+    const CHUNKED: &[u8] = include_bytes!("../../../fixtures/zstd-layers/chunked.zst");
+    const PZSTD: &[u8] = include_bytes!("../../../fixtures/zstd-layers/pzstd.zst");
+    const WINDOW_28: &[u8] = include_bytes!("../../../fixtures/zstd-layers/window-28.zst");
+    const DICTIONARY: &[u8] = include_bytes!("../../../fixtures/zstd-layers/dictionary.zst");
+
+    /// All files of an image whose one layer has this type and these bytes, and the tar `tar`.
+    fn files_of(media_type: &str, bytes: &[u8], tar: &[u8]) -> Result<Files, String> {
+        let image = TestImage::of_blobs(vec![(media_type, bytes.to_vec(), Digest::of(tar))]);
+        let files = Image::open(image.path(), &image.digest).and_then(|image| image.files(&|_| true));
+        files.map_err(|error| error.to_string())
+    }
 
     fn paths(image: &TestImage) -> Result<Vec<String>, ScanError> {
         let opened = Image::open(image.path(), &image.digest)?;
@@ -469,22 +526,80 @@ mod tests {
 
     #[test]
     fn a_layer_that_unpacks_to_far_more_than_itself_is_refused() {
-        let image = TestImage::new(&[vec![file("zeros", &vec![0; 1024 * 1024])]]);
-        let opened = Image::open(image.path(), &image.digest).unwrap();
-        let tar = 1024 * 1024 + 512 + 1024;
-        assert!(opened.files_with(&|_| true, tar).is_ok());
-        let refused = opened.files_with(&|_| true, tar - 1).unwrap_err().to_string();
-        assert!(refused.contains("ratio limit"), "{refused}");
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            let image = TestImage::compressed(&[vec![file("zeros", &vec![0; 1024 * 1024])]], compression);
+            let opened = Image::open(image.path(), &image.digest).unwrap();
+            let tar = 1024 * 1024 + 512 + 1024;
+            assert!(opened.files_with(&|_| true, tar).is_ok());
+            let refused = opened.files_with(&|_| true, tar - 1).unwrap_err().to_string();
+            assert!(refused.contains("ratio limit"), "{refused}");
+        }
     }
 
     #[test]
     fn a_truncated_layer_is_an_error_and_never_a_panic() {
-        let image = TestImage::new(&[vec![file("a/Cargo.lock", b"a"), link("b", "c")]]);
-        let layer = image.path().join("blobs/sha256").join(image.layers[0].hex());
-        let whole = std::fs::read(&layer).unwrap();
-        for length in 0..whole.len() {
-            std::fs::write(&layer, &whole[..length]).unwrap();
-            assert!(paths(&image).is_err(), "cut at {length}");
+        for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+            let image = TestImage::compressed(&[vec![file("a/Cargo.lock", b"a"), link("b", "c")]], compression);
+            let layer = image.path().join("blobs/sha256").join(image.layers[0].hex());
+            let whole = std::fs::read(&layer).unwrap();
+            assert!(paths(&image).is_ok());
+            for length in 0..whole.len() {
+                std::fs::write(&layer, &whole[..length]).unwrap();
+                assert!(paths(&image).is_err(), "{compression:?} cut at {length}");
+            }
         }
+    }
+
+    #[test]
+    fn zstd_layers_are_read_as_others_are() {
+        let plain = files_of(LAYER_TAR, LAYER, LAYER).unwrap();
+        assert_eq!(plain.texts.len(), 1);
+        for bytes in [LEVEL_19, CHUNKED] {
+            let files = files_of(LAYER_TAR_ZSTD, bytes, LAYER).unwrap();
+            assert_eq!((&files.all, &files.texts), (&plain.all, &plain.texts));
+        }
+        let refused = |bytes: &[u8], words: &str| {
+            let error = files_of(LAYER_TAR_ZSTD, bytes, LAYER).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        };
+        refused(WINDOW_28, "more than the limit of 134217728");
+        refused(DICTIONARY, "dictionary");
+        refused(&[LEVEL_19, b"x"].concat(), "cut off");
+        refused(&[LEVEL_19, &[0; 4]].concat(), "bytes where a zstd frame should begin");
+        refused(&LEVEL_19[..LEVEL_19.len() - 1], "cut off");
+        refused(&[LEVEL_19, LEVEL_19].concat(), "another digest than the configuration names");
+        let error = files_of("application/vnd.oci.image.layer.v1.tar+xz", LEVEL_19, LAYER).unwrap_err();
+        assert!(error.contains("not read by this version"), "{error}");
+    }
+
+    /// What the scanner would take for another tar than the one that is run.
+    #[test]
+    fn a_layer_that_begins_as_another_type_is_refused() {
+        let refused = |media_type: &str, bytes: &[u8], tar: &[u8]| {
+            let error = files_of(media_type, bytes, tar).unwrap_err();
+            assert!(error.contains("the scanner goes by these"), "{error}");
+        };
+        let named = |name: &[u8]| {
+            let mut tar = tar_of(&[file("a name", b"content")]);
+            let mut header = tar::Header::from_byte_slice(&tar[..512]).clone();
+            header.as_old_mut().name[..name.len()].copy_from_slice(name);
+            header.set_cksum();
+            tar[..512].copy_from_slice(header.as_bytes());
+            tar
+        };
+        let good = named(b"NAME");
+        assert!(files_of(LAYER_TAR, &good, &good).is_ok());
+        for magic in [GZIP_MAGIC.as_slice(), &FRAME_MAGIC] {
+            let tar = named(magic);
+            refused(LAYER_TAR, &tar, &tar);
+        }
+        refused(LAYER_TAR_GZIP, LEVEL_19, LAYER);
+        refused(LAYER_TAR_ZSTD, LAYER, LAYER);
+        // A tar in a frame to be skipped, whose magic number and length are the beginning of its first entry's name.
+        let length = u32::try_from(LAYER.len()).unwrap() - 8;
+        let tar = named(&[&[0x50, 0x2a, 0x4d, 0x18], length.to_le_bytes().as_slice()].concat());
+        assert!(files_of(LAYER_TAR, &tar, &tar).is_ok());
+        refused(LAYER_TAR_ZSTD, &[&tar, LEVEL_19].concat(), LAYER);
+        refused(LAYER_TAR_ZSTD, PZSTD, LAYER);
     }
 }

@@ -2,6 +2,9 @@
 
 use std::{io::Write, path::Path};
 
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+use sluicegate_attestation::identifiers::{LAYER_TAR, LAYER_TAR_GZIP, LAYER_TAR_ZSTD};
+use sluicegate_ports::execute::Compression;
 use sluicegate_types::Digest;
 
 /// One entry of a layer.
@@ -48,6 +51,26 @@ pub(crate) struct TestImage {
 impl TestImage {
     /// An image of gzip layers.
     pub(crate) fn new(layers: &[Vec<TestEntry>]) -> Self {
+        Self::compressed(layers, Compression::Gzip)
+    }
+
+    /// An image of layers with this compression.
+    pub(crate) fn compressed(layers: &[Vec<TestEntry>], compression: Compression) -> Self {
+        let blob = |entries: &Vec<TestEntry>| {
+            let tar = tar_of(entries);
+            let diff_id = Digest::of(&tar);
+            let (media_type, bytes) = match compression {
+                Compression::None => (LAYER_TAR, tar),
+                Compression::Gzip => (LAYER_TAR_GZIP, gzip(&tar)),
+                Compression::Zstd => (LAYER_TAR_ZSTD, zstd(&tar)),
+            };
+            (media_type, bytes, diff_id)
+        };
+        Self::of_blobs(layers.iter().map(blob).collect())
+    }
+
+    /// An image of these layers: their media types, their bytes, and the digests of their tars.
+    pub(crate) fn of_blobs(layers: Vec<(&str, Vec<u8>, Digest)>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(folder.path().join("blobs/sha256")).unwrap();
         let put = |bytes: &[u8]| {
@@ -56,17 +79,11 @@ impl TestImage {
             digest
         };
         let (mut diff_ids, mut blobs, mut descriptors) = (Vec::new(), Vec::new(), Vec::new());
-        for entries in layers {
-            let tar = tar_of(entries);
-            diff_ids.push(Digest::of(&tar));
-            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-            gzip.write_all(&tar).unwrap();
-            let bytes = gzip.finish().unwrap();
+        for (media_type, bytes, diff_id) in layers {
             let digest = put(&bytes);
+            diff_ids.push(diff_id);
             blobs.push(digest);
-            descriptors.push(serde_json::json!({
-                "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": digest, "size": bytes.len(),
-            }));
+            descriptors.push(serde_json::json!({"mediaType": media_type, "digest": digest, "size": bytes.len()}));
         }
         let config = serde_json::json!({
             "architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids},
@@ -96,7 +113,19 @@ impl TestImage {
     }
 }
 
-fn tar_of(entries: &[TestEntry]) -> Vec<u8> {
+fn gzip(tar: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(tar).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// One frame.
+pub(crate) fn zstd(tar: &[u8]) -> Vec<u8> {
+    compress_to_vec(tar, CompressionLevel::Fastest)
+}
+
+/// The entries and the end of a tar.
+pub(crate) fn tar_of(entries: &[TestEntry]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for entry in entries {
         if let Some(pax) = &entry.pax {

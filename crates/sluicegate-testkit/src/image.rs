@@ -18,15 +18,13 @@ pub struct VirtualImage {
 impl VirtualImage {
     /// The image whose layer holds these bytes, which need not be a tar.
     pub fn new(layer: &[u8]) -> Self {
-        Self::of_layer(LAYER_TAR, layer)
+        Self::of_layer(LAYER_TAR, layer, Digest::of(layer))
     }
 
-    /// The same whose layer is said to be of this media type.
-    pub fn of_layer(media_type: &str, layer: &[u8]) -> Self {
-        let config = format!(
-            r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
-            Digest::of(layer)
-        );
+    /// The image whose layer has this type and these bytes, and unpacks to the tar of digest `diff_id`.
+    pub fn of_layer(media_type: &str, layer: &[u8], diff_id: Digest) -> Self {
+        let config =
+            format!(r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":["{diff_id}"]}}}}"#);
         let manifest = Manifest {
             schema_version: 2,
             media_type: Some(IMAGE_MANIFEST.to_owned()),

@@ -7,7 +7,7 @@ use std::process::Command;
 use xtask::json::Json;
 
 /// What each of our crates may name of our own, in its normal dependencies. This list is the arrow: it changes when the design does.
-const ARROW: [(&str, &[&str]); 18] = [
+const ARROW: [(&str, &[&str]); 19] = [
     ("integration", &["sluicegate-types", "xtask"]),
     ("sluicegate-attestation", &["sluicegate-types"]),
     (
@@ -45,30 +45,38 @@ const ARROW: [(&str, &[&str]); 18] = [
     ("sluicegate-policy", &["sluicegate-attestation", "sluicegate-types", "sluicegate-verify"]),
     ("sluicegate-ports", &["sluicegate-attestation", "sluicegate-types"]),
     ("sluicegate-registry", &["sluicegate-attestation", "sluicegate-ports", "sluicegate-types"]),
-    ("sluicegate-runner", &["sluicegate-ports", "sluicegate-types"]),
-    ("sluicegate-scan", &["sluicegate-attestation", "sluicegate-ports", "sluicegate-types"]),
+    ("sluicegate-runner", &["sluicegate-ports", "sluicegate-types", "sluicegate-zstd"]),
+    ("sluicegate-scan", &["sluicegate-attestation", "sluicegate-ports", "sluicegate-types", "sluicegate-zstd"]),
     ("sluicegate-server", &["sluicegate-attestation", "sluicegate-ports", "sluicegate-types"]),
     ("sluicegate-sigstore", &["sluicegate-attestation", "sluicegate-ports", "sluicegate-types"]),
     ("sluicegate-store", &["sluicegate-ports", "sluicegate-types"]),
     ("sluicegate-testkit", &["sluicegate-attestation", "sluicegate-ports", "sluicegate-types"]),
     ("sluicegate-types", &[]),
     ("sluicegate-verify", &["sluicegate-attestation", "sluicegate-types"]),
+    ("sluicegate-zstd", &[]),
     ("xtask", &[]),
 ];
 
 /// Crates that decide and open nothing, and what their whole trees are therefore free of.
-const PURE: [&str; 5] =
-    ["sluicegate-types", "sluicegate-attestation", "sluicegate-pipeline", "sluicegate-verify", "sluicegate-policy"];
+const PURE: [&str; 6] = [
+    "sluicegate-types",
+    "sluicegate-attestation",
+    "sluicegate-pipeline",
+    "sluicegate-verify",
+    "sluicegate-policy",
+    "sluicegate-zstd",
+];
 const IMPURE: [&str; 5] = ["tokio", "hyper", "reqwest", "rusqlite", "libcontainer"];
 
 /// Engines, by the beginning of their crates' names, and who may name them.
-const ENGINES: [(&str, &[&str]); 9] = [
+const ENGINES: [(&str, &[&str]); 10] = [
     ("sigstore-", &["sluicegate-sigstore", "sluicegate-verify"]),
     ("regorus", &["sluicegate-policy"]),
     ("oci-client", &["sluicegate-registry"]),
     ("ureq", &["sluicegate-registry", "sluicegate-sigstore"]),
     ("libcontainer", &["sluicegate-runner"]),
     ("rusqlite", &["sluicegate-evidence", "sluicegate-store"]),
+    ("ruzstd", &["sluicegate-zstd"]),
     ("axum", &["sluicegate-server"]),
     ("hyper", &["sluicegate-server"]),
     (

@@ -7,6 +7,7 @@ use std::{
 use flate2::bufread::MultiGzDecoder;
 use sluicegate_ports::execute::Compression;
 use sluicegate_types::{Digest, Hasher};
+use sluicegate_zstd::MultiFrameDecoder;
 
 /// Content that may unpack without a look at the ratio: small layers of zeros are legitimate.
 const FREE_BYTES: u64 = 64 << 20;
@@ -42,6 +43,7 @@ pub(super) fn plain<'r>(reader: impl Read + 'r, compression: Compression, max_by
     let inner: Box<dyn Read + 'r> = match compression {
         Compression::None => Box::new(stored),
         Compression::Gzip => Box::new(MultiGzDecoder::new(stored)),
+        Compression::Zstd => Box::new(MultiFrameDecoder::new(stored)),
     };
     (Plain { inner, tally: tally.clone(), max_bytes: max_bytes.saturating_add(OVERHEAD_BYTES) }, tally)
 }

@@ -383,6 +383,71 @@ fn gzip_may_have_several_members_but_not_two_hundred_times_its_size() {
     assert!(error.to_string().contains("200 times"), "{error}");
 }
 
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
+}
+
+fn unpack_zstd(bytes: &[u8], limits: &UnpackLimits) -> Result<Unpacked, UnpackError> {
+    let place = Place::new();
+    unpack_into(bytes, Compression::Zstd, &place.root(), Kind::Layer, limits)
+}
+
+#[test]
+fn zstd_may_have_several_frames_but_not_two_hundred_times_its_size() {
+    let limits = UnpackLimits::default();
+    let whole = Tar::default().file("a", &"content ".repeat(100)).end();
+    let (head, tail) = whole.split_at(300);
+    let skipped = [&[0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0], b"any".as_slice()].concat();
+    let frames = [&skipped, &zstd(head), &skipped, &zstd(tail), &skipped].map(Vec::as_slice).concat();
+    assert_eq!(unpack_zstd(&frames, &limits).unwrap().digest, Digest::of(&whole));
+    let refused = |bytes: &[u8], words: &str| {
+        let error = unpack_zstd(bytes, &limits).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    };
+    refused(&frames[..frames.len() - 1], "cut off");
+    refused(&[frames.as_slice(), &[0; 4]].concat(), "bytes where a zstd frame should begin");
+    refused(&whole, "bytes where a zstd frame should begin");
+    refused(b"", "no zstd frame");
+
+    let zeros = |size: usize| zstd(&Tar::default().entry("z", EntryType::Regular, "", &vec![0; size]).end());
+    assert!(unpack_zstd(&zeros(32 << 20), &limits).is_ok());
+    refused(&zeros(80 << 20), "200 times");
+}
+
+#[test]
+fn zstd_layers_have_the_limits_of_others() {
+    let tar = Tar::default().dir("d").file("d/a", "12345").file("d/b", "12345").end();
+    let bytes = zstd(&tar);
+    let limits = UnpackLimits { max_bytes: 10, max_entries: 3, max_depth: 1 };
+    assert_eq!(unpack_zstd(&bytes, &limits).unwrap().digest, Digest::of(&tar));
+    for less in [
+        UnpackLimits { max_bytes: 9, ..limits },
+        UnpackLimits { max_entries: 2, ..limits },
+        UnpackLimits { max_depth: 0, ..limits },
+    ] {
+        assert!(matches!(unpack_zstd(&bytes, &less), Err(UnpackError::Limit { .. })), "{less:?}");
+    }
+}
+
+/// `fixtures/zstd-layers`: one tar, by several writers.
+#[test]
+fn zstd_layers_of_real_writers_are_unpacked_and_hostile_ones_are_not() {
+    let read = |name: &str| {
+        fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/zstd-layers").join(name)).unwrap()
+    };
+    let digest = Digest::of(&read("layer.tar"));
+    for name in ["level-19.zst", "chunked.zst", "pzstd.zst", "window-27.zst"] {
+        assert_eq!(unpack_zstd(&read(name), &UnpackLimits::default()).unwrap().digest, digest, "{name}");
+    }
+    for (name, words) in [
+        ("window-28.zst", "a window of 268435456 bytes, more than the limit of 134217728"),
+        ("dictionary.zst", "needs the dictionary"),
+    ] {
+        let error = unpack_zstd(&read(name), &UnpackLimits::default()).unwrap_err().to_string();
+        assert!(error.contains(words), "{name}: {error}");
+    }
+}
+
 #[test]
 fn a_tree_has_one_owner_and_one_time() {
     let place = Place::new();

@@ -19,6 +19,10 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
+}
+
 /// One raw entry, for what a layer writer refuses.
 fn raw_entry(path: &str, kind: tar::EntryType, link: &str) -> Vec<u8> {
     let mut header = tar::Header::new_ustar();
@@ -52,7 +56,10 @@ fn layers_stack_and_remove_what_is_below() {
     let mut request = sh("ls /data /opaque");
     request.layers.push(plain_layer(store, &below));
     request.layers.push(Layer { blob, compression: Compression::Gzip, diff_id: Digest::of(&above) });
-    assert_eq!(log_of(&request), "/data:\nkept\n\n/opaque:\nnew\n");
+    let top = layer(|layer| layer.add_bytes("opaque/newest".as_ref(), b"4", 0o644).unwrap());
+    let blob = store.put_bytes(&zstd(&top)).unwrap();
+    request.layers.push(Layer { blob, compression: Compression::Zstd, diff_id: Digest::of(&top) });
+    assert_eq!(log_of(&request), "/data:\nkept\n\n/opaque:\nnew\nnewest\n");
 }
 
 #[test]

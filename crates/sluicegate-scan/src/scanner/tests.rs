@@ -1,13 +1,17 @@
 use std::{process::Command, sync::atomic::AtomicUsize, sync::atomic::Ordering};
 
-use sluicegate_attestation::{cyclonedx, trivy_report};
+use sluicegate_attestation::{
+    cyclonedx,
+    identifiers::{LAYER_TAR, LAYER_TAR_ZSTD},
+    trivy_report,
+};
 use sluicegate_ports::execute::{ExecuteError, ToolOutcome};
 
 use super::*;
 use crate::{
     database::digest_of,
     test_database::{bolt_file, sample},
-    test_image::{TestEntry, TestImage, file, link},
+    test_image::{TestEntry, TestImage, file, link, tar_of, zstd},
 };
 
 const METADATA: &str = r#"{"Version":2,"NextUpdate":"2036-01-01T00:00:00Z","UpdatedAt":"2026-11-23T00:00:00Z"}"#;
@@ -241,6 +245,28 @@ fn the_real_trivy_finds_what_the_database_says_and_writes_one_sbom() {
     let partial = TrivyScanner::new(config).scan(missing.path(), &missing.digest).unwrap();
     let kinds: Vec<_> = partial.coverage.unread.iter().map(|gap| gap.kind.as_str()).collect();
     assert_eq!(kinds, ["nothing-recognised", "package-list", "system-unknown"]);
+}
+
+/// With the real Trivy: a layer is the same tar to it and to us, however it is compressed.
+#[test]
+fn the_real_trivy_reads_zstd_layers() {
+    let world = World::new();
+    let Some(config) = world.with_real_trivy() else { return };
+    let scanner = TrivyScanner::new(config);
+    let tar = tar_of(&[
+        file("etc/os-release", b"ID=debian\nVERSION_ID=\"12\"\n"),
+        file("etc/debian_version", b"12.11\n"),
+        file("var/lib/dpkg/status", STATUS),
+    ]);
+    let (head, tail) = tar.split_at(700);
+    let skipped = [0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, b'x'];
+    let frames = [&zstd(head), skipped.as_slice(), &zstd(tail), &skipped].concat();
+    for (media_type, bytes) in [(LAYER_TAR, tar.clone()), (LAYER_TAR_ZSTD, zstd(&tar)), (LAYER_TAR_ZSTD, frames)] {
+        let image = TestImage::of_blobs(vec![(media_type, bytes, Digest::of(&tar))]);
+        let scan = scanner.scan(image.path(), &image.digest).unwrap();
+        assert_eq!(scan.coverage.unread, vec![]);
+        assert_eq!(scan.coverage.read[0].packages, 1);
+    }
 }
 
 /// With the real Trivy: files of a product that turn its eyes from the packages of a Debian or Alpine base.

@@ -1,0 +1,72 @@
+//! Which layers an image may have that a pipeline is built upon.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
+
+#[allow(dead_code, reason = "the gate's own tests use the rest of it")]
+mod gate_world;
+
+use std::{collections::BTreeMap, io::Read, path::Path};
+
+use gate_world::World;
+use sluicegate_attestation::identifiers::{DOCKER_LAYER_GZIP, LAYER_TAR, LAYER_TAR_GZIP, LAYER_TAR_ZSTD};
+use sluicegate_flow::{
+    Error, assemble,
+    pin::{self, PinnedBase},
+};
+use sluicegate_pipeline::pipeline::ImageConfig;
+use sluicegate_ports::{
+    execute::{Compression, Layer},
+    images::Manifest,
+    store::ContentStore,
+};
+use sluicegate_testkit::VirtualImage;
+use sluicegate_types::{Digest, Platform};
+
+const STORED: &[u8] = b"what is stored";
+
+fn pinned(world: &World, media_type: &str) -> Result<PinnedBase, Error> {
+    let image = VirtualImage::of_layer(media_type, STORED, Digest::of(b"its tar"));
+    world.places.put_image("/base", &image, None);
+    world.with_ports(|ports| {
+        pin::image(ports, &"oci:/base".parse().unwrap(), Path::new("/project"), &Platform::of_steps())
+    })
+}
+
+#[test]
+fn a_base_may_be_compressed_as_the_runner_can_read_it() {
+    let (world, _) = World::good();
+    for (media_type, compression) in [
+        (LAYER_TAR, Compression::None),
+        (LAYER_TAR_GZIP, Compression::Gzip),
+        (DOCKER_LAYER_GZIP, Compression::Gzip),
+        (LAYER_TAR_ZSTD, Compression::Zstd),
+    ] {
+        let base = pinned(&world, media_type).unwrap();
+        let layer = Layer { blob: Digest::of(STORED), compression, diff_id: Digest::of(b"its tar") };
+        assert_eq!(base.layers, [layer], "{media_type}");
+        assert!(world.store.open(&Digest::of(STORED)).is_ok());
+    }
+    for other in ["application/vnd.oci.image.layer.v1.tar+xz", "application/vnd.docker.image.rootfs.diff.tar.zstd"] {
+        let error = pinned(&world, other).unwrap_err().to_string();
+        assert!(error.contains("not in this version"), "{error}");
+    }
+}
+
+/// What is built upon it has the base's layers as they are, by OCI's names.
+#[test]
+fn an_image_keeps_the_compression_of_its_base() {
+    let (world, _) = World::good();
+    for (media_type, kept) in
+        [(LAYER_TAR_ZSTD, LAYER_TAR_ZSTD), (LAYER_TAR_GZIP, LAYER_TAR_GZIP), (DOCKER_LAYER_GZIP, LAYER_TAR_GZIP)]
+    {
+        let base = pinned(&world, media_type).unwrap();
+        let assembled = world.with_ports(|ports| {
+            assemble::image(ports, Some(&base), &BTreeMap::new(), (&ImageConfig::default(), &Platform::of_steps()), 0)
+                .unwrap()
+        });
+        let mut bytes = Vec::new();
+        world.store.open(&assembled.image.digest).unwrap().read_to_end(&mut bytes).unwrap();
+        let manifest: Manifest = serde_json::from_slice(&bytes).unwrap();
+        let layers: Vec<_> = manifest.layers.iter().map(|layer| (layer.media_type.as_str(), layer.digest)).collect();
+        assert_eq!((layers[0], layers[1].0), ((kept, Digest::of(STORED)), LAYER_TAR));
+    }
+}
