@@ -4,7 +4,7 @@ use std::{
     fs,
     io::Read,
     net::TcpStream,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, atomic::Ordering, mpsc},
     thread,
     time::Duration,
 };
@@ -66,29 +66,33 @@ fn a_server_whose_writer_broke_off_ends() {
 fn after_the_end_was_asked_for_nothing_new_is_taken_and_what_waits_is_finished() {
     let folder = LogFolder::new();
     let log = Held::new(folder.open(), false);
-    let mut served = Served::start(log.clone(), Limits::default());
+    let mut served = Served::start(log.clone(), Limits { queue: 4, ..Limits::default() });
     // One that was answered and stays connected, and one that says nothing.
     let mut idle = TcpStream::connect(served.address).unwrap();
     assert_eq!(ask_on(&mut idle, "GET", "/api/v2/checkpoint", b"", false).status, 200);
     let _silent = TcpStream::connect(served.address).unwrap();
-    let clients: Vec<_> = (0..5)
-        .map(|number| {
-            let address = served.address;
-            thread::spawn(move || {
-                let mut stream = TcpStream::connect(address).unwrap();
-                ask_on(&mut stream, "POST", ENTRIES, request(number).to_string().as_bytes(), false)
-            })
-        })
-        .collect();
+    let (address, (answered, statuses)) = (served.address, mpsc::channel());
+    let add = |number| {
+        let answered = answered.clone();
+        thread::spawn(move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            let answer = ask_on(&mut stream, "POST", ENTRIES, request(number).to_string().as_bytes(), false);
+            answered.send(answer.status).unwrap();
+        });
+    };
+    add(0);
     until("the writer has one", || log.calls.load(Ordering::SeqCst) == 1);
-    thread::sleep(Duration::from_millis(200));
+    (1..6).for_each(add);
+    // Nobody is refused before four wait: so all that is to be finished is there.
+    let next_status = || statuses.recv_timeout(Duration::from_secs(60)).unwrap();
+    assert_eq!(next_status(), 503);
     served.signal();
     until("no new connection", || TcpStream::connect(served.address).is_err());
     // The idle one is closed, not cut off after its next question.
     assert_eq!(idle.read(&mut [0]).unwrap(), 0);
     log.let_go();
-    for client in clients {
-        assert_eq!(client.join().unwrap().status, 201);
+    for _ in 0..5 {
+        assert_eq!(next_status(), 201);
     }
     served.end();
     assert_eq!(folder.open().size().unwrap(), 5);
