@@ -176,6 +176,16 @@ fn waiting(project: &Project) -> usize {
     fs::read_dir(project.path("home/outbox")).unwrap().count()
 }
 
+/// Waits for a sign.
+#[track_caller]
+fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is() {
+        assert!(began.elapsed() < Duration::from_secs(60), "{what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// What stands between a home and a log, and does what it is told to.
 #[derive(Clone, Default)]
 struct Way {
@@ -184,6 +194,8 @@ struct Way {
     shut: Arc<AtomicBool>,
     /// Entries are taken and not passed on, and nobody hears of it.
     stalls: Arc<AtomicBool>,
+    /// How many were.
+    stalled: Arc<AtomicUsize>,
     /// Entries come back as those of another kind.
     lies: Arc<AtomicBool>,
     posts: Arc<AtomicUsize>,
@@ -226,6 +238,7 @@ impl Way {
         reader.read_exact(&mut body).ok()?;
         let is_post = head.starts_with("POST");
         if is_post && self.stalls.load(Ordering::SeqCst) {
+            self.stalled.fetch_add(1, Ordering::SeqCst);
             thread::sleep(Duration::from_secs(30));
             return None;
         }
@@ -407,15 +420,14 @@ fn a_process_that_is_killed_while_it_waits_for_the_log_leaves_what_it_signed() {
     log_to(&project, &format!("{{ rekor: \"{}\" }}", url), &root, &origin(&owner));
     way.stalls.store(true, Ordering::SeqCst);
     let mut child = project.command(&["run", "--no-scan"]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    let began = Instant::now();
-    while waiting(&project) == 0 {
-        assert!(began.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none());
-        thread::sleep(Duration::from_millis(20));
-    }
-    thread::sleep(Duration::from_millis(200));
-    way.stalls.store(false, Ordering::SeqCst);
+    until("an entry is on its way", || {
+        assert!(child.try_wait().unwrap().is_none(), "it waits for the log");
+        way.stalled.load(Ordering::SeqCst) > 0
+    });
     child.kill().unwrap();
     child.wait().unwrap();
+    assert_ne!(waiting(&project), 0, "what was sent to the log had been kept before");
+    way.stalls.store(false, Ordering::SeqCst);
     let before = size(&owner);
     let ended = project.must(&["run", "--no-scan"]);
     assert!(ended.stderr.contains(&format!("is logged now: entry {before} of ")), "{ended:?}");
@@ -452,12 +464,9 @@ fn the_real_server_takes_our_statements() {
     let log = fs::File::create(project.path("rekor.log")).unwrap();
     let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
     let server = Served { child, url: format!("http://127.0.0.1:{http}") };
-    for _ in 0..100 {
-        if store.join("checkpoint").is_file() && TcpStream::connect(format!("127.0.0.1:{http}")).is_ok() {
-            break;
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
+    until("the real server answers", || {
+        store.join("checkpoint").is_file() && TcpStream::connect(format!("127.0.0.1:{http}")).is_ok()
+    });
     let files = Static::serve(store);
     let (way, url) = Way::to(&server.url);
     let place = format!("{{ rekor: \"{}\", read: \"{}\" }}", url, files.url);
