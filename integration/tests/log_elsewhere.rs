@@ -133,8 +133,8 @@ struct Served {
 }
 
 impl Served {
-    fn start(project: &Project, listen: &str) -> Self {
-        let mut command = project.command(&["log", "serve", "--listen", listen]);
+    fn start(project: &Project) -> Self {
+        let mut command = project.command(&["log", "serve", "--listen", "127.0.0.1:0"]);
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
@@ -150,6 +150,14 @@ impl Drop for Served {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A home that serves its log.
+fn owner() -> (Project, Served) {
+    let owner = Project::empty();
+    owner.must(&["init"]);
+    let served = Served::start(&owner);
+    (owner, served)
 }
 
 fn origin(project: &Project) -> String {
@@ -262,15 +270,22 @@ impl Way {
     }
 }
 
+/// A project whose statements go to the log of another home, and the way between them.
+fn log_behind_a_way(owner: &Project, served: &Served) -> (Project, Way) {
+    let (way, url) = Way::to(&served.url);
+    let project = Project::stranger();
+    let root = owner.path("home/trust/trusted_root.json");
+    log_to(&project, &format!("{{ rekor: \"{url}\" }}"), &root, &origin(owner));
+    (project, way)
+}
+
 #[test]
 fn two_homes_share_a_log_and_each_statement_is_in_it_once() {
     let test = "two_homes_share_a_log_and_each_statement_is_in_it_once";
     if !ready(test) {
         return;
     }
-    let owner = Project::empty();
-    owner.must(&["init"]);
-    let served = Served::start(&owner, "127.0.0.1:0");
+    let (owner, served) = owner();
     let project = Project::stranger();
     let own = origin(&project);
     let (theirs, root) = (origin(&owner), owner.path("home/trust/trusted_root.json"));
@@ -347,17 +362,8 @@ fn what_is_signed_while_the_log_goes_away_is_logged_once_by_a_later_command() {
     if !can_run_steps(test) {
         return;
     }
-    let owner = Project::empty();
-    owner.must(&["init"]);
-    let served = Served::start(&owner, "127.0.0.1:0");
-    let (way, url) = Way::to(&served.url);
-    let project = Project::stranger();
-    log_to(
-        &project,
-        &format!("{{ rekor: \"{}\" }}", url),
-        &owner.path("home/trust/trusted_root.json"),
-        &origin(&owner),
-    );
+    let (owner, served) = owner();
+    let (project, way) = log_behind_a_way(&owner, &served);
     // The second entry is logged and its answer is lost, and from then on nothing gets through.
     way.last.store(2, Ordering::SeqCst);
     let ended = project.sluicegate(&["run", "--no-scan"]);
@@ -386,13 +392,8 @@ fn what_a_log_says_falsely_ends_a_run_before_anything_is_pushed() {
     if !can_run_steps(test) {
         return;
     }
-    let owner = Project::empty();
-    owner.must(&["init"]);
-    let served = Served::start(&owner, "127.0.0.1:0");
-    let (way, url) = Way::to(&served.url);
-    let project = Project::stranger();
-    let root = owner.path("home/trust/trusted_root.json");
-    log_to(&project, &format!("{{ rekor: \"{url}\" }}"), &root, &origin(&owner));
+    let (owner, served) = owner();
+    let (project, way) = log_behind_a_way(&owner, &served);
     way.lies.store(true, Ordering::SeqCst);
     let ended = project.sluicegate(&["run", "--no-scan"]);
     ended.assert(4, "the entry's kindVersion is not what was asked for");
@@ -411,13 +412,8 @@ fn a_process_that_is_killed_while_it_waits_for_the_log_leaves_what_it_signed() {
     if !can_run_steps(test) {
         return;
     }
-    let owner = Project::empty();
-    owner.must(&["init"]);
-    let served = Served::start(&owner, "127.0.0.1:0");
-    let (way, url) = Way::to(&served.url);
-    let project = Project::stranger();
-    let root = owner.path("home/trust/trusted_root.json");
-    log_to(&project, &format!("{{ rekor: \"{}\" }}", url), &root, &origin(&owner));
+    let (owner, served) = owner();
+    let (project, way) = log_behind_a_way(&owner, &served);
     way.stalls.store(true, Ordering::SeqCst);
     let mut child = project.command(&["run", "--no-scan"]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     until("an entry is on its way", || {
