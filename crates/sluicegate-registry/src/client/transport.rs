@@ -457,9 +457,11 @@ fn is_proxied(proxy: Option<&Proxy>, url: &Url) -> bool {
 }
 
 /// The nearest of a server's addresses. A server without any, as its name could not be looked up, counts as public: that is the strict
-/// case and not the lenient one, as its answers then lead to public addresses alone.
+/// case and not the lenient one, as its answers then lead to public addresses alone. What is no address of a server counts as little:
+/// whoever names one beside its own would else lead there.
 fn nearest(addresses: impl IntoIterator<Item = IpAddr>) -> Nearness {
-    addresses.into_iter().map(|address| Nearness::of(&address)).max().unwrap_or(Nearness::Public)
+    let all = addresses.into_iter().map(|address| Nearness::of(&address));
+    all.filter(|near| *near != Nearness::Never).max().unwrap_or(Nearness::Public)
 }
 
 /// The address that stands in a URL in a host's place.
@@ -599,6 +601,15 @@ mod tests {
         };
         assert_eq!(led(unknown), FaultKind::AddressRefused);
         assert_eq!(led(near("localhost")), FaultKind::Unreachable);
+    }
+
+    #[test]
+    fn an_address_of_no_server_leads_nowhere() {
+        let near = |addresses: &[&str]| nearest(addresses.iter().map(|address| address.parse().unwrap()));
+        assert_eq!(near(&["93.184.216.34", "169.254.169.254"]), Nearness::Public);
+        assert_eq!(near(&["fe80::1"]), Nearness::Public);
+        assert_eq!(near(&["93.184.216.34", "10.1.2.3"]), Nearness::Private);
+        assert_eq!(near(&["10.1.2.3", "0.0.0.0", "::1"]), Nearness::Loopback);
     }
 
     #[test]
