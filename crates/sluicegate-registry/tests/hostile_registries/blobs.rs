@@ -2,8 +2,9 @@
 
 use std::io::Read;
 
-use sluicegate_ports::images::{FaultKind, ImagePlaceError};
+use sluicegate_ports::images::{FaultKind, ImagePlaceError, ImagePlaces, Publication};
 use sluicegate_testkit::{Answer, Behaviour, Fault, Payload, When};
+use sluicegate_types::{Digest, Place};
 
 use crate::{
     held_image::holding,
@@ -49,6 +50,12 @@ fn a_blob_that_breaks_off_is_gone_on_with() {
         let statuses: Vec<u16> = world.asked("GET", &path).iter().map(|one| one.status).collect();
         assert_eq!(statuses, [200, if more.is_some() { 200 } else { 206 }]);
     }
+    // A part that ends before the rest does.
+    let short =
+        Answer::status(206).header("Content-Range", "bytes 30000-49999/100000").bytes(&expected[30_000..50_000]);
+    let cut = Fault::cut(When::get(&path).first(1), 40_000);
+    world.registry.behave(Behaviour::with_faults([cut, When::get(&path).nth(2).answer(short)]));
+    assert_eq!(read(world.source().as_ref(), &layer).unwrap(), *expected);
     // Twice, and then a claim of more than there is.
     world.registry.behave(Behaviour::with_faults([Fault::cut(When::get(&path).first(2), 30_000)]));
     assert_eq!(read(world.source().as_ref(), &layer).unwrap(), *expected);
@@ -91,4 +98,56 @@ fn a_head_that_lies_is_found_out_by_the_manifest_or_by_whoever_reads() {
     let world = World::new(Behaviour::with_faults([shorter]));
     world.publish(&content).unwrap();
     content.assert_is_in(&world.places, &world.place());
+}
+
+#[test]
+fn what_is_said_of_another_blob_is_no_blob() {
+    let content = Content::usual();
+    let layer = content.layer(1);
+    let another = Digest::of(b"another").to_string();
+    let there =
+        Answer { claimed_length: Some(layer.size), ..Answer::status(200) }.header("Docker-Content-Digest", &another);
+    let world = World::new(Behaviour::with_faults([When::method("HEAD", &layer.digest.to_string()).answer(there)]));
+    world.publish(&content).unwrap();
+    content.assert_is_in(&world.places, &world.place());
+    // The same of a mount.
+    let mounted = When::method("POST", "mount=").answer(Answer::status(201).header("Docker-Content-Digest", &another));
+    for (faults, is_sent) in [(vec![mounted], true), (Vec::new(), false)] {
+        world.registry.behave(Behaviour::with_faults(faults));
+        world.registry.forget_log();
+        let place = Place::Registry(world.repository(if is_sent { "team/sent" } else { "team/mounted" }));
+        let publication = Publication { source: Some(world.place()), ..content.publication(&["v1"]) };
+        world.places.target(&place).unwrap().publish(&publication, &world.store).unwrap();
+        content.assert_is_in(&world.places, &place);
+        assert_eq!(world.count("PUT", "/blobs/uploads/") > 0, is_sent);
+        assert!(world.count("POST", "mount=") > 0);
+    }
+    // What is elsewhere is not asked for here by the name that it has there.
+    let elsewhere = World::of("");
+    let place = Place::Registry(elsewhere.repository("team/other"));
+    let publication = Publication { source: Some(world.place()), ..content.publication(&["v1"]) };
+    elsewhere.places.target(&place).unwrap().publish(&publication, &world.store).unwrap();
+    content.assert_is_in(&elsewhere.places, &place);
+    assert_eq!(elsewhere.count("POST", "mount="), 0);
+}
+
+#[test]
+fn a_first_byte_of_something_else_is_no_blob() {
+    let content = Content::usual();
+    let lead = When::method("HEAD", "/blobs/").answer(Answer::status(307).header("Location", "/elsewhere"));
+    for answer in [
+        Answer::status(206).header("Content-Range", "bytes 0-0/1").bytes("x"),
+        Answer::status(206).bytes("x"),
+        Answer::status(200).bytes("x"),
+    ] {
+        let first = When::get("/blobs/").with_header("range", "bytes=0-0").answer(answer);
+        let world = World::new(Behaviour::with_faults([lead.clone(), first]));
+        world.publish(&content).unwrap();
+        content.assert_is_in(&world.places, &world.place());
+        // The first byte of what it should be, of as many as it should have.
+        world.registry.behave(Behaviour::with_faults([lead.clone()]));
+        world.registry.forget_log();
+        world.publish(&content).unwrap();
+        assert_eq!(world.count("PUT", "/blobs/uploads/"), 0);
+    }
 }

@@ -170,3 +170,45 @@ fn what_is_not_there_is_said_as_that() {
     world.registry.behave(Behaviour::default());
     content.assert_is_in(&world.places, &world.place());
 }
+
+#[test]
+fn neg_docker_content_digest_of_a_manifest_that_was_taken() {
+    let lie = Digest::of(b"a lie").to_string();
+    let content = Content::usual();
+    for (told, is_lie) in [(lie.as_str(), true), ("sha512:00", false), ("", false)] {
+        let answer = Answer::default().header("Docker-Content-Digest", told);
+        let world = World::new(Behaviour::with_faults([When::put("/manifests/").change(answer)]));
+        match is_lie {
+            true => assert_fault(world.publish(&content), FaultKind::DigestMismatch, &["it took", &lie]),
+            false => world.publish(&content).unwrap(),
+        }
+        assert_eq!(world.registry.tags("team/shop").is_empty(), is_lie);
+    }
+}
+
+#[test]
+fn a_manifest_whose_kind_nobody_says_is_none() {
+    let content = Content::usual();
+    let mut manifest: Value = serde_json::from_slice(&content.image.blobs[&content.digest()]).unwrap();
+    manifest.as_object_mut().unwrap().remove("mediaType");
+    for (kind, is_said) in [(IMAGE_MANIFEST, true), ("application/json", false), ("", false)] {
+        let answer = Answer::status(200).header("Content-Type", kind).bytes(manifest.to_string());
+        let world = World::new(Behaviour::with_faults([When::get("/manifests/v1").answer(answer)]));
+        match is_said {
+            true => assert_eq!(resolve(&world).unwrap().media_type, kind),
+            false => assert_fault(resolve(&world), FaultKind::OutOfForm, &["nobody says what kind"]),
+        }
+    }
+}
+
+#[test]
+fn the_head_of_an_answer_has_an_end() {
+    for (size, is_good) in [(32 << 10, true), (64 << 10, false)] {
+        let long = Answer::default().header("X-Long", &"x".repeat(size));
+        let (world, content) = holding([When::get("/manifests/v1").change(long)]);
+        match is_good {
+            true => assert_eq!(resolve(&world).unwrap().digest, content.digest()),
+            false => drop(fault(resolve(&world))),
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! Lists of referrers that are too long, junk, or no answer.
 
+use std::ops::Range;
+
 use serde_json::{Value, json};
 use sluicegate_attestation::identifiers::{IMAGE_INDEX, IMAGE_MANIFEST};
 use sluicegate_ports::images::FaultKind;
@@ -65,8 +67,8 @@ fn pages_of_referrers_end_and_stay_at_home() {
     for (link, kind, words) in [
         ("{target}", FaultKind::Redirects, "was read before"),
         ("?page={number}", FaultKind::TooLarge, "pages of referrers"),
-        (elsewhere.as_str(), FaultKind::AddressRefused, "another server"),
-        ("https://other.example/next", FaultKind::AddressRefused, "another server"),
+        (elsewhere.as_str(), FaultKind::AddressRefused, "its next page is on another server"),
+        ("https://other.example/next", FaultKind::AddressRefused, "its next page is on another server"),
         ("ftp://other.example/next", FaultKind::AddressRefused, "next page"),
     ] {
         let (world, content) = holding([Fault::next_page(link)]);
@@ -132,5 +134,68 @@ fn that_nothing_is_attached_is_said_only_after_two_answers_in_form() {
         let world = World::new(Behaviour::with_faults([none]));
         world.hold(&image);
         assert!(world.referrers(&image).unwrap().is_empty());
+    }
+}
+
+/// An index of manifests that are known by their number.
+fn index_of(numbers: Range<u32>) -> Vec<u8> {
+    let entry =
+        |number: u32| json!({"mediaType": IMAGE_MANIFEST, "digest": Digest::of(&number.to_be_bytes()), "size": 1});
+    let entries: Vec<Value> = numbers.map(entry).collect();
+    json!({"schemaVersion": 2, "mediaType": IMAGE_INDEX, "manifests": entries}).to_string().into_bytes()
+}
+
+#[test]
+fn two_lists_of_an_image_have_one_limit() {
+    for (end, is_good) in [(10_000, true), (10_001, false)] {
+        let list = |numbers| Answer::status(200).content(IMAGE_INDEX, &index_of(numbers));
+        let api = When::get("/referrers/").answer(list(0..6_000));
+        let tag = When::get("/manifests/sha256-").answer(list(5_000..end));
+        let (world, content) = holding([api, tag]);
+        match is_good {
+            true => assert_eq!(world.referrers(&content).unwrap().len(), 10_000),
+            false => assert_fault(world.referrers(&content), FaultKind::TooLarge, &["manifests are listed for"]),
+        }
+    }
+}
+
+#[test]
+fn all_pages_of_a_list_have_one_limit() {
+    // The same manifests on both pages are listed twice.
+    for (entries, is_good) in [(5_000, true), (5_001, false)] {
+        let (world, content) = holding(pages(2, &index_of(0..entries)));
+        match is_good {
+            true => assert_eq!(world.referrers(&content).unwrap().len(), 5_000),
+            false => assert_fault(world.referrers(&content), FaultKind::TooLarge, &["10000 manifests are listed"]),
+        }
+    }
+    // A page has 4 MiB at most, and all of them 16.
+    let mut large = index_of(0..1);
+    large.resize(4 << 20, b' ');
+    for (count, is_good) in [(4, true), (5, false)] {
+        let (world, content) = holding(pages(count, &large));
+        match is_good {
+            true => assert_eq!(world.referrers(&content).unwrap().len(), 1),
+            false => assert_fault(world.referrers(&content), FaultKind::TooLarge, &["bytes of referrers"]),
+        }
+    }
+}
+
+/// So many pages of a list, all the same.
+fn pages(count: u32, page: &[u8]) -> [Fault; 2] {
+    let answer = Answer::status(200).content(IMAGE_INDEX, page);
+    let next = answer.clone().header("Link", r#"<?page={number}>; rel="next""#);
+    [When::get("/referrers/").first(count - 1).answer(next), When::get("/referrers/").from(count).answer(answer)]
+}
+
+#[test]
+fn a_fallback_tag_that_names_no_index_is_no_list() {
+    for (kind, is_good) in [(IMAGE_INDEX, true), (IMAGE_MANIFEST, false)] {
+        let answer = Answer::status(200).content(kind, br#"{"schemaVersion":2,"manifests":[]}"#);
+        let (world, content) = holding([When::get("/manifests/sha256-").answer(answer)]);
+        match is_good {
+            true => assert_eq!(world.referrers(&content).unwrap().len(), 3),
+            false => assert_fault(world.referrers(&content), FaultKind::OutOfForm, &["is no image index but"]),
+        }
     }
 }

@@ -75,3 +75,31 @@ fn a_401_for_every_token_ends() {
         content.assert_is_in(&world.places, &world.place());
     }
 }
+
+#[test]
+fn a_pause_of_more_than_two_minutes_is_not_waited_for() {
+    for (retry_after, is_good) in [("119", true), ("121", false)] {
+        let (world, content) = holding([Fault::too_many_requests(When::get("/referrers/").first(1), retry_after)]);
+        let asked = world.referrers(&content);
+        match is_good {
+            true => assert_eq!(asked.unwrap().len(), 3),
+            false => assert_fault(asked, FaultKind::Deadline, &["121 s", "not waited for"]),
+        }
+        assert_eq!(world.heard.pauses().len(), usize::from(is_good));
+    }
+}
+
+#[test]
+fn a_pause_beyond_the_deadline_is_not_waited_for() {
+    for (patience, is_good) in [(120, true), (30, false)] {
+        let (world, content) = holding([Fault::too_many_requests(When::get("/referrers/").first(1), "60")]);
+        let patience = Duration::from_secs(patience);
+        let settings = sluicegate_registry::RegistrySettings { patience, ..world.heard.settings() };
+        let asked = Places::new(settings).source(&world.place()).unwrap().referrers(&content.digest());
+        match is_good {
+            true => assert_eq!(asked.unwrap().len(), 3),
+            false => assert_fault(asked, FaultKind::Deadline, &["60 s", "not waited for"]),
+        }
+        assert_eq!(world.heard.pauses().len(), usize::from(is_good));
+    }
+}
