@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use sluicegate_attestation::identifiers::IMAGE_MANIFEST;
-use sluicegate_ports::images::{Descriptor, FaultKind, ImagePlaces};
+use sluicegate_ports::images::{Descriptor, FaultKind, ImagePlaces, Publication};
 use sluicegate_testkit::{Answer, Behaviour, Fault, Then, When};
 use sluicegate_types::Digest;
 
@@ -177,4 +177,74 @@ fn an_upload_that_takes_a_byte_at_a_time_ends() {
     for world in [world, liar] {
         assert!(world.count("PATCH", "/blobs/uploads/") <= 60, "{}", world.count("PATCH", "/blobs/uploads/"));
     }
+}
+
+#[test]
+fn a_tag_that_goes_back_to_what_it_named_is_noticed() {
+    let (old, new) = (Content::new(&[b"old"], &[]), Content::new(&[b"new"], &[]));
+    let back = When::put("/manifests/v1").then(Then::TagReturns);
+    for (faults, is_kept) in [(vec![back], false), (Vec::new(), true)] {
+        let world = World::of("");
+        world.hold(&old);
+        world.registry.behave(Behaviour::with_faults(faults));
+        new.store_in(&world.store);
+        let publication = Publication {
+            expected: Some(old.digest()),
+            environment: Some("production".parse().unwrap()),
+            ..new.publication(&["v1"])
+        };
+        let published = world.target().publish(&publication, &world.store);
+        match is_kept {
+            true => published.unwrap(),
+            false => assert_fault(published, FaultKind::NotKept, &["the tag v1", &new.digest().to_string()]),
+        }
+    }
+}
+
+#[test]
+fn what_the_store_holds_wrongly_is_not_passed_off_as_the_blob() {
+    let content = Content::usual();
+    let layer = content.layer(1);
+    // Also where the registry takes whatever it gets.
+    let takes = When::put("/blobs/uploads/").answer(Answer::status(201));
+    for faults in [vec![takes], Vec::new()] {
+        let world = World::new(Behaviour::with_faults(faults));
+        content.store_in(&world.store);
+        world.store.replace(layer.digest, b"WHAT WAS BUILT");
+        let published = world.target().publish(&content.publication(&["v1"]), &world.store);
+        assert_fault(published, FaultKind::DigestMismatch, &["what the store has for", &layer.digest.to_string()]);
+        assert!(world.registry.manifests("team/shop").is_empty());
+        world.registry.behave(Behaviour::default());
+        world.publish(&content).unwrap();
+    }
+    // A registry that got something else than was sent says so.
+    let other = When::put("/blobs/uploads/").answer(Answer::error(400, "DIGEST_INVALID"));
+    let world = World::new(Behaviour::with_faults([other]));
+    assert_fault(world.publish(&content), FaultKind::DigestMismatch, &["DIGEST_INVALID"]);
+}
+
+#[test]
+fn an_upload_that_is_said_to_have_more_than_was_sent_goes_on_from_what_was() {
+    let content = Content::new(&[&noise(6 << 20)], &[]);
+    let more = Answer::default().header("Range", "0-999999999");
+    let parts = When::method("PATCH", "/blobs/uploads/");
+    let cut = parts.clone().nth(3).then(Then::Close { done: false });
+    for faults in [vec![parts.change(more.clone())], vec![cut, When::get("/blobs/uploads/").change(more)]] {
+        let world = World::new(Behaviour { faults, ..("cap=1048576".parse().unwrap()) });
+        world.publish(&content).unwrap();
+        content.assert_is_in(&world.places, &world.place());
+    }
+}
+
+#[test]
+fn an_upload_that_takes_less_than_is_sent_again_and_again_ends() {
+    let content = Content::new(&[&noise(6 << 20)], &[]);
+    // It takes every part, says each time that it has one byte more, and goes on where it is.
+    let answer = Answer::status(202).header("Location", "{target}").header("Range", "0-{number}");
+    let faults = vec![When::method("PATCH", "/blobs/uploads/").first(50).answer(answer)];
+    let world = World::new(Behaviour { faults, ..("cap=1048576".parse().unwrap()) });
+    assert_fault(world.publish(&content), FaultKind::OutOfForm, &["takes less than is sent"]);
+    assert!(world.count("PATCH", "/blobs/uploads/") <= 10, "{}", world.count("PATCH", "/blobs/uploads/"));
+    world.registry.behave("cap=1048576".parse().unwrap());
+    world.publish(&content).unwrap();
 }
