@@ -8,5 +8,6 @@ mod manifests;
 mod referrers;
 #[path = "../support/mod.rs"]
 mod support;
+mod tokens;
 mod waiting;
 mod writing;
