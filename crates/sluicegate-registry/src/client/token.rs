@@ -136,6 +136,8 @@ mod tests {
             ("https://gitlab.example/v2/", "https://registry.gitlab.example/token"),
             ("https://registry.example/v2/", "https://user:word@registry.example/token"),
             ("https://registry.example/v2/", "https://registry.example/token#part"),
+            ("https://registry.gitlab.example/v2/", "http://gitlab.example/jwt/auth"),
+            ("https://registry.example/v2/", "http://login.example/token"),
             ("https://registry.example/v2/", "/token"),
             ("https://registry.example/v2/", ""),
             ("http://127.0.0.1:5000/v2/", "http://127.0.0.1:6000/token"),

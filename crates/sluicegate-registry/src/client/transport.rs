@@ -604,12 +604,45 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_asked_after_the_deadline() {
+        let transport = transport("", "");
+        // Nobody listens there.
+        let url = "https://127.0.0.1:1/".parse().unwrap();
+        let asked = |patience: u64| {
+            let deadline = Deadline::new(Duration::from_secs(patience), 0);
+            let (method, headers, payload) = (Method::GET, Vec::new(), Payload::None);
+            let sent = transport.send(Ask { method, url: &url, headers, payload, deadline, reach: None });
+            sent.map(|_| ()).unwrap_err().fault.kind
+        };
+        assert_eq!((asked(60), asked(0)), (FaultKind::Unreachable, FaultKind::Deadline));
+    }
+
+    #[test]
     fn an_address_of_no_server_leads_nowhere() {
         let near = |addresses: &[&str]| nearest(addresses.iter().map(|address| address.parse().unwrap()));
         assert_eq!(near(&["93.184.216.34", "169.254.169.254"]), Nearness::Public);
         assert_eq!(near(&["fe80::1"]), Nearness::Public);
         assert_eq!(near(&["93.184.216.34", "10.1.2.3"]), Nearness::Private);
         assert_eq!(near(&["10.1.2.3", "0.0.0.0", "::1"]), Nearness::Loopback);
+    }
+
+    #[test]
+    fn the_certificates_of_a_host_have_an_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("registry.example");
+        fs::create_dir(&own).unwrap();
+        let certificates = vec![folder.path().to_owned()];
+        let transport = Transport::new(RegistrySettings { certificates, ..RegistrySettings::default() });
+        let read = || transport.own_certificates("registry.example").map(|all| all.len());
+        let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let behind = |length: u64| fs::write(own.join("ca.crt"), format!("{}\n{pem}", "#".repeat(length as usize)));
+        behind(MAX_CERTIFICATES / 2).unwrap();
+        assert_eq!(read(), Ok(1));
+        behind(MAX_CERTIFICATES).unwrap();
+        assert!(read().unwrap_err().reason.contains("there is none in it"));
+        behind(0).unwrap();
+        (0..MAX_FILES).for_each(|number| fs::write(own.join(format!("{number}.crt")), pem).unwrap());
+        assert_eq!(read(), Ok(MAX_FILES));
     }
 
     #[test]
