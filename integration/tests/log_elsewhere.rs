@@ -133,8 +133,8 @@ struct Served {
 }
 
 impl Served {
-    fn start(project: &Project, listen: &str) -> Self {
-        let mut command = project.command(&["log", "serve", "--listen", listen]);
+    fn start(project: &Project) -> Self {
+        let mut command = project.command(&["log", "serve", "--listen", "127.0.0.1:0"]);
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
@@ -150,6 +150,14 @@ impl Drop for Served {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A home that serves its log.
+fn owner() -> (Project, Served) {
+    let owner = Project::empty();
+    owner.must(&["init"]);
+    let served = Served::start(&owner);
+    (owner, served)
 }
 
 fn origin(project: &Project) -> String {
@@ -176,6 +184,16 @@ fn waiting(project: &Project) -> usize {
     fs::read_dir(project.path("home/outbox")).unwrap().count()
 }
 
+/// Waits for a sign.
+#[track_caller]
+fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is() {
+        assert!(began.elapsed() < Duration::from_secs(60), "{what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// What stands between a home and a log, and does what it is told to.
 #[derive(Clone, Default)]
 struct Way {
@@ -184,6 +202,8 @@ struct Way {
     shut: Arc<AtomicBool>,
     /// Entries are taken and not passed on, and nobody hears of it.
     stalls: Arc<AtomicBool>,
+    /// How many were.
+    stalled: Arc<AtomicUsize>,
     /// Entries come back as those of another kind.
     lies: Arc<AtomicBool>,
     posts: Arc<AtomicUsize>,
@@ -226,6 +246,7 @@ impl Way {
         reader.read_exact(&mut body).ok()?;
         let is_post = head.starts_with("POST");
         if is_post && self.stalls.load(Ordering::SeqCst) {
+            self.stalled.fetch_add(1, Ordering::SeqCst);
             thread::sleep(Duration::from_secs(30));
             return None;
         }
@@ -249,15 +270,22 @@ impl Way {
     }
 }
 
+/// A project whose statements go to the log of another home, and the way between them.
+fn log_behind_a_way(owner: &Project, served: &Served) -> (Project, Way) {
+    let (way, url) = Way::to(&served.url);
+    let project = Project::stranger();
+    let root = owner.path("home/trust/trusted_root.json");
+    log_to(&project, &format!("{{ rekor: \"{url}\" }}"), &root, &origin(owner));
+    (project, way)
+}
+
 #[test]
 fn two_homes_share_a_log_and_each_statement_is_in_it_once() {
     let test = "two_homes_share_a_log_and_each_statement_is_in_it_once";
     if !ready(test) {
         return;
     }
-    let owner = Project::empty();
-    owner.must(&["init"]);
-    let served = Served::start(&owner, "127.0.0.1:0");
+    let (owner, served) = owner();
     let project = Project::stranger();
     let own = origin(&project);
     let (theirs, root) = (origin(&owner), owner.path("home/trust/trusted_root.json"));
@@ -334,17 +362,8 @@ fn what_is_signed_while_the_log_goes_away_is_logged_once_by_a_later_command() {
     if !can_run_steps(test) {
         return;
     }
-    let owner = Project::empty();
-    owner.must(&["init"]);
-    let served = Served::start(&owner, "127.0.0.1:0");
-    let (way, url) = Way::to(&served.url);
-    let project = Project::stranger();
-    log_to(
-        &project,
-        &format!("{{ rekor: \"{}\" }}", url),
-        &owner.path("home/trust/trusted_root.json"),
-        &origin(&owner),
-    );
+    let (owner, served) = owner();
+    let (project, way) = log_behind_a_way(&owner, &served);
     // The second entry is logged and its answer is lost, and from then on nothing gets through.
     way.last.store(2, Ordering::SeqCst);
     let ended = project.sluicegate(&["run", "--no-scan"]);
@@ -373,13 +392,8 @@ fn what_a_log_says_falsely_ends_a_run_before_anything_is_pushed() {
     if !can_run_steps(test) {
         return;
     }
-    let owner = Project::empty();
-    owner.must(&["init"]);
-    let served = Served::start(&owner, "127.0.0.1:0");
-    let (way, url) = Way::to(&served.url);
-    let project = Project::stranger();
-    let root = owner.path("home/trust/trusted_root.json");
-    log_to(&project, &format!("{{ rekor: \"{url}\" }}"), &root, &origin(&owner));
+    let (owner, served) = owner();
+    let (project, way) = log_behind_a_way(&owner, &served);
     way.lies.store(true, Ordering::SeqCst);
     let ended = project.sluicegate(&["run", "--no-scan"]);
     ended.assert(4, "the entry's kindVersion is not what was asked for");
@@ -398,24 +412,18 @@ fn a_process_that_is_killed_while_it_waits_for_the_log_leaves_what_it_signed() {
     if !can_run_steps(test) {
         return;
     }
-    let owner = Project::empty();
-    owner.must(&["init"]);
-    let served = Served::start(&owner, "127.0.0.1:0");
-    let (way, url) = Way::to(&served.url);
-    let project = Project::stranger();
-    let root = owner.path("home/trust/trusted_root.json");
-    log_to(&project, &format!("{{ rekor: \"{}\" }}", url), &root, &origin(&owner));
+    let (owner, served) = owner();
+    let (project, way) = log_behind_a_way(&owner, &served);
     way.stalls.store(true, Ordering::SeqCst);
     let mut child = project.command(&["run", "--no-scan"]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    let began = Instant::now();
-    while waiting(&project) == 0 {
-        assert!(began.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none());
-        thread::sleep(Duration::from_millis(20));
-    }
-    thread::sleep(Duration::from_millis(200));
-    way.stalls.store(false, Ordering::SeqCst);
+    until("an entry is on its way", || {
+        assert!(child.try_wait().unwrap().is_none(), "it waits for the log");
+        way.stalled.load(Ordering::SeqCst) > 0
+    });
     child.kill().unwrap();
     child.wait().unwrap();
+    assert_ne!(waiting(&project), 0, "what was sent to the log had been kept before");
+    way.stalls.store(false, Ordering::SeqCst);
     let before = size(&owner);
     let ended = project.must(&["run", "--no-scan"]);
     assert!(ended.stderr.contains(&format!("is logged now: entry {before} of ")), "{ended:?}");
@@ -452,12 +460,9 @@ fn the_real_server_takes_our_statements() {
     let log = fs::File::create(project.path("rekor.log")).unwrap();
     let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
     let server = Served { child, url: format!("http://127.0.0.1:{http}") };
-    for _ in 0..100 {
-        if store.join("checkpoint").is_file() && TcpStream::connect(format!("127.0.0.1:{http}")).is_ok() {
-            break;
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
+    until("the real server answers", || {
+        store.join("checkpoint").is_file() && TcpStream::connect(format!("127.0.0.1:{http}")).is_ok()
+    });
     let files = Static::serve(store);
     let (way, url) = Way::to(&server.url);
     let place = format!("{{ rekor: \"{}\", read: \"{}\" }}", url, files.url);

@@ -79,8 +79,8 @@ fn ex_15_a_token_that_is_never_good_ends_soon() {
     for (words, api) in [("auth,uses=0", ""), ("auth,uses=0,refuse=403", ""), ("auth,uses=0", ",no-referrers")] {
         let world = World::of(&format!("{words}{api}"));
         let content = Content::usual();
-        assert_fault(world.publish(&content), FaultKind::Unauthorized, &[&world.registry.host(), "token"]);
-        assert_fault(world.referrers(&content), FaultKind::Unauthorized, &[&world.registry.host(), "token"]);
+        assert_fault(world.publish(&content), FaultKind::Unauthorized, &[&world.registry.host(), "just given"]);
+        assert_fault(world.referrers(&content), FaultKind::Unauthorized, &[&world.registry.host(), "just given"]);
         assert!(world.token_requests() <= 20, "{words}: {}", world.token_requests());
         assert!(world.heard.pauses().is_empty(), "{words}");
         // The same once tokens are good.

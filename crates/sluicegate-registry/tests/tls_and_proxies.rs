@@ -235,3 +235,22 @@ fn an_address_that_an_answer_leads_to_is_found_by_the_proxy_but_not_in_a_nearer_
     }
     assert_eq!(asked.lock().unwrap().len(), before);
 }
+
+#[test]
+fn a_registry_beyond_this_machine_is_asked_with_tls_alone() {
+    // Behind the proxy stands one without TLS, which would answer whoever asked without it.
+    let world = World::of("");
+    let content = Content::usual();
+    world.publish(&content).unwrap();
+    let (address, asked) = proxy(world.registry.host());
+    world.registry.forget_log();
+    let (proxy, patience) = (Some(format!("http://{address}")), std::time::Duration::from_secs(1));
+    let places = Places::new(RegistrySettings { proxy, patience, ..world.heard.settings() });
+    let far = Place::Registry(repository("registry.test", "team/shop"));
+    assert_fault(places.source(&far).unwrap().resolve(&selector()), FaultKind::Deadline, &["https://registry.test/"]);
+    let heads = asked.lock().unwrap().clone();
+    assert!(!heads.is_empty() && heads.iter().all(|head| head.starts_with("CONNECT registry.test:443 ")), "{heads:?}");
+    assert!(world.registry.log().is_empty());
+    // On this machine it is.
+    content.assert_is_in(&places, &world.place());
+}

@@ -55,19 +55,9 @@ impl Repository {
 
     /// Whether the registry says that it has a blob. Only a clear yes is one: whoever does not want to say it gets the blob.
     fn has_blob(&self, digest: &Digest, size: u64) -> Result<bool> {
-        let answer = self.registry.ask(&Question {
-            method: Method::HEAD,
-            to: Target::Path(&self.path(&format!("blobs/{digest}"))),
-            headers: Vec::new(),
-            content: Content::None,
-            // The same that the upload needs: one token for both.
-            scope: &self.to_write(),
-            follow: false,
-            again: Again::Always,
-            whole: None,
-            deadline: self.deadline(0),
-        });
-        let answer = match answer {
+        // As whoever may write, as the upload needs that too: one token for both.
+        let path = self.path(&format!("blobs/{digest}"));
+        let answer = match self.ask_bare(Method::HEAD, Target::Path(&path), &self.to_write()) {
             Err(fault) if fault.kind == FaultKind::Unauthorized => return Ok(false),
             answer => answer?,
         };
@@ -146,18 +136,7 @@ impl Repository {
     fn mount(&self, digest: &Digest, from: &RegistryRepository) -> Result<Mounted> {
         let scope = format!("{} repository:{}:pull", self.to_write(), from.path());
         let path = self.path(&format!("blobs/uploads/?mount={digest}&from={}", from.path()));
-        let answer = self.registry.ask(&Question {
-            method: Method::POST,
-            to: Target::Path(&path),
-            headers: Vec::new(),
-            content: Content::None,
-            scope: &scope,
-            follow: false,
-            again: Again::Always,
-            whole: None,
-            deadline: self.deadline(0),
-        });
-        match answer {
+        match self.ask_bare(Method::POST, Target::Path(&path), &scope) {
             Ok(answer) => Ok(match answer.status {
                 201 if says_another(&answer, digest) => Mounted::No,
                 201 => Mounted::Done,
@@ -170,17 +149,8 @@ impl Repository {
     }
 
     fn begin_upload(&self) -> Result<Url> {
-        let answer = self.registry.ask(&Question {
-            method: Method::POST,
-            to: Target::Path(&self.path("blobs/uploads/")),
-            headers: Vec::new(),
-            content: Content::None,
-            scope: &self.to_write(),
-            follow: false,
-            again: Again::Always,
-            whole: None,
-            deadline: self.deadline(0),
-        })?;
+        let path = self.path("blobs/uploads/");
+        let answer = self.ask_bare(Method::POST, Target::Path(&path), &self.to_write())?;
         match answer.status {
             202 => self.upload_address(answer),
             _ => Err(status_fault(&Method::POST, answer)),
@@ -312,23 +282,28 @@ impl Repository {
 
     /// Where an upload stands, if the registry knows.
     fn upload_state(&self, upload: &Url) -> Result<Option<(Url, u64)>> {
-        let answer = self.registry.ask(&Question {
-            method: Method::GET,
-            to: Target::Url(upload),
-            headers: Vec::new(),
-            content: Content::None,
-            scope: &self.to_write(),
-            follow: false,
-            again: Again::Always,
-            whole: None,
-            deadline: self.deadline(0),
-        })?;
+        let answer = self.ask_bare(Method::GET, Target::Url(upload), &self.to_write())?;
         if answer.status != 204 {
             return Ok(None);
         }
         let to = came_to(&answer).unwrap_or(0);
         let next = if answer.header("location").is_some() { self.upload_address(answer)? } else { upload.clone() };
         Ok(Some((next, to)))
+    }
+
+    /// A question that carries nothing and does the same twice as once. An address elsewhere is an answer to it, and is not followed.
+    fn ask_bare(&self, method: Method, to: Target<'_>, scope: &str) -> Result<Answer> {
+        self.registry.ask(&Question {
+            method,
+            to,
+            headers: Vec::new(),
+            content: Content::None,
+            scope,
+            follow: false,
+            again: Again::Always,
+            whole: None,
+            deadline: self.deadline(0),
+        })
     }
 }
 

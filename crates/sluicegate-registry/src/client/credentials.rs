@@ -343,6 +343,14 @@ mod tests {
             let told = world.told.lock().unwrap().join("\n");
             assert!(told.contains(&format!("docker-credential-{name}")) && told.contains("config.json"), "{told}");
         }
+        // A folder that is not absolute is another one wherever the program is begun.
+        let mut relative = world(r#"{"credsStore": "mine"}"#);
+        relative.helper("mine", r#"echo '{"Username":"me","Secret":"s"}'"#);
+        assert_eq!(relative.find("registry.example"), "me:s");
+        let up = std::env::current_dir().unwrap().components().skip(1).map(|_| "..").collect::<PathBuf>();
+        relative.settings.programs = vec![up.join(relative.folder.path().strip_prefix("/").unwrap())];
+        assert!(relative.settings.programs[0].join("docker-credential-mine").is_file());
+        assert_eq!(relative.find("registry.example"), "anonymous");
         let path = world(r#"{"credsStore": "../../bin/sh"}"#);
         assert_eq!(path.find("registry.example"), "anonymous");
         assert!(path.told.lock().unwrap()[0].contains("no name of a helper"));
@@ -357,5 +365,45 @@ mod tests {
         }
         let error = find(&world(r#"{"auths": {"a.example": {"auth": 12345}}}"#).settings, "a.example").unwrap_err();
         assert!(!error.reason.contains("12345"), "{error}");
+        let sized = |length: u64| {
+            let world = world(&format!("{{}}{}", " ".repeat(length as usize - 2)));
+            find(&world.settings, "registry.example").map(|_| ())
+        };
+        assert_eq!(sized(MAX_BYTES), Ok(()));
+        assert!(sized(MAX_BYTES + 1).unwrap_err().reason.contains("larger than 1 MiB"));
+        let mut world = world("{}");
+        for odd in [world.folder.path().to_owned(), "/dev/zero".into()] {
+            world.settings.credentials = vec![odd];
+            let error = find(&world.settings, "registry.example").unwrap_err();
+            assert!(error.reason.contains("no regular file"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_a_helper_writes_has_an_end() {
+        for (more, identity) in [(1_000, "me:s"), (2 * MAX_BYTES, "anonymous")] {
+            let world = world(r#"{"credsStore": "long"}"#);
+            world.helper(
+                "long",
+                &format!(r#"echo '{{"Username":"me","Secret":"s"}}'; head -c {more} /dev/zero | tr '\0' ' '"#),
+            );
+            assert_eq!(world.find("registry.example"), identity, "{more}");
+        }
+    }
+
+    /// It runs once more in a process of its own, as this one's variables are not for a test to change.
+    #[test]
+    fn a_helper_does_not_get_the_passphrase_of_the_keys() {
+        if std::env::var_os("COSIGN_PASSWORD").is_none() {
+            let mut again = Command::new(std::env::current_exe().unwrap());
+            again.args(["--exact", "client::credentials::tests::a_helper_does_not_get_the_passphrase_of_the_keys"]);
+            let ended = again.env("COSIGN_PASSWORD", "passphrase").env("OTHER", "other").output().unwrap();
+            let words = String::from_utf8_lossy(&ended.stdout);
+            assert!(ended.status.success() && words.contains("1 passed"), "{words}");
+            return;
+        }
+        let world = world(r#"{"credsStore": "tells"}"#);
+        world.helper("tells", r#"echo "{\"Username\":\"me\",\"Secret\":\"$OTHER$COSIGN_PASSWORD\"}""#);
+        assert_eq!(world.find("registry.example"), "me:other");
     }
 }

@@ -628,6 +628,44 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_another_server_is_not_asked() {
+        let settings = RegistrySettings::default();
+        let registry = Registry::new("registry.example", Arc::new(Transport::new(settings.clone())), settings);
+        for other in ["https://other.example/v2/x", "http://registry.example/v2/x", "https://registry.example:444/v2/x"]
+        {
+            let asked = registry.ask(&Question {
+                method: Method::GET,
+                to: Target::Url(&other.parse().unwrap()),
+                headers: Vec::new(),
+                content: Content::None,
+                scope: "",
+                follow: false,
+                again: Again::Never,
+                whole: None,
+                // Who is asked all the same hears of nothing but this.
+                deadline: Deadline::new(Duration::ZERO, 0),
+            });
+            assert_eq!(asked.map(|_| ()).unwrap_err().kind, FaultKind::AddressRefused, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_becomes_shorter_is_no_part() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("blob");
+        std::fs::write(&path, b"abc").unwrap();
+        let file = File::open(path).unwrap();
+        let read = |from: u64, length: u64| {
+            let sent = Mutex::new(None);
+            let mut part = Part { file: &file, at: from, left: length, hasher: Some((Hasher::new(), &sent)) };
+            let mut bytes = Vec::new();
+            part.read_to_end(&mut bytes).map(|_| (bytes, sent.into_inner().unwrap()))
+        };
+        assert_eq!(read(1, 2).unwrap(), (b"bc".to_vec(), Some(Digest::of(b"bc"))));
+        assert_eq!(read(1, 3).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
     fn pauses_grow_have_an_end_and_differ() {
         let all: Vec<Duration> = (1..12).map(|number| pause(number, None)).collect();
         assert!(all.iter().all(|pause| *pause <= LONGEST_PAUSE) && all[10] > all[0]);

@@ -54,3 +54,20 @@ impl Said {
 pub(crate) fn shown(text: &str) -> String {
     text.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_words_are_short_and_no_command_to_a_terminal() {
+        assert_eq!(shown("a\u{1b}[2J\r\nb \u{e4}"), "a [2J  b \u{e4}");
+        assert_eq!(shown(&"x".repeat(SHOWN + 1)).len(), SHOWN);
+        let said = |message: &str| {
+            let body = serde_json::json!({"errors": [{"code": "DENIED", "message": message}]});
+            Said::parse(body.to_string().as_bytes()).words
+        };
+        assert_eq!(said("no\u{7}"), "DENIED no ");
+        assert_eq!(said(&"x".repeat(SHOWN)).len(), SHOWN);
+    }
+}

@@ -248,6 +248,24 @@ mod tests {
     }
 
     #[test]
+    fn an_index_that_would_not_be_read_again_is_not_written() {
+        let one = Descriptor::new("a/b", Digest::of(b"1"), 1);
+        let written = |held: usize, one: &Descriptor| {
+            let mut index = read(&of(&vec!["0"; held].join(","))).unwrap();
+            assert!(index.add(std::slice::from_ref(one)));
+            index.to_bytes().map(|bytes| read(&String::from_utf8(bytes).unwrap()).unwrap().manifests.len())
+        };
+        assert_eq!(written(MAX_LISTED - 1, &one), Ok(1));
+        assert!(written(MAX_LISTED, &one).is_err());
+        let noted = |length: usize| {
+            let annotations = [("note".to_owned(), "x".repeat(length))].into();
+            Descriptor { annotations, ..one.clone() }
+        };
+        assert_eq!(written(0, &noted((MAX_MANIFEST - 4096) as usize)), Ok(1));
+        assert!(written(0, &noted(MAX_MANIFEST as usize)).is_err());
+    }
+
+    #[test]
     fn what_is_no_index_is_said() {
         assert!(read(r#"{"schemaVersion":2,"manifests":[]}"#).is_ok());
         for bad in [
@@ -259,6 +277,7 @@ mod tests {
             r#"{"schemaVersion":2,"manifests":null}"#,
             r#"{"schemaVersion":1,"manifests":[]}"#,
             r#"{"schemaVersion":2,"manifests":[],"manifests":[]}"#,
+            r#"{"schemaVersion":2,"schemaVersion":2,"manifests":[]}"#,
             r#"{"schemaVersion":2,"mediaType":"text/html","manifests":[]}"#,
             r#"{"schemaVersion":2,"mediaType":null,"manifests":[]}"#,
             r#"{"schemaVersion":2,"manifests":{}}"#,

@@ -135,6 +135,9 @@ mod tests {
             ("https://notgitlab.example/v2/", "https://gitlab.example/token"),
             ("https://gitlab.example/v2/", "https://registry.gitlab.example/token"),
             ("https://registry.example/v2/", "https://user:word@registry.example/token"),
+            ("https://registry.example/v2/", "https://registry.example/token#part"),
+            ("https://registry.gitlab.example/v2/", "http://gitlab.example/jwt/auth"),
+            ("https://registry.example/v2/", "http://login.example/token"),
             ("https://registry.example/v2/", "/token"),
             ("https://registry.example/v2/", ""),
             ("http://127.0.0.1:5000/v2/", "http://127.0.0.1:6000/token"),
@@ -157,6 +160,8 @@ mod tests {
         {
             assert!(read(bad).is_err(), "{bad}");
         }
+        let long = |length: usize| read(&format!(r#"{{"token":"{}"}}"#, "x".repeat(length)));
+        assert!(long(MAX_TOKEN).is_ok() && long(MAX_TOKEN + 1).is_err());
         let tokens = Tokens::default();
         tokens.put("s", parse(br#"{"token":"a"}"#, now).unwrap());
         tokens.put("short", parse(br#"{"token":"a","expires_in":60}"#, now).unwrap());

@@ -284,17 +284,16 @@ impl Transport {
         Ok(agent)
     }
 
-    /// How near a server is at its nearest address, as far as it can be known. Whoever is asked through a proxy is looked for by nobody
-    /// here.
+    /// How near a server is at its nearest address, as far as it can be known; this decides nothing but how near its answers may lead.
+    /// Whoever is asked through a proxy is looked for by nobody here.
     pub(crate) fn nearness(&self, url: &Url) -> Result<Nearness> {
         let address = address_of(url);
         if address.is_some() || is_proxied(self.proxy(url)?.as_ref(), url) {
-            return Ok(address.map_or(Nearness::Public, |address| Nearness::of(&address)));
+            return Ok(nearest(address));
         }
         let host = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
-        let found = std::net::ToSocketAddrs::to_socket_addrs(&host).ok();
-        let nearest = found.and_then(|found| found.map(|address| Nearness::of(&address.ip())).max());
-        Ok(nearest.unwrap_or(Nearness::Public))
+        let found = std::net::ToSocketAddrs::to_socket_addrs(&host);
+        Ok(nearest(found.into_iter().flatten().map(|address| address.ip())))
     }
 
     fn proxy(&self, url: &Url) -> Result<Option<Proxy>> {
@@ -457,6 +456,14 @@ fn is_proxied(proxy: Option<&Proxy>, url: &Url) -> bool {
     proxy.is_some_and(|proxy| !url.as_str().parse::<Uri>().is_ok_and(|uri| proxy.is_no_proxy(&uri)))
 }
 
+/// The nearest of a server's addresses. A server without any, as its name could not be looked up, counts as public: that is the strict
+/// case and not the lenient one, as its answers then lead to public addresses alone. What is no address of a server counts as little:
+/// whoever names one beside its own would else lead there.
+fn nearest(addresses: impl IntoIterator<Item = IpAddr>) -> Nearness {
+    let all = addresses.into_iter().map(|address| Nearness::of(&address));
+    all.filter(|near| *near != Nearness::Never).max().unwrap_or(Nearness::Public)
+}
+
 /// The address that stands in a URL in a host's place.
 fn address_of(url: &Url) -> Option<IpAddr> {
     match url.host()? {
@@ -575,6 +582,67 @@ mod tests {
             let fault = self::transport(wrong, "").proxy(&"https://a.example".parse().unwrap()).unwrap_err();
             assert!(fault.kind == FaultKind::Configuration && !fault.reason.contains("word"), "{fault}");
         }
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_looked_up_leads_to_public_addresses_alone() {
+        let transport = transport("", "");
+        let near = |host: &str| transport.nearness(&format!("https://{host}/").parse().unwrap()).unwrap();
+        // A label of more than 63 bytes is no name of a host, so no server is asked for it.
+        let unknown = near(&format!("{}.example", "x".repeat(64)));
+        assert_eq!((unknown, near("localhost")), (Nearness::Public, Nearness::Loopback));
+        // What it decides: an address on this machine, where nobody listens.
+        let url = "https://127.0.0.1:1/".parse().unwrap();
+        let led = |reach: Nearness| {
+            let deadline = Deadline::new(Duration::from_secs(60), 0);
+            let (method, headers, payload) = (Method::GET, Vec::new(), Payload::None);
+            let sent = transport.send(Ask { method, url: &url, headers, payload, deadline, reach: Some(reach) });
+            sent.map(|_| ()).unwrap_err().fault.kind
+        };
+        assert_eq!(led(unknown), FaultKind::AddressRefused);
+        assert_eq!(led(near("localhost")), FaultKind::Unreachable);
+    }
+
+    #[test]
+    fn nobody_is_asked_after_the_deadline() {
+        let transport = transport("", "");
+        // Nobody listens there.
+        let url = "https://127.0.0.1:1/".parse().unwrap();
+        let asked = |patience: u64| {
+            let deadline = Deadline::new(Duration::from_secs(patience), 0);
+            let (method, headers, payload) = (Method::GET, Vec::new(), Payload::None);
+            let sent = transport.send(Ask { method, url: &url, headers, payload, deadline, reach: None });
+            sent.map(|_| ()).unwrap_err().fault.kind
+        };
+        assert_eq!((asked(60), asked(0)), (FaultKind::Unreachable, FaultKind::Deadline));
+    }
+
+    #[test]
+    fn an_address_of_no_server_leads_nowhere() {
+        let near = |addresses: &[&str]| nearest(addresses.iter().map(|address| address.parse().unwrap()));
+        assert_eq!(near(&["93.184.216.34", "169.254.169.254"]), Nearness::Public);
+        assert_eq!(near(&["fe80::1"]), Nearness::Public);
+        assert_eq!(near(&["93.184.216.34", "10.1.2.3"]), Nearness::Private);
+        assert_eq!(near(&["10.1.2.3", "0.0.0.0", "::1"]), Nearness::Loopback);
+    }
+
+    #[test]
+    fn the_certificates_of_a_host_have_an_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("registry.example");
+        fs::create_dir(&own).unwrap();
+        let certificates = vec![folder.path().to_owned()];
+        let transport = Transport::new(RegistrySettings { certificates, ..RegistrySettings::default() });
+        let read = || transport.own_certificates("registry.example").map(|all| all.len());
+        let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let behind = |length: u64| fs::write(own.join("ca.crt"), format!("{}\n{pem}", "#".repeat(length as usize)));
+        behind(MAX_CERTIFICATES / 2).unwrap();
+        assert_eq!(read(), Ok(1));
+        behind(MAX_CERTIFICATES).unwrap();
+        assert!(read().unwrap_err().reason.contains("there is none in it"));
+        behind(0).unwrap();
+        (0..MAX_FILES).for_each(|number| fs::write(own.join(format!("{number}.crt")), pem).unwrap());
+        assert_eq!(read(), Ok(MAX_FILES));
     }
 
     #[test]
