@@ -108,7 +108,7 @@ impl ImageSource for LayoutSource {
 const O_NOFOLLOW: i32 = 0o100_000;
 #[cfg(not(target_arch = "aarch64"))]
 const O_NOFOLLOW: i32 = 0o400_000;
-const O_NONBLOCK: i32 = 0o4_000;
+pub(crate) const O_NONBLOCK: i32 = 0o4_000;
 
 /// Opens a regular file of a layout for reading. A layout may come from anywhere: a link in place of a file is not followed and a pipe
 /// not waited for; what is no regular file is [`ErrorKind::InvalidInput`].

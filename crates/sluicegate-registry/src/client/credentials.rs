@@ -2,8 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    fs::OpenOptions,
     io::{ErrorKind, Read, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::mpsc,
@@ -16,7 +17,7 @@ use sluicegate_ports::images::FaultKind;
 use sluicegate_types::Secret;
 
 use super::fault::{Result, fault, shown};
-use crate::settings::RegistrySettings;
+use crate::{layout::O_NONBLOCK, settings::RegistrySettings};
 
 /// What is said to a registry, or to its token service, and to nobody else.
 #[derive(Clone, Debug)]
@@ -124,7 +125,8 @@ impl Entry {
 
 fn read(path: &Path) -> Result<Option<Config>> {
     let wrong = |why: String| fault(FaultKind::Configuration, format!("{} can't be read: {why}", path.display()));
-    let file = match File::open(path) {
+    // A link is followed, as people keep such files elsewhere; a pipe is not waited for.
+    let file = match OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path) {
         Ok(file) => file,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
         Err(error) => return Err(wrong(error.to_string())),
@@ -372,7 +374,9 @@ mod tests {
         assert_eq!(sized(MAX_BYTES), Ok(()));
         assert!(sized(MAX_BYTES + 1).unwrap_err().reason.contains("larger than 1 MiB"));
         let mut world = world("{}");
-        for odd in [world.folder.path().to_owned(), "/dev/zero".into()] {
+        let pipe = world.folder.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+        for odd in [world.folder.path().to_owned(), "/dev/zero".into(), pipe] {
             world.settings.credentials = vec![odd];
             let error = find(&world.settings, "registry.example").unwrap_err();
             assert!(error.reason.contains("no regular file"), "{error}");
