@@ -167,11 +167,27 @@ impl fmt::Display for OpenReason {
 /// Seconds after which a permit is not used any more: a decision is about what is true now.
 const PERMIT_LIFE: u64 = 600;
 
+/// A promotion that broke off.
+#[derive(Debug)]
+pub struct FailedPromotion {
+    /// Why.
+    pub error: Box<Error>,
+    /// The evidence record that says so; `None` if nothing was asked of a gate yet, nothing may be recorded, or it could not be, which was
+    /// warned about.
+    pub record: Option<u64>,
+}
+
+impl From<Error> for FailedPromotion {
+    fn from(error: Error) -> Self {
+        Self { error: Box::new(error), record: None }
+    }
+}
+
 /// Promotes an image to the judge's environment.
-pub fn promote(ports: &Ports<'_>, request: &PromoteRequest<'_>) -> Result<Promoted, Error> {
+pub fn promote(ports: &Ports<'_>, request: &PromoteRequest<'_>) -> Result<Promoted, FailedPromotion> {
     let image = request.reference.relative_to(request.folder);
-    let source = ports.places.source(&image.place)?;
-    let descriptor = source.resolve(&image.selector)?;
+    let source = ports.places.source(&image.place).map_err(Error::from)?;
+    let descriptor = source.resolve(&image.selector).map_err(Error::from)?;
     (ports.tell)(&format!("{} is {}", request.reference, descriptor.digest));
     if request.compat_cosign2 && (place_of(request).folder().is_some() || request.judge.gate.is_none()) {
         return Err(Error::Usage(format!(
@@ -182,7 +198,8 @@ pub fn promote(ports: &Ports<'_>, request: &PromoteRequest<'_>) -> Result<Promot
             } else {
                 "a layout, which has no such tags"
             }
-        )));
+        ))
+        .into());
     }
     let promotion = Promotion {
         ports,
@@ -193,9 +210,9 @@ pub fn promote(ports: &Ports<'_>, request: &PromoteRequest<'_>) -> Result<Promot
         allowed: Cell::new(false),
         other_ledgers: RefCell::default(),
     };
-    promotion.judged(source.as_ref()).inspect_err(|error| {
+    promotion.judged(source.as_ref()).map_err(|error| {
         if matches!(error, Error::CutBack(_)) {
-            return;
+            return error.into();
         }
         // What could not be decided is on record like what was, and so is what was allowed and could not be done, and what may not be
         // asked for, such as a tag that goes back.
@@ -204,10 +221,11 @@ pub fn promote(ports: &Ports<'_>, request: &PromoteRequest<'_>) -> Result<Promot
             Failure::Usage => ("refused", RecordKind::Decision),
             _ => ("undecided", RecordKind::Decision),
         };
-        let body = json!({"image": descriptor.digest, "gateway": request.judge.gateway, "reasons": causes(error)});
-        if let Err(unrecorded) = promotion.record(outcome, kind, body) {
+        let body = json!({"image": descriptor.digest, "gateway": request.judge.gateway, "reasons": causes(&error)});
+        let record = promotion.record(outcome, kind, body).map_err(|unrecorded| {
             (ports.warn)(&format!("this could not be recorded: {unrecorded}"));
-        }
+        });
+        FailedPromotion { error: Box::new(error), record: record.ok() }
     })
 }
 

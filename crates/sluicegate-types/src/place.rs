@@ -157,6 +157,9 @@ impl FromStr for RegistryRepository {
 
     fn from_str(text: &str) -> Result<Self, ImageError> {
         let fault = |rule| ImageError::Repository { text: text.chars().take(200).collect(), rule };
+        if text.starts_with("https://") || text.starts_with("http://") {
+            return Err(fault("it is written without https://, which is meant anyway, beginning with the host"));
+        }
         let (host, path) = text.split_once('/').unwrap_or(("", text));
         if !is_host(host) {
             return Err(ImageError::NoHost { text: text.chars().take(200).collect() });

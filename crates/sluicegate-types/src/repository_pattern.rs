@@ -54,6 +54,13 @@ impl FromStr for RepositoryPattern {
         if name.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return fault("a name has no spaces and no control characters");
         }
+        // What Docker's own programs call docker.io/debian has a longer name, by which it is asked about here.
+        if name.strip_prefix("docker.io/").is_some_and(|rest| name == text && !rest.contains('/')) {
+            return fault("an image of Docker's own library is called docker.io/library/NAME");
+        }
+        if name.contains("://") {
+            return fault("a name begins with its host, without https://");
+        }
         if name.contains('@') || (name.contains('/') && name == text && last.contains(':')) {
             return fault("a repository has no tag and no digest");
         }
@@ -120,7 +127,7 @@ mod tests {
 
     #[test]
     fn what_could_be_read_in_two_ways_is_no_pattern() {
-        for good in ["registry.example/shop", "localhost:5000/shop", "shop"] {
+        for good in ["registry.example/shop", "localhost:5000/shop", "shop", "docker.io/library/debian", "docker.io/team/*"] {
             assert!(good.parse::<RepositoryPattern>().is_ok(), "{good}");
         }
         for bad in [
@@ -138,6 +145,8 @@ mod tests {
             "registry.example/sh op",
             "registry.example/shop\n",
             "registry.example/shop:current",
+            "docker.io/debian",
+            "https://registry.example/shop",
             "registry.example/shop@sha256:00",
         ] {
             let error = bad.parse::<RepositoryPattern>().unwrap_err().to_string();

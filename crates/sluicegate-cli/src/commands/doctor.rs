@@ -1,11 +1,13 @@
 use std::{path::Path, process::ExitCode};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sluicegate_flow::{
     Error,
     doctor::{Evidence, examine},
+    image_tree::named_images,
 };
 use sluicegate_ports::images::ImagePlaces;
+use sluicegate_types::{Digest, Selector};
 
 use crate::{
     arguments::Doctor,
@@ -28,21 +30,53 @@ pub(crate) fn doctor(words: &Words, arguments: &Doctor) -> Result<ExitCode, Prob
     let source = places.source(&asked.place).map_err(Error::from)?;
     let image = source.resolve(&asked.selector).map_err(Error::from)?;
     let found = examine(source.as_ref(), &image)?;
+    // Verifiers that run on a machine ask about its image, and those before it about the index.
+    let mut images = Vec::new();
+    if found.is_index {
+        for (name, digest) in named_images(source.as_ref(), &image)?.into_iter().take(MAX_IMAGES) {
+            let descriptor = source.resolve(&Selector::Digest(digest)).map_err(Error::from)?;
+            images.push((name.unwrap_or_default(), digest, examine(source.as_ref(), &descriptor)?));
+        }
+    }
     if words.json() {
-        words.document(&json!({
-            "schemaVersion": 1, "image": image.digest,
-            "listedBy": {"referrersApi": found.has_api.unwrap_or(false).then_some(&found.by_api), "fallbackTag": found.by_tag,
-                         "layout": found.in_layout},
-            "oldTags": {"sig": found.old_signature, "att": found.old_attestations},
-            "others": found.others, "verifiers": found.sights(),
-        }));
+        let mut whole = document(&image.digest, &found);
+        whole["schemaVersion"] = json!(1);
+        if found.is_index {
+            let of_image = |(name, digest, found): &(String, Digest, Evidence)| {
+                let mut one = document(digest, found);
+                one["platform"] = json!(name);
+                one
+            };
+            whole["images"] = images.iter().map(of_image).collect();
+        }
+        words.document(&whole);
         return Ok(ExitCode::SUCCESS);
     }
     words.line(format!("{}  {}", words.good("EXAMINED"), image.digest));
-    if found.is_index {
-        words.line("  it is an index: ask about each of its images, too, by its digest");
+    print_evidence(words, &found, &image.digest);
+    for (name, digest, found) in &images {
+        words.line(printable(&format!("of it, for {name}:  {digest}")));
+        print_evidence(words, found, digest);
     }
-    print_places(words, &found, &image.digest.hex());
+    words.line("  nothing was verified: what bundles say of themselves is only a claim");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Images of one index that are looked at.
+const MAX_IMAGES: usize = 64;
+
+fn document(image: &Digest, found: &Evidence) -> Value {
+    json!({
+        "image": image,
+        "listedBy": {"referrersApi": found.has_api.unwrap_or(false).then_some(&found.by_api), "fallbackTag": found.by_tag,
+                     "layout": found.in_layout},
+        "oldTags": {"sig": found.old_signature, "att": found.old_attestations},
+        "others": found.others, "verifiers": found.sights(),
+    })
+}
+
+fn print_evidence(words: &Words, found: &Evidence, image: &Digest) {
+    print_places(words, found, &image.hex());
     for sight in found.sights() {
         let seen = if sight.sees.is_empty() { words.open("nothing") } else { words.good(&sight.sees.join(", ")) };
         words.line(format!("  {} would see {seen}  ({})", sight.verifier, sight.known_from));
@@ -50,8 +84,6 @@ pub(crate) fn doctor(words: &Words, arguments: &Doctor) -> Result<ExitCode, Prob
             words.line(format!("    {}", printable(reason)));
         }
     }
-    words.line("  nothing was verified: what bundles say of themselves is only a claim");
-    Ok(ExitCode::SUCCESS)
 }
 
 fn print_places(words: &Words, found: &Evidence, hex: &str) {

@@ -68,7 +68,8 @@ pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Pr
         rollback: arguments.rollback,
         compat_cosign2: arguments.compat == Some(Compat::Cosign2),
     };
-    let promoted = flow(&wired.ports(log.as_ref(), &ledger, &tell, &warn), &request)?;
+    let promoted = flow(&wired.ports(log.as_ref(), &ledger, &tell, &warn), &request);
+    let promoted = promoted.map_err(|failed| Problem::from(*failed.error).recorded(failed.record))?;
     if words.json() {
         words.document(&document(&promoted, arguments, &to_scan));
     } else {

@@ -187,7 +187,7 @@ impl World {
             rollback: self.rollback.get(),
             compat_cosign2: false,
         };
-        self.with_ports(|ports| promote(ports, &request))
+        self.with_ports(|ports| promote(ports, &request)).map_err(|failed| *failed.error)
     }
 
     /// Its trust where decisions of authority `self` are taken.
