@@ -50,6 +50,7 @@ pub struct RealRegistry {
     folder: TempDir,
     host: String,
     kind: Kind,
+    program: PathBuf,
 }
 
 impl RealRegistry {
@@ -65,7 +66,7 @@ impl RealRegistry {
             let address = free_address();
             let mut child = start(kind, &program, folder.path(), address);
             if answers(&mut child, address) {
-                return Some(Self { child, folder, host: address.to_string(), kind });
+                return Some(Self { child, folder, host: address.to_string(), kind, program });
             }
             end(&mut child);
         }
@@ -101,6 +102,20 @@ impl RealRegistry {
     /// Ends it; its address answers nobody any more.
     pub fn stop(&mut self) {
         end(&mut self.child);
+    }
+
+    /// Begins it again where it was, with what it holds.
+    pub fn begin_again(&mut self) {
+        let address = self.host.parse().unwrap();
+        self.child = start(self.kind, &self.program, self.folder.path(), address);
+        assert!(answers(&mut self.child, address), "{:?} does not come back to {address}", self.kind);
+    }
+
+    /// Bytes of uploads that are on their way to this repository: of distribution 2 and 3, which keep them in files.
+    pub fn arriving(&self, path: &str) -> u64 {
+        let uploads = self.folder.path().join("data/docker/registry/v2/repositories").join(path).join("_uploads");
+        let sizes = fs::read_dir(uploads).into_iter().flatten().flatten();
+        sizes.filter_map(|upload| fs::metadata(upload.path().join("data")).ok()).map(|data| data.len()).sum()
     }
 
     /// A client of others in the folder of a project. It knows the authority, if there is one, and reaches nothing beyond this machine.

@@ -127,7 +127,9 @@ mod tests {
 
     #[test]
     fn what_could_be_read_in_two_ways_is_no_pattern() {
-        for good in ["registry.example/shop", "localhost:5000/shop", "shop", "docker.io/library/debian", "docker.io/team/*"] {
+        for good in
+            ["registry.example/shop", "localhost:5000/shop", "shop", "docker.io/library/debian", "docker.io/team/*"]
+        {
             assert!(good.parse::<RepositoryPattern>().is_ok(), "{good}");
         }
         for bad in [
