@@ -68,14 +68,19 @@ pub fn verify(
     Ok(VerifyReport { index: Some(index), ..report(&descriptor, &fetched, asked) })
 }
 
-/// Verifies one image that is no index.
+/// Verifies one image that is no index. Its layers are hashed if its evidence is whole: what proves nothing may be as large as it likes, and
+/// is refused either way.
 pub(crate) fn verify_image(
     source: &dyn ImageSource,
     descriptor: &Descriptor,
     asked: Asked<'_>,
 ) -> Result<VerifyReport, Error> {
-    let fetched = fetch::fetch(source, descriptor, asked)?;
-    Ok(report(descriptor, &fetched, asked))
+    let fetched = fetch::fetch_evidence(source, descriptor, asked)?;
+    let report = report(descriptor, &fetched, asked);
+    if !report.followed.sets.is_empty() {
+        fetch::read_layers(source, &fetched.manifest, None)?;
+    }
+    Ok(report)
 }
 
 fn report(descriptor: &Descriptor, fetched: &Fetched, asked: Asked<'_>) -> VerifyReport {

@@ -10,7 +10,10 @@ use std::{
     path::Path,
 };
 
-use gate_world::{Crash, GATE, Rules, SOURCE, TARGET, World, clean_scanner, denial, deny, pass, scanner_that_finds};
+use gate_world::{
+    Crash, GATE, Rules, SOURCE, TARGET, World, assert_allowed, clean_scanner, denial, deny, pass, scanner_that_finds,
+    undecided,
+};
 use serde_json::{Value, json};
 use sluicegate_attestation::{
     identifiers::{BUNDLE, DENIAL_ARTIFACT, EVIDENCE_ARTIFACT, GATE_SCAN_ARTIFACT, IMAGE_MANIFEST, TRIVY_REPORT},
@@ -34,17 +37,6 @@ use sluicegate_testkit::{
 };
 use sluicegate_types::{Digest, NonEmpty, UnixTime};
 use sluicegate_verify::Role;
-
-fn undecided(promoted: Result<Promoted, Error>) -> Vec<String> {
-    match promoted {
-        Ok(Promoted::Undecided { reasons, .. }) => reasons.iter().map(ToString::to_string).collect(),
-        other => panic!("{other:?}"),
-    }
-}
-
-fn assert_allowed(promoted: Result<Promoted, Error>) {
-    assert!(matches!(promoted, Ok(Promoted::Allowed { .. })), "{promoted:?}");
-}
 
 /// A statement about the world's image, signed and attached at the source; its bundle's digest.
 fn attach(world: &World, signer: &str, kind: PredicateType, predicate: Value) -> Digest {

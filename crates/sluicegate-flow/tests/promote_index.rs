@@ -6,7 +6,7 @@ mod gate_world;
 
 use std::{collections::BTreeSet, path::Path};
 
-use gate_world::{Rules, SOURCE, TARGET, World, clean_scanner, denial, pass};
+use gate_world::{Rules, SOURCE, TARGET, World, assert_allowed, clean_scanner, denial, pass, undecided};
 use serde_json::json;
 use sluicegate_attestation::{
     dsse,
@@ -26,17 +26,6 @@ use sluicegate_ports::{
 };
 use sluicegate_testkit::{FakeScanner, VirtualImage, VirtualIndex, today};
 use sluicegate_types::Digest;
-
-fn undecided(promoted: Result<Promoted, Error>) -> Vec<String> {
-    match promoted {
-        Ok(Promoted::Undecided { reasons, .. }) => reasons.iter().map(ToString::to_string).collect(),
-        other => panic!("{other:?}"),
-    }
-}
-
-fn assert_allowed(promoted: Result<Promoted, Error>) {
-    assert!(matches!(promoted, Ok(Promoted::Allowed { .. })), "{promoted:?}");
-}
 
 /// What is attached at the target to one image: artifact type or kind of statement.
 fn attached_to(world: &World, image: Digest) -> Vec<String> {

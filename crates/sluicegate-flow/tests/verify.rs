@@ -379,3 +379,22 @@ fn tr_27_none_attached_and_none_usable_are_two_answers() {
     assert_eq!(codes(&report), ["no_provenance"]);
     assert!(report.reasons()[0].1.contains("2 attached, 1 verified"), "{:?}", report.reasons());
 }
+
+#[test]
+fn layers_are_hashed_of_what_its_evidence_proves_and_of_nothing_else() {
+    let log = VirtualLog::new(LOG);
+    let image = VirtualImage::new(b"the layer of the shop");
+    let places = MemoryPlaces::new();
+    places.put_image(PLACE, &image, None);
+    let ask = || {
+        let reference = format!("oci:{PLACE}").parse().unwrap();
+        verify(&places, &reference, Path::new("/"), &trust(&log), None, today()).map(|report| report.failure())
+    };
+    places.flip_byte(PLACE, &image.layer);
+    assert_eq!(ask().unwrap(), Some(Failure::Undecided), "it proves nothing, however large its layers are");
+    places.attach_build(PLACE, &image, &VirtualBuild::new("run-1", image.digest()).sign(&log));
+    let error = ask().unwrap_err();
+    assert_eq!(error.failure(), Failure::Wrong, "{error}");
+    places.flip_byte(PLACE, &image.layer);
+    assert_eq!(ask().unwrap(), None);
+}

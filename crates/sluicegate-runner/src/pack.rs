@@ -5,6 +5,7 @@
 //! GNU long names. Sockets and FIFOs are not content and are left out; device nodes and names that OCI layers reserve
 //! (image-spec, "whiteouts") are refused. A set-user-ID bit survives only on a file of user 0, for the owner is not kept.
 
+mod archive_entries;
 mod elf_machine;
 mod layer_writer;
 mod listing;

@@ -122,7 +122,9 @@ impl StoreTreePacker {
 
 fn no_tree_of_ours(error: PackError, place: &Path) -> TreeError {
     match error {
-        PackError::TooMany { .. } => TreeError::TooMany { path: place.to_owned(), limit: MAX_FILES },
+        PackError::TooMany { limit } => {
+            TreeError::TooMany { path: place.to_owned(), limit: usize::try_from(limit).unwrap_or(usize::MAX) }
+        }
         other => TreeError::Entry { path: place.to_owned(), reason: chain(&other) },
     }
 }

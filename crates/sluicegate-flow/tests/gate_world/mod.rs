@@ -348,6 +348,18 @@ impl JudgeRecord for NoFiles {
     }
 }
 
+/// Why a promotion was left open, which it must have been.
+pub(crate) fn undecided(promoted: Result<Promoted, Error>) -> Vec<String> {
+    match promoted {
+        Ok(Promoted::Undecided { reasons, .. }) => reasons.iter().map(ToString::to_string).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(crate) fn assert_allowed(promoted: Result<Promoted, Error>) {
+    assert!(matches!(promoted, Ok(Promoted::Allowed { .. })), "{promoted:?}");
+}
+
 pub(crate) fn clean_scanner() -> FakeScanner {
     scanner_that_finds(&[])
 }

@@ -4,14 +4,14 @@ use std::{
     path::Path,
 };
 
-use tar::{Archive, EntryType};
+use tar::EntryType;
 
 use super::{
-    MAX_ENTRIES, PackError,
+    PackError,
+    archive_entries::each_entry,
     listing::readable,
     retarget::{broken, inside},
 };
-use crate::metered::Metered;
 
 /// What the header of an ELF file says that it is for (`e_machine`); `None` if it is no ELF file. No more than the header is read.
 pub(crate) fn elf_machine(mut reader: impl Read) -> io::Result<Option<u16>> {
@@ -32,30 +32,17 @@ pub(crate) fn elf_machine(mut reader: impl Read) -> io::Result<Option<u16>> {
 
 /// The same of every regular file of an archive that this module wrote. The reader is read to its end.
 pub(crate) fn list_elf_machines(reader: impl Read) -> Result<BTreeMap<String, u16>, PackError> {
-    let (metered, meter) = Metered::new(reader);
-    let mut archive = Archive::new(metered);
     let mut machines = BTreeMap::new();
-    let mut entries = archive.entries().map_err(|error| broken(&error))?;
-    let mut seen = 0;
-    loop {
-        meter.begin_headers();
-        let entry = entries.next();
-        meter.begin_content();
-        let Some(entry) = entry else { break };
-        let mut entry = entry.map_err(|error| broken(&error))?;
-        seen += 1;
-        if seen > MAX_ENTRIES {
-            return Err(PackError::TooMany { limit: MAX_ENTRIES });
-        }
+    each_entry(reader, |entry| {
         if entry.header().entry_type() != EntryType::Regular {
-            continue;
+            return Ok(());
         }
         let path = inside(Path::new(""), &entry.path_bytes())?;
-        if let Some(machine) = elf_machine(&mut entry).map_err(|error| broken(&error))? {
+        if let Some(machine) = elf_machine(entry).map_err(|error| broken(&error))? {
             machines.insert(readable(path.as_os_str()), machine);
         }
-    }
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|error| broken(&error))?;
+        Ok(())
+    })?;
     Ok(machines)
 }
 

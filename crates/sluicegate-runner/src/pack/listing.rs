@@ -1,45 +1,32 @@
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
-    io::{self, Read},
+    io::Read,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
 use sluicegate_ports::trees::FileEntry;
 use sluicegate_types::Digest;
-use tar::{Archive, EntryType};
+use tar::EntryType;
 
 use super::{
-    MAX_ENTRIES, PackError,
+    PackError,
+    archive_entries::each_entry,
     retarget::{broken, inside, not_ours},
 };
-use crate::metered::Metered;
 
 /// Every regular file of an archive that this module wrote (a directory product), hard links as the files that they lead to, sorted by
 /// path. More than `max_files` is an error. The reader is read to its end.
 pub(crate) fn list_files(reader: impl Read, max_files: usize) -> Result<Vec<FileEntry>, PackError> {
-    let (metered, meter) = Metered::new(reader);
-    let mut archive = Archive::new(metered);
     let mut files: BTreeMap<PathBuf, (Digest, u64)> = BTreeMap::new();
-    let mut entries = archive.entries().map_err(|error| broken(&error))?;
-    let mut seen = 0;
-    loop {
-        meter.begin_headers();
-        let entry = entries.next();
-        meter.begin_content();
-        let Some(entry) = entry else { break };
-        let mut entry = entry.map_err(|error| broken(&error))?;
-        seen += 1;
-        if seen > MAX_ENTRIES {
-            return Err(PackError::TooMany { limit: MAX_ENTRIES });
-        }
+    each_entry(reader, |entry| {
         let path = inside(Path::new(""), &entry.path_bytes())?;
         let file = match entry.header().entry_type() {
-            EntryType::Directory | EntryType::Symlink => continue,
+            EntryType::Directory | EntryType::Symlink => return Ok(()),
             EntryType::Regular => {
                 let announced = entry.size();
-                let (digest, size) = Digest::of_reader(&mut entry).map_err(|error| broken(&error))?;
+                let (digest, size) = Digest::of_reader(entry).map_err(|error| broken(&error))?;
                 if size != announced {
                     return Err(not_ours(&path, "it is cut"));
                 }
@@ -58,9 +45,8 @@ pub(crate) fn list_files(reader: impl Read, max_files: usize) -> Result<Vec<File
         if files.insert(path.clone(), file).is_some() {
             return Err(not_ours(&path, "it stands in the archive twice"));
         }
-    }
-    // The padding after the end marker belongs to the content's digest, which the reader may be checking.
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|error| broken(&error))?;
+        Ok(())
+    })?;
     let mut out: Vec<_> = files
         .into_iter()
         .map(|(path, (digest, size))| FileEntry { path: readable(path.as_os_str()), digest, size })
