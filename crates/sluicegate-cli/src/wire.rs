@@ -389,7 +389,8 @@ pub(crate) struct ScratchStore {
 impl ScratchStore {
     pub(crate) fn new(home: &Home) -> Result<Self, Problem> {
         let scratch = Scratch::new(home)?;
-        let store = FileStore::open(&scratch.folder.path().join("store")).map_err(sluicegate_flow::Error::from)?;
+        let folder = scratch.folder.path().join("store");
+        let store = FileStore::open_scratch(&folder).map_err(sluicegate_flow::Error::from)?;
         Ok(Self { store, _scratch: scratch })
     }
 }

@@ -17,20 +17,40 @@ const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// Keeps blobs as files of mode 0600 in folders of mode 0700, whatever the umask.
 ///
 /// A blob is written to `tmp/` in the same file system, synced, renamed to `blobs/sha256/HEX` and the folder synced: a process
-/// that is killed at any moment leaves either the whole blob or none. Writers of the same content do not disturb each other.
+/// that is killed at any moment leaves either the whole blob or none. Writers of the same content do not disturb each other. Only
+/// [`FileStore::open_scratch`] does not sync.
 pub struct FileStore {
     blobs: PathBuf,
     temporary: PathBuf,
+    lasts: Lasts,
+}
+
+/// How long what is stored is to last.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lasts {
+    /// Beyond a crash of the machine.
+    Always,
+    /// As long as this process, which is all that will ever read it.
+    ForThisProcess,
 }
 
 impl FileStore {
     /// Opens the store in `dir` and makes its folders if they are missing; temporary files of dead processes are removed.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let store = Self { blobs: dir.join("blobs/sha256"), temporary: dir.join("tmp") };
+        Self::open_as(dir, Lasts::Always)
+    }
+
+    /// The same in a folder that is gone when this process ends: nothing is synced, as nobody reads it after a crash.
+    pub fn open_scratch(dir: &Path) -> Result<Self, StoreError> {
+        Self::open_as(dir, Lasts::ForThisProcess)
+    }
+
+    fn open_as(dir: &Path, lasts: Lasts) -> Result<Self, StoreError> {
+        let store = Self { blobs: dir.join("blobs/sha256"), temporary: dir.join("tmp"), lasts };
         fs::create_dir_all(dir.parent().unwrap_or(Path::new(".")))
             .map_err(|source| io_error("make the folder above", dir, source))?;
         for folder in [dir, &dir.join("blobs"), &store.blobs, &store.temporary] {
-            make_private(folder)?;
+            make_private(folder, lasts)?;
         }
         store.remove_abandoned()?;
         Ok(store)
@@ -81,13 +101,14 @@ impl ContentStore for FileStore {
             .map_err(|source| io_error("make a temporary file in", &self.temporary, source))?;
         let (digest, size) = self.write(&mut file, reader, limit)?;
         let path = self.blob(&digest);
-        file.as_file()
+        let as_file = file.as_file();
+        as_file
             .set_permissions(Permissions::from_mode(0o600))
-            .and_then(|()| file.as_file().sync_all())
+            .and_then(|()| if self.lasts == Lasts::Always { as_file.sync_all() } else { Ok(()) })
             .map_err(|source| io_error("sync", file.path(), source))?;
         // Replacing heals a damaged blob of that name; who has the old one open keeps reading the old one.
         file.persist(&path).map_err(|error| io_error("rename a temporary file to", &path, error.error))?;
-        sync_folder(&self.blobs)?;
+        sync_folder(&self.blobs, self.lasts)?;
         Ok((digest, size))
     }
 
@@ -124,19 +145,22 @@ impl ContentStore for FileStore {
     }
 }
 
-fn make_private(folder: &Path) -> Result<(), StoreError> {
+fn make_private(folder: &Path, lasts: Lasts) -> Result<(), StoreError> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Ok(()) => {
             fs::set_permissions(folder, Permissions::from_mode(0o700))
                 .map_err(|source| io_error("set the mode of", folder, source))?;
-            sync_folder(folder.parent().unwrap_or(Path::new(".")))
+            sync_folder(folder.parent().unwrap_or(Path::new(".")), lasts)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
         Err(source) => Err(io_error("make the folder", folder, source)),
     }
 }
 
-fn sync_folder(folder: &Path) -> Result<(), StoreError> {
+fn sync_folder(folder: &Path, lasts: Lasts) -> Result<(), StoreError> {
+    if lasts == Lasts::ForThisProcess {
+        return Ok(());
+    }
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     File::open(folder).and_then(|file| file.sync_all()).map_err(|source| io_error("sync", folder, source))
 }
@@ -183,7 +207,11 @@ mod tests {
 
     #[test]
     fn what_was_put_is_read_back_under_its_digest() {
-        let (_dir, store) = store();
+        let (dir, store) = store();
+        let scratch = FileStore::open_scratch(&dir.path().join("scratch")).unwrap();
+        assert_eq!(scratch.put(&mut &b"abc"[..], 3).unwrap(), (Digest::of(b"abc"), 3));
+        assert_eq!(scratch.read(&Digest::of(b"abc"), 3).unwrap(), b"abc");
+        assert!(matches!(scratch.put(&mut &b"abcd"[..], 3), Err(StoreError::TooLarge { limit: 3 })));
         let digest = store.put_bytes(b"abc").unwrap();
         assert_eq!(digest, Digest::of(b"abc"));
         assert_eq!(store.read(&digest, 3).unwrap(), b"abc");
