@@ -334,7 +334,24 @@ pub(crate) fn read_layers(
     manifest: &Manifest,
     keep: Option<&dyn ContentStore>,
 ) -> Result<(), Error> {
-    // Each content once, however often it is named, and no more of all of it than one image may have.
+    layers(manifest)?.into_iter().try_for_each(|layer| stream(source, layer, keep))
+}
+
+/// Keeps every layer but those that are where they go to.
+pub(crate) fn read_layers_but(
+    source: &dyn ImageSource,
+    manifest: &Manifest,
+    store: &dyn ContentStore,
+    held: &[Descriptor],
+) -> Result<(), Error> {
+    // One of the same digest and another size is wrong, and is found out when it is read.
+    let held: BTreeSet<(Digest, u64)> = held.iter().map(|layer| (layer.digest, layer.size)).collect();
+    let left = layers(manifest)?.into_iter().filter(|layer| !held.contains(&(layer.digest, layer.size)));
+    left.into_iter().try_for_each(|layer| stream(source, layer, Some(store)))
+}
+
+/// The layers of an image: each content once, however often it is named, and no more of all of it than one image may have.
+pub(crate) fn layers(manifest: &Manifest) -> Result<Vec<&Descriptor>, Error> {
     let mut seen = BTreeSet::new();
     let layers: Vec<&Descriptor> = manifest.layers.iter().filter(|layer| seen.insert(layer.digest)).collect();
     let whole = layers.iter().map(|layer| layer.size).fold(0_u64, u64::saturating_add);
@@ -343,7 +360,8 @@ pub(crate) fn read_layers(
             format!("it and the other layers of its image are said to have {whole} bytes, the limit is {MAX_LAYERS}");
         return Err(wrong(first, reason));
     }
-    layers.into_iter().try_for_each(|layer| stream(source, layer, keep))
+    layers.iter().try_for_each(|layer| is_within(layer, MAX_LAYER))?;
+    Ok(layers)
 }
 
 /// The manifest's bytes, parsed, and the configuration.
@@ -369,9 +387,7 @@ fn fetch_manifest(source: &dyn ImageSource, descriptor: &Descriptor) -> Result<(
 
 /// Reads a blob into memory and checks size and digest.
 pub(crate) fn read(source: &dyn ImageSource, descriptor: &Descriptor, limit: u64) -> Result<Vec<u8>, Error> {
-    if descriptor.size > limit {
-        return Err(wrong(descriptor, format!("it is said to have {} bytes, the limit is {limit}", descriptor.size)));
-    }
+    is_within(descriptor, limit)?;
     let mut bytes = Vec::new();
     source
         .open(descriptor)?
@@ -385,12 +401,6 @@ pub(crate) fn read(source: &dyn ImageSource, descriptor: &Descriptor, limit: u64
 }
 
 fn stream(source: &dyn ImageSource, descriptor: &Descriptor, keep: Option<&dyn ContentStore>) -> Result<(), Error> {
-    if descriptor.size > MAX_LAYER {
-        return Err(wrong(
-            descriptor,
-            format!("it is said to have {} bytes, the limit is {MAX_LAYER}", descriptor.size),
-        ));
-    }
     // What is here already, whole, is not brought here once more.
     if let Some(store) = keep.filter(|_| source.is_far())
         && let Ok(mut held) = store.open(&descriptor.digest)
@@ -410,6 +420,13 @@ fn stream(source: &dyn ImageSource, descriptor: &Descriptor, keep: Option<&dyn C
     }
     if !is_described(descriptor, hashing.hasher.finish(), hashing.size) {
         return Err(wrong(descriptor, "its bytes are not those of its digest".to_owned()));
+    }
+    Ok(())
+}
+
+fn is_within(descriptor: &Descriptor, limit: u64) -> Result<(), Error> {
+    if descriptor.size > limit {
+        return Err(wrong(descriptor, format!("it is said to have {} bytes, the limit is {limit}", descriptor.size)));
     }
     Ok(())
 }

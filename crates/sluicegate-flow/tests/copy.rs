@@ -202,17 +202,26 @@ fn what_is_attached_to_another_image_by_its_own_word_is_told_of_and_left() {
 
 #[test]
 fn a_layer_with_other_bytes_is_not_copied() {
-    let world = World::new(Behaviour::default());
     let image = VirtualImage::new(b"a layer");
-    world.put("app", "v1", &image);
-    world.copy(&world.at("app:v1"), &world.at("mirror:v1")).unwrap();
     let layer = format!("/v2/app/blobs/{}", image.layer);
     let lie = sluicegate_testkit::Answer::status(200).content("application/octet-stream", b"b layer");
-    let world = World::new(Behaviour::with_faults([sluicegate_testkit::When::get(&layer).answer(lie)]));
+    let faults = [vec![], vec![sluicegate_testkit::When::get(&layer).answer(lie)]];
+    for (number, faults) in faults.into_iter().enumerate() {
+        let (world, mirror) = (World::new(Behaviour::with_faults(faults)), World::new(Behaviour::default()));
+        world.put("app", "v1", &image);
+        let folder = tempfile::tempdir().unwrap();
+        let layout = format!("oci:{}", folder.path().join("layout").display());
+        for to in [mirror.at("mirror:v1"), layout] {
+            let copied = world.copy(&world.at("app:v1"), &to).map_err(|error| error.failure());
+            assert_eq!(copied.map(|copied| copied.image).ok(), (number == 0).then_some(image.digest()));
+        }
+        assert_eq!(
+            (mirror.registry.tags("mirror").len(), folder.path().join("layout/index.json").exists() as usize),
+            (1 - number, 1 - number)
+        );
+    }
+    let world = World::new(Behaviour::default());
     world.put("app", "v1", &image);
-    let error = world.copy(&world.at("app:v1"), &world.at("mirror:v1")).unwrap_err();
-    assert_eq!(error.failure(), Failure::Wrong, "{error}");
-    assert!(world.registry.tags("mirror").is_empty());
     // A registry that answers another manifest than the one of a digest is not asked again and again.
     let by_digest = format!("/v2/app/manifests/{}", image.digest());
     let lie = sluicegate_testkit::Answer::status(200).content(IMAGE_MANIFEST, b"{\"schemaVersion\":2}");
@@ -224,4 +233,79 @@ fn a_layer_with_other_bytes_is_not_copied() {
         other => panic!("{other}"),
     };
     assert_eq!((kind, error.failure()), (FaultKind::DigestMismatch, Failure::Wrong));
+}
+
+#[test]
+fn a_registry_takes_layers_over_and_none_is_read_or_sent() {
+    for (words, is_taken) in [("", true), ("auth", true), ("mount401", false)] {
+        let world = World::new(words.parse().unwrap());
+        let image = VirtualImage::new(b"a layer");
+        let bundle = world.put("app", "v1", &image);
+        world.copy(&world.at("app:v1"), &world.at("mirror:v1")).unwrap();
+        let log = world.registry.log();
+        let is_asked = |method: &str, path: String| {
+            log.iter().any(|one| one.method == method && one.path_and_query.starts_with(&path))
+        };
+        assert_eq!(is_asked("GET", format!("/v2/app/blobs/{}", image.layer)), !is_taken, "{words}");
+        assert_eq!(world.registry.blob("mirror", &image.layer.to_string()).unwrap(), b"a layer");
+        // All else is read here as from anywhere.
+        let manifest: sluicegate_ports::images::Manifest =
+            serde_json::from_slice(&image.blobs[&image.digest()]).unwrap();
+        assert!(is_asked("GET", format!("/v2/app/blobs/{}", manifest.config.digest)), "{words}");
+        assert_eq!(world.referrers(&world.at("mirror"), &image.digest()), [bundle]);
+        assert_eq!(world.registry.open_uploads(), 0, "{words}");
+    }
+}
+
+#[test]
+fn a_layer_that_the_target_has_is_not_read_where_it_comes_from() {
+    let (world, mirror) = (World::new(Behaviour::default()), World::new(Behaviour::default()));
+    let image = VirtualImage::new(b"a layer");
+    world.put("app", "v1", &image);
+    mirror.registry.put_blob("mirror", b"a layer");
+    world.copy(&world.at("app:v1"), &mirror.at("mirror:v1")).unwrap();
+    let layer = format!("/v2/app/blobs/{}", image.layer);
+    assert!(world.registry.log().iter().all(|one| one.path_and_query != layer));
+    assert_eq!(mirror.registry.tags("mirror"), ["v1"]);
+}
+
+#[test]
+fn a_registry_that_lies_about_having_a_layer_gets_no_tag() {
+    let image = VirtualImage::new(b"a layer");
+    let head =
+        |repository: &str| sluicegate_testkit::When::method("HEAD", &format!("/v2/{repository}/blobs/{}", image.layer));
+    let yes = || sluicegate_testkit::Answer::status(200).bytes(&b"a layer"[..]);
+    let mount = || sluicegate_testkit::When::method("POST", "mount=");
+    // It says so once, says that it mounted it and says so once, and says that it mounted it.
+    for (faults, is_copied) in [
+        (vec![head("mirror").first(1).answer(yes())], false),
+        (vec![mount().answer(sluicegate_testkit::Answer::status(201)), head("mirror").nth(2).answer(yes())], false),
+        (vec![mount().answer(sluicegate_testkit::Answer::status(201))], true),
+    ] {
+        // One that looked for the layer itself would not take the manifest.
+        let world = World::new(Behaviour { sparse: true, ..Behaviour::with_faults(faults) });
+        world.put("app", "v1", &image);
+        let copied = world.copy(&world.at("app:v1"), &world.at("mirror:v1"));
+        assert_eq!(copied.is_ok(), is_copied, "{copied:?}");
+        if let Err(error) = copied {
+            let words = error.causes().join(": ");
+            assert!(words.contains(&image.layer.to_string()), "{words}");
+            assert_eq!((error.failure(), error.reason()), (Failure::Unavailable, Some("registry_not_kept")), "{words}");
+        }
+        assert_eq!(world.registry.tags("mirror").is_empty(), !is_copied);
+    }
+}
+
+#[test]
+fn a_layer_of_another_size_than_described_is_not_taken_over() {
+    let world = World::new(Behaviour::default());
+    let image = VirtualImage::new(b"a layer");
+    world.put("app", "v1", &image);
+    let manifest = String::from_utf8(image.blobs[&image.digest()].clone()).unwrap();
+    let other = manifest.replace(r#""size":7"#, r#""size":8"#);
+    assert_ne!(manifest, other);
+    world.registry.put_manifest("app", "v2", IMAGE_MANIFEST, other.as_bytes());
+    let error = world.copy(&world.at("app:v2"), &world.at("mirror:v1")).unwrap_err();
+    assert_eq!(error.failure(), Failure::Wrong, "{error}");
+    assert!(world.registry.tags("mirror").is_empty());
 }

@@ -55,6 +55,15 @@ impl Repository {
 
     /// Whether the registry says that it has a blob. Only a clear yes is one: whoever does not want to say it gets the blob.
     fn has_blob(&self, digest: &Digest, size: u64) -> Result<bool> {
+        self.says_it_has(digest, size, |length| length.is_none_or(|length| length == size))
+    }
+
+    /// The same where nobody here has the blob: an answer that does not say how large it is, is none.
+    pub(crate) fn has_as_large(&self, digest: &Digest, size: u64) -> Result<bool> {
+        self.says_it_has(digest, size, |length| length == Some(size))
+    }
+
+    fn says_it_has(&self, digest: &Digest, size: u64, fits: impl Fn(Option<u64>) -> bool) -> Result<bool> {
         let answer = self.registry.ask(&Question {
             method: Method::HEAD,
             to: Target::Path(&self.path(&format!("blobs/{digest}"))),
@@ -72,7 +81,7 @@ impl Repository {
             answer => answer?,
         };
         Ok(match answer.status {
-            200 => answer.length().is_none_or(|length| length == size) && !says_another(&answer, digest),
+            200 => fits(answer.length()) && !says_another(&answer, digest),
             // An address elsewhere says that there is one: a byte behind it says that there is a blob. Such addresses are good for GET only.
             301 | 302 | 303 | 307 | 308 => self.has_first_byte(digest, size)?,
             _ => false,
@@ -101,9 +110,8 @@ impl Repository {
         if self.has_blob(digest, size)? {
             return Ok(());
         }
-        let other = from.filter(|other| other.host() == self.name.host() && **other != self.name);
         let mut begun = None;
-        if let Some(other) = other {
+        if let Some(other) = self.neighbour(from) {
             match self.mount(digest, other)? {
                 Mounted::Done => return Ok(()),
                 Mounted::Upload(upload) => begun = Some(upload),
@@ -140,6 +148,45 @@ impl Repository {
                 }
             }
         }
+    }
+
+    /// Lets the registry come by a blob of `size` bytes that is not sent: it has it, or takes it over from another repository of its own.
+    /// Whether it says that it has it now, and as large.
+    pub(crate) fn take_over(&self, digest: &Digest, size: u64, from: Option<&RegistryRepository>) -> Result<bool> {
+        if self.has_as_large(digest, size)? {
+            return Ok(true);
+        }
+        let Some(other) = self.neighbour(from) else { return Ok(false) };
+        match self.mount(digest, other)? {
+            Mounted::Done => self.has_as_large(digest, size),
+            Mounted::Upload(upload) => {
+                self.give_up(&upload);
+                Ok(false)
+            }
+            Mounted::No => Ok(false),
+        }
+    }
+
+    /// The repository that a blob can be taken over from, if it is another one of the same registry.
+    fn neighbour<'a>(&self, from: Option<&'a RegistryRepository>) -> Option<&'a RegistryRepository> {
+        from.filter(|other| other.host() == self.name.host() && **other != self.name)
+    }
+
+    /// Says that nothing comes to an upload, so that the registry does not keep it open. One that does not want to hear it ends it by
+    /// itself some day.
+    fn give_up(&self, upload: &Url) {
+        let answer = self.registry.ask(&Question {
+            method: Method::DELETE,
+            to: Target::Url(upload),
+            headers: Vec::new(),
+            content: Content::None,
+            scope: &self.to_write(),
+            follow: false,
+            again: Again::Never,
+            whole: None,
+            deadline: self.deadline(0),
+        });
+        let _ = answer.map(Answer::glimpse);
     }
 
     /// Asks for a blob of another repository. Whoever says no, in whatever way, gets it sent.
