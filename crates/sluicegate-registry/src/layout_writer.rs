@@ -224,7 +224,8 @@ impl LayoutTarget {
         }
     }
 
-    /// Copies a blob from the store and hashes what it copies; what is there already is hashed again, not trusted.
+    /// Copies a blob from the store and hashes what it copies, unless the store gives its own file; what is there already is hashed again,
+    /// not trusted.
     fn write_blob(&self, digest: &Digest, store: &dyn ContentStore) -> Result<(), ImagePlaceError> {
         let path = blob_path(&self.folder, digest);
         if let Ok(mut present) = open_regular(&path)
@@ -232,8 +233,15 @@ impl LayoutTarget {
         {
             return Ok(());
         }
-        let mut source = store.open(digest)?;
         let parent = self.folder.join("blobs/sha256");
+        let not_given = || io::Error::from(io::ErrorKind::Unsupported);
+        let given = tempfile::Builder::new()
+            .prefix(TEMPORARY)
+            .make_in(&parent, |path| store.give(digest, path).ok_or_else(not_given));
+        if let Ok(given) = given {
+            return self.persist(given, &path);
+        }
+        let mut source = store.open(digest)?;
         let mut temporary = tempfile::Builder::new()
             .prefix(TEMPORARY)
             .tempfile_in(&parent)

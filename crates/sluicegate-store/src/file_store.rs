@@ -18,7 +18,7 @@ const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 ///
 /// A blob is written to `tmp/` in the same file system, synced, renamed to `blobs/sha256/HEX` and the folder synced: a process
 /// that is killed at any moment leaves either the whole blob or none. Writers of the same content do not disturb each other. Only
-/// [`FileStore::open_scratch`] does not sync.
+/// what a [`ScratchStore`](crate::ScratchStore) holds is not synced.
 pub struct FileStore {
     blobs: PathBuf,
     temporary: PathBuf,
@@ -41,7 +41,7 @@ impl FileStore {
     }
 
     /// The same in a folder that is gone when this process ends: nothing is synced, as nobody reads it after a crash.
-    pub fn open_scratch(dir: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn open_scratch(dir: &Path) -> Result<Self, StoreError> {
         Self::open_as(dir, Lasts::ForThisProcess)
     }
 
@@ -56,8 +56,14 @@ impl FileStore {
         Ok(store)
     }
 
-    fn blob(&self, digest: &Digest) -> PathBuf {
+    /// Where a blob is, or would be.
+    pub(crate) fn blob(&self, digest: &Digest) -> PathBuf {
         self.blobs.join(digest.hex())
+    }
+
+    /// A file that `make` makes under a name of its own, which goes again unless it is persisted.
+    pub(crate) fn draft<T>(&self, make: impl FnMut(&Path) -> io::Result<T>) -> io::Result<NamedTempFile<T>> {
+        tempfile::Builder::new().make_in(&self.temporary, make)
     }
 
     fn remove_abandoned(&self) -> Result<(), StoreError> {
@@ -114,13 +120,7 @@ impl ContentStore for FileStore {
 
     fn open(&self, digest: &Digest) -> Result<File, StoreError> {
         let path = self.blob(digest);
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
-            .open(&path)
-            .map_err(|source| missing_or(digest, "open", &path, source))?;
-        let is_file = file.metadata().map_err(|source| io_error("look at", &path, source))?.is_file();
-        if is_file { Ok(file) } else { Err(io_error("open", &path, io::Error::other("not a regular file"))) }
+        open_regular(&path).map_err(|source| missing_or(digest, "open", &path, source))
     }
 
     fn read(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>, StoreError> {
@@ -143,6 +143,13 @@ impl ContentStore for FileStore {
             Err(source) => Err(missing_or(digest, "look at", &path, source)),
         }
     }
+}
+
+/// Opens a regular file for reading: a link is not followed and a pipe not waited for.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
 }
 
 fn make_private(folder: &Path, lasts: Lasts) -> Result<(), StoreError> {
@@ -207,11 +214,7 @@ mod tests {
 
     #[test]
     fn what_was_put_is_read_back_under_its_digest() {
-        let (dir, store) = store();
-        let scratch = FileStore::open_scratch(&dir.path().join("scratch")).unwrap();
-        assert_eq!(scratch.put(&mut &b"abc"[..], 3).unwrap(), (Digest::of(b"abc"), 3));
-        assert_eq!(scratch.read(&Digest::of(b"abc"), 3).unwrap(), b"abc");
-        assert!(matches!(scratch.put(&mut &b"abcd"[..], 3), Err(StoreError::TooLarge { limit: 3 })));
+        let (_dir, store) = store();
         let digest = store.put_bytes(b"abc").unwrap();
         assert_eq!(digest, Digest::of(b"abc"));
         assert_eq!(store.read(&digest, 3).unwrap(), b"abc");
