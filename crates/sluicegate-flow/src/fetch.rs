@@ -408,6 +408,13 @@ fn stream(source: &dyn ImageSource, descriptor: &Descriptor, keep: Option<&dyn C
     {
         return Ok(());
     }
+    // What the store can take as it lies there is hashed there. What it does not take, for whatever reason, is read as from anywhere.
+    if let Some(store) = keep
+        && let Some(file) = source.file(descriptor)
+        && let Some((digest, size)) = store.borrow(&file, descriptor.size)
+    {
+        return described(descriptor, digest, size);
+    }
     let bytes = BufReader::with_capacity(LAYER_BUFFER, source.open(descriptor)?.take(descriptor.size + 1));
     let mut hashing = Hashing { inner: bytes, hasher: Hasher::new(), size: 0 };
     match keep {
@@ -418,10 +425,15 @@ fn stream(source: &dyn ImageSource, descriptor: &Descriptor, keep: Option<&dyn C
             std::io::copy(&mut hashing, &mut std::io::sink()).map_err(|error| unreadable(descriptor, error))?;
         }
     }
-    if !is_described(descriptor, hashing.hasher.finish(), hashing.size) {
-        return Err(wrong(descriptor, "its bytes are not those of its digest".to_owned()));
+    described(descriptor, hashing.hasher.finish(), hashing.size)
+}
+
+fn described(descriptor: &Descriptor, digest: Digest, size: u64) -> Result<(), Error> {
+    if is_described(descriptor, digest, size) {
+        Ok(())
+    } else {
+        Err(wrong(descriptor, "its bytes are not those of its digest".to_owned()))
     }
-    Ok(())
 }
 
 fn is_within(descriptor: &Descriptor, limit: u64) -> Result<(), Error> {

@@ -28,6 +28,11 @@ pub trait ImageSource: Send + Sync {
     /// The bytes of a blob, not yet hashed; a size other than the descriptor's is an error of whoever reads.
     fn open(&self, descriptor: &Descriptor) -> Result<Box<dyn Read>, ImagePlaceError>;
 
+    /// The file of this machine that holds a blob, if it is one: somebody else's, and not looked at yet.
+    fn file(&self, _descriptor: &Descriptor) -> Option<PathBuf> {
+        None
+    }
+
     /// Whether reading here is reading over a network.
     fn is_far(&self) -> bool {
         false

@@ -1,6 +1,11 @@
 //! Blobs: streamed both ways, gone on with where a connection broke (distribution-spec, "Pulling blobs", "Pushing blobs").
 
-use std::{fs::File, io, io::Read, sync::Mutex};
+use std::{
+    fs::File,
+    io,
+    io::Read,
+    sync::{Mutex, PoisonError},
+};
 
 use sluicegate_ports::images::{FaultKind, RegistryFault};
 use sluicegate_types::{Digest, RegistryRepository};
@@ -10,7 +15,7 @@ use url::Url;
 use super::{
     Repository,
     address::{is_same_server, led_to},
-    exchange::{Again, Content, Question, Target, status_fault},
+    exchange::{Again, Content, Hashed, Question, Target, status_fault},
     fault::{Result, fault, shown},
     manifests::not_there,
     transport::{Answer, Deadline, is_silence, place_of},
@@ -250,8 +255,8 @@ impl Repository {
     }
 
     fn send_whole(&self, upload: Url, digest: &Digest, file: &File, size: u64) -> Result<Sent> {
-        let sent = Mutex::new(None);
-        let content = Content::File { file, from: 0, length: size, sent: Some(&sent) };
+        let sent = Mutex::new(Hashed::new());
+        let content = Content::File { file, from: 0, length: size, sent: &sent };
         let answer = self.registry.ask(&Question {
             method: Method::PUT,
             to: Target::Url(&with_digest(upload, digest)),
@@ -272,12 +277,7 @@ impl Repository {
             Err(fault) if fault.kind == FaultKind::Unreachable => return Ok(Sent::Lost(fault)),
             Err(fault) => return Err(fault),
         };
-        let found = sent.lock().ok().and_then(|mut found| found.take());
-        if let Some(found) = found.filter(|found| found != digest) {
-            let words =
-                format!("what the store has for {digest} are bytes of {found}: nothing is to be sent from there");
-            return Err(fault(FaultKind::DigestMismatch, words));
-        }
+        is_what_was_meant(sent, digest, size)?;
         taken(answer, digest)
     }
 
@@ -285,6 +285,7 @@ impl Repository {
     fn send_parts(&self, upload: Url, digest: &Digest, file: &File, size: u64, part: u64) -> Result<Sent> {
         let mut upload = upload;
         let (mut at, mut left) = (0, RESUMES);
+        let sent = Mutex::new(Hashed::new());
         while at < size {
             let length = part.min(size - at);
             let answer = self.registry.ask(&Question {
@@ -294,7 +295,7 @@ impl Repository {
                     ("content-type", OCTETS.to_owned()),
                     ("content-range", format!("{at}-{}", at + length - 1)),
                 ],
-                content: Content::File { file, from: at, length, sent: None },
+                content: Content::File { file, from: at, length, sent: &sent },
                 scope: &self.to_write(),
                 follow: false,
                 again: Again::IfUntouched,
@@ -339,6 +340,8 @@ impl Repository {
             }
             return Ok(Sent::Lost(why));
         }
+        // Before the registry hears that this is the blob.
+        is_what_was_meant(sent, digest, size)?;
         let answer = self.registry.ask(&Question {
             method: Method::PUT,
             to: Target::Url(&with_digest(upload, digest)),
@@ -400,6 +403,19 @@ enum Sent {
 fn says_another(answer: &Answer, digest: &Digest) -> bool {
     let told = answer.header("docker-content-digest");
     told.is_some_and(|told| told.starts_with("sha256:") && told != digest.to_string())
+}
+
+/// Whether the bytes that were sent are the blob's: a file may have been exchanged since it was hashed.
+fn is_what_was_meant(sent: Mutex<Hashed>, digest: &Digest, size: u64) -> Result<()> {
+    let found = sent.into_inner().unwrap_or_else(PoisonError::into_inner).finish(size);
+    match found.filter(|found| found != digest) {
+        Some(found) => {
+            let words =
+                format!("what the store has for {digest} are bytes of {found}: nothing is to be sent from there");
+            Err(fault(FaultKind::DigestMismatch, words))
+        }
+        None => Ok(()),
+    }
 }
 
 fn taken(answer: Answer, digest: &Digest) -> Result<Sent> {
