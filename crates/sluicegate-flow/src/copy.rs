@@ -17,6 +17,7 @@ use crate::{
     fetch::{self, MAX_MANIFEST},
     folders::{EnvironmentPlaces, is_same},
     image_tree::{self, ImageTree},
+    in_parallel::in_parallel,
 };
 
 /// What to copy where.
@@ -83,7 +84,7 @@ pub fn copy(request: &CopyRequest<'_>) -> Result<Copied, Error> {
     let held = target.take_over(&layers, &from.place)?;
     let mut blobs = BTreeSet::new();
     for (_, manifest) in tree.images() {
-        bring(source.as_ref(), std::slice::from_ref(&manifest.config), MAX_MANIFEST, request.store)?;
+        fetch::keep(source.as_ref(), &manifest.config, MAX_MANIFEST, request.store)?;
         fetch::read_layers_but(source.as_ref(), manifest, request.store, &held)?;
         blobs.extend(manifest.layers.iter().map(|layer| layer.digest).chain([manifest.config.digest]));
     }
@@ -163,29 +164,40 @@ fn attached(
     let (mut manifests, mut blobs, mut seen) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
     let subjects = tree.below.iter().map(|node| node.descriptor.digest).chain([tree.root.digest]);
     for subject in subjects {
-        for referrer in source.referrers(&subject)? {
-            if !seen.insert(referrer.digest) {
-                continue;
-            }
-            if manifests.len() >= MAX_ATTACHED {
+        let listed = source.referrers(&subject)?.into_iter();
+        let listed: Vec<Descriptor> = listed.filter(|referrer| seen.insert(referrer.digest)).collect();
+        let mut left = listed.as_slice();
+        while !left.is_empty() {
+            // Those that can't be read do not count, so that more may be left when as many as there is room for were tried.
+            let room = MAX_ATTACHED.saturating_sub(manifests.len());
+            if room == 0 {
                 return Err(Error::Image {
                     image: tree.root.digest.to_string(),
                     reason: format!("more than {MAX_ATTACHED} manifests are attached to it"),
                 });
             }
-            match referrer_of(source, &referrer, &subject, request.store) {
-                Ok((descriptor, parts)) => {
-                    manifests.push(descriptor);
-                    blobs.extend(parts);
+            let tried;
+            (tried, left) = left.split_at(left.len().min(room));
+            let read = in_parallel(fetch::AT_ONCE, tried, |referrer| {
+                match referrer_of(source, referrer, &subject, request.store) {
+                    // What can't be read where it comes from can't be of use where it goes to; it is said, and stops nothing.
+                    Err(error @ (Error::Place(ImagePlaceError::MissingBlob { .. }) | Error::Image { .. })) => {
+                        Ok(Err(error))
+                    }
+                    read => read.map(Ok),
                 }
-                // What can't be read where it comes from can't be of use where it goes to; it is said, and stops nothing.
-                Err(error @ (Error::Place(ImagePlaceError::MissingBlob { .. }) | Error::Image { .. })) => {
-                    (request.warn)(&format!(
+            })?;
+            for (referrer, read) in tried.iter().zip(read) {
+                match read {
+                    Ok((descriptor, parts)) => {
+                        manifests.push(descriptor);
+                        blobs.extend(parts);
+                    }
+                    Err(error) => (request.warn)(&format!(
                         "{} was attached to {subject} and is not copied: {error}",
                         referrer.digest
-                    ));
+                    )),
                 }
-                Err(error) => return Err(error),
             }
         }
     }
@@ -204,19 +216,12 @@ fn referrer_of(
     if manifest.subject.as_ref().is_none_or(|own| own.digest != *subject) {
         return Err(fault("its subject is another image"));
     }
-    bring(source, std::slice::from_ref(&manifest.config), MAX_MANIFEST, store)?;
-    bring(source, &manifest.layers, MAX_PART, store)?;
+    fetch::keep(source, &manifest.config, MAX_MANIFEST, store)?;
+    manifest.layers.iter().try_for_each(|part| fetch::keep(source, part, MAX_PART, store))?;
     store.put_bytes(&bytes)?;
     let parts = manifest.layers.iter().map(|part| part.digest).chain([manifest.config.digest]).collect();
     let artifact_type = manifest.artifact_type;
     Ok((Descriptor { artifact_type, ..Descriptor::new(&referrer.media_type, referrer.digest, referrer.size) }, parts))
-}
-
-fn bring(source: &dyn ImageSource, parts: &[Descriptor], limit: u64, store: &dyn ContentStore) -> Result<(), Error> {
-    for part in parts {
-        store.put_bytes(&fetch::read(source, part, limit)?)?;
-    }
-    Ok(())
 }
 
 impl Copied {

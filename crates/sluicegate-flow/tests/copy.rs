@@ -12,7 +12,7 @@ use sluicegate_flow::{
 };
 use sluicegate_ports::images::{FaultKind, ImagePlaceError, ImagePlaces};
 use sluicegate_registry::{Places, RegistrySettings};
-use sluicegate_testkit::{Behaviour, Fault, MemoryStore, TestRegistry, VirtualImage};
+use sluicegate_testkit::{Behaviour, Fault, MemoryPlaces, MemoryStore, TestRegistry, VirtualImage};
 use sluicegate_types::{Digest, Selector};
 
 struct World {
@@ -308,4 +308,62 @@ fn a_layer_of_another_size_than_described_is_not_taken_over() {
     let error = world.copy(&world.at("app:v2"), &world.at("mirror:v1")).unwrap_err();
     assert_eq!(error.failure(), Failure::Wrong, "{error}");
     assert!(world.registry.tags("mirror").is_empty());
+}
+
+#[test]
+fn what_is_attached_arrives_in_the_order_in_which_it_is_listed() {
+    let world = World::new(Behaviour::default());
+    let image = VirtualImage::new(b"a layer");
+    world.put("app", "v1", &image);
+    for number in 0..40_u8 {
+        let (referrer, blobs) = image.referrer(BUNDLE, &[(BUNDLE, &[number])]);
+        for bytes in blobs.values() {
+            world.registry.put_blob("app", bytes);
+        }
+        world.registry.put_manifest("app", &referrer.digest.to_string(), IMAGE_MANIFEST, &blobs[&referrer.digest]);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let layout = format!("oci:{}", folder.path().join("layout").display());
+    let copied = world.copy(&world.at("app:v1"), &layout).unwrap();
+    let listed = world.referrers(&world.at("app"), &image.digest());
+    assert_eq!((copied.attached, listed.len()), (41, 41));
+    let index = std::fs::read(folder.path().join("layout/index.json")).unwrap();
+    let index: serde_json::Value = serde_json::from_slice(&index).unwrap();
+    let held = index["manifests"].as_array().unwrap().iter().map(|entry| entry["digest"].as_str().unwrap().to_owned());
+    assert_eq!(held.skip(1).collect::<Vec<_>>(), listed.iter().map(ToString::to_string).collect::<Vec<_>>());
+}
+
+#[test]
+fn ten_thousand_manifests_are_attached_and_not_one_more() {
+    let memory = MemoryPlaces::new();
+    let image = VirtualImage::new(b"a layer");
+    memory.put_image("/one", &image, None);
+    let attach = |number: usize| memory.attach("/one", &image, BUNDLE, &[(BUNDLE, &number.to_le_bytes())]);
+    for number in 0..10_000 {
+        attach(number);
+    }
+    let told = RefCell::new(Vec::new());
+    let copied = |to: &str| {
+        copy(&CopyRequest {
+            from: &"oci:/one".parse().unwrap(),
+            to: &to.parse().unwrap(),
+            folder: Path::new("."),
+            sources: &memory,
+            targets: &memory,
+            environments: &EnvironmentPlaces::default(),
+            store: &MemoryStore::new(),
+            warn: &|line| told.borrow_mut().push(line.to_owned()),
+        })
+    };
+    assert_eq!(copied("oci:/two").unwrap().attached, 10_000);
+    let last = attach(10_000);
+    let error = copied("oci:/three").unwrap_err();
+    assert!(error.to_string().contains("more than 10000 manifests are attached to it"), "{error}");
+    assert!(memory.occupant("/three").is_none() && told.borrow().is_empty());
+    // What can't be read takes nobody's place, and is told.
+    memory.drop_blob("/one", &Digest::of(&7_usize.to_le_bytes()));
+    assert_eq!(copied("oci:/four").unwrap().attached, 10_000);
+    assert_eq!(told.borrow().len(), 1);
+    assert_eq!(memory.attached("/four").len(), 10_000);
+    assert!(memory.blobs("/four").contains(&last));
 }
