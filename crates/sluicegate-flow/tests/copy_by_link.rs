@@ -112,6 +112,24 @@ fn a_layout_gets_the_files_of_scratch_and_none_of_a_store_that_lasts() {
 }
 
 #[test]
+fn between_two_file_systems_it_is_copied() {
+    let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else { return };
+    let world = World::new(Behaviour::default(), b"a layer");
+    if fs::metadata(elsewhere.path()).unwrap().dev() == fs::metadata(world.folder.path()).unwrap().dev() {
+        return;
+    }
+    let scratch = ScratchStore::open(&elsewhere.path().join("scratch")).unwrap();
+    copied(&places(), &world.at("app:v1"), &world.layout("one"), &scratch).unwrap();
+    let scratch = ScratchStore::open(&elsewhere.path().join("next")).unwrap();
+    copied(&places(), &world.layout("one"), &world.at("mirror:v1"), &scratch).unwrap();
+    for blob in world.image.blobs.keys().copied().chain([Digest::of(&world.bundle)]) {
+        let (_, links, mode) = metadata(&world.file("one", &blob));
+        assert_eq!((links, mode), (1, 0o644));
+    }
+    assert_eq!(world.registry.tags("mirror"), ["v1"]);
+}
+
+#[test]
 fn a_layouts_layer_is_hashed_where_it_lies_and_is_shared_with_no_other_layout() {
     let world = World::new(Behaviour::default(), b"a layer");
     copied(&places(), &world.at("app:v1"), &world.layout("one"), &world.scratch("first")).unwrap();
