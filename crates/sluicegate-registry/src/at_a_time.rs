@@ -5,11 +5,9 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-/// Blobs on their way at a time.
-const AT_A_TIME: usize = 4;
-
-/// Does `work` with each item, several at a time. The first failure ends it and is returned; no further item is begun after it.
+/// Does `work` with each item, `most` at a time. The first failure ends it and is returned; no further item is begun after it.
 pub(crate) fn several_at_a_time<I: Sync, E: Send>(
+    most: usize,
     items: &[I],
     work: impl Fn(&I) -> Result<(), E> + Sync,
 ) -> Result<(), E> {
@@ -24,7 +22,7 @@ pub(crate) fn several_at_a_time<I: Sync, E: Send>(
         }
     };
     std::thread::scope(|scope| {
-        for _ in 1..AT_A_TIME.min(items.len()) {
+        for _ in 1..most.min(items.len()) {
             scope.spawn(take);
         }
         take();
@@ -45,12 +43,12 @@ mod tests {
                 done.fetch_add(item + 1, Ordering::Relaxed);
                 Ok::<_, ()>(())
             };
-            several_at_a_time(&items, work).unwrap();
+            several_at_a_time(4, &items, work).unwrap();
             assert_eq!(done.into_inner(), count * (count + 1) / 2);
         }
         let items: Vec<usize> = (0..1000).collect();
         let begun = AtomicUsize::new(0);
-        let failed = several_at_a_time(&items, |item| {
+        let failed = several_at_a_time(4, &items, |item| {
             begun.fetch_add(1, Ordering::Relaxed);
             if *item == 2 { Err("the third") } else { Ok(()) }
         });

@@ -18,6 +18,9 @@ use sluicegate_types::{
 
 use crate::{at_a_time::several_at_a_time, client::Repository, layout_index::MAX_MANIFEST, registry_source::doing};
 
+/// Blobs on their way to one registry at a time.
+const AT_A_TIME: usize = 4;
+
 /// A repository, and the one that evidence about its images goes to, if that is another.
 pub(crate) struct RegistryTarget {
     repository: Repository,
@@ -56,7 +59,7 @@ impl RegistryTarget {
         let asked = self.taken_over().clone();
         let taken: Vec<(Digest, u64)> =
             blobs.iter().filter_map(|blob| Some((*blob, asked.get(blob).copied().flatten()?))).collect();
-        several_at_a_time(&taken, |(blob, size)| {
+        several_at_a_time(AT_A_TIME, &taken, |(blob, size)| {
             let is_there = |_| self.repository.has_as_large(blob, *size);
             let kept = self.repository.until_kept(&format!("the blob {blob} of {size} bytes"), is_there);
             kept.map_err(|fault| doing(format!("find {blob} again in {}", self.repository.name()), fault))
@@ -171,7 +174,7 @@ impl RegistryTarget {
         from: Option<&RegistryRepository>,
     ) -> Result<(), ImagePlaceError> {
         let blobs: Vec<&Digest> = blobs.iter().collect::<BTreeSet<_>>().into_iter().collect();
-        several_at_a_time(&blobs, |digest| push_blob(to, digest, store, from))
+        several_at_a_time(AT_A_TIME, &blobs, |digest| push_blob(to, digest, store, from))
     }
 }
 
@@ -219,7 +222,7 @@ impl ImageTarget for RegistryTarget {
             Place::Registry(repository) => Some(repository),
             Place::Layout(_) => None,
         };
-        several_at_a_time(blobs, |blob| {
+        several_at_a_time(AT_A_TIME, blobs, |blob| {
             let to = &self.repository;
             let taken = to.take_over(&blob.digest, blob.size, from);
             let taken = taken.map_err(|fault| doing(format!("look for {} in {}", blob.digest, to.name()), fault))?;
