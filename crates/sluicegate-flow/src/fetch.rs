@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{BufReader, Read},
+    io::Read,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -28,8 +28,6 @@ pub(crate) const MAX_MANIFEST: u64 = 4 * 1024 * 1024;
 pub(crate) const MAX_LAYER: u64 = 64 * 1024 * 1024 * 1024;
 /// Bytes of all layers of one image.
 const MAX_LAYERS: u64 = 128 * 1024 * 1024 * 1024;
-/// Bytes of a layer that are asked for at once: most of what is left beside hashing is asking.
-const LAYER_BUFFER: usize = 128 * 1024;
 /// Blobs of one image that are read at a time: some wait for a place while others are hashed.
 pub(crate) const AT_ONCE: usize = 4;
 /// Descriptors that one image's evidence may list (DESIGN section 7).
@@ -449,21 +447,18 @@ fn stream(
     {
         return compared.check(descriptor, digest, size);
     }
-    let opened = Stoppable { inner: source.open(descriptor)?.take(descriptor.size + 1), is_over, failed: None };
-    let bytes = BufReader::with_capacity(LAYER_BUFFER, opened);
-    let mut hashing = Hashing { inner: bytes, hasher: Hasher::new(), size: 0 };
-    let read = match keep {
-        Some(store) => store.put(&mut hashing, descriptor.size.saturating_add(1)).map(drop).map_err(Error::from),
-        None => {
-            std::io::copy(&mut hashing, &mut std::io::sink()).map(drop).map_err(|error| unreadable(descriptor, error))
-        }
+    let mut opened = Stoppable { inner: source.open(descriptor)?.take(descriptor.size + 1), is_over, failed: None };
+    let found = match keep {
+        // The store hashes what it keeps; once is enough.
+        Some(store) => store.put(&mut opened, descriptor.size.saturating_add(1)).map_err(Error::from),
+        None => Digest::of_reader(&mut opened).map_err(|error| unreadable(descriptor, error)),
     };
     // A place that can't be read is no fault of the store.
-    if let Some(error) = hashing.inner.get_mut().failed.take() {
+    if let Some(error) = opened.failed.take() {
         return Err(unreadable(descriptor, error));
     }
-    read?;
-    compared.check(descriptor, hashing.hasher.finish(), hashing.size)
+    let (digest, size) = found?;
+    compared.check(descriptor, digest, size)
 }
 
 fn is_within(descriptor: &Descriptor, limit: u64) -> Result<(), Error> {
@@ -531,16 +526,20 @@ struct Stoppable<'a, R> {
 
 impl<R: Read> Read for Stoppable<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        if self.is_over.load(Ordering::Relaxed) {
-            return Err(std::io::Error::other("another one failed"));
-        }
-        self.inner.read(buffer).map_err(|error| {
-            let kind = error.kind();
-            if kind != std::io::ErrorKind::Interrupted {
-                self.failed = Some(error);
+        loop {
+            if self.is_over.load(Ordering::Relaxed) {
+                return Err(std::io::Error::other("another one failed"));
             }
-            kind.into()
-        })
+            match self.inner.read(buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let kind = error.kind();
+                    self.failed = Some(error);
+                    return Err(kind.into());
+                }
+                read => return read,
+            }
+        }
     }
 }
 
