@@ -31,7 +31,7 @@ use sluicegate_sigstore::{
     EmbeddedLedger, EmbeddedLog, KeyFolder, LogPublic, RekorLog, RekorSettings, RemoteLimits, new_ledger_origin,
     new_origin,
 };
-use sluicegate_store::FileStore;
+use sluicegate_store::{FileStore, ScratchStore};
 use sluicegate_types::{Secret, UnixTime};
 use sluicegate_verify::Trust;
 
@@ -381,15 +381,16 @@ pub(crate) fn trusted_root(home: &Home) -> PathBuf {
 }
 
 /// Content on its way from one place to another, gone when this is dropped.
-pub(crate) struct ScratchStore {
-    pub(crate) store: FileStore,
+pub(crate) struct OnItsWay {
+    pub(crate) store: ScratchStore,
     _scratch: Scratch,
 }
 
-impl ScratchStore {
+impl OnItsWay {
     pub(crate) fn new(home: &Home) -> Result<Self, Problem> {
         let scratch = Scratch::new(home)?;
-        let store = FileStore::open(&scratch.folder.path().join("store")).map_err(sluicegate_flow::Error::from)?;
+        let folder = scratch.folder.path().join("store");
+        let store = ScratchStore::open(&folder).map_err(sluicegate_flow::Error::from)?;
         Ok(Self { store, _scratch: scratch })
     }
 }

@@ -21,6 +21,7 @@ pub mod folders;
 pub mod gate;
 pub mod gateway;
 pub mod image_tree;
+mod in_parallel;
 pub mod pin;
 pub mod promote;
 pub mod push;

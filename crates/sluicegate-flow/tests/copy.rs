@@ -12,7 +12,7 @@ use sluicegate_flow::{
 };
 use sluicegate_ports::images::{FaultKind, ImagePlaceError, ImagePlaces};
 use sluicegate_registry::{Places, RegistrySettings};
-use sluicegate_testkit::{Behaviour, Fault, MemoryStore, TestRegistry, VirtualImage};
+use sluicegate_testkit::{Behaviour, Fault, MemoryPlaces, MemoryStore, TestRegistry, VirtualImage};
 use sluicegate_types::{Digest, Selector};
 
 struct World {
@@ -202,17 +202,26 @@ fn what_is_attached_to_another_image_by_its_own_word_is_told_of_and_left() {
 
 #[test]
 fn a_layer_with_other_bytes_is_not_copied() {
-    let world = World::new(Behaviour::default());
     let image = VirtualImage::new(b"a layer");
-    world.put("app", "v1", &image);
-    world.copy(&world.at("app:v1"), &world.at("mirror:v1")).unwrap();
     let layer = format!("/v2/app/blobs/{}", image.layer);
     let lie = sluicegate_testkit::Answer::status(200).content("application/octet-stream", b"b layer");
-    let world = World::new(Behaviour::with_faults([sluicegate_testkit::When::get(&layer).answer(lie)]));
+    let faults = [vec![], vec![sluicegate_testkit::When::get(&layer).answer(lie)]];
+    for (number, faults) in faults.into_iter().enumerate() {
+        let (world, mirror) = (World::new(Behaviour::with_faults(faults)), World::new(Behaviour::default()));
+        world.put("app", "v1", &image);
+        let folder = tempfile::tempdir().unwrap();
+        let layout = format!("oci:{}", folder.path().join("layout").display());
+        for to in [mirror.at("mirror:v1"), layout] {
+            let copied = world.copy(&world.at("app:v1"), &to).map_err(|error| error.failure());
+            assert_eq!(copied.map(|copied| copied.image).ok(), (number == 0).then_some(image.digest()));
+        }
+        assert_eq!(
+            (mirror.registry.tags("mirror").len(), folder.path().join("layout/index.json").exists() as usize),
+            (1 - number, 1 - number)
+        );
+    }
+    let world = World::new(Behaviour::default());
     world.put("app", "v1", &image);
-    let error = world.copy(&world.at("app:v1"), &world.at("mirror:v1")).unwrap_err();
-    assert_eq!(error.failure(), Failure::Wrong, "{error}");
-    assert!(world.registry.tags("mirror").is_empty());
     // A registry that answers another manifest than the one of a digest is not asked again and again.
     let by_digest = format!("/v2/app/manifests/{}", image.digest());
     let lie = sluicegate_testkit::Answer::status(200).content(IMAGE_MANIFEST, b"{\"schemaVersion\":2}");
@@ -224,4 +233,137 @@ fn a_layer_with_other_bytes_is_not_copied() {
         other => panic!("{other}"),
     };
     assert_eq!((kind, error.failure()), (FaultKind::DigestMismatch, Failure::Wrong));
+}
+
+#[test]
+fn a_registry_takes_layers_over_and_none_is_read_or_sent() {
+    for (words, is_taken) in [("", true), ("auth", true), ("mount401", false)] {
+        let world = World::new(words.parse().unwrap());
+        let image = VirtualImage::new(b"a layer");
+        let bundle = world.put("app", "v1", &image);
+        world.copy(&world.at("app:v1"), &world.at("mirror:v1")).unwrap();
+        let log = world.registry.log();
+        let is_asked = |method: &str, path: String| {
+            log.iter().any(|one| one.method == method && one.path_and_query.starts_with(&path))
+        };
+        assert_eq!(is_asked("GET", format!("/v2/app/blobs/{}", image.layer)), !is_taken, "{words}");
+        assert_eq!(world.registry.blob("mirror", &image.layer.to_string()).unwrap(), b"a layer");
+        // All else is read here as from anywhere.
+        let manifest: sluicegate_ports::images::Manifest =
+            serde_json::from_slice(&image.blobs[&image.digest()]).unwrap();
+        assert!(is_asked("GET", format!("/v2/app/blobs/{}", manifest.config.digest)), "{words}");
+        assert_eq!(world.referrers(&world.at("mirror"), &image.digest()), [bundle]);
+        assert_eq!(world.registry.open_uploads(), 0, "{words}");
+    }
+}
+
+#[test]
+fn a_layer_that_the_target_has_is_not_read_where_it_comes_from() {
+    let (world, mirror) = (World::new(Behaviour::default()), World::new(Behaviour::default()));
+    let image = VirtualImage::new(b"a layer");
+    world.put("app", "v1", &image);
+    mirror.registry.put_blob("mirror", b"a layer");
+    world.copy(&world.at("app:v1"), &mirror.at("mirror:v1")).unwrap();
+    let layer = format!("/v2/app/blobs/{}", image.layer);
+    assert!(world.registry.log().iter().all(|one| one.path_and_query != layer));
+    assert_eq!(mirror.registry.tags("mirror"), ["v1"]);
+}
+
+#[test]
+fn a_registry_that_lies_about_having_a_layer_gets_no_tag() {
+    let image = VirtualImage::new(b"a layer");
+    let head =
+        |repository: &str| sluicegate_testkit::When::method("HEAD", &format!("/v2/{repository}/blobs/{}", image.layer));
+    let yes = || sluicegate_testkit::Answer::status(200).bytes(&b"a layer"[..]);
+    let mount = || sluicegate_testkit::When::method("POST", "mount=");
+    // It says so once, says that it mounted it and says so once, and says that it mounted it.
+    for (faults, is_copied) in [
+        (vec![head("mirror").first(1).answer(yes())], false),
+        (vec![mount().answer(sluicegate_testkit::Answer::status(201)), head("mirror").nth(2).answer(yes())], false),
+        (vec![mount().answer(sluicegate_testkit::Answer::status(201))], true),
+    ] {
+        // One that looked for the layer itself would not take the manifest.
+        let world = World::new(Behaviour { sparse: true, ..Behaviour::with_faults(faults) });
+        world.put("app", "v1", &image);
+        let copied = world.copy(&world.at("app:v1"), &world.at("mirror:v1"));
+        assert_eq!(copied.is_ok(), is_copied, "{copied:?}");
+        if let Err(error) = copied {
+            let words = error.causes().join(": ");
+            assert!(words.contains(&image.layer.to_string()), "{words}");
+            assert_eq!((error.failure(), error.reason()), (Failure::Unavailable, Some("registry_not_kept")), "{words}");
+        }
+        assert_eq!(world.registry.tags("mirror").is_empty(), !is_copied);
+    }
+}
+
+#[test]
+fn a_layer_of_another_size_than_described_is_not_taken_over() {
+    let world = World::new(Behaviour::default());
+    let image = VirtualImage::new(b"a layer");
+    world.put("app", "v1", &image);
+    let manifest = String::from_utf8(image.blobs[&image.digest()].clone()).unwrap();
+    let other = manifest.replace(r#""size":7"#, r#""size":8"#);
+    assert_ne!(manifest, other);
+    world.registry.put_manifest("app", "v2", IMAGE_MANIFEST, other.as_bytes());
+    let error = world.copy(&world.at("app:v2"), &world.at("mirror:v1")).unwrap_err();
+    assert_eq!(error.failure(), Failure::Wrong, "{error}");
+    assert!(world.registry.tags("mirror").is_empty());
+}
+
+#[test]
+fn what_is_attached_arrives_in_the_order_in_which_it_is_listed() {
+    let world = World::new(Behaviour::default());
+    let image = VirtualImage::new(b"a layer");
+    world.put("app", "v1", &image);
+    for number in 0..40_u8 {
+        let (referrer, blobs) = image.referrer(BUNDLE, &[(BUNDLE, &[number])]);
+        for bytes in blobs.values() {
+            world.registry.put_blob("app", bytes);
+        }
+        world.registry.put_manifest("app", &referrer.digest.to_string(), IMAGE_MANIFEST, &blobs[&referrer.digest]);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let layout = format!("oci:{}", folder.path().join("layout").display());
+    let copied = world.copy(&world.at("app:v1"), &layout).unwrap();
+    let listed = world.referrers(&world.at("app"), &image.digest());
+    assert_eq!((copied.attached, listed.len()), (41, 41));
+    let index = std::fs::read(folder.path().join("layout/index.json")).unwrap();
+    let index: serde_json::Value = serde_json::from_slice(&index).unwrap();
+    let held = index["manifests"].as_array().unwrap().iter().map(|entry| entry["digest"].as_str().unwrap().to_owned());
+    assert_eq!(held.skip(1).collect::<Vec<_>>(), listed.iter().map(ToString::to_string).collect::<Vec<_>>());
+}
+
+#[test]
+fn ten_thousand_manifests_are_attached_and_not_one_more() {
+    let memory = MemoryPlaces::new();
+    let image = VirtualImage::new(b"a layer");
+    memory.put_image("/one", &image, None);
+    let attach = |number: usize| memory.attach("/one", &image, BUNDLE, &[(BUNDLE, &number.to_le_bytes())]);
+    for number in 0..10_000 {
+        attach(number);
+    }
+    let told = RefCell::new(Vec::new());
+    let copied = |to: &str| {
+        copy(&CopyRequest {
+            from: &"oci:/one".parse().unwrap(),
+            to: &to.parse().unwrap(),
+            folder: Path::new("."),
+            sources: &memory,
+            targets: &memory,
+            environments: &EnvironmentPlaces::default(),
+            store: &MemoryStore::new(),
+            warn: &|line| told.borrow_mut().push(line.to_owned()),
+        })
+    };
+    assert_eq!(copied("oci:/two").unwrap().attached, 10_000);
+    let last = attach(10_000);
+    let error = copied("oci:/three").unwrap_err();
+    assert!(error.to_string().contains("more than 10000 manifests are attached to it"), "{error}");
+    assert!(memory.occupant("/three").is_none() && told.borrow().is_empty());
+    // What can't be read takes nobody's place, and is told.
+    memory.drop_blob("/one", &Digest::of(&7_usize.to_le_bytes()));
+    assert_eq!(copied("oci:/four").unwrap().attached, 10_000);
+    assert_eq!(told.borrow().len(), 1);
+    assert_eq!(memory.attached("/four").len(), 10_000);
+    assert!(memory.blobs("/four").contains(&last));
 }

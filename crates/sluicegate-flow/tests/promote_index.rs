@@ -14,7 +14,6 @@ use sluicegate_attestation::{
     predicate::PredicateType,
 };
 use sluicegate_flow::{
-    Error,
     admit::{Presented, admit},
     promote::Promoted,
     verify::{VerifyReport, verify},

@@ -28,6 +28,11 @@ pub trait ImageSource: Send + Sync {
     /// The bytes of a blob, not yet hashed; a size other than the descriptor's is an error of whoever reads.
     fn open(&self, descriptor: &Descriptor) -> Result<Box<dyn Read>, ImagePlaceError>;
 
+    /// The file of this machine that holds a blob, if it is one: somebody else's, and not looked at yet.
+    fn file(&self, _descriptor: &Descriptor) -> Option<PathBuf> {
+        None
+    }
+
     /// Whether reading here is reading over a network.
     fn is_far(&self) -> bool {
         false
@@ -68,6 +73,16 @@ pub enum ListedBy {
 pub trait ImageTarget: Send + Sync {
     /// The image that is there now, and its tags: in a layout the only one, in a registry the one that `tag` names.
     fn current(&self, tag: Option<&TagName>) -> Result<Option<Occupant>, ImagePlaceError>;
+
+    /// Lets the place come by blobs on its own, without their bytes coming through here: it has them, or gets them from `from`, another
+    /// repository of the same registry. Gives those that it says it has now, each as large as described; [`ImageTarget::publish`] of this
+    /// same target then needs no bytes of them in the store, and asks the place for each once more before a tag names the image.
+    ///
+    /// Nobody here reads or hashes what is taken over: that its bytes are those of its digest is the registry's word, until whoever
+    /// verifies the image there hashes them. So a promotion takes nothing over (trust model 10).
+    fn take_over(&self, _blobs: &[Descriptor], _from: &Place) -> Result<Vec<Descriptor>, ImagePlaceError> {
+        Ok(Vec::new())
+    }
 
     /// Writes every blob of `publication` from the store, then makes the image and its referrers visible, its tags last: a layout in
     /// one step, a registry in that order, so that a crash leaves an image without a tag and never a tag without its attestations.

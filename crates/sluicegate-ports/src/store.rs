@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use sluicegate_types::Digest;
@@ -21,6 +21,24 @@ pub trait ContentStore: Send + Sync {
 
     /// The file that holds the blob, for tools that need a path; [`StoreError::Missing`] if there is none.
     fn path(&self, digest: &Digest) -> Result<PathBuf, StoreError>;
+
+    /// Gives the file of a blob one more name, `to`, which nobody has yet, in place of a copy, and the file itself, open. `None` where
+    /// that is not to be: then nothing has that name, and whoever wants the blob copies it.
+    ///
+    /// Two names of one file are one content: whoever changes what is called `to` changes what is here. So no store that lasts does it,
+    /// and none gives away what it did not write and hash itself.
+    fn give(&self, _digest: &Digest, _to: &Path) -> Option<File> {
+        None
+    }
+
+    /// Keeps somebody else's file of at most `limit` bytes under the digest of its bytes, which are read here once and neither copied
+    /// nor changed, and says digest and size. `None` where that is not to be: then nothing is kept, and whoever has the file puts its
+    /// bytes.
+    ///
+    /// Its owner may change the file afterwards: whoever reads it from here hashes it once more. So no store that lasts does it.
+    fn borrow(&self, _file: &Path, _limit: u64) -> Option<(Digest, u64)> {
+        None
+    }
 
     /// Stores these bytes and returns their digest.
     fn put_bytes(&self, bytes: &[u8]) -> Result<Digest, StoreError> {

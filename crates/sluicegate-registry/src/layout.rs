@@ -98,6 +98,10 @@ impl ImageSource for LayoutSource {
         Ok(Box::new(file))
     }
 
+    fn file(&self, descriptor: &Descriptor) -> Option<PathBuf> {
+        Some(blob_path(&self.folder, &descriptor.digest))
+    }
+
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, ImagePlaceError> {
         self.listed_referrers(subject)
     }

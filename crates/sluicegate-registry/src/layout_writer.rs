@@ -1,7 +1,7 @@
 //! Writing an OCI layout folder that holds one image.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File, TryLockError},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -19,6 +19,7 @@ use sluicegate_types::{
 };
 
 use crate::{
+    at_a_time::several_at_a_time,
     layout::{blob_path, images, open_lock, open_regular},
     layout_index::{
         COSIGN_IMAGE, COSIGN_KIND, ENVIRONMENT, Index, LAYOUT_FILE, MAX_ENTRIES, MAX_MANIFEST, REF_NAME, tag_of,
@@ -28,6 +29,10 @@ use crate::{
 /// How often, and after which pause each, the lock of a layout is tried: half a minute in all.
 const LOCK_TRIES: u32 = 600;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Blobs that are written at a time. Most of a small one is waiting until the disk has it, and a file system brings as many there with one
+/// write of its journal as wait at that moment: of 2000, sixteen at a time take a third of what one after the other takes.
+const AT_A_TIME: usize = 16;
 
 /// How files are called before they are whole.
 const TEMPORARY: &str = ".sluicegate-tmp-";
@@ -85,9 +90,7 @@ impl ImageTarget for LayoutTarget {
         self.remove_abandoned();
         let attached = publication.referrers.iter().chain(&publication.children).map(|d| d.digest);
         let manifests = attached.chain([publication.image.digest]);
-        for digest in publication.blobs.iter().chain(&publication.evidence).copied().chain(manifests) {
-            self.write_blob(&digest, store)?;
-        }
+        self.write_blobs(publication.blobs.iter().chain(&publication.evidence).copied().chain(manifests), store)?;
         self.write_file(&self.folder.join("oci-layout"), LAYOUT_FILE.as_bytes())?;
         let occupant = self.current(None)?;
         let environment = occupant.as_ref().and_then(|occupant| occupant.environment.clone());
@@ -127,9 +130,7 @@ impl ImageTarget for LayoutTarget {
         for part in ["blobs", "blobs/sha256"] {
             self.make_folder(&self.folder.join(part))?;
         }
-        for digest in blobs.iter().copied().chain(referrers.iter().map(|d| d.digest)) {
-            self.write_blob(&digest, store)?;
-        }
+        self.write_blobs(blobs.iter().copied().chain(referrers.iter().map(|d| d.digest)), store)?;
         let index = self.index_with(referrers)?;
         sync_folder(&folder).map_err(self.io("sync", &folder))?;
         self.write_file(&self.folder.join("index.json"), &index)
@@ -224,7 +225,19 @@ impl LayoutTarget {
         }
     }
 
-    /// Copies a blob from the store and hashes what it copies; what is there already is hashed again, not trusted.
+    /// Writes each blob; when this ends, the disk has all of them.
+    fn write_blobs(
+        &self,
+        blobs: impl Iterator<Item = Digest>,
+        store: &dyn ContentStore,
+    ) -> Result<(), ImagePlaceError> {
+        // Each once: two threads would be in each other's way.
+        let blobs: Vec<Digest> = blobs.collect::<BTreeSet<_>>().into_iter().collect();
+        several_at_a_time(AT_A_TIME, &blobs, |digest| self.write_blob(digest, store))
+    }
+
+    /// Copies a blob from the store and hashes what it copies, unless the store gives its own file; what is there already is hashed again,
+    /// not trusted.
     fn write_blob(&self, digest: &Digest, store: &dyn ContentStore) -> Result<(), ImagePlaceError> {
         let path = blob_path(&self.folder, digest);
         if let Ok(mut present) = open_regular(&path)
@@ -232,8 +245,15 @@ impl LayoutTarget {
         {
             return Ok(());
         }
-        let mut source = store.open(digest)?;
         let parent = self.folder.join("blobs/sha256");
+        let not_given = || io::Error::from(io::ErrorKind::Unsupported);
+        let given = tempfile::Builder::new()
+            .prefix(TEMPORARY)
+            .make_in(&parent, |path| store.give(digest, path).ok_or_else(not_given));
+        if let Ok(given) = given {
+            return self.persist(given, &path);
+        }
+        let mut source = store.open(digest)?;
         let mut temporary = tempfile::Builder::new()
             .prefix(TEMPORARY)
             .tempfile_in(&parent)

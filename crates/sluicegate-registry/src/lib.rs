@@ -6,6 +6,7 @@
 //! rename of `index.json`, so a crash leaves blobs that nothing names, never a tag without its attestations. A registry gets the same
 //! in the same order: blobs, image, what is attached to it, and its tags last.
 
+mod at_a_time;
 mod client;
 mod layout;
 mod layout_index;

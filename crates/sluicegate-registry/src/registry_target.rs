@@ -2,10 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use sluicegate_ports::{
@@ -19,7 +16,7 @@ use sluicegate_types::{
     checks::{Check, is_on},
 };
 
-use crate::{client::Repository, layout_index::MAX_MANIFEST, registry_source::doing};
+use crate::{at_a_time::several_at_a_time, client::Repository, layout_index::MAX_MANIFEST, registry_source::doing};
 
 /// Blobs on their way to one registry at a time.
 const AT_A_TIME: usize = 4;
@@ -28,11 +25,45 @@ const AT_A_TIME: usize = 4;
 pub(crate) struct RegistryTarget {
     repository: Repository,
     evidence: Option<Repository>,
+    /// The blobs that it was asked to take over: as large as it says that it has them, or not at all.
+    taken_over: Mutex<BTreeMap<Digest, Option<u64>>>,
 }
 
 impl RegistryTarget {
     pub(crate) fn new(repository: Repository, evidence: Option<Repository>) -> Self {
-        Self { repository, evidence }
+        Self { repository, evidence, taken_over: Mutex::default() }
+    }
+
+    fn taken_over(&self) -> MutexGuard<'_, BTreeMap<Digest, Option<u64>>> {
+        self.taken_over.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends the blobs of an image that are not there; what was taken over is, and what could not be is not asked for once more.
+    fn push_image(
+        &self,
+        blobs: &[Digest],
+        store: &dyn ContentStore,
+        from: Option<&RegistryRepository>,
+    ) -> Result<(), ImagePlaceError> {
+        let asked = self.taken_over().clone();
+        let (refused, others): (Vec<Digest>, Vec<Digest>) = blobs
+            .iter()
+            .filter(|blob| !matches!(asked.get(blob), Some(Some(_))))
+            .partition(|blob| asked.contains_key(blob));
+        self.push_blobs(&self.repository, &refused, store, None)?;
+        self.push_blobs(&self.repository, &others, store, from)
+    }
+
+    /// Asks for each blob that was taken over: nobody here has hashed it, or could send it.
+    fn look_for_taken_over(&self, blobs: &[Digest]) -> Result<(), ImagePlaceError> {
+        let asked = self.taken_over().clone();
+        let taken: Vec<(Digest, u64)> =
+            blobs.iter().filter_map(|blob| Some((*blob, asked.get(blob).copied().flatten()?))).collect();
+        several_at_a_time(AT_A_TIME, &taken, |(blob, size)| {
+            let is_there = |_| self.repository.has_as_large(blob, *size);
+            let kept = self.repository.until_kept(&format!("the blob {blob} of {size} bytes"), is_there);
+            kept.map_err(|fault| doing(format!("find {blob} again in {}", self.repository.name()), fault))
+        })
     }
 
     fn place(&self) -> Place {
@@ -143,26 +174,7 @@ impl RegistryTarget {
         from: Option<&RegistryRepository>,
     ) -> Result<(), ImagePlaceError> {
         let blobs: Vec<&Digest> = blobs.iter().collect::<BTreeSet<_>>().into_iter().collect();
-        let next = AtomicUsize::new(0);
-        let failed: Mutex<Option<ImagePlaceError>> = Mutex::new(None);
-        let work = || {
-            while let Some(digest) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if let Err(error) = push_blob(to, digest, store, from) {
-                    next.store(blobs.len(), Ordering::Relaxed);
-                    failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..AT_A_TIME.min(blobs.len()) {
-                scope.spawn(work);
-            }
-            work();
-        });
-        match failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        several_at_a_time(AT_A_TIME, &blobs, |digest| push_blob(to, digest, store, from))
     }
 }
 
@@ -205,6 +217,23 @@ impl ImageTarget for RegistryTarget {
         Ok(found.map(|image| Occupant { image, tags: vec![tag.clone()], environment: None }))
     }
 
+    fn take_over(&self, blobs: &[Descriptor], from: &Place) -> Result<Vec<Descriptor>, ImagePlaceError> {
+        let from = match from {
+            Place::Registry(repository) => Some(repository),
+            Place::Layout(_) => None,
+        };
+        several_at_a_time(AT_A_TIME, blobs, |blob| {
+            let to = &self.repository;
+            let taken = to.take_over(&blob.digest, blob.size, from);
+            let taken = taken.map_err(|fault| doing(format!("look for {} in {}", blob.digest, to.name()), fault))?;
+            self.taken_over().insert(blob.digest, taken.then_some(blob.size));
+            Ok::<_, ImagePlaceError>(())
+        })?;
+        let asked = self.taken_over();
+        let is_taken = |blob: &&Descriptor| asked.get(&blob.digest) == Some(&Some(blob.size));
+        Ok(blobs.iter().filter(is_taken).cloned().collect())
+    }
+
     fn publish(&self, publication: &Publication, store: &dyn ContentStore) -> Result<(), ImagePlaceError> {
         for tag in &publication.tags {
             self.check_tag(tag, publication)?;
@@ -213,7 +242,7 @@ impl ImageTarget for RegistryTarget {
             Some(Place::Registry(repository)) => Some(repository),
             _ => None,
         };
-        self.push_blobs(&self.repository, &publication.blobs, store, from)?;
+        self.push_image(&publication.blobs, store, from)?;
         self.push_blobs(self.evidence(), &publication.evidence, store, from)?;
         for child in &publication.children {
             let bytes = store.read(&child.digest, MAX_MANIFEST)?;
@@ -228,6 +257,7 @@ impl ImageTarget for RegistryTarget {
         for beside in &publication.beside {
             self.put_beside(beside, store)?;
         }
+        self.look_for_taken_over(&publication.blobs)?;
         for tag in &publication.tags {
             let failed = |fault| doing(format!("tag {} as {tag} in {}", image.digest, self.repository.name()), fault);
             // As late as can be, as no registry moves a tag only from where it is said to be; and one after the other.

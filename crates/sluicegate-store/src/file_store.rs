@@ -17,27 +17,53 @@ const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// Keeps blobs as files of mode 0600 in folders of mode 0700, whatever the umask.
 ///
 /// A blob is written to `tmp/` in the same file system, synced, renamed to `blobs/sha256/HEX` and the folder synced: a process
-/// that is killed at any moment leaves either the whole blob or none. Writers of the same content do not disturb each other.
+/// that is killed at any moment leaves either the whole blob or none. Writers of the same content do not disturb each other. Only
+/// what a [`ScratchStore`](crate::ScratchStore) holds is not synced.
 pub struct FileStore {
     blobs: PathBuf,
     temporary: PathBuf,
+    lasts: Lasts,
+}
+
+/// How long what is stored is to last.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lasts {
+    /// Beyond a crash of the machine.
+    Always,
+    /// As long as this process, which is all that will ever read it.
+    ForThisProcess,
 }
 
 impl FileStore {
     /// Opens the store in `dir` and makes its folders if they are missing; temporary files of dead processes are removed.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let store = Self { blobs: dir.join("blobs/sha256"), temporary: dir.join("tmp") };
+        Self::open_as(dir, Lasts::Always)
+    }
+
+    /// The same in a folder that is gone when this process ends: nothing is synced, as nobody reads it after a crash.
+    pub(crate) fn open_scratch(dir: &Path) -> Result<Self, StoreError> {
+        Self::open_as(dir, Lasts::ForThisProcess)
+    }
+
+    fn open_as(dir: &Path, lasts: Lasts) -> Result<Self, StoreError> {
+        let store = Self { blobs: dir.join("blobs/sha256"), temporary: dir.join("tmp"), lasts };
         fs::create_dir_all(dir.parent().unwrap_or(Path::new(".")))
             .map_err(|source| io_error("make the folder above", dir, source))?;
         for folder in [dir, &dir.join("blobs"), &store.blobs, &store.temporary] {
-            make_private(folder)?;
+            make_private(folder, lasts)?;
         }
         store.remove_abandoned()?;
         Ok(store)
     }
 
-    fn blob(&self, digest: &Digest) -> PathBuf {
+    /// Where a blob is, or would be.
+    pub(crate) fn blob(&self, digest: &Digest) -> PathBuf {
         self.blobs.join(digest.hex())
+    }
+
+    /// A file that `make` makes under a name of its own, which goes again unless it is persisted.
+    pub(crate) fn draft<T>(&self, make: impl FnMut(&Path) -> io::Result<T>) -> io::Result<NamedTempFile<T>> {
+        tempfile::Builder::new().make_in(&self.temporary, make)
     }
 
     fn remove_abandoned(&self) -> Result<(), StoreError> {
@@ -81,25 +107,20 @@ impl ContentStore for FileStore {
             .map_err(|source| io_error("make a temporary file in", &self.temporary, source))?;
         let (digest, size) = self.write(&mut file, reader, limit)?;
         let path = self.blob(&digest);
-        file.as_file()
+        let as_file = file.as_file();
+        as_file
             .set_permissions(Permissions::from_mode(0o600))
-            .and_then(|()| file.as_file().sync_all())
+            .and_then(|()| if self.lasts == Lasts::Always { as_file.sync_all() } else { Ok(()) })
             .map_err(|source| io_error("sync", file.path(), source))?;
         // Replacing heals a damaged blob of that name; who has the old one open keeps reading the old one.
         file.persist(&path).map_err(|error| io_error("rename a temporary file to", &path, error.error))?;
-        sync_folder(&self.blobs)?;
+        sync_folder(&self.blobs, self.lasts)?;
         Ok((digest, size))
     }
 
     fn open(&self, digest: &Digest) -> Result<File, StoreError> {
         let path = self.blob(digest);
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
-            .open(&path)
-            .map_err(|source| missing_or(digest, "open", &path, source))?;
-        let is_file = file.metadata().map_err(|source| io_error("look at", &path, source))?.is_file();
-        if is_file { Ok(file) } else { Err(io_error("open", &path, io::Error::other("not a regular file"))) }
+        open_regular(&path).map_err(|source| missing_or(digest, "open", &path, source))
     }
 
     fn read(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>, StoreError> {
@@ -124,19 +145,29 @@ impl ContentStore for FileStore {
     }
 }
 
-fn make_private(folder: &Path) -> Result<(), StoreError> {
+/// Opens a regular file for reading: a link is not followed and a pipe not waited for.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
+}
+
+fn make_private(folder: &Path, lasts: Lasts) -> Result<(), StoreError> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Ok(()) => {
             fs::set_permissions(folder, Permissions::from_mode(0o700))
                 .map_err(|source| io_error("set the mode of", folder, source))?;
-            sync_folder(folder.parent().unwrap_or(Path::new(".")))
+            sync_folder(folder.parent().unwrap_or(Path::new(".")), lasts)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
         Err(source) => Err(io_error("make the folder", folder, source)),
     }
 }
 
-fn sync_folder(folder: &Path) -> Result<(), StoreError> {
+fn sync_folder(folder: &Path, lasts: Lasts) -> Result<(), StoreError> {
+    if lasts == Lasts::ForThisProcess {
+        return Ok(());
+    }
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     File::open(folder).and_then(|file| file.sync_all()).map_err(|source| io_error("sync", folder, source))
 }

@@ -2,5 +2,7 @@
 //! The content store on a file system: `blobs/sha256/HEX`, one file per content (OCI image-layout, "blobs").
 
 mod file_store;
+mod scratch_store;
 
 pub use file_store::FileStore;
+pub use scratch_store::ScratchStore;

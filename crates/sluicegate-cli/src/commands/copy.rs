@@ -11,7 +11,7 @@ use crate::{
     gateway_folder::GatewayFolder,
     home::Home,
     registry_environment,
-    wire::{self, ScratchStore},
+    wire::{self, OnItsWay},
     words::{Problem, Words},
 };
 
@@ -22,7 +22,7 @@ pub(crate) fn copy(words: &Words, arguments: &Copy) -> Result<ExitCode, Problem>
     let environments = gateway.as_ref().map(|gateway| EnvironmentPlaces::of(&gateway.gateway, &gateway.folder));
     let evidence = gateway.as_ref().and_then(|gateway| gateway.gateway.evidence.clone());
     let places = wire::places_with(registry_environment::settings(Some(&home)));
-    let scratch = ScratchStore::new(&home)?;
+    let on_its_way = OnItsWay::new(&home)?;
     let warn = |line: &str| words.warn(line);
     if environments.is_none() && arguments.destination.place.folder().is_none() {
         warn(&format!(
@@ -37,7 +37,7 @@ pub(crate) fn copy(words: &Words, arguments: &Copy) -> Result<ExitCode, Problem>
         sources: &places.with_evidence(arguments.evidence.clone().or(evidence)),
         targets: &places,
         environments: &environments.unwrap_or_default(),
-        store: &scratch.store,
+        store: &on_its_way.store,
         warn: &warn,
     })?;
     if words.json() {

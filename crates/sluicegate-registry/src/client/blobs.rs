@@ -1,6 +1,11 @@
 //! Blobs: streamed both ways, gone on with where a connection broke (distribution-spec, "Pulling blobs", "Pushing blobs").
 
-use std::{fs::File, io, io::Read, sync::Mutex};
+use std::{
+    fs::File,
+    io,
+    io::Read,
+    sync::{Mutex, PoisonError},
+};
 
 use sluicegate_ports::images::{FaultKind, RegistryFault};
 use sluicegate_types::{Digest, RegistryRepository};
@@ -10,7 +15,7 @@ use url::Url;
 use super::{
     Repository,
     address::{is_same_server, led_to},
-    exchange::{Again, Content, Question, Target, status_fault},
+    exchange::{Again, Content, Hashed, Question, Target, status_fault},
     fault::{Result, fault, shown},
     manifests::not_there,
     transport::{Answer, Deadline, is_silence, place_of},
@@ -55,6 +60,15 @@ impl Repository {
 
     /// Whether the registry says that it has a blob. Only a clear yes is one: whoever does not want to say it gets the blob.
     fn has_blob(&self, digest: &Digest, size: u64) -> Result<bool> {
+        self.says_it_has(digest, size, |length| length.is_none_or(|length| length == size))
+    }
+
+    /// The same where nobody here has the blob: an answer that does not say how large it is, is none.
+    pub(crate) fn has_as_large(&self, digest: &Digest, size: u64) -> Result<bool> {
+        self.says_it_has(digest, size, |length| length == Some(size))
+    }
+
+    fn says_it_has(&self, digest: &Digest, size: u64, fits: impl Fn(Option<u64>) -> bool) -> Result<bool> {
         // As whoever may write, as the upload needs that too: one token for both.
         let path = self.path(&format!("blobs/{digest}"));
         let answer = match self.ask_bare(Method::HEAD, Target::Path(&path), &self.to_write()) {
@@ -62,7 +76,7 @@ impl Repository {
             answer => answer?,
         };
         Ok(match answer.status {
-            200 => answer.length().is_none_or(|length| length == size) && !says_another(&answer, digest),
+            200 => fits(answer.length()) && !says_another(&answer, digest),
             // An address elsewhere says that there is one: a byte behind it says that there is a blob. Such addresses are good for GET only.
             301 | 302 | 303 | 307 | 308 => self.has_first_byte(digest, size)?,
             _ => false,
@@ -91,9 +105,8 @@ impl Repository {
         if self.has_blob(digest, size)? {
             return Ok(());
         }
-        let other = from.filter(|other| other.host() == self.name.host() && **other != self.name);
         let mut begun = None;
-        if let Some(other) = other {
+        if let Some(other) = self.neighbour(from) {
             match self.mount(digest, other)? {
                 Mounted::Done => return Ok(()),
                 Mounted::Upload(upload) => begun = Some(upload),
@@ -130,6 +143,45 @@ impl Repository {
                 }
             }
         }
+    }
+
+    /// Lets the registry come by a blob of `size` bytes that is not sent: it has it, or takes it over from another repository of its own.
+    /// Whether it says that it has it now, and as large.
+    pub(crate) fn take_over(&self, digest: &Digest, size: u64, from: Option<&RegistryRepository>) -> Result<bool> {
+        if self.has_as_large(digest, size)? {
+            return Ok(true);
+        }
+        let Some(other) = self.neighbour(from) else { return Ok(false) };
+        match self.mount(digest, other)? {
+            Mounted::Done => self.has_as_large(digest, size),
+            Mounted::Upload(upload) => {
+                self.give_up(&upload);
+                Ok(false)
+            }
+            Mounted::No => Ok(false),
+        }
+    }
+
+    /// The repository that a blob can be taken over from, if it is another one of the same registry.
+    fn neighbour<'a>(&self, from: Option<&'a RegistryRepository>) -> Option<&'a RegistryRepository> {
+        from.filter(|other| other.host() == self.name.host() && **other != self.name)
+    }
+
+    /// Says that nothing comes to an upload, so that the registry does not keep it open. One that does not want to hear it ends it by
+    /// itself some day.
+    fn give_up(&self, upload: &Url) {
+        let answer = self.registry.ask(&Question {
+            method: Method::DELETE,
+            to: Target::Url(upload),
+            headers: Vec::new(),
+            content: Content::None,
+            scope: &self.to_write(),
+            follow: false,
+            again: Again::Never,
+            whole: None,
+            deadline: self.deadline(0),
+        });
+        let _ = answer.map(Answer::glimpse);
     }
 
     /// Asks for a blob of another repository. Whoever says no, in whatever way, gets it sent.
@@ -173,8 +225,8 @@ impl Repository {
     }
 
     fn send_whole(&self, upload: Url, digest: &Digest, file: &File, size: u64) -> Result<Sent> {
-        let sent = Mutex::new(None);
-        let content = Content::File { file, from: 0, length: size, sent: Some(&sent) };
+        let sent = Mutex::new(Hashed::new());
+        let content = Content::File { file, from: 0, length: size, sent: &sent };
         let answer = self.registry.ask(&Question {
             method: Method::PUT,
             to: Target::Url(&with_digest(upload, digest)),
@@ -195,12 +247,7 @@ impl Repository {
             Err(fault) if fault.kind == FaultKind::Unreachable => return Ok(Sent::Lost(fault)),
             Err(fault) => return Err(fault),
         };
-        let found = sent.lock().ok().and_then(|mut found| found.take());
-        if let Some(found) = found.filter(|found| found != digest) {
-            let words =
-                format!("what the store has for {digest} are bytes of {found}: nothing is to be sent from there");
-            return Err(fault(FaultKind::DigestMismatch, words));
-        }
+        is_what_was_meant(sent, digest, size)?;
         taken(answer, digest)
     }
 
@@ -208,6 +255,7 @@ impl Repository {
     fn send_parts(&self, upload: Url, digest: &Digest, file: &File, size: u64, part: u64) -> Result<Sent> {
         let mut upload = upload;
         let (mut at, mut left) = (0, RESUMES);
+        let sent = Mutex::new(Hashed::new());
         while at < size {
             let length = part.min(size - at);
             let answer = self.registry.ask(&Question {
@@ -217,7 +265,7 @@ impl Repository {
                     ("content-type", OCTETS.to_owned()),
                     ("content-range", format!("{at}-{}", at + length - 1)),
                 ],
-                content: Content::File { file, from: at, length, sent: None },
+                content: Content::File { file, from: at, length, sent: &sent },
                 scope: &self.to_write(),
                 follow: false,
                 again: Again::IfUntouched,
@@ -262,6 +310,8 @@ impl Repository {
             }
             return Ok(Sent::Lost(why));
         }
+        // Before the registry hears that this is the blob.
+        is_what_was_meant(sent, digest, size)?;
         let answer = self.registry.ask(&Question {
             method: Method::PUT,
             to: Target::Url(&with_digest(upload, digest)),
@@ -328,6 +378,19 @@ enum Sent {
 fn says_another(answer: &Answer, digest: &Digest) -> bool {
     let told = answer.header("docker-content-digest");
     told.is_some_and(|told| told.starts_with("sha256:") && told != digest.to_string())
+}
+
+/// Whether the bytes that were sent are the blob's: a file may have been exchanged since it was hashed.
+fn is_what_was_meant(sent: Mutex<Hashed>, digest: &Digest, size: u64) -> Result<()> {
+    let found = sent.into_inner().unwrap_or_else(PoisonError::into_inner).finish(size);
+    match found.filter(|found| found != digest) {
+        Some(found) => {
+            let words =
+                format!("what the store has for {digest} are bytes of {found}: nothing is to be sent from there");
+            Err(fault(FaultKind::DigestMismatch, words))
+        }
+        None => Ok(()),
+    }
 }
 
 fn taken(answer: Answer, digest: &Digest) -> Result<Sent> {

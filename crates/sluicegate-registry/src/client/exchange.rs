@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{self, Read},
     os::unix::fs::FileExt,
-    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock},
+    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -45,13 +45,39 @@ const AT_A_TIME: usize = 8;
 pub(crate) enum Content<'a> {
     None,
     Bytes(&'a [u8]),
-    /// `length` bytes of a file from `from` on; their digest is left in `sent` when all were read.
+    /// `length` bytes of a file from `from` on, which are hashed in `sent` on their way.
     File {
         file: &'a File,
         from: u64,
         length: u64,
-        sent: Option<&'a Mutex<Option<Digest>>>,
+        sent: &'a Mutex<Hashed>,
     },
+}
+
+/// What was read of a file to be sent, from its beginning on: in one piece or several, some of them perhaps more than once.
+pub(crate) struct Hashed {
+    hasher: Hasher,
+    to: u64,
+}
+
+impl Hashed {
+    pub(crate) fn new() -> Self {
+        Self { hasher: Hasher::new(), to: 0 }
+    }
+
+    /// The digest of the file's bytes, if all `size` of them were read.
+    pub(crate) fn finish(self, size: u64) -> Option<Digest> {
+        (self.to == size).then(|| self.hasher.finish())
+    }
+
+    /// Bytes that lie at `at` in the file: each is hashed when it comes for the first time.
+    fn update(&mut self, at: u64, bytes: &[u8]) {
+        let new = self.to.checked_sub(at).and_then(|known| bytes.get(usize::try_from(known).ok()?..));
+        if let Some(new) = new {
+            self.hasher.update(new);
+            self.to += new.len() as u64;
+        }
+    }
 }
 
 /// A question.
@@ -153,7 +179,7 @@ impl Registry {
 
     /// The turn of one of those in this process that change what they have read.
     pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
-        self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The address that the registry answers at.
@@ -296,7 +322,11 @@ impl Registry {
                 Content::None => Payload::None,
                 Content::Bytes(bytes) => Payload::Bytes(bytes),
                 Content::File { file, from, length, sent } => {
-                    part = Part { file, at: from, left: length, hasher: sent.map(|sent| (Hasher::new(), sent)) };
+                    // Whoever begins anew sends all of it anew.
+                    if from == 0 {
+                        *sent.lock().unwrap_or_else(PoisonError::into_inner) = Hashed::new();
+                    }
+                    part = Part { file, at: from, left: length, sent };
                     Payload::Reader(&mut part, length)
                 }
             };
@@ -573,7 +603,7 @@ struct Part<'a> {
     file: &'a File,
     at: u64,
     left: u64,
-    hasher: Option<(Hasher, &'a Mutex<Option<Digest>>)>,
+    sent: &'a Mutex<Hashed>,
 }
 
 impl Read for Part<'_> {
@@ -583,17 +613,9 @@ impl Read for Part<'_> {
         if n == 0 && self.left > 0 && !buffer.is_empty() {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than it was"));
         }
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).update(self.at, &buffer[..n]);
         self.at += n as u64;
         self.left -= n as u64;
-        if let Some((hasher, _)) = &mut self.hasher {
-            hasher.update(&buffer[..n]);
-        }
-        if self.left == 0
-            && let Some((hasher, sent)) = self.hasher.take()
-            && let Ok(mut sent) = sent.lock()
-        {
-            *sent = Some(hasher.finish());
-        }
         Ok(n)
     }
 }
@@ -609,16 +631,16 @@ struct Slot<'a>(&'a Slots);
 
 impl Slots {
     fn take(&self) -> Slot<'_> {
-        let used = self.used.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let free = self.freed.wait_while(used, |used| *used >= AT_A_TIME);
-        *free.unwrap_or_else(std::sync::PoisonError::into_inner) += 1;
+        *free.unwrap_or_else(PoisonError::into_inner) += 1;
         Slot(self)
     }
 }
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        *self.0.used.lock().unwrap_or_else(std::sync::PoisonError::into_inner) -= 1;
+        *self.0.used.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
         self.0.freed.notify_one();
     }
 }
@@ -656,12 +678,12 @@ mod tests {
         std::fs::write(&path, b"abc").unwrap();
         let file = File::open(path).unwrap();
         let read = |from: u64, length: u64| {
-            let sent = Mutex::new(None);
-            let mut part = Part { file: &file, at: from, left: length, hasher: Some((Hasher::new(), &sent)) };
+            let sent = Mutex::new(Hashed::new());
+            let mut part = Part { file: &file, at: from, left: length, sent: &sent };
             let mut bytes = Vec::new();
-            part.read_to_end(&mut bytes).map(|_| (bytes, sent.into_inner().unwrap()))
+            part.read_to_end(&mut bytes).map(|_| bytes)
         };
-        assert_eq!(read(1, 2).unwrap(), (b"bc".to_vec(), Some(Digest::of(b"bc"))));
+        assert_eq!(read(1, 2).unwrap(), b"bc".to_vec());
         assert_eq!(read(1, 3).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
@@ -675,6 +697,21 @@ mod tests {
         for number in 1..=RETRIES {
             assert!(pause(number, Some(Duration::from_secs(u64::MAX))) > LONGEST_ASKED);
         }
+    }
+
+    #[test]
+    fn each_byte_of_a_file_is_hashed_once_however_it_is_read() {
+        let digest = Some(Digest::of(b"abcdef"));
+        let hashed = |pieces: &[(u64, &str)]| {
+            let mut hashed = Hashed::new();
+            pieces.iter().for_each(|(at, bytes)| hashed.update(*at, bytes.as_bytes()));
+            hashed.finish(6)
+        };
+        assert_eq!(hashed(&[(0, "abcdef")]), digest);
+        assert_eq!(hashed(&[(0, "abc"), (1, "bc"), (0, "a"), (1, "bcde"), (5, "f"), (6, "")]), digest);
+        assert_eq!(hashed(&[(0, "abc"), (4, "ef")]), None);
+        assert_eq!(hashed(&[(0, "abc")]), None);
+        assert_ne!(hashed(&[(0, "abc"), (3, "xef")]), digest);
     }
 
     #[test]

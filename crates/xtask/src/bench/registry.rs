@@ -435,8 +435,8 @@ fn notes(bench: &Bench<'_>) -> [String; 5] {
              bytes and at which the disk takes them.",
             SHARE * 100.0
         ),
-        "registry: ours looks for what is attached to an image and takes it along, reads and hashes every byte into a folder of its own \
-         before it sends the first one, and makes a layout durable before it is done; of the others only oras is told to take attachments \
+        "registry: ours looks for what is attached to an image and takes it along, reads and hashes every byte that comes \
+         through it before it sends the first one, and makes a layout durable before it is done; of the others only oras is told to take attachments \
          along (-r)."
             .to_owned(),
         "registry: skopeo remembers on the machine in which repositories it saw a blob; from the warm-up on it may know more than the others."
