@@ -18,6 +18,7 @@ use std::{
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use integration::{PROMOTE, Project, can_run_steps, peer, ready, shared};
 use serde_json::{Value, json};
+use sluicegate_testkit::{ConnectProxy, TlsFront};
 
 /// A folder as a static server gives it, below `/api/v2/`.
 struct Static {
@@ -430,6 +431,60 @@ fn a_process_that_is_killed_while_it_waits_for_the_log_leaves_what_it_signed() {
     assert_eq!(waiting(&project), 0);
     let all = bodies(&served.url, size(&owner));
     assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());
+}
+
+#[test]
+fn a_log_behind_tls_is_reached_with_its_authority_and_through_a_proxy() {
+    let test = "a_log_behind_tls_is_reached_with_its_authority_and_through_a_proxy";
+    if !can_run_steps(test) {
+        return;
+    }
+    let (owner, served) = owner();
+    let front = TlsFront::start(served.url.trim_start_matches("http://"), "log.test");
+    let proxy = ConnectProxy::to(&front.host);
+    let mut project = Project::stranger();
+    let near = format!("https://{}", front.host);
+    let root = owner.path("home/trust/trusted_root.json");
+    log_to(&project, &format!("{{ rekor: \"{near}\" }}"), &root, &origin(&owner));
+    let authority_of = |project: &Project, host: &str| project.path("home/trust/certs.d").join(host).join("ca.crt");
+    let vouch = |project: &Project, host: &str, pem: &str| {
+        let file = authority_of(project, host);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, pem).unwrap();
+    };
+    // An authority for another port is none for this one.
+    vouch(&project, "127.0.0.1:1", &front.authority.pem);
+    let ended = project.sluicegate(&["run", "--no-scan"]);
+    ended.assert(5, "its certificate is not to be trusted (UnknownIssuer)");
+    ended.assert(5, &authority_of(&project, &front.host).display().to_string());
+    assert!(!project.path("out/tiny").exists() && (waiting(&project), size(&owner)) == (0, 0), "{ended:?}");
+    // Where those words say; a proxy is none for this machine.
+    project.set("HTTPS_PROXY", &format!("http://us:er@{}", proxy.host));
+    vouch(&project, &front.host, &front.authority.pem);
+    project.must(&["run", "--no-scan"]);
+    project.must(&["verify", "--offline", "oci:out/tiny"]);
+    let entries = size(&owner);
+    assert!(entries > 0 && waiting(&project) == 0 && proxy.asked().is_empty());
+    // The name is known to nobody but the proxy.
+    let read = |project: &Project, url: &str| {
+        project.sluicegate(&["log", "verify", "--url", url, "--trust-root", "trust/trusted_root.json"])
+    };
+    read(&project, &near).assert(0, &format!("WHOLE  {entries} entries"));
+    let far = "https://log.test";
+    read(&project, far).assert(5, &authority_of(&project, "log.test").display().to_string());
+    vouch(&project, "log.test", &front.authority.pem);
+    read(&project, far).assert(0, &format!("WHOLE  {entries} entries"));
+    let heads = proxy.asked();
+    assert!(!heads.is_empty() && heads.iter().all(|head| head.starts_with("CONNECT log.test:443 ")), "{heads:?}");
+    // What cannot be used is said before anybody is asked.
+    vouch(&project, "log.test", "nothing");
+    read(&project, far).assert(2, "ca.crt: there is none in it");
+    vouch(&project, "log.test", &front.authority.pem);
+    project.set("HTTPS_PROXY", "socks5://us:er@127.0.0.1");
+    let ended = read(&project, far);
+    ended.assert(2, "the proxy's address (HTTPS_PROXY or ALL_PROXY)");
+    assert!(!ended.stderr.contains("er@") && proxy.asked().len() == heads.len(), "{ended:?}");
+    read(&project, &near).assert(0, "WHOLE");
 }
 
 #[test]

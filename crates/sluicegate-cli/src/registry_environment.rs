@@ -1,12 +1,12 @@
 //! What the environment says about registries, in the variables and files of the field's tools.
 
-use std::{env, path::PathBuf, sync::Arc};
+use std::{env, path::PathBuf};
 
 use sluicegate_registry::RegistrySettings;
 
 use crate::{
     home::Home,
-    words::{printable, tell_anyway},
+    outbound_environment::{self, variable},
 };
 
 /// Reads the environment once. `home` has the locks and certificates of its own; who only verifies needs none.
@@ -15,18 +15,12 @@ pub(crate) fn settings(home: Option<&Home>) -> RegistrySettings {
     RegistrySettings {
         credentials: credentials(user.as_ref()),
         programs: env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default(),
-        certificates: certificates(home, user.as_ref()),
-        proxy: ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"].into_iter().find_map(variable),
-        no_proxy: ["NO_PROXY", "no_proxy"].into_iter().find_map(variable),
+        outbound: outbound_environment::settings(home),
         token_services: token_services(&variable("SLUICEGATE_TOKEN_SERVICES").unwrap_or_default()),
         locks: home.map(|home| home.part("run").join("registries")),
-        warn: Arc::new(|words| tell_anyway(&format!("warning: {}", printable(words)))),
+        warn: outbound_environment::warn(),
         ..RegistrySettings::default()
     }
-}
-
-fn variable(name: &str) -> Option<String> {
-    env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// Docker's file, then Podman's.
@@ -36,19 +30,6 @@ fn credentials(user: Option<&PathBuf>) -> Vec<PathBuf> {
         .map(PathBuf::from)
         .or_else(|| variable("XDG_RUNTIME_DIR").map(|folder| PathBuf::from(folder).join("containers/auth.json")));
     docker.map(|folder| folder.join("config.json")).into_iter().chain(podman).collect()
-}
-
-/// The home's own folder, then those of Podman and Docker.
-fn certificates(home: Option<&Home>, user: Option<&PathBuf>) -> Vec<PathBuf> {
-    let configuration =
-        variable("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| user.map(|user| user.join(".config")));
-    let own = variable("SLUICEGATE_CERTS_D")
-        .map(PathBuf::from)
-        .or_else(|| home.map(|home| home.part("trust").join("certs.d")));
-    own.into_iter()
-        .chain(configuration.map(|folder| folder.join("containers/certs.d")))
-        .chain(["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from))
-        .collect()
 }
 
 /// `REGISTRY=SERVICE` with commas between.

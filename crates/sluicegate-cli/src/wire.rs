@@ -28,17 +28,17 @@ use sluicegate_scan::{
     database_archive::{self, DATABASE_LAYER},
 };
 use sluicegate_sigstore::{
-    EmbeddedLedger, EmbeddedLog, KeyFolder, LogPublic, RekorLog, RekorSettings, RemoteLimits, new_ledger_origin,
-    new_origin,
+    EmbeddedLedger, EmbeddedLog, KeyFolder, LogPublic, RekorLog, RekorSettings, RemoteLimits, RemoteLog,
+    new_ledger_origin, new_origin,
 };
 use sluicegate_store::{FileStore, ScratchStore};
-use sluicegate_types::{Secret, UnixTime};
+use sluicegate_types::{LogUrl, Secret, UnixTime};
 use sluicegate_verify::Trust;
 
 use crate::{
     gateway_folder::GatewayFolder,
     home::Home,
-    registry_environment,
+    outbound_environment, registry_environment,
     words::{Problem, Words},
 };
 
@@ -71,8 +71,8 @@ pub(crate) struct Logging<'a> {
 
 /// The log that was opened, by its kind.
 enum AnyLog {
-    Embedded(EmbeddedLog),
-    Remote(RekorLog),
+    Embedded(Box<EmbeddedLog>),
+    Remote(Box<RekorLog>),
 }
 
 impl Wired {
@@ -170,10 +170,10 @@ impl Wired {
         let remote = self.remote_log(logging.gateway)?;
         let (signer, log, ledger) = std::thread::scope(|scope| {
             let log = scope.spawn(|| match remote {
-                None => log(&self.home, passphrase).map(AnyLog::Embedded),
+                None => log(&self.home, passphrase).map(|log| AnyLog::Embedded(Box::new(log))),
                 Some((settings, logs)) => {
                     let opened = RekorLog::open(settings, &logs).map_err(sluicegate_flow::Error::from)?;
-                    Ok(AnyLog::Remote(opened))
+                    Ok(AnyLog::Remote(Box::new(opened)))
                 }
             });
             let ledger = scope.spawn(|| self.ledger(passphrase));
@@ -185,11 +185,11 @@ impl Wired {
         let log: Box<dyn TransparencyLog> = match log {
             AnyLog::Embedded(log) => {
                 self.warn_of_waiting(RekorLog::waiting_in(&self.outbox()), logging.words);
-                Box::new(log)
+                log
             }
             AnyLog::Remote(log) => {
                 self.settle(&log, logging)?;
-                Box::new(log)
+                log
             }
         };
         Ok((signer, log, ledger))
@@ -206,8 +206,14 @@ impl Wired {
         let root = gateway.gateway.trust_root.clone();
         let logs = sluicegate_sigstore::logs_of(&gateway.read(&root)?)
             .map_err(|reason| sluicegate_flow::Error::Trust { file: root, reason })?;
-        let (url, read) = (url.clone(), read.clone());
-        Ok(Some((RekorSettings { url, read, outbox: self.outbox(), limits: RemoteLimits::default() }, logs)))
+        let settings = RekorSettings {
+            url: url.clone(),
+            read: read.clone(),
+            outbox: self.outbox(),
+            outbound: outbound_environment::outbound(Some(&self.home)),
+            limits: RemoteLimits::default(),
+        };
+        Ok(Some((settings, logs)))
     }
 
     /// Sends to the log what waits for it, before anything else is signed.
@@ -449,6 +455,12 @@ pub(crate) fn places() -> Places {
 
 pub(crate) fn places_with(settings: RegistrySettings) -> Places {
     Places::new(settings)
+}
+
+/// A log elsewhere to read; a home is not needed, and its authorities count if there is one.
+pub(crate) fn log_elsewhere(url: &LogUrl) -> Result<RemoteLog, Problem> {
+    let outbound = outbound_environment::outbound(Home::read().ok().as_ref());
+    Ok(RemoteLog::new(url.clone(), outbound, RemoteLimits::default()).map_err(sluicegate_flow::Error::from)?)
 }
 
 pub(crate) fn records(evidence: &SqliteEvidence) -> &dyn EvidenceLog {

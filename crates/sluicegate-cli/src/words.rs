@@ -171,6 +171,9 @@ fn hint(error: &sluicegate_flow::Error) -> Option<String> {
              home's log), or the right log under log:"
                 .to_owned(),
         ),
+        E::Sign(SignError::Settings { .. }) => {
+            Some("mend that, or unset what names it; nothing was sent".to_owned())
+        }
         E::Sign(SignError::Remote { .. }) => {
             Some("see that the log answers there, then try again: nothing was pushed or tagged for want of it".to_owned())
         }

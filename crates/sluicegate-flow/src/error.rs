@@ -287,6 +287,7 @@ impl Error {
                 | SignError::Locked { .. }
                 | SignError::KeyFile { .. }
                 | SignError::KeyExists { .. }
+                | SignError::Settings { .. }
                 | SignError::Stranger { .. } => Failure::Usage,
                 SignError::Unproved { .. } => Failure::Wrong,
                 SignError::Log { .. } | SignError::Remote { .. } | SignError::Waiting { .. } | SignError::Io { .. } => {

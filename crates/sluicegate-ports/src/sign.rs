@@ -91,6 +91,14 @@ pub enum SignError {
         /// Why.
         reason: String,
     },
+    /// A log elsewhere that is not asked, as this machine's certificates or proxy cannot be used.
+    #[error("the log at {url} is not asked: {reason}")]
+    Settings {
+        /// Where it is.
+        url: String,
+        /// What is wrong here.
+        reason: String,
+    },
     /// A log elsewhere that was not reached, or did not do what was asked. Nothing is known to be wrong with it.
     #[error("the log at {url}: {reason}")]
     Remote {

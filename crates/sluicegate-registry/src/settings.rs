@@ -1,5 +1,7 @@
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
+use sluicegate_outbound::{OutboundSettings, Warn};
+
 /// What this machine says about registries. Read by whoever starts the program; nothing here looks at the environment.
 #[derive(Clone)]
 pub struct RegistrySettings {
@@ -7,12 +9,8 @@ pub struct RegistrySettings {
     pub credentials: Vec<PathBuf>,
     /// The folders in which `docker-credential-NAME` is looked for.
     pub programs: Vec<PathBuf>,
-    /// Folders in the form of Docker's `certs.d`: `HOST/*.crt` are certificate authorities that count for HOST alone.
-    pub certificates: Vec<PathBuf>,
-    /// The proxy to registries beyond this machine, as a URL.
-    pub proxy: Option<String>,
-    /// Hosts that are asked without it, in the form of `NO_PROXY`.
-    pub no_proxy: Option<String>,
+    /// The way to registries and to what they lead to.
+    pub outbound: OutboundSettings,
     /// Token services beside a registry's own: the registry's host and the service's.
     pub token_services: Vec<(String, String)>,
     /// How long a request may take with its repetitions, beside a second for each MiB that travels.
@@ -20,7 +18,7 @@ pub struct RegistrySettings {
     /// A folder for locks, so that several processes of one home change a fallback tag one after the other.
     pub locks: Option<PathBuf>,
     /// Told what a person should know and that stops nothing.
-    pub warn: Arc<dyn Fn(&str) + Send + Sync>,
+    pub warn: Warn,
     /// Waits before something is tried again.
     pub pause: Arc<dyn Fn(Duration) + Send + Sync>,
 }
@@ -32,9 +30,7 @@ impl Default for RegistrySettings {
         Self {
             credentials: Vec::new(),
             programs: Vec::new(),
-            certificates: Vec::new(),
-            proxy: None,
-            no_proxy: None,
+            outbound: OutboundSettings::default(),
             token_services: Vec::new(),
             patience: Duration::from_secs(300),
             locks: None,

@@ -8,17 +8,15 @@ use std::{
 };
 
 use serde::Deserialize;
+use sluicegate_outbound::Outbound;
+use sluicegate_ports::sign::SignError;
 use sluicegate_types::LogUrl;
 use ureq::{
     Agent,
-    config::Config,
     http::{Method, Request, Response},
-    tls::{Certificate, RootCerts, TlsConfig},
 };
+use url::Url;
 
-const USER_AGENT: &str = concat!("sluicegate/", env!("CARGO_PKG_VERSION"));
-/// Bytes of all headers of an answer.
-const MAX_HEADERS: usize = 64 * 1024;
 /// Characters of what a server says about an error that are said again.
 const SAID: usize = 200;
 
@@ -96,28 +94,23 @@ impl Failed {
     }
 }
 
-/// Connections to the servers of one log.
+/// Connections to one server of a log.
 #[derive(Debug)]
 pub(crate) struct LogHttp {
     agent: Agent,
+    server: Url,
+    outbound: Arc<Outbound>,
     pub(crate) limits: RemoteLimits,
 }
 
 impl LogHttp {
-    pub(crate) fn new(urls: &[&LogUrl], limits: RemoteLimits) -> Self {
-        let config = Config::builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .user_agent(USER_AGENT)
-            .accept("")
-            .max_response_header_size(MAX_HEADERS)
-            .max_idle_connections_per_host(limits.at_a_time)
-            .no_delay(true)
-            // The environment is read by the program alone.
-            .proxy(None);
-        let config = if urls.iter().any(|url| url.is_https()) { config.tls_config(tls()) } else { config };
-        Self { agent: Agent::new_with_config(config.build()), limits }
+    /// Nothing is asked yet. [`SignError::Settings`] if this machine's settings lead to no server.
+    pub(crate) fn new(url: &LogUrl, outbound: Arc<Outbound>, limits: RemoteLimits) -> Result<Self, SignError> {
+        let wrong = |reason: String| SignError::Settings { url: url.to_string(), reason };
+        let server: Url = url.to_string().parse().map_err(|error| wrong(format!("it is no URL: {error}")))?;
+        let config = outbound.agent_config(&server).map_err(|error| wrong(error.to_string()))?;
+        let config = config.max_idle_connections_per_host(limits.at_a_time);
+        Ok(Self { agent: Agent::new_with_config(config.build()), server, outbound, limits })
     }
 
     /// Asks for a file, again while that may help, and returns the first answer that is not about the server's own trouble.
@@ -165,7 +158,6 @@ impl LogHttp {
 
     fn ask(&self, method: Method, url: &str, body: &[u8], limit: u64, left: Duration) -> Result<Answer, Failed> {
         let what = format!("{method} {url}");
-        let failed = |error: &ureq::Error| Failed::for_now(format!("{what}: {}", words(error)));
         let request = Request::builder().method(&method).uri(url);
         let connect = Some(self.limits.connect.min(left));
         let answer = if method == Method::POST {
@@ -178,7 +170,7 @@ impl LogHttp {
             let request = self.agent.configure_request(request).timeout_global(Some(left)).timeout_connect(connect);
             self.agent.run(request.build())
         };
-        let answer = answer.map_err(|error| failed(&error))?;
+        let answer = answer.map_err(|error| self.failed(&what, &error))?;
         let status = answer.status().as_u16();
         let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let (log_index, asked) = (header("x-log-index"), header("retry-after"));
@@ -192,6 +184,17 @@ impl LogHttp {
             return Err(Failed { reason: format!("{what}: {}", answer.said()), again: Some(asked) });
         }
         Ok(answer)
+    }
+
+    /// What TLS has against a server, it has again: nothing is lost by waiting for a person instead.
+    fn failed(&self, what: &str, error: &ureq::Error) -> Failed {
+        match self.outbound.tls_fault(error, &self.server) {
+            Some(tls) if tls.is_no_tls => {
+                Failed::for_good(format!("{what}: what answers there speaks no TLS ({})", tls.words))
+            }
+            Some(tls) => Failed::for_good(format!("{what}: {}", tls.words)),
+            None => Failed::for_now(format!("{what}: {}", words(error))),
+        }
     }
 
     /// The pause after so many tries: what was asked for, else longer each time; a part of it by chance, so that many do not come at once.
@@ -223,16 +226,6 @@ fn words(error: &ureq::Error) -> String {
         ureq::Error::ConnectionFailed => "no connection".to_owned(),
         other => other.to_string(),
     }
-}
-
-fn tls() -> TlsConfig {
-    let loaded = rustls_native_certs::load_native_certs();
-    let roots: Vec<_> = loaded.certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    TlsConfig::builder()
-        .root_certs(RootCerts::from(roots.into_iter()))
-        .unversioned_rustls_crypto_provider(provider)
-        .build()
 }
 
 /// A number from 0 to 1 that nobody needs to be unable to guess.

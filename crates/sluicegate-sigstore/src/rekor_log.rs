@@ -3,11 +3,12 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Arc, Mutex},
     thread,
 };
 
 use sluicegate_attestation::bundle::LogEntry;
+use sluicegate_outbound::Outbound;
 use sluicegate_ports::sign::{Envelope, SignError, TransparencyLog};
 use sluicegate_types::{Digest, LogUrl};
 
@@ -29,6 +30,8 @@ pub struct RekorSettings {
     pub read: Option<LogUrl>,
     /// The folder of what is not known to be logged.
     pub outbox: PathBuf,
+    /// The way to both.
+    pub outbound: Arc<Outbound>,
     /// How long it is waited for.
     pub limits: RemoteLimits,
 }
@@ -37,7 +40,7 @@ pub struct RekorSettings {
 #[derive(Debug)]
 pub struct RekorLog {
     url: LogUrl,
-    http: LogHttp,
+    http: Arc<LogHttp>,
     read: RemoteLog,
     outbox: Outbox,
     public: LogPublic,
@@ -67,11 +70,14 @@ impl RekorLog {
     /// Finds out which of `logs` is there: by its checkpoint, and where none is served, by its host, or because there is only one.
     /// [`SignError::Stranger`] if it is none of them. Nothing is sent to be logged.
     pub fn open(settings: RekorSettings, logs: &[LogPublic]) -> Result<Self, SignError> {
-        let RekorSettings { url, read, outbox, limits } = settings;
+        let RekorSettings { url, read, outbox, outbound, limits } = settings;
         let outbox = Outbox::open(outbox)?;
-        let reader = RemoteLog::new(read.clone().unwrap_or_else(|| url.clone()), limits);
+        let reader = RemoteLog::new(read.clone().unwrap_or_else(|| url.clone()), outbound.clone(), limits)?;
+        let http = match read {
+            None => reader.http.clone(),
+            Some(_) => Arc::new(LogHttp::new(&url, outbound, limits)?),
+        };
         let public = which(&url, read.is_some(), &reader, logs).map_err(|error| waiting(&outbox, error))?;
-        let http = LogHttp::new(&[&url], limits);
         Ok(Self { url, http, read: reader, outbox, public })
     }
 

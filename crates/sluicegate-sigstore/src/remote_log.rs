@@ -3,8 +3,10 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
 };
 
+use sluicegate_outbound::Outbound;
 use sluicegate_ports::sign::SignError;
 use sluicegate_types::{Digest, LogUrl};
 use tlog_tiles::{Hash, HashReader, node_hash, prove_record, record_hash, split_stored_hash_index};
@@ -25,14 +27,14 @@ const HASHES_LIMIT: u64 = WIDTH * 32;
 /// Where a log's checkpoint and tiles are read.
 #[derive(Debug)]
 pub struct RemoteLog {
-    pub(crate) http: LogHttp,
+    pub(crate) http: Arc<LogHttp>,
     url: LogUrl,
 }
 
 impl RemoteLog {
-    /// The log that is read at `url`. Nothing is asked yet.
-    pub fn new(url: LogUrl, limits: RemoteLimits) -> Self {
-        Self { http: LogHttp::new(&[&url], limits), url }
+    /// The log that is read at `url`. Nothing is asked yet. [`SignError::Settings`] if this machine's settings lead to no server.
+    pub fn new(url: LogUrl, outbound: Arc<Outbound>, limits: RemoteLimits) -> Result<Self, SignError> {
+        Ok(Self { http: Arc::new(LogHttp::new(&url, outbound, limits)?), url })
     }
 
     /// Reads the whole log, every entry and every tile that its newest checkpoint covers, and returns which of `logs` it is, its size and

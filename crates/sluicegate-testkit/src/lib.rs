@@ -5,9 +5,10 @@
     clippy::panic,
     reason = "only tests use this crate, and a test stops at the first thing that is not as it should be"
 )]
-//! The world in memory, for tests: keys from seed names, a log, a store, layouts, a registry, a clock, a scanner, an executor.
+//! The world in memory, for tests: keys from seed names, a log, a store, layouts, a registry, a clock, a scanner, an executor;
+//! and what stands between a client and a server.
 //!
-//! Everything is deterministic and nothing waits. Each fake does what its port promises and has knobs for the faults that a test wants.
+//! Everything but certificates is deterministic and nothing waits. Each fake does what its port promises and has knobs for the faults that a test wants.
 //! What it signs is signed and logged for real, so that the code under test verifies it for real.
 
 mod build;
@@ -24,6 +25,7 @@ mod registry;
 mod scanner;
 mod signer;
 mod store;
+mod tls;
 
 pub use build::{JUNIT, PARTS, SignedBuild, VirtualBuild, step_image, vulns};
 pub use clock::FixedClock;
@@ -41,6 +43,7 @@ pub use registry::{
 pub use scanner::FakeScanner;
 pub use signer::{VirtualSigner, sign_payload, sign_statement};
 pub use store::MemoryStore;
+pub use tls::{ConnectProxy, TestAuthority, TlsFront};
 
 use sluicegate_types::UnixTime;
 

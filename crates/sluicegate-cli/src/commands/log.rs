@@ -9,7 +9,7 @@ use serde_json::json;
 use sluicegate_flow::Error;
 use sluicegate_ports::{served_log::ServedLog, sign::SignError};
 use sluicegate_server::{Limits, serve_log};
-use sluicegate_sigstore::{RemoteLimits, RemoteLog, logs_of};
+use sluicegate_sigstore::logs_of;
 use sluicegate_types::{Digest, LogUrl};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -130,7 +130,7 @@ fn verify_elsewhere(words: &Words, url: &LogUrl, trust_root: Option<&Path>) -> R
     if logs.is_empty() {
         return Err(unread("it has no log with an Ed25519 key, and others are not in this version".to_owned()));
     }
-    let read = RemoteLog::new(url.clone(), RemoteLimits::default()).check(&logs);
+    let read = wire::log_elsewhere(url)?.check(&logs);
     let (origin, size, root) = read.map_err(|error| {
         let remedy = match &error {
             SignError::Unproved { .. } => "ask whoever runs the log; what it says from now on proves nothing",

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use sluicegate_outbound::host_of;
 use sluicegate_ports::images::FaultKind;
 use sluicegate_types::is_loopback;
 use url::Url;
@@ -10,12 +11,6 @@ use super::fault::{Result, fault};
 
 /// Bytes of an address.
 const MAX_ADDRESS: usize = 16 * 1024;
-
-/// The host of a URL with its port, if one is written.
-pub(crate) fn host_of(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-}
 
 /// Whether two URLs are of one server: credentials of the one are for the other.
 pub(crate) fn is_same_server(one: &Url, other: &Url) -> bool {

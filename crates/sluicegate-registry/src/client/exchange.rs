@@ -9,13 +9,14 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use sluicegate_outbound::host_of;
 use sluicegate_ports::images::{FaultKind, RegistryFault};
 use sluicegate_types::{Digest, Hasher, Secret, UnixTime, is_loopback};
 use ureq::http::Method;
 use url::Url;
 
 use super::{
-    address::{host_of, is_same_server, led_to},
+    address::{is_same_server, led_to},
     challenge::{self, Challenge},
     credentials::{self, Found, Identity},
     fault::{Result, fault},

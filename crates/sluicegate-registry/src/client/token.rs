@@ -7,14 +7,12 @@ use std::{
 };
 
 use serde::Deserialize;
+use sluicegate_outbound::host_of;
 use sluicegate_ports::images::FaultKind;
 use sluicegate_types::Secret;
 use url::Url;
 
-use super::{
-    address::host_of,
-    fault::{Result, fault},
-};
+use super::fault::{Result, fault};
 
 /// Token services of other hosts that registries are known to have, beside those of a parent domain.
 const KNOWN: [(&str, &str); 2] =

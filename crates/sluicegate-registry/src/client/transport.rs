@@ -1,24 +1,20 @@
-//! One request and its answer: connections, certificates, proxies, time. Nothing is followed, repeated or signed in for here.
+//! One request and its answer: connections, time. Nothing is followed, repeated or signed in for here.
 
 use std::{
     collections::BTreeMap,
-    error::Error as _,
-    fmt, fs,
     io::{Cursor, Read},
     net::IpAddr,
-    path::Path,
-    sync::{Arc, Mutex, OnceLock},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use sluicegate_outbound::{Outbound, OutboundError, TlsFault, host_of};
 use sluicegate_ports::images::{FaultKind, RegistryFault};
-use sluicegate_types::is_loopback;
 use ureq::{
-    Agent, AsSendBody, Body, Proxy, ProxyProtocol, SendBody, Timeout,
+    Agent, AsSendBody, Body, SendBody, Timeout,
     config::Config,
     http::{HeaderMap, Method, Request, Response, Uri, request::Builder},
-    tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
     unversioned::{
         resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver},
         transport::{DefaultConnector, NextTimeout},
@@ -27,26 +23,19 @@ use ureq::{
 use url::Url;
 
 use super::{
-    address::{Nearness, host_of},
+    address::Nearness,
     fault::{Result, Said, fault},
 };
 use crate::settings::RegistrySettings;
 
-/// The agent that is said to ask.
-const USER_AGENT: &str = concat!("sluicegate/", env!("CARGO_PKG_VERSION"));
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// How long nothing may come, or go, before a connection counts as dead; and how long a registry may think about what was sent to it.
 const SILENCE: Duration = Duration::from_secs(30);
 const THOUGHT: Duration = Duration::from_secs(60);
 /// The longest that the bytes of one request may take beside its patience.
 const LONGEST_TRAVEL: u64 = 24 * 60 * 60;
-/// Bytes of all headers of an answer.
-const MAX_HEADERS: usize = 64 * 1024;
 /// Bytes that are read from a connection at once; large, as layers are.
 const BUFFER: usize = 256 * 1024;
-/// Bytes of a certificate file, and files of a folder.
-const MAX_CERTIFICATES: u64 = 1024 * 1024;
-const MAX_FILES: usize = 64;
 
 /// A moment until which something may take.
 #[derive(Clone, Copy, Debug)]
@@ -212,14 +201,15 @@ impl From<RegistryFault> for Broken {
 
 /// Connections to all servers, those of each kept apart.
 pub(crate) struct Transport {
-    settings: RegistrySettings,
+    outbound: Outbound,
+    patience: Duration,
     agents: Mutex<BTreeMap<(String, Option<Nearness>), Agent>>,
-    system: OnceLock<Vec<Certificate<'static>>>,
 }
 
 impl Transport {
     pub(crate) fn new(settings: RegistrySettings) -> Self {
-        Self { settings, agents: Mutex::default(), system: OnceLock::new() }
+        let RegistrySettings { outbound, warn, patience, .. } = settings;
+        Self { outbound: Outbound::new(outbound, warn), patience, agents: Mutex::default() }
     }
 
     /// Sends one request.
@@ -236,7 +226,7 @@ impl Transport {
         let sized = |request: Builder, length: u64| request.header("content-length", length.to_string());
         let takes_body = matches!(ask.method, Method::POST | Method::PUT | Method::PATCH);
         let silence = if takes_body { THOUGHT } else { SILENCE };
-        let time = Time { left, silence: silence.min(self.settings.patience / 4) };
+        let time = Time { left, silence: silence.min(self.patience / 4) };
         let sent = match ask.payload {
             Payload::None if takes_body => run(&agent, sized(request, 0), &b""[..], time),
             Payload::None => run(&agent, request, (), time),
@@ -252,7 +242,7 @@ impl Transport {
                 let hidden = hidden.collect();
                 Ok(Answer { status, headers: parts.headers, url: ask.url.clone(), content, hidden })
             }
-            Err(error) => Err(broken(&what, &error, &self.hint(ask.url))),
+            Err(error) => Err(broken(&what, &error, self.outbound.tls_fault(&error, ask.url))),
         }
     }
 
@@ -263,22 +253,10 @@ impl Transport {
         if let Some(agent) = self.agents.lock().map_err(|_| locked())?.get(&key) {
             return Ok(agent.clone());
         }
-        let config = Config::builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .user_agent(USER_AGENT)
-            .accept("")
-            .max_response_header_size(MAX_HEADERS)
-            .input_buffer_size(BUFFER)
-            .output_buffer_size(BUFFER)
-            .max_idle_connections_per_host(8)
-            .no_delay(true);
-        let proxy = self.proxy(url)?;
-        let is_proxied = is_proxied(proxy.as_ref(), url);
+        let is_proxied = self.outbound.is_proxied(url).map_err(misconfigured)?;
         let within = if is_proxied { Within::of_proxied(url, reach)? } else { Within { reach } };
-        let config = config.proxy(proxy);
-        let config = if url.scheme() == "https" { config.tls_config(self.tls(&host)?) } else { config };
+        let config = self.outbound.agent_config(url).map_err(misconfigured)?;
+        let config = config.input_buffer_size(BUFFER).output_buffer_size(BUFFER).max_idle_connections_per_host(8);
         let agent = Agent::with_parts(config.build(), DefaultConnector::default(), within);
         self.agents.lock().map_err(|_| locked())?.insert(key, agent.clone());
         Ok(agent)
@@ -288,7 +266,7 @@ impl Transport {
     /// Whoever is asked through a proxy is looked for by nobody here.
     pub(crate) fn nearness(&self, url: &Url) -> Result<Nearness> {
         let address = address_of(url);
-        if address.is_some() || is_proxied(self.proxy(url)?.as_ref(), url) {
+        if address.is_some() || self.outbound.is_proxied(url).map_err(misconfigured)? {
             return Ok(nearest(address));
         }
         let host = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
@@ -296,108 +274,9 @@ impl Transport {
         Ok(nearest(found.into_iter().flatten().map(|address| address.ip())))
     }
 
-    fn proxy(&self, url: &Url) -> Result<Option<Proxy>> {
-        let Some(text) = self.settings.proxy.as_ref().filter(|text| !text.is_empty()) else { return Ok(None) };
-        if is_loopback(&host_of(url)) {
-            return Ok(None);
-        }
-        // The URL may hold a password, so it is not said again.
-        let wrong = || {
-            fault(
-                FaultKind::Configuration,
-                "the proxy's address (HTTPS_PROXY or ALL_PROXY) is no http:// or https:// URL",
-            )
-        };
-        let proxy: Url =
-            if text.contains("://") { text.parse() } else { format!("http://{text}").parse() }.map_err(|_| wrong())?;
-        let protocol = match proxy.scheme() {
-            "http" => ProxyProtocol::Http,
-            "https" => ProxyProtocol::Https,
-            _ => return Err(wrong()),
-        };
-        let mut builder = Proxy::builder(protocol)
-            .host(proxy.host_str().ok_or_else(wrong)?)
-            .port(proxy.port_or_known_default().ok_or_else(wrong)?);
-        if !proxy.username().is_empty() {
-            builder = builder.username(proxy.username());
-        }
-        if let Some(password) = proxy.password() {
-            builder = builder.password(password);
-        }
-        for host in
-            self.settings.no_proxy.iter().flat_map(|list| list.split(',')).map(str::trim).filter(|h| !h.is_empty())
-        {
-            builder = builder.no_proxy(host);
-        }
-        builder.build().map(Some).map_err(|_| wrong())
-    }
-
-    fn tls(&self, host: &str) -> Result<TlsConfig> {
-        let own = self.own_certificates(host)?;
-        let system = self.system.get_or_init(|| {
-            let loaded = rustls_native_certs::load_native_certs();
-            loaded.certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect()
-        });
-        let roots = RootCerts::from(system.iter().cloned().chain(own));
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        Ok(TlsConfig::builder().root_certs(roots).unversioned_rustls_crypto_provider(provider).build())
-    }
-
     /// Whether a certificate authority of its own was given for this host: then nothing but TLS is spoken with it.
     pub(crate) fn has_own_certificates(&self, host: &str) -> bool {
-        self.settings.certificates.iter().any(|folder| folder.join(host).is_dir())
-    }
-
-    /// Where the authority of a server that is not trusted would stand.
-    fn hint(&self, url: &Url) -> String {
-        let host = host_of(url);
-        match self.settings.certificates.first() {
-            Some(folder) => format!(
-                "if an authority of its own vouches for it, put that authority's certificate into {}",
-                folder.join(&host).join("ca.crt").display()
-            ),
-            None => {
-                format!("if an authority of its own vouches for it, its certificate goes into certs.d/{host}/ca.crt")
-            }
-        }
-    }
-
-    fn own_certificates(&self, host: &str) -> Result<Vec<Certificate<'static>>> {
-        let mut out = Vec::new();
-        for folder in self.settings.certificates.iter().map(|folder| folder.join(host)).filter(|folder| folder.is_dir())
-        {
-            let wrong = |path: &Path, why: &dyn fmt::Display| {
-                fault(FaultKind::Configuration, format!("the certificates of {host} in {}: {why}", path.display()))
-            };
-            let entries = fs::read_dir(&folder).map_err(|error| wrong(&folder, &error))?;
-            for entry in entries.take(MAX_FILES) {
-                let path = entry.map_err(|error| wrong(&folder, &error))?.path();
-                match path.extension().and_then(|extension| extension.to_str()) {
-                    Some("crt") => {}
-                    Some("cert" | "key") => {
-                        (self.settings.warn)(&format!(
-                            "{}: client certificates are not in this version",
-                            path.display()
-                        ));
-                        continue;
-                    }
-                    _ => continue,
-                }
-                let file = fs::File::open(&path).map_err(|error| wrong(&path, &error))?;
-                let mut pem = Vec::new();
-                file.take(MAX_CERTIFICATES).read_to_end(&mut pem).map_err(|error| wrong(&path, &error))?;
-                let before = out.len();
-                for item in parse_pem(&pem) {
-                    if let PemItem::Certificate(certificate) = item.map_err(|error| wrong(&path, &error))? {
-                        out.push(certificate);
-                    }
-                }
-                if out.len() == before {
-                    return Err(wrong(&path, &"there is none in it"));
-                }
-            }
-        }
-        Ok(out)
+        self.outbound.has_own_certificates(host)
     }
 }
 
@@ -451,11 +330,6 @@ impl Within {
     }
 }
 
-/// Whether a request goes through the proxy.
-fn is_proxied(proxy: Option<&Proxy>, url: &Url) -> bool {
-    proxy.is_some_and(|proxy| !url.as_str().parse::<Uri>().is_ok_and(|uri| proxy.is_no_proxy(&uri)))
-}
-
 /// The nearest of a server's addresses. A server without any, as its name could not be looked up, counts as public: that is the strict
 /// case and not the lenient one, as its answers then lead to public addresses alone. What is no address of a server counts as little:
 /// whoever names one beside its own would else lead there.
@@ -501,14 +375,14 @@ impl Resolver for Within {
     }
 }
 
-fn broken(what: &str, error: &ureq::Error, hint: &str) -> Broken {
-    let tls = tls_error(error);
-    let is_no_tls = matches!(tls, Some(rustls::Error::InvalidMessage(_)));
+fn misconfigured(error: OutboundError) -> RegistryFault {
+    fault(FaultKind::Configuration, error.to_string())
+}
+
+fn broken(what: &str, error: &ureq::Error, tls: Option<TlsFault>) -> Broken {
+    let is_no_tls = tls.as_ref().is_some_and(|tls| tls.is_no_tls);
     let (kind, words, passes) = match (error, tls) {
-        (_, Some(rustls::Error::InvalidCertificate(why))) => {
-            (FaultKind::Unreachable, format!("its certificate is not to be trusted ({why:?}); {hint}"), false)
-        }
-        (_, Some(tls)) => (FaultKind::Unreachable, format!("TLS: {tls}"), false),
+        (_, Some(tls)) => (FaultKind::Unreachable, tls.words, false),
         (ureq::Error::Timeout(which @ (Timeout::Connect | Timeout::Resolve)), _) => {
             (FaultKind::Unreachable, format!("no connection in time ({which})"), true)
         }
@@ -531,62 +405,29 @@ fn broken(what: &str, error: &ureq::Error, hint: &str) -> Broken {
     Broken { fault: fault(kind, format!("{what}: {words}")), passes, is_silence, is_no_tls }
 }
 
-/// What TLS said, wherever it is wrapped.
-fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
-    if let ureq::Error::Rustls(tls) = error {
-        return Some(tls);
-    }
-    if let ureq::Error::Io(io) = error {
-        return io.get_ref().and_then(|inner| inner.downcast_ref());
-    }
-    error.source().and_then(|source| source.downcast_ref())
-}
-
 #[cfg(test)]
 mod tests {
+    use sluicegate_outbound::OutboundSettings;
+
     use super::*;
 
-    fn transport(proxy: &str, no_proxy: &str) -> Transport {
-        Transport::new(RegistrySettings {
-            proxy: Some(proxy.to_owned()),
-            no_proxy: Some(no_proxy.to_owned()),
-            ..RegistrySettings::default()
-        })
+    fn transport(proxy: &str) -> Transport {
+        let outbound = OutboundSettings { proxy: Some(proxy.to_owned()), ..OutboundSettings::default() };
+        Transport::new(RegistrySettings { outbound, ..RegistrySettings::default() })
     }
 
     #[test]
-    fn a_proxy_is_for_hosts_beyond_this_machine_that_are_not_exempt() {
-        let transport = transport("proxy.example:3128", ".inner.example, exact.example,10.1.2.3");
-        for (url, proxied) in [
-            ("https://registry.example/v2/", true),
-            ("https://inner.example.evil.example/", true),
-            ("https://10.1.2.4/", true),
-            ("https://registry.inner.example/v2/", false),
-            ("https://exact.example:8443/", false),
-            ("https://10.1.2.3/", false),
-            ("http://127.0.0.1:5000/", false),
-            ("http://localhost:5000/", false),
-            ("http://[::1]:5000/", false),
-        ] {
-            let url: Url = url.parse().unwrap();
-            assert_eq!(is_proxied(transport.proxy(&url).unwrap().as_ref(), &url), proxied, "{url}");
-        }
-        // Nobody looks for the name of what a proxy finds.
+    fn nobody_looks_for_the_name_of_what_a_proxy_finds() {
+        let transport = transport("proxy.example:3128");
         assert_eq!(transport.nearness(&"https://registry.test/".parse().unwrap()), Ok(Nearness::Public));
         assert_eq!(transport.nearness(&"https://10.9.9.9/".parse().unwrap()), Ok(Nearness::Private));
-        for (none, url) in [("", "https://a.example"), ("socks5://x", "http://127.0.0.1")] {
-            let transport = self::transport(none, "");
-            assert!(transport.proxy(&url.parse().unwrap()).unwrap().is_none());
-        }
-        for wrong in ["socks5://me:word@proxy.example", "http://", "ftp://x"] {
-            let fault = self::transport(wrong, "").proxy(&"https://a.example".parse().unwrap()).unwrap_err();
-            assert!(fault.kind == FaultKind::Configuration && !fault.reason.contains("word"), "{fault}");
-        }
+        let wrong = self::transport("socks5://x").nearness(&"https://registry.test/".parse().unwrap()).unwrap_err();
+        assert_eq!(wrong.kind, FaultKind::Configuration);
     }
 
     #[test]
     fn a_server_that_cannot_be_looked_up_leads_to_public_addresses_alone() {
-        let transport = transport("", "");
+        let transport = transport("");
         let near = |host: &str| transport.nearness(&format!("https://{host}/").parse().unwrap()).unwrap();
         // A label of more than 63 bytes is no name of a host, so no server is asked for it.
         let unknown = near(&format!("{}.example", "x".repeat(64)));
@@ -605,7 +446,7 @@ mod tests {
 
     #[test]
     fn nobody_is_asked_after_the_deadline() {
-        let transport = transport("", "");
+        let transport = transport("");
         // Nobody listens there.
         let url = "https://127.0.0.1:1/".parse().unwrap();
         let asked = |patience: u64| {
@@ -624,25 +465,6 @@ mod tests {
         assert_eq!(near(&["fe80::1"]), Nearness::Public);
         assert_eq!(near(&["93.184.216.34", "10.1.2.3"]), Nearness::Private);
         assert_eq!(near(&["10.1.2.3", "0.0.0.0", "::1"]), Nearness::Loopback);
-    }
-
-    #[test]
-    fn the_certificates_of_a_host_have_an_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let own = folder.path().join("registry.example");
-        fs::create_dir(&own).unwrap();
-        let certificates = vec![folder.path().to_owned()];
-        let transport = Transport::new(RegistrySettings { certificates, ..RegistrySettings::default() });
-        let read = || transport.own_certificates("registry.example").map(|all| all.len());
-        let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        let behind = |length: u64| fs::write(own.join("ca.crt"), format!("{}\n{pem}", "#".repeat(length as usize)));
-        behind(MAX_CERTIFICATES / 2).unwrap();
-        assert_eq!(read(), Ok(1));
-        behind(MAX_CERTIFICATES).unwrap();
-        assert!(read().unwrap_err().reason.contains("there is none in it"));
-        behind(0).unwrap();
-        (0..MAX_FILES).for_each(|number| fs::write(own.join(format!("{number}.crt")), pem).unwrap());
-        assert_eq!(read(), Ok(MAX_FILES));
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::Path,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,6 +13,8 @@ use sluicegate_attestation::bundle::hashedrekord_body;
 
 use super::*;
 use crate::{EmbeddedLog, LogKey};
+
+mod https;
 
 const ORIGIN: &str = "log.example";
 const HTML: &str = "<!DOCTYPE html><title>Sign in</title>";
@@ -77,6 +78,7 @@ impl World {
             url: self.url.parse().unwrap(),
             read: None,
             outbox: self.folder.path().join("outbox"),
+            outbound: Arc::default(),
             limits: RemoteLimits {
                 answer: Duration::from_secs(2),
                 total: Duration::from_secs(8),
@@ -376,7 +378,7 @@ fn a_tile_that_is_gone_is_cut_from_the_full_one_and_a_changed_one_is_wrong() {
     assert_eq!((entry.log_index.as_str(), entry.inclusion_proof.tree_size.as_str()), ("299", "300"));
     let asked = world.asked.lock().unwrap().join("\n");
     assert!(asked.contains("GET /api/v2/tile/0/001.p/44\nGET /api/v2/tile/0/001"), "{asked}");
-    let reader = RemoteLog::new(world.url.parse().unwrap(), world.settings().limits);
+    let reader = RemoteLog::new(world.url.parse().unwrap(), Arc::default(), world.settings().limits).unwrap();
     // The upper tile of 300 has one hash, and the folder has that of 512 alone, which is not full.
     assert!(world.file("tile/1/000.p/2").is_file() && !world.file("tile/1/000.p/1").exists());
     let (origin, size, _) = reader.check(&[public()]).unwrap();
