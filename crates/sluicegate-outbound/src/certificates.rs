@@ -3,6 +3,7 @@
 use std::{
     fmt, fs,
     io::Read,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -13,6 +14,8 @@ use crate::OutboundError;
 /// Bytes of a certificate file, and files of a folder.
 const MAX_CERTIFICATES: u64 = 1024 * 1024;
 const MAX_FILES: usize = 64;
+/// `O_NONBLOCK` of Linux (asm-generic/fcntl.h).
+const O_NONBLOCK: i32 = 0o4_000;
 
 /// Those in `HOST/*.crt` of each folder. Client certificates that lie there are warned about and not used.
 pub(crate) fn of_host(
@@ -38,7 +41,12 @@ pub(crate) fn of_host(
                 }
                 _ => continue,
             }
-            let file = fs::File::open(&path).map_err(|error| wrong(&path, &error))?;
+            // A pipe is not waited for.
+            let opened = fs::OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(&path);
+            let file = opened.map_err(|error| wrong(&path, &error))?;
+            if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+                return Err(wrong(&path, &"it is no regular file"));
+            }
             let mut pem = Vec::new();
             file.take(MAX_CERTIFICATES).read_to_end(&mut pem).map_err(|error| wrong(&path, &error))?;
             let before = out.len();
