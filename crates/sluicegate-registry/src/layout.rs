@@ -134,7 +134,7 @@ pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
 impl LayoutSource {
     /// How an index that is an image here, or one below it, describes the manifest with this digest. An index that can't be read names
     /// nothing here; whoever asks about the index is told why.
-    fn below(&self, digest: &Digest) -> Result<Option<Descriptor>, ImagePlaceError> {
+    pub(crate) fn below(&self, digest: &Digest) -> Result<Option<Descriptor>, ImagePlaceError> {
         let mut waiting: Vec<(Descriptor, usize)> =
             images(&self.folder, &self.index)?.into_iter().map(|image| (image.clone(), 0)).collect();
         let mut seen = BTreeSet::new();

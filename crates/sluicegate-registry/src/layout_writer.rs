@@ -20,7 +20,7 @@ use sluicegate_types::{
 
 use crate::{
     at_a_time::several_at_a_time,
-    layout::{blob_path, images, open_lock, open_regular},
+    layout::{LayoutSource, blob_path, images, open_lock, open_regular},
     layout_index::{
         COSIGN_IMAGE, COSIGN_KIND, ENVIRONMENT, Index, LAYOUT_FILE, MAX_ENTRIES, MAX_MANIFEST, REF_NAME, tag_of,
     },
@@ -178,9 +178,12 @@ impl LayoutTarget {
         };
         let index = Index::read(&self.folder)?.ok_or_else(|| none("; there is no OCI layout"))?;
         if images(&self.folder, &index)?.iter().any(|held| held.digest == *image) {
-            Ok(())
-        } else {
-            Err(none("; nothing is attached to what is not there"))
+            return Ok(());
+        }
+        // What an index here names is here as well.
+        match LayoutSource::open(&self.folder)?.below(image)? {
+            Some(_) => Ok(()),
+            None => Err(none("; nothing is attached to what is not there")),
         }
     }
 

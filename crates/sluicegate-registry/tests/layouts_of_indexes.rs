@@ -67,3 +67,15 @@ fn nothing_is_found_below_what_is_no_index_or_damaged_or_too_deep() {
     layout_of(folder, &deep(5));
     assert!(none(child.digest));
 }
+
+#[test]
+fn what_an_index_names_is_there_to_be_attached_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let child = blob(folder, IMAGE_MANIFEST, b"{}");
+    layout_of(folder, &index_of(folder, &[&child]));
+    let target = Places::new(RegistrySettings::default()).target(&folder.to_owned().into()).unwrap();
+    let attach = |image: &Digest| target.attach(image, &[], &[], &sluicegate_testkit::MemoryStore::new());
+    attach(&child.digest).unwrap();
+    assert!(matches!(attach(&Digest::of(b"another")), Err(ImagePlaceError::NoImage { .. })));
+}
