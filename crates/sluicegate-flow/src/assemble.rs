@@ -213,6 +213,7 @@ pub fn index(ports: &Ports<'_>, images: &[(Platform, Descriptor)]) -> Result<Des
         schema_version: 2,
         media_type: Some(IMAGE_INDEX.to_owned()),
         manifests: images.iter().map(entry).collect(),
+        subject: None,
     };
     let bytes = json_bytes("an image index", &index)?;
     let digest = ports.store.put_bytes(&bytes)?;

@@ -1,9 +1,6 @@
 //! `copy`: mirrors an image with everything that is attached to it, unchanged, to a place that is no environment's.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::{collections::BTreeSet, path::Path};
 
 use serde_json::json;
 use sluicegate_ports::{
@@ -76,11 +73,8 @@ pub fn copy(request: &CopyRequest<'_>) -> Result<Copied, Error> {
     }
     // Before anything is written there.
     expected(request, &to, target.as_ref(), (&root.digest, tags.first()))?;
-    let mut layers = BTreeMap::new();
-    for (_, manifest) in tree.images() {
-        layers.extend(fetch::layers(manifest)?.into_iter().map(|layer| (layer.digest, layer)));
-    }
-    let layers: Vec<Descriptor> = layers.into_values().cloned().collect();
+    let layers = fetch::layers_of_all(tree.images().map(|(_, manifest)| manifest))?;
+    let layers: Vec<Descriptor> = layers.into_iter().cloned().collect();
     let held = target.take_over(&layers, &from.place)?;
     let mut blobs = BTreeSet::new();
     for (_, manifest) in tree.images() {

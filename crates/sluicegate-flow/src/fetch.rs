@@ -86,12 +86,23 @@ pub fn fetch(source: &dyn ImageSource, descriptor: &Descriptor, asked: Asked<'_>
 
 /// The same without the image's layers: evidence is small and says whether the rest is worth the room.
 pub fn fetch_evidence(source: &dyn ImageSource, descriptor: &Descriptor, asked: Asked<'_>) -> Result<Fetched, Error> {
-    evidence(source, descriptor, &|attached| named(descriptor.digest, attached, asked))
+    fetch_evidence_within(source, descriptor, asked, MAX_ATTACHED + MAX_EVIDENCE)
+}
+
+/// The same of one image of several that share the room: `bytes` of evidence, one part in three of it for bundles that are attached.
+pub(crate) fn fetch_evidence_within(
+    source: &dyn ImageSource,
+    descriptor: &Descriptor,
+    asked: Asked<'_>,
+    bytes: u64,
+) -> Result<Fetched, Error> {
+    let room = Room { attached: MAX_ATTACHED.min(bytes / 3), carried: MAX_EVIDENCE.min(bytes - bytes / 3) };
+    evidence(source, descriptor, room, &|attached| named(descriptor.digest, attached, asked))
 }
 
 /// What is attached to an index, which has no layers of its own; what it names is for whoever reads its tree.
 pub(crate) fn fetch_attached(source: &dyn ImageSource, index: &Descriptor, asked: Asked<'_>) -> Result<Fetched, Error> {
-    attached(source, index, of_no_image(), &|attached| named(index.digest, attached, asked))
+    attached(source, index, of_no_image(), Room::OF_ONE, &|attached| named(index.digest, attached, asked))
 }
 
 /// What is attached to an image or to an index, with the image's manifest if it is one.
@@ -124,26 +135,39 @@ fn of_no_image() -> (Manifest, Vec<u8>) {
 /// The same of an image, with its layers, or of an index where nobody is believed: what was just written, and reads back whole or not.
 pub(crate) fn fetch_unasked(source: &dyn ImageSource, descriptor: &Descriptor) -> Result<Fetched, Error> {
     if is_index(&descriptor.media_type) {
-        return attached(source, descriptor, of_no_image(), &|_| BTreeSet::new());
+        return attached(source, descriptor, of_no_image(), Room::OF_ONE, &|_| BTreeSet::new());
     }
-    let fetched = evidence(source, descriptor, &|_| BTreeSet::new())?;
+    let fetched = evidence(source, descriptor, Room::OF_ONE, &|_| BTreeSet::new())?;
     read_layers(source, &fetched.manifest, None)?;
     Ok(fetched)
+}
+
+/// Bytes of what is read beside an image: bundles that are attached to it, and everything else.
+#[derive(Clone, Copy)]
+struct Room {
+    attached: u64,
+    carried: u64,
+}
+
+impl Room {
+    const OF_ONE: Self = Self { attached: MAX_ATTACHED, carried: MAX_EVIDENCE };
 }
 
 fn evidence(
     source: &dyn ImageSource,
     descriptor: &Descriptor,
+    room: Room,
     first: &dyn Fn(&Bundles) -> BTreeSet<Digest>,
 ) -> Result<Fetched, Error> {
     let (_, manifest, config) = fetch_manifest(source, descriptor)?;
-    attached(source, descriptor, (manifest, config), first)
+    attached(source, descriptor, (manifest, config), room, first)
 }
 
 fn attached(
     source: &dyn ImageSource,
     descriptor: &Descriptor,
     (manifest, config): (Manifest, Vec<u8>),
+    room: Room,
     first: &dyn Fn(&Bundles) -> BTreeSet<Digest>,
 ) -> Result<Fetched, Error> {
     let mut fetched = Fetched {
@@ -157,18 +181,18 @@ fn attached(
     let mut rest = Rest { source, fetched: &mut fetched, sizes: BTreeMap::new(), false_bytes: 0 };
     let (attached, carried) = rest.manifests(&descriptor.digest)?;
     // Smallest first: as many as an index may list, each of a provenance's usual size, fit the limit, whatever else is attached.
-    rest.read_attached(&attached, &mut { MAX_ATTACHED })?;
+    rest.read_attached(&attached, &mut { room.attached })?;
     let is_left = |part: &&Descriptor| !rest.fetched.attached.contains_key(&part.digest);
     let left: Vec<Descriptor> = attached.iter().filter(is_left).cloned().collect();
     let digests: BTreeSet<Digest> = carried.iter().map(|part| part.digest).collect();
     let whole = carried.iter().map(|part| part.size).fold(0_u64, u64::saturating_add);
-    let all_fit = left.is_empty() && digests.len() <= MAX_DESCRIPTORS && whole <= MAX_EVIDENCE;
+    let all_fit = left.is_empty() && digests.len() <= MAX_DESCRIPTORS && whole <= room.carried;
     // What believed provenances name comes before what nobody names: junk starves nothing, however large, many or early it is.
     let named = if all_fit { BTreeSet::new() } else { first(&rest.fetched.attached) };
     let left: Vec<Descriptor> = left.into_iter().filter(|part| named.contains(&part.digest)).collect();
-    rest.read_attached(&left, &mut { MAX_ATTACHED })?;
+    rest.read_attached(&left, &mut { room.attached })?;
     let (named, others): (Vec<_>, Vec<_>) = carried.into_iter().partition(|part| named.contains(&part.digest));
-    rest.read_carried(named.into_iter().chain(others))?;
+    rest.read_carried(named.into_iter().chain(others), room.carried)?;
     Ok(fetched)
 }
 
@@ -260,8 +284,7 @@ impl Rest<'_> {
     }
 
     /// Of [`MAX_DESCRIPTORS`] contents; one that several descriptors describe differently is one.
-    fn read_carried(&mut self, parts: impl Iterator<Item = Descriptor>) -> Result<(), Error> {
-        let mut budget = MAX_EVIDENCE;
+    fn read_carried(&mut self, parts: impl Iterator<Item = Descriptor>, mut budget: u64) -> Result<(), Error> {
         let mut tried = BTreeSet::new();
         for part in parts {
             if tried.len() >= MAX_DESCRIPTORS && !tried.contains(&part.digest) {
@@ -390,6 +413,22 @@ pub(crate) fn keep(
     store: &dyn ContentStore,
 ) -> Result<(), Error> {
     stream_all(source, &[descriptor], limit, Some(store))
+}
+
+/// The layers of several images of one index, each content once, under the same limit as those of one image.
+pub(crate) fn layers_of_all<'m>(manifests: impl Iterator<Item = &'m Manifest>) -> Result<Vec<&'m Descriptor>, Error> {
+    let mut all = BTreeMap::new();
+    for manifest in manifests {
+        all.extend(layers(manifest)?.into_iter().map(|layer| (layer.digest, layer)));
+    }
+    let whole = all.values().map(|layer| layer.size).fold(0_u64, u64::saturating_add);
+    match all.values().next() {
+        Some(first) if whole > MAX_LAYERS => {
+            let reason = format!("the layers of the images of its index have {whole} bytes, the limit is {MAX_LAYERS}");
+            Err(wrong(first, reason))
+        }
+        _ => Ok(all.into_values().collect()),
+    }
 }
 
 /// The layers of an image: each content once, however often it is named, and no more of all of it than one image may have.

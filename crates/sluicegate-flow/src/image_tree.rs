@@ -33,6 +33,7 @@ pub struct ImageTree {
     pub bytes: BTreeMap<Digest, Vec<u8>>,
     /// Entries of all its indexes.
     entries: usize,
+    subjects: Vec<(Digest, Descriptor)>,
 }
 
 /// A manifest that an index names.
@@ -47,6 +48,11 @@ pub struct Node {
 }
 
 impl ImageTree {
+    /// Its manifests that say that they are attached to something, each with what that is.
+    pub fn subjects(&self) -> impl Iterator<Item = (&Digest, &Descriptor)> {
+        self.subjects.iter().map(|(digest, subject)| (digest, subject))
+    }
+
     /// The images in it, each once: what has layers and a configuration.
     pub fn images(&self) -> impl Iterator<Item = (&Descriptor, &Manifest)> {
         let below =
@@ -142,9 +148,17 @@ pub(crate) fn is_index(media_type: &str) -> bool {
 
 /// Reads the manifests of an image. A document that can be read as an image and as an index is neither.
 pub fn read(source: &dyn ImageSource, root: &Descriptor) -> Result<ImageTree, Error> {
-    let mut tree =
-        ImageTree { root: root.clone(), below: Vec::new(), manifest: None, bytes: BTreeMap::new(), entries: 0 };
-    match document(source, root, &mut tree.bytes)? {
+    let mut tree = ImageTree {
+        root: root.clone(),
+        below: Vec::new(),
+        manifest: None,
+        bytes: BTreeMap::new(),
+        entries: 0,
+        subjects: Vec::new(),
+    };
+    let document = document(source, root, &mut tree.bytes)?;
+    tree.subjects.extend(document.subject().map(|subject| (root.digest, subject.clone())));
+    match document {
         Document::Image(manifest) => tree.manifest = Some(*manifest),
         Document::Index(index) => descend(source, index, &mut tree, 1)?,
     }
@@ -161,7 +175,15 @@ fn descend(source: &dyn ImageSource, index: ImageIndex, tree: &mut ImageTree, de
         return Err(fault(format!("it names more than {MAX_ENTRIES} manifests")));
     }
     for entry in index.manifests {
-        if let Some(known) = tree.below.iter_mut().find(|node| node.descriptor.digest == entry.descriptor.digest) {
+        let is_known = |node: &&mut Node| node.descriptor.digest == entry.descriptor.digest;
+        if let Some(known) = tree.below.iter_mut().find(is_known) {
+            // Who takes the other entry takes something else.
+            let (one, other) = (&known.descriptor, &entry.descriptor);
+            if one.media_type != other.media_type || one.size != other.size || one.artifact_type != other.artifact_type
+            {
+                let reason = format!("it names {} twice, and not as the same", one.digest);
+                return Err(Error::Image { image: tree.root.digest.to_string(), reason });
+            }
             known.platforms.push(entry.platform);
             continue;
         }
@@ -170,7 +192,9 @@ fn descend(source: &dyn ImageSource, index: ImageIndex, tree: &mut ImageTree, de
             let reason = format!("it names more than {MAX_TREE} bytes of manifests");
             return Err(Error::Image { image: tree.root.digest.to_string(), reason });
         }
-        let manifest = match document(source, &entry.descriptor, &mut tree.bytes)? {
+        let document = document(source, &entry.descriptor, &mut tree.bytes)?;
+        tree.subjects.extend(document.subject().map(|subject| (entry.descriptor.digest, subject.clone())));
+        let manifest = match document {
             Document::Image(manifest) => Some(*manifest),
             Document::Index(index) => {
                 descend(source, index, tree, depth + 1)?;
@@ -196,6 +220,15 @@ pub(crate) fn image(descriptor: &Descriptor, bytes: &[u8]) -> Result<Manifest, E
 enum Document {
     Image(Box<Manifest>),
     Index(ImageIndex),
+}
+
+impl Document {
+    fn subject(&self) -> Option<&Descriptor> {
+        match self {
+            Self::Image(manifest) => manifest.subject.as_ref(),
+            Self::Index(index) => index.subject.as_ref(),
+        }
+    }
 }
 
 /// What a manifest is, by its descriptor and by its own bytes, which must agree.

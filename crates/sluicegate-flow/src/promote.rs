@@ -11,6 +11,7 @@ use std::{
 };
 
 use candidate::{Candidate, Judged, Kept, Permitted, Refusal, Subject};
+use occupant::Deployed;
 use serde_json::{Value, json};
 use sluicegate_policy::judge::{Basis, Denial, Grant, Permit, Reason, judge_index};
 use sluicegate_ports::{
@@ -312,7 +313,7 @@ impl Promotion<'_> {
         }
         // What the decision can be made again from; of an image that proves nothing, nothing.
         subject.images.iter().try_for_each(|image| image.keep_evidence(ports))?;
-        self.refuse_backwards(&subject.digests(&self.image.digest), current, held.as_ref())?;
+        self.refuse_backwards(&subject.deployed(), current, held.as_ref())?;
         // Only what proves something gets room in the store.
         subject.keep_content(source, ports)?;
         if request.judge.gate.is_some() {
@@ -389,14 +390,14 @@ impl Promotion<'_> {
                 self.record_platform(image, refusal.outcome(), kept.body)?;
             }
             let name = image.platform.clone().unwrap_or_default();
-            let (outcome, Kept { document, mut body }) = match (permitted, counts) {
+            let (outcome, Kept { document, body }) = match (permitted, counts) {
                 (Some(Permitted { set, permit, kept }), _) => {
                     let outcome = gate::outcome_of(permit.basis());
                     permits.push(permit);
                     granted.push(Granted { image, set, followed });
                     (if request.dry_run { "would-allow" } else { outcome }, kept)
                 }
-                (None, Some((refusal, kept))) => {
+                (None, Some((refusal, mut kept))) => {
                     let outcome = refusal.outcome();
                     match refusal {
                         Refusal::Denied { denials: why, used } => {
@@ -404,16 +405,16 @@ impl Promotion<'_> {
                             denials
                                 .extend(why.map(|said| OfPlatform { platform: Some(name.clone()), said }).into_vec());
                         }
-                        Refusal::Open(why) => reasons.extend(open_reasons(image, why).into_vec()),
+                        Refusal::Open(why) => {
+                            let why = open_reasons(image, why);
+                            kept.body["reasons"] = why.iter().map(|why| json!(why.said.to_string())).collect();
+                            reasons.extend(why.into_vec());
+                        }
                     }
                     (outcome, kept)
                 }
                 (None, None) => return self.without_set(Vec::new()),
             };
-            if outcome == "undecided" {
-                let why = reasons.iter().filter(|why| why.platform.as_deref() == Some(&name));
-                body["reasons"] = why.map(|why| json!(why.said.to_string())).collect();
-            }
             let record = self.record_platform(image, outcome, body)?;
             platforms.push(PlatformDecision { platform: name, record, document });
         }
@@ -593,7 +594,8 @@ impl Promotion<'_> {
             "beside": publication.beside.iter().map(|one| one.manifest.digest).collect::<Vec<_>>(),
         });
         if index.is_some() {
-            moved["platforms"] = grants.iter().map(|grant| json!(grant.image.digest)).collect();
+            let of_image = |image: &Granted<'_>| Deployed::of(image.image.digest(), &image.image.platforms);
+            moved["platforms"] = granted.iter().map(of_image).fold(Deployed::default(), Deployed::and).to_json();
         }
         self.record("promoted", RecordKind::Promotion, moved)?;
         Ok(Promoted::Allowed { image: grant.image, record, basis: grant.basis })

@@ -1,7 +1,7 @@
 //! Makes a decision again from what its record kept: the same gateway, evidence, scan and moment must give the same bytes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -14,6 +14,7 @@ use sluicegate_policy::{
 };
 use sluicegate_ports::{
     evidence::{EvidenceError, EvidenceLog, Record, RecordKind},
+    images::ImageIndex,
     ledger::Ledger,
     store::ContentStore,
 };
@@ -27,12 +28,15 @@ use crate::{
     fetch::Fetched,
     gate::{self, Case, LISTS, PlatformDecision, RuleEvaluator},
     gateway::{self, GatewayFiles, JudgeRecord, judge_of},
+    image_tree::is_index,
 };
 
 /// Of the list of inputs.
 const VERSION: u32 = 1;
 /// Bytes of one file or bundle that a decision was made from.
 pub(crate) const MAX_INPUT: u64 = 128 * 1024 * 1024;
+/// Indexes in each other that an index that was promoted may have (DESIGN section 7).
+const MAX_INDEXES: usize = 1_024;
 
 /// Everything that a decision was made from, by digest in the store.
 #[derive(Debug, Serialize, Deserialize)]
@@ -214,8 +218,9 @@ fn replay_index(
             let reason = format!("it names evidence record {record}, which is not before it");
             return Err(EvidenceError::Damaged { sequence, reason }.into());
         }
-        if show(evidence, ledger, record)?.0.body["platforms"] != Value::Null {
-            let reason = format!("it names evidence record {record}, which is about no single image");
+        let own = show(evidence, ledger, record)?.0.body;
+        if own["platforms"] != Value::Null || own["index"] != json!(body.image) {
+            let reason = format!("it names evidence record {record}, which is about no image of this index");
             return Err(EvidenceError::Damaged { sequence, reason }.into());
         }
         let replayed = replay(evidence, ledger, store, evaluator, record)?;
@@ -227,8 +232,36 @@ fn replay_index(
         }
         platforms.push(PlatformDecision { platform, record, document });
     }
+    let judged: BTreeSet<String> = platforms.iter().map(|one| one.document["image"].to_string()).collect();
+    let exempt: BTreeSet<String> = body.unsigned.iter().map(|one| one["digest"].to_string()).collect();
+    let named = images_of(store, &body.image)?;
+    if judged.is_empty() || named.iter().any(|image| !judged.contains(image) && !exempt.contains(image)) {
+        let reason = "it leaves out an image that the index names".to_owned();
+        return Err(EvidenceError::Damaged { sequence, reason }.into());
+    }
     let document = gate::index_document(&body.image, &body.unsigned, &platforms);
     Ok(Replayed { record: sequence, recorded: body.document, document: gate::document_bytes(&document) })
+}
+
+/// The manifests that an index in the store names and that are no indexes, as JSON has their digests.
+fn images_of(store: &dyn ContentStore, index: &Digest) -> Result<BTreeSet<String>, Error> {
+    let (mut images, mut waiting, mut seen) = (BTreeSet::new(), vec![*index], BTreeSet::new());
+    while let Some(digest) = waiting.pop() {
+        if !seen.insert(digest) || seen.len() > MAX_INDEXES {
+            continue;
+        }
+        let unreadable =
+            |error: serde_json::Error| Error::Content { what: "an index", digest, reason: error.to_string() };
+        let index: ImageIndex = serde_json::from_slice(&store.read(&digest, MAX_INPUT)?).map_err(unreadable)?;
+        for entry in index.manifests {
+            if is_index(&entry.descriptor.media_type) {
+                waiting.push(entry.descriptor.digest);
+            } else {
+                images.insert(json!(entry.descriptor.digest).to_string());
+            }
+        }
+    }
+    Ok(images)
 }
 
 /// The record's word for it is not enough: what is kept must still be those bytes, and they must say what the record says.

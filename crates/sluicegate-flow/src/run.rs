@@ -442,7 +442,7 @@ fn refuse_other_machines(
     product: &Product,
 ) -> Result<(), Error> {
     for (name, machine) in ports.packer.elf_machines(product.content)? {
-        if Some(machine) == platform.elf_machine() {
+        if platform.runs_elf(machine) {
             continue;
         }
         let inside = if name == ITSELF { path.to_owned() } else { path.join(name) };

@@ -234,12 +234,12 @@ impl Look<'_> {
     /// What a bundle says of itself, none of it checked: anyone can write it.
     fn claims(&self, bytes: &[u8]) -> Option<Value> {
         let bundle = Bundle::parse(bytes).ok()?;
-        let kind = Statement::parse(&bundle.payload).ok().map(|statement| statement.predicate_type.uri().to_owned());
+        let kind = Statement::parse(&bundle.payload).ok().map(|statement| beginning(statement.predicate_type.uri()));
         let signer = self.trust.signers().find(|signer| key_hint(&signer.public_key) == bundle.key_hint);
         // A number, as in what is verified, of which zero may be left out; what is none is a claim all the same.
         let number = |text: &str| match text {
             "" => json!(0),
-            text => text.parse::<u64>().map_or_else(|_| json!(text), |number| json!(number)),
+            text => text.parse::<u64>().map_or_else(|_| json!(beginning(text)), |number| json!(number)),
         };
         let entry = &bundle.log_entry;
         let time = match &entry.integrated_time {
@@ -249,7 +249,7 @@ impl Look<'_> {
             _ => json!({"source": "none"}),
         };
         Some(json!({
-            "predicateType": kind, "keyId": bundle.key_hint, "signer": signer.map(|signer| &signer.name),
+            "predicateType": kind, "keyId": beginning(&bundle.key_hint), "signer": signer.map(|signer| &signer.name),
             "log": {"index": number(&entry.log_index)}, "time": time,
         }))
     }
@@ -308,6 +308,11 @@ impl Look<'_> {
             None => format!("key {hint}"),
         }
     }
+}
+
+/// As much of what somebody says of a bundle as is said again.
+fn beginning(text: &str) -> String {
+    text.chars().take(200).collect()
 }
 
 /// Names that a reason lists.

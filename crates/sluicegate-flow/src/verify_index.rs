@@ -64,6 +64,13 @@ impl IndexReport {
 const MAX_DOCUMENT: u64 = 16 * 1024 * 1024;
 const MAX_DOCUMENTS: u64 = 64 * 1024 * 1024;
 const MAX_PARTS: usize = 64;
+/// Predicate types of one manifest of documents that are listed, and characters of each.
+const MAX_TYPES: usize = 8;
+const MAX_TYPE: usize = 200;
+/// Images of one index, and manifests of documents beside them.
+const MAX_IMAGES: usize = 64;
+/// Bytes of a name of a platform.
+const MAX_NAME: usize = 64;
 
 /// What an index names, told apart.
 pub(crate) struct Index {
@@ -99,9 +106,16 @@ fn name_of(platforms: &[Platform]) -> String {
 /// Reads the index `root` and everything below it. An index inside another one is no image; what it names is in the list.
 pub(crate) fn read_index(source: &dyn ImageSource, root: &Descriptor) -> Result<Index, Error> {
     let tree = image_tree::read(source, root)?;
+    let fault = |reason: String| Error::Image { image: root.digest.to_string(), reason };
     let (mut images, mut unsigned) = (Vec::new(), Vec::new());
     for Node { descriptor, platforms, manifest } in &tree.below {
+        if let Some(odd) = platforms.iter().flatten().find(|platform| !is_sayable(platform)) {
+            return Err(fault(format!("it says that {} is for {:?}", descriptor.digest, odd.to_string())));
+        }
         let Some(manifest) = manifest else { continue };
+        if images.len() + unsigned.len() >= 2 * MAX_IMAGES {
+            return Err(fault(format!("an image index of more than {} manifests", 2 * MAX_IMAGES)));
+        }
         if platforms.iter().all(|platform| is_for_no_machine(platform.as_ref()))
             && let Some(types) = only_documents(source, manifest)?
         {
@@ -110,6 +124,9 @@ pub(crate) fn read_index(source: &dyn ImageSource, root: &Descriptor) -> Result<
         }
         let platforms = platforms.iter().flatten().filter(|platform| !is_for_no_machine(Some(platform)));
         images.push(PlatformImage { descriptor: descriptor.clone(), platforms: platforms.cloned().collect() });
+        if images.len() > MAX_IMAGES {
+            return Err(fault(format!("an image index of more than {MAX_IMAGES} images")));
+        }
     }
     Ok(Index { tree, images, unsigned })
 }
@@ -127,6 +144,16 @@ pub(crate) fn verify_index(
         index.platforms.push(PlatformReport { platforms, report });
     }
     Ok(index)
+}
+
+/// Whether the names of a platform are names: what stands in records and answers must not look like something else.
+fn is_sayable(platform: &Platform) -> bool {
+    let is_name = |text: &String| {
+        !text.is_empty()
+            && text.len() <= MAX_NAME
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+    };
+    is_name(&platform.os) && is_name(&platform.architecture) && platform.variant.as_ref().is_none_or(is_name)
 }
 
 /// Whether an index says that no machine runs it. What it calls an image for a machine is one, whatever is in it.
@@ -155,7 +182,9 @@ fn only_documents(source: &dyn ImageSource, manifest: &Manifest) -> Result<Optio
         let bytes = fetch::read(source, layer, MAX_DOCUMENT)?;
         match serde_json::from_slice::<Document>(&bytes) {
             Ok(document) if document.kind.starts_with("https://in-toto.io/Statement/") => {
-                types.insert(document.predicate_type.chars().take(200).collect());
+                if types.len() < MAX_TYPES {
+                    types.insert(document.predicate_type.chars().take(MAX_TYPE).collect());
+                }
             }
             _ if !is_on(Check::OnlyDocuments) => {}
             _ => return Ok(None),

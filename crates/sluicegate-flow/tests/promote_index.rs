@@ -92,9 +92,10 @@ fn an_index_is_promoted_with_the_decision_about_it_and_about_each_image() {
     }
     let moved = world.last_record();
     assert_eq!(moved.kind, RecordKind::Promotion);
-    let images: BTreeSet<String> =
-        moved.body["platforms"].as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect();
-    assert_eq!(images, index.images.iter().map(|image| image.digest().to_string()).collect());
+    let deployed = [("linux/amd64", world.image.digest()), ("linux/arm64", other(&index))];
+    let mut deployed = deployed.map(|(platform, image)| json!({"platform": platform, "image": image})).to_vec();
+    deployed.sort_by_key(|one| one["platform"].to_string());
+    assert_eq!(moved.body["platforms"], json!(deployed));
     assert_eq!(moved.body["statements"].as_array().unwrap().len(), 9);
 }
 

@@ -210,6 +210,9 @@ pub struct ImageIndex {
     pub media_type: Option<String>,
     /// The manifests it names.
     pub manifests: Vec<IndexEntry>,
+    /// What it refers to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Descriptor>,
 }
 
 /// A manifest that an index names.

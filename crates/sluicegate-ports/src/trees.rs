@@ -27,7 +27,8 @@ pub trait TreePacker: Send + Sync {
     fn files(&self, content: Content) -> Result<Vec<FileEntry>, TreeError>;
 
     /// The kind of machine that each program of stored content is for, by its path as in [`TreePacker::files`]: `e_machine` of the header
-    /// of every ELF file (System V ABI, "ELF Header"). What is no ELF file is not in the list. The same errors.
+    /// of every ELF file that is a program or a shared library (System V ABI, "ELF Header"). What is none is not in the list. The same
+    /// errors.
     fn elf_machines(&self, content: Content) -> Result<BTreeMap<String, u16>, TreeError>;
 }
 

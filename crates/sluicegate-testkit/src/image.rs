@@ -101,6 +101,7 @@ impl VirtualIndex {
             schema_version: 2,
             media_type: Some(IMAGE_INDEX.to_owned()),
             manifests: images.iter().map(entry).collect(),
+            subject: None,
         };
         let bytes = serde_json::to_vec(&index).unwrap();
         let images = images.iter().map(|(image, _)| (*image).clone()).collect();

@@ -21,20 +21,20 @@ struct Architecture {
     name: &'static str,
     /// The usual one first.
     variants: &'static [&'static str],
-    /// `e_machine` of its programs (System V ABI, "ELF Header").
-    elf_machine: u16,
+    /// `e_machine` of the programs that it runs (System V ABI, "ELF Header"): its own, and those of the 32-bit machine before it.
+    elf_machines: &'static [u16],
 }
 
 const ARCHITECTURES: [Architecture; 9] = [
-    Architecture { name: "386", variants: &[], elf_machine: 3 },
-    Architecture { name: "amd64", variants: &["v1"], elf_machine: 62 },
-    Architecture { name: "arm", variants: &["v7", "v5", "v6"], elf_machine: 40 },
-    Architecture { name: "arm64", variants: &["v8"], elf_machine: 183 },
-    Architecture { name: "loong64", variants: &[], elf_machine: 258 },
-    Architecture { name: "mips64le", variants: &[], elf_machine: 8 },
-    Architecture { name: "ppc64le", variants: &[], elf_machine: 21 },
-    Architecture { name: "riscv64", variants: &[], elf_machine: 243 },
-    Architecture { name: "s390x", variants: &[], elf_machine: 22 },
+    Architecture { name: "386", variants: &[], elf_machines: &[3] },
+    Architecture { name: "amd64", variants: &["v1"], elf_machines: &[62, 3] },
+    Architecture { name: "arm", variants: &["v7", "v5", "v6"], elf_machines: &[40] },
+    Architecture { name: "arm64", variants: &["v8"], elf_machines: &[183, 40] },
+    Architecture { name: "loong64", variants: &[], elf_machines: &[258] },
+    Architecture { name: "mips64le", variants: &[], elf_machines: &[8] },
+    Architecture { name: "ppc64le", variants: &[], elf_machines: &[21] },
+    Architecture { name: "riscv64", variants: &[], elf_machines: &[243] },
+    Architecture { name: "s390x", variants: &[], elf_machines: &[22] },
 ];
 
 impl Platform {
@@ -57,9 +57,9 @@ impl Platform {
         ARCHITECTURES.iter().find(|known| known.name == self.architecture)
     }
 
-    /// What the ELF header of a program for it says; `None` for an architecture that is not known.
-    pub fn elf_machine(&self) -> Option<u16> {
-        self.known().map(|known| known.elf_machine)
+    /// Whether it runs programs whose ELF header says `machine`.
+    pub fn runs_elf(&self, machine: u16) -> bool {
+        self.known().is_some_and(|known| known.elf_machines.contains(&machine))
     }
 }
 
@@ -130,6 +130,17 @@ mod tests {
             let error = text.parse::<Platform>().unwrap_err().to_string();
             assert!(error.contains(words), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_machine_runs_its_own_programs_and_those_of_the_one_before() {
+        let runs = |text: &str, machine: u16| text.parse::<Platform>().unwrap().runs_elf(machine);
+        assert!(
+            runs("linux/amd64", 62) && runs("linux/amd64", 3) && runs("linux/arm64", 183) && runs("linux/arm64", 40)
+        );
+        assert!(
+            !runs("linux/amd64", 183) && !runs("linux/arm64", 62) && !runs("linux/386", 62) && !runs("linux/arm", 183)
+        );
     }
 
     #[test]

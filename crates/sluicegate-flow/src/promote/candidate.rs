@@ -1,7 +1,5 @@
 //! What is promoted: one image, or every image that an index names. What is read of each, and what the gate says of each.
 
-use std::collections::BTreeSet;
-
 use serde_json::{Value, json};
 use sluicegate_attestation::identifiers::BUNDLE;
 use sluicegate_policy::{
@@ -13,10 +11,10 @@ use sluicegate_ports::{
     images::{Descriptor, ImageSource},
     scan::ScanError,
 };
-use sluicegate_types::{Digest, NonEmpty, UnixTime};
+use sluicegate_types::{Digest, NonEmpty, Platform, UnixTime};
 use sluicegate_verify::closed_set::{Asked, ClosedSet, Followed, follow};
 
-use super::PromoteRequest;
+use super::{PromoteRequest, occupant::Deployed};
 use crate::{
     Error, Ports,
     attest::attest,
@@ -28,9 +26,8 @@ use crate::{
     verify_index::{Index, read_index},
 };
 
-/// Images of one index that are judged; each is scanned and may bring as much evidence as an image may.
-const MAX_IMAGES: usize = 64;
-/// Bytes of the evidence of all of them together.
+/// Bytes of the evidence of all images of one index together. Each gets its share of what is left, so that none starves another; what is
+/// beyond that was not looked at, as with one image.
 const MAX_EVIDENCE: u64 = 1024 * 1024 * 1024;
 
 /// What is promoted.
@@ -45,6 +42,8 @@ pub(super) struct Subject {
 pub(super) struct Candidate {
     /// What the index says it is for; `None` for an image that is promoted itself.
     pub(super) platform: Option<String>,
+    /// The same one by one; empty for an image that is promoted itself, or of which the index does not say it.
+    pub(super) platforms: Vec<Platform>,
     pub(super) fetched: Fetched,
     pub(super) scanned: Scanned,
 }
@@ -105,7 +104,9 @@ impl Subject {
     /// Reads what is promoted with its evidence, and no layer yet.
     pub(super) fn read(source: &dyn ImageSource, root: &Descriptor, asked: Asked<'_>) -> Result<Self, Error> {
         if !is_index(&root.media_type) {
-            let image = Candidate::read(source, root, None, asked)?;
+            let fetched = fetch::fetch_evidence(source, root, asked)?;
+            refuse_subject(&root.digest, fetched.manifest.subject.as_ref())?;
+            let image = Candidate { platform: None, platforms: Vec::new(), fetched, scanned: Scanned::default() };
             return Ok(Self { images: vec![image], index: None });
         }
         let index = read_index(source, root)?;
@@ -113,17 +114,20 @@ impl Subject {
         if index.images.is_empty() {
             return Err(fault("an image index that names no image".to_owned()));
         }
-        if index.images.len() > MAX_IMAGES {
-            return Err(fault(format!("an image index of more than {MAX_IMAGES} images")));
+        for (digest, subject) in index.tree.subjects() {
+            refuse_subject(digest, Some(subject))?;
         }
-        let (mut images, mut held) = (Vec::new(), 0_u64);
-        for image in &index.images {
-            let candidate = Candidate::read(source, &image.descriptor, Some(image.name()), asked)?;
-            held = held.saturating_add(candidate.fetched.evidence_size());
-            if held > MAX_EVIDENCE {
-                return Err(fault(format!("the evidence of its images has more than {MAX_EVIDENCE} bytes")));
-            }
-            images.push(candidate);
+        let (mut images, mut left) = (Vec::new(), MAX_EVIDENCE);
+        for (number, image) in index.images.iter().enumerate() {
+            let share = left / (index.images.len() - number) as u64;
+            let fetched = fetch::fetch_evidence_within(source, &image.descriptor, asked, share)?;
+            left = left.saturating_sub(fetched.evidence_size());
+            images.push(Candidate {
+                platform: Some(image.name()),
+                platforms: image.platforms.clone(),
+                fetched,
+                scanned: Scanned::default(),
+            });
         }
         Ok(Self { images, index: Some(index) })
     }
@@ -134,6 +138,7 @@ impl Subject {
             let mut images = self.images.iter().map(|image| &image.fetched.descriptor);
             return images.try_for_each(|image| fetch::fetch_image(source, image, Some(ports.store)).map(drop));
         };
+        fetch::layers_of_all(index.tree.images().map(|(_, manifest)| manifest))?;
         for (descriptor, _) in index.tree.images() {
             fetch::fetch_image(source, descriptor, Some(ports.store))?;
         }
@@ -143,23 +148,28 @@ impl Subject {
         Ok(())
     }
 
-    /// What is promoted, and every image of it.
-    pub(super) fn digests(&self, root: &Digest) -> BTreeSet<Digest> {
-        self.images.iter().map(Candidate::digest).chain([*root]).collect()
+    /// Every image of it, with the machines that it is for.
+    pub(super) fn deployed(&self) -> Deployed {
+        let of_image = |image: &Candidate| Deployed::of(image.digest(), &image.platforms);
+        self.images.iter().map(of_image).fold(Deployed::default(), Deployed::and)
+    }
+}
+
+/// What is promoted is attached to nothing: a registry would list it as evidence of another image of the environment.
+fn refuse_subject(image: &Digest, subject: Option<&Descriptor>) -> Result<(), Error> {
+    match subject {
+        None => Ok(()),
+        Some(subject) => Err(Error::Image {
+            image: image.to_string(),
+            reason: format!(
+                "it says that it is attached to {}: what is promoted is an image by itself",
+                subject.digest
+            ),
+        }),
     }
 }
 
 impl Candidate {
-    fn read(
-        source: &dyn ImageSource,
-        descriptor: &Descriptor,
-        platform: Option<String>,
-        asked: Asked<'_>,
-    ) -> Result<Self, Error> {
-        let fetched = fetch::fetch_evidence(source, descriptor, asked)?;
-        Ok(Self { platform, fetched, scanned: Scanned::default() })
-    }
-
     pub(super) fn digest(&self) -> Digest {
         self.fetched.descriptor.digest
     }

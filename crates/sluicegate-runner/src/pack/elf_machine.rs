@@ -13,7 +13,8 @@ use super::{
     retarget::{broken, inside},
 };
 
-/// What the header of an ELF file says that it is for (`e_machine`); `None` if it is no ELF file. No more than the header is read.
+/// What the header of an ELF file says that it is for (`e_machine`), if it is a program or a library that is loaded; `None` for objects,
+/// such as those for the kernel, and for what is no ELF file. No more than the header is read.
 pub(crate) fn elf_machine(mut reader: impl Read) -> io::Result<Option<u16>> {
     const LENGTH: u64 = 20;
     let mut header = Vec::new();
@@ -22,12 +23,16 @@ pub(crate) fn elf_machine(mut reader: impl Read) -> io::Result<Option<u16>> {
         return Ok(None);
     }
     let machine = [header[18], header[19]];
+    let kind = [header[16], header[17]];
     // The sixth byte says in which order the others stand; what says neither is run nowhere.
-    Ok(match header[5] {
-        1 => Some(u16::from_le_bytes(machine)),
-        2 => Some(u16::from_be_bytes(machine)),
-        _ => None,
-    })
+    let (kind, machine) = match header[5] {
+        1 => (u16::from_le_bytes(kind), u16::from_le_bytes(machine)),
+        2 => (u16::from_be_bytes(kind), u16::from_be_bytes(machine)),
+        _ => return Ok(None),
+    };
+    const PROGRAM: u16 = 2;
+    const SHARED: u16 = 3;
+    Ok([PROGRAM, SHARED].contains(&kind).then_some(machine))
 }
 
 /// The same of every regular file of an archive that this module wrote. The reader is read to its end.
@@ -53,7 +58,8 @@ mod tests {
     fn header(order: u8, machine: [u8; 2]) -> Vec<u8> {
         let mut header = b"\x7fELF\x02".to_vec();
         header.push(order);
-        header.resize(18, 0);
+        header.resize(16, 0);
+        header.extend(if order == 2 { [0, 3] } else { [2, 0] });
         header.extend(machine);
         header
     }
@@ -67,6 +73,9 @@ mod tests {
         whole.extend([0; 100]);
         assert_eq!(of(&whole), Some(62));
         assert_eq!(of(&header(3, [62, 0])), None);
+        let mut object = header(1, [62, 0]);
+        object[16] = 1;
+        assert_eq!(of(&object), None);
         assert_eq!(of(&header(1, [62, 0])[..19]), None);
         assert_eq!(of(b"#!/bin/sh\necho 1234567890"), None);
         assert_eq!(of(b""), None);
