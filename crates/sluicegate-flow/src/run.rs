@@ -254,7 +254,6 @@ struct Parts {
     dependencies: Vec<Dependency>,
     /// What the evidence manifest carries.
     carried: Vec<Descriptor>,
-    attestations: usize,
 }
 
 impl Parts {
@@ -266,7 +265,6 @@ impl Parts {
         }
         self.dependencies.push(Dependency::attestation(name, bundle));
         self.carried.push(Descriptor::new(BUNDLE, bundle, attested.size));
-        self.attestations += 1;
     }
 
     fn add_report(&mut self, name: &str, report: &Descriptor) {
@@ -335,12 +333,10 @@ fn build_artifact(
         }
     };
     publish(ports, request, artifact, &image, &proved)?;
-    let mut evidence: Vec<Digest> = Vec::new();
-    for bundle in proved.iter().flat_map(Proved::evidence) {
-        if !evidence.contains(&bundle) {
-            evidence.push(bundle);
-        }
-    }
+    // What several images share is there once.
+    let (mut evidence, mut seen) = (Vec::new(), BTreeSet::new());
+    evidence.extend(proved.iter().flat_map(Proved::evidence).filter(|part| seen.insert(*part)));
+    let bundles: BTreeSet<Digest> = proved.iter().flat_map(Proved::bundles).collect();
     let platforms = if proved.len() > 1 {
         proved.iter().map(|one| (one.platform.clone(), one.assembled.image.digest)).collect()
     } else {
@@ -351,7 +347,7 @@ fn build_artifact(
         repository: artifact.repository.clone(),
         digest: image.digest,
         platforms,
-        attestations: proved.iter().map(|one| one.attestations).sum(),
+        attestations: bundles.len(),
         evidence,
         findings: proved.iter().map(|one| one.findings).sum(),
     })
@@ -364,7 +360,6 @@ struct Proved {
     about_image: Vec<Attested>,
     /// What its evidence manifest carries.
     carried: Vec<Descriptor>,
-    attestations: usize,
     findings: Option<usize>,
 }
 
@@ -372,6 +367,11 @@ impl Proved {
     fn evidence(&self) -> impl Iterator<Item = Digest> {
         let bundles = self.about_image.iter().map(|attested| attested.statement.bundle());
         bundles.chain(self.carried.iter().map(|part| part.digest))
+    }
+
+    fn bundles(&self) -> impl Iterator<Item = Digest> {
+        let carried = self.carried.iter().filter(|part| part.media_type == BUNDLE).map(|part| part.digest);
+        self.about_image.iter().map(|attested| attested.statement.bundle()).chain(carried)
     }
 }
 
@@ -428,9 +428,7 @@ fn build_image(
         provenance.to_predicate()?,
     );
     about_image.extend(attest(ports, request.signer, request.trust, &[statement], ports.clock.now())?);
-    let attestations = about_image.len() + parts.attestations;
-    let platform = platform.clone();
-    Ok(Proved { platform, assembled, about_image, carried: parts.carried, attestations, findings })
+    Ok(Proved { platform: platform.clone(), assembled, about_image, carried: parts.carried, findings })
 }
 
 /// The same products go into the image of every platform, and a program runs on one kind of machine.
