@@ -9,12 +9,12 @@ use std::{
 };
 
 use integration::{
-    Ended, Project, peer, program,
+    Ended, Layout, Project, peer, program, ready,
     registry::{Kind, RealRegistry},
     shared,
 };
-use serde_json::Value;
-use sluicegate_testkit::{Behaviour, Fault, TestRegistry};
+use serde_json::{Value, json};
+use sluicegate_testkit::{Behaviour, Fault, TestRegistry, VirtualBuild, VirtualImage, VirtualLog, VirtualSigner};
 use sluicegate_types::Digest;
 
 /// The unpacked inputs, or `None` with a visible line, or a failure where peers are demanded.
@@ -315,9 +315,103 @@ fn tr_23_a_manifest_of_dockers_type_goes_through_real_registries_unchanged_or_is
         from = image;
         registries.push(registry);
     }
-    let refusing = Fault::media_type_refused("application/vnd.docker.distribution.manifest.v2+json", 400);
+    let refusing = Fault::media_type_refused(DOCKER_MANIFEST, 400);
     let refusing = TestRegistry::start(Behaviour::with_faults([refusing]));
     let ended = project.sluicegate(&["copy", &from, &format!("{}/shop/app:v1", refusing.host())]);
-    ended.assert(5, "does not take application/vnd.docker.distribution.manifest.v2+json");
+    ended.assert(5, &format!("does not take {DOCKER_MANIFEST}"));
     assert_eq!((refusing.tags("shop/app"), refusing.manifests("shop/app")), (Vec::new(), Vec::new()));
+}
+
+/// A project whose gate asks one rule of its own, and which believes a builder and a log that are not its home's.
+fn project_of_another_builder(log: &VirtualLog) -> Project {
+    let project = Project::built();
+    fs::remove_dir_all(project.path("policies")).unwrap();
+    fs::create_dir(project.path("policies")).unwrap();
+    let rule = "package own\n\n# METADATA\n# title: Own\n# description: A rule of a test.\n# custom:\n#   short_name: rule\n#   solution: None.\n#   requires: []\npass contains \"own.rule\" if input.subject.digest\n";
+    fs::write(project.path("policies/own.rego"), rule).unwrap();
+    fs::write(project.path("policies/data.yaml"), "sluicegate: {}\n").unwrap();
+    fs::write(project.path("trust/builder.pub"), VirtualSigner::new("builder").public_key_pem()).unwrap();
+    project.replace("trust/trust.yaml", "untimed: [", &format!("untimed: [\"{OTHER_LOG}\", "));
+    project.replace("trust/trust.yaml", "authority_self: false", "authority_self: true");
+    let file = project.path("trust/trusted_root.json");
+    let mut root: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let theirs: Value = serde_json::from_slice(&log.trusted_root_json()).unwrap();
+    root["tlogs"].as_array_mut().unwrap().push(theirs["tlogs"][0].clone());
+    fs::write(&file, root.to_string()).unwrap();
+    project
+}
+
+const OTHER_LOG: &str = "log.example";
+
+/// What Docker would have made of the image in this layout, with the evidence of a run, in a registry.
+fn publish_as_docker(layout: &Layout, log: &VirtualLog, registry: &TestRegistry) -> VirtualImage {
+    let manifest = layout.json(&layout.image());
+    let (mut config, mut layers) = (manifest["config"].clone(), manifest["layers"].clone());
+    config["mediaType"] = "application/vnd.docker.container.image.v1+json".into();
+    for layer in layers.as_array_mut().unwrap() {
+        assert_eq!(layer["mediaType"], "application/vnd.oci.image.layer.v1.tar");
+        layer["mediaType"] = "application/vnd.docker.image.rootfs.diff.tar".into();
+    }
+    let parts: Vec<&Value> = layers.as_array().unwrap().iter().chain([&config]).collect();
+    for part in parts {
+        registry.put_blob("build/tiny", &fs::read(layout.blob(part["digest"].as_str().unwrap())).unwrap());
+    }
+    let manifest = json!({"schemaVersion": 2, "mediaType": DOCKER_MANIFEST, "config": config, "layers": layers});
+    let bytes = manifest.to_string().into_bytes();
+    registry.put_manifest("build/tiny", "v1", DOCKER_MANIFEST, &bytes);
+    let image = VirtualImage::of_manifest(DOCKER_MANIFEST, bytes);
+    let build = VirtualBuild::new("run-1", image.digest()).sign(log);
+    for (descriptor, blobs) in build.referrers(&image) {
+        let manifest = &blobs[&descriptor.digest];
+        for bytes in blobs.values() {
+            registry.put_blob("build/tiny", bytes);
+        }
+        registry.put_manifest("build/tiny", &descriptor.digest.to_string(), &descriptor.media_type, manifest);
+    }
+    image
+}
+
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+
+#[test]
+fn tr_23_a_proved_image_of_dockers_type_is_promoted_unchanged_or_not_at_all() {
+    let test = "tr_23_a_proved_image_of_dockers_type_is_promoted_unchanged_or_not_at_all";
+    if !ready(test) {
+        return;
+    }
+    let (Some(crane), Some(oras)) = (peer("SLUICEGATE_CRANE", test), peer("SLUICEGATE_ORAS", test)) else { return };
+    let Some(cosign) = peer("SLUICEGATE_COSIGN", test) else { return };
+    let Some(registry) = RealRegistry::start(Kind::Distribution, test) else { return };
+    let log = VirtualLog::new(OTHER_LOG);
+    let project = project_of_another_builder(&log);
+    let built = TestRegistry::start(Behaviour::default());
+    let image = publish_as_docker(&Layout::at(project.path("out/tiny")), &log, &built);
+    let digest = image.digest().to_string();
+    let promote = |to: &str| {
+        project.replace("gateway.yaml", "oci:env/production", &format!("{to}/prod/tiny"));
+        let from = format!("{}/build/tiny@{digest}", built.host());
+        let ended = project.sluicegate(&["promote", &from, "--to", "production"]);
+        project.replace("gateway.yaml", &format!("{to}/prod/tiny"), "oci:env/production");
+        ended
+    };
+    let refusing = Fault::media_type_refused(DOCKER_MANIFEST, 400);
+    let refusing = TestRegistry::start(Behaviour::with_faults([refusing]));
+    let ended = promote(&refusing.host());
+    ended.assert(5, &format!("does not take {DOCKER_MANIFEST}"));
+    assert_eq!(refusing.tags("prod/tiny"), Vec::<String>::new());
+    assert_eq!(project.last_record("promotion")["outcome"], "failed");
+    promote(registry.host()).assert(0, &digest);
+    let there = |client: &Path, arguments: &[&str]| registry.client(client, &project, arguments);
+    let tag = format!("{}:current", registry.repository("prod/tiny"));
+    let held = there(&crane, &["manifest", &tag]);
+    assert_eq!(Digest::of(held.stdout.as_bytes()).to_string(), digest);
+    let image = format!("{}@{digest}", registry.repository("prod/tiny"));
+    let listed = there(&oras, &["discover", "--format", "json", "--depth", "1", "--plain-http", &image]);
+    let listed: Value = serde_json::from_str(&listed.stdout).unwrap_or_else(|_| panic!("{listed:?}"));
+    // Its evidence, the gate's scan, three statements of the run and three of the decision.
+    assert_eq!(listed["referrers"].as_array().map(Vec::len), Some(8), "{listed:#}");
+    let arguments = ["verify", "--key", "trust/production.pub", "--trusted-root", "trust/trusted_root.json", &image];
+    there(&cosign, &arguments).assert(0, "");
+    project.replace("gateway.yaml", "oci:env/production", &registry.repository("prod/tiny"));
+    project.must(&["verify", &image, "--for", "production"]);
 }

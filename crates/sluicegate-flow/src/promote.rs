@@ -540,12 +540,14 @@ impl Promotion<'_> {
             Basis::Ungated => None,
         };
         let from = self.source_name();
-        let copied = sign::Copied { from: &from, now };
-        let sign = |sets: &[&ClosedSet], grant: &Grant| match (&decider, grant.basis) {
-            (Some(decider), Basis::Gate { expires }) => {
-                sign::decision(ports, request, decider.as_ref(), sets, grant, expires, copied)
+        let sign = |image: &Descriptor, sets: &[&ClosedSet], grant: &Grant| {
+            let copied = sign::Copied { media_type: &image.media_type, from: &from, now };
+            match (&decider, grant.basis) {
+                (Some(decider), Basis::Gate { expires }) => {
+                    sign::decision(ports, request, decider.as_ref(), sets, grant, expires, copied)
+                }
+                _ => sign::ungated(ports, request, grant, copied),
             }
-            _ => sign::ungated(ports, request, grant, copied),
         };
         let grants = if index.is_some() { grant.platforms.as_slice() } else { std::slice::from_ref(&grant) };
         let mut images = Vec::new();
@@ -559,11 +561,11 @@ impl Promotion<'_> {
                 said: followed.verified().collect(),
                 gate_scan: &image.scanned.parts,
                 grant: own,
-                decisions: sign(&[*set], own)?,
+                decisions: sign(&image.fetched.descriptor, &[*set], own)?,
             });
         }
         let of_index = match index {
-            Some(_) => sign(&images.iter().map(|image| image.set).collect::<Vec<_>>(), &grant)?,
+            Some(_) => sign(self.image, &images.iter().map(|image| image.set).collect::<Vec<_>>(), &grant)?,
             None => Vec::new(),
         };
         let mut publication = match (index, images.as_slice()) {

@@ -421,8 +421,8 @@ fn build_image(
     dependencies.append(&mut parts.dependencies);
     // Written last, it names every bundle; what it does not name is not evidence of this image (trust model 3).
     let provenance = image_provenance(request, (artifact, platform), dependencies, started_on, ports.clock.now());
-    let statement = scan::about_image(
-        assembled.image.digest,
+    let statement = scan::about(
+        (&assembled.image.media_type, assembled.image.digest),
         artifact.name.as_str(),
         PredicateType::Provenance,
         provenance.to_predicate()?,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use sluicegate_attestation::{
-    identifiers::{IMAGE_MANIFEST, TRIVY_REPORT},
+    identifiers::TRIVY_REPORT,
     predicate::PredicateType,
     statement::{Statement, Subject},
     trivy_report,
@@ -72,9 +72,10 @@ impl<'a> Scanning<'a> {
         };
         let sbom: serde_json::Value = serde_json::from_slice(&report.sbom)
             .map_err(|error| ScanError::Report { reason: format!("its SBOM: {error}") })?;
+        let subject = (image.media_type.as_str(), image.digest);
         Ok(ImageScan {
-            sbom: about_image(image.digest, name, PredicateType::Sbom, sbom),
-            vulns: about_image(image.digest, name, PredicateType::Vulns, vulns.to_predicate(&findings)),
+            sbom: about(subject, name, PredicateType::Sbom, sbom),
+            vulns: about(subject, name, PredicateType::Vulns, vulns.to_predicate(&findings)),
             report: Descriptor::new(TRIVY_REPORT, raw, report.raw.len() as u64),
             findings: findings.len(),
         })
@@ -116,16 +117,6 @@ impl<'a> Scanning<'a> {
 struct PrivateLayout {
     _folder: TempDir,
     path: PathBuf,
-}
-
-/// A statement about an image.
-pub fn about_image(
-    image: Digest,
-    name: &str,
-    predicate_type: PredicateType,
-    predicate: serde_json::Value,
-) -> Statement {
-    about((IMAGE_MANIFEST, image), name, predicate_type, predicate)
 }
 
 /// A statement about an image or an index of images, by media type and digest.

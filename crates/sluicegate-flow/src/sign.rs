@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use sluicegate_attestation::{
-    identifiers::{AUTHORITY_SELF, BUNDLE, DENIAL_ARTIFACT, IMAGE_INDEX, IMAGE_MANIFEST, LOCAL_BUILDER},
+    identifiers::{AUTHORITY_SELF, BUNDLE, DENIAL_ARTIFACT, LOCAL_BUILDER},
     predicate::PredicateType,
     statement::Statement,
     summary::{Promotion, VerificationSummary},
@@ -24,6 +24,8 @@ use crate::{
 /// What is said of a copy beside what the permit granted.
 #[derive(Clone, Copy)]
 pub struct Copied<'a> {
+    /// The media type of the image or index of images that the permit is for.
+    pub media_type: &'a str,
     /// Where the image comes from, by name.
     pub from: &'a str,
     /// When it is copied.
@@ -59,12 +61,13 @@ pub fn decision(
         authority: AUTHORITY_SELF.to_owned(),
         ledger: evidence::head(ports)?,
     };
-    let statement = about(grant, PredicateType::VerificationSummary, summary.to_predicate());
+    let statement = about(copied, grant, PredicateType::VerificationSummary, summary.to_predicate());
     let mut attested = attest(ports, signer, request.trust, &[statement], copied.now)?;
     let decided = attested.first().map(|a| a.statement.bundle());
+    let promotion = promotion(ports, request, copied, grant, decided)?;
     let rest = [
-        about(grant, PredicateType::Promotion, promotion(ports, request, copied, grant, decided)?.to_predicate()),
-        about(grant, PredicateType::ImageSignature, json!({})),
+        about(copied, grant, PredicateType::Promotion, promotion.to_predicate()),
+        about(copied, grant, PredicateType::ImageSignature, json!({})),
     ];
     attested.extend(attest(ports, signer, request.trust, &rest, copied.now)?);
     Ok(attested)
@@ -77,14 +80,14 @@ pub fn ungated(
     grant: &Grant,
     copied: Copied<'_>,
 ) -> Result<Vec<Attested>, Error> {
-    let statement =
-        about(grant, PredicateType::Promotion, promotion(ports, request, copied, grant, None)?.to_predicate());
+    let promotion = promotion(ports, request, copied, grant, None)?;
+    let statement = about(copied, grant, PredicateType::Promotion, promotion.to_predicate());
     attest(ports, request.records, request.trust, &[statement], copied.now)
 }
 
-fn about(grant: &Grant, kind: PredicateType, predicate: Value) -> Statement {
-    let media_type = if grant.platforms.is_empty() { IMAGE_MANIFEST } else { IMAGE_INDEX };
-    scan::about((media_type, grant.image.digest), grant.image.repository.as_str(), kind, predicate)
+/// A statement about what was granted and nothing else.
+fn about(copied: Copied<'_>, grant: &Grant, kind: PredicateType, predicate: Value) -> Statement {
+    scan::about((copied.media_type, grant.image.digest), grant.image.repository.as_str(), kind, predicate)
 }
 
 fn promotion(

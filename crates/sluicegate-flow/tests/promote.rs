@@ -7,6 +7,7 @@ mod gate_world;
 use std::sync::atomic::Ordering;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::Read,
     path::Path,
 };
 
@@ -16,7 +17,9 @@ use gate_world::{
 };
 use serde_json::{Value, json};
 use sluicegate_attestation::{
-    identifiers::{BUNDLE, DENIAL_ARTIFACT, EVIDENCE_ARTIFACT, GATE_SCAN_ARTIFACT, IMAGE_MANIFEST, TRIVY_REPORT},
+    identifiers::{
+        BUNDLE, DENIAL_ARTIFACT, DOCKER_MANIFEST, EVIDENCE_ARTIFACT, GATE_SCAN_ARTIFACT, IMAGE_MANIFEST, TRIVY_REPORT,
+    },
     predicate::PredicateType,
     statement::{Statement, Subject},
 };
@@ -27,7 +30,7 @@ use sluicegate_policy::{
 };
 use sluicegate_ports::{
     evidence::{EvidenceLog, NewRecord, RecordKind},
-    images::{Descriptor, ImagePlaceError, Manifest},
+    images::{Descriptor, ImagePlaceError, ImagePlaces, Manifest},
     sign::TransparencyLog,
     store::{ContentStore, StoreError},
 };
@@ -121,6 +124,40 @@ fn what_was_promoted_verifies_where_it_is_now() {
     let report = verify(&world.places, &reference, Path::new("/gateway"), &world.trust, None, today()).unwrap();
     assert_eq!(report.failure(), None);
     assert_eq!(report.followed.sets[0].provenance().0.bundle(), build.digest("image"));
+}
+
+#[test]
+fn tr_23_an_image_of_dockers_types_stays_what_it_is_and_is_spoken_of_as_that() {
+    let docker = VirtualImage::new(b"a layer that Docker named").of_dockers_types();
+    let (world, _) = World::of_image(docker.clone(), |build| build);
+    let by_hand = attach(&world, "person", PredicateType::from_uri("https://example.com/review/v1"), json!({}));
+    assert_allowed(world.promote(&pass()));
+    assert_eq!(world.places.occupant(TARGET).unwrap().image, docker.digest());
+    let there = world.places.source(&TARGET.into()).unwrap();
+    let mut bytes = Vec::new();
+    there.open(&docker.descriptor).unwrap().read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes, docker.blobs[&docker.digest()]);
+    for manifest in world.places.attached(TARGET) {
+        assert_eq!(manifest.subject.unwrap().media_type, DOCKER_MANIFEST);
+    }
+    let bundles = world.bundles_at_target();
+    assert!(bundles.iter().any(|(_, bundle)| *bundle == by_hand));
+    let signed_here = ["verification-summary", "promotion", "signature"];
+    for (kind, bundle) in bundles.iter().filter(|(kind, _)| signed_here.contains(&kind.as_str())) {
+        let subjects = world.statement(bundle).subjects.into_vec();
+        let expected = (docker.digest(), Some(DOCKER_MANIFEST.to_owned()), Some("oci:production".to_owned()));
+        let [subject] = subjects.as_slice() else { panic!("{kind}: {subjects:?}") };
+        assert_eq!((subject.digest, subject.media_type.clone(), subject.name.clone()), expected, "{kind}");
+    }
+    let report = verify(
+        &world.places,
+        &format!("oci:{TARGET}").parse().unwrap(),
+        Path::new("/"),
+        &world.trust,
+        Some(&world.judge.repository()),
+        today(),
+    );
+    assert_eq!(report.unwrap().failure(), None);
 }
 
 #[test]

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use sluicegate_attestation::{
     coverage::{Coverage, Read},
-    identifiers::{IMAGE_MANIFEST, JUNIT_REPORT, LOCAL_BUILDER, TRIVY_REPORT},
+    identifiers::{BUNDLE, EVIDENCE_ARTIFACT, IMAGE_MANIFEST, JUNIT_REPORT, LOCAL_BUILDER, TRIVY_REPORT},
     junit::JUnit,
     output_sbom::output_sbom,
     predicate::PredicateType,
@@ -13,12 +13,13 @@ use sluicegate_attestation::{
     vulns::{Scanner, Vulns},
 };
 use sluicegate_ports::{
+    images::Descriptor,
     sign::TransparencyLog,
     trees::{FileEntry, ITSELF},
 };
 use sluicegate_types::{Content, ContentKind, Digest, NonEmpty, RunId};
 
-use crate::{FakeScanner, VirtualSigner, sign_statement, today};
+use crate::{FakeScanner, VirtualImage, VirtualSigner, sign_statement, today};
 
 /// The bundles of a [`VirtualBuild`]: three steps and what one of them reported, what the steps left and what they ran in, then what
 /// is about the image, its provenance last.
@@ -308,6 +309,17 @@ impl SignedBuild {
         let mut blobs = self.by_digest(&others);
         blobs.extend(self.reports.iter().map(|report| (Digest::of(report), report.clone())));
         blobs
+    }
+
+    /// What a run attaches to `image`: an evidence manifest and one referrer for each bundle about the image, each with what it needs.
+    pub fn referrers(&self, image: &VirtualImage) -> Vec<(Descriptor, BTreeMap<Digest, Vec<u8>>)> {
+        let blobs = self.blobs();
+        let report = Digest::of(&self.report);
+        let kind = |digest: &Digest| if *digest == report { TRIVY_REPORT } else { BUNDLE };
+        let parts: Vec<_> = blobs.iter().map(|(digest, bytes)| (kind(digest), bytes.as_slice())).collect();
+        let evidence = image.referrer(EVIDENCE_ARTIFACT, &parts);
+        let bundle = |bundle: &Vec<u8>| image.referrer(BUNDLE, &[(BUNDLE, bundle)]);
+        std::iter::once(evidence).chain(self.attached().values().map(bundle)).collect()
     }
 
     fn by_digest(&self, parts: &[&str]) -> BTreeMap<Digest, Vec<u8>> {

@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 
-use sluicegate_attestation::identifiers::{EMPTY_CONFIG, IMAGE_CONFIG, IMAGE_INDEX, IMAGE_MANIFEST, LAYER_TAR};
+use sluicegate_attestation::identifiers::{
+    DOCKER_MANIFEST, EMPTY_CONFIG, IMAGE_CONFIG, IMAGE_INDEX, IMAGE_MANIFEST, LAYER_TAR,
+};
 use sluicegate_ports::images::{Descriptor, ImageIndex, IndexEntry, Manifest};
 use sluicegate_types::{Digest, Platform};
 
@@ -39,6 +41,29 @@ impl VirtualImage {
         let blobs = [manifest, config.into_bytes(), layer.to_vec()];
         let blobs = blobs.into_iter().map(|bytes| (Digest::of(&bytes), bytes)).collect();
         Self { descriptor, blobs, layer: Digest::of(layer) }
+    }
+
+    /// An image of which only the manifest is here.
+    pub fn of_manifest(media_type: &str, bytes: Vec<u8>) -> Self {
+        let manifest: Manifest = serde_json::from_slice(&bytes).unwrap();
+        let descriptor = describe(media_type, &bytes);
+        let layer = manifest.layers[0].digest;
+        Self { blobs: BTreeMap::from([(descriptor.digest, bytes)]), descriptor, layer }
+    }
+
+    /// The same image with media types as Docker writes them.
+    pub fn of_dockers_types(mut self) -> Self {
+        let bytes = self.blobs.remove(&self.descriptor.digest).unwrap();
+        let mut manifest: Manifest = serde_json::from_slice(&bytes).unwrap();
+        manifest.media_type = Some(DOCKER_MANIFEST.to_owned());
+        manifest.config.media_type = "application/vnd.docker.container.image.v1+json".to_owned();
+        for layer in &mut manifest.layers {
+            layer.media_type = "application/vnd.docker.image.rootfs.diff.tar".to_owned();
+        }
+        let bytes = serde_json::to_vec(&manifest).unwrap();
+        self.descriptor = describe(DOCKER_MANIFEST, &bytes);
+        self.blobs.insert(self.descriptor.digest, bytes);
+        self
     }
 
     /// The digest of its manifest.

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use sluicegate_attestation::identifiers::{BUNDLE, EVIDENCE_ARTIFACT, IMAGE_MANIFEST, TRIVY_REPORT};
+use sluicegate_attestation::identifiers::IMAGE_MANIFEST;
 use sluicegate_ports::{
     images::{Descriptor, ImagePlaceError, ImagePlaces, ImageSource, ImageTarget, Manifest, Occupant, Publication},
     store::{ContentStore, StoreError},
@@ -60,13 +60,11 @@ impl MemoryPlaces {
 
     /// Attaches to the image what a run attaches: an evidence manifest and one referrer for each bundle about the image.
     pub fn attach_build(&self, folder: &str, image: &VirtualImage, build: &SignedBuild) {
-        let blobs = build.blobs();
-        let report = Digest::of(&build.report);
-        let kind = |digest: &Digest| if *digest == report { TRIVY_REPORT } else { BUNDLE };
-        let parts: Vec<_> = blobs.iter().map(|(digest, bytes)| (kind(digest), bytes.as_slice())).collect();
-        self.attach(folder, image, EVIDENCE_ARTIFACT, &parts);
-        for bundle in build.attached().values() {
-            self.attach(folder, image, BUNDLE, &[(BUNDLE, bundle)]);
+        for (descriptor, blobs) in build.referrers(image) {
+            self.change(folder, |layout| {
+                layout.referrers.push(descriptor);
+                layout.blobs.extend(blobs);
+            });
         }
     }
 

@@ -1,3 +1,4 @@
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use p256::ecdsa::{Signature, SigningKey, signature::Signer as _};
 use sluicegate_attestation::{
     bundle::{Bundle, hashedrekord_body},
@@ -29,6 +30,12 @@ impl VirtualSigner {
         let point = key.verifying_key().to_sec1_point(false);
         let public_key = [&P256_SPKI_PREFIX, point.as_bytes()].concat();
         Self { name: name.to_owned(), key, public_key }
+    }
+
+    /// Its public half as PEM.
+    pub fn public_key_pem(&self) -> String {
+        let body = BASE64.encode(&self.public_key);
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n{}\n-----END PUBLIC KEY-----\n", &body[..64], &body[64..])
     }
 }
 

@@ -100,8 +100,15 @@ impl TransparencyLog for Breaking<'_> {
 impl World {
     /// A world whose image has the evidence that `build` leaves.
     pub(crate) fn new(build: impl FnOnce(VirtualBuild) -> VirtualBuild) -> (Self, SignedBuild) {
+        Self::of_image(VirtualImage::new(b"the layer of the shop"), build)
+    }
+
+    /// The same of this image.
+    pub(crate) fn of_image(
+        image: VirtualImage,
+        build: impl FnOnce(VirtualBuild) -> VirtualBuild,
+    ) -> (Self, SignedBuild) {
         let log = VirtualLog::new(LOG);
-        let image = VirtualImage::new(b"the layer of the shop");
         let signed = build(VirtualBuild::new("run-1", image.digest())).sign(&log);
         let places = MemoryPlaces::new();
         places.put_image(SOURCE, &image, None);
