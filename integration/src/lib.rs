@@ -313,6 +313,15 @@ impl Project {
         self.keep(from, to);
     }
 
+    /// Adds a person who may speak by hand, as the remedy that `attest` prints says.
+    pub fn add_person(&self) {
+        let made = self.must(&["keys", "generate", "person"]);
+        fs::copy(made.stdout.trim(), self.path("trust/person.pub")).unwrap();
+        let person = "  person: { key: person.pub, roles: [manual], repositories: [\"*\"] }\n";
+        self.replace("trust/trust.yaml", "signers:\n", &format!("signers:\n{person}"));
+        self.replace("gateway.yaml", "signing: {", "signing: { manual: key:person,");
+    }
+
     /// The newest record of this kind.
     pub fn last_record(&self, kind: &str) -> Value {
         let (_, list) = self.json(&["evidence", "list"]);

@@ -10,18 +10,6 @@ use sluicegate_types::Digest;
 const REVIEW: &str = "https://example.com/review/v1";
 const ATTEST: [&str; 6] = ["attest", "oci:out/tiny", "--type", REVIEW, "--predicate", "review.json"];
 
-/// Follows the remedy that `attest` prints.
-fn with_a_person(project: &Project) {
-    let made = project.must(&["keys", "generate", "person"]);
-    fs::copy(made.stdout.trim(), project.path("trust/person.pub")).unwrap();
-    project.replace(
-        "trust/trust.yaml",
-        "signers:\n",
-        "signers:\n  person: { key: person.pub, roles: [manual], repositories: [\"*\"] }\n",
-    );
-    project.replace("gateway.yaml", "signing: {", "signing: { manual: key:person,");
-}
-
 #[test]
 fn a_key_is_made_once_shown_and_never_named_like_the_homes_own() {
     let project = Project::written();
@@ -63,7 +51,7 @@ fn tm06_attest_by_hand_refuses_what_only_machines_say_and_says_how_to_get_a_key(
     let mut project = Project::built();
     fs::write(project.path("review.json"), r#"{"reviewed": true}"#).unwrap();
     project.sluicegate(&ATTEST).assert(2, "sluicegate keys generate NAME");
-    with_a_person(&project);
+    project.add_person();
     let layout = Layout::at(project.path("out/tiny"));
     let before = layout.index();
     // No passphrase is asked for: what is refused here is refused before any key is opened.
@@ -108,7 +96,7 @@ fn what_is_said_by_hand_is_verified_recorded_and_goes_along_with_what_it_was_cou
         return;
     }
     let project = Project::built();
-    with_a_person(&project);
+    project.add_person();
     fs::write(project.path("review.json"), r#"{"reviewed": true}"#).unwrap();
     let layout = Layout::at(project.path("out/tiny"));
     let (before, image) = (layout.referrers().len(), layout.image());
@@ -138,7 +126,7 @@ fn what_others_said_outlives_a_new_run_and_what_the_run_says_gives_way() {
         return;
     }
     let project = Project::built();
-    with_a_person(&project);
+    project.add_person();
     fs::write(project.path("review.json"), r#"{"reviewed": true}"#).unwrap();
     fs::write(project.path("sbom.json"), r#"{"bomFormat": "CycloneDX", "specVersion": "1.6", "components": []}"#)
         .unwrap();
@@ -177,7 +165,7 @@ fn cosign_verifies_what_was_said_by_hand_with_the_persons_key_and_with_no_other(
     }
     let Some(cosign) = peer("SLUICEGATE_COSIGN", test) else { return };
     let project = Project::built();
-    with_a_person(&project);
+    project.add_person();
     fs::write(project.path("review.json"), r#"{"reviewed": true}"#).unwrap();
     let verify = |key: &str| {
         let arguments = ["verify-attestation", "--key", key, "--type", REVIEW, "--local-image", "out/tiny"];

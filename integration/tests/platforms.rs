@@ -9,6 +9,25 @@ use integration::{
 };
 use serde_json::{Value, json};
 
+const REVIEW: &str = "https://example.com/review/v1";
+/// A rule that wants a word about the image, or about the index with which it is promoted.
+const REVIEWED: &str = r#"package review
+
+# METADATA
+# title: Reviewed
+# description: A rule of a test.
+# custom:
+#   short_name: done
+#   solution: Review it.
+#   requires: ["https://example.com/review/v1"]
+pass contains "review.done" if {
+	some statement in input.attestations
+	statement.predicateType == "https://example.com/review/v1"
+	statement.predicate.reviewed
+	some subject in statement.subjects
+	subject.digest in {input.subject.digest, input.subject.index}
+}
+"#;
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// A project whose base is an index for two kinds of machines: this one's image, and the same files said to be for the other.
@@ -109,6 +128,61 @@ fn an_artifact_of_two_platforms_goes_the_whole_way() {
     ask(&format!("oci:env/production@{}", images[0])).assert(0, "ADMITTED");
     held.write_index(&before);
     ask("oci:env/production").assert(0, "ADMITTED");
+}
+
+#[test]
+fn what_a_person_says_about_an_index_counts_for_its_images_wherever_it_is() {
+    let test = "what_a_person_says_about_an_index_counts_for_its_images_wherever_it_is";
+    let (Some(cosign), Some(registry)) =
+        (peer("SLUICEGATE_COSIGN", test), RealRegistry::start(Kind::Distribution, test))
+    else {
+        return;
+    };
+    if !ready(test) {
+        return;
+    }
+    let mut project = project();
+    registry.introduce(&mut project);
+    project.must(&["init", "--allow-base", "oci:images/both"]);
+    project.add_person();
+    fs::write(project.path("policies/review.rego"), REVIEWED).unwrap();
+    fs::write(project.path("review.json"), r#"{"reviewed": true}"#).unwrap();
+    let (index, images) = run(&project);
+    let production = registry.repository("prod/tiny");
+    project.replace("gateway.yaml", "oci:env/production", &production);
+    // Of a layout and of a registry.
+    let built = registry.repository("build/tiny:v1");
+    project.must(&["copy", "oci:out/tiny", &built]);
+    for from in ["oci:out/tiny", &built] {
+        let promote = ["promote", from, "--to", "production"];
+        let open = project.sluicegate(&promote);
+        for platform in ["linux/amd64", "linux/arm64"] {
+            open.assert(3, &format!("{platform}: required evidence is missing: {REVIEW}"));
+        }
+        let (code, said) = project.json(&["attest", from, "--type", REVIEW, "--predicate", "review.json"]);
+        assert_eq!((code, &said["image"]), (0, &json!(index)), "{said:#}");
+        let (code, listed) = project.json(&["verify", from]);
+        assert_eq!((code, &listed["image"]), (0, &json!(index)), "{listed:#}");
+        let own = listed["statements"].as_array().unwrap().iter().find(|one| one["bundle"] == said["bundle"]);
+        assert_eq!(own.unwrap()["status"], "verified");
+        let (code, promoted) = project.json(&promote);
+        assert_eq!(code, 0, "{promoted:#}");
+        let (_, list) = project.json(&["evidence", "list"]);
+        let decisions = list["records"].as_array().unwrap().iter().filter(|record| record["kind"] == "decision");
+        let made: Vec<String> = decisions.take(3).map(|record| record["sequence"].to_string()).collect();
+        for number in &made {
+            project.must(&["evidence", "replay", number]);
+        }
+        // A person's word about the index stands beside it.
+        let arguments = ["verify-attestation", "--key", "trust/person.pub", "--type", REVIEW];
+        let image = format!("{production}@{index}");
+        let arguments = [&arguments[..], &["--trusted-root", "trust/trusted_root.json", &image]].concat();
+        registry.client(&cosign, &project, &arguments).assert(0, "");
+        for image in images.iter().chain([&index]) {
+            project.must(&["verify", "--for", "production", &format!("{production}@{image}")]).assert(0, "ADMITTED");
+        }
+    }
+    project.must(&["evidence", "fsck", "--against", &format!("{production}:current")]);
 }
 
 #[test]

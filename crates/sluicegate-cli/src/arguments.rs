@@ -243,7 +243,8 @@ pub(crate) struct VerifyLater {
 
 #[derive(Args)]
 pub(crate) struct Attest {
-    /// The image: oci:DIR, oci:DIR:TAG or oci:DIR@sha256:HEX.
+    /// The image, or an index of images: oci:DIR or HOST/REPOSITORY, with :TAG or @sha256:HEX. What is said about an index counts for
+    /// each image that it names, where the index is promoted.
     #[arg(value_parser = image)]
     pub(crate) image: ImageRef,
     /// The predicate type: sbom (CycloneDX), test-result, vex (without effect on a gate yet) or any URI. What only machines say is

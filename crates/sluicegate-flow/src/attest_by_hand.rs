@@ -5,7 +5,6 @@ use std::{collections::BTreeSet, path::Path};
 use serde_json::{Value, json};
 use sluicegate_attestation::{
     cyclonedx,
-    identifiers::IMAGE_MANIFEST,
     predicate::{self, PredicateType},
     statement::{Statement, Subject},
 };
@@ -26,6 +25,7 @@ use crate::{
     evidence,
     fetch::{self, MAX_MANIFEST},
     folders::EnvironmentPlaces,
+    image_tree,
 };
 
 /// What somebody wants to say, and with which key.
@@ -191,11 +191,8 @@ fn refuse_environments(ports: &Ports<'_>, request: &ByHandRequest<'_>, place: &P
 
 /// Nothing is said about an image whose manifest is not the digest's.
 fn look_at_image(source: &dyn ImageSource, image: &Descriptor) -> Result<(), Error> {
-    if image.media_type != IMAGE_MANIFEST {
-        let reason = format!("media type {:?}: not in this version; an OCI image manifest is needed", image.media_type);
-        return Err(Error::Image { image: image.digest.to_string(), reason });
-    }
-    fetch::read(source, image, MAX_MANIFEST).map(drop)
+    let bytes = fetch::read(source, image, MAX_MANIFEST)?;
+    image_tree::check_form(image, &bytes)
 }
 
 /// The key must have the role `manual` for this type, and no other: a machine's role would make a machine's word of it.
@@ -239,7 +236,7 @@ fn refuse_other_places(request: &ByHandRequest<'_>) -> Result<(), Error> {
 
 /// The statement, if its bundle will be read again.
 fn statement(image: &Descriptor, kind: &PredicateType, predicate: Value) -> Result<Statement, Error> {
-    let subject = Subject { name: None, digest: image.digest, media_type: Some(IMAGE_MANIFEST.to_owned()) };
+    let subject = Subject { name: None, digest: image.digest, media_type: Some(image.media_type.clone()) };
     let statement = Statement { subjects: NonEmpty::one(subject), predicate_type: kind.clone(), predicate };
     let payload = statement.to_payload()?;
     refuse_too_large(&payload).map_err(|reason| Error::Usage(format!("the predicate is too large: {reason}")))?;

@@ -105,6 +105,17 @@ pub(crate) fn fetch_attached(source: &dyn ImageSource, index: &Descriptor, asked
     attached(source, index, of_no_image(), Room::OF_ONE, &|attached| named(index.digest, attached, asked))
 }
 
+/// The same of `bytes` at most, and of bundles alone: nothing is proved of an index by what others carry.
+pub(crate) fn fetch_attached_within(
+    source: &dyn ImageSource,
+    index: &Descriptor,
+    asked: Asked<'_>,
+    bytes: u64,
+) -> Result<Fetched, Error> {
+    let room = Room { attached: MAX_ATTACHED.min(bytes), carried: 0 };
+    attached(source, index, of_no_image(), room, &|attached| named(index.digest, attached, asked))
+}
+
 /// What is attached to an image or to an index, with the image's manifest if it is one.
 pub(crate) fn fetch_evidence_of_any(
     source: &dyn ImageSource,

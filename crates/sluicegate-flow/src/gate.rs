@@ -31,7 +31,7 @@ pub struct Case<'a> {
     pub judge: &'a Judge,
     /// What is judged.
     pub set: &'a ClosedSet,
-    /// What was said by hand about the image, verified.
+    /// What was said by hand about the image and the index that it is one of, verified.
     pub by_hand: ByHand<'a>,
     /// The gate's own scan, if it could be made.
     pub scan: Option<GateScan>,
@@ -110,7 +110,7 @@ fn facts(case: &Case<'_>) -> Result<Facts, FactsError> {
         (gate.database == Some(vulns.scanner.database) || !is_on(Check::AcceptedDatabase))
             && (case.now <= last || !is_on(Check::AcceptedDatabaseAge))
     };
-    Facts::new(case.set, case.by_hand, case.scan.clone(), environment, &repository, case.now, &accepts)
+    Facts::new(case.set, &case.by_hand, case.scan.clone(), environment, &repository, case.now, &accepts)
 }
 
 fn request(gate: &GateRules, facts: &Facts) -> EvaluationRequest {
@@ -141,6 +141,9 @@ fn document(
         "rules": answers.iter().map(rule).collect::<Vec<_>>(),
         "warnings": warnings,
     });
+    if let Some((index, _)) = &case.by_hand.index {
+        document["index"] = json!(index);
+    }
     match verdict {
         Verdict::Allow(permit) => {
             let basis = permit.basis();

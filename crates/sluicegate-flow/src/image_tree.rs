@@ -217,6 +217,11 @@ pub(crate) fn image(descriptor: &Descriptor, bytes: &[u8]) -> Result<Manifest, E
     }
 }
 
+/// Whether these bytes are an image's manifest or an image index, as their descriptor says.
+pub(crate) fn check_form(descriptor: &Descriptor, bytes: &[u8]) -> Result<(), Error> {
+    parse(descriptor, bytes).map(drop)
+}
+
 enum Document {
     Image(Box<Manifest>),
     Index(ImageIndex),

@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-use candidate::{Candidate, Judged, Kept, Permitted, Refusal, Subject};
+use candidate::{Candidate, FollowedSubject, Judged, Kept, Permitted, PromotedIndex, Refusal, Subject};
 use occupant::Deployed;
 use serde_json::{Value, json};
 use sluicegate_policy::judge::{Basis, Denial, Grant, Permit, Reason, judge_index};
@@ -39,7 +39,6 @@ use crate::{
     gate::{self, PlatformDecision, RuleEvaluator},
     gateway::{Judge, JudgeRecord},
     push, sign,
-    verify_index::Index,
 };
 
 /// Everything a promotion needs beside the shared ports.
@@ -264,10 +263,11 @@ struct Lacking {
 }
 
 /// Why images without a whole set have none.
-fn lacking(subject: &Subject, followed: &mut [Followed]) -> Vec<Lacking> {
+fn lacking(subject: &Subject, followed: FollowedSubject) -> Vec<Lacking> {
     let mut lacking = Vec::new();
-    for (image, followed) in subject.images.iter().zip(followed).filter(|(_, followed)| followed.sets.is_empty()) {
-        let whys = std::mem::take(&mut followed.incomplete).into_iter();
+    for (image, followed) in subject.images.iter().zip(followed.images).filter(|(_, followed)| followed.sets.is_empty())
+    {
+        let whys = followed.incomplete.into_iter();
         lacking.extend(
             whys.map(|said| Lacking {
                 image: image.digest(),
@@ -295,15 +295,12 @@ impl Promotion<'_> {
         let repository = request.judge.repository();
         let asked = |at: UnixTime| Asked { trust: request.trust, repository: Some(&repository), at };
         let mut subject = Subject::read(source, self.image, asked(ports.clock.now()))?;
-        let follow_at = |subject: &Subject, at: UnixTime| {
-            subject.images.iter().map(|image| image.follow(asked(at))).collect::<Vec<Followed>>()
-        };
-        let mut followed = follow_at(&subject, ports.clock.now());
-        for unlooked in followed.iter().map(|followed| followed.unlooked).filter(|unlooked| *unlooked > 0) {
+        let followed = subject.follow(asked(ports.clock.now()));
+        for unlooked in followed.all().map(|followed| followed.unlooked).filter(|unlooked| *unlooked > 0) {
             (ports.tell)(&format!("{unlooked} statements of known signers were not looked at"));
         }
-        if followed.iter().any(|followed| followed.sets.is_empty()) {
-            return self.without_set(lacking(&subject, &mut followed));
+        if followed.lacks_a_set() {
+            return self.without_set(lacking(&subject, followed));
         }
         if is_on(Check::OwnPlace) && is_same(self.place, &self.target) {
             return Err(Error::Usage(format!(
@@ -312,7 +309,7 @@ impl Promotion<'_> {
             )));
         }
         // What the decision can be made again from; of an image that proves nothing, nothing.
-        subject.images.iter().try_for_each(|image| image.keep_evidence(ports))?;
+        subject.keep_evidence(ports)?;
         self.refuse_backwards(&subject.deployed(), current, held.as_ref())?;
         // Only what proves something gets room in the store.
         subject.keep_content(source, ports)?;
@@ -321,15 +318,17 @@ impl Promotion<'_> {
         }
         // A scan takes its time: what is judged is what is true after it, and all of it at one moment.
         let now = ports.clock.now();
-        let mut followed = follow_at(&subject, now);
-        if followed.iter().any(|followed| followed.sets.is_empty()) {
-            return self.without_set(lacking(&subject, &mut followed));
+        let followed = subject.follow(asked(now));
+        if followed.lacks_a_set() {
+            return self.without_set(lacking(&subject, followed));
         }
+        let index = subject.index.as_ref().zip(followed.index.as_ref());
+        let of_index = index.map(|(index, followed)| (&index.fetched, followed));
         let mut judged = Vec::new();
-        for (image, followed) in subject.images.iter().zip(&followed) {
-            judged.push((image, followed, image.judge(ports, request, followed, current, now)?));
+        for (image, followed) in subject.images.iter().zip(&followed.images) {
+            judged.push((image, followed, image.judge(ports, request, followed, of_index, (current, now))?));
         }
-        match &subject.index {
+        match index {
             Some(index) => self.end_of_index(index, judged, now),
             None => match judged.pop() {
                 Some((image, followed, judged)) => self.end_of_image(image, followed, judged, now),
@@ -377,7 +376,7 @@ impl Promotion<'_> {
     /// An index is promoted if each of its images is allowed. The decision about each is on record, then the one that is made of them.
     fn end_of_index(
         &self,
-        index: &Index,
+        (index, said): (&PromotedIndex, &Followed),
         judged: Vec<(&Candidate, &Followed, Judged<'_>)>,
         now: UnixTime,
     ) -> Result<Promoted, Error> {
@@ -418,7 +417,7 @@ impl Promotion<'_> {
             let record = self.record_platform(image, outcome, body)?;
             platforms.push(PlatformDecision { platform: name, record, document });
         }
-        let document = gate::index_document(&self.image.digest, &index.unsigned, &platforms);
+        let document = gate::index_document(&self.image.digest, &index.named.unsigned, &platforms);
         let mut body = gate::keep_document(ports, &document)?;
         body["rollback"] = json!(request.rollback);
         if let Ok(denials) = NonEmpty::try_from(denials) {
@@ -428,13 +427,13 @@ impl Promotion<'_> {
         if let Ok(reasons) = NonEmpty::try_from(reasons) {
             return self.undecided(reasons, body);
         }
-        let images = index.images.iter().map(|image| image.descriptor.digest).collect();
+        let images = index.named.images.iter().map(|image| image.descriptor.digest).collect();
         let permit = judge_index(self.image.digest, &images, permits)
             .map_err(|error| Error::Bug(format!("images were allowed and their index is not: {error}")))?;
         if request.dry_run && is_on(Check::DryRun) {
             return self.would_allow(permit, body);
         }
-        self.allowed(&granted, Some(index), permit, body)
+        self.allowed(&granted, Some((index, said)), permit, body)
     }
 
     /// Without a whole set there is nothing to judge; a named bundle that is false is an error of its own kind.
@@ -518,7 +517,7 @@ impl Promotion<'_> {
     fn allowed(
         &self,
         granted: &[Granted<'_>],
-        index: Option<&Index>,
+        index: Option<(&PromotedIndex, &Followed)>,
         permit: Permit,
         body: Value,
     ) -> Result<Promoted, Error> {
@@ -569,8 +568,10 @@ impl Promotion<'_> {
             None => Vec::new(),
         };
         let mut publication = match (index, images.as_slice()) {
-            (Some(index), images) => {
-                push::index_publication(ports, self.place, (&index.tree, images), (&grant, &of_index), now)?
+            (Some((index, said)), images) => {
+                let (tree, fetched, said) = (&index.named.tree, &index.fetched, said.verified().collect());
+                let index = push::DecidedIndex { tree, fetched, said, grant: &grant, decisions: &of_index };
+                push::index_publication(ports, self.place, &index, images, now)?
             }
             (None, [image]) => push::publication(ports, self.place, image, now)?,
             (None, _) => return Err(Error::Bug("one image was granted, and not one was asked for".to_owned())),
@@ -618,8 +619,7 @@ impl Promotion<'_> {
     }
 
     /// Records the decision about one image of the index.
-    fn record_platform(&self, image: &Candidate, outcome: &str, mut body: Value) -> Result<u64, Error> {
-        body["index"] = json!(self.image.digest);
+    fn record_platform(&self, image: &Candidate, outcome: &str, body: Value) -> Result<u64, Error> {
         self.record_about(image.digest(), outcome, RecordKind::Decision, body)
     }
 

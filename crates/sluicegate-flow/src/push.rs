@@ -37,6 +37,20 @@ pub struct Decided<'a> {
     pub decisions: Vec<Attested>,
 }
 
+/// An index of such images.
+pub struct DecidedIndex<'a> {
+    /// Every manifest that it names.
+    pub tree: &'a ImageTree,
+    /// What is attached to the index itself.
+    pub fetched: &'a Fetched,
+    /// What is said about the index, verified: what the grant does not name stays behind.
+    pub said: Vec<&'a VerifiedStatement>,
+    /// What was granted for it.
+    pub grant: &'a Grant,
+    /// What was signed about it.
+    pub decisions: &'a [Attested],
+}
+
 /// Exactly what the decision names: the image, its closed set, what was said by hand and counted, the gate's scan and the decision
 /// itself. What else was attached at the source stays there.
 pub fn publication(
@@ -51,15 +65,16 @@ pub fn publication(
     Ok(publication)
 }
 
-/// The same of an index: every manifest that it names, exactly what the decision names of each of its images, and the decision about the
-/// index itself.
+/// The same of an index: every manifest that it names, exactly what the decision names of each of its images and of the index, and the
+/// decision about the index itself.
 pub fn index_publication(
     ports: &Ports<'_>,
     source: &Place,
-    (tree, images): (&ImageTree, &[Decided<'_>]),
-    (grant, decisions): (&Grant, &[Attested]),
+    index: &DecidedIndex<'_>,
+    images: &[Decided<'_>],
     now: UnixTime,
 ) -> Result<Publication, Error> {
+    let DecidedIndex { tree, fetched, said, grant, decisions } = index;
     let mut publication = empty(described(&tree.root), source, grant);
     publication.children = tree.below.iter().map(|node| described(&node.descriptor)).collect();
     for image in images {
@@ -72,6 +87,12 @@ pub fn index_publication(
     publication.blobs.sort();
     publication.blobs.dedup();
     let root = publication.image.clone();
+    for statement in said.iter().filter(|said| grant.used.contains(&said.bundle())) {
+        let (digest, kind) = (statement.bundle(), &statement.statement().predicate_type);
+        let size = fetched.attached.get(&digest).map_or(0, |bytes| bytes.len() as u64);
+        publication.evidence.push(digest);
+        publication.referrers.push(assemble::bundle_referrer(ports, &root, digest, size, kind, now)?);
+    }
     add_decisions(ports, &mut publication, &root, decisions, now)?;
     Ok(publication)
 }

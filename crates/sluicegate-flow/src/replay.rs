@@ -19,7 +19,7 @@ use sluicegate_ports::{
     store::ContentStore,
 };
 use sluicegate_types::{Digest, UnixTime};
-use sluicegate_verify::closed_set::{Asked, follow};
+use sluicegate_verify::closed_set::{Asked, follow, follow_index};
 
 use crate::{
     Error, Ports,
@@ -51,6 +51,17 @@ struct Inputs {
     blobs: Vec<Digest>,
     /// The gate's scan: bundle and raw report.
     scan: Option<(Digest, Digest)>,
+    /// The index with which the image was decided about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    index: Option<IndexInputs>,
+}
+
+/// An index, and the bundles that are attached to it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IndexInputs {
+    image: Digest,
+    attached: Vec<Digest>,
 }
 
 /// A decision that was made again.
@@ -71,11 +82,12 @@ impl Replayed {
     }
 }
 
-/// Keeps what a decision is made from, and gives the digest of the list.
+/// Keeps what a decision about an image is made from, with the index of which it is one, and gives the digest of the list.
 pub(crate) fn keep_inputs(
     ports: &Ports<'_>,
     files: &dyn JudgeRecord,
     fetched: &Fetched,
+    index: Option<&Fetched>,
     scan: Option<&GateScan>,
 ) -> Result<Digest, Error> {
     let (gateway, read) = files.all_read();
@@ -90,16 +102,23 @@ pub(crate) fn keep_inputs(
         attached: fetched.attached.keys().copied().collect(),
         blobs: fetched.blobs.keys().copied().collect(),
         scan: scan.map(|scan| (scan.bundle(), scan.report())),
+        index: index.map(|index| IndexInputs {
+            image: index.descriptor.digest,
+            attached: index.attached.keys().copied().collect(),
+        }),
     };
     Ok(ports.store.put_bytes(&json_bytes("the inputs of a decision", &inputs)?)?)
 }
 
 /// Everything that a list of inputs names, each with what it is; an error says why it is no such list.
 pub(crate) fn inputs_in(list: &[u8]) -> Result<Vec<(String, Digest)>, String> {
-    let Inputs { version: _, gateway, files, attached, blobs, scan } = inputs(list)?;
+    let Inputs { version: _, gateway, files, attached, blobs, scan, index } = inputs(list)?;
     let mut all = vec![("its gateway".to_owned(), gateway)];
     all.extend(files.into_iter().map(|(path, digest)| (format!("its gateway's {}", path.display()), digest)));
-    all.extend(attached.into_iter().map(|digest| ("a bundle that it was decided over".to_owned(), digest)));
+    let of_index = index.into_iter().flat_map(|index| index.attached);
+    all.extend(
+        attached.into_iter().chain(of_index).map(|digest| ("a bundle that it was decided over".to_owned(), digest)),
+    );
     all.extend(
         blobs.into_iter().map(|digest| ("what came with the evidence that it was decided over".to_owned(), digest)),
     );
@@ -185,11 +204,20 @@ pub fn replay(
             Some(GateScan::new(&body.image, &statement, report).map_err(|error| not(&error.to_string()))?)
         }
     };
-    let by_hand = followed.by_hand();
+    let of_index = match &inputs.index {
+        Some(index) => {
+            let attached = read_all(&index.attached)?;
+            Some((index.image, follow_index(&index.image, &attached, asked)))
+        }
+        None => None,
+    };
     let case = Case {
         judge: &judge,
         set,
-        by_hand: ByHand { alone: &by_hand, together: &followed.endorsed },
+        by_hand: ByHand {
+            image: (&followed).into(),
+            index: of_index.as_ref().map(|(index, followed)| (*index, followed.into())),
+        },
         scan,
         current: body.previous,
         now: body.decided_at,

@@ -5,7 +5,7 @@ use std::{cell::RefCell, collections::BTreeSet, path::Path};
 
 use serde_json::json;
 use sluicegate_attestation::{
-    identifiers::{BUNDLE, LOCAL_BUILDER},
+    identifiers::{BUNDLE, IMAGE_MANIFEST, LOCAL_BUILDER},
     predicate::PredicateType,
 };
 use sluicegate_flow::{
@@ -21,7 +21,7 @@ use sluicegate_ports::{
 };
 use sluicegate_testkit::{
     FakePacker, FixedClock, MemoryEvidence, MemoryLedger, MemoryPlaces, MemoryStore, VirtualBuild, VirtualImage,
-    VirtualLog, VirtualSigner, today,
+    VirtualIndex, VirtualLog, VirtualSigner, today,
 };
 use sluicegate_types::{Digest, RepositoryPattern};
 use sluicegate_verify::{Allowed, Revocation, Role, SignerRule, Trust, TrustRoot};
@@ -225,6 +225,36 @@ fn tm01_what_is_said_is_about_the_digest_and_nothing_is_named() {
     world.places.flip_byte(PLACE, &world.image.digest());
     let error = world.attest("person", REVIEW, PREDICATE).unwrap_err();
     assert_eq!(error.failure(), Failure::Wrong, "{error}");
+}
+
+#[test]
+fn what_is_said_about_an_index_or_an_image_of_dockers_is_about_that() {
+    let world = World::new();
+    let docker = VirtualImage::new(b"a layer that Docker named").of_dockers_types();
+    let index = VirtualIndex::new(&[(&docker, "amd64")]);
+    world.places.clear(PLACE);
+    world.places.put_index(PLACE, &index);
+    for (reference, what) in [
+        ("oci:out/shop".to_owned(), &index.descriptor),
+        (format!("oci:out/shop@{}", docker.digest()), &docker.descriptor),
+    ] {
+        let done = world.attest_in(&reference, "person", REVIEW, PREDICATE).unwrap();
+        let subject = done.statement.statement().subjects.first();
+        assert_eq!((subject.digest, subject.media_type.as_ref()), (what.digest, Some(&what.media_type)));
+        let manifest = world.places.attached(PLACE).pop().unwrap();
+        assert_eq!(manifest.subject.unwrap(), *what);
+    }
+    // What is described as one and is the other, or as neither, is nothing to speak of.
+    for (kind, says) in [(IMAGE_MANIFEST, "its manifest"), ("application/vnd.example+json", "not in this version")] {
+        let mut odd = VirtualIndex::new(&[(&docker, "amd64")]);
+        odd.descriptor.media_type = kind.to_owned();
+        world.places.clear(PLACE);
+        world.places.put_index(PLACE, &odd);
+        let error = world.attest("person", REVIEW, PREDICATE).unwrap_err();
+        assert!(matches!(error, Error::Image { .. }), "{error}");
+        assert!(error.to_string().contains(says), "{error}");
+        assert_eq!(world.places.attached(PLACE).len(), 0);
+    }
 }
 
 #[test]

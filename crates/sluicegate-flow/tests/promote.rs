@@ -337,9 +337,7 @@ fn tm12_a_large_bundle_that_a_provenance_names_is_read_behind_any_number_of_smal
 fn tm10_what_was_said_by_hand_and_counted_goes_along() {
     let (mut world, _) = World::good();
     let review = PredicateType::from_uri("https://example.com/review/v1");
-    let required = world.judge.gate.as_mut().unwrap();
-    let kinds = required.conditions.require.iter().cloned().chain([review.clone()]).collect::<Vec<_>>();
-    required.conditions.require = kinds.try_into().unwrap();
+    world.require(&review);
     assert!(undecided(world.promote(&pass()))[0].contains("https://example.com/review/v1"));
     let said = attach(&world, "person", review.clone(), json!({"reviewed": true}));
     let stranger = attach(&world, "stranger", review, json!({"reviewed": true}));

@@ -4,14 +4,15 @@
 #[allow(dead_code, reason = "others use the rest of it")]
 mod gate_world;
 
-use std::{collections::BTreeSet, path::Path};
+use std::{cell::RefCell, collections::BTreeSet, io::Read, path::Path};
 
 use gate_world::{Rules, SOURCE, TARGET, World, assert_allowed, clean_scanner, denial, pass, undecided};
-use serde_json::json;
+use serde_json::{Value, json};
 use sluicegate_attestation::{
     dsse,
     identifiers::{BUNDLE, DENIAL_ARTIFACT, EVIDENCE_ARTIFACT, GATE_SCAN_ARTIFACT, IMAGE_INDEX, IMAGE_MANIFEST},
     predicate::PredicateType,
+    statement::{Statement, Subject},
 };
 use sluicegate_flow::{
     admit::{Presented, admit},
@@ -21,9 +22,9 @@ use sluicegate_flow::{
 use sluicegate_policy::rego::Outcome;
 use sluicegate_ports::{
     evidence::RecordKind,
-    images::{Descriptor, ImageIndex, Manifest},
+    images::{Descriptor, ImageIndex, ImagePlaces, Manifest},
 };
-use sluicegate_testkit::{FakeScanner, VirtualImage, VirtualIndex, today};
+use sluicegate_testkit::{FakeScanner, VirtualImage, VirtualIndex, VirtualSigner, sign_statement, today};
 use sluicegate_types::Digest;
 
 /// What is attached at the target to one image: artifact type or kind of statement.
@@ -119,6 +120,136 @@ fn what_was_promoted_is_admitted_as_an_index_and_image_by_image() {
     let words = "no decision for production is attached";
     let before = ask(format!("oci:{SOURCE}")).unwrap_err();
     assert!(before[0].starts_with(words), "{before:?}");
+}
+
+/// A statement, signed and attached at the source to the index or to an image of it; its bundle's digest.
+fn say(world: &World, signer: &str, to: &Descriptor, about: &[Digest], kind: &PredicateType) -> Digest {
+    let subject = |about: &Digest| Subject { name: None, digest: *about, media_type: None };
+    let subjects = about.iter().map(subject).collect::<Vec<_>>().try_into().unwrap();
+    let predicate = match kind {
+        PredicateType::Sbom => json!({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": []}),
+        PredicateType::Vex => json!({"@context": "https://openvex.dev/ns/v0.2.0", "statements": []}),
+        _ => json!({"reviewed": true}),
+    };
+    let statement = Statement { subjects, predicate_type: kind.clone(), predicate };
+    let bundle = sign_statement(&VirtualSigner::new(signer), &world.log, &statement);
+    world.places.attach_to(SOURCE, to, BUNDLE, &[(BUNDLE, &bundle)]);
+    Digest::of(&bundle)
+}
+
+fn review() -> PredicateType {
+    PredicateType::from_uri("https://example.com/review/v1")
+}
+
+#[test]
+fn what_is_said_by_hand_about_an_index_counts_for_each_of_its_images_and_goes_along() {
+    let (mut world, index) = World::of_two_platforms();
+    world.require(&review());
+    let lacks = |world: &World| {
+        let reasons = undecided(world.promote(&pass()));
+        let of_review =
+            |reason: &String| reason.contains("required evidence is missing: https://example.com/review/v1");
+        assert!(reasons.iter().all(of_review), "{reasons:?}");
+        reasons.iter().map(|reason| reason.split(": ").next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let both = ["linux/amd64", "linux/arm64"];
+    assert_eq!(lacks(&world), both);
+    // Nobody's word, words about something else that lie where they do not belong, and one about one image only.
+    let root = &index.descriptor;
+    let stranger = say(&world, "stranger", root, &[index.digest()], &review());
+    let of_image = say(&world, "person", root, &[world.image.digest()], &review());
+    let of_another = say(&world, "person", root, &[Digest::of(b"another index")], &review());
+    assert_eq!(lacks(&world), both);
+    let of_index = say(&world, "person", &world.image.descriptor, &[index.digest()], &review());
+    assert_eq!(lacks(&world), both);
+    let of_first = say(&world, "person", &world.image.descriptor, &[world.image.digest()], &review());
+    assert_eq!(lacks(&world), ["linux/arm64"]);
+    // The index's own.
+    world.places.attach_to(SOURCE, root, BUNDLE, &[(BUNDLE, &bundle_at_source(&world, of_index))]);
+    let promoted = world.promote(&pass());
+    assert!(matches!(promoted, Ok(Promoted::Allowed { .. })), "{promoted:?}");
+    let review_uri = review().uri().to_owned();
+    assert_eq!(
+        attached_to(&world, index.digest()),
+        [review_uri.as_str(), "verification-summary", "promotion", "signature"]
+    );
+    let there = world.places.blobs(TARGET);
+    assert!(there.contains(&of_index) && there.contains(&of_first));
+    assert!([stranger, of_image, of_another].iter().all(|bundle| !there.contains(bundle)));
+    // Every decision says that it rests on it.
+    let summaries = world.bundles_at_target().into_iter().filter(|(kind, _)| kind == "verification-summary");
+    let inputs: Vec<String> =
+        summaries.map(|(_, bundle)| world.statement(&bundle).predicate["inputAttestations"].to_string()).collect();
+    assert_eq!(inputs.len(), 3);
+    assert!(inputs.iter().all(|inputs| inputs.contains(&of_index.hex())), "{inputs:?}");
+    let trust = world.trusting_itself();
+    for reference in [format!("oci:{TARGET}"), format!("oci:{TARGET}@{}", other(&index))] {
+        let report = verified(&world, &reference);
+        assert_eq!(report.failure(), None);
+        assert!(admit(&Presented::of(&report), &world.judge, &trust, today(), None).is_ok(), "{reference}");
+    }
+}
+
+fn bundle_at_source(world: &World, digest: Digest) -> Vec<u8> {
+    let source = world.places.source(&SOURCE.into()).unwrap();
+    let mut bytes = Vec::new();
+    source.open(&Descriptor::new(BUNDLE, digest, 0)).unwrap().read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn a_word_about_an_index_is_no_word_about_an_image_that_is_promoted_alone() {
+    let (mut world, index) = World::of_two_platforms();
+    world.require(&review());
+    say(&world, "person", &index.descriptor, &[index.digest()], &review());
+    assert_allowed(world.promote(&pass()));
+    let (mut alone, _) = World::good();
+    alone.require(&review());
+    let image = alone.image.descriptor.clone();
+    say(&alone, "person", &image, &[index.digest()], &review());
+    assert_eq!(undecided(alone.promote(&pass())).len(), 1);
+    say(&alone, "person", &image, &[image.digest], &review());
+    assert_allowed(alone.promote(&pass()));
+}
+
+#[test]
+fn what_policies_see_of_an_index_is_its_digest_and_what_was_said_about_it() {
+    let (world, index) = World::of_two_platforms();
+    let root = &index.descriptor;
+    let said = say(&world, "person", root, &[index.digest()], &review());
+    let voices = ["alice", "bob"].map(|voice| say(&world, voice, root, &[index.digest()], &PredicateType::Vex));
+    // About both, it is one word.
+    let (first, release) = (index.images[0].clone(), PredicateType::from_uri("https://example.com/release/v1"));
+    let both = say(&world, "person", root, &[index.digest(), first.digest()], &release);
+    world.places.attach_to(SOURCE, &first.descriptor, BUNDLE, &[(BUNDLE, &bundle_at_source(&world, both))]);
+    // Only machines say these.
+    say(&world, "person", root, &[index.digest()], &PredicateType::Sbom);
+    let seen = RefCell::new(Vec::new());
+    let rules = Rules(|facts: &str| {
+        seen.borrow_mut().push(serde_json::from_str::<Value>(facts).unwrap());
+        Outcome::Pass
+    });
+    assert_allowed(world.promote(&rules));
+    let images = index.images.iter().map(VirtualImage::digest);
+    for (facts, image) in seen.borrow().iter().zip(images) {
+        assert_eq!(facts["subject"], json!({"name": "oci:production", "digest": image, "index": index.digest()}));
+        let of_index = |one: &&Value| one["subjects"][0]["digest"] == json!(index.digest());
+        let of_index: Vec<&Value> = facts["attestations"].as_array().unwrap().iter().filter(of_index).collect();
+        let of_both = of_index.iter().filter(|one| one["digest"] == json!(both)).count();
+        assert_eq!(of_both, 1);
+        let of_index: Vec<&Value> = of_index.into_iter().filter(|one| one["digest"] != json!(both)).collect();
+        let told: Vec<(&Value, &Value)> =
+            of_index.iter().map(|one| (&one["signer"]["kind"], &one["signer"]["name"])).collect();
+        assert_eq!(told, [(&json!("key"), &json!("person")), (&json!("threshold"), &json!("vexers"))]);
+        assert_eq!(of_index[0]["digest"], json!(said));
+        assert!(voices.iter().any(|voice| of_index[1]["digest"] == json!(voice)));
+    }
+    let (alone, _) = World::good();
+    let rules = Rules(|facts: &str| {
+        let facts: Value = serde_json::from_str(facts).unwrap();
+        if facts["subject"].get("index").is_none() { Outcome::Pass } else { denial() }
+    });
+    assert_allowed(alone.promote(&rules));
 }
 
 #[test]

@@ -11,7 +11,11 @@ use sluicegate_types::{
     Digest, EnvironmentName, Repository, UnixTime,
     checks::{Check, is_on},
 };
-use sluicegate_verify::{Role, VerifiedStatement, closed_set::ClosedSet, threshold::Endorsed};
+use sluicegate_verify::{
+    Role, VerifiedStatement,
+    closed_set::{ClosedSet, Followed},
+    threshold::Endorsed,
+};
 
 /// Everything a gate decides on about one image. Made from a [`ClosedSet`], which only verification makes.
 #[derive(Debug)]
@@ -75,11 +79,11 @@ impl GateScan {
 impl Facts {
     /// Makes the facts about the image of `set` for one target at one moment. `accepts_database` says whether the gate still
     /// believes the database of a scan that the closed set brought; the findings of those that it believes are united with
-    /// the gate's own, so that an old clean scan never outvotes. Of what was said `by_hand` about the image, only types that no
-    /// machine of the closed set says can be facts: an SBOM or a test result by hand counts for nothing.
+    /// the gate's own, so that an old clean scan never outvotes. Of what was said `by_hand` about the image, or about the index that it
+    /// is one of, only types that no machine of the closed set says can be facts: an SBOM or a test result by hand counts for nothing.
     pub fn new(
         set: &ClosedSet,
-        by_hand: ByHand<'_>,
+        by_hand: &ByHand<'_>,
         scan: Option<GateScan>,
         environment: &EnvironmentName,
         repository: &Repository,
@@ -111,20 +115,17 @@ impl Facts {
                 }
             }
         }
-        let alone = by_hand.alone.iter().copied();
-        let alone: Vec<&VerifiedStatement> = alone
-            .filter(|said| {
-                (said.is_in_role(Role::Manual) || !is_on(Check::ByHandRole)) && counts_by_hand(&set.image(), said)
-            })
-            .collect();
-        let together: Vec<&Endorsed> = by_hand
-            .together
-            .iter()
-            .filter(|said| {
-                (said.is_in_role(Role::Manual) || !is_on(Check::ByHandRole))
-                    && counts_by_hand(&set.image(), said.statement())
-            })
-            .collect();
+        let (mut alone, mut together) = by_hand.image.that_counts(&set.image());
+        if let Some((index, said)) = &by_hand.index {
+            let (of_index, of_index_together) = said.that_counts(index);
+            // What is about both stands in both places and is one word.
+            let known: BTreeSet<Digest> = alone.iter().map(|said| said.bundle()).collect();
+            alone.extend(of_index.into_iter().filter(|said| !known.contains(&said.bundle())));
+            let known: BTreeSet<&[Digest]> = together.iter().map(|said| said.bundles()).collect();
+            let of_index = of_index_together.into_iter().filter(|said| !known.contains(said.bundles()));
+            let of_index: Vec<&Endorsed> = of_index.collect();
+            together.extend(of_index);
+        }
         let mut attestations: Vec<Value> = set.statements().chain(alone.iter().copied()).map(attestation).collect();
         attestations.extend(together.iter().copied().map(endorsement));
         let vulnerabilities = findings.iter().map(|(f, bundle)| tagged(f, *bundle)).collect::<Result<Vec<_>, _>>()?;
@@ -136,6 +137,9 @@ impl Facts {
             "sbom": {"components": components},
             "vulnerabilities": vulnerabilities,
         });
+        if let Some((index, _)) = &by_hand.index {
+            input["subject"]["index"] = json!(index);
+        }
         if let Some(scan) = &scan {
             let scanner = &scan.vulns.scanner;
             input["scan"] = json!({
@@ -229,13 +233,41 @@ impl Facts {
     }
 }
 
-/// What was said by hand about an image, outside every closed set.
-#[derive(Clone, Copy, Debug, Default)]
+/// What was said by hand, outside every closed set.
+#[derive(Debug, Default)]
 pub struct ByHand<'a> {
+    /// About the image.
+    pub image: Said<'a>,
+    /// About the index with which it is promoted, if there is one: who vouches for an index vouches for each image that it names.
+    pub index: Option<(Digest, Said<'a>)>,
+}
+
+/// What was said by hand about one image or index.
+#[derive(Debug, Default)]
+pub struct Said<'a> {
     /// By signers of role `manual`.
-    pub alone: &'a [&'a VerifiedStatement],
+    pub alone: Vec<&'a VerifiedStatement>,
     /// By enough members of a group.
     pub together: &'a [Endorsed],
+}
+
+impl<'a> From<&'a Followed> for Said<'a> {
+    fn from(followed: &'a Followed) -> Self {
+        Self { alone: followed.by_hand(), together: &followed.endorsed }
+    }
+}
+
+impl<'a> Said<'a> {
+    /// What of it can be a fact of whoever asks about `subject`.
+    fn that_counts(&self, subject: &Digest) -> (Vec<&'a VerifiedStatement>, Vec<&'a Endorsed>) {
+        let in_role = |is_manual: bool| is_manual || !is_on(Check::ByHandRole);
+        let alone = self.alone.iter().copied().filter(|said| in_role(said.is_in_role(Role::Manual)));
+        let together = self.together.iter().filter(|said| in_role(said.is_in_role(Role::Manual)));
+        (
+            alone.filter(|said| counts_by_hand(subject, said)).collect(),
+            together.filter(|said| counts_by_hand(subject, said.statement())).collect(),
+        )
+    }
 }
 
 fn counts_by_hand(image: &Digest, said: &VerifiedStatement) -> bool {

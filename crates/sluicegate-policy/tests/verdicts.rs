@@ -92,7 +92,7 @@ fn clean() -> GateScan {
 fn facts_of(set: &ClosedSet, scan: Option<GateScan>, accepts: bool) -> Facts {
     let environment = "production".parse().unwrap();
     let repository = Repository::of_environment(&environment);
-    Facts::new(set, ByHand::default(), scan, &environment, &repository, today(), &|_| accepts).unwrap()
+    Facts::new(set, &ByHand::default(), scan, &environment, &repository, today(), &|_| accepts).unwrap()
 }
 
 fn facts(scan: Option<GateScan>) -> Facts {
@@ -292,7 +292,7 @@ fn an_sbom_or_report_that_cannot_be_read_gives_no_facts() {
     let environment = "production".parse().unwrap();
     let repository = Repository::of_environment(&environment);
     let facts = |build: &VirtualBuild, scan| {
-        Facts::new(&closed_set(build), ByHand::default(), scan, &environment, &repository, today(), &|_| true)
+        Facts::new(&closed_set(build), &ByHand::default(), scan, &environment, &repository, today(), &|_| true)
             .map(|_| ())
     };
     assert!(facts(&build(), Some(clean())).is_ok());
@@ -409,7 +409,7 @@ fn whether_a_brought_database_counts_is_asked_about_that_database() {
     let repository = Repository::of_environment(&environment);
     let with = |accepted: Digest| {
         let accepts = |scan: &Vulns| scan.scanner.database == accepted;
-        ids(&Facts::new(&set, ByHand::default(), Some(clean()), &environment, &repository, today(), &accepts).unwrap())
+        ids(&Facts::new(&set, &ByHand::default(), Some(clean()), &environment, &repository, today(), &accepts).unwrap())
     };
     assert_eq!(with(Digest::of(b"old database")), ["CVE-1"]);
     assert_eq!(with(Digest::of(b"gate's database")), Vec::<String>::new());

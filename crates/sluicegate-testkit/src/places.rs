@@ -292,7 +292,8 @@ impl ImageTarget for Target {
         store: &dyn ContentStore,
     ) -> Result<(), ImagePlaceError> {
         let mut layouts = self.places.lock();
-        let held = layouts.get_mut(&self.folder).filter(|l| l.image.as_ref().is_some_and(|held| held.digest == *image));
+        let holds = |layout: &Layout| layout.image.iter().chain(&layout.children).any(|held| held.digest == *image);
+        let held = layouts.get_mut(&self.folder).filter(|layout| holds(layout));
         let layout = held.ok_or_else(|| ImagePlaceError::NoImage {
             place: Place::Layout(self.folder.clone()),
             selector: image.to_string(),

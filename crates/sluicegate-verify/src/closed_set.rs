@@ -318,6 +318,11 @@ pub fn follow(
     Followed { seen, unlooked, endorsed, sets, incomplete }
 }
 
+/// The same of an index, by what is attached to it: it has no set of its own, and what counts of it is what was said by hand.
+pub fn follow_index(index: &Digest, attached: &BTreeMap<Digest, Vec<u8>>, asked: Asked<'_>) -> Followed {
+    Followed { sets: Vec::new(), ..follow(*index, attached, &BTreeMap::new(), asked) }
+}
+
 struct Lookup<'a> {
     image: Digest,
     attached: &'a BTreeMap<Digest, Vec<u8>>,

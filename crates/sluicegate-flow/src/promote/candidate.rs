@@ -12,7 +12,7 @@ use sluicegate_ports::{
     scan::ScanError,
 };
 use sluicegate_types::{Digest, NonEmpty, Platform, UnixTime};
-use sluicegate_verify::closed_set::{Asked, ClosedSet, Followed, follow};
+use sluicegate_verify::closed_set::{Asked, ClosedSet, Followed, follow, follow_index};
 
 use super::{PromoteRequest, occupant::Deployed};
 use crate::{
@@ -35,7 +35,32 @@ pub(super) struct Subject {
     /// Its images, each once; without an index, the image itself.
     pub(super) images: Vec<Candidate>,
     /// The index, if it is one.
-    pub(super) index: Option<Index>,
+    pub(super) index: Option<PromotedIndex>,
+}
+
+/// An index on its way through the gate.
+pub(super) struct PromotedIndex {
+    /// What it names.
+    pub(super) named: Index,
+    /// What is attached to the index itself.
+    pub(super) fetched: Fetched,
+}
+
+/// What was found at one moment about each image, and about the index.
+pub(super) struct FollowedSubject {
+    pub(super) images: Vec<Followed>,
+    pub(super) index: Option<Followed>,
+}
+
+impl FollowedSubject {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Followed> {
+        self.images.iter().chain(&self.index)
+    }
+
+    /// Whether an image has no whole set.
+    pub(super) fn lacks_a_set(&self) -> bool {
+        self.images.iter().any(|followed| followed.sets.is_empty())
+    }
 }
 
 /// One image on its way through the gate.
@@ -109,17 +134,20 @@ impl Subject {
             let image = Candidate { platform: None, platforms: Vec::new(), fetched, scanned: Scanned::default() };
             return Ok(Self { images: vec![image], index: None });
         }
-        let index = read_index(source, root)?;
+        let named = read_index(source, root)?;
         let fault = |reason: String| Error::Image { image: root.digest.to_string(), reason };
-        if index.images.is_empty() {
+        if named.images.is_empty() {
             return Err(fault("an image index that names no image".to_owned()));
         }
-        for (digest, subject) in index.tree.subjects() {
+        for (digest, subject) in named.tree.subjects() {
             refuse_subject(digest, Some(subject))?;
         }
-        let (mut images, mut left) = (Vec::new(), MAX_EVIDENCE);
-        for (number, image) in index.images.iter().enumerate() {
-            let share = left / (index.images.len() - number) as u64;
+        // What is attached to the index has a share like an image.
+        let fetched =
+            fetch::fetch_attached_within(source, root, asked, MAX_EVIDENCE / (named.images.len() + 1) as u64)?;
+        let (mut images, mut left) = (Vec::new(), MAX_EVIDENCE.saturating_sub(fetched.evidence_size()));
+        for (number, image) in named.images.iter().enumerate() {
+            let share = left / (named.images.len() - number) as u64;
             let fetched = fetch::fetch_evidence_within(source, &image.descriptor, asked, share)?;
             left = left.saturating_sub(fetched.evidence_size());
             images.push(Candidate {
@@ -129,7 +157,7 @@ impl Subject {
                 scanned: Scanned::default(),
             });
         }
-        Ok(Self { images, index: Some(index) })
+        Ok(Self { images, index: Some(PromotedIndex { named, fetched }) })
     }
 
     /// Brings everything that is promoted into the store: manifests, configurations and layers, also of what holds nothing but documents.
@@ -138,14 +166,41 @@ impl Subject {
             let mut images = self.images.iter().map(|image| &image.fetched.descriptor);
             return images.try_for_each(|image| fetch::fetch_image(source, image, Some(ports.store)).map(drop));
         };
-        fetch::layers_of_all(index.tree.images().map(|(_, manifest)| manifest))?;
-        for (descriptor, _) in index.tree.images() {
+        let tree = &index.named.tree;
+        fetch::layers_of_all(tree.images().map(|(_, manifest)| manifest))?;
+        for (descriptor, _) in tree.images() {
             fetch::fetch_image(source, descriptor, Some(ports.store))?;
         }
-        for bytes in index.tree.bytes.values() {
+        for bytes in tree.bytes.values() {
             ports.store.put_bytes(bytes)?;
         }
         Ok(())
+    }
+
+    /// Keeps what the decisions can be made again from.
+    pub(super) fn keep_evidence(&self, ports: &Ports<'_>) -> Result<(), Error> {
+        let of_index = self.index.iter().flat_map(|index| index.fetched.attached.values());
+        let of_images = self
+            .images
+            .iter()
+            .flat_map(|Candidate { fetched, .. }| fetched.attached.values().chain(fetched.blobs.values()));
+        for bytes in of_index.chain(of_images) {
+            ports.store.put_bytes(bytes)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn follow(&self, asked: Asked<'_>) -> FollowedSubject {
+        let of_image = |Candidate { fetched, .. }: &Candidate| {
+            follow(fetched.descriptor.digest, &fetched.attached, &fetched.blobs, asked)
+        };
+        FollowedSubject {
+            images: self.images.iter().map(of_image).collect(),
+            index: self
+                .index
+                .as_ref()
+                .map(|index| follow_index(&index.fetched.descriptor.digest, &index.fetched.attached, asked)),
+        }
     }
 
     /// Every image of it, with the machines that it is for.
@@ -172,18 +227,6 @@ fn refuse_subject(image: &Digest, subject: Option<&Descriptor>) -> Result<(), Er
 impl Candidate {
     pub(super) fn digest(&self) -> Digest {
         self.fetched.descriptor.digest
-    }
-
-    pub(super) fn follow(&self, asked: Asked<'_>) -> Followed {
-        follow(self.digest(), &self.fetched.attached, &self.fetched.blobs, asked)
-    }
-
-    /// Keeps what the decision can be made again from.
-    pub(super) fn keep_evidence(&self, ports: &Ports<'_>) -> Result<(), Error> {
-        for bytes in self.fetched.attached.values().chain(self.fetched.blobs.values()) {
-            ports.store.put_bytes(bytes)?;
-        }
-        Ok(())
     }
 
     /// The gate scans the image itself, with its own database; a scan that somebody attached is never taken for it (trust model 4).
@@ -230,16 +273,18 @@ impl Candidate {
         ports: &Ports<'_>,
         request: &PromoteRequest<'_>,
         followed: &'a Followed,
-        current: Option<Digest>,
-        now: UnixTime,
+        index: Option<(&Fetched, &Followed)>,
+        (current, now): (Option<Digest>, UnixTime),
     ) -> Result<Judged<'a>, Error> {
-        let by_hand = followed.by_hand();
         let mut judged = Judged { permitted: None, refused: Vec::new() };
         for set in &followed.sets {
             let case = Case {
                 judge: request.judge,
                 set,
-                by_hand: ByHand { alone: &by_hand, together: &followed.endorsed },
+                by_hand: ByHand {
+                    image: followed.into(),
+                    index: index.map(|(index, followed)| (index.descriptor.digest, followed.into())),
+                },
                 scan: self.scanned.scan.clone(),
                 current,
                 now,
@@ -249,7 +294,9 @@ impl Candidate {
             let mut body = decision.keep(ports)?;
             body["rollback"] = json!(request.rollback);
             if decision.replayable {
-                body["replay"] = json!(replay::keep_inputs(ports, request.files, &self.fetched, case.scan.as_ref())?);
+                let index = index.map(|(index, _)| index);
+                body["replay"] =
+                    json!(replay::keep_inputs(ports, request.files, &self.fetched, index, case.scan.as_ref())?);
             }
             let kept = Kept { document: decision.document, body };
             match decision.verdict {

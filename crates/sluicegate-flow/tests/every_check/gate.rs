@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sluicegate_attestation::{coverage::Gap, predicate::PredicateType, vulns::Vulns};
 use sluicegate_flow::promote::Promoted;
 use sluicegate_policy::{
-    facts::{ByHand, Facts, GateScan},
+    facts::{ByHand, Facts, GateScan, Said as WordsByHand},
     judge::{Conditions, Denial, Question, Reason, Target, Verdict, judge},
     rego::{Outcome, PolicyError, RuleAnswer, RuleResults, Violation},
 };
@@ -58,8 +58,8 @@ fn gate_scan(edit: impl FnOnce(&mut Vulns)) -> GateScan {
 fn facts(set: &ClosedSet, by_hand: &[&VerifiedStatement], scan: Option<GateScan>) -> Facts {
     let environment = environment("production");
     let repository = Repository::of_environment(&environment);
-    Facts::new(set, ByHand { alone: by_hand, together: &[] }, scan, &environment, &repository, today(), &|_| true)
-        .unwrap()
+    let said = WordsByHand { alone: by_hand.to_vec(), together: &[] };
+    Facts::new(set, &ByHand { image: said, index: None }, scan, &environment, &repository, today(), &|_| true).unwrap()
 }
 
 pub(crate) fn tm04_the_gates_scan_is_by_the_role_records() -> Tried {

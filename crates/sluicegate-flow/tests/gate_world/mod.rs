@@ -162,6 +162,13 @@ impl World {
         build
     }
 
+    /// Lets the gate require this kind of evidence too.
+    pub(crate) fn require(&mut self, kind: &PredicateType) {
+        let required = &mut self.judge.gate.as_mut().unwrap().conditions.require;
+        let kinds = required.iter().chain([kind]).cloned().collect::<Vec<_>>();
+        *required = kinds.try_into().unwrap();
+    }
+
     /// Promotes with a clean scan and these rules.
     pub(crate) fn promote(&self, rules: &dyn RuleEvaluator) -> Result<Promoted, Error> {
         self.promote_scanned(Some(&clean_scanner()), rules)
