@@ -14,6 +14,7 @@ use std::{
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::Value;
+use sluicegate_testkit::reseal_cheaply;
 use sluicegate_types::Digest;
 use tempfile::TempDir;
 
@@ -199,10 +200,15 @@ impl Project {
     /// A copy of one such project with base image, database and `init`, nothing run yet, made once for all tests of this process.
     pub fn prepared() -> Self {
         static PREPARED: OnceLock<Project> = OnceLock::new();
-        PREPARED.get_or_init(Self::stranger).copy()
+        let prepared = PREPARED.get_or_init(|| {
+            let project = Self::stranger();
+            reseal_cheaply(&project.path("home/keys"), PASSPHRASE.as_bytes());
+            project
+        });
+        prepared.copy()
     }
 
-    /// The same with keys and logs that no other project here has.
+    /// The same with keys and logs that no other project here has, sealed as cosign seals them: it opens no others.
     pub fn stranger() -> Self {
         let project = Self::written();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();

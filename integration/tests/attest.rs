@@ -1,5 +1,4 @@
 //! `attest` and `keys` end to end: a key of a person, a statement by hand, who may say what.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 use std::{fs, process::Command};
 

@@ -1,5 +1,4 @@
 //! What the commands make, refuse and say before any engine is asked: homes, files that are no files, words.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 use std::fs;
 

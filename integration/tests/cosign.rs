@@ -1,5 +1,4 @@
 //! An unmodified cosign is the judge: what it accepts, what it refuses, offline and with our exported root.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 use std::{path::PathBuf, process::Command};
 

@@ -1,5 +1,4 @@
 //! What a decision is worth, and for whom: dry runs, going back, `verify --for`, making a decision again, and two promotions at once.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 use std::{
     collections::BTreeMap,

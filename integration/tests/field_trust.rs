@@ -1,5 +1,4 @@
 //! Field cases about trust that others reported (`shared/field/trust.md`), with the files that reproduce them.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 use std::{
     fs,

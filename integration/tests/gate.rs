@@ -1,5 +1,4 @@
 //! `promote` end to end: allowed, denied, undecided; what is recorded, what becomes visible.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 use std::{fs, process::Command};
 

@@ -1,5 +1,4 @@
 //! The evidence store and its ledger under somebody who may write every file of the home (trust model 16).
-#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 use std::{fs, path::PathBuf, process::Command};
 

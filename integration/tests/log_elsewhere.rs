@@ -1,5 +1,4 @@
 //! A log elsewhere, with the real program: a home whose statements go to the log that another one serves, and a log that is read whole.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 use std::{
     fs,
@@ -175,7 +174,7 @@ fn size(project: &Project) -> u64 {
 /// Makes a project log elsewhere and believe that log, and that one alone.
 fn log_to(project: &Project, log: &str, root: &Path, origin: &str) {
     project.replace("gateway.yaml", "log: embedded", &format!("log: {log}"));
-    let own = crate::origin(project);
+    let own = self::origin(project);
     project.replace("trust/trust.yaml", &own, origin);
     fs::write(project.path("trust/trusted_root.json"), fs::read(root).unwrap()).unwrap();
 }

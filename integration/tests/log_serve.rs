@@ -1,5 +1,4 @@
 //! The log of a home, served by the real program: an unmodified cosign signs into it, a run of the same home appends beside it.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 use std::{
     fs,

@@ -1,5 +1,4 @@
 //! What a run says of the outputs of its steps: the packages that the scanner knows there, and each file by its own hash.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 use std::{collections::BTreeMap, fs, path::Path};
 

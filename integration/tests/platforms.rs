@@ -1,5 +1,4 @@
 //! One artifact for two kinds of machines: built, judged, promoted and admitted as an index and as each of its images.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 use std::{collections::BTreeSet, fs};
 

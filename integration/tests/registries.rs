@@ -1,5 +1,4 @@
 //! Real registries hold the images, and other programs look at what we left there: cosign, crane, oras, skopeo.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 

@@ -1,6 +1,5 @@
 //! The conformance suite of the OCI distribution specification is the judge of the testkit's registry: what other tests say about a push
 //! or a pull is worth as much as the registry that they met.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 use std::{fs, path::Path, process::Command};
 

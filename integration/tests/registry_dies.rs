@@ -1,5 +1,4 @@
 //! A real registry that is killed in the middle of what it is sent, and comes back.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 use std::{
     fs,

@@ -1,5 +1,4 @@
 //! `run` end to end: the same inputs give the same digests, and what goes wrong is said and recorded.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 use std::{
     fs,

@@ -1,5 +1,4 @@
 //! The layout that is shipped for machines where steps can't run: it verifies, and a changed copy does not. Needs no root.
-#![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::{fs, path::Path, process::Command};
 

@@ -1,5 +1,4 @@
 //! What a test step reports: without it nothing is decided, and what it says is judged (trust model 2).
-#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 use integration::{Layout, PROMOTE, Project, TEST_WITHOUT_REPORT, can_run_steps, ready};
 

@@ -1,5 +1,4 @@
 //! `verify` on a layout that somebody changed: each fault has its own exit code and words, beside the same layout without it.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 use std::fs;
 

@@ -1,5 +1,4 @@
 //! `attest` over a world in memory: what is attached and recorded, and that nothing is where something stands against it.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
 
 use std::{cell::RefCell, collections::BTreeSet, path::Path};
 

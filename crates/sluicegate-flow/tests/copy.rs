@@ -1,5 +1,4 @@
 //! `copy`: what arrives is what was there, byte for byte, or nothing that has a name.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
 
 use std::{cell::RefCell, path::Path};
 

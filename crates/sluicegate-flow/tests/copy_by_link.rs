@@ -1,5 +1,4 @@
 //! `copy` on one file system: what was hashed need not be written again, and no file of anybody's changes for it.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
 
 use std::{
     fs,

@@ -1,16 +1,8 @@
 //! `fsck` with the real store and the real ledger: which damage is found, each kind beside the same evidence undamaged, and what signed
 //! decisions prove (trust model 16).
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
-
-#[allow(dead_code, reason = "others use the rest of it")]
-mod evidence_home;
-#[allow(dead_code, reason = "the gate's own tests use the rest of it")]
-mod gate_world;
 
 use std::{fs, path::Path, sync::LazyLock};
 
-use evidence_home::{Home, new, with_ports};
-use gate_world::{LEDGER, SOURCE, World, deny, pass, promotion, summary};
 use serde_json::{Value, json};
 use sluicegate_attestation::{
     identifiers::{BUNDLE, IMAGE_MANIFEST},
@@ -29,6 +21,11 @@ use sluicegate_ports::{
 };
 use sluicegate_testkit::{MemoryStore, VirtualSigner, sign_statement, today};
 use sluicegate_types::{Digest, ImageRef, NonEmpty};
+
+use crate::{
+    evidence_home::{Home, new, with_ports},
+    gate_world::{LEDGER, SOURCE, World, deny, pass, promotion, summary},
+};
 
 /// What fsck says about what is attached to the world's image.
 fn against(home: &Home, world: &World) -> FsckReport {

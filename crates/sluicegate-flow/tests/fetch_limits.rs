@@ -1,8 +1,4 @@
 //! What anyone may attach costs a reader no more than the limits say, however it is described (trust model 12).
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
-
-#[allow(dead_code, reason = "the gate's own tests use the rest of it")]
-mod gate_world;
 
 use std::{
     collections::BTreeMap,
@@ -13,13 +9,14 @@ use std::{
     },
 };
 
-use gate_world::{SOURCE, World};
 use sluicegate_attestation::identifiers::{EMPTY_CONFIG, EVIDENCE_ARTIFACT, IMAGE_MANIFEST, TRIVY_REPORT};
 use sluicegate_flow::fetch::fetch;
 use sluicegate_ports::images::{Descriptor, ImagePlaceError, ImagePlaces, ImageSource, Manifest};
 use sluicegate_testkit::today;
 use sluicegate_types::{Digest, Selector};
 use sluicegate_verify::closed_set::Asked;
+
+use crate::gate_world::{SOURCE, World};
 
 const MIB: u64 = 1024 * 1024;
 

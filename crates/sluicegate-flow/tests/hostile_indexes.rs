@@ -1,12 +1,7 @@
 //! Indexes that are made to take an old image back, to keep honest people out, or to make records say what is not so.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
-
-#[allow(dead_code, reason = "others use the rest of it")]
-mod gate_world;
 
 use std::path::Path;
 
-use gate_world::{Rules, SOURCE, TARGET, World, assert_allowed, deny, pass, undecided};
 use serde_json::{Value, json};
 use sluicegate_attestation::{
     dsse,
@@ -18,6 +13,8 @@ use sluicegate_policy::rego::Outcome;
 use sluicegate_ports::images::{Descriptor, ImageIndex, Manifest};
 use sluicegate_testkit::{VirtualImage, VirtualIndex, VirtualSigner, sign_statement, today};
 use sluicegate_types::Digest;
+
+use crate::gate_world::{Rules, SOURCE, TARGET, World, assert_allowed, deny, pass, undecided};
 
 const DOCUMENT: &[u8] =
     br#"{"_type":"https://in-toto.io/Statement/v0.1","predicateType":"https://slsa.dev/provenance/v0.2"}"#;

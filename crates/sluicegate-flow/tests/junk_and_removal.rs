@@ -2,10 +2,6 @@
 //! a refusal into an allow; and what anyone may attach never keeps an allowed image out (trust model 2, 3, 12).
 //!
 //! Every single removal and every pair is tried, and a sample of all other subsets that is the same in each run.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
-
-#[allow(dead_code, reason = "the gate's own tests use the rest of it")]
-mod gate_world;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +9,6 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use gate_world::{GATE, LEDGER, Rules, SOURCE, TARGET, World, denial, environment, summary};
 use serde_json::{Value, json};
 use sluicegate_attestation::{
     bundle::{Bundle, hashedrekord_body, key_hint},
@@ -49,6 +44,8 @@ use sluicegate_verify::{
     Role, SignerRule, Trust, TrustRoot, TrustRules,
     closed_set::{MAX_BEYOND_THE_SET, Seen},
 };
+
+use crate::gate_world::{GATE, LEDGER, Rules, SOURCE, TARGET, World, denial, environment, summary};
 
 const LOG: &str = "log.example";
 /// Every sample is drawn from it, so that each run tries the same.
@@ -171,7 +168,7 @@ impl Case {
         let rules = Rules(move |facts: &str| if denies(facts) { denial() } else { Outcome::Pass });
         let promoted = world.promote(&rules);
         let ended = ended(&promoted);
-        assert_eq!(world.places.occupant(gate_world::TARGET).is_some(), ended == Ended::Allowed, "{promoted:?}");
+        assert_eq!(world.places.occupant(crate::gate_world::TARGET).is_some(), ended == Ended::Allowed, "{promoted:?}");
         ended
     }
 
@@ -353,7 +350,7 @@ fn decision(image: Digest, name: &str, passed: bool, inputs: Vec<Digest>) -> Sta
 fn promotion(image: Digest, name: &str, decision: Option<Digest>) -> Statement {
     let environment = environment(name);
     let destination = PinnedImage { repository: Repository::of_environment(&environment), digest: image };
-    let promotion = Promotion { destination, environment, ..gate_world::promotion(image, decision) };
+    let promotion = Promotion { destination, environment, ..crate::gate_world::promotion(image, decision) };
     about(image, PredicateType::Promotion, promotion.to_predicate())
 }
 
@@ -673,7 +670,7 @@ fn tm12_copies_of_what_others_signed_lock_nobody_out() {
     let (mut world, _) = World::good();
     world.trust = trust(&world.log);
     let World { places, trust, judge, .. } = &world;
-    let promoted = world.promote(&gate_world::pass()).unwrap();
+    let promoted = world.promote(&crate::gate_world::pass()).unwrap();
     assert!(matches!(promoted, Promoted::Allowed { .. }), "{promoted:?}");
     let ask = || {
         let reference = "oci:environments/production:current".parse().unwrap();

@@ -1,12 +1,7 @@
 //! Which layers an image may have that a pipeline is built upon.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
-
-#[allow(dead_code, reason = "the gate's own tests use the rest of it")]
-mod gate_world;
 
 use std::{collections::BTreeMap, io::Read, path::Path};
 
-use gate_world::World;
 use sluicegate_attestation::identifiers::{DOCKER_LAYER_GZIP, LAYER_TAR, LAYER_TAR_GZIP, LAYER_TAR_ZSTD};
 use sluicegate_flow::{
     Error, assemble,
@@ -20,6 +15,8 @@ use sluicegate_ports::{
 };
 use sluicegate_testkit::VirtualImage;
 use sluicegate_types::{Digest, Platform};
+
+use crate::gate_world::World;
 
 const STORED: &[u8] = b"what is stored";
 

@@ -1,8 +1,4 @@
 //! `promote` over a world in memory: what becomes visible, what is signed by whom, what is on record, and when nothing happens.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
-
-#[allow(dead_code, reason = "others use the rest of it")]
-mod gate_world;
 
 use std::sync::atomic::Ordering;
 use std::{
@@ -11,10 +7,6 @@ use std::{
     path::Path,
 };
 
-use gate_world::{
-    Crash, GATE, Rules, SOURCE, TARGET, World, assert_allowed, clean_scanner, denial, deny, pass, scanner_that_finds,
-    undecided,
-};
 use serde_json::{Value, json};
 use sluicegate_attestation::{
     identifiers::{
@@ -40,6 +32,11 @@ use sluicegate_testkit::{
 };
 use sluicegate_types::{Digest, NonEmpty, UnixTime};
 use sluicegate_verify::Role;
+
+use crate::gate_world::{
+    Crash, GATE, Rules, SOURCE, TARGET, World, assert_allowed, clean_scanner, denial, deny, pass, scanner_that_finds,
+    undecided,
+};
 
 /// A statement about the world's image, signed and attached at the source; its bundle's digest.
 fn attach(world: &World, signer: &str, kind: PredicateType, predicate: Value) -> Digest {
@@ -355,7 +352,7 @@ fn tm10_what_was_said_by_hand_and_counted_goes_along() {
 fn tm06_a_groups_word_is_a_fact_only_with_every_voice_and_each_is_named() {
     let ask = |vexers: &str, alice: &str, by: &[&str]| {
         let (mut world, _) = World::good();
-        world.trust = gate_world::trust_of(&world.log, vexers, alice);
+        world.trust = crate::gate_world::trust_of(&world.log, vexers, alice);
         let gate = world.judge.gate.as_mut().unwrap();
         let kinds = gate.conditions.require.iter().cloned().chain([PredicateType::Vex]).collect::<Vec<_>>();
         gate.conditions.require = kinds.try_into().unwrap();

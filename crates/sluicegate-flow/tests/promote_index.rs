@@ -1,12 +1,7 @@
 //! `promote` of an index: each of its images is judged, one permit is made of theirs, and the index and every image of it are signed.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
-
-#[allow(dead_code, reason = "others use the rest of it")]
-mod gate_world;
 
 use std::{cell::RefCell, collections::BTreeSet, io::Read, path::Path};
 
-use gate_world::{Rules, SOURCE, TARGET, World, assert_allowed, clean_scanner, denial, pass, undecided};
 use serde_json::{Value, json};
 use sluicegate_attestation::{
     dsse,
@@ -26,6 +21,8 @@ use sluicegate_ports::{
 };
 use sluicegate_testkit::{FakeScanner, VirtualImage, VirtualIndex, VirtualSigner, sign_statement, today};
 use sluicegate_types::Digest;
+
+use crate::gate_world::{Rules, SOURCE, TARGET, World, assert_allowed, clean_scanner, denial, pass, undecided};
 
 /// What is attached at the target to one image: artifact type or kind of statement.
 fn attached_to(world: &World, image: Digest) -> Vec<String> {

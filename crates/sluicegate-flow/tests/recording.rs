@@ -1,11 +1,5 @@
 //! Recording with the real store and the real ledger: each row has its leaf, what was left behind is caught up, and nothing is recorded
 //! behind damage (trust model 16).
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
-
-#[allow(dead_code, reason = "others use the rest of it")]
-mod evidence_home;
-#[allow(dead_code, reason = "the gate's own tests use the rest of it")]
-mod gate_world;
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -14,8 +8,6 @@ use std::{
     thread,
 };
 
-use evidence_home::{Home, new, warned, with_ports};
-use gate_world::{Crash, LEDGER, SOURCE, TARGET, World, pass};
 use serde_json::json;
 use sluicegate_flow::{
     Error, Failure,
@@ -29,6 +21,11 @@ use sluicegate_ports::{
 };
 use sluicegate_testkit::{MemoryEvidence, MemoryLedger, MemoryStore, today};
 use sluicegate_types::Digest;
+
+use crate::{
+    evidence_home::{Home, new, warned, with_ports},
+    gate_world::{Crash, LEDGER, SOURCE, TARGET, World, pass},
+};
 
 #[test]
 fn each_record_is_one_leaf_with_its_digest() {
@@ -363,7 +360,7 @@ fn what_a_killed_process_recorded_is_kept_and_caught_up() {
     let mut promised: Vec<(u64, Digest)> = Vec::new();
     for lines in [1, 4, 9] {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "what_a_killed_process_recorded_is_kept_and_caught_up", "--nocapture"])
+            .args(["--exact", "recording::what_a_killed_process_recorded_is_kept_and_caught_up", "--nocapture"])
             .env(CHILD, home.folder())
             .stdout(Stdio::piped())
             .spawn()

@@ -1,5 +1,4 @@
 //! The scanner's database from a registry: pinned by digest, brought once, and nothing but what it should be.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
 
 use std::path::Path;
 

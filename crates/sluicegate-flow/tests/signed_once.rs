@@ -1,5 +1,4 @@
 //! What a log is told about the statements that it gets: before they are sent, and after their bundles are stored.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
 
 use std::{
     collections::BTreeSet,

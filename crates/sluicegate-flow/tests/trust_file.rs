@@ -1,5 +1,4 @@
 //! trust.yaml with its keys, from text to whose statements count; and keys that somebody names instead of it.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
 
 use std::{collections::BTreeMap, path::Path};
 

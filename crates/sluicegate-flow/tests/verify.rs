@@ -1,5 +1,4 @@
 //! `verify` of a file with its bundle, and what the report of an image lists.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,7 +1,5 @@
 //! What is refused, each beside the same thing without the fault.
 
-#![allow(clippy::unwrap_used)]
-
 use serde_json::json;
 use sluicegate_policy::{
     rego::{EvaluationLimits, EvaluationRequest, Outcome, PolicyError, RuleResults, SourceFile, evaluate, rules},

@@ -1,7 +1,5 @@
 //! The policies we ship, under our engine and, where SLUICEGATE_OPA names the program, under OPA itself.
 
-#![allow(clippy::unwrap_used)]
-
 use std::{
     collections::BTreeSet,
     env, fs,

@@ -1,5 +1,4 @@
 //! What a gate says about facts: each condition beside the same facts without the fault, and what only a permit may carry.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,7 +1,4 @@
 //! Many who attach to one image at the same time, in a registry that lists referrers itself and in one where a tag does.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
-
-mod support;
 
 use std::sync::{Arc, Barrier, Condvar, Mutex};
 
@@ -12,7 +9,8 @@ use sluicegate_ports::{
 };
 use sluicegate_registry::Places;
 use sluicegate_types::Digest;
-use support::{Content, Heard, World};
+
+use crate::support::{Content, Heard, World};
 
 const MANY: usize = 32;
 
@@ -154,7 +152,7 @@ fn neg_fallback_tag_race_two_writers() {
         )
     };
     // Somebody who read before the first one wrote writes what they read while the first one waits, and lists the second alone.
-    let tag = support::fallback(&image.digest());
+    let tag = crate::support::fallback(&image.digest());
     attach(&world.stranger(), &two).unwrap();
     let alone = world.registry.manifest("team/shop", &tag).unwrap();
     let heard = Heard::default();
@@ -211,12 +209,12 @@ fn of_many_promotions_from_the_same_image_one_wins() {
                     match target.publish(&publication, &world.store) {
                         Ok(()) => won.lock().unwrap().push(new.digest()),
                         Err(ImagePlaceError::Moved { .. }) => {}
-                        Err(other) => panic!("{}", support::describe(&other)),
+                        Err(other) => panic!("{}", crate::support::describe(&other)),
                     }
                 });
             }
         });
-        let held = world.target().current(Some(&support::tag("v1"))).unwrap().unwrap();
+        let held = world.target().current(Some(&crate::support::tag("v1"))).unwrap().unwrap();
         assert_eq!(*won.lock().unwrap(), [held.image]);
     }
 }
@@ -237,7 +235,7 @@ fn many_referrers_of_one_publication_are_one_write() {
 #[test]
 fn what_others_listed_and_nobody_here_can_read_stays_listed() {
     let (world, image) = holding("no-referrers,sparse");
-    let tag = support::fallback(&image.digest());
+    let tag = crate::support::fallback(&image.digest());
     let foreign = r#"{"mediaType":"x/y","digest":"sha512:00","size":1,"annotations":{"a":"b"},"data":"e30="}"#;
     let index = format!(
         r#"{{"schemaVersion":2,"mediaType":"{}","annotations":{{"k":"v"}},"manifests":[{foreign}]}}"#,

@@ -1,14 +1,12 @@
 //! Who a machine says it is: files and helpers that are there, that are not, and that do not work.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
-
-mod support;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use sluicegate_ports::images::FaultKind;
 use sluicegate_testkit::{Answer, Behaviour, When};
 use sluicegate_types::Selector;
-use support::{Content, World, assert_fault, credentials, selector};
+
+use crate::support::{Content, World, assert_fault, credentials, selector};
 
 fn helper(folder: &Path, name: &str, script: &str) {
     let path = folder.join(format!("docker-credential-{name}"));

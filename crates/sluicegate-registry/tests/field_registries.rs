@@ -1,7 +1,4 @@
 //! The registries of the field cases, read from the folder that is shared beside the repository.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
-
-mod support;
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +11,8 @@ use serde_json::Value;
 use sluicegate_ports::images::{Descriptor, FaultKind, ImagePlaceError, ImagePlaces, Manifest};
 use sluicegate_testkit::{Behaviour, Fault};
 use sluicegate_types::{Digest, Place, Selector};
-use support::{World, assert_fault, read, repository};
+
+use crate::support::{World, assert_fault, read, repository};
 
 /// The unpacked cases, or `None` with a visible line, or a failure where peers are demanded.
 fn cases(test: &str) -> Option<tempfile::TempDir> {

@@ -1,5 +1,4 @@
 //! A layout whose image is an index: what it names is found by digest.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
 
 use std::{fs, path::Path};
 

@@ -1,12 +1,10 @@
 //! Registries that do what the specification leaves open, each in its own way: what is pushed is there whole and reads back whole.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
-
-mod support;
 
 use sluicegate_ports::images::{FaultKind, ImagePlaces};
 use sluicegate_testkit::{Behaviour, Fault, When};
 use sluicegate_types::Place;
-use support::{Content, World, assert_fault, credentials, noise};
+
+use crate::support::{Content, World, assert_fault, credentials, noise};
 
 /// Publishes, reads back with the same client and with one that knows nothing yet, publishes again.
 fn push_and_pull(words: &str, content: &Content, known: Option<&str>) -> World {

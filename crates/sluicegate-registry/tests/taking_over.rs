@@ -1,12 +1,10 @@
 //! What a registry has, or gets from its own repositories, without a byte of it coming through here.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
-
-mod support;
 
 use sluicegate_ports::images::{Descriptor, FaultKind, ImagePlaces};
 use sluicegate_testkit::{Answer, Behaviour, MemoryStore, When};
 use sluicegate_types::Place;
-use support::{Content, World, assert_fault};
+
+use crate::support::{Content, World, assert_fault};
 
 fn layers(content: &Content) -> Vec<Descriptor> {
     (0..content.layers.len()).map(|number| content.layer(number)).collect()

@@ -1,7 +1,4 @@
 //! Registries with a certificate authority of their own, and registries behind a proxy.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
-
-mod support;
 
 use std::{
     fs,
@@ -15,7 +12,8 @@ use sluicegate_ports::images::{FaultKind, ImagePlaces};
 use sluicegate_registry::{Places, RegistrySettings};
 use sluicegate_testkit::{Behaviour, ConnectProxy, TestAuthority, TestRegistry};
 use sluicegate_types::Place;
-use support::{Content, Heard, World, assert_fault, repository, selector};
+
+use crate::support::{Content, Heard, World, assert_fault, repository, selector};
 
 /// An authority that vouches for this machine and for a name that only the proxy knows.
 fn authority() -> TestAuthority {
@@ -146,7 +144,7 @@ fn a_proxy_leads_to_hosts_beyond_this_machine_and_to_no_other() {
     assert_eq!(proxy.asked().len(), before);
     // What is no address of a proxy is said without its password.
     let wrong = behind("socks5://us:er@127.0.0.1".to_owned(), settings);
-    let fault = support::fault(Places::new(wrong).source(&far).unwrap().resolve(&selector()));
+    let fault = crate::support::fault(Places::new(wrong).source(&far).unwrap().resolve(&selector()));
     assert!(fault.kind == FaultKind::Configuration && !fault.reason.contains("er@"), "{}", fault.reason);
 }
 

@@ -1,7 +1,4 @@
 //! One good bundle, and beside it the same bundle with one fault each: every fault has an error of its own.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
-
-mod world;
 
 use std::collections::BTreeSet;
 
@@ -15,7 +12,8 @@ use sluicegate_ports::sign::{Signer, TransparencyLog};
 use sluicegate_testkit::{VirtualLog, VirtualSigner, sign_payload, sign_statement, today};
 use sluicegate_types::{Digest, UnixTime};
 use sluicegate_verify::{Error, Revocation, Role, Trust, TrustError, TrustRoot, verify};
-use world::{LOG, about_image, changed, flipped, rule, rules, sbom, trust, trust_in, trust_of};
+
+use crate::world::{LOG, about_image, changed, flipped, rule, rules, sbom, trust, trust_in, trust_of};
 
 const ENTRY: &str = "/verificationMaterial/tlogEntries/0";
 
@@ -47,7 +45,7 @@ fn a_good_bundle_is_accepted_and_says_who_where_and_what() {
     assert_eq!((verified.signer(), verified.bundle()), ("builder", Digest::of(&bundle)));
     assert_eq!((verified.log().origin.as_str(), verified.log().index), (LOG, 5));
     assert_eq!(verified.key_id(), key_hint(VirtualSigner::new("builder").public_key()));
-    assert!(verified.statement().is_about_image(&world::image()));
+    assert!(verified.statement().is_about_image(&crate::world::image()));
     assert!(verified.is_in_role(Role::Steps) && !verified.is_in_role(Role::Records));
 }
 

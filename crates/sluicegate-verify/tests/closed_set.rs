@@ -1,7 +1,4 @@
 //! An image of three steps with everything its provenance names, and beside it the same with one thing missing, exchanged or false.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
-
-mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +10,8 @@ use sluicegate_verify::{
     Error, Role, Trust,
     closed_set::{Asked, Followed, Incomplete, MAX_SETS, Seen, follow},
 };
-use world::{LOG, about_image, image, rule, rules, sbom, trust_in};
+
+use crate::world::{LOG, about_image, image, rule, rules, sbom, trust_in};
 
 type Blobs = BTreeMap<Digest, Vec<u8>>;
 
@@ -147,10 +145,11 @@ fn junk(log: &VirtualLog) -> Vec<Vec<u8>> {
     let builder = VirtualSigner::new("builder");
     let foreign = VirtualBuild::new("run-9", Digest::of(b"another image")).sign(log);
     let strangers = build("run-8").sign(&VirtualLog::new("elsewhere.example"));
-    let unsigned = world::changed(&foreign.bundles["image"], |value| {
+    let unsigned = crate::world::changed(&foreign.bundles["image"], |value| {
         value["dsseEnvelope"]["signatures"] = json!([]);
     });
-    let forged = world::changed(&build("run-7").with_signer("image", "stranger").sign(log).bundles["image"], |_| {});
+    let forged =
+        crate::world::changed(&build("run-7").with_signer("image", "stranger").sign(log).bundles["image"], |_| {});
     let mut junk = vec![b"\x00\xff random".to_vec(), Vec::new(), b"{}".to_vec(), unsigned, forged];
     junk.extend(foreign.bundles.into_values());
     junk.extend(strangers.bundles.into_values());
@@ -259,9 +258,9 @@ fn a_named_bundle_with_one_bit_flipped_is_broken() {
     // The caller re-hashes blobs; bytes that are named by their own digest and hold a bad signature reach this code.
     let log = VirtualLog::new(LOG);
     let good = build("run-1").sign(&log);
-    let bad = world::changed(&good.bundles["test"], |value| {
+    let bad = crate::world::changed(&good.bundles["test"], |value| {
         let payload = value["dsseEnvelope"]["payload"].as_str().unwrap().to_owned();
-        value["dsseEnvelope"]["payload"] = json!(world::flipped(&payload));
+        value["dsseEnvelope"]["payload"] = json!(crate::world::flipped(&payload));
     });
     let digest = Digest::of(&bad);
     let naming = build("run-1").with_predicate("image", move |predicate| {

@@ -1,7 +1,4 @@
 //! Each role's key on each kind of statement: what may be said is accepted, everything else is refused by name (trust model 5, 6).
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
-
-mod world;
 
 use std::collections::BTreeSet;
 
@@ -15,7 +12,8 @@ use sluicegate_attestation::{
 use sluicegate_testkit::{VirtualBuild, VirtualLog, VirtualSigner, sign_statement, today, vulns};
 use sluicegate_types::{Digest, EnvironmentName, PinnedImage, Repository};
 use sluicegate_verify::{Allowed, Error, Role, SignerRule, Trust, TrustRoot, VerifiedStatement, verify};
-use world::{GATE, LOG, about_image, image, rule, rules, sbom, trust_in};
+
+use crate::world::{GATE, LOG, about_image, image, rule, rules, sbom, trust_in};
 
 const ROLES: [Role; 4] = [Role::Steps, Role::Decisions, Role::Records, Role::Manual];
 

@@ -1,14 +1,12 @@
 //! For which repositories a signer speaks, and whose decisions count (trust model 6 and 7).
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
-
-mod world;
 
 use std::collections::BTreeSet;
 
 use sluicegate_testkit::VirtualLog;
 use sluicegate_types::{Digest, Repository, RepositoryPattern};
 use sluicegate_verify::{GroupRule, Role, SignerRule, Trust, TrustRoot, TrustRules};
-use world::{LOG, rule};
+
+use crate::world::{LOG, rule};
 
 fn trust(rules: TrustRules) -> Trust {
     Trust::from_rules(rules, TrustRoot::parse(&VirtualLog::new(LOG).trusted_root_json()).unwrap()).unwrap()

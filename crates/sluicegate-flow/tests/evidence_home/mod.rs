@@ -18,7 +18,7 @@ use sluicegate_ports::{
     ledger::Ledger,
 };
 use sluicegate_sigstore::{EmbeddedLedger, KeyFolder, LogPublic};
-use sluicegate_testkit::{FakePacker, MemoryStore, today};
+use sluicegate_testkit::{FakePacker, MemoryStore, reseal_cheaply, today};
 use sluicegate_types::{Digest, Secret};
 
 use crate::gate_world::{LEDGER, World};
@@ -48,6 +48,7 @@ impl Home {
         let keys = KeyFolder::open(home.path("keys"));
         let passphrase = Secret::new(b"x".to_vec());
         keys.generate_log_key("ledger", &passphrase).unwrap();
+        reseal_cheaply(&home.path("keys"), b"x");
         let key = keys.open_log_key("ledger", &passphrase).unwrap();
         drop(EmbeddedLedger::create(home.path("ledger"), key, LEDGER).unwrap());
         home.with(|ports| (0..count).for_each(|number| drop(record(ports, &new(number)).unwrap())));

@@ -1,0 +1,6 @@
+//! Rules and verdicts.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
+
+mod refusals;
+mod shipped_policies;
+mod verdicts;

@@ -1,0 +1,22 @@
+//! The built program on real projects, with the real Trivy, cosign, registries and the others.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
+
+mod attest;
+mod command_line;
+mod cosign;
+mod decisions;
+mod field_trust;
+mod gate;
+mod ledger;
+mod log_elsewhere;
+mod log_serve;
+mod output_sboms;
+mod platforms;
+mod registries;
+mod registry_conformance;
+mod registry_dies;
+mod runs;
+mod shipped_layout;
+mod test_results;
+mod verify_is_offline;
+mod verify_refuses;
