@@ -262,16 +262,16 @@ impl Transport {
         Ok(agent)
     }
 
-    /// How near a server is at its nearest address, as far as it can be known; this decides nothing but how near its answers may lead.
+    /// How near a server is at its farthest address, as far as it can be known; this decides nothing but how near its answers may lead.
     /// Whoever is asked through a proxy is looked for by nobody here.
     pub(crate) fn nearness(&self, url: &Url) -> Result<Nearness> {
         let address = address_of(url);
         if address.is_some() || self.outbound.is_proxied(url).map_err(misconfigured)? {
-            return Ok(nearest(address));
+            return Ok(farthest(address));
         }
         let host = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
         let found = std::net::ToSocketAddrs::to_socket_addrs(&host);
-        Ok(nearest(found.into_iter().flatten().map(|address| address.ip())))
+        Ok(farthest(found.into_iter().flatten().map(|address| address.ip())))
     }
 
     /// Whether a certificate authority of its own was given for this host: then nothing but TLS is spoken with it.
@@ -330,12 +330,12 @@ impl Within {
     }
 }
 
-/// The nearest of a server's addresses. A server without any, as its name could not be looked up, counts as public: that is the strict
-/// case and not the lenient one, as its answers then lead to public addresses alone. What is no address of a server counts as little:
-/// whoever names one beside its own would else lead there.
-fn nearest(addresses: impl IntoIterator<Item = IpAddr>) -> Nearness {
+/// The farthest of a server's addresses: whoever in the internet names a near one beside its own would else lead there. A server without
+/// any, as its name could not be looked up, counts as public: that is the strict case and not the lenient one, as its answers then lead
+/// to public addresses alone. What is no address of a server counts for nothing.
+fn farthest(addresses: impl IntoIterator<Item = IpAddr>) -> Nearness {
     let all = addresses.into_iter().map(|address| Nearness::of(&address));
-    all.filter(|near| *near != Nearness::Never).max().unwrap_or(Nearness::Public)
+    all.filter(|near| *near != Nearness::Never).min().unwrap_or(Nearness::Public)
 }
 
 /// The address that stands in a URL in a host's place.
@@ -459,12 +459,14 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_no_server_leads_nowhere() {
-        let near = |addresses: &[&str]| nearest(addresses.iter().map(|address| address.parse().unwrap()));
+    fn a_near_address_beside_a_far_one_leads_nowhere_near() {
+        let near = |addresses: &[&str]| farthest(addresses.iter().map(|address| address.parse().unwrap()));
         assert_eq!(near(&["93.184.216.34", "169.254.169.254"]), Nearness::Public);
         assert_eq!(near(&["fe80::1"]), Nearness::Public);
-        assert_eq!(near(&["93.184.216.34", "10.1.2.3"]), Nearness::Private);
-        assert_eq!(near(&["10.1.2.3", "0.0.0.0", "::1"]), Nearness::Loopback);
+        assert_eq!(near(&["93.184.216.34", "10.1.2.3"]), Nearness::Public);
+        assert_eq!(near(&["10.1.2.3", "0.0.0.0", "::1"]), Nearness::Private);
+        assert_eq!(near(&["10.1.2.3", "10.1.2.4"]), Nearness::Private);
+        assert_eq!(near(&["0.0.0.0", "127.0.0.1", "::1"]), Nearness::Loopback);
     }
 
     #[test]
