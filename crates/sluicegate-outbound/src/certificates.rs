@@ -31,7 +31,11 @@ pub(crate) fn of_host(
             reason: why.to_string(),
         };
         let entries = fs::read_dir(&folder).map_err(|error| wrong(&folder, &error))?;
-        for entry in entries.take(MAX_FILES) {
+        for (number, entry) in entries.enumerate() {
+            // What is left out would be an authority that somebody put there and that does not count.
+            if number >= MAX_FILES {
+                return Err(wrong(&folder, &format!("it holds more than {MAX_FILES} files")));
+            }
             let path = entry.map_err(|error| wrong(&folder, &error))?.path();
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some("crt") => {}
@@ -84,8 +88,10 @@ mod tests {
         behind(MAX_CERTIFICATES).unwrap();
         assert!(read().unwrap_err().to_string().contains("there is none in it"));
         behind(0).unwrap();
-        (0..MAX_FILES).for_each(|number| fs::write(own.join(format!("{number}.crt")), PEM).unwrap());
+        (1..MAX_FILES).for_each(|number| fs::write(own.join(format!("{number}.crt")), PEM).unwrap());
         assert_eq!(read(), Ok(MAX_FILES));
+        fs::write(own.join("one-more.crt"), PEM).unwrap();
+        assert!(read().unwrap_err().to_string().contains("it holds more than 64 files"));
     }
 
     #[test]
