@@ -6,13 +6,14 @@ use serde_json::{Value, json};
 use sluicegate_attestation::{
     dsse,
     identifiers::{BUNDLE, IMAGE_INDEX, IMAGE_MANIFEST},
-    statement::Statement,
+    predicate::PredicateType,
+    statement::{Statement, Subject},
 };
 use sluicegate_flow::{promote::Promoted, verify::verify};
 use sluicegate_policy::rego::Outcome;
 use sluicegate_ports::images::{Descriptor, ImageIndex, Manifest};
 use sluicegate_testkit::{VirtualImage, VirtualIndex, VirtualSigner, sign_statement, today};
-use sluicegate_types::Digest;
+use sluicegate_types::{Digest, NonEmpty};
 
 use crate::gate_world::{Rules, SOURCE, TARGET, World, assert_allowed, deny, pass, undecided};
 
@@ -89,6 +90,32 @@ fn tm12_junk_beside_the_images_of_an_index_locks_nobody_out() {
         world.places.attach(SOURCE, image, "application/x-junk", &parts);
     }
     assert_allowed(world.promote(&pass()));
+}
+
+#[test]
+fn tm12_junk_beside_an_index_locks_nobody_out_and_hides_nothing_that_a_person_says() {
+    let (mut world, index) = World::of_two_platforms();
+    let review = PredicateType::from_uri("https://example.com/review/v1");
+    world.require(&review);
+    let root = &index.descriptor;
+    world.places.attach_to(SOURCE, root, "application/x-junk", &[("application/x-junk", &vec![7; 110 << 20])]);
+    // More of what says that it is a bundle than is read.
+    for number in 0..18_u8 {
+        let mut junk = vec![b'x'; 15 << 20];
+        junk[0] = number;
+        world.places.attach_to(SOURCE, root, BUNDLE, &[(BUNDLE, &junk)]);
+    }
+    assert_eq!(undecided(world.promote(&pass())).len(), 2);
+    let subject = Subject { name: None, digest: root.digest, media_type: None };
+    let statement = Statement { subjects: NonEmpty::one(subject), predicate_type: review, predicate: json!({}) };
+    let bundle = sign_statement(&VirtualSigner::new("person"), &world.log, &statement);
+    world.places.attach_to(SOURCE, root, BUNDLE, &[(BUNDLE, &bundle)]);
+    assert_allowed(world.promote(&pass()));
+    // Of all that, the promotion took what was counted.
+    assert!(world.places.blobs(TARGET).contains(&Digest::of(&bundle)));
+    let attached = world.places.attached(TARGET);
+    let of_index = attached.iter().filter(|manifest| manifest.subject.as_ref().unwrap().digest == root.digest);
+    assert_eq!(of_index.count(), 4);
 }
 
 #[test]
