@@ -260,6 +260,7 @@ fn after_a_step(fault: StepFault) -> &'static str {
         StepFault::Program => {
             "name a program that is in the image, or an image that has it under image: of the step; then sluicegate run"
         }
+        StepFault::Stopped => "sluicegate run begins again; what was proved stays in the log",
         StepFault::Work => "see what the step printed, and mend the step or what it reads; then sluicegate run",
     }
 }

@@ -26,6 +26,8 @@ pub enum StepFault {
     Output,
     /// The report of its tests.
     Report,
+    /// Nothing: it was stopped from outside.
+    Stopped,
 }
 
 /// Why a verb did not come to its end.

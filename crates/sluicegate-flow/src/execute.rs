@@ -14,7 +14,7 @@ use sluicegate_attestation::{
 use sluicegate_pipeline::pipeline::{InputSource, Step};
 use sluicegate_ports::{
     evidence::{NewRecord, RecordKind},
-    execute::{Ended, Input, InputAccess, Limits, OutputRequest, Product, StepOutcome, StepRequest},
+    execute::{Ended, Input, InputAccess, Limits, Network, OutputRequest, Product, StepOutcome, StepRequest},
     images::Descriptor,
 };
 use sluicegate_types::{Content, ContentKind, Digest, NonEmpty, OutputName, StepName};
@@ -94,11 +94,15 @@ pub(crate) fn step(
         argv: step.argv.clone(),
         env: env.clone(),
         workdir: step.workdir.clone(),
-        user: image.user()?,
+        user: image.user().to_owned(),
         inputs,
         outputs: outputs.chain(reports).collect(),
         limits: limits.clone(),
         epoch,
+        network: Network::None,
+        masked: Vec::new(),
+        observe: false,
+        stop: request.stop.clone(),
     };
     (ports.tell)(&format!("step {} runs", step.name));
     let started_on = ports.clock.now();
@@ -291,6 +295,7 @@ fn check_outcome(step: &Step, outcome: &StepOutcome) -> Result<(), Error> {
         Ended::TimedOut => {
             return failed(StepFault::Limit, format!("was killed after {} s (limits.timeout)", step.timeout.as_secs()));
         }
+        Ended::Stopped => return failed(StepFault::Stopped, "was stopped".to_owned()),
         Ended::LogFull => {
             return failed(StepFault::Work, format!("was killed: it printed more than {LOG_LIMIT} bytes"));
         }
@@ -324,6 +329,7 @@ fn step_subjects(step: &StepName, products: &BTreeMap<OutputName, Product>, log:
 #[cfg(test)]
 mod tests {
     use sluicegate_pipeline::pipeline::Pipeline;
+    use sluicegate_ports::execute::Observation;
 
     use super::*;
 
@@ -352,6 +358,8 @@ artifacts:
             outputs: Vec::new(),
             missing: missing.iter().map(|name| name.parse().unwrap()).collect(),
             oom_kills,
+            contacts: Vec::new(),
+            observed: Observation::NotAsked,
         };
         assert!(check_outcome(step, &outcome(Ended::Exit(0), Some(0), &[])).is_ok());
         for (outcome, says, mend) in [

@@ -181,18 +181,9 @@ impl PinnedBase {
         env.iter().filter_map(|v| v.as_str()).find_map(|v| v.strip_prefix(name)?.strip_prefix('='))
     }
 
-    /// The numeric user and group that the image says; names other than root would need its files and are refused.
-    pub fn user(&self) -> Result<(u32, u32), Error> {
-        let text = self.config.pointer("/config/User").and_then(|v| v.as_str()).unwrap_or("");
-        let (user, group) = text.split_once(':').unwrap_or((text, ""));
-        let number = |text: &str| match text {
-            "" | "root" => Some(0),
-            digits => digits.parse::<u32>().ok().filter(|n| *n < 1 << 31),
-        };
-        number(user).zip(number(group)).ok_or_else(|| Error::Image {
-            image: self.name.clone(),
-            reason: format!("its user is {text:?}: only numeric users are in this version"),
-        })
+    /// The user that the image says; empty for root.
+    pub fn user(&self) -> &str {
+        self.config.pointer("/config/User").and_then(|v| v.as_str()).unwrap_or("")
     }
 }
 

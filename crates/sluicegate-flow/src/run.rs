@@ -13,10 +13,10 @@ use sluicegate_attestation::{
     provenance::{Build, Dependency, ImageParameters, Provenance},
     test_result::TestResult,
 };
-use sluicegate_pipeline::pipeline::{Artifact, Pipeline};
+use sluicegate_pipeline::pipeline::{Artifact, Pipeline, SourcePlace};
 use sluicegate_ports::{
     evidence::{NewRecord, RecordKind},
-    execute::{Product, StepExecutor},
+    execute::{Product, StepExecutor, Stop},
     images::{Descriptor, ImagePlaceError, ImageTarget, Occupant, Publication},
     scan::Scanner,
     sign::Signer,
@@ -63,6 +63,8 @@ pub struct RunRequest<'a> {
     pub trust: &'a Trust,
     /// A folder for scratch files.
     pub scratch: &'a Path,
+    /// Ends the run from outside.
+    pub stop: Stop,
     /// Gets every step's output as it comes.
     pub on_output: &'a dyn Fn(&StepName, &[u8]),
 }
@@ -187,7 +189,10 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Err
     }
     let mut snapshots = BTreeMap::new();
     for (name, source) in &pipeline.sources {
-        snapshots.insert(name.clone(), pin::source(request.lister, request.folder, &source.path, request.excluded)?);
+        let SourcePlace::Folder(path) = &source.place else {
+            return Err(Error::Usage(format!("sources.{name}.git: not in this version")));
+        };
+        snapshots.insert(name.clone(), pin::source(request.lister, request.folder, path, request.excluded)?);
     }
     let epoch =
         request.epoch.or_else(|| snapshots.values().filter_map(|s| s.commit_time).max()).unwrap_or(DEFAULT_EPOCH);

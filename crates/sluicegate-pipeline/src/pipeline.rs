@@ -19,6 +19,8 @@ use crate::{
 pub struct Pipeline {
     /// Its name.
     pub name: StepName,
+    /// What may be set from outside, by name.
+    pub params: BTreeMap<OutputName, Param>,
     /// Source trees by name.
     pub sources: BTreeMap<OutputName, Source>,
     /// Steps, each after those it reads from or needs.
@@ -27,11 +29,120 @@ pub struct Pipeline {
     pub artifacts: Vec<Artifact>,
 }
 
+/// A value that is set from outside; steps see it as the variable `PARAM_NAME` and nowhere else.
+#[derive(Clone, Debug)]
+pub struct Param {
+    /// What a value has to match as a whole; `None` takes any.
+    pub pattern: Option<String>,
+    /// The value where none is set; without one it must be set.
+    pub default: Option<String>,
+}
+
 /// A source tree.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// Its folder, relative to the pipeline file, inside that file's folder.
-    pub path: PathBuf,
+    /// Where its files come from.
+    pub place: SourcePlace,
+    /// Files outside of it that belong to it too, relative to its folder; each stands under its own name at its top.
+    pub include: Vec<PathBuf>,
+}
+
+impl Source {
+    /// The folder beside the pipeline file that it is, if it is one.
+    pub fn folder(&self) -> Option<&Path> {
+        match &self.place {
+            SourcePlace::Folder(path) => Some(path),
+            SourcePlace::Git { .. } => None,
+        }
+    }
+}
+
+/// Where a source's files come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourcePlace {
+    /// A folder, relative to the pipeline file, inside that file's folder.
+    Folder(PathBuf),
+    /// A commit that the executor fetches itself.
+    Git {
+        /// The repository.
+        url: String,
+        /// A branch, a tag or a commit.
+        reference: String,
+    },
+}
+
+/// What a step may reach.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// Nothing but itself.
+    #[default]
+    None,
+    /// These, through the recording proxy.
+    Allow(NonEmpty<Destination>),
+    /// Everything that the machine reaches.
+    Host,
+}
+
+/// A server and its port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Destination {
+    /// A name in lower case, or an address.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl std::fmt::Display for Destination {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl std::str::FromStr for Destination {
+    type Err = String;
+
+    /// `HOST:PORT`, `ADDRESS:PORT` or `[ADDRESS]:PORT`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no server and port: write HOST:PORT, such as proxy.example:443");
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?;
+        let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().map_err(|_| wrong())?.to_string(),
+            None => host.to_ascii_lowercase(),
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        let is_address = host.parse::<std::net::Ipv6Addr>().is_ok();
+        if host.is_empty() || host.len() > 253 || (!is_address && !host.chars().all(plain)) {
+            return Err(wrong());
+        }
+        Ok(Self { host, port })
+    }
+}
+
+/// Where a secret's value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    /// A variable of the environment that `run` is called in.
+    Env(String),
+    /// A file, relative to the pipeline file; it is in no source.
+    File(PathBuf),
+}
+
+/// When an earlier result of the same work is taken in place of doing it again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Reuse {
+    /// If everything that can change the result is the same, and the step had no network and no secret.
+    #[default]
+    Auto,
+    /// Never.
+    Never,
+    /// If these files, relative to the working folder and found in the inputs, are the same, whatever else the inputs hold; with a
+    /// network and secrets too.
+    Key(NonEmpty<PathBuf>),
 }
 
 /// One step.
@@ -63,6 +174,16 @@ pub struct Step {
     pub pids: Option<u64>,
     /// Thousandths of a processor.
     pub cpu_millis: Option<u32>,
+    /// What it may reach.
+    pub network: Network,
+    /// Variables whose values are never written down.
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// Whether an earlier result may be taken.
+    pub reuse: Reuse,
+    /// How often it is tried again after it failed.
+    pub retry: u32,
+    /// Exit codes beside 0 with which it passes, recorded as they are.
+    pub accept_exit: BTreeSet<i32>,
 }
 
 /// What an input is.
@@ -140,6 +261,8 @@ pub struct ImageConfig {
 
 /// Steps in one file.
 const MAX_STEPS: usize = 1000;
+/// Times that a step is tried again.
+const MAX_RETRY: u32 = 10;
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
 
 impl Pipeline {
@@ -162,7 +285,7 @@ impl Pipeline {
         let wire: WirePipeline = yaml::read(file, text)?;
         let at = In(file);
         at.version(wire.version)?;
-        at.absent("", "params", wire.params)?;
+        let params = params(&at, wire.params)?;
         at.absent("", "caches", wire.caches)?;
         let name = wire.name.parse().map_err(|e: NameError| at.meaning("name", e.of("pipeline name")))?;
         let sources = sources(&at, wire.sources)?;
@@ -175,8 +298,22 @@ impl Pipeline {
         }
         let steps = in_order(&at, steps)?;
         let artifacts = artifacts(&at, wire.artifacts, &steps)?;
-        Ok(Self { name, sources, steps, artifacts })
+        Ok(Self { name, params, sources, steps, artifacts })
     }
+}
+
+fn params(at: &In<'_>, wire: Ordered<WireParam>) -> Result<BTreeMap<OutputName, Param>, Error> {
+    let mut out = BTreeMap::new();
+    for (name, param) in wire.0 {
+        let place = format!("params.{name}");
+        if param.kind.as_deref().is_some_and(|kind| kind != "string") {
+            return Err(at.later_but(format!("{place}.type"), "a parameter is a string"));
+        }
+        at.absent(&place, "pattern", Given(param.pattern.is_some()))?;
+        let name = name.parse().map_err(|e: NameError| at.meaning(&place, e.of("parameter name")))?;
+        out.insert(name, Param { pattern: param.pattern, default: param.default });
+    }
+    Ok(out)
 }
 
 fn sources(at: &In<'_>, wire: Ordered<WireSource>) -> Result<BTreeMap<OutputName, Source>, Error> {
@@ -190,7 +327,8 @@ fn sources(at: &In<'_>, wire: Ordered<WireSource>) -> Result<BTreeMap<OutputName
         if path.is_absolute() || path.components().any(|c| matches!(c, Component::ParentDir)) {
             return Err(at.meaning(format!("{place}.path"), "a source is a folder beside or below the pipeline file"));
         }
-        out.insert(name.parse().map_err(|e: NameError| at.meaning(&place, e.of("source name")))?, Source { path });
+        let source = Source { place: SourcePlace::Folder(path), include: Vec::new() };
+        out.insert(name.parse().map_err(|e: NameError| at.meaning(&place, e.of("source name")))?, source);
     }
     Ok(out)
 }
@@ -203,24 +341,65 @@ fn step_of(
     sources: &BTreeMap<OutputName, Source>,
 ) -> Result<Step, Error> {
     let place = format!("steps.{name}");
-    for (key, present) in [
-        ("secrets", wire.secrets.0),
-        ("retry", wire.retry.0),
-        ("accept_exit", wire.accept_exit.0),
-        ("caches", wire.caches.0),
-        ("matrix", wire.matrix.0),
-        ("services", wire.services.0),
-        ("when", wire.when.0),
-        ("reuse", wire.reuse.as_ref().is_some_and(|reuse| *reuse != WireReuse::Never)),
-    ] {
+    for (key, present) in
+        [("caches", wire.caches.0), ("matrix", wire.matrix.0), ("services", wire.services.0), ("when", wire.when.0)]
+    {
         if present {
             return Err(at.later(format!("{place}.{key}")));
         }
     }
-    match &wire.network {
-        None => {}
-        Some(WireNetwork::Word(word)) if word == "none" => {}
-        Some(_) => return Err(at.later_but(format!("{place}.network"), "a step has no network")),
+    let network = match wire.network {
+        None => Network::None,
+        Some(WireNetwork::Word(word)) if word == "none" => Network::None,
+        Some(WireNetwork::Word(word)) if word == "host" => Network::Host,
+        Some(WireNetwork::Allow(WireAllow { allow })) => {
+            let place = format!("{place}.network.allow");
+            let parsed = allow.iter().map(|text| text.parse().map_err(|e: String| at.meaning(&place, e)));
+            let parsed = parsed.collect::<Result<Vec<Destination>, _>>()?;
+            Network::Allow(
+                NonEmpty::try_from(parsed).map_err(|_| at.meaning(&place, "at least one, or network: none"))?,
+            )
+        }
+        Some(_) => {
+            return Err(at.meaning(format!("{place}.network"), "write none, host or { allow: [HOST:PORT] }"));
+        }
+    };
+    let reuse = match wire.reuse {
+        None => Reuse::Auto,
+        Some(WireReuse::Word(word)) if word == "auto" => Reuse::Auto,
+        Some(WireReuse::Word(word)) if word == "never" => Reuse::Never,
+        Some(WireReuse::Key(WireKey { key })) => {
+            let place = format!("{place}.reuse.key");
+            let files: Vec<PathBuf> = key.iter().map(PathBuf::from).collect();
+            if files.iter().any(|file| !file.components().all(|c| matches!(c, Component::Normal(_)))) {
+                return Err(at.meaning(&place, "files relative to the working folder, without . or .. parts"));
+            }
+            Reuse::Key(NonEmpty::try_from(files).map_err(|_| at.meaning(&place, "at least one file, or reuse: never"))?)
+        }
+        Some(_) => return Err(at.meaning(format!("{place}.reuse"), "write auto, never or { key: [FILE] }")),
+    };
+    let mut secrets = BTreeMap::new();
+    for (key, secret) in wire.secrets.0 {
+        let place = format!("{place}.secrets.{key}");
+        if !is_variable(&key) || RESERVED_VARIABLES.contains(&key.as_str()) || wire.env.contains_key(&key) {
+            return Err(at.meaning(
+                &place,
+                "not a variable of its own: letters, digits and _, no digit first, not under env too",
+            ));
+        }
+        let source = match (secret.env, secret.file) {
+            (Some(variable), None) => SecretSource::Env(variable),
+            (None, Some(file)) => SecretSource::File(PathBuf::from(file)),
+            _ => return Err(at.meaning(&place, "write { env: VARIABLE } or { file: PATH }")),
+        };
+        secrets.insert(key, source);
+    }
+    if wire.retry.is_some_and(|retry| retry > MAX_RETRY) {
+        return Err(at.meaning(format!("{place}.retry"), format!("at most {MAX_RETRY}")));
+    }
+    if wire.accept_exit.iter().any(|code| !(1..=123).contains(code)) {
+        let reason = "codes from 1 to 123: 0 passes anyway, and those above are the system's and the signals'";
+        return Err(at.meaning(format!("{place}.accept_exit"), reason));
     }
     let (image, image_place) = match (&wire.image, &defaults.image) {
         (Some(image), _) => (image, format!("{place}.image")),
@@ -323,6 +502,11 @@ fn step_of(
         memory,
         pids,
         cpu_millis: cpus.map(|cpus| (cpus * 1000.0) as u32),
+        network,
+        secrets,
+        reuse,
+        retry: wire.retry.unwrap_or_default(),
+        accept_exit: wire.accept_exit.into_iter().collect(),
     };
     Ok(step)
 }
@@ -547,7 +731,7 @@ struct WirePipeline {
     version: u32,
     name: String,
     #[serde(default)]
-    params: Given,
+    params: Ordered<WireParam>,
     #[serde(default)]
     caches: Given,
     #[serde(default)]
@@ -556,6 +740,15 @@ struct WirePipeline {
     defaults: WireDefaults,
     steps: Ordered<WireStep>,
     artifacts: Ordered<WireArtifact>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireParam {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    pattern: Option<String>,
+    default: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -604,15 +797,35 @@ enum WireReport {
 #[serde(untagged)]
 enum WireNetwork {
     Word(String),
+    Allow(WireAllow),
     Other(IgnoredAny),
 }
 
-#[derive(Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireAllow {
+    allow: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
 enum WireReuse {
-    Never,
-    #[serde(other)]
-    Other,
+    Word(String),
+    Key(WireKey),
+    Other(IgnoredAny),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireKey {
+    key: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireSecret {
+    env: Option<String>,
+    file: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -632,14 +845,13 @@ struct WireStep {
     needs: Vec<String>,
     network: Option<WireNetwork>,
     #[serde(default)]
-    secrets: Given,
+    secrets: Ordered<WireSecret>,
     #[serde(default)]
     reports: Ordered<WireReport>,
     reuse: Option<WireReuse>,
+    retry: Option<u32>,
     #[serde(default)]
-    retry: Given,
-    #[serde(default)]
-    accept_exit: Given,
+    accept_exit: Vec<i32>,
     #[serde(default)]
     caches: Given,
     #[serde(default)]
@@ -714,10 +926,7 @@ artifacts:
         for (from, to) in [
             ("run: make test", "run: make test\n    reports: { sarif: /out/j.json }"),
             ("run: make test", "run: make test\n    reports: { sarif: { path: /out/j.json } }"),
-            ("run: make test", "run: make test\n    secrets: { T: { env: T } }"),
-            ("run: make test", "run: make test\n    network: host"),
             ("run: make test", "run: make test\n    matrix: { a: [1] }"),
-            ("run: make test", "run: make test\n    reuse: auto"),
             ("version: 1", "version: 2"),
             ("{ path: . }", "{ path: ., include: [../x] }"),
         ] {

@@ -1,8 +1,16 @@
 //! Running one step, or one tool, in a container of its own.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    net::IpAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use sluicegate_types::{Content, Digest, OutputName, StepName};
+use sluicegate_types::{Content, Digest, OutputName, Secret, StepName};
 
 /// Runs pinned steps. A step reaches nothing but what its request names (trust model 8).
 pub trait StepExecutor: Send + Sync {
@@ -45,8 +53,9 @@ pub struct StepRequest {
     pub env: Vec<(String, String)>,
     /// An absolute path; made if missing.
     pub workdir: PathBuf,
-    /// Numeric user and group.
-    pub user: (u32, u32),
+    /// The user as the image says it: empty for root, a number or a name, with `:GROUP` or without. Names and further groups are looked
+    /// up in the image's own `/etc/passwd` and `/etc/group`; a name that is not there is refused.
+    pub user: String,
     /// What is mounted where.
     pub inputs: Vec<Input>,
     /// What to keep.
@@ -55,6 +64,102 @@ pub struct StepRequest {
     pub limits: Limits,
     /// SOURCE_DATE_EPOCH: the one mtime of inputs, the latest one in packed outputs.
     pub epoch: u64,
+    /// What it may reach.
+    pub network: Network,
+    /// Values that stand in no log and go to nobody: each is replaced as soon as it comes, as it is and in usual encodings, also where
+    /// it comes in pieces.
+    pub masked: Vec<Secret>,
+    /// Whether what it opens and executes is to be observed.
+    pub observe: bool,
+    /// Ends it from outside.
+    pub stop: Stop,
+}
+
+/// What a step may reach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Nothing but itself: a loopback of its own.
+    None,
+    /// What the machine reaches, unobserved.
+    Host,
+    /// What is listed, through a proxy that writes down what was contacted.
+    Allow(Egress),
+}
+
+/// What the proxy lets through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Egress {
+    /// Servers with their ports.
+    pub destinations: Vec<Destination>,
+    /// Those of them that may lead to loopback, link-local, private and metadata addresses; others are refused there after their names
+    /// are resolved.
+    pub private: Vec<Destination>,
+}
+
+/// A server, by a name in lower case or an address, and its port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Destination {
+    /// The name or the address.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// A server that a step asked for, and what came of it; many requests for one server are one contact.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Contact {
+    /// What it asked for.
+    pub destination: Destination,
+    /// Where that led to; `None` if it was refused before.
+    pub address: Option<IpAddr>,
+    /// Why it was refused; `None` if it was let through.
+    pub refused: Option<String>,
+    /// Connections.
+    pub connections: u64,
+    /// Bytes to the server.
+    pub sent: u64,
+    /// Bytes from the server.
+    pub received: u64,
+}
+
+/// What a step opened and executed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Observation {
+    /// Nobody asked.
+    NotAsked,
+    /// It can't be known here, with the reason; never an empty list.
+    Unavailable(String),
+    /// What was seen.
+    Seen(Trace),
+}
+
+/// What the kernel said about a step, each path once, sorted, as the step sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trace {
+    /// Files that were opened.
+    pub opened: Vec<String>,
+    /// Files that were executed.
+    pub executed: Vec<String>,
+    /// Places that are not seen: mounts of other file systems.
+    pub blind: Vec<String>,
+    /// Events whose file could not be named, or that were too many to be kept.
+    pub lost: u64,
+}
+
+/// A word from outside that ends steps; all clones are one.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Ends what looks at it.
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it was raised.
+    pub fn is_raised(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
 }
 
 /// A layer of an image.
@@ -140,6 +245,10 @@ pub struct StepOutcome {
     pub missing: Vec<OutputName>,
     /// Processes that the memory limit killed; `None` where the system does not say.
     pub oom_kills: Option<u64>,
+    /// What it contacted through the proxy, sorted.
+    pub contacts: Vec<Contact>,
+    /// What it opened and executed.
+    pub observed: Observation,
 }
 
 /// How a step ended.
@@ -151,6 +260,8 @@ pub enum Ended {
     TimedOut,
     /// The log limit killed it.
     LogFull,
+    /// It was stopped from outside.
+    Stopped,
 }
 
 /// Something a step left, in the content store.

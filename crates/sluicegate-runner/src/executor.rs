@@ -10,8 +10,8 @@ use std::{
 use rustix::process::Resource;
 use sluicegate_ports::{
     execute::{
-        Ended, ExecuteError, ExecutorIdentity, Input, InputAccess, Limits, OutputRequest, Product, StepExecutor,
-        StepOutcome, StepRequest,
+        Ended, ExecuteError, ExecutorIdentity, Input, InputAccess, Limits, Observation, OutputRequest, Product,
+        StepExecutor, StepOutcome, StepRequest,
     },
     store::{ContentStore, StoreError},
 };
@@ -161,11 +161,11 @@ impl EmbeddedExecutor {
         write_private(&folder.join(JOB_FILE), &serde_json::to_vec(&job)?)
     }
 
-    fn mounts(&self, run: &RunFolder, request: &StepRequest) -> Result<Vec<MountJob>, ExecuteError> {
+    fn mounts(&self, run: &RunFolder, request: &StepRequest, owner: (u32, u32)) -> Result<Vec<MountJob>, ExecuteError> {
         let step = request.step.as_str();
         let mut inputs: Vec<&Input> = request.inputs.iter().collect();
         inputs.sort_by_key(|input| input.mount_point.components().count());
-        let stamp = Stamp { owner: request.user, epoch: request.epoch };
+        let stamp = Stamp { owner, epoch: request.epoch };
         let mut mounts = Vec::with_capacity(inputs.len());
         for (index, input) in inputs.into_iter().enumerate() {
             let digest = &input.content.digest;
@@ -271,7 +271,9 @@ impl StepExecutor for EmbeddedExecutor {
 
     fn run_step(&self, request: &StepRequest, on_output: &mut dyn FnMut(&[u8])) -> Result<StepOutcome, ExecuteError> {
         let step = request.step.as_str();
-        plan::check(request).map_err(|reason| ExecuteError::Refused { step: step.to_owned(), reason })?;
+        let refused = |reason| ExecuteError::Refused { step: step.to_owned(), reason };
+        plan::check(request).map_err(refused)?;
+        let owner = plan::owner(&request.user).map_err(refused)?;
         require_this_machine()?;
         let layers = request.layers.iter().rev().map(|layer| self.cache.layer(layer));
         let lowers = layers.collect::<Result<Vec<_>, _>>().map_err(|error| content(step, error))?;
@@ -279,9 +281,9 @@ impl StepExecutor for EmbeddedExecutor {
         let launch = Launch {
             host_name: step,
             lowers,
-            mounts: self.mounts(&run, request)?,
+            mounts: self.mounts(&run, request, owner)?,
             workdir: &request.workdir,
-            owner: request.user,
+            owner,
             workload: Workload::Program { argv: request.argv.clone(), env: request.env.clone() },
             outputs: &request.outputs,
             limits: &request.limits,
@@ -310,7 +312,12 @@ impl StepExecutor for EmbeddedExecutor {
         };
         let mut text = File::open(&log_path).map_err(engine(step, "read the log"))?;
         let (log, _) = self.store.put(&mut text, request.limits.log_bytes)?;
-        let mut outcome = StepOutcome { ended, log, outputs: Vec::new(), missing: Vec::new(), oom_kills };
+        let observed = match request.observe {
+            true => Observation::Unavailable("this version does not observe steps".to_owned()),
+            false => Observation::NotAsked,
+        };
+        let (outputs, missing, contacts) = (Vec::new(), Vec::new(), Vec::new());
+        let mut outcome = StepOutcome { ended, log, outputs, missing, oom_kills, contacts, observed };
         self.keep_outputs(request, &run, collected, &mut outcome)?;
         Ok(outcome)
     }

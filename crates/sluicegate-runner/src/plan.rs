@@ -3,7 +3,7 @@
 use std::path::{Component, Path};
 
 use serde_json::{Value, json};
-use sluicegate_ports::execute::{Limits, StepRequest};
+use sluicegate_ports::execute::{Limits, Network, StepRequest};
 
 use crate::{cgroup, mounts::ROOT};
 
@@ -55,9 +55,12 @@ pub(crate) fn check(request: &StepRequest) -> Result<(), String> {
         return Err("there is nothing to execute: argv is empty".to_owned());
     }
     check_texts(request)?;
-    if request.user.0 >= FIRST_REFUSED_ID || request.user.1 >= FIRST_REFUSED_ID {
-        let (uid, gid) = request.user;
-        return Err(format!("user {uid}:{gid}: user and group are numbers below {FIRST_REFUSED_ID}"));
+    owner(&request.user)?;
+    if request.network != Network::None {
+        return Err("a network: not in this version".to_owned());
+    }
+    if !request.masked.is_empty() {
+        return Err("secrets: not in this version".to_owned());
     }
     if request.layers.len() > MAX_LAYERS {
         return Err(format!("the image has {} layers, at most {MAX_LAYERS} can be stacked", request.layers.len()));
@@ -76,6 +79,18 @@ pub(crate) fn check(request: &StepRequest) -> Result<(), String> {
         check_path("output", &output.path)?;
     }
     check_limits(&request.limits)
+}
+
+/// The numeric user and group; names would need the image's files and are refused.
+pub(crate) fn owner(user: &str) -> Result<(u32, u32), String> {
+    let (name, group) = user.split_once(':').unwrap_or((user, ""));
+    let number = |text: &str| match text {
+        "" | "root" => Some(0),
+        digits => digits.parse::<u32>().ok().filter(|n| *n < FIRST_REFUSED_ID),
+    };
+    number(name).zip(number(group)).ok_or_else(|| {
+        format!("user {user:?}: user and group are numbers below {FIRST_REFUSED_ID}; names are not in this version")
+    })
 }
 
 fn check_texts(request: &StepRequest) -> Result<(), String> {
@@ -213,7 +228,7 @@ fn resources(limits: &Limits, machine: Machine) -> Value {
 mod tests {
     use std::time::Duration;
 
-    use sluicegate_ports::execute::{Input, InputAccess, OutputRequest};
+    use sluicegate_ports::execute::{Input, InputAccess, OutputRequest, Stop};
     use sluicegate_types::{Content, ContentKind, Digest};
 
     use super::*;
@@ -236,11 +251,15 @@ mod tests {
             argv: vec!["true".into()],
             env: vec![("A".into(), "b=c".into())],
             workdir: "/".into(),
-            user: (FIRST_REFUSED_ID - 1, 0),
+            user: format!("{}:0", FIRST_REFUSED_ID - 1),
             inputs: vec![input("/src"), input("/src/vendor")],
             outputs: vec![OutputRequest { name: "o".parse().unwrap(), path: "/src/out".into() }],
             limits: limits(),
             epoch: 0,
+            network: Network::None,
+            masked: Vec::new(),
+            observe: false,
+            stop: Stop::default(),
         }
     }
 
@@ -262,8 +281,8 @@ mod tests {
             ("no NUL", |request| request.argv.push("a\0".into())),
             ("variable \"\"", |request| request.env.push((String::new(), "x".into()))),
             ("variable \"A=\"", |request| request.env.push(("A=".into(), "x".into()))),
-            ("user 2147483648:0", |request| request.user.0 += 1),
-            ("4294967295", |request| request.user = (u32::MAX, u32::MAX)),
+            ("user \"2147483648:0\"", |request| request.user = "2147483648:0".into()),
+            ("4294967295", |request| request.user = "4294967295:4294967295".into()),
             ("working folder", |request| request.workdir = "here".into()),
             ("working folder", |request| request.workdir = "/a/../b".into()),
             ("working folder", |request| request.workdir = "/proc/self/fd/7".into()),

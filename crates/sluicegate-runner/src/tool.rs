@@ -4,7 +4,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sluicegate_ports::execute::{Ended, ExecuteError, Limits, StepRequest, ToolOutcome, ToolRequest, ToolSandbox};
+use sluicegate_ports::execute::{
+    Ended, ExecuteError, Limits, Network, StepRequest, Stop, ToolOutcome, ToolRequest, ToolSandbox,
+};
 
 use crate::{
     executor::{EmbeddedExecutor, Launch, engine, explain, require_this_machine},
@@ -111,7 +113,7 @@ fn as_step(request: &ToolRequest) -> Result<StepRequest, sluicegate_types::NameE
         argv: std::iter::once(PROGRAM.to_owned()).chain(request.args.iter().cloned()).collect(),
         env: request.env.clone(),
         workdir: WORKDIR.into(),
-        user: NOBODY,
+        user: format!("{}:{}", NOBODY.0, NOBODY.1),
         inputs: std::iter::once(mount(Path::new(PROGRAM)))
             .chain(request.folders.iter().map(|(_, at)| mount(at)))
             .collect(),
@@ -125,6 +127,10 @@ fn as_step(request: &ToolRequest) -> Result<StepRequest, sluicegate_types::NameE
             output_bytes: 0,
         },
         epoch: 0,
+        network: Network::None,
+        masked: Vec::new(),
+        observe: false,
+        stop: Stop::default(),
     })
 }
 

@@ -129,6 +129,7 @@ impl TrivyScanner {
             Ended::Exit(0) => Ok(outcome.stdout),
             Ended::Exit(code) => Err(failed(format!("it ended with code {code}; {}", last_words(&outcome.stderr)))),
             Ended::TimedOut => Err(failed(format!("it ran longer than {} s", limits.timeout.as_secs()))),
+            Ended::Stopped => Err(failed("it was stopped".to_owned())),
             Ended::LogFull => Err(failed(format!("its report is larger than {} bytes", limits.report))),
         }
     }

@@ -182,11 +182,17 @@ fn next_steps(folder: &Path, scanner: bool) -> Vec<String> {
     let mut sources = "--all".to_owned();
     // A pipeline file that can't be read is what `run` is about.
     if let Ok(pipeline) = Pipeline::parse("sluicegate.yaml", &text("sluicegate.yaml")) {
-        for source in pipeline.sources.values().filter(|source| !folder.join(&source.path).exists()) {
-            steps.push(format!("# put what is to be built in {}", source.path.display()));
+        for source in
+            pipeline.sources.values().filter_map(Source::folder).filter(|source| !folder.join(source).exists())
+        {
+            steps.push(format!("# put what is to be built in {}", source.display()));
         }
-        let paths: Vec<String> =
-            pipeline.sources.values().map(|source| shell_word(&source.path.display().to_string())).collect();
+        let paths: Vec<String> = pipeline
+            .sources
+            .values()
+            .filter_map(Source::folder)
+            .map(|source| shell_word(&source.display().to_string()))
+            .collect();
         sources = paths.join(" ");
         let in_layout = |layout: &Path| folder.join(layout).join("index.json").exists();
         let is_missing = |image: &ImageRef| image.place.folder().is_some_and(|layout| !in_layout(layout));

@@ -4,7 +4,11 @@ use serde_json::json;
 use sluicegate_attestation::test_result::TestResult;
 use sluicegate_flow::{Error, folders::EnvironmentPlaces, gateway::trust, run as flow};
 use sluicegate_pipeline::pipeline::Pipeline;
-use sluicegate_ports::{Clock, execute::StepExecutor, scan::Scanner};
+use sluicegate_ports::{
+    Clock,
+    execute::{StepExecutor, Stop},
+    scan::Scanner,
+};
 use sluicegate_types::{Digest, OutputName, RunId, StepName, UnixTime};
 
 use super::{folder_of, later};
@@ -82,6 +86,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         signer: signer.as_ref(),
         trust: &trust,
         scratch: wired.scratch(),
+        stop: Stop::default(),
         on_output: &on_output,
     };
     let report = flow::run(&wired.ports(log.as_ref(), &ledger, &tell, &warn), &request);

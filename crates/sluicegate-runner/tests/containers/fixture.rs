@@ -10,8 +10,8 @@ use std::{
 
 use sluicegate_ports::{
     execute::{
-        Compression, ExecuteError, Input, InputAccess, Layer, Limits, OutputRequest, StepExecutor, StepOutcome,
-        StepRequest,
+        Compression, ExecuteError, Input, InputAccess, Layer, Limits, Network, OutputRequest, StepExecutor,
+        StepOutcome, StepRequest, Stop,
     },
     store::{ContentStore, StoreError},
 };
@@ -139,11 +139,15 @@ pub(crate) fn program(argv: &[&str]) -> StepRequest {
         argv: argv.iter().map(|argument| (*argument).to_owned()).collect(),
         env: vec![("PATH".into(), "/bin".into())],
         workdir: "/".into(),
-        user: (0, 0),
+        user: String::new(),
         inputs: vec![],
         outputs: vec![],
         limits: limits(),
         epoch: EPOCH,
+        network: Network::None,
+        masked: vec![],
+        observe: false,
+        stop: Stop::default(),
     }
 }
 
