@@ -48,7 +48,7 @@ fn both_streams_are_in_the_log_in_the_order_of_writing() {
 #[test]
 fn another_user_can_open_its_own_standard_output() {
     let mut request = sh("echo written > /dev/stdout; id -u; id -g; id -G");
-    request.user = (1000, 1001);
+    request.user = "1000:1001".into();
     assert_eq!(log_of(&request), "written\n1000\n1001\n1001\n");
 }
 
@@ -56,7 +56,7 @@ fn another_user_can_open_its_own_standard_output() {
 fn the_working_folder_is_made_and_belongs_to_the_user() {
     let mut request = sh("readlink /proc/self/cwd; touch mine; stat -c %u:%a .");
     request.workdir = "/made/for/it".into();
-    request.user = (1000, 1000);
+    request.user = "1000:1000".into();
     assert_eq!(log_of(&request), "/made/for/it\n1000:755\n");
 }
 
@@ -165,7 +165,7 @@ fn an_input_may_be_mounted_inside_of_another_even_a_read_only_one() {
 #[test]
 fn inputs_belong_to_the_steps_user() {
     let mut request = sh("echo more >> /src/a; echo x > /src/b; mkdir /src/c; cat /src/a; stat -c %u /conf");
-    request.user = (1234, 1234);
+    request.user = "1234:1234".into();
     request.inputs = vec![folder("/src", &[("a", "1\n")], CopyOnWrite), file("/conf", b"x", CopyOnWrite)];
     request.outputs = vec![output("made", "/out/made")];
     request.argv[2].push_str("; echo y > /out/made");
@@ -204,8 +204,8 @@ fn an_image_without_layers_has_nothing_to_run() {
 #[test]
 fn a_step_as_the_user_that_means_no_change_is_refused() {
     let mut request = sh("id -u");
-    request.user = (u32::MAX, 0);
+    request.user = format!("{}:0", u32::MAX);
     assert!(matches!(refused(&request), ExecuteError::Refused { .. }));
-    request.user = ((1 << 31) - 1, 0);
+    request.user = format!("{}:0", (1u32 << 31) - 1);
     assert_eq!(log_of(&request), format!("{}\n", i32::MAX));
 }
