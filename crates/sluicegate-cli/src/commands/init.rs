@@ -11,7 +11,7 @@ use sluicegate_attestation::identifiers::LOCAL_BUILDER;
 use sluicegate_flow::{Error, evidence::begin, image_tree};
 use sluicegate_pipeline::{
     gateway::Gateway,
-    pipeline::{Artifact, Pipeline},
+    pipeline::{Artifact, Pipeline, Source},
 };
 use sluicegate_ports::{Clock, evidence::RecordKind, images::ImagePlaces};
 use sluicegate_scan::database;
