@@ -16,6 +16,7 @@ mod registries;
 mod registry_conformance;
 mod registry_dies;
 mod runs;
+mod step_cache;
 mod shipped_layout;
 mod test_results;
 mod verify_is_offline;

@@ -1,6 +1,6 @@
 //! SLSA provenance v1 as we emit it: for each step, and for the image assembled from products.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -11,6 +11,9 @@ use crate::{
     identifiers::{ATTESTATION_ANNOTATION, BUNDLE, IMAGE_BUILD_TYPE, IMAGE_MANIFEST, STEP_BUILD_TYPE},
     statement::sha256_of,
 };
+
+/// What the dependency is called that names the statement of the run that did the work.
+pub const CACHE_ORIGIN: &str = "cache-origin";
 
 /// Resolved dependencies of one provenance.
 pub const MAX_DEPENDENCIES: usize = 10_000;
@@ -34,6 +37,47 @@ pub struct Provenance {
     pub finished_on: UnixTime,
     /// What else came of it: the log.
     pub byproducts: Vec<Dependency>,
+    /// What the builder knows beside what it was asked for; an image has none of it.
+    pub internal: Internals,
+}
+
+/// What the builder knows about an executed step (`internalParameters`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Internals {
+    /// The digest of everything that can change the step's result; what was made under one key is taken for another run only under the
+    /// same one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_key: Option<Digest>,
+    /// Outputs that are files with an execute bit.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub executables: BTreeSet<String>,
+    /// How often the step was tried, the last time included; left out for once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
+    /// What it asked for through the recording proxy, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contacts: Vec<Contacted>,
+}
+
+/// A server that a step asked for, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Contacted {
+    /// `HOST:PORT`.
+    pub destination: String,
+    /// Where that led to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Why it was refused; left out where it was let through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// Connections.
+    pub connections: u64,
+    /// Bytes to the server.
+    pub sent: u64,
+    /// Bytes from the server.
+    pub received: u64,
 }
 
 /// What was built.
@@ -71,12 +115,42 @@ pub struct StepParameters {
     pub needs: Vec<StepName>,
     /// Seconds, bytes, counts.
     pub limits: BTreeMap<String, u64>,
-    /// `none`.
+    /// `none`, `host` or `allow`.
     pub network: String,
+    /// What the proxy let through: `HOST:PORT`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
+    /// Names of variables whose values are nowhere written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
+    /// Files that stand for all inputs in the cache key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reuse_key: Vec<String>,
+    /// Exit codes beside 0 with which the step passes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accept_exit: Vec<i32>,
     /// `linux/amd64`.
     pub platform: String,
     /// The code it ended with.
     pub exit_code: i32,
+}
+
+impl StepParameters {
+    /// Whether the step passed with the code that it ended with.
+    pub fn passed(&self) -> bool {
+        self.exit_code == 0 || self.accept_exit.contains(&self.exit_code)
+    }
+
+    /// The work itself: without what it is called elsewhere, what had to be done before it, and how long it might have taken. Two steps
+    /// with the same did the same, if they read the same.
+    pub fn work(&self) -> Self {
+        let mut work = self.clone();
+        work.pipeline = self.step.clone();
+        work.inputs.values_mut().for_each(String::clear);
+        work.needs.clear();
+        work.limits.remove("timeoutSeconds");
+        work
+    }
 }
 
 /// What an image was assembled from.
@@ -171,7 +245,7 @@ impl Provenance {
             "buildDefinition": {
                 "buildType": build_type,
                 "externalParameters": parameters.map_err(form("externalParameters"))?,
-                "internalParameters": {},
+                "internalParameters": serde_json::to_value(&self.internal).map_err(form("internalParameters"))?,
                 "resolvedDependencies": self.dependencies.iter().map(Dependency::to_json).collect::<Vec<_>>(),
             },
             "runDetails": {
@@ -185,6 +259,22 @@ impl Provenance {
     /// The images that the build ran in, by manifest digest.
     pub fn step_images(&self) -> impl Iterator<Item = Digest> {
         self.dependencies.iter().filter(|d| d.name == "image" && d.media_type == IMAGE_MANIFEST).map(|d| d.digest)
+    }
+
+    /// Of a step: mount point to the content that stood there; `None` if not every input is named, or it is no step.
+    pub fn inputs(&self) -> Option<BTreeMap<String, Content>> {
+        let Build::Step(parameters) = &self.build else { return None };
+        let content = |(at, input): (&String, &String)| {
+            let named = if input.contains('.') { input.clone() } else { format!("source:{input}") };
+            let found = self.dependencies.iter().find(|d| d.name == named && d.as_content().is_some())?;
+            Some((at.clone(), found.as_content()?))
+        };
+        parameters.inputs.iter().map(content).collect()
+    }
+
+    /// The statement of the run that did the work, if this one only took its result.
+    pub fn cache_origin(&self) -> Option<Digest> {
+        self.dependencies.iter().find(|d| d.name == CACHE_ORIGIN && d.is_attestation()).map(|d| d.digest)
     }
 
     /// Reads a predicate of ours. Another `buildType` is refused by name; every dependency needs a sha256.
@@ -212,6 +302,7 @@ impl Provenance {
             started_on: wire.run_details.metadata.started_on,
             finished_on: wire.run_details.metadata.finished_on,
             byproducts: descriptors(wire.run_details.byproducts)?,
+            internal: typed("internalParameters", &definition.internal_parameters)?,
         })
     }
 }
@@ -266,7 +357,13 @@ struct WireProvenance {
 struct WireDefinition {
     build_type: String,
     external_parameters: Value,
+    #[serde(default = "nothing")]
+    internal_parameters: Value,
     resolved_dependencies: Vec<WireDescriptor>,
+}
+
+fn nothing() -> Value {
+    json!({})
 }
 
 #[derive(Deserialize)]
@@ -322,6 +419,10 @@ mod tests {
                 needs: Vec::new(),
                 limits: BTreeMap::new(),
                 network: "none".to_owned(),
+                allow: Vec::new(),
+                secrets: Vec::new(),
+                reuse_key: Vec::new(),
+                accept_exit: Vec::new(),
                 platform: "linux/amd64".to_owned(),
                 exit_code: 0,
             }),
@@ -336,6 +437,7 @@ mod tests {
             started_on: UnixTime::from_seconds(1).unwrap(),
             finished_on: UnixTime::from_seconds(2).unwrap(),
             byproducts: vec![],
+            internal: Internals { cache_key: Some(Digest::of(b"key")), ..Internals::default() },
         }
     }
 
@@ -345,6 +447,7 @@ mod tests {
         let read = Provenance::parse(&written.to_predicate().unwrap()).unwrap();
         assert_eq!(read.build, written.build);
         assert_eq!(read.dependencies, written.dependencies);
+        assert_eq!(read.internal, written.internal);
         assert_eq!(read.dependencies[1].attested_by().unwrap(), Some(Digest::of(b"bundle")));
         assert!(read.dependencies[2].is_attestation());
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sluicegate_types::{EnvironmentName, ImageError, ImageRef, LogUrl, RegistryRepository};
+use sluicegate_types::{EnvironmentName, ImageError, ImageRef, LogUrl, RegistryRepository, StepName};
 
 /// Runs a pipeline of container steps, proves what happened, and lets nothing through a gate that is not proven.
 #[derive(Parser)]
@@ -45,6 +45,12 @@ pub(crate) enum Command {
     Image(Image),
     /// Run the pipeline: every step proved, the image assembled, scanned and proved.
     Run(Run),
+    /// Say what a run would do: what everything is pinned to, the key of each step, what would be taken from earlier runs. Executes nothing.
+    Plan(Plan),
+    /// Say why a step would run, and what about it is another than when it last ran.
+    Explain(Explain),
+    /// Print the whole log of a step, byte for byte, or list a run's steps.
+    Logs(Logs),
     /// Ask the gate about an image and, if it allows it, sign it, copy it and move the environment's tag.
     Promote(Promote),
     /// Follow an image to its statements and each step, or a file to its bundle, offline. No gate is asked.
@@ -129,9 +135,93 @@ pub(crate) struct Run {
     #[arg(long, value_name = "PATH")]
     pub(crate) trivy: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) values: PipelineValues,
+    /// Execute only the steps that are named; what they read is taken from earlier runs.
+    #[arg(long, requires = "steps")]
+    pub(crate) only: bool,
+    /// After a failure go on with what does not depend on it.
+    #[arg(long, short = 'k')]
+    pub(crate) keep_going: bool,
+    /// Execute every step, and keep nothing for later runs.
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Steps at a time (default: as many as there are processors).
+    #[arg(long, short = 'j', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) jobs: Option<u16>,
+    /// Write outputs and reports of all steps, failed ones too, to this folder, which must not exist or be empty: DIR/STEP/NAME.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) export: Option<PathBuf>,
+    /// Observe which files steps open and which programs they execute, and attest it.
+    #[arg(long)]
+    pub(crate) observe: bool,
+    #[command(flatten)]
     pub(crate) later: RunLater,
-    #[arg(hide = true)]
-    pub(crate) steps: Vec<String>,
+    /// Run these steps, with what they need, and make no image (default: all, and every artifact).
+    #[arg(value_name = "STEP")]
+    pub(crate) steps: Vec<StepName>,
+}
+
+/// What is put into a pipeline from outside.
+#[derive(Args)]
+pub(crate) struct PipelineValues {
+    /// Set a parameter that the pipeline file declares; steps see it as the variable PARAM_NAME. May be given several times.
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = assignment)]
+    pub(crate) set: Vec<(String, String)>,
+}
+
+#[derive(Args)]
+pub(crate) struct PipelineFile {
+    /// The pipeline file.
+    #[arg(short, long, default_value = "sluicegate.yaml")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) gateway: GatewayFlag,
+    #[command(flatten)]
+    pub(crate) values: PipelineValues,
+}
+
+#[derive(Args)]
+pub(crate) struct Plan {
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineFile,
+    /// Also say what about each step is another than when it last ran.
+    #[arg(long, value_name = "LAST", value_enum, num_args = 0..=1, default_missing_value = "LAST")]
+    pub(crate) diff: Option<Since>,
+    /// Print the graph of steps in the language of Graphviz.
+    #[arg(long)]
+    pub(crate) dot: bool,
+    /// Only these steps, with what they need (default: all).
+    #[arg(value_name = "STEP")]
+    pub(crate) steps: Vec<StepName>,
+}
+
+/// What a plan is compared with.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Since {
+    /// The last time that each step ran or was taken, in this home.
+    #[value(name = "LAST", alias = "last")]
+    Last,
+}
+
+#[derive(Args)]
+pub(crate) struct Explain {
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineFile,
+    /// The step.
+    pub(crate) step: StepName,
+}
+
+#[derive(Args)]
+pub(crate) struct Logs {
+    /// The run, as run prints it, or LAST.
+    #[arg(value_name = "RUN")]
+    pub(crate) run: String,
+    /// The step; without one the run's steps are listed.
+    #[arg(value_name = "STEP")]
+    pub(crate) step: Option<StepName>,
+    /// Print the raw report of its tests instead.
+    #[arg(long, requires = "step")]
+    pub(crate) report: bool,
 }
 
 /// Flags of the contract that are refused by name.
@@ -139,18 +229,8 @@ pub(crate) struct Run {
 pub(crate) struct RunLater {
     #[arg(long = "to", hide = true)]
     pub(crate) to: Option<String>,
-    #[arg(long = "set", hide = true)]
-    pub(crate) set: Vec<String>,
-    #[arg(long = "only", hide = true)]
-    pub(crate) only: bool,
-    #[arg(long = "keep-going", hide = true)]
-    pub(crate) keep_going: bool,
-    #[arg(long = "no-cache", hide = true)]
-    pub(crate) no_cache: bool,
     #[arg(long = "engine", hide = true)]
     pub(crate) engine: Option<String>,
-    #[arg(long = "export", hide = true)]
-    pub(crate) export: Option<String>,
 }
 
 #[derive(Args)]
@@ -396,6 +476,12 @@ pub(crate) enum TrustCommand {
 }
 
 /// The image that a word names. Who names a folder of this machine means no registry.
+/// `NAME=VALUE`; the value may hold further equals signs.
+fn assignment(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?}: write NAME=VALUE"))?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
 fn image(text: &str) -> Result<ImageRef, String> {
     let parsed = text.parse();
     match meant(text, &parsed) {
@@ -422,7 +508,7 @@ pub(crate) fn meant(text: &str, parsed: &Result<ImageRef, ImageError>) -> Option
 }
 
 /// Commands of the contract that are not built yet.
-const RESERVED: [&str; 9] = ["plan", "try", "shell", "logs", "explain", "policy", "serve", "prune", "completion"];
+const RESERVED: [&str; 6] = ["try", "shell", "policy", "serve", "prune", "completion"];
 
 const RESERVED_BELOW: [(&str, &str, &str); 5] = [
     ("evidence", "report", "evidence report"),

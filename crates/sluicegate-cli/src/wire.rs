@@ -12,6 +12,7 @@ use sluicegate_flow::{
     attest::{Late, keep_late},
     gateway::GatewayFiles,
     scan_database,
+    steps::Capacity,
 };
 use sluicegate_pipeline::gateway::{DatabaseFrom, Gateway, LogPlace, Trivy};
 use sluicegate_ports::{
@@ -31,7 +32,7 @@ use sluicegate_sigstore::{
     EmbeddedLedger, EmbeddedLog, KeyFolder, LogPublic, RekorLog, RekorSettings, RemoteLimits, RemoteLog,
     new_ledger_origin, new_origin,
 };
-use sluicegate_store::{FileStore, ScratchStore};
+use sluicegate_store::{FileStepCache, FileStore, ScratchStore};
 use sluicegate_types::{LogUrl, Secret, UnixTime};
 use sluicegate_verify::Trust;
 
@@ -108,6 +109,28 @@ impl Wired {
             store: self.store.clone(),
         });
         Ok(Arc::new(executor.map_err(sluicegate_flow::Error::from)?))
+    }
+
+    /// The index of step results.
+    pub(crate) fn step_cache(&self) -> FileStepCache {
+        FileStepCache::new(&self.home.part("cache").join("step-results"))
+    }
+
+    /// What needs no key.
+    pub(crate) fn workbench<'a>(&'a self, tell: &'a dyn Fn(&str)) -> sluicegate_flow::Workbench<'a> {
+        sluicegate_flow::Workbench {
+            clock: &self.clock,
+            store: self.store.as_ref(),
+            places: &self.places,
+            packer: &self.packer,
+            tell,
+        }
+    }
+
+    /// How much may run at a time: all of this machine, or so many steps.
+    pub(crate) fn capacity(jobs: Option<u16>) -> Capacity {
+        let (processors, memory) = sluicegate_runner::machine();
+        Capacity { cpu_millis: jobs.map_or(processors, u64::from).saturating_mul(1000), memory }
     }
 
     /// The scanner that the gateway allows, with the database that it pins.

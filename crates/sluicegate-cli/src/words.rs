@@ -144,6 +144,7 @@ fn hint(error: &sluicegate_flow::Error) -> Option<String> {
     };
     match error {
         E::StepFailed { fault, .. } => Some(after_a_step(*fault).to_owned()),
+        E::Stopped => Some(after_a_step(StepFault::Stopped).to_owned()),
         E::Execute(ExecuteError::NotHere { remedy, .. }) => Some(as_commands(remedy)),
         E::Scan(ScanError::NoScanner { .. }) | E::Inventory { source: ScanError::NoScanner { .. }, .. } => Some(
             "install Trivy and name it with --trivy, or run with --no-scan (the gate then stays undecided)".to_owned(),
@@ -310,6 +311,8 @@ pub(crate) fn code(failure: Failure) -> u8 {
         Failure::Unavailable => 5,
         Failure::Step => 6,
         Failure::Bug => 70,
+        // What a shell says of a program that an interrupt ended.
+        Failure::Stopped => 130,
     }
 }
 
@@ -360,6 +363,15 @@ impl Words {
         // A step's output must not drive the terminal.
         let text = printable(&String::from_utf8_lossy(line).replace('\t', "    ").replace('\r', ""));
         to(&mut std::io::stderr(), &format!("{} | {text}\n", self.paint_err("36", step)));
+    }
+
+    /// Bytes of somebody else, with all that would drive a terminal shown instead of done.
+    pub(crate) fn harmlessly(&self, out: &mut impl Write, bytes: &[u8]) -> std::io::Result<()> {
+        let shown: String = String::from_utf8_lossy(bytes)
+            .chars()
+            .map(|c| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c })
+            .collect();
+        out.write_all(shown.as_bytes())
     }
 
     /// A line of the result, for people.

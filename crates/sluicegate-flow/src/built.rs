@@ -23,8 +23,15 @@ use crate::{
 pub(crate) struct Done {
     pub(crate) attested: Attested,
     pub(crate) products: BTreeMap<OutputName, Product>,
-    pub(crate) log: Digest,
     pub(crate) tested: Option<Tested>,
+    /// The statement of the run that did the work, if its result was taken.
+    pub(crate) origin: Option<Origin>,
+}
+
+/// The bundle of another run's statement.
+pub(crate) struct Origin {
+    pub(crate) bundle: Digest,
+    pub(crate) size: u64,
 }
 
 /// A step's report of its tests, attested.

@@ -33,6 +33,9 @@ pub enum StepFault {
 /// Why a verb did not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// Stopped from outside before everything was done.
+    #[error("the run was stopped")]
+    Stopped,
     /// A file of the project or the gateway.
     #[error(transparent)]
     File(#[from] sluicegate_pipeline::Error),
@@ -220,6 +223,8 @@ pub enum Failure {
     Step,
     /// Our bug: 70.
     Bug,
+    /// Stopped from outside: 130.
+    Stopped,
 }
 
 impl Error {
@@ -252,6 +257,7 @@ impl Error {
                 Failure::Usage
             }
             Self::NobodysRecord { .. } => Failure::Undecided,
+            Self::StepFailed { fault: StepFault::Stopped, .. } | Self::Stopped => Failure::Stopped,
             Self::StepFailed { .. } => Failure::Step,
             Self::Again(_) => Failure::Unavailable,
             Self::Bug(_) => Failure::Bug,

@@ -7,7 +7,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde_json::json;
-use sluicegate_attestation::predicate::PredicateType;
+use sluicegate_attestation::{identifiers::LOCAL_BUILDER, predicate::PredicateType};
 use sluicegate_pipeline::{
     gateway::{Environment, Gate, Gateway},
     trust::{GroupEntry, PersonEntry, SignerEntry, TrustFile},
@@ -31,6 +31,21 @@ pub trait GatewayFiles {
 pub trait JudgeRecord {
     /// The gateway file itself, and every file that was read so far by the path that was asked for.
     fn all_read(&self) -> (Vec<u8>, Vec<(PathBuf, Vec<u8>)>);
+}
+
+/// Whose earlier results count for runs under this gateway (trust model 9): a digest over who builds, under which name is decided, and who
+/// is believed. What else the gateway says, such as a newer database, changes nothing about what a step left.
+pub fn trust_domain(gateway: &Gateway, files: &dyn GatewayFiles) -> Result<Digest, Error> {
+    let trust_file = text(files, &gateway.trust)?;
+    let domain = json!({
+        "version": 1,
+        "builder": LOCAL_BUILDER,
+        "verifierId": gateway.verifier_id,
+        "trust": Digest::of(trust_file.as_bytes()),
+        "keys": keys(gateway, &trust_file, files)?,
+        "trustRoot": Digest::of(&files.read(&gateway.trust_root)?),
+    });
+    Ok(Digest::of(&json_bytes("the trust domain", &domain)?))
 }
 
 /// The judge of one environment.

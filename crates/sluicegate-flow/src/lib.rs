@@ -15,7 +15,6 @@ mod describe;
 pub mod doctor;
 mod error;
 pub mod evidence;
-mod execute;
 pub mod fetch;
 pub mod folders;
 pub mod gate;
@@ -23,13 +22,18 @@ pub mod gateway;
 pub mod image_tree;
 mod in_parallel;
 pub mod pin;
+pub mod plan;
+mod prepare;
 pub mod promote;
+mod prove;
 pub mod push;
 pub mod replay;
+pub mod reuse;
 pub mod run;
 pub mod scan;
 pub mod scan_database;
 pub mod sign;
+pub mod steps;
 mod survey;
 pub mod verify;
 pub mod verify_file;
@@ -41,6 +45,28 @@ use sluicegate_ports::{
 };
 
 pub use error::{Error, Failure, StepFault};
+
+/// What can be done without any key: nothing that has only this signs, logs or records.
+#[derive(Clone, Copy)]
+pub struct Workbench<'a> {
+    /// Where a moment comes from.
+    pub clock: &'a dyn Clock,
+    /// Bytes by digest.
+    pub store: &'a dyn ContentStore,
+    /// OCI layouts and registries.
+    pub places: &'a dyn ImagePlaces,
+    /// Deterministic tars.
+    pub packer: &'a dyn TreePacker,
+    /// Tells a person what is happening; one line at a time.
+    pub tell: &'a dyn Fn(&str),
+}
+
+impl<'a> Ports<'a> {
+    /// What of it needs no key.
+    pub fn workbench(&self) -> Workbench<'a> {
+        Workbench { clock: self.clock, store: self.store, places: self.places, packer: self.packer, tell: self.tell }
+    }
+}
 
 /// Everything the verbs share.
 pub struct Ports<'a> {

@@ -10,15 +10,15 @@ use sluicegate_attestation::{
     identifiers::{DOCKER_LAYER_GZIP, IMAGE_INDEX, LAYER_TAR, LAYER_TAR_GZIP, LAYER_TAR_ZSTD},
     provenance::Dependency,
 };
-use sluicegate_pipeline::pipeline::Step;
+use sluicegate_pipeline::pipeline::{Artifact, Pipeline, SourcePlace, Step};
 use sluicegate_ports::{
     execute::{Compression, Layer},
     images::{Descriptor, Manifest},
     trees::SourceLister,
 };
-use sluicegate_types::{Content, ContentKind, Digest, ImageRef, Platform};
+use sluicegate_types::{Content, ContentKind, Digest, ImageRef, OutputName, Platform};
 
-use crate::{Error, Ports, fetch, image_tree};
+use crate::{Error, Workbench, fetch, image_tree};
 
 /// An image whose every layer is in the store.
 #[derive(Clone, Debug)]
@@ -49,16 +49,16 @@ impl PinnedImages {
     /// Pins an image, unless that is done; what it was pinned to is told.
     pub fn pin(
         &mut self,
-        ports: &Ports<'_>,
+        bench: &Workbench<'_>,
         reference: &ImageRef,
         folder: &Path,
         platform: &Platform,
     ) -> Result<(), Error> {
         if let Entry::Vacant(place) = self.0.entry((reference.to_string(), platform.clone())) {
-            let pinned = image(ports, reference, folder, platform)?;
+            let pinned = image(bench, reference, folder, platform)?;
             let through =
                 if pinned.indexes.is_empty() { String::new() } else { format!(", the {platform} image of an index") };
-            (ports.tell)(&format!("pinned {reference} to {}{through}", pinned.digest));
+            (bench.tell)(&format!("pinned {reference} to {}{through}", pinned.digest));
             place.insert(pinned);
         }
         Ok(())
@@ -68,6 +68,11 @@ impl PinnedImages {
     pub fn get(&self, reference: &ImageRef, platform: &Platform) -> Result<&PinnedBase, Error> {
         let pinned = self.0.get(&(reference.to_string(), platform.clone()));
         pinned.ok_or_else(|| Error::Bug(format!("{reference} is not pinned for {platform}")))
+    }
+
+    /// All of them: what the pipeline file calls each, for which platform, and what that is.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &Platform, &PinnedBase)> {
+        self.0.iter().map(|((name, platform), image)| (name.as_str(), platform, image))
     }
 
     /// The image that a step runs in.
@@ -90,13 +95,83 @@ pub struct PinnedSource {
     entries: Vec<sluicegate_ports::trees::TreeEntry>,
 }
 
+/// What is to be pinned of a pipeline.
+pub(crate) struct Pins<'a> {
+    pub(crate) pipeline: &'a Pipeline,
+    /// The folder of the pipeline file.
+    pub(crate) folder: &'a Path,
+    /// SOURCE_DATE_EPOCH, if it was given.
+    pub(crate) epoch: Option<u64>,
+    pub(crate) lister: &'a dyn SourceLister,
+    /// What never belongs to a source.
+    pub(crate) excluded: &'a [PathBuf],
+}
+
+/// Everything that steps and artifacts name, by digest.
+pub(crate) struct Pinned {
+    pub(crate) images: PinnedImages,
+    pub(crate) sources: BTreeMap<OutputName, PinnedSource>,
+    pub(crate) epoch: u64,
+}
+
+/// Without a commit and without SOURCE_DATE_EPOCH: 1980-01-01, the first moment that zip files can write.
+const DEFAULT_EPOCH: u64 = 315_532_800;
+
+impl Pinned {
+    /// Pins the images of these steps and artifacts, and every source.
+    pub(crate) fn of(
+        bench: &Workbench<'_>,
+        pins: &Pins<'_>,
+        steps: &[&Step],
+        artifacts: &[Artifact],
+    ) -> Result<Self, Error> {
+        let mut images = PinnedImages::default();
+        for step in steps {
+            images.pin(bench, &step.image, pins.folder, &Platform::of_steps())?;
+        }
+        for artifact in artifacts {
+            for (base, platform) in
+                artifact.base.iter().flat_map(|base| artifact.platforms.iter().map(move |platform| (base, platform)))
+            {
+                images.pin(bench, base, pins.folder, platform)?;
+            }
+        }
+        let mut snapshots = BTreeMap::new();
+        for (name, wanted) in &pins.pipeline.sources {
+            let SourcePlace::Folder(path) = &wanted.place else {
+                return Err(Error::Usage(format!("sources.{name}.git: not in this version")));
+            };
+            snapshots.insert(name.clone(), source(pins.lister, pins.folder, path, pins.excluded)?);
+        }
+        let epoch =
+            pins.epoch.or_else(|| snapshots.values().filter_map(|s| s.commit_time).max()).unwrap_or(DEFAULT_EPOCH);
+        let mut sources: BTreeMap<OutputName, PinnedSource> = BTreeMap::new();
+        for (name, snapshot) in snapshots {
+            let packed = snapshot.pack(bench, epoch)?;
+            let state = match (&packed.commit, packed.dirty) {
+                (None, _) => " (in no commit)",
+                (Some(_), true) => " (uncommitted changes)",
+                (Some(_), false) => "",
+            };
+            (bench.tell)(&format!("source {name} is {}{state}", packed.content.digest));
+            sources.insert(name, packed);
+        }
+        Ok(Self { images, sources, epoch })
+    }
+}
+
 /// Brings the image for `platform` into the store.
-pub fn image(ports: &Ports<'_>, reference: &ImageRef, folder: &Path, platform: &Platform) -> Result<PinnedBase, Error> {
+pub fn image(
+    bench: &Workbench<'_>,
+    reference: &ImageRef,
+    folder: &Path,
+    platform: &Platform,
+) -> Result<PinnedBase, Error> {
     let image = reference.relative_to(folder);
-    let source = ports.places.source(&image.place)?;
+    let source = bench.places.source(&image.place)?;
     let named = source.resolve(&image.selector)?;
     let (descriptor, indexes) = image_tree::for_platform(source.as_ref(), &named, platform)?;
-    let (manifest, config) = fetch::fetch_image(source.as_ref(), &descriptor, Some(ports.store))?;
+    let (manifest, config) = fetch::fetch_image(source.as_ref(), &descriptor, Some(bench.store))?;
     let fault = |reason: String| Error::Image { image: reference.to_string(), reason };
     let wire: WireConfig =
         serde_json::from_slice(&config).map_err(|error| fault(format!("its configuration: {error}")))?;
@@ -150,8 +225,8 @@ pub fn source(
 
 impl PinnedSource {
     /// Packs the snapshot into the store.
-    pub fn pack(mut self, ports: &Ports<'_>, epoch: u64) -> Result<Self, Error> {
-        let (digest, _) = ports.packer.pack(std::mem::take(&mut self.entries), epoch)?;
+    pub fn pack(mut self, bench: &Workbench<'_>, epoch: u64) -> Result<Self, Error> {
+        let (digest, _) = bench.packer.pack(std::mem::take(&mut self.entries), epoch)?;
         self.content.digest = digest;
         Ok(self)
     }

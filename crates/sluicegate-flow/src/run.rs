@@ -10,30 +10,35 @@ use sluicegate_attestation::{
     bundle::key_hint,
     identifiers::{BUNDLE, LOCAL_BUILDER},
     predicate::PredicateType,
-    provenance::{Build, Dependency, ImageParameters, Provenance},
+    provenance::{Build, Dependency, ImageParameters, Internals, Provenance},
     test_result::TestResult,
 };
-use sluicegate_pipeline::pipeline::{Artifact, Pipeline, SourcePlace};
+use sluicegate_pipeline::pipeline::{Artifact, Pipeline, SecretSource, Step};
 use sluicegate_ports::{
     evidence::{NewRecord, RecordKind},
-    execute::{Product, StepExecutor, Stop},
+    execute::{Destination, Ended, Product, StepExecutor, Stop},
     images::{Descriptor, ImagePlaceError, ImageTarget, Occupant, Publication},
     scan::Scanner,
     sign::Signer,
+    step_cache::StepCache,
     trees::{ITSELF, SourceLister},
 };
-use sluicegate_types::{Digest, OutputName, Place, Platform, RunId, StepName, TagName, UnixTime};
+use sluicegate_types::{Digest, OutputName, Place, Platform, RunId, Secret, StepName, TagName, UnixTime};
 use sluicegate_verify::Trust;
 
 use crate::{
-    Error, Ports,
+    Error, Failure, Ports,
     assemble::{self, Assembled},
     attest::{Attested, attest},
-    built::Built,
-    evidence, execute,
+    built::{Built, Done},
+    evidence,
     folders::{EnvironmentPlaces, where_it_leads},
-    pin::{self, PinnedImages, PinnedSource},
-    push, scan,
+    pin::{Pinned, PinnedImages, Pins},
+    prepare::Surroundings,
+    prove, push,
+    reuse::{self, Judged},
+    scan,
+    steps::{Capacity, Finished, StepEvent, StepsRequest, run_steps},
     survey::Survey,
 };
 
@@ -63,10 +68,39 @@ pub struct RunRequest<'a> {
     pub trust: &'a Trust,
     /// A folder for scratch files.
     pub scratch: &'a Path,
+    /// Only these steps, and no image; `None` is all of the pipeline.
+    pub selection: Option<&'a Selection>,
+    /// What `--set` says: `PARAM_NAME` and its value.
+    pub arguments: &'a BTreeMap<String, String>,
+    /// Values of secrets, by where they come from.
+    pub secrets: &'a BTreeMap<SecretSource, Secret>,
+    /// Private places that the gateway lists for steps.
+    pub private: &'a [Destination],
+    /// Earlier results; `None` takes none and keeps none.
+    pub cache: Option<&'a dyn StepCache>,
+    /// Whose results count (trust model 9): see [`crate::gateway::trust_domain`].
+    pub domain: Digest,
+    /// Whether what comes of it is promoted at once: then nothing is taken that came over a network or by secrets.
+    pub release: bool,
+    /// Whether a failure ends only what depends on it.
+    pub keep_going: bool,
+    /// How much may run at a time.
+    pub capacity: Capacity,
+    /// Whether what steps open and execute is observed.
+    pub observe: bool,
     /// Ends the run from outside.
     pub stop: Stop,
-    /// Gets every step's output as it comes.
-    pub on_output: &'a dyn Fn(&StepName, &[u8]),
+    /// Gets what happens to steps as it happens.
+    pub on_event: &'a dyn Fn(&StepEvent<'_>),
+}
+
+/// Steps that somebody named.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    /// Their names.
+    pub steps: BTreeSet<StepName>,
+    /// Whether nothing else is executed: what they read is taken from earlier runs, or the run fails.
+    pub only: bool,
 }
 
 /// What a run left.
@@ -76,10 +110,65 @@ pub struct RunReport {
     pub run: RunId,
     /// Images, in the order of the file.
     pub images: Vec<BuiltImage>,
-    /// Steps in the order they ran: name, and the digest of each output.
-    pub steps: Vec<(StepName, BTreeMap<OutputName, Digest>)>,
+    /// Steps in the order in which they ended.
+    pub steps: Vec<StepReport>,
     /// What steps reported of their tests.
     pub tests: Vec<(StepName, TestResult)>,
+}
+
+/// What became of a step.
+#[derive(Clone, Debug)]
+pub struct StepReport {
+    /// Its name.
+    pub step: StepName,
+    /// Whether it was executed or taken, and how that ended.
+    pub status: StepStatus,
+    /// The code that it ended with.
+    pub exit_code: i32,
+    /// The key of its result.
+    pub key: Digest,
+    /// What it left.
+    pub outputs: BTreeMap<OutputName, Product>,
+    /// Its whole log.
+    pub log: Digest,
+    /// Its raw report of tests.
+    pub report: Option<Product>,
+    /// Its provenance.
+    pub attestation: Option<Digest>,
+    /// Where its result was taken from.
+    pub origin: Option<Digest>,
+    /// The statement about its tests.
+    pub test_result: Option<Digest>,
+}
+
+/// How a step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StepStatus {
+    /// It was executed and passed.
+    Passed,
+    /// The result of an earlier run was taken.
+    Taken,
+    /// It was executed and failed.
+    Failed,
+}
+
+impl StepReport {
+    fn to_json(&self) -> serde_json::Value {
+        let outputs: BTreeMap<_, _> = self.outputs.iter().map(|(name, p)| (name, p.content.digest)).collect();
+        let mut body = json!({
+            "step": self.step, "status": self.status, "outputs": outputs, "attestation": self.attestation, "log": self.log,
+            "testResult": self.test_result,
+        });
+        let optional = [("origin", self.origin), ("report", self.report.as_ref().map(|report| report.content.digest))];
+        for (name, digest) in optional.into_iter().filter_map(|(name, digest)| Some((name, digest?))) {
+            body[name] = json!(digest);
+        }
+        if self.exit_code != 0 {
+            body["exitCode"] = json!(self.exit_code);
+        }
+        body
+    }
 }
 
 /// An image that was built and proved.
@@ -108,32 +197,53 @@ pub struct FailedRun {
     pub error: Box<Error>,
     /// The evidence record that says so; `None` if it could not be written, which was warned about.
     pub record: Option<u64>,
+    /// What was done until then.
+    pub report: RunReport,
 }
-
-/// Without a commit and without SOURCE_DATE_EPOCH: 1980-01-01, the first moment that zip files can write.
-const DEFAULT_EPOCH: u64 = 315_532_800;
 
 /// Runs a pipeline. The first failing step ends it; the failure is recorded. An image becomes visible at its repository only with
 /// all of its evidence.
 pub fn run(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, FailedRun> {
-    run_all(ports, request).map_err(|error| {
-        let record = NewRecord {
-            kind: RecordKind::Run,
-            at: ports.clock.now(),
-            subject: None,
-            environment: None,
-            outcome: "failed".to_owned(),
-            body: json!({"run": request.run, "pipeline": request.pipeline.name, "error": error.causes()}),
-        };
-        let record = match evidence::record(ports, &record) {
-            Ok(record) => Some(record.sequence),
-            Err(unrecorded) => {
-                (ports.warn)(&format!("the failure could not be recorded: {unrecorded}"));
-                None
-            }
-        };
-        FailedRun { error: Box::new(error), record }
-    })
+    let mut report = RunReport { run: request.run.clone(), images: Vec::new(), steps: Vec::new(), tests: Vec::new() };
+    match run_all(ports, request, &mut report) {
+        Ok(()) => Ok(report),
+        Err(error) => {
+            let outcome = if error.failure() == Failure::Stopped { "aborted" } else { "failed" };
+            let record = record_run(ports, request, outcome, &report, Some(&error));
+            let record = match record {
+                Ok(record) => Some(record),
+                Err(unrecorded) => {
+                    (ports.warn)(&format!("the failure could not be recorded: {unrecorded}"));
+                    None
+                }
+            };
+            Err(FailedRun { error: Box::new(error), record, report })
+        }
+    }
+}
+
+/// Puts a run on record that left no image.
+fn record_run(
+    ports: &Ports<'_>,
+    request: &RunRequest<'_>,
+    outcome: &str,
+    report: &RunReport,
+    error: Option<&Error>,
+) -> Result<u64, Error> {
+    let steps: Vec<_> = report.steps.iter().map(StepReport::to_json).collect();
+    let mut body = json!({"run": request.run, "pipeline": request.pipeline.name, "steps": steps});
+    if let Some(error) = error {
+        body["error"] = json!(error.causes());
+    }
+    let record = NewRecord {
+        kind: RecordKind::Run,
+        at: ports.clock.now(),
+        subject: None,
+        environment: None,
+        outcome: outcome.to_owned(),
+        body,
+    };
+    Ok(evidence::record(ports, &record)?.sequence)
 }
 
 /// An image is on record as soon as it can be seen, whatever becomes of the next one.
@@ -142,21 +252,20 @@ fn record_image(
     request: &RunRequest<'_>,
     image: &BuiltImage,
     artifact: &Artifact,
-    built: &Built,
+    report: &RunReport,
 ) -> Result<(), Error> {
-    let mut steps = Vec::new();
-    for step in request.pipeline.closure(artifact) {
-        let done = built.step(&step.name)?;
-        let outputs: BTreeMap<_, _> = done.products.iter().map(|(name, p)| (name, p.content.digest)).collect();
-        steps.push(json!({
-            "step": step.name, "outputs": outputs, "attestation": done.attested.statement.bundle(), "log": done.log,
-            "testResult": done.tested.as_ref().map(|tested| tested.attested.statement.bundle()),
-        }));
-    }
+    let closure: BTreeSet<&StepName> = request.pipeline.closure(artifact).iter().map(|step| &step.name).collect();
+    let (steps, others): (Vec<_>, Vec<_>) = report.steps.iter().partition(|done| closure.contains(&done.step));
+    let json = |steps: Vec<&StepReport>| steps.into_iter().map(StepReport::to_json).collect::<Vec<_>>();
+    let (steps, others) = (json(steps), json(others));
     let mut body = json!({
         "run": request.run, "pipeline": request.pipeline.name, "artifact": image.artifact,
         "attestations": image.attestations, "evidence": image.evidence, "steps": steps,
     });
+    if !others.is_empty() {
+        // They are in no image's closure, and their logs are kept all the same.
+        body["otherSteps"] = others.into();
+    }
     if !image.platforms.is_empty() {
         let platforms = image.platforms.iter();
         let platforms = platforms.map(|(platform, image)| json!({"platform": platform.to_string(), "image": image}));
@@ -173,57 +282,176 @@ fn record_image(
     evidence::record(ports, &record).map(drop)
 }
 
-fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Error> {
+fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) -> Result<(), Error> {
     let pipeline = request.pipeline;
     request.executor.probe()?;
-    check_places(ports, request)?;
-    let mut images = PinnedImages::default();
-    for step in &pipeline.steps {
-        images.pin(ports, &step.image, request.folder, &Platform::of_steps())?;
+    let artifacts: &[Artifact] = if request.selection.is_some() { &[] } else { &pipeline.artifacts };
+    if !artifacts.is_empty() {
+        check_places(ports, request)?;
     }
-    for artifact in &pipeline.artifacts {
-        for (base, platform) in artifact.base.iter().flat_map(|base| artifact.platforms.iter().map(move |p| (base, p)))
-        {
-            images.pin(ports, base, request.folder, platform)?;
-        }
-    }
-    let mut snapshots = BTreeMap::new();
-    for (name, source) in &pipeline.sources {
-        let SourcePlace::Folder(path) = &source.place else {
-            return Err(Error::Usage(format!("sources.{name}.git: not in this version")));
-        };
-        snapshots.insert(name.clone(), pin::source(request.lister, request.folder, path, request.excluded)?);
-    }
-    let epoch =
-        request.epoch.or_else(|| snapshots.values().filter_map(|s| s.commit_time).max()).unwrap_or(DEFAULT_EPOCH);
-    let mut sources: BTreeMap<OutputName, PinnedSource> = BTreeMap::new();
-    for (name, snapshot) in snapshots {
-        let packed = snapshot.pack(ports, epoch)?;
-        let state = match (&packed.commit, packed.dirty) {
-            (None, _) => " (in no commit)",
-            (Some(_), true) => " (uncommitted changes)",
-            (Some(_), false) => "",
-        };
-        (ports.tell)(&format!("source {name} is {}{state}", packed.content.digest));
-        sources.insert(name, packed);
-    }
+    let (steps, only_taken) = selected(pipeline, request.selection)?;
+    let bench = ports.workbench();
+    let pinned = Pinned::of(&bench, &pins(request), &steps, artifacts)?;
+    let around = Surroundings {
+        images: &pinned.images,
+        sources: &pinned.sources,
+        epoch: pinned.epoch,
+        arguments: request.arguments,
+        secrets: request.secrets,
+        private: request.private,
+        executor: request.executor.identity(),
+        domain: request.domain,
+        observe: request.observe,
+        stop: request.stop.clone(),
+    };
+    let builder_version = builder_version(request.executor);
     let mut built = Built::default();
-    let mut report = RunReport { run: request.run.clone(), images: Vec::new(), steps: Vec::new(), tests: Vec::new() };
-    for step in &pipeline.steps {
-        let finished = execute::step(ports, request, step, images.of_step(step)?, &sources, &built, epoch)?;
-        let outputs = finished.products.iter().map(|(name, p)| (name.clone(), p.content.digest)).collect();
-        report.steps.push((step.name.clone(), outputs));
-        if let Some(tested) = &finished.tested {
-            report.tests.push((step.name.clone(), tested.result.clone()));
+    let judged = Judged {
+        store: ports.store,
+        trust: request.trust,
+        now: ports.clock.now(),
+        pipeline: &pipeline.name,
+        builder_version: &builder_version,
+        release: request.release,
+    };
+    let steps_request = StepsRequest {
+        steps,
+        only_taken,
+        around: &around,
+        executor: request.executor,
+        capacity: request.capacity,
+        keep_going: request.keep_going,
+        cache: request.cache.map(|cache| (cache, judged)),
+        stop: &request.stop,
+        on_event: request.on_event,
+    };
+    run_steps(&bench, &steps_request, |finished| finish(ports, request, &pinned, &mut built, report, finished))?;
+    for artifact in artifacts {
+        if request.stop.is_raised() {
+            return Err(Error::Stopped);
         }
-        built.add(step.name.clone(), finished);
-    }
-    for artifact in &pipeline.artifacts {
-        let image = build_artifact(ports, request, artifact, &images, &mut built, epoch)?;
-        record_image(ports, request, &image, artifact, &built)?;
+        let image = build_artifact(ports, request, artifact, &pinned.images, &mut built, pinned.epoch)?;
+        record_image(ports, request, &image, artifact, report)?;
         report.images.push(image);
     }
-    Ok(report)
+    if artifacts.is_empty() {
+        record_run(ports, request, "succeeded", report, None)?;
+    }
+    Ok(())
+}
+
+/// The steps to run with all that they depend on, in the order of the pipeline, and those of them that are not to be executed.
+pub(crate) fn selected<'a>(
+    pipeline: &'a Pipeline,
+    selection: Option<&Selection>,
+) -> Result<(Vec<&'a Step>, BTreeSet<StepName>), Error> {
+    let Some(selection) = selection else { return Ok((pipeline.steps.iter().collect(), BTreeSet::new())) };
+    for name in &selection.steps {
+        if !pipeline.steps.iter().any(|step| step.name == *name) {
+            let known: Vec<&str> = pipeline.steps.iter().map(|step| step.name.as_str()).collect();
+            return Err(Error::Usage(format!("no step is called {name}; there are {}", known.join(", "))));
+        }
+    }
+    let steps = pipeline.with_what_they_need(selection.steps.iter());
+    let others = steps.iter().map(|step| &step.name).filter(|name| selection.only && !selection.steps.contains(*name));
+    let others = others.cloned().collect();
+    Ok((steps, others))
+}
+
+fn pins<'a>(request: &RunRequest<'a>) -> Pins<'a> {
+    Pins {
+        pipeline: request.pipeline,
+        folder: request.folder,
+        epoch: request.epoch,
+        lister: request.lister,
+        excluded: request.excluded,
+    }
+}
+
+/// Takes what a step left: on the report in any case; proved if that is worth a statement; kept for later runs if it passed.
+fn finish(
+    ports: &Ports<'_>,
+    request: &RunRequest<'_>,
+    pinned: &Pinned,
+    built: &mut Built,
+    report: &mut RunReport,
+    (step, prepared, left): Finished<'_>,
+) -> Result<(), Error> {
+    let status = match (&left.failure, &left.reused) {
+        (Some(_), _) => StepStatus::Failed,
+        (None, Some(_)) => StepStatus::Taken,
+        (None, None) => StepStatus::Passed,
+    };
+    report.steps.push(StepReport {
+        step: step.name.clone(),
+        status,
+        exit_code: left.exit_code,
+        key: prepared.key,
+        outputs: left.products.clone(),
+        log: left.log,
+        report: left.report.clone(),
+        attestation: None,
+        origin: left.reused.as_ref().map(|reused| reused.origin.bundle()),
+        test_result: None,
+    });
+    if let Some(cache) = request.cache {
+        let parts = serde_json::to_vec(&prepared.parts).unwrap_or_default();
+        if let Err(reason) = cache.remember(&request.pipeline.name, &step.name, &parts) {
+            (ports.warn)(&format!("the key of the step {} is not remembered: {reason}", step.name));
+        }
+    }
+    let failed_by_itself = matches!(left.ended, Ended::Exit(code) if code != 0) && step.junit.is_some();
+    if left.failure.is_some() && !failed_by_itself {
+        return Ok(());
+    }
+    let done = prove::step(ports, request, (step, prepared), (&pinned.images, &pinned.sources), built, left)?;
+    if let Some(last) = report.steps.last_mut() {
+        last.attestation = Some(done.attested.statement.bundle());
+        last.test_result = done.tested.as_ref().map(|tested| tested.attested.statement.bundle());
+    }
+    if left.failure.is_some() {
+        return record_failure(ports, request, step, left.exit_code, &done);
+    }
+    let tests_passed = done.tested.as_ref().is_none_or(|tested| tested.result.passed());
+    if let Some(cache) = request.cache
+        && left.reused.is_none()
+        && tests_passed
+        && reuse::never(step, false).is_none()
+        && let Err(reason) = cache.keep(&prepared.key, &done.attested.statement.bundle())
+    {
+        (ports.warn)(&format!("the result of the step {} is not kept for later runs: {reason}", step.name));
+    }
+    if let Some(tested) = &done.tested {
+        report.tests.push((step.name.clone(), tested.result.clone()));
+    }
+    built.add(step.name.clone(), done);
+    Ok(())
+}
+
+/// Puts on record what a failed step left: its provenance, and what it reported of its tests.
+fn record_failure(
+    ports: &Ports<'_>,
+    request: &RunRequest<'_>,
+    step: &Step,
+    exit_code: i32,
+    done: &Done,
+) -> Result<(), Error> {
+    let tested = done.tested.as_ref();
+    let record = NewRecord {
+        kind: RecordKind::Attestation,
+        at: ports.clock.now(),
+        subject: None,
+        environment: None,
+        outcome: "failed".to_owned(),
+        body: json!({
+            "run": request.run, "step": step.name, "exitCode": exit_code,
+            "attestation": done.attested.statement.bundle(),
+            "testResult": tested.map(|tested| tested.attested.statement.bundle()),
+            "report": tested.map(|tested| tested.report.digest),
+        }),
+    };
+    evidence::record(ports, &record)?;
+    Ok(())
 }
 
 /// Finds out before anything runs that the images can be written: to layouts, and to none that is an environment's.
@@ -264,12 +492,15 @@ struct Parts {
 impl Parts {
     /// What two steps share stands there once.
     fn add(&mut self, name: String, attested: &Attested) {
-        let bundle = attested.statement.bundle();
+        self.add_bundle(name, attested.statement.bundle(), attested.size);
+    }
+
+    fn add_bundle(&mut self, name: String, bundle: Digest, size: u64) {
         if self.carried.iter().any(|part| part.digest == bundle) {
             return;
         }
         self.dependencies.push(Dependency::attestation(name, bundle));
-        self.carried.push(Descriptor::new(BUNDLE, bundle, attested.size));
+        self.carried.push(Descriptor::new(BUNDLE, bundle, size));
     }
 
     fn add_report(&mut self, name: &str, report: &Descriptor) {
@@ -294,6 +525,9 @@ fn closure(
     for step in &steps {
         let done = built.step(&step.name)?;
         parts.add(format!("attestation:{}", step.name), &done.attested);
+        if let Some(origin) = &done.origin {
+            parts.add_bundle(format!("attestation:{}:origin", step.name), origin.bundle, origin.size);
+        }
         if let Some(tested) = &done.tested {
             parts.add(format!("attestation:{}:test-result", step.name), &tested.attested);
             parts.add_report(&format!("report:{}.junit", step.name), &tested.report);
@@ -487,11 +721,12 @@ fn image_provenance(
         }),
         dependencies,
         builder_id: LOCAL_BUILDER.to_owned(),
-        builder_version: builder_version(request),
+        builder_version: builder_version(request.executor),
         run: request.run.clone(),
         started_on,
         finished_on,
         byproducts: Vec::new(),
+        internal: Internals::default(),
     }
 }
 
@@ -570,8 +805,8 @@ fn held(target: &dyn ImageTarget, place: &Place, tags: &[TagName]) -> Result<Vec
 }
 
 /// Versions of what takes part in a run.
-pub(crate) fn builder_version(request: &RunRequest<'_>) -> BTreeMap<String, String> {
-    let identity = request.executor.identity();
+pub(crate) fn builder_version(executor: &dyn StepExecutor) -> BTreeMap<String, String> {
+    let identity = executor.identity();
     let own = ("sluicegate".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
     BTreeMap::from([own, (identity.name, identity.version)])
 }

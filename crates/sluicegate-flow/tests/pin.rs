@@ -24,7 +24,7 @@ fn pinned(world: &World, media_type: &str) -> Result<PinnedBase, Error> {
     let image = VirtualImage::of_layer(media_type, STORED, Digest::of(b"its tar"));
     world.places.put_image("/base", &image, None);
     world.with_ports(|ports| {
-        pin::image(ports, &"oci:/base".parse().unwrap(), Path::new("/project"), &Platform::of_steps())
+        pin::image(&ports.workbench(), &"oci:/base".parse().unwrap(), Path::new("/project"), &Platform::of_steps())
     })
 }
 

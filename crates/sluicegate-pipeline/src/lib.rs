@@ -4,6 +4,7 @@
 //!
 //! Opens nothing: text in, values out.
 
+pub mod cache_key;
 pub mod gateway;
 pub mod pipeline;
 pub mod trust;

@@ -124,7 +124,7 @@ impl std::str::FromStr for Destination {
 }
 
 /// Where a secret's value comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SecretSource {
     /// A variable of the environment that `run` is called in.
     Env(String),
@@ -269,8 +269,12 @@ impl Pipeline {
     /// What an artifact came from: the steps that made its products and those it needs, with all that these read from or need, in
     /// the order in which they run.
     pub fn closure(&self, artifact: &Artifact) -> Vec<&Step> {
-        let mut wanted: BTreeSet<&StepName> =
-            artifact.files.values().map(|(step, _)| step).chain(&artifact.needs).collect();
+        self.with_what_they_need(artifact.files.values().map(|(step, _)| step).chain(&artifact.needs))
+    }
+
+    /// These steps with all that they read from or need, in the order in which they run.
+    pub fn with_what_they_need<'a>(&self, names: impl IntoIterator<Item = &'a StepName>) -> Vec<&Step> {
+        let mut wanted: BTreeSet<&StepName> = names.into_iter().collect();
         // Steps stand in an order in which each comes after what it depends on.
         for step in self.steps.iter().rev() {
             if wanted.contains(&step.name) {
@@ -278,6 +282,24 @@ impl Pipeline {
             }
         }
         self.steps.iter().filter(|step| wanted.contains(&step.name)).collect()
+    }
+
+    /// The variables that steps see of its parameters, with these values set: `PARAM_NAME`.
+    pub fn arguments(&self, set: &[(String, String)]) -> Result<BTreeMap<String, String>, Error> {
+        let at = In("--set");
+        let mut out = BTreeMap::new();
+        for (name, _) in set {
+            if !self.params.keys().any(|param| param.as_str() == name) {
+                return Err(at.meaning(name, "the pipeline file declares no such parameter under params"));
+            }
+        }
+        for (name, param) in &self.params {
+            let given = set.iter().rev().find(|(given, _)| given == name.as_str()).map(|(_, value)| value);
+            let value = given.or(param.default.as_ref());
+            let value = value.ok_or_else(|| at.meaning(name.as_str(), "it has no default; set it"))?;
+            out.insert(format!("PARAM_{}", name.as_str().to_ascii_uppercase().replace('-', "_")), value.clone());
+        }
+        Ok(out)
     }
 
     /// Reads a pipeline file; `file` is how errors call it.

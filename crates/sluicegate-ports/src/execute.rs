@@ -151,6 +151,11 @@ pub struct Trace {
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
+    /// The flag itself, for whoever can only set one.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+
     /// Ends what looks at it.
     pub fn raise(&self) {
         self.0.store(true, Ordering::SeqCst);

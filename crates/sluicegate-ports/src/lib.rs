@@ -10,6 +10,7 @@ pub mod ledger;
 pub mod scan;
 pub mod served_log;
 pub mod sign;
+pub mod step_cache;
 pub mod store;
 pub mod trees;
 

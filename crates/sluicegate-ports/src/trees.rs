@@ -20,6 +20,10 @@ pub trait TreePacker: Send + Sync {
     /// entries give the same bytes on every machine.
     fn pack(&self, entries: Vec<TreeEntry>, epoch: u64) -> Result<(Digest, u64), TreeError>;
 
+    /// Writes stored content, every byte hashed again, to a path of this machine where nothing stands yet: a file or a folder of whoever
+    /// runs this. If it fails, nothing stands there.
+    fn unpack(&self, content: Content, executable: bool, to: &Path) -> Result<(), TreeError>;
+
     /// Every regular file of stored content with its SHA-256 and size, sorted by path: a file is listed as [`ITSELF`], a directory's
     /// files by their paths in it, a hard link as the file that it leads to. Bytes of a path that are not UTF-8 are written `\xNN`.
     /// Symbolic links and folders are no files. An error if the content is missing or damaged or is no tree of ours;

@@ -19,6 +19,7 @@ pub mod host_image;
 mod in_root;
 mod init;
 mod job;
+mod machine;
 mod metered;
 mod mounts;
 pub mod pack;
@@ -35,5 +36,6 @@ mod tree_packer;
 pub mod unpack;
 
 pub use executor::{Config, EmbeddedExecutor};
+pub use machine::machine;
 pub use source_lister::GitSourceLister;
 pub use tree_packer::StoreTreePacker;

@@ -2,17 +2,22 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{Seek, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use sluicegate_ports::{
-    store::ContentStore,
+    execute::Compression,
+    store::{ContentStore, StoreError},
     trees::{EntryKind, FileEntry, ITSELF, MAX_FILES, TreeEntry, TreeError, TreePacker},
 };
 use sluicegate_types::{Content, ContentKind, Digest};
 
-use crate::pack::{LayerWriter, PackError, PackOptions, elf_machine, list_elf_machines, list_files};
+use crate::{
+    pack::{LayerWriter, PackError, PackOptions, elf_machine, list_elf_machines, list_files},
+    unpack,
+};
 
 /// Bytes of one packed tree.
 const MAX_TREE: u64 = 64 * 1024 * 1024 * 1024;
@@ -80,6 +85,44 @@ impl TreePacker for StoreTreePacker {
         drop(buffered);
         file.rewind().map_err(io("read a tree from"))?;
         Ok(self.store.put(&mut file, u64::MAX)?)
+    }
+
+    fn unpack(&self, content: Content, executable: bool, to: &Path) -> Result<(), TreeError> {
+        let io = |action| {
+            let path = to.to_owned();
+            move |source| TreeError::Io { action, path, source }
+        };
+        let beside = to.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+        let draft = tempfile::Builder::new().prefix(".unpacked-").tempdir_in(beside).map_err(io("write beside"))?;
+        let whole = draft.path().join("content");
+        let refused = |error: unpack::UnpackError| TreeError::Entry { path: to.to_owned(), reason: error.to_string() };
+        match content.kind {
+            ContentKind::File => {
+                let mut file = self.store.open(&content.digest)?;
+                let mut checked = HashCheck::new(&mut file, content.digest);
+                let mode = if executable { 0o755 } else { 0o644 };
+                let mut out =
+                    File::options().write(true).create_new(true).mode(mode).open(&whole).map_err(io("write"))?;
+                std::io::copy(&mut checked, &mut out).map_err(io("write"))?;
+                checked.finish(to)?;
+            }
+            ContentKind::Directory => {
+                std::fs::create_dir(&whole).map_err(io("write"))?;
+                let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+                let mtime = rustix::fs::stat(beside).map_or(0, |stat| stat.st_mtime.max(0).unsigned_abs());
+                let file = self.store.open(&content.digest)?;
+                let kind = unpack::Kind::Tree { owner, mtime };
+                let unpacked =
+                    unpack::unpack_into(file, Compression::None, &whole, kind, &unpack::UnpackLimits::default());
+                let found = unpacked.map_err(refused)?.digest;
+                if found != content.digest {
+                    return Err(StoreError::Corrupt { digest: content.digest, found }.into());
+                }
+            }
+        }
+        // Not over what has come there meanwhile.
+        rustix::fs::renameat_with(rustix::fs::CWD, &whole, rustix::fs::CWD, to, rustix::fs::RenameFlags::NOREPLACE)
+            .map_err(|error| io("write")(error.into()))
     }
 
     fn files(&self, content: Content) -> Result<Vec<FileEntry>, TreeError> {

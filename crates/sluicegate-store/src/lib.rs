@@ -3,6 +3,8 @@
 
 mod file_store;
 mod scratch_store;
+mod step_cache;
 
 pub use file_store::FileStore;
 pub use scratch_store::ScratchStore;
+pub use step_cache::FileStepCache;

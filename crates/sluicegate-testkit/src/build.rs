@@ -7,7 +7,7 @@ use sluicegate_attestation::{
     junit::JUnit,
     output_sbom::output_sbom,
     predicate::PredicateType,
-    provenance::{Build, Dependency, ImageParameters, Provenance, StepParameters},
+    provenance::{Build, Dependency, ImageParameters, Internals, Provenance, StepParameters},
     statement::{Statement, Subject},
     test_result::TestResult,
     vulns::{Scanner, Vulns},
@@ -206,6 +206,10 @@ impl VirtualBuild {
             needs: Vec::new(),
             limits: BTreeMap::new(),
             network: "none".to_owned(),
+            allow: Vec::new(),
+            secrets: Vec::new(),
+            reuse_key: Vec::new(),
+            accept_exit: Vec::new(),
             platform: "linux/amd64".to_owned(),
             exit_code: 0,
         };
@@ -253,6 +257,7 @@ impl VirtualBuild {
             started_on: today(),
             finished_on: today(),
             byproducts,
+            internal: Internals::default(),
         };
         (PredicateType::Provenance, provenance.to_predicate().unwrap())
     }

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use sluicegate_ports::{
     store::ContentStore,
@@ -40,6 +40,11 @@ impl TreePacker for FakePacker<'_> {
     }
 
     /// As a pack is no tar, a directory is listed as one file, `content`, with the bytes that are stored.
+    fn unpack(&self, content: Content, _: bool, to: &Path) -> Result<(), TreeError> {
+        let bytes = self.store.read(&content.digest, u64::MAX)?;
+        std::fs::write(to, bytes).map_err(|source| TreeError::Io { action: "write", path: to.to_owned(), source })
+    }
+
     fn files(&self, content: Content) -> Result<Vec<FileEntry>, TreeError> {
         let size = self.store.read(&content.digest, u64::MAX)?.len() as u64;
         let path = match content.kind {

@@ -75,6 +75,20 @@ table! {
     MemberRepositories,
 
     // The closed set.
+    /// A result that was taken from a run whose statement is not in the set (9).
+    OriginIsThere,
+    /// A hit that names another hit (9).
+    OriginIsFirst,
+    /// A result of another builder (9).
+    OriginBuilder,
+    /// A result under another key (9).
+    OriginKey,
+    /// A result of other work (9).
+    OriginWork,
+    /// A result of other inputs (9).
+    OriginInputs,
+    /// A result that is not what the step says it left (9).
+    OriginOutputs,
     /// A bundle that is attached to an image and about something else (1).
     AboutTheImage,
     /// Content of another kind with the same digest: a file is no directory (1).

@@ -34,6 +34,8 @@ pub struct ClosedSet {
     /// Every bundle that says what the provenance says.
     provenance_bundles: BTreeSet<Digest>,
     steps: BTreeMap<StepName, (VerifiedStatement, Provenance)>,
+    /// By bundle, the statements of other runs whose results steps of this one took.
+    origins: BTreeMap<Digest, (VerifiedStatement, Provenance)>,
     sboms: Vec<VerifiedStatement>,
     scans: Vec<Scan>,
     tests: Vec<Test>,
@@ -90,6 +92,11 @@ impl ClosedSet {
         self.steps.values().map(|(statement, provenance)| (statement, provenance))
     }
 
+    /// The statements of the runs that did the work of steps whose result was taken.
+    pub fn origins(&self) -> impl Iterator<Item = (&VerifiedStatement, &Provenance)> {
+        self.origins.values().map(|(statement, provenance)| (statement, provenance))
+    }
+
     /// The image's own SBOMs.
     pub fn sboms(&self) -> &[VerifiedStatement] {
         &self.sboms
@@ -120,6 +127,7 @@ impl ClosedSet {
         let of_images = self.step_images.values();
         std::iter::once(&self.provenance.0)
             .chain(self.steps.values().map(|(statement, _)| statement))
+            .chain(self.origins.values().map(|(statement, _)| statement))
             .chain(&self.sboms)
             .chain(self.scans.iter().map(|scan| &scan.statement))
             .chain(self.tests.iter().map(|test| &test.statement))
@@ -350,6 +358,7 @@ impl Lookup<'_> {
             provenance: (begun.statement, begun.provenance),
             provenance_bundles: begun.bundles,
             steps: BTreeMap::new(),
+            origins: BTreeMap::new(),
             sboms: Vec::new(),
             scans: Vec::new(),
             tests: Vec::new(),
@@ -357,7 +366,7 @@ impl Lookup<'_> {
             outputs: Vec::new(),
             reports: BTreeMap::new(),
         };
-        let mut described = Vec::new();
+        let (mut described, mut provenances) = (Vec::new(), Vec::new());
         let dependencies = set.provenance.1.dependencies.clone();
         for dependency in &dependencies {
             if !is_on(Check::NamedIsThere) && self.bytes(dependency).is_err() {
@@ -369,7 +378,7 @@ impl Lookup<'_> {
                     taken => taken?,
                 };
                 match taken.statement.statement().predicate_type {
-                    PredicateType::Provenance => set.take_step(taken)?,
+                    PredicateType::Provenance => provenances.push(TakenProvenance::of(taken)?),
                     _ => described.push(taken),
                 }
             } else if [TRIVY_REPORT, JUNIT_REPORT].contains(&dependency.media_type.as_str()) {
@@ -377,9 +386,19 @@ impl Lookup<'_> {
                 set.reports.insert(dependency.digest, report);
             }
         }
+        // What a step of the set names as its origin is no step of the set.
+        let origins: BTreeSet<Digest> = provenances.iter().filter_map(|one| one.provenance.cache_origin()).collect();
+        for one in provenances {
+            if origins.contains(&one.taken.statement.bundle()) {
+                set.origins.insert(one.taken.statement.bundle(), (one.taken.statement, one.provenance));
+            } else {
+                set.take_step(one)?;
+            }
+        }
         links::check_image(&set)?;
         for (statement, step) in set.steps.values() {
             links::check_step(statement, step, &set)?;
+            links::check_origin(statement, step, &set)?;
         }
         let material = links::material(&set);
         for taken in described {
@@ -418,10 +437,23 @@ impl Taken {
     }
 }
 
-impl ClosedSet {
-    fn take_step(&mut self, taken: Taken) -> Result<(), Incomplete> {
+/// A provenance of the set, not yet known to be a step's or the origin of one.
+struct TakenProvenance {
+    taken: Taken,
+    provenance: Provenance,
+}
+
+impl TakenProvenance {
+    fn of(taken: Taken) -> Result<Self, Incomplete> {
         let predicate = &taken.statement.statement().predicate;
         let provenance = Provenance::parse(predicate).map_err(|error| taken.unlinked(&error.to_string()))?;
+        Ok(Self { taken, provenance })
+    }
+}
+
+impl ClosedSet {
+    fn take_step(&mut self, one: TakenProvenance) -> Result<(), Incomplete> {
+        let TakenProvenance { taken, provenance } = one;
         let Build::Step(parameters) = &provenance.build else {
             return Err(taken.unlinked("it is the provenance of an image, not of a step"));
         };
@@ -429,7 +461,7 @@ impl ClosedSet {
         if is_on(Check::SameRun) && provenance.run != *run {
             return Err(taken.unlinked(&format!("it is from run {}, not {run}", provenance.run)));
         }
-        if is_on(Check::StepExitCode) && parameters.exit_code != 0 {
+        if is_on(Check::StepExitCode) && !parameters.passed() {
             return Err(taken.unlinked(&format!("the step ended with code {}", parameters.exit_code)));
         }
         if is_on(Check::OneProvenance) && self.steps.contains_key(&parameters.step) {

@@ -1,58 +1,61 @@
-use std::{cell::RefCell, collections::BTreeSet, env::VarError, path::Path, process::ExitCode};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use serde_json::json;
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    flag,
+};
 use sluicegate_attestation::test_result::TestResult;
-use sluicegate_flow::{Error, folders::EnvironmentPlaces, gateway::trust, run as flow};
+use sluicegate_flow::{
+    Error, Failure,
+    folders::EnvironmentPlaces,
+    run::{self as flow, Selection, StepReport, StepStatus},
+    steps::StepEvent,
+};
 use sluicegate_pipeline::pipeline::Pipeline;
 use sluicegate_ports::{
     Clock,
     execute::{StepExecutor, Stop},
     scan::Scanner,
+    step_cache::StepCache,
+    trees::TreePacker,
 };
-use sluicegate_types::{Digest, OutputName, RunId, StepName, UnixTime};
+use sluicegate_types::{Digest, OutputName, RunId, StepName};
 
-use super::{folder_of, later};
+use super::{later, pipeline::OpenedPipeline};
 use crate::{
     arguments::Run,
-    gateway_folder::{GatewayFolder, read},
-    home::Home,
+    gateway_folder::GatewayFolder,
     passphrase,
     wire::{self, Logging, SystemClock, Wired},
-    words::{Problem, Words, printable},
+    words::{Problem, Words, code, printable},
 };
 
 /// `run`.
 pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
-    let flags = &arguments.later;
-    later("--to", flags.to.is_some())?;
-    later("--set", !flags.set.is_empty())?;
-    later("--only", flags.only)?;
-    later("--keep-going", flags.keep_going)?;
-    later("--no-cache", flags.no_cache)?;
-    later("--engine", flags.engine.is_some())?;
-    later("--export", flags.export.is_some())?;
-    later("naming steps", !arguments.steps.is_empty())?;
-    let text = read(&arguments.file).map_err(|error| {
-        Problem::named("read the pipeline file", &arguments.file, &error)
-            .or("sluicegate init writes one; -f names another")
-    })?;
-    let file = arguments.file.display().to_string();
-    let text =
-        String::from_utf8(text).map_err(|_| Problem::usage(format!("{file} is not UTF-8"), "write it as UTF-8"))?;
-    let pipeline = Pipeline::parse(&file, &text).map_err(Error::from)?;
-    let folder = folder_of(&arguments.file);
-    let gateway = GatewayFolder::open(arguments.gateway.gateway.as_deref(), folder)?;
-    let (trust, _) = trust(&gateway.gateway, &gateway)?;
-    let epoch = epoch()?;
-    let wired = Wired::new(Home::open()?)?.judged_by(&gateway.gateway);
-    let executor = wired.executor()?;
+    later("--to", arguments.later.to.is_some())?;
+    later("--engine", arguments.later.engine.is_some())?;
+    let opened = OpenedPipeline::open(&arguments.file, &arguments.gateway, &arguments.values)?;
+    let OpenedPipeline { pipeline, folder, gateway, trust, wired, executor, .. } = &opened;
+    let names: BTreeSet<StepName> = arguments.steps.iter().cloned().collect();
+    let selection = (!names.is_empty()).then_some(Selection { steps: names, only: arguments.only });
+    let export = arguments.export.as_deref().map(Export::prepare).transpose()?;
+    let secrets = match &selection {
+        None => opened.secrets(&pipeline.steps)?,
+        Some(selection) => opened.secrets(pipeline.with_what_they_need(&selection.steps))?,
+    };
     // Found out before a passphrase is asked for and anything is unpacked.
     executor.probe().map_err(Error::from)?;
-    let scanner = match (&gateway.gateway.scanner, arguments.no_scan) {
+    let scanner = match (&gateway.gateway.scanner, arguments.no_scan || selection.is_some()) {
         (_, true) => None,
         (Some(trivy), false) => {
             let name = pipeline.name.as_str();
-            Some(wired.scanner(&executor, trivy, &gateway.folder, arguments.trivy.as_deref(), name)?)
+            Some(wired.scanner(executor, trivy, &gateway.folder, arguments.trivy.as_deref(), name)?)
         }
         (None, false) => {
             return Err(Problem::usage(
@@ -65,35 +68,101 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         }
     };
     let passphrase = passphrase::ask(false)?;
-    let logging = Logging { gateway: &gateway, trust: &trust, words };
+    let logging = Logging { gateway, trust, words };
     let (signer, log, ledger) = wired.signer_and_logs(&gateway.gateway.signing.steps, &passphrase, logging)?;
     let tell = |line: &str| words.tell(line);
     let warn = |line: &str| words.warn(line);
     let lines = StepLines::default();
-    let on_output = |step: &StepName, bytes: &[u8]| lines.take(words, step, bytes);
-    let excluded = [wired.home.folder().to_owned()];
+    let on_event = |event: &StepEvent<'_>| {
+        if let StepEvent::Output(step, bytes) = event {
+            lines.take(words, step, bytes);
+        }
+    };
+    let excluded = opened.excluded();
     let environments = EnvironmentPlaces::of(&gateway.gateway, &gateway.folder);
+    let cache = wired.step_cache();
+    let stop = interrupts()?;
     let request = flow::RunRequest {
         environments: &environments,
-        pipeline: &pipeline,
+        pipeline,
         folder,
         run: run_id()?,
-        epoch,
+        epoch: opened.epoch,
         executor: executor.as_ref(),
         lister: &wire::lister(),
         excluded: &excluded,
         scanner: scanner.as_ref().map(|scanner| scanner as &dyn Scanner),
         signer: signer.as_ref(),
-        trust: &trust,
+        trust,
         scratch: wired.scratch(),
-        stop: Stop::default(),
-        on_output: &on_output,
+        selection: selection.as_ref(),
+        arguments: &opened.arguments,
+        secrets: &secrets,
+        private: &opened.private,
+        cache: (!arguments.no_cache).then_some(&cache as &dyn StepCache),
+        domain: opened.domain,
+        release: false,
+        keep_going: arguments.keep_going,
+        capacity: Wired::capacity(arguments.jobs),
+        observe: arguments.observe,
+        stop,
+        on_event: &on_event,
     };
-    let report = flow::run(&wired.ports(log.as_ref(), &ledger, &tell, &warn), &request);
+    let ports = wired.ports(log.as_ref(), &ledger, &tell, &warn);
+    let ran = flow::run(&ports, &request);
     lines.flush(words);
-    let report = report.map_err(|failed| Problem::from(*failed.error).recorded(failed.record))?;
-    print(words, &report, &pipeline, folder, &gateway);
+    if let Some(export) = export {
+        let steps = match &ran {
+            Ok(report) => &report.steps,
+            Err(failed) => &failed.report.steps,
+        };
+        export.write(&wired.packer, steps)?;
+    }
+    let report = ran.map_err(|failed| Problem::from(*failed.error).recorded(failed.record))?;
+    print(words, &report, pipeline, folder, gateway);
     Ok(ExitCode::SUCCESS)
+}
+
+/// The first interrupt ends the run as it should end; the second one ends this process at once, and with it whatever it runs.
+fn interrupts() -> Result<Stop, Problem> {
+    let stop = Stop::default();
+    for signal in [SIGINT, SIGTERM] {
+        // The order counts: what ends the process looks at what earlier signals have left.
+        let heard = flag::register_conditional_shutdown(signal, i32::from(code(Failure::Stopped)), stop.flag())
+            .and_then(|_| flag::register(signal, stop.flag()));
+        heard.map_err(|error| Problem::lost(format!("cannot listen for interrupts: {error}"), "try again"))?;
+    }
+    Ok(stop)
+}
+
+/// A folder for what steps left.
+struct Export(PathBuf);
+
+impl Export {
+    /// Finds out before anything runs that it can be written.
+    fn prepare(folder: &Path) -> Result<Self, Problem> {
+        std::fs::create_dir_all(folder).map_err(|error| Problem::io("make the folder", folder, &error))?;
+        let mut entries = std::fs::read_dir(folder).map_err(|error| Problem::io("read", folder, &error))?;
+        if entries.next().is_some() {
+            return Err(Problem::usage(
+                format!("--export: {} is not empty", folder.display()),
+                "name a new folder, so that nothing of an earlier run is taken for this one's",
+            ));
+        }
+        Ok(Self(folder.to_owned()))
+    }
+
+    fn write(&self, packer: &dyn TreePacker, steps: &[StepReport]) -> Result<(), Problem> {
+        for step in steps {
+            let folder = self.0.join(step.step.as_str());
+            for product in step.outputs.values().chain(&step.report) {
+                std::fs::create_dir_all(&folder).map_err(|error| Problem::io("make the folder", &folder, &error))?;
+                let to = folder.join(product.name.as_str());
+                packer.unpack(product.content, product.executable, &to).map_err(Error::from)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn print(words: &Words, report: &flow::RunReport, pipeline: &Pipeline, folder: &Path, gateway: &GatewayFolder) {
@@ -101,7 +170,7 @@ fn print(words: &Words, report: &flow::RunReport, pipeline: &Pipeline, folder: &
         words.document(&json!({
             "schemaVersion": 1,
             "run": report.run,
-            "steps": report.steps.iter().map(|(step, outputs)| json!({"step": step, "outputs": outputs})).collect::<Vec<_>>(),
+            "steps": report.steps.iter().map(step_document).collect::<Vec<_>>(),
             "tests": report.tests.iter().map(|(step, result)| json!({
                 "step": step, "passed": result.passed(),
                 "counts": {"passed": result.junit.passed.len(), "failed": result.junit.failed.len(),
@@ -116,6 +185,21 @@ fn print(words: &Words, report: &flow::RunReport, pipeline: &Pipeline, folder: &
             })).collect::<Vec<_>>(),
         }));
         return;
+    }
+    let taken = report.steps.iter().filter(|step| step.status == StepStatus::Taken).count();
+    if taken > 0 {
+        words.line(format!(
+            "{taken} of {} steps taken from earlier runs, their content hashed again",
+            report.steps.len()
+        ));
+    }
+    if report.images.is_empty() {
+        words.line(format!(
+            "{}  {} steps of run {}; no image was asked for",
+            words.good("RAN"),
+            report.steps.len(),
+            report.run
+        ));
     }
     for image in &report.images {
         words.line(format!("{}  {}  {}", words.good("BUILT"), image.artifact, image.digest));
@@ -148,6 +232,16 @@ fn print(words: &Words, report: &flow::RunReport, pipeline: &Pipeline, folder: &
     for (step, result) in report.tests.iter().filter(|(step, _)| !used.contains(step)) {
         words.line(format!("tests of {step}, on which no image stands: {}", counts(words, result)));
     }
+}
+
+fn step_document(step: &StepReport) -> serde_json::Value {
+    let outputs: BTreeMap<&OutputName, Digest> =
+        step.outputs.iter().map(|(name, product)| (name, product.content.digest)).collect();
+    json!({
+        "step": step.step, "status": step.status, "exitCode": step.exit_code, "key": step.key, "outputs": outputs, "log": step.log,
+        "report": step.report.as_ref().map(|report| report.content.digest), "attestation": step.attestation,
+        "testResult": step.test_result, "origin": step.origin,
+    })
 }
 
 /// The steps that an image stands on.
@@ -198,24 +292,6 @@ impl StepLines {
         if !rest.is_empty() {
             words.step_line(name, rest);
             rest.clear();
-        }
-    }
-}
-
-/// SOURCE_DATE_EPOCH, if it is set.
-fn epoch() -> Result<Option<u64>, Problem> {
-    match std::env::var("SOURCE_DATE_EPOCH") {
-        Ok(text) => text
-            .parse()
-            .ok()
-            .filter(|seconds| i64::try_from(*seconds).is_ok_and(|seconds| seconds <= UnixTime::LAST.seconds()))
-            .map(Some)
-            .ok_or_else(|| {
-                Problem::usage(format!("SOURCE_DATE_EPOCH is {text:?}"), "set it to seconds since 1970, or not at all")
-            }),
-        Err(VarError::NotPresent) => Ok(None),
-        Err(VarError::NotUnicode(_)) => {
-            Err(Problem::usage("SOURCE_DATE_EPOCH is no number", "set it to seconds since 1970, or not at all"))
         }
     }
 }

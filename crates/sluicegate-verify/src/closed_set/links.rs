@@ -68,6 +68,54 @@ pub(super) fn check_step(statement: &VerifiedStatement, step: &Provenance, set: 
     Ok(())
 }
 
+/// A step that took its result from another run names the statement of that run, and it is in the set: of the same builder, no taker itself,
+/// and about this very work, read and left alike (trust model 9).
+pub(super) fn check_origin(
+    statement: &VerifiedStatement,
+    step: &Provenance,
+    set: &ClosedSet,
+) -> Result<(), Incomplete> {
+    let (Some(named), Build::Step(asked)) = (step.cache_origin(), &step.build) else { return Ok(()) };
+    let unlinked = |reason: String| Incomplete::Unlinked {
+        name: format!("the provenance of the step {}", asked.step),
+        digest: statement.bundle(),
+        reason,
+    };
+    let Some((origin, did)) = set.origins.get(&named) else {
+        if !is_on(Check::OriginIsThere) {
+            return Ok(());
+        }
+        return Err(unlinked(format!("it took its result from {named}, which the image's provenance does not name")));
+    };
+    let Build::Step(done) = &did.build else {
+        return Err(unlinked(format!("it took its result from {named}, which is not about a step")));
+    };
+    let same_subjects = origin.statement().subjects.as_slice() == statement.statement().subjects.as_slice();
+    let left = |provenance: &Provenance| {
+        (
+            provenance.byproducts.clone(),
+            provenance.internal.executables.clone(),
+            provenance.step_images().collect::<Vec<_>>(),
+        )
+    };
+    let faults = [
+        (Check::OriginIsFirst, did.cache_origin().is_some(), "itself took its result from another run"),
+        (Check::OriginBuilder, did.builder_id != step.builder_id, "was made by another builder"),
+        (
+            Check::OriginKey,
+            step.internal.cache_key.is_none() || did.internal.cache_key != step.internal.cache_key,
+            "has another cache key",
+        ),
+        (Check::OriginWork, done.work() != asked.work(), "did other work"),
+        (Check::OriginInputs, did.inputs().is_none() || did.inputs() != step.inputs(), "read something else"),
+        (Check::OriginOutputs, !same_subjects || left(did) != left(step), "left something else"),
+    ];
+    match faults.into_iter().find(|(check, is_so, _)| *is_so && is_on(*check)) {
+        Some((_, _, how)) => Err(unlinked(format!("it took its result from {named}, which {how}"))),
+        None => Ok(()),
+    }
+}
+
 /// What the image was made of: its products, and all that the steps read which made them.
 pub(super) fn material(set: &ClosedSet) -> BTreeSet<Content> {
     let mut material = BTreeSet::new();

@@ -1,0 +1,138 @@
+//! What every command about a pipeline opens: its file, its judge, and what is put into it from outside.
+
+use std::{
+    collections::BTreeMap,
+    env::VarError,
+    ffi::OsString,
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use sluicegate_flow::{
+    Error,
+    gateway::{trust, trust_domain},
+};
+use sluicegate_pipeline::pipeline::{Pipeline, SecretSource, Step};
+use sluicegate_ports::execute::Destination;
+use sluicegate_runner::EmbeddedExecutor;
+use sluicegate_types::{Digest, Secret, UnixTime};
+use sluicegate_verify::Trust;
+
+use super::folder_of;
+use crate::{
+    arguments::{GatewayFlag, PipelineValues},
+    gateway_folder::{GatewayFolder, read},
+    home::Home,
+    wire::Wired,
+    words::Problem,
+};
+
+/// Bytes of a secret.
+const MAX_SECRET: usize = 64 * 1024;
+
+/// A pipeline with everything about it that stands in files.
+pub(crate) struct OpenedPipeline {
+    pub(crate) pipeline: Pipeline,
+    pub(crate) folder: PathBuf,
+    pub(crate) arguments: BTreeMap<String, String>,
+    pub(crate) epoch: Option<u64>,
+    pub(crate) gateway: GatewayFolder,
+    pub(crate) trust: Trust,
+    pub(crate) domain: Digest,
+    pub(crate) private: Vec<Destination>,
+    pub(crate) wired: Wired,
+    pub(crate) executor: Arc<EmbeddedExecutor>,
+}
+
+impl OpenedPipeline {
+    /// Reads the files and opens the home.
+    pub(crate) fn open(file: &Path, gateway: &GatewayFlag, values: &PipelineValues) -> Result<Self, Problem> {
+        let text = read(file).map_err(|error| {
+            Problem::named("read the pipeline file", file, &error).or("sluicegate init writes one; -f names another")
+        })?;
+        let name = file.display().to_string();
+        let text =
+            String::from_utf8(text).map_err(|_| Problem::usage(format!("{name} is not UTF-8"), "write it as UTF-8"))?;
+        let pipeline = Pipeline::parse(&name, &text).map_err(Error::from)?;
+        let arguments = pipeline.arguments(&values.set).map_err(Error::from)?;
+        let folder = folder_of(file).to_owned();
+        let gateway = GatewayFolder::open(gateway.gateway.as_deref(), &folder)?;
+        let (trust, _) = trust(&gateway.gateway, &gateway)?;
+        let domain = trust_domain(&gateway.gateway, &gateway)?;
+        let epoch = epoch()?;
+        let wired = Wired::new(Home::open()?)?.judged_by(&gateway.gateway);
+        let executor = wired.executor()?;
+        Ok(Self { pipeline, folder, arguments, epoch, gateway, trust, domain, private: Vec::new(), wired, executor })
+    }
+
+    /// What is in no source: the home, and the files of secrets.
+    pub(crate) fn excluded(&self) -> Vec<PathBuf> {
+        let files =
+            self.pipeline.steps.iter().flat_map(|step| step.secrets.values()).filter_map(|source| match source {
+                SecretSource::File(path) => Some(self.folder.join(path)),
+                SecretSource::Env(_) => None,
+            });
+        std::iter::once(self.wired.home.folder().to_owned()).chain(files).collect()
+    }
+
+    /// The values of these steps' secrets.
+    pub(crate) fn secrets<'a>(
+        &self,
+        steps: impl IntoIterator<Item = &'a Step>,
+    ) -> Result<BTreeMap<SecretSource, Secret>, Problem> {
+        let mut secrets = BTreeMap::new();
+        for step in steps {
+            for (name, source) in &step.secrets {
+                if secrets.contains_key(source) {
+                    continue;
+                }
+                let at = format!("steps.{}.secrets.{name}", step.name);
+                let bytes = match source {
+                    SecretSource::Env(variable) => {
+                        std::env::var_os(variable).map(OsString::into_vec).ok_or_else(|| {
+                            Problem::usage(
+                                format!("{at}: the variable {variable} is not set"),
+                                format!("set {variable} for this command"),
+                            )
+                        })?
+                    }
+                    SecretSource::File(path) => read(&self.folder.join(path)).map_err(|error| {
+                        Problem::named(&format!("read the secret of {at},"), &self.folder.join(path), &error)
+                    })?,
+                };
+                // A line break at the end belongs to the file, not to the secret.
+                let bytes = match bytes.strip_suffix(b"\n") {
+                    Some(bytes) if matches!(source, SecretSource::File(_)) => bytes.to_vec(),
+                    _ => bytes,
+                };
+                if bytes.len() > MAX_SECRET {
+                    return Err(Problem::usage(
+                        format!("{at}: larger than the limit of {MAX_SECRET} bytes"),
+                        "name something smaller",
+                    ));
+                }
+                secrets.insert(source.clone(), Secret::new(bytes));
+            }
+        }
+        Ok(secrets)
+    }
+}
+
+/// SOURCE_DATE_EPOCH, if it is set.
+fn epoch() -> Result<Option<u64>, Problem> {
+    match std::env::var("SOURCE_DATE_EPOCH") {
+        Ok(text) => text
+            .parse()
+            .ok()
+            .filter(|seconds| i64::try_from(*seconds).is_ok_and(|seconds| seconds <= UnixTime::LAST.seconds()))
+            .map(Some)
+            .ok_or_else(|| {
+                Problem::usage(format!("SOURCE_DATE_EPOCH is {text:?}"), "set it to seconds since 1970, or not at all")
+            }),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => {
+            Err(Problem::usage("SOURCE_DATE_EPOCH is no number", "set it to seconds since 1970, or not at all"))
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! `plan`: the dry run. Everything is pinned, every key is made as far as it can be known, and nothing is executed or signed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use sluicegate_pipeline::{
+    cache_key::{Difference, KeyParts},
+    pipeline::{Artifact, InputSource, Pipeline, SecretSource, Step},
+};
+use sluicegate_ports::{
+    execute::{Destination, Product, StepExecutor, Stop},
+    step_cache::StepCache,
+    trees::SourceLister,
+};
+use sluicegate_types::{Digest, OutputName, Secret, StepName};
+use sluicegate_verify::Trust;
+
+use crate::{
+    Error, Workbench,
+    pin::{Pinned, Pins},
+    prepare::{Surroundings, prepare},
+    reuse::{self, Judged, Looked},
+    run::{Selection, builder_version, selected},
+};
+
+/// What is planned, and by whom earlier results are judged.
+pub struct PlanRequest<'a> {
+    /// What would run.
+    pub pipeline: &'a Pipeline,
+    /// The folder of the pipeline file; its paths are relative to this.
+    pub folder: &'a Path,
+    /// SOURCE_DATE_EPOCH, if it was given.
+    pub epoch: Option<u64>,
+    /// Who would execute; only its name and version are asked for.
+    pub executor: &'a dyn StepExecutor,
+    /// Lists sources.
+    pub lister: &'a dyn SourceLister,
+    /// Folders and files that never belong to a source.
+    pub excluded: &'a [PathBuf],
+    /// Whose statements count.
+    pub trust: &'a Trust,
+    /// Only these steps; `None` is all of the pipeline with its artifacts.
+    pub selection: Option<&'a Selection>,
+    /// `PARAM_NAME` and its value.
+    pub arguments: &'a BTreeMap<String, String>,
+    /// Private places that the gateway lists for steps.
+    pub private: &'a [Destination],
+    /// Earlier results.
+    pub cache: Option<&'a dyn StepCache>,
+    /// Whose results count.
+    pub domain: Digest,
+}
+
+/// What a run would do.
+#[derive(Debug)]
+pub struct Plan {
+    /// Each image that is named, what it was pinned to, and the indexes that led to it.
+    pub images: Vec<PlannedImage>,
+    /// Each source with the digest of its tree.
+    pub sources: Vec<PlannedSource>,
+    /// Steps in the order in which they may run.
+    pub steps: Vec<PlannedStep>,
+    /// SOURCE_DATE_EPOCH of the run.
+    pub epoch: u64,
+}
+
+/// An image by digest.
+#[derive(Clone, Debug)]
+pub struct PlannedImage {
+    /// What the pipeline file calls it.
+    pub name: String,
+    /// The platform that it is needed for.
+    pub platform: String,
+    /// Its manifest.
+    pub digest: Digest,
+    /// The indexes that led to it, outermost first.
+    pub indexes: Vec<Digest>,
+}
+
+/// A source by digest.
+#[derive(Clone, Debug)]
+pub struct PlannedSource {
+    /// Its name.
+    pub name: OutputName,
+    /// Its tree.
+    pub digest: Digest,
+    /// The commit that it says it is at.
+    pub commit: Option<String>,
+    /// Whether it has changes that are not committed.
+    pub dirty: bool,
+}
+
+/// A step with what would become of it.
+#[derive(Debug)]
+pub struct PlannedStep {
+    /// Its name.
+    pub step: StepName,
+    /// The image that it runs in.
+    pub image: Digest,
+    /// What has to pass before.
+    pub after: BTreeSet<StepName>,
+    /// The key of its result; `None` while something that it reads has to be made first.
+    pub key: Option<Digest>,
+    /// What would be done.
+    pub fate: Fate,
+    /// What is another part of the key than when it last ran; `None` if that is not known.
+    pub changed: Option<Vec<Difference>>,
+}
+
+/// What would be done about a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// An earlier result is taken: the statement of the run that did the work.
+    Taken(Digest),
+    /// It is executed, and why.
+    Executed(String),
+    /// That is known once these have run.
+    Open(Vec<StepName>),
+}
+
+/// Plans a run.
+pub fn plan(bench: &Workbench<'_>, request: &PlanRequest<'_>) -> Result<Plan, Error> {
+    let pipeline = request.pipeline;
+    let artifacts: &[Artifact] = if request.selection.is_some() { &[] } else { &pipeline.artifacts };
+    let (steps, _) = selected(pipeline, request.selection)?;
+    let pins = Pins {
+        pipeline,
+        folder: request.folder,
+        epoch: request.epoch,
+        lister: request.lister,
+        excluded: request.excluded,
+    };
+    let pinned = Pinned::of(bench, &pins, &steps, artifacts)?;
+    // Of a secret only that it is there is part of a key.
+    let placeholder = |source: &SecretSource| (source.clone(), Secret::new(b"not asked for".to_vec()));
+    let secrets = steps.iter().flat_map(|step| step.secrets.values()).map(placeholder).collect();
+    let around = Surroundings {
+        images: &pinned.images,
+        sources: &pinned.sources,
+        epoch: pinned.epoch,
+        arguments: request.arguments,
+        secrets: &secrets,
+        private: request.private,
+        executor: request.executor.identity(),
+        domain: request.domain,
+        observe: false,
+        stop: Stop::default(),
+    };
+    let builder_version = builder_version(request.executor);
+    let judged = Judged {
+        store: bench.store,
+        trust: request.trust,
+        now: bench.clock.now(),
+        pipeline: &pipeline.name,
+        builder_version: &builder_version,
+        release: false,
+    };
+    let mut left: BTreeMap<StepName, BTreeMap<OutputName, Product>> = BTreeMap::new();
+    let mut planned = Vec::new();
+    for step in steps {
+        let product = |from: &StepName, output: &OutputName| left.get(from)?.get(output).cloned();
+        let prepared = prepare(bench, &around, step, product)?;
+        let (key, fate, changed) = match &prepared {
+            None => (None, Fate::Open(unknown(step, &left)), None),
+            Some(prepared) => {
+                let looked = request.cache.map(|cache| reuse::look(&judged, cache, step, prepared));
+                let fate = match looked {
+                    Some(Looked::Hit(reused)) => {
+                        left.insert(step.name.clone(), reused.products);
+                        Fate::Taken(reused.origin.bundle())
+                    }
+                    Some(Looked::Miss(reason)) => Fate::Executed(reason),
+                    None => Fate::Executed("earlier results are not looked at".to_owned()),
+                };
+                let before = request.cache.and_then(|cache| cache.remembered(&pipeline.name, &step.name));
+                let before = before.and_then(|bytes| serde_json::from_slice::<KeyParts>(&bytes).ok());
+                (Some(prepared.key), fate, before.map(|before| prepared.parts.differences(&before)))
+            }
+        };
+        let image = pinned.images.of_step(step)?.digest;
+        let after = step.needs.iter().chain(step.inputs.values().filter_map(InputSource::step)).cloned().collect();
+        planned.push(PlannedStep { step: step.name.clone(), image, after, key, fate, changed });
+    }
+    let images = pinned.images.all().map(|(name, platform, image)| PlannedImage {
+        name: name.to_owned(),
+        platform: platform.to_string(),
+        digest: image.digest,
+        indexes: image.indexes.clone(),
+    });
+    let sources = pinned.sources.iter().map(|(name, source)| PlannedSource {
+        name: name.clone(),
+        digest: source.content.digest,
+        commit: source.commit.clone(),
+        dirty: source.dirty,
+    });
+    Ok(Plan { images: images.collect(), sources: sources.collect(), steps: planned, epoch: pinned.epoch })
+}
+
+/// The steps whose outputs are not known yet, each once.
+fn unknown(step: &Step, left: &BTreeMap<StepName, BTreeMap<OutputName, Product>>) -> Vec<StepName> {
+    let open: BTreeSet<&StepName> =
+        step.inputs.values().filter_map(InputSource::step).filter(|name| !left.contains_key(*name)).collect();
+    open.into_iter().cloned().collect()
+}

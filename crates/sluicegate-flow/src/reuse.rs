@@ -1,0 +1,204 @@
+//! Whether an earlier result may be taken in place of executing a step (trust model 9): only if its own statement, verified now, says
+//! that this very work was done and left content that is still here, byte for byte. Everything that is taken comes out of that statement;
+//! what led to it is believed in nothing.
+
+use std::{collections::BTreeMap, io::Read, time::Duration};
+
+use sluicegate_attestation::{
+    bundle::MAX_BUNDLE,
+    identifiers::{JUNIT_REPORT, LOCAL_BUILDER},
+    predicate::PredicateType,
+    provenance::{Build, Provenance, StepParameters},
+};
+use sluicegate_pipeline::pipeline::{InputSource, Network, Reuse, Step};
+use sluicegate_ports::{execute::Product, step_cache::StepCache, store::ContentStore};
+use sluicegate_types::{Content, ContentKind, Digest, Hasher, OutputName, StepName, UnixTime};
+use sluicegate_verify::{Role, Trust, VerifiedStatement};
+
+use crate::{
+    prepare::{Prepared, REPORT},
+    prove::step_subjects,
+};
+
+/// How old an earlier result may be.
+pub const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// An earlier result that counts.
+pub(crate) struct Reused {
+    /// The statement of the run that did the work.
+    pub(crate) origin: VerifiedStatement,
+    /// Bytes of its bundle.
+    pub(crate) size: u64,
+    /// What stood at each mount point when the work was done.
+    pub(crate) inputs: BTreeMap<String, Content>,
+    pub(crate) products: BTreeMap<OutputName, Product>,
+    pub(crate) report: Option<Product>,
+    pub(crate) log: Digest,
+    pub(crate) exit_code: i32,
+}
+
+/// What became of looking for one.
+pub(crate) enum Looked {
+    Hit(Box<Reused>),
+    /// Nothing that counts, with the reason.
+    Miss(String),
+}
+
+/// By what an earlier result is judged.
+pub(crate) struct Judged<'a> {
+    pub(crate) store: &'a dyn ContentStore,
+    pub(crate) trust: &'a Trust,
+    pub(crate) now: UnixTime,
+    pub(crate) pipeline: &'a StepName,
+    pub(crate) builder_version: &'a BTreeMap<String, String>,
+    /// Whether what comes of it is promoted at once.
+    pub(crate) release: bool,
+}
+
+/// Why no result of this step is ever taken; `None` if one may be.
+pub(crate) fn never(step: &Step, release: bool) -> Option<&'static str> {
+    let reaches_out = step.network != Network::None || !step.secrets.is_empty();
+    match &step.reuse {
+        Reuse::Never => Some("reuse: never"),
+        Reuse::Auto if step.network != Network::None => Some("it has a network (reuse: { key: [FILE] } allows it)"),
+        Reuse::Auto if !step.secrets.is_empty() => Some("it has secrets (reuse: { key: [FILE] } allows it)"),
+        Reuse::Key(_) if reaches_out && release => {
+            Some("a run that promotes does not take what came over a network or by secrets")
+        }
+        Reuse::Auto | Reuse::Key(_) => None,
+    }
+}
+
+/// Looks for an earlier result of this work.
+pub(crate) fn look(judged: &Judged<'_>, cache: &dyn StepCache, step: &Step, prepared: &Prepared) -> Looked {
+    if let Some(reason) = never(step, judged.release) {
+        return Looked::Miss(reason.to_owned());
+    }
+    let Some(bundle) = cache.origin(&prepared.key) else { return Looked::Miss("nothing with this key".to_owned()) };
+    match judged.take(step, prepared, bundle) {
+        Ok(reused) => Looked::Hit(Box::new(reused)),
+        Err(reason) => {
+            cache.forget(&prepared.key);
+            Looked::Miss(format!("the earlier result is not taken: {reason}"))
+        }
+    }
+}
+
+impl Judged<'_> {
+    fn take(&self, step: &Step, prepared: &Prepared, bundle: Digest) -> Result<Reused, String> {
+        let bytes = self.store.read(&bundle, MAX_BUNDLE as u64).map_err(|error| error.to_string())?;
+        let origin = sluicegate_verify::verify(&bytes, self.trust, self.now).map_err(|error| error.to_string())?;
+        if !origin.is_in_role(Role::Steps) {
+            return Err(format!("its signer {} has not the role steps", origin.signer()));
+        }
+        if origin.statement().predicate_type != PredicateType::Provenance {
+            return Err("its statement is no provenance".to_owned());
+        }
+        let provenance = Provenance::parse(&origin.statement().predicate).map_err(|error| error.to_string())?;
+        let Build::Step(parameters) = &provenance.build else {
+            return Err("its statement is not about a step".to_owned());
+        };
+        if provenance.cache_origin().is_some() {
+            return Err("it took its result from another run".to_owned());
+        }
+        if provenance.builder_id != LOCAL_BUILDER || provenance.builder_version != *self.builder_version {
+            return Err("another builder made it".to_owned());
+        }
+        if provenance.internal.cache_key != Some(prepared.key) {
+            return Err("it says another key".to_owned());
+        }
+        self.check_age(&provenance)?;
+        let asked = prepared.parameters(self.pipeline, step, parameters.exit_code);
+        if parameters.work() != asked.work() {
+            return Err("it did other work".to_owned());
+        }
+        if !parameters.passed() {
+            return Err(format!("it ended with code {}", parameters.exit_code));
+        }
+        let inputs = provenance.inputs().ok_or("it does not name all that it read")?;
+        for (at, (source, content)) in &prepared.inputs {
+            let is_keyed = matches!((&step.reuse, source), (Reuse::Key(_), InputSource::Source(_)));
+            if !is_keyed && inputs.get(&at.display().to_string()) != Some(content) {
+                return Err(format!("it read something else at {}", at.display()));
+            }
+        }
+        if provenance.step_images().collect::<Vec<_>>() != [prepared.image] {
+            return Err("it ran in another image".to_owned());
+        }
+        let exit_code = parameters.exit_code;
+        let (products, report, log) = self.content(step, &origin, &provenance, parameters)?;
+        Ok(Reused { size: bytes.len() as u64, origin, inputs, products, report, log, exit_code })
+    }
+
+    fn check_age(&self, provenance: &Provenance) -> Result<(), String> {
+        let age = self.now.seconds() - provenance.finished_on.seconds();
+        if age < 0 {
+            return Err(format!("it is from {}, which is to come", provenance.finished_on));
+        }
+        if age.unsigned_abs() > MAX_AGE.as_secs() {
+            return Err(format!("it is older than {} days", MAX_AGE.as_secs() / 86_400));
+        }
+        Ok(())
+    }
+
+    /// What it left, every byte hashed again.
+    fn content(
+        &self,
+        step: &Step,
+        origin: &VerifiedStatement,
+        provenance: &Provenance,
+        parameters: &StepParameters,
+    ) -> Result<(BTreeMap<OutputName, Product>, Option<Product>, Digest), String> {
+        let mut products = BTreeMap::new();
+        for name in step.outputs.keys() {
+            let called = format!("{}.{name}", step.name);
+            let subject = origin.statement().subjects.iter().find(|subject| subject.name.as_deref() == Some(&called));
+            let subject = subject.ok_or_else(|| format!("it left no {called}"))?;
+            let kind = subject.media_type.as_deref().and_then(ContentKind::from_media_type);
+            let kind = kind.ok_or_else(|| format!("{called} is neither a file nor a folder"))?;
+            let content = Content { kind, digest: subject.digest };
+            let executable = provenance.internal.executables.contains(name.as_str());
+            let size = self.rehash(&called, &content.digest)?;
+            products.insert(name.clone(), Product { name: name.clone(), content, size, executable });
+        }
+        let log = provenance.byproducts.iter().find(|by| by.name == "log").map(|by| by.digest);
+        let log = log.ok_or("it names no log")?;
+        self.rehash("its log", &log)?;
+        // A statement that says more or less about what was left than this step would is none of this work.
+        let expected = step_subjects(&step.name, &products, log);
+        if origin.statement().subjects.as_slice() != expected.as_slice() {
+            return Err("its subjects are not this step's outputs".to_owned());
+        }
+        let mut report = None;
+        if parameters.reports.contains_key(REPORT) {
+            let found = provenance.byproducts.iter().find(|by| by.media_type == JUNIT_REPORT);
+            let digest = found.ok_or("it names no report")?.digest;
+            let size = self.rehash("its report", &digest)?;
+            let name = REPORT.parse().map_err(|_| "a report has no name")?;
+            let content = Content { kind: ContentKind::File, digest };
+            report = Some(Product { name, content, size, executable: false });
+        }
+        Ok((products, report, log))
+    }
+
+    /// Hashes stored content and gives its size.
+    fn rehash(&self, what: &str, digest: &Digest) -> Result<u64, String> {
+        let mut file = self.store.open(digest).map_err(|error| format!("{what}: {error}"))?;
+        let (mut hasher, mut size, mut buffer) = (Hasher::new(), 0_u64, vec![0; 256 * 1024]);
+        loop {
+            let n = match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(format!("{what}: {error}")),
+            };
+            size += n as u64;
+            hasher.update(&buffer[..n]);
+        }
+        let found = hasher.finish();
+        if found != *digest {
+            return Err(format!("{what} ({digest}) is damaged: the stored bytes have the digest {found}"));
+        }
+        Ok(size)
+    }
+}

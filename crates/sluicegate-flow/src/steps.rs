@@ -1,0 +1,455 @@
+//! Runs the steps of a pipeline, as many at a time as the machine holds: one thread decides, takes earlier results and proves; the others
+//! only execute.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::mpsc::{self, SyncSender},
+    thread,
+};
+
+use sluicegate_pipeline::pipeline::{InputSource, Step};
+use sluicegate_ports::{
+    execute::{Contact, Ended, ExecuteError, Observation, Product, StepExecutor, StepOutcome, StepRequest, Stop},
+    step_cache::StepCache,
+};
+use sluicegate_types::{Digest, OutputName, StepName, UnixTime};
+
+use crate::{
+    Error, StepFault, Workbench,
+    prepare::{LOG_LIMIT, Prepared, REPORT, Surroundings, prepare},
+    reuse::{self, Judged, Looked, Reused},
+};
+
+/// What is run, and how.
+pub(crate) struct StepsRequest<'a> {
+    /// The steps, each after those that it depends on.
+    pub(crate) steps: Vec<&'a Step>,
+    /// Those of them that are never executed: an earlier result is there, or the run fails.
+    pub(crate) only_taken: BTreeSet<StepName>,
+    pub(crate) around: &'a Surroundings<'a>,
+    pub(crate) executor: &'a dyn StepExecutor,
+    pub(crate) capacity: Capacity,
+    pub(crate) keep_going: bool,
+    /// Where earlier results are; `None` takes none.
+    pub(crate) cache: Option<(&'a dyn StepCache, Judged<'a>)>,
+    pub(crate) stop: &'a Stop,
+    pub(crate) on_event: &'a dyn Fn(&StepEvent<'_>),
+}
+
+/// How much may run at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Thousandths of processors; a step without a limit counts as one processor.
+    pub cpu_millis: u64,
+    /// Bytes of memory; a step without a limit counts as none.
+    pub memory: u64,
+}
+
+/// What happens to steps, for whoever watches.
+#[derive(Clone, Copy, Debug)]
+pub enum StepEvent<'a> {
+    /// These will run or be taken, in this order.
+    Planned(&'a [&'a StepName]),
+    /// It is executed, for the nth time.
+    Started(&'a StepName, u32),
+    /// It printed something.
+    Output(&'a StepName, &'a [u8]),
+    /// The result of an earlier run was taken.
+    Taken(&'a StepName),
+    /// It passed.
+    Passed(&'a StepName),
+    /// It failed, with the reason; whether it is tried once more.
+    Failed(&'a StepName, &'a str, bool),
+    /// It did not run, as something that it needs failed or the run was stopped.
+    Skipped(&'a StepName),
+}
+
+/// What became of a step.
+pub(crate) struct Left {
+    pub(crate) started_on: UnixTime,
+    pub(crate) finished_on: UnixTime,
+    pub(crate) ended: Ended,
+    pub(crate) exit_code: i32,
+    pub(crate) products: BTreeMap<OutputName, Product>,
+    pub(crate) report: Option<Product>,
+    pub(crate) log: Digest,
+    pub(crate) attempts: u32,
+    pub(crate) contacts: Vec<Contact>,
+    pub(crate) observed: Observation,
+    /// Where it was taken from.
+    pub(crate) reused: Option<Box<Reused>>,
+    /// Why it does not count.
+    pub(crate) failure: Option<Error>,
+}
+
+/// A step by its name with what it was asked and what became of it.
+pub(crate) type Finished<'a> = (&'a Step, &'a Prepared, &'a mut Left);
+
+/// Runs the steps. `finished` gets each one that was executed or taken, failed ones too, before anything that depends on it begins; an
+/// error of it fails the step. The first failure is returned after everything that runs has ended; with `keep_going`, after everything
+/// that does not depend on a failure.
+pub(crate) fn run_steps(
+    bench: &Workbench<'_>,
+    request: &StepsRequest<'_>,
+    mut finished: impl FnMut(Finished<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let names: Vec<&StepName> = request.steps.iter().map(|step| &step.name).collect();
+    (request.on_event)(&StepEvent::Planned(&names));
+    let mut schedule = Schedule::new(request);
+    let mut first = None;
+    let (say, hear) = mpsc::sync_channel(256);
+    thread::scope(|scope| {
+        let mut at_work: BTreeMap<&StepName, AtWork<'_>> = BTreeMap::new();
+        loop {
+            let may_begin = !request.stop.is_raised() && (first.is_none() || request.keep_going);
+            while may_begin && let Some(step) = schedule.next() {
+                let known = |from: &StepName, output: &OutputName| schedule.product(from, output);
+                let begun = begin(bench, request, step, known);
+                match begun {
+                    Ok(Begun::Taken(prepared, mut left)) => {
+                        let done = finished((step, &prepared, &mut left));
+                        let done = done.map(|()| (request.on_event)(&StepEvent::Taken(&step.name)));
+                        settle(request, &mut schedule, &mut first, step, done, left.products);
+                    }
+                    Ok(Begun::Execute(prepared)) => {
+                        schedule.starts(step);
+                        let work = AtWork { step, prepared, attempt: 1, started_on: bench.clock.now() };
+                        (bench.tell)(&format!("step {} runs", step.name));
+                        (request.on_event)(&StepEvent::Started(&step.name, 1));
+                        execute(scope, request.executor, &work, &say);
+                        at_work.insert(&step.name, work);
+                    }
+                    Err(error) => settle(request, &mut schedule, &mut first, step, Err(error), BTreeMap::new()),
+                }
+                if first.is_some() && !request.keep_going {
+                    break;
+                }
+            }
+            if at_work.is_empty() {
+                break;
+            }
+            let Ok(message) = hear.recv() else { break };
+            let (name, outcome) = match message {
+                Message::Output(name, bytes) => {
+                    (request.on_event)(&StepEvent::Output(&name, &bytes));
+                    continue;
+                }
+                Message::Ended(name, outcome) => (name, outcome),
+            };
+            let Some(mut work) = at_work.remove(&name) else { continue };
+            let step = work.step;
+            match became(bench, &work, *outcome) {
+                Ok(left) if left.failure.is_some() && work.attempt <= step.retry && !request.stop.is_raised() => {
+                    let reason = left.failure.as_ref().map(ToString::to_string).unwrap_or_default();
+                    (bench.tell)(&format!("{reason}; it is tried again ({} of {})", work.attempt, step.retry));
+                    (request.on_event)(&StepEvent::Failed(&step.name, &reason, true));
+                    work.attempt += 1;
+                    (request.on_event)(&StepEvent::Started(&step.name, work.attempt));
+                    execute(scope, request.executor, &work, &say);
+                    at_work.insert(&step.name, work);
+                }
+                Ok(mut left) => {
+                    let proved = finished((step, &work.prepared, &mut left));
+                    let done = left.failure.take().map_or(proved, Err);
+                    let done = done.map(|()| (request.on_event)(&StepEvent::Passed(&step.name)));
+                    settle(request, &mut schedule, &mut first, step, done, left.products);
+                }
+                Err(error) => settle(request, &mut schedule, &mut first, step, Err(error), BTreeMap::new()),
+            }
+        }
+    });
+    for step in schedule.waiting() {
+        (request.on_event)(&StepEvent::Skipped(&step.name));
+    }
+    match first {
+        Some(error) => Err(error),
+        None if request.stop.is_raised() && schedule.waiting().next().is_some() => Err(Error::Stopped),
+        None => Ok(()),
+    }
+}
+
+/// A step that is executed.
+struct AtWork<'a> {
+    step: &'a Step,
+    prepared: Prepared,
+    attempt: u32,
+    started_on: UnixTime,
+}
+
+enum Begun {
+    Taken(Prepared, Left),
+    Execute(Prepared),
+}
+
+/// What executing threads say.
+enum Message {
+    Output(StepName, Vec<u8>),
+    Ended(StepName, Box<Result<StepOutcome, ExecuteError>>),
+}
+
+fn settle(
+    request: &StepsRequest<'_>,
+    schedule: &mut Schedule<'_>,
+    first: &mut Option<Error>,
+    step: &Step,
+    done: Result<(), Error>,
+    products: BTreeMap<OutputName, Product>,
+) {
+    schedule.ended(step, done.is_ok().then_some(products));
+    if let Err(error) = done {
+        (request.on_event)(&StepEvent::Failed(&step.name, &error.to_string(), false));
+        first.get_or_insert(error);
+    }
+}
+
+fn begin(
+    bench: &Workbench<'_>,
+    request: &StepsRequest<'_>,
+    step: &Step,
+    known: impl Fn(&StepName, &OutputName) -> Option<Product>,
+) -> Result<Begun, Error> {
+    let prepared = prepare(bench, request.around, step, known)?;
+    let prepared = prepared.ok_or_else(|| Error::Bug(format!("the step {} came too early", step.name)))?;
+    let missed = match &request.cache {
+        None => "earlier results are not looked at".to_owned(),
+        Some((cache, judged)) => match reuse::look(judged, *cache, step, &prepared) {
+            Looked::Hit(reused) => {
+                (bench.tell)(&format!("step {} is taken from {}", step.name, reused.origin.bundle()));
+                let now = bench.clock.now();
+                let left = Left {
+                    started_on: now,
+                    finished_on: now,
+                    ended: Ended::Exit(reused.exit_code),
+                    exit_code: reused.exit_code,
+                    products: reused.products.clone(),
+                    report: reused.report.clone(),
+                    log: reused.log,
+                    attempts: 1,
+                    contacts: Vec::new(),
+                    observed: Observation::NotAsked,
+                    reused: Some(reused),
+                    failure: None,
+                };
+                return Ok(Begun::Taken(prepared, left));
+            }
+            Looked::Miss(reason) => reason,
+        },
+    };
+    if request.only_taken.contains(&step.name) {
+        return Err(Error::Usage(format!(
+            "the step {} is not to be executed (--only), and no earlier result of it can be taken: {missed}",
+            step.name
+        )));
+    }
+    Ok(Begun::Execute(prepared))
+}
+
+fn execute<'scope, 'env>(
+    scope: &'scope thread::Scope<'scope, 'env>,
+    executor: &'env dyn StepExecutor,
+    work: &AtWork<'_>,
+    say: &SyncSender<Message>,
+) {
+    let (request, say): (StepRequest, _) = (work.prepared.request.clone(), say.clone());
+    scope.spawn(move || {
+        let name = request.step.clone();
+        let outcome = executor.run_step(&request, &mut |bytes| {
+            // Nobody hears it only after the run was given up.
+            let _ = say.send(Message::Output(name.clone(), bytes.to_vec()));
+        });
+        let _ = say.send(Message::Ended(name, Box::new(outcome)));
+    });
+}
+
+fn became(bench: &Workbench<'_>, work: &AtWork<'_>, outcome: Result<StepOutcome, ExecuteError>) -> Result<Left, Error> {
+    let step = work.step;
+    let outcome = outcome?;
+    let failure = check_outcome(step, &outcome).err();
+    let exit_code = match outcome.ended {
+        Ended::Exit(code) => code,
+        Ended::TimedOut | Ended::LogFull | Ended::Stopped => 137,
+    };
+    let mut products: BTreeMap<OutputName, Product> =
+        outcome.outputs.into_iter().map(|product| (product.name.clone(), product)).collect();
+    let report = products.keys().find(|name| step.junit.is_some() && name.as_str() == REPORT).cloned();
+    let report = report.and_then(|name| products.remove(&name));
+    Ok(Left {
+        started_on: work.started_on,
+        finished_on: bench.clock.now(),
+        ended: outcome.ended,
+        exit_code,
+        products,
+        report,
+        log: outcome.log,
+        attempts: work.attempt,
+        contacts: outcome.contacts,
+        observed: outcome.observed,
+        reused: None,
+        failure,
+    })
+}
+
+/// Which steps may begin.
+struct Schedule<'a> {
+    /// Not begun, in the order of the pipeline.
+    waiting: Vec<&'a Step>,
+    running: BTreeMap<&'a StepName, Capacity>,
+    /// What those left that passed.
+    passed: BTreeMap<&'a StepName, BTreeMap<OutputName, Product>>,
+    /// Steps of this run, passed or not.
+    all: BTreeSet<&'a StepName>,
+    capacity: Capacity,
+}
+
+impl<'a> Schedule<'a> {
+    fn new(request: &StepsRequest<'a>) -> Self {
+        Self {
+            waiting: request.steps.clone(),
+            running: BTreeMap::new(),
+            passed: BTreeMap::new(),
+            all: request.steps.iter().map(|step| &step.name).collect(),
+            capacity: request.capacity,
+        }
+    }
+
+    /// Takes out the first step for which everything is there and which fits beside those that run; one fits always.
+    fn next(&mut self) -> Option<&'a Step> {
+        let used = self.running.values().fold((0_u64, 0_u64), |(cpu, memory), cost| {
+            (cpu.saturating_add(cost.cpu_millis), memory.saturating_add(cost.memory))
+        });
+        let at = self.waiting.iter().position(|step| {
+            let cost = cost(step);
+            let fits = self.running.is_empty()
+                || (used.0.saturating_add(cost.cpu_millis) <= self.capacity.cpu_millis
+                    && used.1.saturating_add(cost.memory) <= self.capacity.memory);
+            fits && before(step).all(|name| self.passed.contains_key(name) || !self.all.contains(name))
+        })?;
+        Some(self.waiting.remove(at))
+    }
+
+    fn starts(&mut self, step: &'a Step) {
+        self.running.insert(&step.name, cost(step));
+    }
+
+    /// A step ended: with what it left, or badly.
+    fn ended(&mut self, step: &Step, left: Option<BTreeMap<OutputName, Product>>) {
+        self.running.remove(&step.name);
+        if let (Some(products), Some(name)) = (left, self.all.get(&step.name)) {
+            self.passed.insert(*name, products);
+        }
+    }
+
+    fn product(&self, step: &StepName, output: &OutputName) -> Option<Product> {
+        self.passed.get(step)?.get(output).cloned()
+    }
+
+    fn waiting(&self) -> impl Iterator<Item = &'a Step> {
+        self.waiting.iter().copied()
+    }
+}
+
+/// What has to pass before a step.
+fn before(step: &Step) -> impl Iterator<Item = &StepName> {
+    step.needs.iter().chain(step.inputs.values().filter_map(InputSource::step))
+}
+
+fn cost(step: &Step) -> Capacity {
+    Capacity { cpu_millis: step.cpu_millis.map_or(1000, u64::from), memory: step.memory.unwrap_or_default() }
+}
+
+fn check_outcome(step: &Step, outcome: &StepOutcome) -> Result<(), Error> {
+    let failed = |fault: StepFault, how: String| Err(Error::StepFailed { step: step.name.to_string(), how, fault });
+    match outcome.ended {
+        Ended::Exit(code) if code == 0 || step.accept_exit.contains(&code) => {}
+        Ended::Exit(code) => {
+            let oom = outcome.oom_kills.filter(|kills| *kills > 0);
+            let (fault, hint) = match (code, oom) {
+                (_, Some(kills)) => {
+                    (StepFault::Limit, format!("; the memory limit killed {kills} of its processes (limits.memory)"))
+                }
+                (127, _) => (StepFault::Program, "; the program was not found in the step's image".to_owned()),
+                (126, _) => (StepFault::Program, "; the program could not be executed".to_owned()),
+                _ => (StepFault::Work, String::new()),
+            };
+            return failed(fault, format!("ended with code {code}{hint}"));
+        }
+        Ended::TimedOut => {
+            return failed(StepFault::Limit, format!("was killed after {} s (limits.timeout)", step.timeout.as_secs()));
+        }
+        Ended::Stopped => return failed(StepFault::Stopped, "was stopped".to_owned()),
+        Ended::LogFull => {
+            return failed(StepFault::Work, format!("was killed: it printed more than {LOG_LIMIT} bytes"));
+        }
+    }
+    if let Some(kills) = outcome.oom_kills.filter(|kills| *kills > 0) {
+        let how = format!("ended with code 0, but the memory limit killed {kills} of its processes (limits.memory)");
+        return failed(StepFault::Limit, how);
+    }
+    if let Some(output) = outcome.missing.first() {
+        let (fault, how) = match (step.outputs.get(output), &step.junit) {
+            (Some(path), _) => (StepFault::Output, format!("did not leave its output {output} at {}", path.display())),
+            (None, Some(path)) => {
+                (StepFault::Report, format!("did not leave its report at {} (rebench.junit)", path.display()))
+            }
+            (None, None) => (StepFault::Output, format!("did not leave {output}")),
+        };
+        return failed(fault, how);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use sluicegate_pipeline::pipeline::Pipeline;
+
+    use super::*;
+
+    const PIPELINE: &str = r#"
+version: 1
+name: p
+sources: { src: { path: src } }
+defaults: { image: oci:images/base }
+steps:
+  build:
+    run: make
+    inputs: { /src: src }
+    outputs: { app: /out/app }
+    reports: { junit: /out/junit.xml }
+artifacts:
+  app: { base: oci:images/base, files: { /app: build.app }, repository: oci:out/app }
+"#;
+
+    #[test]
+    fn every_way_in_which_a_step_ends_badly_says_how_and_what_is_to_be_mended() {
+        let pipeline = Pipeline::parse("p.yaml", PIPELINE).unwrap();
+        let step = &pipeline.steps[0];
+        let outcome = |ended, oom_kills, missing: &[&str]| StepOutcome {
+            ended,
+            log: Digest::of(b""),
+            outputs: Vec::new(),
+            missing: missing.iter().map(|name| name.parse().unwrap()).collect(),
+            oom_kills,
+            contacts: Vec::new(),
+            observed: Observation::NotAsked,
+        };
+        assert!(check_outcome(step, &outcome(Ended::Exit(0), Some(0), &[])).is_ok());
+        for (outcome, says, mend) in [
+            (outcome(Ended::Exit(1), None, &[]), "ended with code 1", StepFault::Work),
+            (outcome(Ended::Exit(127), None, &[]), "was not found", StepFault::Program),
+            (outcome(Ended::Exit(126), None, &[]), "could not be executed", StepFault::Program),
+            (outcome(Ended::Exit(137), Some(1), &[]), "limits.memory", StepFault::Limit),
+            (outcome(Ended::Exit(0), Some(1), &[]), "limits.memory", StepFault::Limit),
+            (outcome(Ended::TimedOut, None, &[]), "limits.timeout", StepFault::Limit),
+            (outcome(Ended::LogFull, None, &[]), "it printed more than", StepFault::Work),
+            (outcome(Ended::Exit(0), None, &["app"]), "its output app at /out/app", StepFault::Output),
+            (outcome(Ended::Exit(0), None, &[REPORT]), "its report at /out/junit.xml", StepFault::Report),
+        ] {
+            match check_outcome(step, &outcome).unwrap_err() {
+                Error::StepFailed { how, fault, .. } => {
+                    assert!(how.contains(says) && fault == mend, "{how}: {fault:?}")
+                }
+                other => panic!("{other}"),
+            }
+        }
+    }
+}
