@@ -502,6 +502,9 @@ fn without_dots(path: &Path) -> PathBuf {
 }
 
 #[cfg(test)]
+mod awkward_trees;
+
+#[cfg(test)]
 mod tests {
     use std::{os::unix::fs::symlink, process::Command};
 
@@ -509,17 +512,17 @@ mod tests {
 
     use super::*;
 
-    fn names(tree: &SourceTree) -> Vec<String> {
+    pub(super) fn names(tree: &SourceTree) -> Vec<String> {
         tree.entries.iter().map(|entry| entry.path.display().to_string()).collect()
     }
 
-    fn run(folder: &Path, args: &[&str]) {
+    pub(super) fn run(folder: &Path, args: &[&str]) {
         let identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"];
         let done = Command::new("git").args(identity).args(args).current_dir(folder).output().unwrap();
         assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
     }
 
-    fn repository() -> TempDir {
+    pub(super) fn repository() -> TempDir {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("src")).unwrap();
         fs::write(folder.path().join("src/tracked"), "1").unwrap();
@@ -680,7 +683,7 @@ mod tests {
         assert!(GitSourceLister.list(folder.path(), Path::new("src"), &[]).is_err());
     }
 
-    fn listed(folder: &Path) -> SourceTree {
+    pub(super) fn listed(folder: &Path) -> SourceTree {
         GitSourceLister.list(folder, Path::new("src"), &[]).unwrap()
     }
 
