@@ -118,18 +118,18 @@ impl<'a> Objects<'a> {
         tree_entries(&self.read(id, "tree")?).ok_or_else(|| self.fault(format!("the tree {id} can't be read")))
     }
 
-    /// A blob of at most `limit` bytes.
-    pub(crate) fn blob(&mut self, id: &str, limit: u64) -> Result<Vec<u8>, TreeError> {
+    /// A blob; nothing if it has more than `limit` bytes. Then no further question is answered.
+    pub(crate) fn blob(&mut self, id: &str, limit: u64) -> Result<Option<Vec<u8>>, TreeError> {
         let mut bytes = Vec::new();
-        self.copy_blob(id, limit, &mut bytes)?;
-        Ok(bytes)
+        Ok(self.copy_blob(id, limit, &mut bytes)?.map(|_| bytes))
     }
 
-    /// Writes a blob of at most `limit` bytes. What was written counts only once this ended well: its name is known at its end.
-    pub(crate) fn copy_blob(&mut self, id: &str, limit: u64, out: &mut dyn Write) -> Result<u64, TreeError> {
+    /// Writes a blob and says its size; nothing if it has more than `limit` bytes, and then no further question is answered. What was
+    /// written counts only once this ended well: its name is known at its end.
+    pub(crate) fn copy_blob(&mut self, id: &str, limit: u64, out: &mut dyn Write) -> Result<Option<u64>, TreeError> {
         let (_, len) = self.ask(id, &["blob"])?;
         if len > limit {
-            return Err(self.fault(format!("the file {id} has {len} bytes; there is room for {limit} more")));
+            return Ok(None);
         }
         let stopped = |error: std::io::Error| TreeError::Git {
             path: self.place.to_owned(),
@@ -153,7 +153,7 @@ impl<'a> Objects<'a> {
         if end != *b"\n" || finish(context) != id {
             return Err(self.damaged("file", id));
         }
-        Ok(len)
+        Ok(Some(len))
     }
 
     /// An object of this kind, whose bytes have this name.
