@@ -88,30 +88,30 @@ impl SourceFetcher for GitSourceFetcher {
         let refused = |reason: String| TreeError::Address { url: GitAddress::printable(url), reason };
         let address = GitAddress::parse(url).map_err(refused)?;
         let wanted = GitReference::parse(reference).map_err(refused)?;
-        let kept = self.settings.cache.join(Digest::of(address.url.as_bytes()).hex());
-        create(&kept)?;
+        let folder = self.settings.cache.join(Digest::of(address.url.as_bytes()).hex());
+        create(&folder)?;
         // One at a time: whoever has it is bounded in time, and a lock dies with its holder.
-        let path = kept.join("lock");
+        let path = folder.join("lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
         let lock = lock.map_err(|source| io("open", &path, source))?;
         lock.lock().map_err(|source| io("lock", &path, source))?;
-        let clone = Clone { settings: &self.settings, address: &address, url, kept };
-        let fetched = clone.fetch(&wanted);
+        let kept = Kept { settings: &self.settings, address: &address, url, folder };
+        let fetched = kept.fetch(&wanted);
         drop(lock);
         fetched
     }
 }
 
 /// A bare repository that holds what was fetched from one address, with the files of it that were read.
-struct Clone<'a> {
+struct Kept<'a> {
     settings: &'a FetchSettings,
     address: &'a GitAddress,
     /// As errors say it.
     url: &'a str,
-    kept: PathBuf,
+    folder: PathBuf,
 }
 
-impl Clone<'_> {
+impl Kept<'_> {
     fn fetch(&self, wanted: &GitReference) -> Result<FetchedSource, TreeError> {
         self.prepare()?;
         // A commit's name says all of it, so one that is whole need not be fetched again.
@@ -146,7 +146,7 @@ impl Clone<'_> {
     }
 
     fn repository(&self) -> PathBuf {
-        self.kept.join("repository")
+        self.folder.join("repository")
     }
 
     /// Makes the repository what it has to be before git sees it. One that has grown beyond what is kept begins anew.
@@ -266,12 +266,12 @@ impl Clone<'_> {
             .args(["-c", "maintenance.auto=false"])
             // Somebody who stops answering is not waited for to the end of all time.
             .args(["-c", "http.lowSpeedLimit=100", "-c", "http.lowSpeedTime=60"])
-            .current_dir(&self.kept)
+            .current_dir(&self.folder)
             .env_clear()
             .env("PATH", PATH)
             .env("LC_ALL", "C")
             // Where nothing is: no .netrc, no configuration.
-            .env("HOME", self.kept.join("none"))
+            .env("HOME", self.folder.join("none"))
             .env("GIT_DIR", self.repository())
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
@@ -306,7 +306,7 @@ impl Clone<'_> {
         let told = objects.commit(commit)?;
         let date = || self.refused(format!("the commit {commit} has no date that can be read"));
         let commit_time = told.time.ok_or_else(date)?;
-        let mut files = Files { folder: self.kept.join("files"), left: limits.bytes, known: BTreeMap::new() };
+        let mut files = Files { folder: self.folder.join("files"), left: limits.bytes, known: BTreeMap::new() };
         let mut entries = Vec::new();
         let mut count = 0_usize;
         let mut open = vec![(PathBuf::new(), told.tree, 0_usize)];

@@ -393,3 +393,57 @@ fn a_server_of_this_machine_is_asked_over_http_and_leads_nowhere_else() {
     assert!(matches!(error, TreeError::Fetch { .. }), "{error:?}");
     assert!(error.to_string().contains(&leading), "{error}");
 }
+
+#[test]
+fn a_proxy_and_certificates_are_those_that_were_given_and_for_servers_alone() {
+    let given = FetchSettings {
+        cache: PathBuf::from("/nowhere"),
+        proxy: Some("http://proxy.example:3128".to_owned()),
+        no_proxy: Some("inner.example".to_owned()),
+        certificates: Some(PathBuf::from("/authorities.pem")),
+        limits: FetchLimits::default(),
+    };
+    let without = FetchSettings { proxy: None, no_proxy: None, certificates: None, ..given.clone() };
+    let told = |settings: &FetchSettings, url: &str| {
+        let address = GitAddress::parse(url).unwrap();
+        let kept = Kept { settings, address: &address, url, folder: PathBuf::from("/nowhere/kept") };
+        let command = kept.git();
+        let names = ["https_proxy", "no_proxy", "GIT_SSL_CAINFO"];
+        let value = |name: &str| command.get_envs().find(|(known, _)| *known == name).and_then(|(_, value)| value);
+        names.map(|name| value(name).map(|value| value.to_string_lossy().into_owned()))
+    };
+    let all = ["http://proxy.example:3128", "inner.example", "/authorities.pem"].map(|value| Some(value.to_owned()));
+    assert_eq!(told(&given, "https://git.example/a"), all);
+    for (settings, url) in
+        [(&given, "http://127.0.0.1/a"), (&given, "file:///srv/a"), (&without, "https://git.example/a")]
+    {
+        assert_eq!(told(settings, url), [None, None, None], "{url}");
+    }
+}
+
+#[test]
+fn two_that_fetch_the_same_do_not_disturb_each_other() {
+    let world = World::new();
+    thread::scope(|scope| {
+        let asked = [(); 4].map(|()| scope.spawn(|| lines(&world.fetch("main").unwrap())));
+        asked.into_iter().for_each(|asked| assert_eq!(asked.join().unwrap(), FIRST));
+    });
+}
+
+/// How long ten thousand files take; run it by hand, `--ignored --nocapture`, in a release build.
+#[test]
+#[ignore = "it measures"]
+fn ten_thousand_files_are_fetched_fast() {
+    let world = World::new();
+    for at in 0..100 {
+        let inner = world.mirror.path().join(format!("many/{at}"));
+        fs::create_dir_all(&inner).unwrap();
+        (0..100).for_each(|nth| fs::write(inner.join(nth.to_string()), format!("{at} {nth}").repeat(500)).unwrap());
+    }
+    world.commit();
+    for _ in 0..3 {
+        let began = std::time::Instant::now();
+        let source = world.fetch("main").unwrap();
+        println!("{} files in {:?}", source.entries.len(), began.elapsed());
+    }
+}
