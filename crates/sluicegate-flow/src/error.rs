@@ -308,9 +308,9 @@ impl Error {
             },
             Self::Store(error) => store(error),
             Self::Tree(error) => match error {
-                TreeError::Entry { .. } | TreeError::TooMany { .. } => Failure::Usage,
+                TreeError::Entry { .. } | TreeError::TooMany { .. } | TreeError::Address { .. } => Failure::Usage,
                 TreeError::Store(error) => store(error),
-                TreeError::Git { .. } | TreeError::Io { .. } => Failure::Unavailable,
+                TreeError::Git { .. } | TreeError::Fetch { .. } | TreeError::Io { .. } => Failure::Unavailable,
             },
             Self::Evidence(error) => match error {
                 EvidenceError::NoRecord { .. } => Failure::Usage,

@@ -38,10 +38,31 @@ pub trait TreePacker: Send + Sync {
 
 /// Lists what belongs to a source tree.
 pub trait SourceLister: Send + Sync {
-    /// Inside a git work tree: tracked files and untracked ones that git does not ignore. Elsewhere: every file that
-    /// `.sluicegateignore` does not name. `.git` and `excluded` files and folders (the home, keys) never belong to it.
+    /// Inside a git work tree: tracked files and untracked ones that git does not ignore, and those of submodules. Elsewhere: every file
+    /// that `.sluicegateignore` does not name. `.git` and `excluded` files and folders (the home, keys, secrets) never belong to it.
     /// `folder` is relative to `project` and must lie in it, links followed.
-    fn list(&self, project: &Path, folder: &Path, excluded: &[PathBuf]) -> Result<SourceTree, TreeError>;
+    ///
+    /// Each file of `include`, relative to `folder`, stands under its own name at the top beside them: a plain file in the project,
+    /// links followed, that may be a source itself. One whose name stands there already is an error.
+    fn list_including(
+        &self,
+        project: &Path,
+        folder: &Path,
+        include: &[PathBuf],
+        excluded: &[PathBuf],
+    ) -> Result<SourceTree, TreeError>;
+
+    /// The same with nothing beside what is in the folder.
+    fn list(&self, project: &Path, folder: &Path, excluded: &[PathBuf]) -> Result<SourceTree, TreeError> {
+        self.list_including(project, folder, &[], excluded)
+    }
+}
+
+/// Fetches the source of a commit from where it is published.
+pub trait SourceFetcher: Send + Sync {
+    /// The files of the commit that `reference` (a branch, a tag, or a commit with all its digits) names in the repository at `url`
+    /// now: as the commit holds them, without any filter, each compared with the name that the commit gives its bytes.
+    fn fetch(&self, url: &str, reference: &str) -> Result<FetchedSource, TreeError>;
 }
 
 /// An entry of a tar to be.
@@ -90,6 +111,21 @@ pub struct SourceTree {
     pub dirty: bool,
     /// The commit's date in seconds.
     pub commit_time: Option<u64>,
+    /// The submodules whose files are among the entries, by their folder, with the commit that each has checked out.
+    pub submodules: BTreeMap<PathBuf, String>,
+}
+
+/// What a commit holds, fetched by us.
+#[derive(Clone, Debug)]
+pub struct FetchedSource {
+    /// The commit, with all its digits: what the reference named, resolved.
+    pub commit: String,
+    /// The full name of the branch or tag that named it; the commit itself where that was asked for.
+    pub reference: String,
+    /// The commit's date in seconds.
+    pub commit_time: u64,
+    /// Its files and links.
+    pub entries: Vec<TreeEntry>,
 }
 
 /// Why a tree can't be listed or packed.
@@ -117,6 +153,22 @@ pub enum TreeError {
         /// The folder.
         path: PathBuf,
         /// Its words.
+        reason: String,
+    },
+    /// What a source is to be fetched from can't be asked for.
+    #[error("the git source {url}: {reason}")]
+    Address {
+        /// The address, without what may be a password.
+        url: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A source could not be fetched.
+    #[error("cannot fetch the git source {url}: {reason}")]
+    Fetch {
+        /// The address.
+        url: String,
+        /// Why not.
         reason: String,
     },
     /// The content store.

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read},
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::process::CommandExt},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -10,7 +10,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    process::{Pid, PidfdFlags, pidfd_open},
+    process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open},
 };
 
 /// Bytes of a program's complaints that are kept; the rest is read and thrown away.
@@ -49,10 +49,20 @@ pub(crate) enum CommandError {
 
 /// Runs a program without input to its end.
 pub(crate) fn output(command: &mut Command, limits: Limits) -> Result<Ended, CommandError> {
+    run(command, limits, false)
+}
+
+/// The same for a program that starts others: where it is stopped, so are they.
+pub(crate) fn output_of_group(command: &mut Command, limits: Limits) -> Result<Ended, CommandError> {
+    run(command.process_group(0), limits, true)
+}
+
+fn run(command: &mut Command, limits: Limits, group: bool) -> Result<Ended, CommandError> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut patience = Patience::new(limits.time);
-    let mut child = KilledWhenDropped(command.spawn().map_err(CommandError::Start)?);
-    let (mut stdout, mut stderr) = (child.0.stdout.take(), child.0.stderr.take());
+    let child = command.spawn().map_err(CommandError::Start)?;
+    let mut run = KilledWhenDropped { child, group, waited_for: false };
+    let (mut stdout, mut stderr) = (run.child.stdout.take(), run.child.stderr.take());
     let (mut said, mut complained) = (Vec::new(), Vec::new());
     let mut left = limits.bytes;
     let mut buffer = vec![0; 64 * 1024];
@@ -71,10 +81,11 @@ pub(crate) fn output(command: &mut Command, limits: Limits) -> Result<Ended, Com
         }
     }
     // It may close its streams and stay.
-    let process = pidfd_open(Pid::from_child(&child.0), PidfdFlags::empty());
+    let process = pidfd_open(Pid::from_child(&run.child), PidfdFlags::empty());
     let process = process.map_err(|error| CommandError::Watch(error.into()))?;
     while !patience.ready([Some(process.as_fd())])?[0] {}
-    let status = child.0.wait().map_err(CommandError::Watch)?;
+    let status = run.child.wait().map_err(CommandError::Watch)?;
+    run.waited_for = true;
     Ok(Ended { status, stdout: said, stderr: complained })
 }
 
@@ -149,18 +160,32 @@ impl<R: Read + AsFd> Read for Patiently<R> {
 }
 
 /// A program that does not outlive the reason to run it.
-struct KilledWhenDropped(Child);
+struct KilledWhenDropped {
+    child: Child,
+    /// Whether it leads a group of its own, which goes with it.
+    group: bool,
+    /// Whether its number may be somebody else's by now.
+    waited_for: bool,
+}
 
 impl Drop for KilledWhenDropped {
     fn drop(&mut self) {
-        // Both fail only where it has ended already.
-        self.0.kill().unwrap_or_default();
-        self.0.wait().map(drop).unwrap_or_default();
+        if self.waited_for {
+            return;
+        }
+        // All of these fail only where it has ended already.
+        if self.group {
+            kill_process_group(Pid::from_child(&self.child), Signal::KILL).unwrap_or_default();
+        }
+        self.child.kill().unwrap_or_default();
+        self.child.wait().map(drop).unwrap_or_default();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::{AsRawFd, OwnedFd};
+
     use super::*;
 
     const LONG: Duration = Duration::from_secs(3600);
@@ -200,6 +225,24 @@ mod tests {
             assert!(error.contains("took longer than 0 seconds"), "{error}");
         }
         assert!(shell("exit 0", 100, LONG).is_ok());
+    }
+
+    #[test]
+    fn what_a_stopped_program_started_is_stopped_with_it() {
+        // The inner program holds the pipe: it ends for the reader once everything that could write to it is gone.
+        let (mut reader, writer) = io::pipe().unwrap();
+        let inherited = OwnedFd::from(writer);
+        let limits = Limits { bytes: 5, time: LONG };
+        let script = format!(
+            "exec 3>/proc/{}/fd/{}; exec sh -c 'sleep 1000000 & head -c 10 /dev/zero; wait'",
+            std::process::id(),
+            inherited.as_raw_fd()
+        );
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]);
+        assert!(matches!(output_of_group(&mut command, limits), Err(CommandError::TooMuch(5))));
+        drop(inherited);
+        assert_eq!(reader.read(&mut [0]).unwrap(), 0);
     }
 
     #[test]

@@ -1,222 +1,436 @@
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
-    fs,
-    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
+    fs::{self, Metadata},
+    io::{ErrorKind, Read},
+    os::unix::{
+        ffi::OsStringExt,
+        fs::{MetadataExt, PermissionsExt},
+    },
+    path::{Component, Path, PathBuf},
 };
 
 use sluicegate_ports::trees::{EntryKind, SourceLister, SourceTree, TreeEntry, TreeError};
 
-use tempfile::TempDir;
-
 use crate::{
-    bounded_command::{self, CommandError, Limits},
+    git_objects::Kind,
     plain_file, source_commit,
+    source_repository::{MAX_IGNORE, Repository, io},
 };
 
 /// Files of one source.
-const MAX_FILES: usize = 1_000_000;
+pub(crate) const MAX_FILES: usize = 1_000_000;
+/// Submodules in submodules.
+const MAX_SUBMODULE_DEPTH: usize = 16;
+/// Bytes of a symbolic link's target.
+pub(crate) const MAX_LINK: u64 = 4096;
 /// The file that names what is no source, outside git: one path a line, relative, `#` begins a comment.
 const IGNORE_FILE: &str = ".sluicegateignore";
-/// Bytes of that file, and of a repository's list of ignored names.
-const MAX_IGNORE: u64 = 1024 * 1024;
-/// Bytes of a repository's index.
-const MAX_INDEX: u64 = 1024 * 1024 * 1024;
-/// What git may say and how long it may take, each time that it is asked. The bytes are those of [`MAX_FILES`] paths of usual length.
-const GIT: Limits = Limits { bytes: 128 * 1024 * 1024, time: MAX_GIT_TIME };
-/// How long git is waited for, in one question or while the objects of one source are read.
-pub(crate) const MAX_GIT_TIME: Duration = Duration::from_secs(120);
 
 /// Lists source trees with the `git` program, or by walking where there is no git work tree.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GitSourceLister;
 
 impl SourceLister for GitSourceLister {
-    fn list(&self, project: &Path, folder: &Path, excluded: &[PathBuf]) -> Result<SourceTree, TreeError> {
+    fn list_including(
+        &self,
+        project: &Path,
+        folder: &Path,
+        include: &[PathBuf],
+        excluded: &[PathBuf],
+    ) -> Result<SourceTree, TreeError> {
         let real = |path: &Path| fs::canonicalize(path).map_err(|source| io("find", path, source));
-        let (project, folder) = (real(project)?, real(&project.join(folder))?);
+        let project = real(project)?;
+        let written = without_dots(&project.join(folder));
+        let folder = real(&project.join(folder))?;
         if !folder.starts_with(&project) {
             let reason = format!("a link leads it out of {}, where the pipeline file stands", project.display());
             return Err(TreeError::Entry { path: folder, reason });
         }
-        let excluded: Vec<PathBuf> = excluded.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
-        if let Some(inside) = excluded.iter().find(|path| folder.starts_with(path)) {
+        let excluded = Excluded::new(excluded)?;
+        if let Some(inside) = excluded.around(&folder) {
             let reason = format!("it lies in {}, which is never a source", inside.display());
             return Err(TreeError::Entry { path: folder, reason });
         }
         let repository = Repository::around(&folder)?;
-        let in_git = repository.is_some();
-        let tree = match &repository {
-            Some(repository) => from_git(repository, &folder, &excluded),
-            None => from_walk(&folder, &excluded),
-        }?;
-        if tree.entries.is_empty() {
+        let mut tree = match &repository {
+            Some(repository) => in_git(repository, &folder, &excluded, 0)?,
+            None => from_walk(&folder, &excluded)?,
+        };
+        let included = included(&project, &folder, include, &excluded, repository.as_ref(), &tree.entries)?;
+        if tree.entries.is_empty() && included.is_empty() {
             // A step would only find out in its own words, and a pipeline of nothing proves nothing.
-            let why = if in_git {
+            let why = if repository.is_some() {
                 "no file belongs to this source: git ignores all of it"
             } else {
                 "no file belongs to this source"
             };
             return Err(TreeError::Entry { path: folder, reason: why.to_owned() });
         }
-        Ok(tree)
+        if let Some(repository) = &repository {
+            compare(repository, &folder, &mut tree, &included)?;
+        }
+        // What a link leads to is not what the commit holds at the name that the pipeline file gives.
+        let through_link = written != folder || included.iter().any(|included| included.through_link);
+        tree.entries.extend(included.into_iter().map(|included| included.entry));
+        Ok(SourceTree {
+            entries: tree.entries,
+            commit: repository.and_then(|repository| repository.head),
+            dirty: tree.dirty || through_link,
+            commit_time: tree.commit_time,
+            submodules: tree.submodules,
+        })
     }
 }
 
-fn from_git(repository: &Repository, folder: &Path, excluded: &[PathBuf]) -> Result<SourceTree, TreeError> {
-    let listed =
-        repository.git(folder, &["ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", "."])?;
-    let mut names: BTreeSet<PathBuf> = BTreeSet::new();
-    for name in listed.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        names.insert(PathBuf::from(OsStr::from_bytes(name)));
-    }
-    let mut entries = Vec::new();
-    for name in names {
-        // A tracked file that was deleted is no source any more; the tree is dirty then.
-        if fs::symlink_metadata(folder.join(&name)).is_ok() {
-            entries.extend(entry(folder, &name, excluded)?);
-        }
-        if entries.len() > MAX_FILES {
-            return Err(TreeError::Entry { path: folder.to_owned(), reason: format!("more than {MAX_FILES} files") });
-        }
-    }
-    let (dirty, commit_time) = match &repository.head {
-        Some(commit) => {
-            let asked = source_commit::Question {
-                objects: repository.command(folder),
-                commit,
-                below: folder.strip_prefix(&repository.work_tree).unwrap_or(folder),
-                folder,
-                entries: &entries,
-            };
-            let answer = source_commit::compare(asked, &|name| is_excluded(folder, name, excluded))?;
-            (answer.differs, answer.commit_time)
-        }
-        None => (true, None),
-    };
-    Ok(SourceTree { entries, commit: repository.head.clone(), dirty, commit_time })
+/// What was found in a folder.
+struct Listed {
+    entries: Vec<TreeEntry>,
+    /// Tracked files that lie there and are no source.
+    left_out: Vec<TreeEntry>,
+    /// The submodules in it, however deep, and the commit that each has checked out.
+    submodules: BTreeMap<PathBuf, String>,
+    /// Those that lie in no other.
+    own_submodules: BTreeMap<PathBuf, String>,
+    /// Whether anything is known to differ from what was committed.
+    dirty: bool,
+    commit_time: Option<u64>,
 }
 
-/// The whole configuration of the git folder of our own. What an index remembers of untracked files is the author's word, too.
-const CONFIG: &[u8] =
-    b"[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tuntrackedCache = false\n\tcommitGraph = false\n";
-
-/// A repository seen through a git folder of our own: its objects, its index and its ignored names, and none of its configuration,
-/// hooks or filters. A repository's configuration names programs that git starts, and a source must not start one here. The index only
-/// helps to say which files belong to the source. It never says whether they changed, because whoever may edit the project may edit it too.
-struct Repository {
-    own: TempDir,
-    work_tree: PathBuf,
-    objects: PathBuf,
-    head: Option<String>,
+/// A file from outside a source's folder.
+struct Included {
+    /// Where it is, links followed.
+    path: PathBuf,
+    entry: TreeEntry,
+    through_link: bool,
 }
 
-impl Repository {
-    /// The repository whose work tree `folder` lies in; `None` outside one.
-    fn around(folder: &Path) -> Result<Option<Self>, TreeError> {
-        // Decided by looking, not by asking git: where a repository is, a git that fails must not turn it into a plain folder, whose
-        // ignored files would then be sources.
-        if !folder.ancestors().any(|above| fs::symlink_metadata(above.join(".git")).is_ok()) {
-            return Ok(None);
-        }
-        // `rev-parse` only computes names: it refreshes no index and starts nothing that the configuration names.
-        let ask = |args: &[&str]| {
-            let mut command = git(folder);
-            command.arg("rev-parse").args(args);
-            output(folder, command).map(|out| OsStr::from_bytes(out.trim_ascii()).to_owned())
-        };
-        let path = |name: &str| ask(&["--path-format=absolute", "--git-path", name]).map(PathBuf::from);
-        let fault = |reason: &str| TreeError::Git { path: folder.to_owned(), reason: reason.to_owned() };
-        if ask(&["--is-inside-work-tree"])? != "true" {
-            return Err(fault("it lies inside a .git folder or a bare repository"));
-        }
-        let work_tree = PathBuf::from(ask(&["--show-toplevel"])?);
-        if !folder.starts_with(&work_tree) || fs::symlink_metadata(work_tree.join(".git")).is_err() {
-            return Err(fault("a work tree elsewhere than around its .git is not in this version"));
-        }
-        if ask(&["--show-object-format"])? != "sha1" {
-            return Err(fault("only repositories with SHA-1 objects are in this version"));
-        }
-        let head = ask(&["--verify", "--quiet", "HEAD"]).ok().map(|head| head.to_string_lossy().into_owned());
-        let own = tempfile::tempdir().map_err(|source| io("create a folder in", &std::env::temp_dir(), source))?;
-        let write = |name: &str, bytes: &[u8]| {
-            let path = own.path().join(name);
-            fs::write(&path, bytes).map_err(|source| io("write", &path, source))
-        };
-        for part in ["refs", "objects", "info"] {
-            let path = own.path().join(part);
-            fs::create_dir(&path).map_err(|source| io("create", &path, source))?;
-        }
-        write("config", CONFIG)?;
-        write("HEAD", format!("{}\n", head.as_deref().unwrap_or("ref: refs/heads/none")).as_bytes())?;
-        for (name, limit) in [("index", MAX_INDEX), ("info/exclude", MAX_IGNORE)] {
-            let from = path(name)?;
-            match plain_file::read(&from, limit) {
-                Ok(bytes) => write(name, &bytes)?,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(source) => return Err(io("read", &from, source)),
+/// What git lists in a folder, and in the submodules there. Only those are compared with their commits already.
+fn in_git(repository: &Repository, folder: &Path, excluded: &Excluded, depth: usize) -> Result<Listed, TreeError> {
+    let mut names: BTreeMap<PathBuf, Option<Kind>> =
+        repository.untracked(folder)?.into_iter().map(|name| (name, None)).collect();
+    names.extend(repository.tracked(folder, Path::new("."))?.into_iter().map(|(name, kind)| (name, Some(kind))));
+    let mut listed = Listed::new(false);
+    let mut files = Files { folder, excluded, repository: Some(repository), seen: BTreeSet::new() };
+    for (name, tracked) in names {
+        match files.find(&name, tracked)? {
+            Found::Entry(entry) => listed.entries.push(entry),
+            Found::LeftOut(entry) => listed.left_out.extend(entry.filter(|_| tracked.is_some())),
+            // A tracked file that was deleted is no source any more; the tree is dirty then.
+            Found::Nothing => {}
+            Found::Folder if tracked == Some(Kind::Submodule) => {
+                let (head, of_submodule) = submodule(&folder.join(&name), excluded, depth)?;
+                listed.add_submodule(&name, head, of_submodule);
+            }
+            Found::Folder => {
+                let reason = "it is a repository of its own that git does not track here; make it a submodule, or let git ignore it";
+                return Err(TreeError::Entry { path: folder.join(&name), reason: reason.to_owned() });
             }
         }
-        Ok(Some(Self { own, work_tree, objects: path("objects")?, head }))
+        listed.check_count(folder)?;
     }
-
-    fn git(&self, folder: &Path, args: &[&str]) -> Result<Vec<u8>, TreeError> {
-        let mut command = self.command(folder);
-        command.args(args);
-        output(folder, command)
-    }
-
-    /// git that sees this repository and nothing else; its arguments are still to be added.
-    fn command(&self, folder: &Path) -> Command {
-        let mut command = git(folder);
-        command
-            .env("GIT_DIR", self.own.path())
-            .env("GIT_WORK_TREE", &self.work_tree)
-            .env("GIT_OBJECT_DIRECTORY", &self.objects);
-        command
-    }
+    Ok(listed)
 }
 
-fn from_walk(folder: &Path, excluded: &[PathBuf]) -> Result<SourceTree, TreeError> {
+/// What a submodule holds, compared with the commit that it has checked out, and that commit.
+fn submodule(folder: &Path, excluded: &Excluded, depth: usize) -> Result<(String, Listed), TreeError> {
+    let fault = |reason: String| TreeError::Entry { path: folder.to_owned(), reason };
+    if depth >= MAX_SUBMODULE_DEPTH {
+        return Err(fault(format!("more than {MAX_SUBMODULE_DEPTH} submodules in each other")));
+    }
+    if fs::symlink_metadata(folder.join(".git")).is_err() {
+        let reason =
+            "the submodule is not checked out, so its files are missing; git submodule update --init --recursive";
+        return Err(fault(reason.to_owned()));
+    }
+    let repository = Repository::around(folder)?.filter(|repository| repository.work_tree == folder);
+    let repository = repository.ok_or_else(|| fault("the submodule's .git leads to another work tree".to_owned()))?;
+    let head = repository.head.clone().ok_or_else(|| fault("the submodule has no commit".to_owned()))?;
+    let mut listed = in_git(&repository, folder, excluded, depth + 1)?;
+    compare(&repository, folder, &mut listed, &[])?;
+    Ok((head, listed))
+}
+
+/// Says whether what was found is what the commit holds that is checked out.
+fn compare(
+    repository: &Repository,
+    folder: &Path,
+    listed: &mut Listed,
+    included: &[Included],
+) -> Result<(), TreeError> {
+    let Some(commit) = &repository.head else {
+        listed.dirty = true;
+        return Ok(());
+    };
+    let mut by_path = Vec::new();
+    for included in included {
+        match included.path.strip_prefix(&repository.work_tree) {
+            Ok(path) => by_path.push((path.to_owned(), included.entry.clone())),
+            // It is of no repository, or of another one.
+            Err(_) => listed.dirty = true,
+        }
+    }
+    let answer = source_commit::compare(source_commit::Question {
+        objects: repository.command(folder),
+        commit,
+        below: folder.strip_prefix(&repository.work_tree).unwrap_or(folder),
+        folder,
+        entries: &listed.entries,
+        left_out: &listed.left_out,
+        submodules: &listed.own_submodules,
+        included: &by_path,
+    })?;
+    listed.dirty |= answer.differs;
+    listed.commit_time = answer.commit_time;
+    Ok(())
+}
+
+fn from_walk(folder: &Path, excluded: &Excluded) -> Result<Listed, TreeError> {
     let ignored = ignored_names(&folder.join(IGNORE_FILE))?;
-    let mut entries = Vec::new();
+    let mut listed = Listed::new(true);
+    let mut files = Files { folder, excluded, repository: None, seen: BTreeSet::new() };
     let mut open = vec![PathBuf::new()];
     while let Some(at) = open.pop() {
         let path = folder.join(&at);
         for child in fs::read_dir(&path).map_err(|source| io("list", &path, source))? {
             let name = at.join(child.map_err(|source| io("list", &path, source))?.file_name());
-            if name.file_name() == Some(OsStr::new(".git"))
-                || ignored.contains(&name)
-                || is_excluded(folder, &name, excluded)
-            {
+            if name.file_name() == Some(OsStr::new(".git")) || ignored.contains(&name) {
                 continue;
             }
-            let metadata = fs::symlink_metadata(folder.join(&name))
-                .map_err(|source| io("look at", &folder.join(&name), source))?;
-            if metadata.is_dir() {
-                open.push(name);
-            } else {
-                entries.extend(entry(folder, &name, excluded)?);
+            match files.find(&name, None)? {
+                Found::Entry(entry) => listed.entries.push(entry),
+                Found::Folder => open.push(name),
+                // Something took it away after it was listed.
+                Found::Nothing | Found::LeftOut(_) => {}
             }
-            if entries.len() > MAX_FILES {
-                return Err(TreeError::Entry {
-                    path: folder.to_owned(),
-                    reason: format!("more than {MAX_FILES} files"),
-                });
-            }
+            listed.check_count(folder)?;
         }
     }
-    Ok(SourceTree { entries, commit: None, dirty: true, commit_time: None })
+    Ok(listed)
+}
+
+/// Looks for what a source includes from outside its folder.
+fn included(
+    project: &Path,
+    folder: &Path,
+    include: &[PathBuf],
+    excluded: &Excluded,
+    repository: Option<&Repository>,
+    entries: &[TreeEntry],
+) -> Result<Vec<Included>, TreeError> {
+    if include.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut at_the_top: BTreeSet<&OsStr> = entries.iter().filter_map(|entry| entry.path.iter().next()).collect();
+    let mut out = Vec::new();
+    for path in include {
+        let written = without_dots(&folder.join(path));
+        let fault = |reason: String| TreeError::Entry { path: path.clone(), reason };
+        let name = path.file_name().ok_or_else(|| fault("it names no file".to_owned()))?;
+        let real = fs::canonicalize(&written).map_err(|source| io("find the included file", &written, source))?;
+        if path.is_absolute() || !written.starts_with(project) || !real.starts_with(project) {
+            return Err(fault(format!("it is not in {}, where the pipeline file stands", project.display())));
+        }
+        if real.components().chain(path.components()).any(|part| part.as_os_str() == ".git") {
+            return Err(fault("what is in .git is never a source".to_owned()));
+        }
+        let metadata = fs::symlink_metadata(&real).map_err(|source| io("look at", &real, source))?;
+        if !metadata.is_file() {
+            return Err(fault("it is not a plain file; only files can be included".to_owned()));
+        }
+        if let Some(no) = excluded.around(&real) {
+            return Err(fault(format!("it lies in {}, which is never a source", no.display())));
+        }
+        if excluded.is_same_file(&metadata) {
+            return Err(fault("it is a file that is never a source, by another name".to_owned()));
+        }
+        if is_private_key(&real) {
+            return Err(fault("it is a private key, which is never a source".to_owned()));
+        }
+        if !at_the_top.insert(name) {
+            let reason = format!("there is another {} at the top of the source", Path::new(name).display());
+            return Err(fault(reason));
+        }
+        let executable = match repository.filter(|repository| !repository.has_execute_bits) {
+            None => is_executable(&metadata),
+            Some(repository) => match real.strip_prefix(&repository.work_tree) {
+                Ok(below) => {
+                    let tracked = repository.tracked(&repository.work_tree, below)?;
+                    tracked.get(below) == Some(&Kind::File { executable: true })
+                }
+                Err(_) => false,
+            },
+        };
+        let through_link = written != real;
+        let kind = EntryKind::HostFile { source: real.clone(), executable };
+        out.push(Included { path: real, entry: TreeEntry { path: PathBuf::from(name), kind }, through_link });
+    }
+    Ok(out)
+}
+
+/// The files of a folder, one by one.
+struct Files<'a> {
+    folder: &'a Path,
+    excluded: &'a Excluded,
+    repository: Option<&'a Repository>,
+    /// Folders that were looked at, and are folders.
+    seen: BTreeSet<PathBuf>,
+}
+
+enum Found {
+    Entry(TreeEntry),
+    /// It never belongs to a source; what it would be as one, if it is a file or link.
+    LeftOut(Option<TreeEntry>),
+    Folder,
+    Nothing,
+}
+
+impl Files<'_> {
+    /// What stands at a name, and as what it belongs to the source; an error for what can't.
+    fn find(&mut self, name: &Path, tracked: Option<Kind>) -> Result<Found, TreeError> {
+        let path = self.folder.join(name);
+        let metadata = match fs::symlink_metadata(&path) {
+            Ok(metadata) => metadata,
+            // In the second case a file stands where there was a folder.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Ok(Found::Nothing);
+            }
+            Err(source) => return Err(io("look at", &path, source)),
+        };
+        if self.excluded.around(&path).is_none() {
+            self.check_folders_above(name)?;
+        }
+        let out = self.excluded.covers(&path, &metadata);
+        let kind = if metadata.is_dir() {
+            return Ok(if out { Found::LeftOut(None) } else { Found::Folder });
+        } else if metadata.is_symlink() {
+            EntryKind::Symlink(fs::read_link(&path).map_err(|source| io("read the link", &path, source))?)
+        } else if !metadata.is_file() {
+            if out {
+                return Ok(Found::LeftOut(None));
+            }
+            let reason = "neither a file, a link nor a folder: it can't be a source";
+            return Err(TreeError::Entry { path, reason: reason.to_owned() });
+        } else if tracked == Some(Kind::Link) && self.repository.is_some_and(|repository| !repository.has_links) {
+            EntryKind::Symlink(target_in(&path)?)
+        } else {
+            let executable = match (self.repository, tracked) {
+                (Some(repository), tracked) if !repository.has_execute_bits => {
+                    tracked == Some(Kind::File { executable: true })
+                }
+                _ => is_executable(&metadata),
+            };
+            EntryKind::HostFile { source: path, executable }
+        };
+        let entry = TreeEntry { path: name.to_owned(), kind };
+        Ok(if out { Found::LeftOut(Some(entry)) } else { Found::Entry(entry) })
+    }
+
+    /// git may still list what stood in a folder that is a link now: what it leads to is not of this source.
+    fn check_folders_above(&mut self, name: &Path) -> Result<(), TreeError> {
+        for above in name.ancestors().skip(1).filter(|above| *above != Path::new("")) {
+            if self.seen.contains(above) {
+                break;
+            }
+            let path = self.folder.join(above);
+            if !fs::symlink_metadata(&path).map_err(|source| io("look at", &path, source))?.is_dir() {
+                let reason = format!("{} is a link: what lies behind it is no part of this source", above.display());
+                return Err(TreeError::Entry { path: self.folder.join(name), reason });
+            }
+        }
+        // Only once all of them are folders.
+        for above in name.ancestors().skip(1) {
+            if !self.seen.insert(above.to_owned()) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Listed {
+    fn new(dirty: bool) -> Self {
+        Self {
+            entries: Vec::new(),
+            left_out: Vec::new(),
+            submodules: BTreeMap::new(),
+            own_submodules: BTreeMap::new(),
+            dirty,
+            commit_time: None,
+        }
+    }
+
+    fn add_submodule(&mut self, at: &Path, head: String, listed: Self) {
+        self.entries
+            .extend(listed.entries.into_iter().map(|entry| TreeEntry { path: at.join(&entry.path), kind: entry.kind }));
+        self.submodules.extend(listed.submodules.into_iter().map(|(path, head)| (at.join(path), head)));
+        self.submodules.insert(at.to_owned(), head.clone());
+        self.own_submodules.insert(at.to_owned(), head);
+        self.dirty |= listed.dirty;
+    }
+
+    fn check_count(&self, folder: &Path) -> Result<(), TreeError> {
+        if self.entries.len().saturating_add(self.left_out.len()) > MAX_FILES {
+            return Err(TreeError::Entry { path: folder.to_owned(), reason: format!("more than {MAX_FILES} files") });
+        }
+        Ok(())
+    }
+}
+
+/// What never reaches a step, wherever it lies and however it is called there: the home, secrets, keys.
+struct Excluded {
+    paths: Vec<PathBuf>,
+    /// The files among them, by device and number: they may have other names.
+    files: BTreeSet<(u64, u64)>,
+}
+
+impl Excluded {
+    fn new(paths: &[PathBuf]) -> Result<Self, TreeError> {
+        let mut excluded = Self { paths: Vec::new(), files: BTreeSet::new() };
+        for path in paths {
+            let written = std::path::absolute(path).map_err(|source| io("find", path, source))?;
+            match fs::canonicalize(path) {
+                Ok(real) => {
+                    let metadata = fs::symlink_metadata(&real).map_err(|source| io("look at", &real, source))?;
+                    if metadata.is_file() {
+                        excluded.files.insert((metadata.dev(), metadata.ino()));
+                    }
+                    excluded.paths.push(real);
+                }
+                // It may come to be while files are listed.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(source) => return Err(io("find", path, source)),
+            }
+            excluded.paths.push(written);
+        }
+        Ok(excluded)
+    }
+
+    /// Which of them a path is or lies in.
+    fn around(&self, path: &Path) -> Option<&Path> {
+        self.paths.iter().find(|no| path.starts_with(no)).map(PathBuf::as_path)
+    }
+
+    fn is_same_file(&self, metadata: &Metadata) -> bool {
+        metadata.is_file() && self.files.contains(&(metadata.dev(), metadata.ino()))
+    }
+
+    fn covers(&self, path: &Path, metadata: &Metadata) -> bool {
+        // The folders above are no links, so only what is one itself may lead elsewhere.
+        let leads_there =
+            || metadata.is_symlink() && fs::canonicalize(path).is_ok_and(|real| self.around(&real).is_some());
+        self.around(path).is_some()
+            || self.is_same_file(metadata)
+            || leads_there()
+            || (metadata.is_file() && is_private_key(path))
+    }
 }
 
 /// The paths that the file of ignored names lists; none where there is no such file.
 fn ignored_names(path: &Path) -> Result<BTreeSet<PathBuf>, TreeError> {
     let bytes = match plain_file::read(path, MAX_IGNORE) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeSet::new()),
         Err(source) => return Err(io("read the list of ignored names", path, source)),
     };
     let text = String::from_utf8(bytes).map_err(|_| TreeError::Entry {
@@ -231,124 +445,84 @@ fn ignored_names(path: &Path) -> Result<BTreeSet<PathBuf>, TreeError> {
         .collect())
 }
 
-/// One file or link; nothing for what is excluded, an error for what is neither.
-fn entry(folder: &Path, name: &Path, excluded: &[PathBuf]) -> Result<Option<TreeEntry>, TreeError> {
-    if is_excluded(folder, name, excluded) {
-        return Ok(None);
-    }
-    let path = folder.join(name);
-    // git may still list what stood in a folder that is a link now: what it leads to is not of this source.
-    for above in name.ancestors().skip(1).filter(|above| *above != Path::new("")) {
-        let real =
-            fs::symlink_metadata(folder.join(above)).map_err(|source| io("look at", &folder.join(above), source))?;
-        if !real.is_dir() {
-            let reason = format!("{} is a link: what lies behind it is no part of this source", above.display());
-            return Err(TreeError::Entry { path, reason });
-        }
-    }
-    let metadata = fs::symlink_metadata(&path).map_err(|source| io("look at", &path, source))?;
-    let kind = if metadata.is_symlink() {
-        EntryKind::Symlink(fs::read_link(&path).map_err(|source| io("read the link", &path, source))?)
-    } else if metadata.is_file() {
-        EntryKind::HostFile { source: path, executable: metadata.permissions().mode() & 0o111 != 0 }
-    } else if metadata.is_dir() {
-        // A repository inside the repository: git lists it as one name.
-        return Err(TreeError::Entry {
-            path,
-            reason: "a repository inside a source is not in this version".to_owned(),
-        });
-    } else {
-        return Err(TreeError::Entry {
-            path,
-            reason: "neither a file, a link nor a folder: it can't be a source".to_owned(),
-        });
-    };
-    Ok(Some(TreeEntry { path: name.to_owned(), kind }))
+/// The target of a link that lies there as a file, because its file system keeps no links.
+fn target_in(path: &Path) -> Result<PathBuf, TreeError> {
+    let target = plain_file::read(path, MAX_LINK).map_err(|source| io("read the link", path, source))?;
+    link_target(target).ok_or_else(|| TreeError::Entry {
+        path: path.to_owned(),
+        reason: "git tracks it as a link, and its text is no path".to_owned(),
+    })
 }
 
-/// Keys and the home never reach a step, wherever they lie and however they are called there.
-fn is_excluded(folder: &Path, name: &Path, excluded: &[PathBuf]) -> bool {
-    let path = folder.join(name);
-    let real = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
-    excluded.iter().any(|no| path.starts_with(no) || real.starts_with(no)) || is_private_key(&path)
+/// The target that these bytes say.
+pub(crate) fn link_target(bytes: Vec<u8>) -> Option<PathBuf> {
+    let usable = !bytes.is_empty() && bytes.len() as u64 <= MAX_LINK && !bytes.contains(&0);
+    usable.then(|| PathBuf::from(std::ffi::OsString::from_vec(bytes)))
+}
+
+/// As git sees it: the owner's bit alone counts.
+fn is_executable(metadata: &Metadata) -> bool {
+    metadata.permissions().mode() & 0o100 != 0
 }
 
 /// Bytes at the beginning of a file that say it is a private key.
 const KEY_MARKS: [&[u8]; 2] =
     [b"-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----", b"-----BEGIN ENCRYPTED COSIGN PRIVATE KEY-----"];
 
-fn is_private_key(path: &Path) -> bool {
-    use std::io::Read;
-    let mut head = Vec::new();
+/// Whether a file begins as a private key does.
+pub(crate) fn is_private_key(path: &Path) -> bool {
+    let mut head = [0; 64];
     // What is no regular file, or can't be read, is refused where it is taken into the source.
-    let read = plain_file::open(path).and_then(|file| file.take(64).read_to_end(&mut head));
-    read.is_ok() && KEY_MARKS.iter().any(|mark| head.starts_with(mark))
-}
-
-/// git without the user's or the system's configuration, hooks, monitors and prompts.
-fn git(folder: &Path) -> Command {
-    let mut command = Command::new("git");
-    // The folder may belong to somebody else (sudo); reading names needs no trust in it.
-    command
-        .args([
-            "-c",
-            "safe.directory=*",
-            "-c",
-            "core.fsmonitor=false",
-            "-c",
-            "core.hooksPath=/dev/null",
-            // A repository that was committed as plain files is not one: its configuration is the author's.
-            "-c",
-            "safe.bareRepository=explicit",
-            "--no-optional-locks",
-        ])
-        .current_dir(folder)
-        .env_clear()
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-        .env("LC_ALL", "C")
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_TERMINAL_PROMPT", "0")
-        .env("GIT_NO_LAZY_FETCH", "1");
-    command
-}
-
-fn output(folder: &Path, mut command: Command) -> Result<Vec<u8>, TreeError> {
-    let fault = |reason: String| TreeError::Git { path: folder.to_owned(), reason };
-    let ended = bounded_command::output(&mut command, GIT).map_err(|error| match error {
-        CommandError::TooMuch(_) | CommandError::TooLong(_) => {
-            fault(format!("{error}; name a smaller folder as the source, or let git ignore what is no source"))
+    let read = plain_file::open(path).and_then(|file| {
+        let mut len = 0;
+        let mut file = file.take(head.len() as u64);
+        loop {
+            match file.read(&mut head[len..])? {
+                0 => return Ok(len),
+                read => len += read,
+            }
         }
-        error => fault(error.to_string()),
-    })?;
-    if ended.status.success() {
-        Ok(ended.stdout)
-    } else {
-        Err(fault(String::from_utf8_lossy(ended.stderr.trim_ascii()).chars().take(500).collect()))
-    }
+    });
+    read.is_ok_and(|len| KEY_MARKS.iter().any(|mark| head[..len].starts_with(mark)))
 }
 
-pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> TreeError {
-    TreeError::Io { action, path: path.to_owned(), source }
+/// The same path without `.` and `..`, as it is written: no link is followed.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                out.pop();
+            }
+            part => out.push(part),
+        }
+    }
+    out
 }
 
 #[cfg(test)]
+mod awkward_trees;
+
+#[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::{os::unix::fs::symlink, process::Command};
+
+    use tempfile::TempDir;
 
     use super::*;
 
-    fn names(tree: &SourceTree) -> Vec<String> {
+    pub(super) fn names(tree: &SourceTree) -> Vec<String> {
         tree.entries.iter().map(|entry| entry.path.display().to_string()).collect()
     }
 
-    fn run(folder: &Path, args: &[&str]) {
+    pub(super) fn run(folder: &Path, args: &[&str]) {
         let identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"];
         let done = Command::new("git").args(identity).args(args).current_dir(folder).output().unwrap();
         assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
     }
 
-    fn repository() -> TempDir {
+    pub(super) fn repository() -> TempDir {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("src")).unwrap();
         fs::write(folder.path().join("src/tracked"), "1").unwrap();
@@ -509,7 +683,7 @@ mod tests {
         assert!(GitSourceLister.list(folder.path(), Path::new("src"), &[]).is_err());
     }
 
-    fn listed(folder: &Path) -> SourceTree {
+    pub(super) fn listed(folder: &Path) -> SourceTree {
         GitSourceLister.list(folder, Path::new("src"), &[]).unwrap()
     }
 

@@ -1,0 +1,449 @@
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    os::unix::fs::{PermissionsExt, symlink},
+    process::Stdio,
+    thread,
+};
+
+use super::*;
+
+/// A mirror on this machine, and a cache.
+struct World {
+    mirror: tempfile::TempDir,
+    cache: tempfile::TempDir,
+    limits: FetchLimits,
+}
+
+impl World {
+    /// With one commit of a file, a program, a link and a folder.
+    fn new() -> Self {
+        let mirror = tempfile::tempdir().unwrap();
+        let at = |name: &str| mirror.path().join(name);
+        fs::write(at("file"), "one\n").unwrap();
+        fs::write(at("run"), "#!/bin/sh\n").unwrap();
+        fs::set_permissions(at("run"), fs::Permissions::from_mode(0o755)).unwrap();
+        symlink("/etc/passwd", at("link")).unwrap();
+        fs::create_dir_all(at("deep/er")).unwrap();
+        fs::write(at("deep/er/file"), "one\n").unwrap();
+        let world = Self { mirror, cache: tempfile::tempdir().unwrap(), limits: FetchLimits::default() };
+        world.git(&["init", "--quiet", "--initial-branch=main"]);
+        world.commit();
+        world
+    }
+
+    fn git(&self, args: &[&str]) -> String {
+        git(self.mirror.path(), args)
+    }
+
+    fn commit(&self) -> String {
+        self.git(&["add", "--all"]);
+        self.git(&["commit", "--quiet", "--allow-empty", "--message", "x"]);
+        self.git(&["rev-parse", "HEAD"])
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.mirror.path().join(name), text).unwrap();
+    }
+
+    fn url(&self) -> String {
+        format!("file://{}", self.mirror.path().display())
+    }
+
+    fn fetch(&self, reference: &str) -> Result<FetchedSource, TreeError> {
+        self.fetch_from(&self.url(), reference)
+    }
+
+    fn fetch_from(&self, url: &str, reference: &str) -> Result<FetchedSource, TreeError> {
+        let settings = FetchSettings {
+            cache: self.cache.path().join("git"),
+            proxy: None,
+            no_proxy: None,
+            certificates: None,
+            limits: self.limits,
+        };
+        GitSourceFetcher::new(settings).fetch(url, reference)
+    }
+
+    #[track_caller]
+    fn refused(&self, reference: &str, says: &str) {
+        let error = self.fetch(reference).unwrap_err();
+        assert!(matches!(error, TreeError::Address { .. }), "{error:?}");
+        assert!(error.to_string().contains(says), "{error}");
+    }
+}
+
+fn git(folder: &Path, args: &[&str]) -> String {
+    let identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"];
+    let done = Command::new("git").args(identity).args(args).current_dir(folder).output().unwrap();
+    assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).unwrap().trim().to_owned()
+}
+
+/// What was fetched, in lines.
+fn lines(source: &FetchedSource) -> Vec<String> {
+    let mut lines: Vec<String> = source
+        .entries
+        .iter()
+        .map(|entry| {
+            let what = match &entry.kind {
+                EntryKind::HostFile { source, executable } => {
+                    format!("{executable} {:?}", fs::read_to_string(source).unwrap())
+                }
+                EntryKind::Symlink(target) => format!("-> {}", target.display()),
+                other => panic!("{other:?}"),
+            };
+            format!("{} {what}", entry.path.display())
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+const FIRST: [&str; 4] =
+    [r#"deep/er/file false "one\n""#, r#"file false "one\n""#, "link -> /etc/passwd", r##"run true "#!/bin/sh\n""##];
+
+#[test]
+fn a_branch_a_tag_and_a_commit_are_what_they_name_now() {
+    let world = World::new();
+    let first = world.git(&["rev-parse", "HEAD"]);
+    world.git(&["tag", "--annotate", "--message", "v1", "v1"]);
+    world.git(&["tag", "--annotate", "--message", "v1", "of-a-tag", "v1"]);
+    world.git(&["branch", "some/where"]);
+    let date: u64 = world.git(&["log", "-1", "--format=%ct"]).parse().unwrap();
+    for (reference, full) in [
+        ("main", "refs/heads/main"),
+        ("some/where", "refs/heads/some/where"),
+        ("refs/heads/main", "refs/heads/main"),
+        ("v1", "refs/tags/v1"),
+        ("of-a-tag", "refs/tags/of-a-tag"),
+        ("HEAD", "HEAD"),
+        (first.as_str(), first.as_str()),
+    ] {
+        let source = world.fetch(reference).unwrap();
+        assert_eq!((source.commit.as_str(), source.reference.as_str()), (first.as_str(), full), "{reference}");
+        assert_eq!((lines(&source), source.commit_time), (FIRST.map(str::to_owned).to_vec(), date), "{reference}");
+    }
+    let plain = world.fetch_from(&world.mirror.path().display().to_string(), "main").unwrap();
+    assert_eq!(plain.commit, first);
+    // What lies in the mirror's folder and is in no commit is not published.
+    world.write("file", "two\n");
+    assert_eq!(lines(&world.fetch("main").unwrap()), FIRST);
+    let second = world.commit();
+    let moved = world.fetch("main").unwrap();
+    assert_eq!((moved.commit.as_str(), lines(&moved)[1].as_str()), (second.as_str(), r#"file false "two\n""#));
+    assert_eq!(world.fetch("v1").unwrap().commit, first);
+    // Not its history: a commit behind it is asked for by its name.
+    let fresh = World { cache: tempfile::tempdir().unwrap(), ..world };
+    fresh.fetch("main").unwrap();
+    assert_eq!(lines(&fresh.fetch(&first).unwrap()), FIRST);
+}
+
+#[test]
+fn a_commit_that_was_fetched_is_there_without_asking_and_a_name_never_is() {
+    let world = World::new();
+    let first = world.git(&["rev-parse", "HEAD"]);
+    world.fetch("main").unwrap();
+    fs::rename(world.mirror.path().join(".git"), world.mirror.path().join("gone")).unwrap();
+    assert_eq!(lines(&world.fetch(&first).unwrap()), FIRST);
+    let error = world.fetch("main").unwrap_err();
+    assert!(matches!(error, TreeError::Fetch { .. }), "{error:?}");
+    assert!(error.to_string().contains(&world.url()), "{error}");
+}
+
+#[test]
+fn a_name_that_is_none_or_two_is_refused() {
+    let world = World::new();
+    world.git(&["tag", "both"]);
+    world.fetch("both").unwrap();
+    world.write("file", "two\n");
+    let second = world.commit();
+    world.git(&["branch", "both"]);
+    world.refused("both", "there are refs/heads/both and refs/tags/both");
+    assert_eq!(world.fetch("refs/heads/both").unwrap().commit, second);
+    assert_ne!(world.fetch("refs/tags/both").unwrap().commit, second);
+    world.refused("nothing", "there is no refs/heads/nothing and no refs/tags/nothing");
+    world.refused(&second[..10], "all its 40 digits");
+    world.refused("--upload-pack=touch /tmp/x", "names no branch");
+    let error = world.fetch_from("ext::sh -c touch% /tmp/x", "main").unwrap_err().to_string();
+    assert!(error.contains("https://HOST/PATH"), "{error}");
+    let error = world.fetch_from("https://me:word@git.example/a", "main").unwrap_err().to_string();
+    assert!(error.contains("password") && !error.contains("word@"), "{error}");
+    let unknown = world.fetch(&"1".repeat(40)).unwrap_err();
+    assert!(matches!(unknown, TreeError::Fetch { .. }), "{unknown:?}");
+    // A folder has a name like a commit's and is none.
+    let tree = world.git(&["rev-parse", "HEAD^{tree}"]);
+    assert!(world.fetch(&tree).is_err());
+}
+
+#[test]
+fn nothing_but_the_commits_bytes_decides_what_a_file_holds_and_no_program_of_it_is_started() {
+    let world = World::new();
+    let mark = world.cache.path().join("started");
+    let touch = format!("touch {}; cat", mark.display());
+    world.write(".gitattributes", "* filter=own text eol=crlf ident export-subst\nfile export-ignore\n");
+    world.write("expand", "$Id$ $Format:%H$\n");
+    for key in ["filter.own.smudge", "filter.own.process", "core.fsmonitor", "uploadpack.packObjectsHook"] {
+        world.git(&["config", key, &touch]);
+    }
+    let hooks = world.mirror.path().join(".git/hooks");
+    for hook in ["post-checkout", "reference-transaction", "post-merge", "pre-auto-gc"] {
+        fs::write(hooks.join(hook), format!("#!/bin/sh\n{touch}\n")).unwrap();
+        fs::set_permissions(hooks.join(hook), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    world.git(&[
+        "-c",
+        "filter.own.process=",
+        "-c",
+        "filter.own.smudge=",
+        "-c",
+        "core.hooksPath=/dev/null",
+        "add",
+        "--all",
+    ]);
+    world.git(&["-c", "core.hooksPath=/dev/null", "commit", "--quiet", "--message", "x"]);
+    fs::remove_file(&mark).unwrap_or_default();
+    let source = lines(&world.fetch("main").unwrap());
+    assert!(source.contains(&r#"file false "one\n""#.to_owned()), "{source:?}");
+    assert!(source.contains(&r#"expand false "$Id$ $Format:%H$\n""#.to_owned()), "{source:?}");
+    assert!(!mark.exists());
+}
+
+#[test]
+fn what_is_never_a_source_is_refused_where_a_commit_holds_it() {
+    let world = World::new();
+    assert!(world.fetch("main").is_ok());
+    world.write("file", "-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\n");
+    world.commit();
+    world.refused("main", "file: a private key");
+    world.write("file", "one\n");
+    world.commit();
+    assert_eq!(lines(&world.fetch("main").unwrap()), FIRST);
+    let other = World::new();
+    let commit = other.git(&["rev-parse", "HEAD"]);
+    world.git(&["update-index", "--add", "--cacheinfo", &format!("160000,{commit},sub")]);
+    world.git(&["commit", "--quiet", "--message", "submodule"]);
+    world.refused("main", &format!("sub: a submodule at the commit {commit}"));
+    let empty = world.git(&["hash-object", "-t", "tree", "-w", "/dev/null"]);
+    let commit = world.git(&["commit-tree", "-m", "nothing", &empty]);
+    world.git(&["update-ref", "refs/heads/main", &commit]);
+    world.refused("main", "holds no file");
+}
+
+#[test]
+fn objects_that_are_not_as_git_writes_them_are_refused_on_arrival() {
+    let world = World::new();
+    let tree = world.git(&["rev-parse", "HEAD^{tree}"]);
+    let publish = |branch: &str, text: String| {
+        world.write("text", &text);
+        let made = world.git(&["hash-object", "-t", "commit", "-w", "--literally", "text"]);
+        world.git(&["update-ref", &format!("refs/heads/{branch}"), &made]);
+    };
+    let who = "t <t@example.org> 1767312000 +0000";
+    publish("right", format!("tree {tree}\nauthor {who}\ncommitter {who}\n\nx\n"));
+    publish("wrong", format!("tree {tree}\nauthor {who}\ncommitter t <t@example.org 1 +0000\n\nx\n"));
+    assert_eq!(lines(&world.fetch("right").unwrap()), FIRST);
+    let error = world.fetch("wrong").unwrap_err();
+    assert!(matches!(error, TreeError::Fetch { .. }), "{error:?}");
+    // A name that would lead into git's own folder.
+    let blob = world.git(&["rev-parse", "HEAD:file"]);
+    for (branch, name) in [("plain", "git"), ("odd", ".GIT"), ("up", "..")] {
+        let mut bytes = format!("100644 {name}\0").into_bytes();
+        let digits: Vec<u8> = blob.bytes().collect();
+        bytes.extend(digits.chunks(2).map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap()));
+        fs::write(world.mirror.path().join("tree"), bytes).unwrap();
+        let tree = world.git(&["hash-object", "-t", "tree", "-w", "--literally", "tree"]);
+        let commit = world.git(&["commit-tree", "-m", "x", &tree]);
+        world.git(&["update-ref", &format!("refs/heads/{branch}"), &commit]);
+        assert_eq!(world.fetch(branch).is_ok(), branch == "plain", "{name}");
+    }
+}
+
+#[test]
+fn what_is_kept_heals_itself() {
+    let world = World::new();
+    let first = world.git(&["rev-parse", "HEAD"]);
+    let source = world.fetch("main").unwrap();
+    let damage = |path: &Path| {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(path, "other").unwrap();
+    };
+    for entry in &source.entries {
+        if let EntryKind::HostFile { source, .. } = &entry.kind {
+            damage(source);
+        }
+    }
+    assert_eq!(lines(&world.fetch(&first).unwrap()), FIRST);
+    let kept = fs::read_dir(world.cache.path().join("git")).unwrap().next().unwrap().unwrap().path();
+    for reference in ["main", &first] {
+        for pack in fs::read_dir(kept.join("repository/objects/pack")).unwrap() {
+            damage(&pack.unwrap().path());
+        }
+        fs::remove_dir_all(kept.join("files")).unwrap();
+        assert_eq!(lines(&world.fetch(reference).unwrap()), FIRST);
+    }
+}
+
+#[test]
+fn a_source_is_fetched_at_its_limits_and_not_beyond() {
+    let mut world = World::new();
+    // Four files and links, two folders; eighteen bytes of files.
+    let shape = |files, bytes| FetchLimits { files, bytes, ..FetchLimits::default() };
+    world.limits = shape(6, 18);
+    assert_eq!(lines(&world.fetch("main").unwrap()), FIRST);
+    world.limits = shape(5, 18);
+    world.refused("main", "more than 5 files and folders");
+    world.limits = shape(6, 17);
+    world.refused("main", "more than 17 bytes");
+    // The same where nothing is kept.
+    world.cache = tempfile::tempdir().unwrap();
+    world.refused("main", "more than 17 bytes");
+    // A folder that holds itself, over and over, is small as it is packed.
+    let mut tree = world.git(&["rev-parse", "HEAD^{tree}"]);
+    for _ in 0..12 {
+        let entries: String = (0..10).map(|nth| format!("040000 tree {tree}\td{nth}\n")).collect();
+        world.write("entries", &entries);
+        let script = format!("git mktree < {}", world.mirror.path().join("entries").display());
+        let made = Command::new("sh").args(["-c", &script]).current_dir(world.mirror.path()).output().unwrap();
+        tree = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+    }
+    let commit = world.git(&["commit-tree", "-m", "bomb", &tree]);
+    world.git(&["update-ref", "refs/heads/bomb", &commit]);
+    world.limits = shape(1000, 1_000_000);
+    world.refused("bomb", "more than 1000 files and folders");
+    // Noise is as large packed as it is.
+    let mut noise = vec![0; 400_000];
+    fs::File::open("/dev/urandom").unwrap().read_exact(&mut noise).unwrap();
+    fs::write(world.mirror.path().join("noise"), noise).unwrap();
+    world.commit();
+    world.limits = FetchLimits { transfer: 1_000_000, ..FetchLimits::default() };
+    assert_eq!(world.fetch("main").unwrap().entries.len(), 6);
+    world.cache = tempfile::tempdir().unwrap();
+    world.limits.transfer = 200_000;
+    world.refused("main", "more than 200000 bytes as it is packed");
+    world.limits = FetchLimits { time: Duration::ZERO, ..FetchLimits::default() };
+    let error = world.fetch("main").unwrap_err();
+    assert!(matches!(error, TreeError::Fetch { .. }) && error.to_string().contains("longer than"), "{error}");
+}
+
+/// Answers with what `git http-backend` says, or leads elsewhere. Gives the address of `mirror`.
+fn serve(mirror: &Path, leads_to: Option<String>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/mirror", listener.local_addr().unwrap());
+    let root = mirror.join(".git");
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            answer(stream.unwrap(), &root, leads_to.as_deref());
+        }
+    });
+    url
+}
+
+fn answer(mut stream: TcpStream, root: &Path, leads_to: Option<&str>) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    let mut words = line.split_whitespace().map(str::to_owned);
+    let (Some(method), Some(target)) = (words.next(), words.next()) else { return };
+    let mut command = Command::new("git");
+    command.arg("http-backend").env("REQUEST_METHOD", &method).env("GIT_HTTP_EXPORT_ALL", "1");
+    let mut len = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+        match name.to_ascii_lowercase().as_str() {
+            "content-length" => len = value.parse().unwrap(),
+            "content-type" => drop(command.env("CONTENT_TYPE", value)),
+            "git-protocol" => drop(command.env("GIT_PROTOCOL", value)),
+            "content-encoding" => drop(command.env("HTTP_CONTENT_ENCODING", value)),
+            _ => {}
+        }
+    }
+    let mut body = vec![0; len];
+    reader.read_exact(&mut body).unwrap();
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    if let Some(to) = leads_to {
+        let to = format!("{to}{}?{query}", path.trim_start_matches("/mirror"));
+        let answer = format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        stream.write_all(answer.as_bytes()).unwrap();
+        return;
+    }
+    let within = path.trim_start_matches("/mirror");
+    command.env("QUERY_STRING", query).env("PATH_TRANSLATED", format!("{}{within}", root.display()));
+    command.env("CONTENT_LENGTH", len.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&body).unwrap();
+    let said = child.wait_with_output().unwrap().stdout;
+    stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n").unwrap();
+    stream.write_all(&said).unwrap();
+}
+
+#[test]
+fn a_server_of_this_machine_is_asked_over_http_and_leads_nowhere_else() {
+    let world = World::new();
+    let first = world.git(&["rev-parse", "HEAD"]);
+    let url = serve(world.mirror.path(), None);
+    for reference in ["main", &first] {
+        let source = world.fetch_from(&url, reference).unwrap();
+        assert_eq!((source.commit.as_str(), lines(&source)), (first.as_str(), FIRST.map(str::to_owned).to_vec()));
+    }
+    let leading = serve(world.mirror.path(), Some(url));
+    let error = world.fetch_from(&leading, "main").unwrap_err();
+    assert!(matches!(error, TreeError::Fetch { .. }), "{error:?}");
+    assert!(error.to_string().contains(&leading), "{error}");
+}
+
+#[test]
+fn a_proxy_and_certificates_are_those_that_were_given_and_for_servers_alone() {
+    let given = FetchSettings {
+        cache: PathBuf::from("/nowhere"),
+        proxy: Some("http://proxy.example:3128".to_owned()),
+        no_proxy: Some("inner.example".to_owned()),
+        certificates: Some(PathBuf::from("/authorities.pem")),
+        limits: FetchLimits::default(),
+    };
+    let without = FetchSettings { proxy: None, no_proxy: None, certificates: None, ..given.clone() };
+    let told = |settings: &FetchSettings, url: &str| {
+        let address = GitAddress::parse(url).unwrap();
+        let kept = Kept { settings, address: &address, url, folder: PathBuf::from("/nowhere/kept") };
+        let command = kept.git();
+        let names = ["https_proxy", "no_proxy", "GIT_SSL_CAINFO"];
+        let value = |name: &str| command.get_envs().find(|(known, _)| *known == name).and_then(|(_, value)| value);
+        names.map(|name| value(name).map(|value| value.to_string_lossy().into_owned()))
+    };
+    let all = ["http://proxy.example:3128", "inner.example", "/authorities.pem"].map(|value| Some(value.to_owned()));
+    assert_eq!(told(&given, "https://git.example/a"), all);
+    for (settings, url) in
+        [(&given, "http://127.0.0.1/a"), (&given, "file:///srv/a"), (&without, "https://git.example/a")]
+    {
+        assert_eq!(told(settings, url), [None, None, None], "{url}");
+    }
+}
+
+#[test]
+fn two_that_fetch_the_same_do_not_disturb_each_other() {
+    let world = World::new();
+    thread::scope(|scope| {
+        let asked = [(); 4].map(|()| scope.spawn(|| lines(&world.fetch("main").unwrap())));
+        asked.into_iter().for_each(|asked| assert_eq!(asked.join().unwrap(), FIRST));
+    });
+}
+
+/// How long ten thousand files take; run it by hand, `--ignored --nocapture`, in a release build.
+#[test]
+#[ignore = "it measures"]
+fn ten_thousand_files_are_fetched_fast() {
+    let world = World::new();
+    for at in 0..100 {
+        let inner = world.mirror.path().join(format!("many/{at}"));
+        fs::create_dir_all(&inner).unwrap();
+        (0..100).for_each(|nth| fs::write(inner.join(nth.to_string()), format!("{at} {nth}").repeat(500)).unwrap());
+    }
+    world.commit();
+    for _ in 0..3 {
+        let began = std::time::Instant::now();
+        let source = world.fetch("main").unwrap();
+        println!("{} files in {:?}", source.entries.len(), began.elapsed());
+    }
+}
