@@ -12,7 +12,7 @@ use std::{
 
 use rustix::{
     fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps},
+    fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps},
     io::Errno,
     mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
@@ -68,7 +68,7 @@ struct PlacedFile {
 enum Before {
     File,
     Nothing,
-    Link(OsString),
+    Link(OsString, Timestamps),
 }
 
 /// A folder that the image lacks, and the one that it was made in.
@@ -131,9 +131,10 @@ impl Placed {
             match before {
                 Before::File => {}
                 Before::Nothing => unchanged(folder.as_fd(), || remove(folder.as_fd(), &name))?,
-                Before::Link(target) => unchanged(folder.as_fd(), || {
+                Before::Link(target, times) => unchanged(folder.as_fd(), || {
                     remove(folder.as_fd(), &name)?;
-                    Ok(rustix::fs::symlinkat(target.as_os_str(), &folder, name.as_os_str())?)
+                    rustix::fs::symlinkat(target.as_os_str(), &folder, name.as_os_str())?;
+                    Ok(rustix::fs::utimensat(&folder, name.as_os_str(), &times, AtFlags::SYMLINK_NOFOLLOW)?)
                 })?,
             }
         }
@@ -163,13 +164,13 @@ fn make_place(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<Before>
             FileType::RegularFile => return Ok(Some(Before::File)),
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(folder, name, Vec::new())?;
-                Before::Link(OsStr::from_bytes(target.as_bytes()).to_owned())
+                Before::Link(OsStr::from_bytes(target.as_bytes()).to_owned(), times_of(&stat))
             }
             _ => return Ok(None),
         },
     };
     unchanged(folder, || {
-        if let Before::Link(_) = &before {
+        if let Before::Link(..) = &before {
             remove(folder, name)?;
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -192,15 +193,18 @@ fn remove(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
 
 /// Changes what is in a folder and leaves the folder's own times as they were.
 fn unchanged<T>(folder: BorrowedFd<'_>, change: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let stat = rustix::fs::fstat(folder)?;
-    let moment = |tv_sec, nanoseconds: u64| Timespec { tv_sec, tv_nsec: nanoseconds.cast_signed() };
-    let times = Timestamps {
-        last_access: moment(stat.st_atime, stat.st_atime_nsec),
-        last_modification: moment(stat.st_mtime, stat.st_mtime_nsec),
-    };
+    let times = times_of(&rustix::fs::fstat(folder)?);
     let done = change()?;
     rustix::fs::futimens(folder, &times)?;
     Ok(done)
+}
+
+fn times_of(stat: &Stat) -> Timestamps {
+    let moment = |tv_sec, nanoseconds: u64| Timespec { tv_sec, tv_nsec: nanoseconds.cast_signed() };
+    Timestamps {
+        last_access: moment(stat.st_atime, stat.st_atime_nsec),
+        last_modification: moment(stat.st_mtime, stat.st_mtime_nsec),
+    }
 }
 
 /// In memory: what stands in the step's own list of mounts says nothing of the host's folders, and its size is limited.

@@ -67,17 +67,16 @@ fn of<'c>(contacts: &'c [Contact], destination: &Destination) -> &'c Contact {
 #[test]
 fn without_a_network_both_loopbacks_are_there_and_localhost_is_known() {
     let log = log_of(&bash(
-        "getent ahostsv4 localhost; getent ahostsv6 localhost; getent hosts test; cat /proc/net/if_inet6; \
+        "getent ahosts localhost; getent hosts localhost; getent hosts test; cat /proc/net/if_inet6; \
          (: </dev/tcp/127.0.0.1/9) 2>&1; (: </dev/tcp/::1/9) 2>&1; (: </dev/tcp/localhost/9) 2>&1; \
          (: </dev/tcp/192.0.2.1/9) 2>&1; true",
     ));
-    for expected in
-        ["127.0.0.1       STREAM localhost", "::1             STREAM localhost", "127.0.0.1       localhost test"]
+    for expected in ["127.0.0.1       STREAM localhost", "::1             localhost", "127.0.0.1       localhost test"]
     {
         assert!(log.contains(expected), "{log}");
     }
     assert!(log.contains("00000000000000000000000000000001 "), "{log}");
-    assert_eq!(log.matches("Connection refused").count(), 3, "{log}");
+    assert_eq!(log.matches("connect: Connection refused").count(), 3, "{log}");
     assert!(log.contains("Network is unreachable"), "{log}");
 }
 
@@ -116,6 +115,8 @@ fn an_images_own_etc_comes_out_as_it_was() {
             header.set_entry_type(kind);
             header.set_mode(if kind == tar::EntryType::Directory { 0o755 } else { 0o644 });
             header.set_mtime(1000);
+            header.set_uid(0);
+            header.set_gid(0);
             header.set_size(text.len() as u64);
             if let Some(link) = link {
                 header.set_link_name(link).unwrap();
