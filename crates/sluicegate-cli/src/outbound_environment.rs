@@ -3,6 +3,7 @@
 use std::{env, path::PathBuf, sync::Arc};
 
 use sluicegate_outbound::{Outbound, OutboundSettings, Warn};
+use sluicegate_runner::UpstreamProxy;
 
 use crate::{
     home::Home,
@@ -21,6 +22,12 @@ pub(crate) fn settings(home: Option<&Home>) -> OutboundSettings {
         proxy: ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"].into_iter().find_map(variable),
         no_proxy: ["NO_PROXY", "no_proxy"].into_iter().find_map(variable),
     }
+}
+
+/// The proxy to servers for steps that may reach some: the same one.
+pub(crate) fn upstream_proxy() -> Option<UpstreamProxy> {
+    let settings = settings(None);
+    settings.proxy.map(|url| UpstreamProxy { url, no_proxy: settings.no_proxy })
 }
 
 /// Says what stops nothing.

@@ -107,6 +107,7 @@ impl Wired {
             state_dir: self.home.folder().to_owned(),
             layer_cache: self.home.part("cache").join("layers"),
             store: self.store.clone(),
+            upstream_proxy: outbound_environment::upstream_proxy(),
         });
         Ok(Arc::new(executor.map_err(sluicegate_flow::Error::from)?))
     }

@@ -165,7 +165,7 @@ pub fn judge_of(gateway: &Gateway, environment: &EnvironmentName, files: &dyn Ga
         files.iter().map(|file| json!({"name": file.name, "digest": Digest::of(file.text.as_bytes())})).collect()
     };
     let trust_file = text(files, &gateway.trust)?;
-    let resolved = json!({
+    let mut resolved = json!({
         "version": 1,
         "environment": environment,
         "repository": Repository::of(&found.repository, environment).as_str(),
@@ -184,6 +184,11 @@ pub fn judge_of(gateway: &Gateway, environment: &EnvironmentName, files: &dyn Ga
         })),
         "policyLimits": sluicegate_policy::rego::EvaluationLimits::default(),
     });
+    // A gateway that lists none is the same judge as before there was such a list.
+    if !gateway.private_destinations.is_empty() {
+        let listed: Vec<String> = gateway.private_destinations.iter().map(ToString::to_string).collect();
+        resolved["egress"] = json!({ "private": listed });
+    }
     let digest = Digest::of(&json_bytes("the gateway", &resolved)?);
     let gate = found.gate.as_ref().map(|gate| -> Result<_, Error> {
         Ok(GateRules {

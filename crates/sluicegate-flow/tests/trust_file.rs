@@ -12,7 +12,7 @@ use sluicegate_attestation::{
 };
 use sluicegate_flow::{
     Error,
-    gateway::{GatewayFiles, trust, trust_in_key, trust_in_keys},
+    gateway::{GatewayFiles, judge_of, trust, trust_in_key, trust_in_keys},
 };
 use sluicegate_pipeline::gateway::Gateway;
 use sluicegate_policy::rego::SourceFile;
@@ -63,7 +63,7 @@ impl GatewayFiles for Files {
     }
 
     fn policies(&self, _: &Path) -> Result<Vec<SourceFile>, Error> {
-        panic!("trust reads no policies")
+        Ok(Vec::new())
     }
 }
 
@@ -76,14 +76,19 @@ fn root() -> Vec<u8> {
     VirtualLog::new(LOG).trusted_root_json()
 }
 
-/// The trust of this text, its keys beside it.
-fn trust_from(text: &str) -> Result<Trust, Error> {
+/// The trust file with this text, its keys beside it.
+fn files(text: &str) -> Files {
     let mut files: BTreeMap<String, Vec<u8>> = ["builder", "recorder", "production", "reviewer", "alice", "bob"]
         .map(|name| (format!("trust/{name}.pub"), pem(name)))
         .into();
     files.insert("trust/trust.yaml".to_owned(), text.as_bytes().to_vec());
     files.insert("trust/trusted_root.json".to_owned(), root());
-    let (trust, levels) = trust(&Gateway::parse("gateway.yaml", GATEWAY).unwrap(), &Files(files))?;
+    Files(files)
+}
+
+/// The trust of this text.
+fn trust_from(text: &str) -> Result<Trust, Error> {
+    let (trust, levels) = trust(&Gateway::parse("gateway.yaml", GATEWAY).unwrap(), &files(text))?;
     assert_eq!(levels["builder"], "SLSA_BUILD_LEVEL_1");
     Ok(trust)
 }
@@ -134,6 +139,21 @@ fn said_in(log: &VirtualLog, trust: &Trust, signer: &str, statement: &Statement)
 
 fn sbom() -> Statement {
     claim(PredicateType::Sbom, json!({}))
+}
+
+#[test]
+fn inner_servers_that_steps_may_reach_are_part_of_the_judges_digest() {
+    let judge = |egress: &str| {
+        let gateway = Gateway::parse("gateway.yaml", &format!("{GATEWAY}{egress}\n")).unwrap();
+        judge_of(&gateway, &"production".parse().unwrap(), &files(TRUST)).unwrap().gateway
+    };
+    let before = judge("");
+    assert_eq!(judge("egress: {}"), before);
+    assert_eq!(judge("egress: { private: [] }"), before);
+    let one = judge("egress: { private: [nexus.example:443] }");
+    let two = judge("egress: { private: [nexus.example:443, 10.0.0.1:80] }");
+    assert!(one != before && two != one && two != before);
+    assert_eq!(judge("egress: { private: [10.0.0.1:80, Nexus.example:443] }"), two);
 }
 
 #[test]

@@ -1,7 +1,12 @@
 //! `gateway.yaml`, version 1: environments, gates and who judges. It belongs to whoever answers for production, not to the
 //! pipeline (trust model 7).
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::PathBuf,
+    time::Duration,
+};
 
 use serde::{
     Deserialize, Deserializer,
@@ -12,7 +17,9 @@ use sluicegate_types::{
 };
 
 use crate::{
-    Error, In, units,
+    Error, In,
+    pipeline::Destination,
+    units,
     yaml::{self, Given, Ordered},
 };
 
@@ -35,6 +42,9 @@ pub struct Gateway {
     pub evidence: Option<RegistryRepository>,
     /// Where statements are logged.
     pub log: LogPlace,
+    /// Servers in inner networks (loopback, link-local, private, where clouds hand out credentials) that steps may reach if their
+    /// pipeline lists them.
+    pub private_destinations: BTreeSet<Destination>,
 }
 
 /// Where statements are logged.
@@ -181,8 +191,21 @@ impl Gateway {
             scanner: wire.scanner.map(|scanner| trivy(&at, scanner)).transpose()?,
             evidence,
             log,
+            private_destinations: private_destinations(&at, wire.egress)?,
         })
     }
+}
+
+fn private_destinations(at: &In<'_>, wire: Option<WireEgress>) -> Result<BTreeSet<Destination>, Error> {
+    let place = "egress.private";
+    let mut destinations = BTreeSet::new();
+    for text in wire.and_then(|egress| egress.private).unwrap_or_default() {
+        let destination: Destination = text.parse().map_err(|e: String| at.meaning(place, e))?;
+        if !destinations.insert(destination) {
+            return Err(at.meaning(place, format!("{text} is listed twice")));
+        }
+    }
+    Ok(destinations)
 }
 
 fn log_of(at: &In<'_>, wire: WireLog) -> Result<LogPlace, Error> {
@@ -321,6 +344,13 @@ struct WireGateway {
     log: WireLog,
     scanner: Option<WireScanner>,
     evidence: Option<String>,
+    egress: Option<WireEgress>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireEgress {
+    private: Option<Vec<String>>,
 }
 
 enum WireLog {
@@ -485,6 +515,17 @@ scanner:
     }
 
     #[test]
+    fn inner_servers_are_listed_with_their_ports() {
+        let listed = |text: &str| Gateway::parse("g.yaml", &format!("{GOOD}{text}\n")).unwrap().private_destinations;
+        assert!(
+            listed("").is_empty() && listed("egress: {}").is_empty() && listed("egress: { private: [] }").is_empty()
+        );
+        let all = listed("egress: { private: [Nexus.Example:8443, 10.0.0.1:80, \"[0:0::1]:80\"] }");
+        let shown: Vec<String> = all.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["10.0.0.1:80", "[::1]:80", "nexus.example:8443"]);
+    }
+
+    #[test]
     fn what_would_let_everything_through_is_refused() {
         for (from, to, says) in [
             ("policies: [policies]", "policies: []", "can't allow anything"),
@@ -532,6 +573,11 @@ scanner:
             ("from: db", "from: registry.example/db@sha256:00", "scanner.trivy.db.from"),
             ("log: embedded", "log: embedded\nevidence: elsewhere", "write same or a repository"),
             ("max_age: 24h", "max_age: 24h, max_aeg: 1h", "max_aeg"),
+            ("log: embedded", "log: embedded\negress: { private: [nexus.example] }", "egress.private"),
+            ("log: embedded", "log: embedded\negress: { private: [\"*:443\"] }", "no server and port"),
+            ("log: embedded", "log: embedded\negress: { private: [10.0.0.0/8] }", "no server and port"),
+            ("log: embedded", "log: embedded\negress: { private: [A.example:1, a.example:1] }", "twice"),
+            ("log: embedded", "log: embedded\negress: { privat: [a.example:1] }", "privat"),
         ] {
             assert!(error(from, to).contains(says), "{to}: {}", error(from, to));
         }

@@ -1,7 +1,7 @@
 //! Running one step, or one tool, in a container of its own.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     path::PathBuf,
     sync::{
         Arc,
@@ -49,7 +49,7 @@ pub struct StepRequest {
     pub layers: Vec<Layer>,
     /// What to execute; never empty. `argv[0]` is looked up in the step's PATH.
     pub argv: Vec<String>,
-    /// The whole environment, in order; nothing of the host's is added.
+    /// The whole environment, in order; nothing of the host's is added, and only [`Network::variables_beside`] stands behind it.
     pub env: Vec<(String, String)>,
     /// An absolute path; made if missing.
     pub workdir: PathBuf,
@@ -80,10 +80,32 @@ pub struct StepRequest {
 pub enum Network {
     /// Nothing but itself: a loopback of its own.
     None,
-    /// What the machine reaches, unobserved.
+    /// What the machine reaches, unobserved: the machine's own network namespace, with its abstract sockets.
     Host,
     /// What is listed, through a proxy that writes down what was contacted.
     Allow(Egress),
+}
+
+/// Where a step finds the proxy of its list of servers, in its own network namespace.
+pub const PROXY_ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 3128));
+
+/// The variables by which programs are told of a proxy; some read the one spelling, some the other.
+const PROXY_VARIABLES: [&str; 6] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
+const NO_PROXY_VARIABLES: [&str; 2] = ["NO_PROXY", "no_proxy"];
+
+impl Network {
+    /// The variables that an executor puts behind `env`, in this order: with a list of servers those that lead to the proxy, but for
+    /// names that `env` has already; else none. Who records a step's environment adds exactly these, and may as well put them into
+    /// the request itself: then nothing is added to it.
+    pub fn variables_beside(&self, env: &[(String, String)]) -> Vec<(String, String)> {
+        if !matches!(self, Self::Allow(_)) {
+            return Vec::new();
+        }
+        let proxy = PROXY_VARIABLES.map(|name| (name, format!("http://{PROXY_ADDRESS}")));
+        let exempt = NO_PROXY_VARIABLES.map(|name| (name, "localhost,127.0.0.1,::1".to_owned()));
+        let all = proxy.into_iter().chain(exempt).filter(|(name, _)| env.iter().all(|(given, _)| given != name));
+        all.map(|(name, value)| (name.to_owned(), value)).collect()
+    }
 }
 
 /// What the proxy lets through.
@@ -110,11 +132,11 @@ pub struct Destination {
 pub struct Contact {
     /// What it asked for.
     pub destination: Destination,
-    /// Where that led to; `None` if it was refused before.
+    /// Where that led to; `None` if it was refused before that was known, or if another proxy looked its name up.
     pub address: Option<IpAddr>,
     /// Why it was refused; `None` if it was let through.
     pub refused: Option<String>,
-    /// Connections.
+    /// Connections that were asked for, whatever came of each.
     pub connections: u64,
     /// Bytes to the server.
     pub sent: u64,
@@ -364,4 +386,25 @@ pub enum ExecuteError {
     /// The content store.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_list_of_servers_adds_variables_and_never_one_that_is_there() {
+        let allow = Network::Allow(Egress::default());
+        let added = allow.variables_beside(&[]);
+        let names: Vec<&str> = added.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names.len(), 8);
+        assert!(added.contains(&("HTTPS_PROXY".to_owned(), "http://127.0.0.1:3128".to_owned())), "{added:?}");
+        assert!(added.contains(&("no_proxy".to_owned(), "localhost,127.0.0.1,::1".to_owned())), "{added:?}");
+        let own = [("HTTP_PROXY".to_owned(), String::new())];
+        assert!(allow.variables_beside(&own).iter().all(|(name, _)| name != "HTTP_PROXY"));
+        assert_eq!(allow.variables_beside(&added), []);
+        for other in [Network::None, Network::Host] {
+            assert_eq!(other.variables_beside(&[]), []);
+        }
+    }
 }

@@ -8,7 +8,9 @@
 use std::{
     ffi::OsStr,
     fs::{self, File},
-    io::{self, Read, Write},
+    io::{self, IoSlice, Read, Write},
+    mem::MaybeUninit,
+    net::TcpListener,
     os::unix::net::UnixStream,
     path::Path,
 };
@@ -20,16 +22,18 @@ use rustix::{
     fs::{Gid, Mode, Uid},
     io::Errno,
     mount::MountPropagationFlags,
+    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags},
     process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions},
     thread::UnshareFlags,
 };
+use sluicegate_ports::execute::PROXY_ADDRESS;
 
 use crate::{
     cgroup,
     collect::{self, RESULTS, with_sources},
     init::{Init, READY},
-    job::{Failure, HELPER_WORD, JOB_FILE, Job, Message, Stage},
-    mounts, seccomp_profile,
+    job::{Failure, HELPER_WORD, JOB_FILE, Job, Message, NetworkJob, Stage},
+    mounts, seccomp_profile, system_files,
 };
 
 /// The lock file of a run folder: whoever uses the folder holds it shared.
@@ -72,12 +76,19 @@ fn work(folder: &Path, control: &mut UnixStream) -> Result<Message, (Stage, Stri
     std::env::set_current_dir(folder).map_err(in_job)?;
     let _lock = lock_shared().map_err(in_job)?;
     let job: Job = read_job().map_err(in_job)?;
-    leave_namespaces().map_err(|error| (Stage::Namespaces, error.to_string()))?;
+    let in_namespaces = |error: io::Error| (Stage::Namespaces, error.to_string());
+    leave_namespaces(job.network).map_err(in_namespaces)?;
+    if job.network == NetworkJob::Proxied {
+        hand_over_listener(control).map_err(in_namespaces)?;
+    }
     let root = mounts::build_root(&job)?;
+    let in_folders = |error: io::Error| (Stage::Folders, error.to_string());
+    let system_files = system_files::place(root.as_fd(), &job).map_err(in_folders)?;
     let ended = run_container(folder, &job, control).map_err(|reason| (Stage::Container, reason))?;
     // The parent bounds how long a kill may take; from here on it only waits for the packing.
     say(control, &ended).map_err(|error| (Stage::Container, error.to_string()))?;
-    fs::create_dir(RESULTS).map_err(|error| (Stage::Folders, error.to_string()))?;
+    system_files.take_away().map_err(in_folders)?;
+    fs::create_dir(RESULTS).map_err(in_folders)?;
     let collected = collect::collect(root.as_fd(), &job).map_err(|(index, reason)| (Stage::Output(index), reason))?;
     Ok(Message::Collected(collected))
 }
@@ -92,9 +103,13 @@ fn take_control() -> io::Result<UnixStream> {
 }
 
 fn say(control: &mut UnixStream, message: &Message) -> io::Result<()> {
+    control.write_all(&message_line(message)?)
+}
+
+fn message_line(message: &Message) -> io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
-    control.write_all(&line)
+    Ok(line)
 }
 
 fn lock_shared() -> io::Result<File> {
@@ -109,17 +124,39 @@ fn read_job() -> io::Result<Job> {
     Ok(job)
 }
 
-/// A mount namespace from which nothing comes back, a network namespace with nothing but a loopback, and no supplementary groups:
-/// libcontainer leaves the host's in place when a step asks for none.
-fn leave_namespaces() -> io::Result<()> {
+/// A mount namespace from which nothing comes back, mostly a network namespace with nothing but a loopback, and no supplementary
+/// groups: libcontainer leaves the host's in place when a step asks for none.
+fn leave_namespaces(network: NetworkJob) -> io::Result<()> {
+    let left = match network {
+        NetworkJob::Own | NetworkJob::Proxied => UnshareFlags::NEWNS | UnshareFlags::NEWNET,
+        NetworkJob::Host => UnshareFlags::NEWNS,
+    };
     let step = |what: &'static str| move |error: Errno| io::Error::other(format!("{what}: {error}"));
     // SAFETY: the process has one thread and shares no file table with anybody.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWNET) }
-        .map_err(step("unshare mount and network namespaces"))?;
+    unsafe { rustix::thread::unshare_unsafe(left) }.map_err(step("unshare mount and network namespaces"))?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).map_err(step("make the mounts private"))?;
     rustix::thread::set_thread_groups(&[]).map_err(step("drop supplementary groups"))?;
-    raise_loopback()
+    match network {
+        NetworkJob::Own | NetworkJob::Proxied => raise_loopback(),
+        NetworkJob::Host => Ok(()),
+    }
+}
+
+/// Opens the socket of the proxy in the step's network namespace and gives it to the parent, who is outside of it. Nothing of it
+/// stays here; clients that come before the parent listens wait in its queue.
+fn hand_over_listener(control: &mut UnixStream) -> io::Result<()> {
+    let listener = TcpListener::bind(PROXY_ADDRESS)?;
+    let line = message_line(&Message::Listening)?;
+    let passed = [listener.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !ancillary.push(SendAncillaryMessage::ScmRights(&passed)) {
+        return Err(io::Error::other("no room for the descriptor of the proxy's socket"));
+    }
+    let sent = rustix::net::sendmsg(&*control, &[IoSlice::new(&line)], &mut ancillary, SendFlags::empty())?;
+    // The descriptor goes with the first byte.
+    control.write_all(&line[sent..])
 }
 
 fn raise_loopback() -> io::Result<()> {

@@ -1,17 +1,18 @@
 use std::{
     fs::{self, File},
     io::{self, PipeReader, Write},
+    net::TcpListener,
     os::unix::fs::{OpenOptionsExt, symlink},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use rustix::process::Resource;
+use rustix::{fd::OwnedFd, process::Resource};
 use sluicegate_ports::{
     execute::{
-        Ended, ExecuteError, ExecutorIdentity, Input, InputAccess, Limits, Observation, OutputRequest, Product,
-        StepExecutor, StepOutcome, StepRequest,
+        Contact, Ended, ExecuteError, ExecutorIdentity, Input, InputAccess, Limits, Network, Observation,
+        OutputRequest, Product, StepExecutor, StepOutcome, StepRequest,
     },
     store::{ContentStore, StoreError},
 };
@@ -21,11 +22,13 @@ use crate::{
     cache::{Cache, CacheError, Stamp},
     cgroup,
     collect::RESULTS,
-    job::{Collected, Failure, JOB_FILE, Job, MountJob, MountKind, Stage, Workload},
+    egress::{Policy, Proxy, Upstream, UpstreamProxy},
+    job::{Collected, Failure, JOB_FILE, Job, MountJob, MountKind, NetworkJob, Stage, SystemFile, Workload},
     plan::{self, Machine},
     run_folder::{self, RunFolder},
     spawn::SealedProgram,
-    supervise::{self, Killed, Output, Report},
+    supervise::{self, Killed, Listener, Output, Report},
+    system_files,
 };
 
 /// The version of the engine that this crate is built with; part of every step's cache key.
@@ -45,6 +48,8 @@ pub struct Config {
     pub layer_cache: PathBuf,
     /// Where layers and inputs come from and logs and outputs go to.
     pub store: Arc<dyn ContentStore>,
+    /// The proxy by which this machine itself reaches the network, if it has one: steps with a list of servers are led through it.
+    pub upstream_proxy: Option<UpstreamProxy>,
 }
 
 /// Runs steps and tools with libcontainer in a helper process, as root, on x86_64 Linux.
@@ -53,6 +58,7 @@ pub struct EmbeddedExecutor {
     runs: PathBuf,
     cache: Cache,
     store: Arc<dyn ContentStore>,
+    upstream_proxy: Option<UpstreamProxy>,
 }
 
 /// What a container runs, beside what stands in its root.
@@ -60,6 +66,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) host_name: &'a str,
     pub(crate) lowers: Vec<PathBuf>,
     pub(crate) mounts: Vec<MountJob>,
+    pub(crate) system_files: Vec<SystemFile>,
+    pub(crate) network: NetworkJob,
     pub(crate) workdir: &'a Path,
     pub(crate) owner: (u32, u32),
     pub(crate) workload: Workload,
@@ -89,7 +97,7 @@ impl EmbeddedExecutor {
             .map_err(not_here(format!("open the cache {}", config.layer_cache.display())))?;
         let helper = SealedProgram::copy_of(&config.helper_program)
             .map_err(not_here(format!("copy the helper {}", config.helper_program.display())))?;
-        Ok(Self { helper, runs, cache, store: config.store })
+        Ok(Self { helper, runs, cache, store: config.store, upstream_proxy: config.upstream_proxy })
     }
 
     /// A folder for one run.
@@ -104,7 +112,7 @@ impl EmbeddedExecutor {
         run: &RunFolder,
         launch: Launch<'_>,
         separate_streams: bool,
-        on_output: &mut dyn FnMut(usize, &[u8]) -> io::Result<Output>,
+        mut listener: Listener<'_>,
     ) -> Result<Report, ExecuteError> {
         let timeout = launch.limits.timeout;
         Self::write_job(run, launch).map_err(engine(step, "write the helper's job"))?;
@@ -120,7 +128,7 @@ impl EmbeddedExecutor {
             Ok((child, control, streams))
         };
         let (child, control, streams) = start().map_err(engine(step, "start the helper"))?;
-        supervise::supervise(child, control, streams, timeout, on_output).map_err(|reason| ExecuteError::Engine {
+        supervise::supervise(child, control, streams, timeout, &mut listener).map_err(|reason| ExecuteError::Engine {
             step: step.to_owned(),
             action: "run the container",
             reason,
@@ -151,6 +159,8 @@ impl EmbeddedExecutor {
             id: run.id().to_owned(),
             lowers,
             mounts: launch.mounts,
+            system_files: launch.system_files,
+            network: launch.network,
             workdir: launch.workdir.to_owned(),
             owner: launch.owner,
             workload: launch.workload,
@@ -183,6 +193,27 @@ impl EmbeddedExecutor {
             mounts.push(MountJob { at: input.mount_point.clone(), what, read_only });
         }
         Ok(mounts)
+    }
+
+    /// What a step with a list of servers may reach.
+    fn policy(&self, request: &StepRequest) -> Result<Option<Policy>, ExecuteError> {
+        let Network::Allow(egress) = &request.network else { return Ok(None) };
+        let upstream = self.upstream_proxy.as_ref().map(|proxy| Upstream::parse(&proxy.url, proxy.no_proxy.as_deref()));
+        let upstream = upstream.transpose().map_err(|reason| ExecuteError::NotHere {
+            reason,
+            remedy: "set HTTPS_PROXY=http://HOST:PORT, or unset it if this machine needs no proxy".to_owned(),
+        })?;
+        Ok(Some(Policy::new(request.step.as_str(), egress, upstream)))
+    }
+
+    /// What it contacted, once nothing of it is left that could contact more.
+    fn contacts(&self, request: &StepRequest, proxy: Option<Proxy>) -> Result<Vec<Contact>, ExecuteError> {
+        let Some(proxy) = proxy else { return Ok(Vec::new()) };
+        proxy.finish().map_err(|reason| ExecuteError::Engine {
+            step: request.step.to_string(),
+            action: "write down what it contacted",
+            reason,
+        })
     }
 
     fn keep_outputs(
@@ -242,6 +273,8 @@ impl StepExecutor for EmbeddedExecutor {
             host_name: "probe",
             lowers: Vec::new(),
             mounts: Vec::new(),
+            system_files: Vec::new(),
+            network: NetworkJob::Own,
             workdir: Path::new("/"),
             owner: (0, 0),
             workload: Workload::SelfTest,
@@ -249,7 +282,8 @@ impl StepExecutor for EmbeddedExecutor {
             limits: &limits,
             epoch: 0,
         };
-        let report = self.launch("probe", &run, launch, false, &mut |_, _| Ok(Output::Taken));
+        let listener = Listener { on_output: &mut |_, _| Ok(Output::Taken), on_socket: &mut unexpected_socket };
+        let report = self.launch("probe", &run, launch, false, listener);
         let (reason, remedy) = match report {
             Ok(Report { ended: Some((0, _)), killed: None, result: Ok(_) }) => return Ok(()),
             Ok(Report { result: Err(failure), .. }) => explain(&failure),
@@ -275,27 +309,42 @@ impl StepExecutor for EmbeddedExecutor {
         plan::check(request).map_err(refused)?;
         let owner = plan::owner(&request.user).map_err(refused)?;
         require_this_machine()?;
+        let mut policy = self.policy(request)?;
         let layers = request.layers.iter().rev().map(|layer| self.cache.layer(layer));
         let lowers = layers.collect::<Result<Vec<_>, _>>().map_err(|error| content(step, error))?;
         let run = self.run_folder(step)?;
+        let env = request.env.iter().cloned().chain(request.network.variables_beside(&request.env)).collect();
         let launch = Launch {
             host_name: step,
             lowers,
             mounts: self.mounts(&run, request, owner)?,
+            system_files: system_files::of_step(step, &request.network)
+                .map_err(engine(step, "read the system's files"))?,
+            network: network_job(&request.network),
             workdir: &request.workdir,
             owner,
-            workload: Workload::Program { argv: request.argv.clone(), env: request.env.clone() },
+            workload: Workload::Program { argv: request.argv.clone(), env },
             outputs: &request.outputs,
             limits: &request.limits,
             epoch: request.epoch,
         };
         let log_path = run.path().join("log");
         let mut log = BoundedLog::new(&log_path, request.limits.log_bytes).map_err(engine(step, "write the log"))?;
-        let report = self.launch(step, &run, launch, false, &mut |_, bytes| {
+        let mut proxy = None;
+        let mut take_output = |_, bytes: &[u8]| {
             let (taken, verdict) = log.take(bytes)?;
             on_output(taken);
             Ok(verdict)
-        })?;
+        };
+        let mut start_proxy = |socket: OwnedFd| {
+            let policy =
+                policy.take().ok_or_else(|| io::Error::other("the helper opened a socket that nobody asked for"))?;
+            proxy = Some(Proxy::start(TcpListener::from(socket), policy)?);
+            Ok(())
+        };
+        let listener = Listener { on_output: &mut take_output, on_socket: &mut start_proxy };
+        let report = self.launch(step, &run, launch, false, listener)?;
+        let contacts = self.contacts(request, proxy)?;
         let collected = match report.result {
             Ok(collected) => collected,
             Err(failure) => return Err(failure_of(request, &failure)),
@@ -316,11 +365,24 @@ impl StepExecutor for EmbeddedExecutor {
             true => Observation::Unavailable("this version does not observe steps".to_owned()),
             false => Observation::NotAsked,
         };
-        let (outputs, missing, contacts) = (Vec::new(), Vec::new(), Vec::new());
+        let (outputs, missing) = (Vec::new(), Vec::new());
         let mut outcome = StepOutcome { ended, log, outputs, missing, oom_kills, contacts, observed };
         self.keep_outputs(request, &run, collected, &mut outcome)?;
         Ok(outcome)
     }
+}
+
+fn network_job(network: &Network) -> NetworkJob {
+    match network {
+        Network::None => NetworkJob::Own,
+        Network::Allow(_) => NetworkJob::Proxied,
+        Network::Host => NetworkJob::Host,
+    }
+}
+
+/// For containers that have no proxy.
+pub(crate) fn unexpected_socket(_: OwnedFd) -> io::Result<()> {
+    Err(io::Error::other("the helper opened a socket that nobody asked for"))
 }
 
 /// The log on the disk, cut at its limit.

@@ -19,6 +19,10 @@ pub(crate) struct Job {
     pub(crate) lowers: Vec<String>,
     /// What is mounted, outer mount points first.
     pub(crate) mounts: Vec<MountJob>,
+    /// Files of the system that the step finds whatever its image holds, and that no output has.
+    pub(crate) system_files: Vec<SystemFile>,
+    /// What it shares with the host.
+    pub(crate) network: NetworkJob,
     /// Made if missing.
     pub(crate) workdir: PathBuf,
     /// User and group of the step.
@@ -55,6 +59,26 @@ pub(crate) enum MountKind {
     Host(PathBuf),
 }
 
+/// A file that says something about the step's network.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SystemFile {
+    /// An absolute path inside the root.
+    pub(crate) at: PathBuf,
+    /// What it says.
+    pub(crate) text: Vec<u8>,
+}
+
+/// Which network namespace a container is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum NetworkJob {
+    /// Its own, with nothing but a loopback.
+    Own,
+    /// Its own, with a socket on the loopback that the parent listens at.
+    Proxied,
+    /// The host's.
+    Host,
+}
+
 /// What pid 1 starts.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Workload {
@@ -72,6 +96,8 @@ pub(crate) enum Workload {
 /// One line of what the helper says.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Message {
+    /// The socket that came along with this line is the one to listen at.
+    Listening,
     /// The container is dead.
     Ended {
         /// Its exit code, 128 + n for a signal n.

@@ -142,12 +142,12 @@ fn input_overlay(index: usize, name: &str, job: &Job) -> io::Result<OwnedFd> {
     overlay(&[name], &upper, &work)
 }
 
-fn clone_mount(path: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn clone_mount(path: &Path) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
     Ok(open_tree(rustix::fs::CWD, path, flags)?)
 }
 
-fn attach(mount: &OwnedFd, target: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn attach(mount: &OwnedFd, target: BorrowedFd<'_>) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(move_mount(mount.as_fd(), "", target, "", flags)?)
 }

@@ -3,7 +3,7 @@
 use std::path::{Component, Path};
 
 use serde_json::{Value, json};
-use sluicegate_ports::execute::{Limits, Network, StepRequest};
+use sluicegate_ports::execute::{Egress, Limits, Network, StepRequest};
 
 use crate::{cgroup, mounts::ROOT};
 
@@ -27,6 +27,9 @@ const MAX_ARGUMENT: usize = 128 * 1024 - 1;
 
 /// Arguments and variables.
 const MAX_ARGUMENTS: usize = 32_768;
+
+/// Servers in a list.
+const MAX_DESTINATIONS: usize = 10_000;
 
 /// Places that the container itself mounts.
 const RESERVED: [&str; 3] = ["/proc", "/sys", "/dev"];
@@ -56,8 +59,8 @@ pub(crate) fn check(request: &StepRequest) -> Result<(), String> {
     }
     check_texts(request)?;
     owner(&request.user)?;
-    if request.network != Network::None {
-        return Err("a network: not in this version".to_owned());
+    if let Network::Allow(egress) = &request.network {
+        check_egress(egress)?;
     }
     if !request.masked.is_empty() {
         return Err("secrets: not in this version".to_owned());
@@ -109,6 +112,16 @@ fn check_texts(request: &StepRequest) -> Result<(), String> {
         if name.len() + value.len() >= MAX_ARGUMENT {
             return Err(format!("variable {name:?} has more than {MAX_ARGUMENT} bytes"));
         }
+    }
+    Ok(())
+}
+
+fn check_egress(egress: &Egress) -> Result<(), String> {
+    if egress.destinations.is_empty() {
+        return Err("a list of servers with none in it; without a network is another thing to ask for".to_owned());
+    }
+    if egress.destinations.len() > MAX_DESTINATIONS || egress.private.len() > MAX_DESTINATIONS {
+        return Err(format!("a list of more than {MAX_DESTINATIONS} servers"));
     }
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! Watches one helper from start to end: its streams, its messages, the deadline, and that nothing survives.
 
 use std::{
-    io::{self, PipeReader, Read, Write},
+    io::{self, IoSliceMut, PipeReader, Read, Write},
+    mem::MaybeUninit,
     os::unix::net::UnixStream,
     process::Child,
     time::{Duration, Instant},
@@ -9,7 +10,9 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    fd::OwnedFd,
     io::Errno,
+    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags},
 };
 
 use crate::job::{Collected, Failure, Message};
@@ -43,6 +46,14 @@ pub(crate) struct Report {
     pub(crate) result: Result<Vec<Collected>, Failure>,
 }
 
+/// Is told what comes from a container.
+pub(crate) struct Listener<'a> {
+    /// Gets the number of a stream and what came in it.
+    pub(crate) on_output: &'a mut dyn FnMut(usize, &[u8]) -> io::Result<Output>,
+    /// Gets the socket that was opened in the container's network.
+    pub(crate) on_socket: &'a mut dyn FnMut(OwnedFd) -> io::Result<()>,
+}
+
 /// Whether a container may go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Output {
@@ -52,14 +63,13 @@ pub(crate) enum Output {
     Full,
 }
 
-/// Waits for the helper's end. `on_output` gets the number of the stream and what came; an error of it kills the container and
-/// is returned. A helper that neither answers nor ends is killed, and its container dies with it.
+/// Waits for the helper's end. An error of the listener kills the container and is returned. A helper that neither answers nor ends is killed, and its container dies with it.
 pub(crate) fn supervise(
     mut child: Child,
     control: UnixStream,
     streams: Vec<PipeReader>,
     timeout: Duration,
-    on_output: &mut dyn FnMut(usize, &[u8]) -> io::Result<Output>,
+    listener: &mut Listener<'_>,
 ) -> Result<Report, String> {
     let mut watch = Watch {
         control: Some(control),
@@ -72,7 +82,7 @@ pub(crate) fn supervise(
         buffer: vec![0; 64 * 1024],
     };
     while watch.is_open() {
-        if let Err(error) = watch.step(&mut child, on_output) {
+        if let Err(error) = watch.step(&mut child, listener) {
             watch.give_up(&mut child, error.to_string());
             break;
         }
@@ -108,6 +118,8 @@ enum Phase {
 struct Messages {
     bytes: Vec<u8>,
     total: usize,
+    sockets: Vec<OwnedFd>,
+    listening: usize,
     ended: Option<(i32, Option<u64>)>,
     result: Option<Result<Vec<Collected>, Failure>>,
 }
@@ -117,17 +129,13 @@ impl Watch {
         self.control.is_some() || self.streams.iter().any(Option::is_some)
     }
 
-    fn step(
-        &mut self,
-        child: &mut Child,
-        on_output: &mut dyn FnMut(usize, &[u8]) -> io::Result<Output>,
-    ) -> io::Result<()> {
+    fn step(&mut self, child: &mut Child, listener: &mut Listener<'_>) -> io::Result<()> {
         let (control_ready, ready) = self.wait()?;
         if let Some(index) = ready {
-            self.read_stream(index, on_output)?;
+            self.read_stream(index, listener.on_output)?;
         }
         if control_ready {
-            self.read_control()?;
+            self.read_control(listener.on_socket)?;
         }
         if self.until.is_some_and(|until| Instant::now() >= until) {
             self.run_out(child);
@@ -183,12 +191,18 @@ impl Watch {
         Ok(())
     }
 
-    fn read_control(&mut self) -> io::Result<()> {
+    fn read_control(&mut self, on_socket: &mut dyn FnMut(OwnedFd) -> io::Result<()>) -> io::Result<()> {
         let Some(control) = self.control.as_mut() else { return Ok(()) };
-        match control.read(&mut self.buffer) {
+        match receive(control, &mut self.buffer, &mut self.messages.sockets) {
             Ok(0) => self.control = None,
             Ok(n) => {
-                if self.messages.take(&self.buffer[..n])? && self.phase != Phase::GivenUp {
+                let came_to_an_end = self.messages.take(&self.buffer[..n])?;
+                while self.messages.listening > 0 {
+                    self.messages.listening -= 1;
+                    let socket = self.messages.sockets.pop();
+                    on_socket(socket.ok_or_else(|| io::Error::other("the helper names a socket that did not come"))?)?;
+                }
+                if came_to_an_end && self.phase != Phase::GivenUp {
                     self.phase = Phase::Collecting;
                     self.until = deadline(COLLECT_LIMIT);
                 }
@@ -249,6 +263,7 @@ impl Messages {
         while let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.bytes.drain(..=end).collect();
             match serde_json::from_slice(&line)? {
+                Message::Listening => self.listening += 1,
                 Message::Ended { code, oom_kills } => {
                     self.ended = Some((code, oom_kills));
                     came_to_an_end = true;
@@ -259,6 +274,20 @@ impl Messages {
         }
         Ok(came_to_an_end)
     }
+}
+
+/// Reads words, and the descriptors that come along with them; more than one at a time are closed unseen.
+fn receive(control: &UnixStream, buffer: &mut [u8], sockets: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut words = [IoSliceMut::new(buffer)];
+    let received = rustix::net::recvmsg(control, &mut words, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            sockets.extend(descriptors);
+        }
+    }
+    Ok(received.bytes)
 }
 
 /// `None` for a moment that no clock reaches.

@@ -9,10 +9,10 @@ use sluicegate_ports::execute::{
 };
 
 use crate::{
-    executor::{EmbeddedExecutor, Launch, engine, explain, require_this_machine},
-    job::{MountJob, MountKind, Stage, Workload},
+    executor::{EmbeddedExecutor, Launch, engine, explain, require_this_machine, unexpected_socket},
+    job::{MountJob, MountKind, NetworkJob, Stage, Workload},
     plan,
-    supervise::{Killed, Output},
+    supervise::{Killed, Listener, Output},
 };
 
 /// Where a tool stands in its root.
@@ -51,6 +51,8 @@ impl ToolSandbox for EmbeddedExecutor {
             host_name: step,
             lowers: Vec::new(),
             mounts,
+            system_files: Vec::new(),
+            network: NetworkJob::Own,
             workdir: Path::new(WORKDIR),
             owner,
             workload: Workload::Program { argv: as_step.argv.clone(), env: as_step.env.clone() },
@@ -59,7 +61,7 @@ impl ToolSandbox for EmbeddedExecutor {
             epoch: 0,
         };
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        let report = self.launch(step, &run, launch, true, &mut |stream, bytes| {
+        let mut take_output = |stream, bytes: &[u8]| {
             if stream == 0 {
                 if stdout.len() as u64 + bytes.len() as u64 > request.stdout_bytes {
                     return Ok(Output::Full);
@@ -69,7 +71,9 @@ impl ToolSandbox for EmbeddedExecutor {
                 keep_tail(&mut stderr, bytes);
             }
             Ok(Output::Taken)
-        })?;
+        };
+        let listener = Listener { on_output: &mut take_output, on_socket: &mut unexpected_socket };
+        let report = self.launch(step, &run, launch, true, listener)?;
         if let Err(failure) = &report.result {
             return Err(match failure.stage {
                 Stage::Overlay | Stage::Namespaces => {

@@ -23,8 +23,8 @@ use sluicegate_types::{Content, ContentKind, Digest};
 
 /// Programs of the image; what they are linked with comes along.
 const PROGRAMS: &[&str] = &[
-    "sh", "cat", "chmod", "cp", "dd", "echo", "env", "head", "id", "kill", "ln", "ls", "mkdir", "mknod", "mount", "mv",
-    "readlink", "rm", "sed", "setsid", "sleep", "stat", "touch", "true", "unshare", "yes",
+    "sh", "bash", "cat", "chmod", "cp", "dd", "echo", "env", "getent", "head", "id", "kill", "ln", "ls", "mkdir",
+    "mknod", "mount", "mv", "readlink", "rm", "sed", "setsid", "sleep", "stat", "touch", "true", "unshare", "yes",
 ];
 
 pub(crate) const EPOCH: u64 = 1_700_000_000;
@@ -52,6 +52,7 @@ pub(crate) fn new_fixture(name: &str) -> Fixture {
         state_dir: state.clone(),
         layer_cache: state.join("cache"),
         store: store.clone(),
+        upstream_proxy: None,
     })
     .unwrap();
     let image = vec![plain_layer(&store, &host_layer())];

@@ -7,5 +7,6 @@ mod confinement;
 mod content;
 mod fixture;
 mod limits;
+mod network;
 mod steps;
 mod tools;
