@@ -118,7 +118,8 @@ pub(crate) fn prepare(
         inputs.insert(mount_point.clone(), (source.clone(), content));
         mounts.push(Input { mount_point: mount_point.clone(), content, executable, access: InputAccess::CopyOnWrite });
     }
-    let env = environment(step, image, around);
+    let reaches = network(step, around);
+    let env = environment(step, image, around, &reaches);
     let secrets = secrets(step, around)?;
     let report: OutputName = REPORT.parse().map_err(|error| Error::Bug(format!("{error}")))?;
     let outputs = step.outputs.iter().map(|(name, path)| OutputRequest { name: name.clone(), path: path.clone() });
@@ -150,7 +151,7 @@ pub(crate) fn prepare(
         outputs: outputs.chain(reports).collect(),
         limits,
         epoch: around.epoch,
-        network: network(step, around),
+        network: reaches,
         masked,
         observe: around.observe,
         stop: around.stop.clone(),
@@ -174,7 +175,13 @@ fn network(step: &Step, around: &Surroundings<'_>) -> Network {
     }
 }
 
-fn environment(step: &Step, image: &PinnedBase, around: &Surroundings<'_>) -> BTreeMap<String, String> {
+/// The whole environment but secrets, with what the executor would add for the network.
+fn environment(
+    step: &Step,
+    image: &PinnedBase,
+    around: &Surroundings<'_>,
+    network: &Network,
+) -> BTreeMap<String, String> {
     let mut env = BTreeMap::from([
         ("PATH".to_owned(), image.variable("PATH").unwrap_or(DEFAULT_PATH).to_owned()),
         ("HOME".to_owned(), image.variable("HOME").unwrap_or("/").to_owned()),
@@ -182,6 +189,8 @@ fn environment(step: &Step, image: &PinnedBase, around: &Surroundings<'_>) -> BT
     ]);
     env.extend(around.arguments.clone());
     env.extend(step.env.clone());
+    let so_far: Vec<(String, String)> = env.clone().into_iter().collect();
+    env.extend(network.variables_beside(&so_far));
     env
 }
 

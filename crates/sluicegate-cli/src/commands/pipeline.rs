@@ -60,10 +60,12 @@ impl OpenedPipeline {
         let gateway = GatewayFolder::open(gateway.gateway.as_deref(), &folder)?;
         let (trust, _) = trust(&gateway.gateway, &gateway)?;
         let domain = trust_domain(&gateway.gateway, &gateway)?;
+        let listed = gateway.gateway.private_destinations.iter();
+        let private = listed.map(|one| Destination { host: one.host.clone(), port: one.port }).collect();
         let epoch = epoch()?;
         let wired = Wired::new(Home::open()?)?.judged_by(&gateway.gateway);
         let executor = wired.executor()?;
-        Ok(Self { pipeline, folder, arguments, epoch, gateway, trust, domain, private: Vec::new(), wired, executor })
+        Ok(Self { pipeline, folder, arguments, epoch, gateway, trust, domain, private, wired, executor })
     }
 
     /// What is in no source: the home, and the files of secrets.
