@@ -473,7 +473,7 @@ fn check_places(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<(), Error
                 artifact.name
             )));
         }
-        let occupant = ports.places.target(&place)?.current(artifact.tags.first())?;
+        let occupant = ports.places.target(&place)?.current(build_tags(artifact)?.first())?;
         if let Some(environment) = occupant.and_then(|occupant| occupant.environment) {
             return Err(ImagePlaceError::OfEnvironment { place, environment }.into());
         }
@@ -757,7 +757,8 @@ fn publish(
     };
     let place = artifact.repository.relative_to(request.folder);
     let target = ports.places.target(&place)?;
-    let held = held(target.as_ref(), &place, &artifact.tags)?;
+    let tags = build_tags(artifact)?;
+    let held = held(target.as_ref(), &place, &tags)?;
     if place.folder().is_some() && held.iter().any(|occupant| occupant.image == image.digest) {
         let own = key_hint(request.signer.public_key());
         for subject in children.iter().chain([image]) {
@@ -767,7 +768,7 @@ fn publish(
         }
     }
     for occupant in held.iter().filter(|occupant| occupant.image != image.digest) {
-        if let Some(tag) = artifact.tags.iter().find(|tag| occupant.tags.contains(tag)) {
+        if let Some(tag) = tags.iter().find(|tag| occupant.tags.contains(tag)) {
             return Err(Error::Usage(format!(
                 "the build tag {tag} of {} names {} and is never moved; choose another tag for {}",
                 artifact.repository, occupant.image, image.digest
@@ -778,7 +779,7 @@ fn publish(
     target.publish(
         &Publication {
             image: image.clone(),
-            tags: artifact.tags.clone(),
+            tags,
             children,
             referrers,
             blobs: blobs.into_iter().collect(),
@@ -791,6 +792,16 @@ fn publish(
         ports.store,
     )?;
     Ok(())
+}
+
+/// The build tags of an artifact.
+fn build_tags(artifact: &Artifact) -> Result<Vec<TagName>, Error> {
+    let tags = artifact.tags.iter().map(|tag| {
+        // Which commit that is, is not found out yet.
+        let hint = if tag.needs_commit() { " (a tag with {commit} is not in this version)" } else { "" };
+        tag.fill(None, false).map_err(|e| Error::Usage(format!("artifacts.{}.tags: {e}{hint}", artifact.name)))
+    });
+    tags.collect()
 }
 
 /// What is there that a new image could be in the way of: of a layout the one image, of a registry those that the build tags name.

@@ -3,15 +3,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     path::PathBuf,
     time::Duration,
 };
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{self, IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer},
-};
+use serde::{Deserialize, de::IgnoredAny};
 use sluicegate_types::{
     Digest, EnvironmentName, ImageRef, LogUrl, LogUrlError, NonEmpty, Place, RegistryRepository, TagName,
 };
@@ -20,7 +16,7 @@ use crate::{
     Error, In,
     pipeline::Destination,
     units,
-    yaml::{self, Given, Ordered},
+    yaml::{self, Given, Longer, Ordered, TextOr},
 };
 
 /// A gateway file. Paths are as written: relative to the file's folder.
@@ -132,11 +128,12 @@ impl Gateway {
     /// Reads a gateway file; `file` is how errors call it.
     pub fn parse(file: &str, text: &str) -> Result<Self, Error> {
         let wire: WireGateway = yaml::read(file, text)?;
-        let at = In(file);
+        let at = In { file, text };
         at.version(wire.version)?;
         at.absent("", "waivers", wire.waivers)?;
+        at.absent("", "limits", wire.limits)?;
         if wire.coverage.is_some_and(|list| !list.is_empty()) {
-            return Err(at.later("coverage"));
+            return Err(at.later("coverage[0]"));
         }
         let log = log_of(&at, wire.log)?;
         let evidence = match wire.evidence.as_deref() {
@@ -180,7 +177,8 @@ impl Gateway {
             return Err(at.meaning("environments", "at least one is needed"));
         }
         if let Some(name) = signing.decisions.keys().find(|name| !environments.contains_key(*name)) {
-            return Err(at.meaning(format!("signing.decisions.{name}"), "no environment is called so"));
+            let known = environments.keys().map(EnvironmentName::as_str);
+            return Err(at.unknown(format!("signing.decisions.{name}"), "environment", name.as_str(), known));
         }
         Ok(Self {
             environments,
@@ -208,15 +206,15 @@ fn private_destinations(at: &In<'_>, wire: Option<WireEgress>) -> Result<BTreeSe
     Ok(destinations)
 }
 
-fn log_of(at: &In<'_>, wire: WireLog) -> Result<LogPlace, Error> {
+fn log_of(at: &In<'_>, wire: TextOr<WireRemote>) -> Result<LogPlace, Error> {
     let url =
         |place: &str, text: &str| text.parse().map_err(|e: LogUrlError| at.meaning(place, format!("{text:?}: {e}")));
     match wire {
-        WireLog::Word(word) if word == "embedded" => Ok(LogPlace::Embedded),
-        WireLog::Word(word) => {
+        TextOr::Text(word) if word == "embedded" => Ok(LogPlace::Embedded),
+        TextOr::Text(word) => {
             Err(at.meaning("log", format!("{word:?} is unknown; write embedded or {{ rekor: URL }}")))
         }
-        WireLog::Remote(WireRemote { rekor, read }) => Ok(LogPlace::Remote {
+        TextOr::More(WireRemote { rekor, read }) => Ok(LogPlace::Remote {
             url: url("log.rekor", &rekor)?,
             read: read.map(|read| url("log.read", &read)).transpose()?,
         }),
@@ -235,13 +233,15 @@ fn environment_of(
     let gate = match wire.gate.as_str() {
         NO_GATE => None,
         name => {
-            let found = gates.get(name).ok_or_else(|| at.meaning(&place, format!("no gate is called {name:?}")))?;
+            let found = gates
+                .get(name)
+                .ok_or_else(|| at.unknown(format!("{place}.gate"), "gate", name, gates.keys().map(String::as_str)))?;
             Some(found.clone())
         }
     };
     let repository = wire.repository.parse().map_err(|e| at.meaning(format!("{place}.repository"), e))?;
     Ok((
-        name.parse().map_err(|e| at.meaning("environments", e))?,
+        name.parse().map_err(|e| at.name(&place, e))?,
         Environment { repository, tag: wire.tag.parse().map_err(|e| at.meaning(format!("{place}.tag"), e))?, gate },
     ))
 }
@@ -251,18 +251,20 @@ fn gate_of(at: &In<'_>, name: &str, wire: WireGate) -> Result<Gate, Error> {
     if name == NO_GATE {
         return Err(at.meaning(place, "this name says that there is no gate; choose another one"));
     }
+    at.absent(&place, "executables", wire.executables)?;
     if wire.policies.is_empty() {
         return Err(at.meaning(format!("{place}.policies"), "a gate without policies can't allow anything"));
     }
     let require = wire.require.unwrap_or_else(|| KNOWN_KINDS.map(str::to_owned).to_vec());
-    for kind in &require {
+    for (nth, kind) in require.iter().enumerate() {
+        let place = format!("{place}.require[{nth}]");
         if !KNOWN_KINDS.contains(&kind.as_str()) {
             let known = format!("this version knows {}", KNOWN_KINDS.join(", "));
             // A predicate type's whole name may be right; a word that is none of these is a slip.
             return Err(if kind.contains(':') {
-                at.later_but(format!("{place}.require: {kind}"), &known)
+                at.later_value(place, kind, &known)
             } else {
-                at.meaning(format!("{place}.require"), format!("{kind:?} is unknown; {known}"))
+                at.meaning(place, format!("{kind:?} is unknown; {known}"))
             });
         }
     }
@@ -284,7 +286,7 @@ fn gate_of(at: &In<'_>, name: &str, wire: WireGate) -> Result<Gate, Error> {
 fn signing(at: &In<'_>, wire: WireSigning) -> Result<Signing, Error> {
     let key = |place: &str, text: &str| match text.strip_prefix("key:") {
         Some(name) if !name.is_empty() => Ok(name.to_owned()),
-        _ => Err(at.later_but(format!("{place}: {text}"), "write key:NAME, a key of the home")),
+        _ => Err(at.later_value(place, text, "write key:NAME, a key of the home")),
     };
     let mut decisions = BTreeMap::new();
     for (environment, text) in wire.decisions.0 {
@@ -313,6 +315,7 @@ fn signing(at: &In<'_>, wire: WireSigning) -> Result<Signing, Error> {
 fn trivy(at: &In<'_>, wire: WireScanner) -> Result<Trivy, Error> {
     let wire = wire.trivy;
     at.absent("scanner.trivy", "java_db", wire.java_db)?;
+    at.absent("scanner.trivy.db", "signer", wire.db.signer)?;
     // A folder's name may look like a registry's, so that an artifact of a registry is one only by its digest.
     let database = if wire.db.from.starts_with("oci:") || wire.db.from.contains('@') {
         let artifact = wire.db.from.parse().map_err(|e| at.meaning("scanner.trivy.db.from", e))?;
@@ -328,119 +331,179 @@ fn trivy(at: &In<'_>, wire: WireScanner) -> Result<Trivy, Error> {
     })
 }
 
+/// The gateway file: places that images are promoted to, what is asked before, and who judges. Relative paths are relative to the file.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(title = "gateway.yaml, version 1"))]
 #[serde(deny_unknown_fields)]
-struct WireGateway {
+pub(crate) struct WireGateway {
+    /// The version of this format.
+    #[cfg_attr(test, schemars(extend("const" = 1)))]
     version: u32,
+    /// Places that an image may be promoted to, by name.
     environments: Ordered<WireEnvironment>,
+    /// Sets of policies with what they need, by name; none is no name.
     gates: Ordered<WireGate>,
+    /// trust.yaml: who may sign what.
     trust: String,
+    /// Which key of the home signs what; every role and environment has one of its own.
     signing: WireSigning,
+    /// verifier.id of the verification summaries: a URI that names this gate.
     verifier_id: String,
+    /// trusted_root.json.
     trust_root: String,
+    /// Reserved: refused with "not in this version".
     #[serde(default)]
     waivers: Given,
+    /// Reserved: anything but an empty list is refused with "not in this version".
+    #[serde(default, deserialize_with = "yaml::given")]
+    #[cfg_attr(test, schemars(with = "Vec<()>", extend("maxItems" = 0)))]
     coverage: Option<Vec<IgnoredAny>>,
-    log: WireLog,
+    /// embedded: the log of the home; or a log elsewhere.
+    log: TextOr<WireRemote>,
+    /// How images are scanned; without it nothing is decided that requires vulns.
+    #[serde(default, deserialize_with = "yaml::given")]
     scanner: Option<WireScanner>,
+    /// same (if left out), or HOST/REPOSITORY: where attestations of images of registries are.
+    #[serde(default, deserialize_with = "yaml::given")]
     evidence: Option<String>,
+    /// What steps may reach beside the public internet.
+    #[serde(default, deserialize_with = "yaml::given")]
     egress: Option<WireEgress>,
+    /// Reserved: refused with "not in this version".
+    #[serde(default)]
+    limits: Given,
 }
 
+/// Inner servers.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct WireEgress {
+    /// HOST:PORT that steps may reach although they lead to loopback, link-local, private or metadata addresses, where the pipeline
+    /// file lists them too.
+    #[serde(default, deserialize_with = "yaml::given")]
     private: Option<Vec<String>>,
 }
 
-enum WireLog {
-    Word(String),
-    Remote(WireRemote),
-}
-
+/// A log elsewhere, in the API of Rekor v2.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct WireRemote {
+    /// Where entries are sent: https://, or http:// on this machine.
     rekor: String,
+    /// Where checkpoint and tiles are read, if another server has them.
+    #[serde(default, deserialize_with = "yaml::given")]
     read: Option<String>,
 }
 
-/// Told apart by hand, so that an error names the key that is wrong.
-impl<'de> Deserialize<'de> for WireLog {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-
-        impl<'de> Visitor<'de> for Either {
-            type Value = WireLog;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("embedded, or { rekor: URL }")
-            }
-
-            fn visit_str<E: de::Error>(self, word: &str) -> Result<WireLog, E> {
-                Ok(WireLog::Word(word.to_owned()))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<WireLog, A::Error> {
-                WireRemote::deserialize(MapAccessDeserializer::new(map)).map(WireLog::Remote)
-            }
-        }
-
-        deserializer.deserialize_any(Either)
-    }
+impl Longer for WireRemote {
+    const EXPECTED: &'static str = "embedded, or { rekor: URL }";
 }
 
+/// A place that images are promoted to.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct WireEnvironment {
+    /// oci:DIR or HOST/REPOSITORY, which no other environment has.
     repository: String,
+    /// The tag that moves.
     tag: String,
+    /// A gate, or none.
     gate: String,
+    /// Reserved: refused with "not in this version".
     #[serde(default)]
     after: Given,
+    /// Reserved: refused with "not in this version".
     #[serde(default)]
     approvals: Given,
 }
 
+/// A set of policies with what they need.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct WireGate {
+    /// Reserved: refused with "not in this version".
+    #[serde(default)]
+    executables: Given,
+    /// Folders with Rego, or files.
+    #[cfg_attr(test, schemars(extend("minItems" = 1)))]
     policies: Vec<String>,
+    /// Data files.
     #[serde(default)]
     data: Vec<String>,
+    /// Kinds of evidence that must be there: provenance (always), sbom, vulns, test-result; all four if left out.
+    #[serde(default, deserialize_with = "yaml::given")]
+    #[cfg_attr(test, schemars(extend("items" = {"enum": ["provenance", "sbom", "vulns", "test-result"]})))]
     require: Option<Vec<String>>,
+    /// How long a decision is worth something, such as 24h; 30d if left out.
+    #[serde(default, deserialize_with = "yaml::given")]
+    #[cfg_attr(test, schemars(extend("pattern" = "^[0-9]+[smhd]$")))]
     valid_for: Option<String>,
 }
 
+/// Names of keys of the home, key:NAME each.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct WireSigning {
+    /// Signs what steps did.
+    #[cfg_attr(test, schemars(extend("pattern" = "^key:.")))]
     steps: String,
+    /// Signs denials and the gate's scans.
+    #[cfg_attr(test, schemars(extend("pattern" = "^key:.")))]
     records: String,
+    /// Signs what was allowed: a key for each environment that has a gate.
+    #[cfg_attr(test, schemars(extend("additionalProperties" = {"type": "string", "pattern": "^key:."})))]
     decisions: Ordered<String>,
+    /// Signs what somebody says by hand.
+    #[serde(default, deserialize_with = "yaml::given")]
+    #[cfg_attr(test, schemars(extend("pattern" = "^key:.")))]
     manual: Option<String>,
 }
 
+/// The scanner.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct WireScanner {
+    /// Trivy.
     trivy: WireTrivy,
 }
 
+/// Trivy and its database, both by digest.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct WireTrivy {
+    /// Executables that are allowed, sha256:HEX each.
+    #[cfg_attr(test, schemars(with = "Vec<String>", extend("minItems" = 1)))]
     digests: Vec<Digest>,
+    /// The database.
     db: WireDatabase,
+    /// Reserved: refused with "not in this version".
     #[serde(default)]
     java_db: Given,
 }
 
+/// A scanner's database.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct WireDatabase {
+    /// Reserved: refused with "not in this version".
+    #[serde(default)]
+    signer: Given,
+    /// A folder, oci:DIR[@DIGEST] or HOST/REPOSITORY@DIGEST.
     from: String,
+    /// Over both files, as sha256sum metadata.json trivy.db | sha256sum prints it.
+    #[cfg_attr(test, schemars(with = "String", extend("pattern" = "^sha256:[0-9a-f]{64}$")))]
     digest: Digest,
+    /// How old it may be when it is asked, such as 24h.
+    #[cfg_attr(test, schemars(extend("pattern" = "^[0-9]+[smhd]$")))]
     max_age: String,
 }
 

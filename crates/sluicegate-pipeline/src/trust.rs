@@ -5,12 +5,12 @@ use std::{
     path::PathBuf,
 };
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use sluicegate_types::{Digest, EnvironmentName, RepositoryPattern, UnixTime};
 
 use crate::{
     Error, In,
-    yaml::{self, Given, Ordered, Truth},
+    yaml::{self, Given, Longer, Ordered, TextOr, Truth},
 };
 
 /// A trust file. Key files are as written: relative to the file's folder.
@@ -101,7 +101,7 @@ impl TrustFile {
     /// Types of predicates are checked where roles are known, by whoever makes a trust of it; keys where they are read.
     pub fn parse(file: &str, text: &str) -> Result<Self, Error> {
         let wire: WireTrust = yaml::read(file, text)?;
-        let at = In(file);
+        let at = In { file, text };
         at.version(wire.version)?;
         check_formats(&at, &wire.formats)?;
         let (mut signers, mut groups) = (Vec::new(), Vec::new());
@@ -127,21 +127,27 @@ impl TrustFile {
         let known = |name: &str| signers.iter().any(|signer| signer.name == name);
         let is_group = |name: &str| groups.iter().any(|group| group.name == name);
         let mut revoked = Vec::new();
-        for entry in wire.revoked {
+        for (nth, entry) in wire.revoked.into_iter().enumerate() {
+            let here = format!("revoked[{nth}].signer");
             let place = format!("revoked: {}", entry.signer);
             if is_group(&entry.signer) {
-                return Err(at.meaning(place, "a threshold of signers; revoke those of its signers that are meant"));
+                return Err(at.meaning_at(
+                    here,
+                    place,
+                    "a threshold of signers; revoke those of its signers that are meant",
+                ));
             }
             if !known(&entry.signer) {
-                return Err(at.meaning(place, "which is no signer of this file"));
+                return Err(at.meaning_at(here, place, "which is no signer of this file"));
             }
             // A date says nothing about entries that carry no time, and key-signed ones never do: all of them are refused then.
             if let Some(date) = &entry.from {
                 let parsed: Result<UnixTime, _> = date.parse();
-                parsed.map_err(|error| at.meaning(format!("{place}: from"), error))?;
+                parsed
+                    .map_err(|error| at.meaning_at(format!("revoked[{nth}].from"), format!("{place}: from"), error))?;
             }
             if entry.from.is_some() && entry.at.is_some() {
-                return Err(at.meaning(place, "either at or from"));
+                return Err(at.meaning_at(here, place, "either at or from"));
             }
             revoked.push(RevokedEntry { signer: entry.signer, at: entry.at.map(|at| (at.log, at.size)) });
         }
@@ -184,8 +190,9 @@ fn check_formats(at: &In<'_>, formats: &WireFormats) -> Result<(), Error> {
         ("unlogged", !formats.unlogged.0),
     ] {
         if !as_built {
-            return Err(at.later_but(
+            return Err(at.later_value(
                 format!("formats.{what}"),
+                "",
                 "write bundles: [v0.3], statements: [v1] and false for the others",
             ));
         }
@@ -244,9 +251,11 @@ fn group_of(at: &In<'_>, name: String, wire: WireSigner) -> Result<GroupEntry, E
         return Err(at.meaning(&place, "a group without a role can say nothing"));
     }
     if let Some(role) = wire.roles.iter().find(|role| *role != "manual") {
-        return Err(
-            at.later_but(format!("{place}.roles: {role} of a threshold"), "a threshold of signers has the role manual")
-        );
+        return Err(at.later_value(
+            format!("{place}.roles"),
+            &format!("{role} of a threshold"),
+            "a threshold of signers has the role manual",
+        ));
     }
     if wire.repositories.is_none() {
         return Err(
@@ -264,16 +273,14 @@ fn group_of(at: &In<'_>, name: String, wire: WireSigner) -> Result<GroupEntry, E
 }
 
 fn check_roles(at: &In<'_>, place: &str, roles: &[String]) -> Result<(), Error> {
-    for role in roles {
+    for (nth, role) in roles.iter().enumerate() {
+        let place = format!("{place}.roles[{nth}]");
         match role.as_str() {
             "logs" | "time" => {
-                return Err(at.later_but(format!("{place}.roles: {role}"), "logs are trusted by the trusted root"));
+                return Err(at.later_value(place, role, "logs are trusted by the trusted root"));
             }
             role if !ROLES.contains(&role) => {
-                return Err(at.meaning(
-                    format!("{place}.roles"),
-                    format!("{role:?} is no role; roles are {}", ROLES.join(", ")),
-                ));
+                return Err(at.meaning(place, format!("{role:?} is no role; roles are {}", ROLES.join(", "))));
             }
             _ => {}
         }
@@ -309,7 +316,11 @@ fn people_of(at: &In<'_>, wire: Vec<(String, WirePerson)>, signers: &[SignerEntr
     let mut people = Vec::new();
     for (name, person) in wire {
         let place = format!("people.{name}");
-        let signers_of_person = person.signer.map(|signer| signer.0).unwrap_or_default();
+        let signers_of_person = match person.signer {
+            None => Vec::new(),
+            Some(TextOr::Text(one)) => vec![one],
+            Some(TextOr::More(Several(many))) => many,
+        };
         if person.emails.is_empty() && signers_of_person.is_empty() {
             return Err(at.meaning(place, "nothing is known of them; write emails or signer"));
         }
@@ -369,20 +380,21 @@ fn check_members(
     Ok(())
 }
 
-fn gateways_of(at: &In<'_>, wire: Vec<WireGateway>) -> Result<BTreeSet<Digest>, Error> {
+fn gateways_of(at: &In<'_>, wire: Vec<TextOr<WireSignedGateway>>) -> Result<BTreeSet<Digest>, Error> {
     let mut gateways = BTreeSet::new();
     for (number, gateway) in wire.into_iter().enumerate() {
-        let place = format!("gateways, entry {}", number + 1);
+        let (here, place) = (format!("gateways[{number}]"), format!("gateways, entry {}", number + 1));
         match gateway {
-            WireGateway::Digest(text) => {
-                let digest = text.parse().map_err(|error| at.meaning(&place, error))?;
+            TextOr::Text(text) => {
+                let digest = text.parse().map_err(|error| at.meaning_at(&here, &place, error))?;
                 if !gateways.insert(digest) {
-                    return Err(at.meaning(place, format!("{digest} stands here twice")));
+                    return Err(at.meaning_at(here, place, format!("{digest} stands here twice")));
                 }
             }
-            WireGateway::Signed(signed) => {
-                return Err(at.later_but(
-                    format!("{place}: signed gateways ({{ signer: {} }})", signed.signer),
+            TextOr::More(signed) => {
+                return Err(at.later_value(
+                    &here,
+                    &format!("entry {}: signed gateways ({{ signer: {} }})", number + 1, signed.signer),
                     "list the digest of the gateway",
                 ));
             }
@@ -391,105 +403,164 @@ fn gateways_of(at: &In<'_>, wire: Vec<WireGateway>) -> Result<BTreeSet<Digest>, 
     Ok(gateways)
 }
 
+/// The trust file: who may say what. Relative paths are relative to the file.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(title = "trust.yaml, version 1"))]
 #[serde(deny_unknown_fields)]
-struct WireTrust {
+pub(crate) struct WireTrust {
+    /// The version of this format.
+    #[cfg_attr(test, schemars(extend("const" = 1)))]
     version: u32,
+    /// Signers by name, and groups of them.
     signers: Ordered<WireSigner>,
+    /// Signers that are not believed any more.
     #[serde(default)]
     revoked: Vec<WireRevoked>,
+    /// Which signers and addresses are one person's.
+    #[serde(default, deserialize_with = "yaml::given")]
     people: Option<Ordered<WirePerson>>,
+    /// Which forms of statements count.
     formats: WireFormats,
-    gateways: Option<Vec<WireGateway>>,
+    /// Resolved gateways that are more than their own authority here: sha256:HEX each.
+    #[serde(default, deserialize_with = "yaml::given")]
+    gateways: Option<Vec<TextOr<WireSignedGateway>>>,
+    /// The SLSA level that a signer's builds have earned.
     #[serde(default)]
+    #[cfg_attr(test, schemars(extend("additionalProperties" = {"enum": ["SLSA_BUILD_LEVEL_0", "SLSA_BUILD_LEVEL_1"]})))]
     levels: Ordered<String>,
+    /// Whether decisions count whose judge was chosen by who is judged.
     #[serde(default)]
     authority_self: Truth,
 }
 
-/// A signer or a group of them.
+/// A signer with a key, or a threshold of signers.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct WireSigner {
+    /// The file of a public key (PEM).
+    #[serde(default, deserialize_with = "yaml::given")]
     key: Option<String>,
+    /// Reserved: refused with "not in this version".
     #[serde(default)]
     identity: Given,
+    /// How many distinct identities must say the same; with of.
+    #[serde(default, deserialize_with = "yaml::given")]
+    #[cfg_attr(test, schemars(range(min = 2)))]
     threshold: Option<usize>,
+    /// The signers of a group; with threshold.
+    #[serde(default, deserialize_with = "yaml::given")]
     of: Option<Vec<String>>,
+    /// steps, decisions, records or manual.
     #[serde(default)]
+    #[cfg_attr(test, schemars(extend("items" = {"enum": ["steps", "decisions", "records", "manual"]})))]
     roles: Vec<String>,
+    /// Short names or URIs; the roles' own if left out.
+    #[serde(default, deserialize_with = "yaml::given")]
     predicate_types: Option<Vec<String>>,
+    /// Builders that it may claim.
+    #[serde(default, deserialize_with = "yaml::given")]
     builder_ids: Option<Vec<String>>,
+    /// Verifiers that it may claim.
+    #[serde(default, deserialize_with = "yaml::given")]
     verifier_ids: Option<Vec<String>>,
+    /// Environments that it decides for.
+    #[serde(default, deserialize_with = "yaml::given")]
+    #[cfg_attr(test, schemars(with = "Vec<String>"))]
     environments: Option<Vec<EnvironmentName>>,
+    /// Repositories that it may speak about: names, PREFIX/*, or *.
+    #[serde(default, deserialize_with = "yaml::given")]
     repositories: Option<Vec<String>>,
 }
 
+/// A person.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct WirePerson {
+    /// Addresses; nothing folds case.
     #[serde(default)]
     emails: Vec<String>,
-    signer: Option<OneOrMany>,
+    /// Signers that are theirs.
+    #[serde(default, deserialize_with = "yaml::given")]
+    signer: Option<TextOr<Several>>,
 }
 
-/// One text, or a list of them.
-struct OneOrMany(Vec<String>);
-
-impl<'de> Deserialize<'de> for OneOrMany {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "neither a text nor a list of texts")]
-        enum Either {
-            One(String),
-            Many(Vec<String>),
-        }
-        Ok(Self(match Either::deserialize(deserializer)? {
-            Either::One(one) => vec![one],
-            Either::Many(many) => many,
-        }))
-    }
-}
-
+/// A list where one would do.
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "neither sha256:HEX nor { signer: NAME }")]
-enum WireGateway {
-    Digest(String),
-    Signed(WireSignedGateway),
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(transparent)]
+struct Several(Vec<String>);
+
+impl Longer for Several {
+    const EXPECTED: &'static str = "a text or a list of texts";
+    const IS_LIST: bool = true;
 }
 
+/// A signed gateway; reserved: refused with "not in this version".
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct WireSignedGateway {
+    /// Who signs it.
     signer: String,
 }
 
+impl Longer for WireSignedGateway {
+    const EXPECTED: &'static str = "sha256:HEX or { signer: NAME }";
+}
+
+/// A revocation: with at, later entries and those of other logs are refused; else all are.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct WireRevoked {
+    /// The signer.
     signer: String,
+    /// Up to where entries still count.
+    #[serde(default, deserialize_with = "yaml::given")]
     at: Option<WireRevokedAt>,
+    /// A time; statements here carry none, so that all are refused.
+    #[serde(default, deserialize_with = "yaml::given")]
     from: Option<String>,
 }
 
+/// A place in a log.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct WireRevokedAt {
+    /// The log's origin.
     log: String,
+    /// The size of its tree.
     size: u64,
 }
 
+/// Which forms count.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct WireFormats {
+    /// [v0.3].
+    #[cfg_attr(test, schemars(extend("const" = ["v0.3"])))]
     bundles: Vec<String>,
+    /// [v1].
+    #[cfg_attr(test, schemars(extend("const" = ["v1"])))]
     statements: Vec<String>,
+    /// false.
     #[serde(default)]
+    #[cfg_attr(test, schemars(extend("const" = false)))]
     legacy_tags: Truth,
+    /// false.
     #[serde(default)]
+    #[cfg_attr(test, schemars(extend("const" = false)))]
     promise_only: Truth,
+    /// false.
     #[serde(default)]
+    #[cfg_attr(test, schemars(extend("const" = false)))]
     unlogged: Truth,
+    /// Origins of logs whose entries count although they carry no time.
     #[serde(default)]
     untimed: Vec<String>,
 }
@@ -668,7 +739,7 @@ authority_self: false
             ("emails: [bob@example]", "signer: vexers", "people.bob.signer: \"vexers\" is no signer"),
             ("emails: [bob@example]", "signer: alice", "people.bob.signer: alice is alice's already"),
             ("emails: [bob@example]", "signer: [bob, bob]", "people.bob.signer: bob is bob's already"),
-            ("emails: [bob@example]", "signer: { name: bob }", "neither a text nor a list"),
+            ("emails: [bob@example]", "signer: { name: bob }", "a text or a list of texts"),
             ("emails: [bob@example]", "phone: 1", "unknown key"),
         ]);
         assert!(changed("emails: [bob@example]", "signer: bob").is_ok());
@@ -682,7 +753,7 @@ authority_self: false
             (digest, "{ signer: platform }", "entry 1: signed gateways ({ signer: platform }): not in this version"),
             (digest, "sha256:00", "gateways, entry 1: a sha256 digest has 64"),
             (digest, "platform", "gateways, entry 1"),
-            (digest, "{ keys: platform }", "neither sha256:HEX nor { signer: NAME }"),
+            (digest, "{ keys: platform }", "unknown key \"keys\""),
             (&format!("[{digest}]"), &format!("[{digest}, {digest}]"), "gateways, entry 2"),
         ]);
     }

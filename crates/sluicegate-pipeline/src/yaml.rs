@@ -2,36 +2,48 @@
 //! doubled keys, unquoted words that are truth values for some readers, quoted ones where a truth value belongs, other versions of YAML
 //! than 1.2, and line breaks that only some readers take for such.
 
-use std::fmt;
+use std::{fmt, marker::PhantomData};
 
 use granit_parser::{Event, Parser, ScalarStyle};
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeOwned, MapAccess, Visitor},
+    de::{
+        self, DeserializeOwned, MapAccess, SeqAccess, Unexpected, Visitor,
+        value::{MapAccessDeserializer, SeqAccessDeserializer},
+    },
 };
 use serde_saphyr::{Error as YamlError, Location, options::MergeKeyPolicy};
 
-use crate::Error;
+use crate::{
+    Error,
+    nearest::{nearest, shortened},
+    spot::Spot,
+};
 
 /// Bytes of one file.
 pub(crate) const MAX_FILE: usize = 1024 * 1024;
 
 /// Reads `text` as a `T`. `file` is how errors call it.
 pub(crate) fn read<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, Error> {
-    let syntax = |reason: String| Error::Syntax { file: file.to_owned(), reason };
     if text.len() > MAX_FILE {
-        return Err(syntax(format!("larger than the limit of {MAX_FILE} bytes")));
+        let reason = format!("larger than the limit of {MAX_FILE} bytes");
+        return Err(Error::Syntax { spot: Spot::file(file), reason });
     }
-    check_line_breaks(text).map_err(syntax)?;
+    let syntax = |line: usize, column: usize, width: usize, reason: String| Error::Syntax {
+        spot: Spot::at(file, text, line, column, width),
+        reason,
+    };
+    check_line_breaks(text).map_err(|(line, column, reason)| syntax(line, column, 1, reason))?;
     let mut documents = 0;
     for event in Parser::new_from_str(text) {
         let (event, span) =
-            event.map_err(|error| syntax(at(error.marker().line(), error.marker().col() + 1, &error.info())))?;
+            event.map_err(|error| syntax(error.marker().line(), error.marker().col() + 1, 1, error.info()))?;
         documents += usize::from(matches!(event, Event::DocumentStart(..)));
         let refusal =
             if documents > 1 { Some("a second document; a file holds one".to_owned()) } else { refusal(&event) };
         if let Some(reason) = refusal {
-            return Err(syntax(at(span.start.line(), span.start.col() + 1, &reason)));
+            let width = span.end.col().saturating_sub(span.start.col()).max(1);
+            return Err(syntax(span.start.line(), span.start.col() + 1, width, reason));
         }
     }
     // What the events show was refused above; the options say it again for what they might not show.
@@ -41,7 +53,7 @@ pub(crate) fn read<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, Err
         reject_unsupported_tags: true,
         with_snippet: false,
     };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| syntax(words(&error)))
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| words(file, text, &error))
 }
 
 /// Why this part of a document is refused, whatever it should be read as.
@@ -52,11 +64,11 @@ fn refusal(event: &Event<'_>) -> Option<String> {
         }
         Event::Alias(..) => Some("an alias; write the value out".to_owned()),
         Event::Scalar(.., Some(tag)) | Event::SequenceStart(.., Some(tag)) | Event::MappingStart(.., Some(tag)) => {
-            let tag: String = tag.to_string().chars().take(MAX_WORD).collect();
+            let tag = shortened(&tag.to_string());
             Some(format!("the tag {tag:?}; write the value without a tag"))
         }
         Event::Scalar(value, ScalarStyle::Plain, ..) if is_norwegian(value) => Some(format!(
-            "unquoted {value} is a truth value for one reader and a text for another; write \"{value}\", true or false"
+            "unquoted {value} is a truth value for one reader and a text for another; quote it (\"{value}\"), or write true or false"
         )),
         Event::Scalar(value, ScalarStyle::Plain, ..) if value == "<<" => Some(
             "unquoted << is a merge key for some readers; write the keys out, or \"<<\" if it is a text".to_owned(),
@@ -71,7 +83,7 @@ fn is_norwegian(value: &str) -> bool {
 
 /// Refuses what ends a line for one reader and not for another: what is a comment for one of them is a key for the other. A lone
 /// carriage return is one; the three others were line breaks in YAML 1.1.
-fn check_line_breaks(text: &str) -> Result<(), String> {
+fn check_line_breaks(text: &str) -> Result<(), (usize, usize, String)> {
     let (mut line, mut column) = (1, 1);
     let mut characters = text.chars().peekable();
     while let Some(c) = characters.next() {
@@ -81,71 +93,51 @@ fn check_line_breaks(text: &str) -> Result<(), String> {
             let reason = format!(
                 "the character U+{code:04X} ends a line for some readers only; write a line feed, or an escape in a quoted text"
             );
-            return Err(at(line, column, &reason));
+            return Err((line, column, reason));
         }
         (line, column) = if c == '\n' { (line + 1, 1) } else { (line, column + 1) };
     }
     Ok(())
 }
 
-fn at(line: usize, column: usize, reason: &str) -> String {
-    format!("line {line}, column {column}: {reason}")
-}
-
-/// Characters of a word of the file that an error repeats.
-const MAX_WORD: usize = 64;
-
 /// An error of the library in our words: its place first, and each thing once.
-fn words(error: &YamlError) -> String {
+fn words(file: &str, text: &str, error: &YamlError) -> Error {
     let error = error.without_snippet();
+    let mut width = 1;
     let reason = match error {
-        YamlError::SerdeUnknownField { field, expected, .. } => unknown_key(field, expected),
+        YamlError::SerdeUnknownField { field, expected, .. } => {
+            width = field.chars().count();
+            unknown_key(field, expected)
+        }
         YamlError::DuplicateMappingKey { key: Some(key), .. } => {
-            format!("a duplicate: the key {key:?} stands here twice")
+            format!("a duplicate: the key {:?} stands here twice", shortened(key))
+        }
+        // Nothing, null and ~ are no text for some readers, and which text they are differs between the others.
+        YamlError::NullIntoString { .. } => {
+            "no text: a value is missing; if the text null or ~ is meant, quote it".to_owned()
         }
         other => other.to_string(),
     };
     match error.location().filter(|place| *place != Location::UNKNOWN) {
         Some(place) => {
-            let said = format!(" at line {}, column {}", place.line(), place.column());
-            format!(
-                "line {}, column {}: {}",
-                place.line(),
-                place.column(),
-                reason.strip_suffix(&said).unwrap_or(&reason)
-            )
+            let (line, column) = (place.line() as usize, place.column() as usize);
+            let said = format!(" at line {line}, column {column}");
+            let reason = reason.strip_suffix(&said).unwrap_or(&reason).to_owned();
+            Error::Syntax { spot: Spot::at(file, text, line, column, width), reason }
         }
-        None => reason,
+        None => Error::Syntax { spot: Spot::file(file), reason },
     }
 }
 
 fn unknown_key(key: &str, known: &[&str]) -> String {
-    let key: String = key.chars().take(MAX_WORD).collect();
-    let nearest = known.iter().map(|known| (distance(&key, known), *known)).min();
-    // More than a third of it wrong is another word.
-    let meant = nearest.filter(|(distance, known)| *distance <= 1.max(known.len() / 3));
-    let meant = meant.map(|(_, known)| format!("; did you mean {known}?")).unwrap_or_default();
+    let key = shortened(key);
+    let meant = nearest(&key, known.iter().copied());
+    let meant = meant.map(|known| format!("; did you mean {known}?")).unwrap_or_default();
     match known {
         [] => format!("unknown key {key:?}: there are none here"),
         [one] => format!("unknown key {key:?}{meant} (the one key here is {one})"),
         known => format!("unknown key {key:?}{meant} (the keys here are {})", known.join(", ")),
     }
-}
-
-/// How many characters must be inserted, removed or replaced to make one of the other (Levenshtein).
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (nth, c) in one.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = nth + 1;
-        for (at, o) in other.iter().enumerate() {
-            let replaced = diagonal + usize::from(c != *o);
-            diagonal = row[at + 1];
-            row[at + 1] = replaced.min(row[at] + 1).min(diagonal + 1);
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 /// A truth value: `true` or `false`, without quotes. A quoted one is a text, and false for readers that take texts for what they are.
@@ -181,6 +173,59 @@ impl<'de> Deserialize<'de> for Given {
     }
 }
 
+/// Reads a key that may be left out and, where it stands, has a value: null is none.
+pub(crate) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// Either a text, or something longer. Told apart by hand, so that an error names the key that is wrong.
+pub(crate) enum TextOr<T> {
+    /// A text, as it is written.
+    Text(String),
+    /// The longer form.
+    More(T),
+}
+
+/// What may stand where a [`TextOr`] is read.
+pub(crate) trait Longer {
+    /// The texts and the longer form, in words.
+    const EXPECTED: &'static str;
+    /// Whether the longer form is a list; else it is a mapping, which a list of its values is not.
+    const IS_LIST: bool = false;
+}
+
+impl<'de, T: Deserialize<'de> + Longer> Deserialize<'de> for TextOr<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de> + Longer> Visitor<'de> for Either<T> {
+            type Value = TextOr<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(T::EXPECTED)
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<TextOr<T>, E> {
+                Ok(TextOr::Text(text.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<TextOr<T>, A::Error> {
+                if T::IS_LIST {
+                    return Err(de::Error::invalid_type(Unexpected::Map, &self));
+                }
+                T::deserialize(MapAccessDeserializer::new(map)).map(TextOr::More)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<TextOr<T>, A::Error> {
+                if !T::IS_LIST {
+                    return Err(de::Error::invalid_type(Unexpected::Seq, &self));
+                }
+                T::deserialize(SeqAccessDeserializer::new(seq)).map(TextOr::More)
+            }
+        }
+        deserializer.deserialize_any(Either(PhantomData))
+    }
+}
+
 /// A mapping in the order of the file.
 #[derive(Debug)]
 pub(crate) struct Ordered<T>(pub(crate) Vec<(String, T)>);
@@ -193,7 +238,7 @@ impl<T> Default for Ordered<T> {
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder<T>(std::marker::PhantomData<T>);
+        struct InOrder<T>(PhantomData<T>);
         impl<'de, T: Deserialize<'de>> Visitor<'de> for InOrder<T> {
             type Value = Ordered<T>;
 
@@ -212,7 +257,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
                 Ok(Ordered(items))
             }
         }
-        deserializer.deserialize_map(InOrder(std::marker::PhantomData))
+        deserializer.deserialize_map(InOrder(PhantomData))
     }
 }
 
@@ -333,11 +378,15 @@ mod tests {
         };
         assert_eq!(
             found("wrokdir"),
-            "some.yaml: line 3, column 1: unknown key \"wrokdir\"; did you mean workdir? (the keys here are workdir, outputs)"
+            "some.yaml: line 3, column 1: unknown key \"wrokdir\"; did you mean workdir? (the keys here are workdir, outputs)\n\
+             3 | wrokdir: z\n  | ^^^^^^^"
         );
         let far = found("timeout");
-        assert_eq!(far, "some.yaml: line 3, column 1: unknown key \"timeout\" (the keys here are workdir, outputs)");
-        assert!(found(&"w".repeat(300)).len() < 200);
+        assert_eq!(
+            far,
+            "some.yaml: line 3, column 1: unknown key \"timeout\" (the keys here are workdir, outputs)\n3 | timeout: z\n  | ^^^^^^^"
+        );
+        assert!(found(&"w".repeat(300)).len() < 500);
     }
 
     #[test]
