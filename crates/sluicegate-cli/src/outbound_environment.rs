@@ -30,6 +30,11 @@ pub(crate) fn upstream_proxy() -> Option<UpstreamProxy> {
     settings.proxy.map(|url| UpstreamProxy { url, no_proxy: settings.no_proxy })
 }
 
+/// A file of certificate authorities beside the system's, where git and others are told of one.
+pub(crate) fn certificate_file() -> Option<PathBuf> {
+    ["GIT_SSL_CAINFO", "SSL_CERT_FILE"].into_iter().find_map(variable).map(PathBuf::from)
+}
+
 /// Says what stops nothing.
 pub(crate) fn warn() -> Warn {
     Arc::new(|words| tell_anyway(&format!("warning: {}", printable(words))))

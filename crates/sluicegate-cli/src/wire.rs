@@ -23,7 +23,9 @@ use sluicegate_ports::{
     store::ContentStore,
 };
 use sluicegate_registry::{Places, RegistrySettings};
-use sluicegate_runner::{Config, EmbeddedExecutor, GitSourceLister, StoreTreePacker};
+use sluicegate_runner::{
+    Config, EmbeddedExecutor, FetchLimits, FetchSettings, GitSourceFetcher, GitSourceLister, StoreTreePacker,
+};
 use sluicegate_scan::{
     ScanLimits, TrivyScanner,
     database_archive::{self, DATABASE_LAYER},
@@ -110,6 +112,18 @@ impl Wired {
             upstream_proxy: outbound_environment::upstream_proxy(),
         });
         Ok(Arc::new(executor.map_err(sluicegate_flow::Error::from)?))
+    }
+
+    /// What fetches sources at a commit, over the same proxy as everything else.
+    pub(crate) fn fetcher(&self) -> GitSourceFetcher {
+        let settings = outbound_environment::settings(Some(&self.home));
+        GitSourceFetcher::new(FetchSettings {
+            cache: self.home.part("cache").join("git"),
+            proxy: settings.proxy,
+            no_proxy: settings.no_proxy,
+            certificates: outbound_environment::certificate_file(),
+            limits: FetchLimits::default(),
+        })
     }
 
     /// The index of step results.

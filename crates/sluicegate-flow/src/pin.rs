@@ -14,7 +14,7 @@ use sluicegate_pipeline::pipeline::{Artifact, Pipeline, SourcePlace, Step};
 use sluicegate_ports::{
     execute::{Compression, Layer},
     images::{Descriptor, Manifest},
-    trees::SourceLister,
+    trees::{SourceFetcher, SourceLister},
 };
 use sluicegate_types::{Content, ContentKind, Digest, ImageRef, OutputName, Platform};
 
@@ -92,6 +92,10 @@ pub struct PinnedSource {
     pub dirty: bool,
     /// The commit's date.
     pub commit_time: Option<u64>,
+    /// Where it was fetched from at that commit, and by which name, if we fetched it; then the commit is known and no claim.
+    pub fetched: Option<(String, String)>,
+    /// Folders of other repositories in it, with the commit that each is at.
+    pub submodules: BTreeMap<PathBuf, String>,
     entries: Vec<sluicegate_ports::trees::TreeEntry>,
 }
 
@@ -103,6 +107,7 @@ pub(crate) struct Pins<'a> {
     /// SOURCE_DATE_EPOCH, if it was given.
     pub(crate) epoch: Option<u64>,
     pub(crate) lister: &'a dyn SourceLister,
+    pub(crate) fetcher: &'a dyn SourceFetcher,
     /// What never belongs to a source.
     pub(crate) excluded: &'a [PathBuf],
 }
@@ -138,10 +143,14 @@ impl Pinned {
         }
         let mut snapshots = BTreeMap::new();
         for (name, wanted) in &pins.pipeline.sources {
-            let SourcePlace::Folder(path) = &wanted.place else {
-                return Err(Error::Usage(format!("sources.{name}.git: not in this version")));
+            let snapshot = match &wanted.place {
+                SourcePlace::Folder(path) => source(pins.lister, pins.folder, path, &wanted.include, pins.excluded)?,
+                SourcePlace::Git { url, reference } => {
+                    (bench.tell)(&format!("source {name} is fetched from {url} at {reference}"));
+                    fetched(pins.fetcher, url, reference)?
+                }
             };
-            snapshots.insert(name.clone(), source(pins.lister, pins.folder, path, pins.excluded)?);
+            snapshots.insert(name.clone(), snapshot);
         }
         let epoch =
             pins.epoch.or_else(|| snapshots.values().filter_map(|s| s.commit_time).max()).unwrap_or(DEFAULT_EPOCH);
@@ -211,15 +220,32 @@ pub fn source(
     lister: &dyn SourceLister,
     project: &Path,
     folder: &Path,
+    include: &[PathBuf],
     excluded: &[PathBuf],
 ) -> Result<PinnedSource, Error> {
-    let tree = lister.list(project, folder, excluded)?;
+    let tree = lister.list_including(project, folder, include, excluded)?;
     Ok(PinnedSource {
         content: Content { kind: ContentKind::Directory, digest: Digest::of(b"") },
         commit: tree.commit,
         dirty: tree.dirty,
         commit_time: tree.commit_time,
+        fetched: None,
+        submodules: tree.submodules,
         entries: tree.entries,
+    })
+}
+
+/// Fetches a source at one commit.
+fn fetched(fetcher: &dyn SourceFetcher, url: &str, reference: &str) -> Result<PinnedSource, Error> {
+    let source = fetcher.fetch(url, reference)?;
+    Ok(PinnedSource {
+        content: Content { kind: ContentKind::Directory, digest: Digest::of(b"") },
+        commit: Some(source.commit),
+        dirty: false,
+        commit_time: Some(source.commit_time),
+        fetched: Some((url.to_owned(), source.reference)),
+        submodules: BTreeMap::new(),
+        entries: source.entries,
     })
 }
 

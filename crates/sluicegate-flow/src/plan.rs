@@ -12,7 +12,7 @@ use sluicegate_pipeline::{
 use sluicegate_ports::{
     execute::{Destination, Product, StepExecutor, Stop},
     step_cache::StepCache,
-    trees::SourceLister,
+    trees::{SourceFetcher, SourceLister},
 };
 use sluicegate_types::{Digest, OutputName, Secret, StepName};
 use sluicegate_verify::Trust;
@@ -37,6 +37,8 @@ pub struct PlanRequest<'a> {
     pub executor: &'a dyn StepExecutor,
     /// Lists sources.
     pub lister: &'a dyn SourceLister,
+    /// Fetches sources.
+    pub fetcher: &'a dyn SourceFetcher,
     /// Folders and files that never belong to a source.
     pub excluded: &'a [PathBuf],
     /// Whose statements count.
@@ -130,6 +132,7 @@ pub fn plan(bench: &Workbench<'_>, request: &PlanRequest<'_>) -> Result<Plan, Er
         folder: request.folder,
         epoch: request.epoch,
         lister: request.lister,
+        fetcher: request.fetcher,
         excluded: request.excluded,
     };
     let pinned = Pinned::of(bench, &pins, &steps, artifacts)?;

@@ -187,9 +187,24 @@ fn prove_tests(
 fn source_dependency(name: &OutputName, source: &PinnedSource, content: Content) -> Dependency {
     let mut dependency = Dependency::content(format!("source:{name}"), content, None);
     if let Some(commit) = source.commit.as_ref().filter(|_| content == source.content) {
-        // The commit is what the work tree says, not one that this builder fetched: it must not count as resolved.
-        dependency.annotations.insert("sluicegate.dev/commit-unverified".to_owned(), commit.clone());
-        dependency.annotations.insert("sluicegate.dev/dirty".to_owned(), source.dirty.to_string());
+        let mut say =
+            |name: &str, value: &str| dependency.annotations.insert(format!("sluicegate.dev/{name}"), value.to_owned());
+        match &source.fetched {
+            Some((repository, reference)) => {
+                say("commit", commit);
+                say("repository", repository);
+                say("ref", reference);
+            }
+            // The commit is what the work tree says, not one that this builder fetched: it must not count as resolved.
+            None => {
+                say("commit-unverified", commit);
+                say("dirty", &source.dirty.to_string());
+            }
+        }
+    }
+    for (folder, commit) in source.submodules.iter().filter(|_| content == source.content) {
+        let name = format!("sluicegate.dev/submodule-unverified:{}", folder.display());
+        dependency.annotations.insert(name, commit.clone());
     }
     dependency
 }

@@ -13,7 +13,7 @@ use sluicegate_attestation::{
     provenance::{Build, Dependency, ImageParameters, Internals, Provenance},
     test_result::TestResult,
 };
-use sluicegate_pipeline::pipeline::{Artifact, Pipeline, SecretSource, Step};
+use sluicegate_pipeline::pipeline::{Artifact, InputSource, Pipeline, SecretSource, Step};
 use sluicegate_ports::{
     evidence::{NewRecord, RecordKind},
     execute::{Destination, Ended, Product, StepExecutor, Stop},
@@ -21,7 +21,7 @@ use sluicegate_ports::{
     scan::Scanner,
     sign::Signer,
     step_cache::StepCache,
-    trees::{ITSELF, SourceLister},
+    trees::{ITSELF, SourceFetcher, SourceLister},
 };
 use sluicegate_types::{Digest, OutputName, Place, Platform, RunId, Secret, StepName, TagName, UnixTime};
 use sluicegate_verify::Trust;
@@ -33,7 +33,7 @@ use crate::{
     built::{Built, Done},
     evidence,
     folders::{EnvironmentPlaces, where_it_leads},
-    pin::{Pinned, PinnedImages, Pins},
+    pin::{Pinned, PinnedImages, PinnedSource, Pins},
     prepare::Surroundings,
     prove, push,
     reuse::{self, Judged},
@@ -56,6 +56,8 @@ pub struct RunRequest<'a> {
     pub executor: &'a dyn StepExecutor,
     /// Lists sources.
     pub lister: &'a dyn SourceLister,
+    /// Fetches sources.
+    pub fetcher: &'a dyn SourceFetcher,
     /// Folders and files that never belong to a source: the home.
     pub excluded: &'a [PathBuf],
     /// Scans images; `None` is `--no-scan`, and no gate that requires `sbom` or `vulns` will allow the result.
@@ -292,6 +294,9 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
     let (steps, only_taken) = selected(pipeline, request.selection)?;
     let bench = ports.workbench();
     let pinned = Pinned::of(&bench, &pins(request), &steps, artifacts)?;
+    // A tag that cannot be filled is found out before anything runs.
+    let tags = artifacts.iter().map(|artifact| build_tags(pipeline, artifact, &pinned.sources));
+    let tags = tags.collect::<Result<Vec<_>, _>>()?;
     let around = Surroundings {
         images: &pinned.images,
         sources: &pinned.sources,
@@ -326,11 +331,11 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
         on_event: request.on_event,
     };
     run_steps(&bench, &steps_request, |finished| finish(ports, request, &pinned, &mut built, report, finished))?;
-    for artifact in artifacts {
+    for (artifact, tags) in artifacts.iter().zip(&tags) {
         if request.stop.is_raised() {
             return Err(Error::Stopped);
         }
-        let image = build_artifact(ports, request, artifact, &pinned.images, &mut built, pinned.epoch)?;
+        let image = build_artifact(ports, request, (artifact, tags), &pinned.images, &mut built, pinned.epoch)?;
         record_image(ports, request, &image, artifact, report)?;
         report.images.push(image);
     }
@@ -364,6 +369,7 @@ fn pins<'a>(request: &RunRequest<'a>) -> Pins<'a> {
         folder: request.folder,
         epoch: request.epoch,
         lister: request.lister,
+        fetcher: request.fetcher,
         excluded: request.excluded,
     }
 }
@@ -473,7 +479,7 @@ fn check_places(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<(), Error
                 artifact.name
             )));
         }
-        let occupant = ports.places.target(&place)?.current(build_tags(artifact)?.first())?;
+        let occupant = ports.places.target(&place)?.current(known_tag(artifact)?.as_ref())?;
         if let Some(environment) = occupant.and_then(|occupant| occupant.environment) {
             return Err(ImagePlaceError::OfEnvironment { place, environment }.into());
         }
@@ -553,7 +559,7 @@ fn closure(
 fn build_artifact(
     ports: &Ports<'_>,
     request: &RunRequest<'_>,
-    artifact: &Artifact,
+    (artifact, tags): (&Artifact, &[TagName]),
     images: &PinnedImages,
     built: &mut Built,
     epoch: u64,
@@ -571,7 +577,7 @@ fn build_artifact(
             index
         }
     };
-    publish(ports, request, artifact, &image, &proved)?;
+    publish(ports, request, artifact, tags, &image, &proved)?;
     // What several images share is there once.
     let (mut evidence, mut seen) = (Vec::new(), BTreeSet::new());
     evidence.extend(proved.iter().flat_map(Proved::evidence).filter(|part| seen.insert(*part)));
@@ -734,6 +740,7 @@ fn publish(
     ports: &Ports<'_>,
     request: &RunRequest<'_>,
     artifact: &Artifact,
+    tags: &[TagName],
     image: &Descriptor,
     proved: &[Proved],
 ) -> Result<(), Error> {
@@ -757,8 +764,7 @@ fn publish(
     };
     let place = artifact.repository.relative_to(request.folder);
     let target = ports.places.target(&place)?;
-    let tags = build_tags(artifact)?;
-    let held = held(target.as_ref(), &place, &tags)?;
+    let held = held(target.as_ref(), &place, tags)?;
     if place.folder().is_some() && held.iter().any(|occupant| occupant.image == image.digest) {
         let own = key_hint(request.signer.public_key());
         for subject in children.iter().chain([image]) {
@@ -779,7 +785,7 @@ fn publish(
     target.publish(
         &Publication {
             image: image.clone(),
-            tags,
+            tags: tags.to_vec(),
             children,
             referrers,
             blobs: blobs.into_iter().collect(),
@@ -794,14 +800,34 @@ fn publish(
     Ok(())
 }
 
-/// The build tags of an artifact.
-fn build_tags(artifact: &Artifact) -> Result<Vec<TagName>, Error> {
-    let tags = artifact.tags.iter().map(|tag| {
-        // Which commit that is, is not found out yet.
-        let hint = if tag.needs_commit() { " (a tag with {commit} is not in this version)" } else { "" };
-        tag.fill(None, false).map_err(|e| Error::Usage(format!("artifacts.{}.tags: {e}{hint}", artifact.name)))
-    });
-    tags.collect()
+/// A build tag that is known before any source is.
+fn known_tag(artifact: &Artifact) -> Result<Option<TagName>, Error> {
+    let tag = artifact.tags.iter().find(|tag| !tag.needs_commit());
+    tag.map(|tag| tag.fill(None, false).map_err(|error| tag_fault(artifact, &error))).transpose()
+}
+
+/// The build tags of an artifact, with the one commit that the sources of its steps are of where a tag asks for it.
+fn build_tags(
+    pipeline: &Pipeline,
+    artifact: &Artifact,
+    sources: &BTreeMap<OutputName, PinnedSource>,
+) -> Result<Vec<TagName>, Error> {
+    let mut used = Vec::new();
+    for step in pipeline.closure(artifact) {
+        for input in step.inputs.values() {
+            if let InputSource::Source(name) = input {
+                used.extend(sources.get(name));
+            }
+        }
+    }
+    let commits: BTreeSet<Option<&str>> = used.iter().map(|source| source.commit.as_deref()).collect();
+    let commit = if commits.len() == 1 { commits.into_iter().next().flatten() } else { None };
+    let dirty = used.iter().any(|source| source.dirty);
+    artifact.tags.iter().map(|tag| tag.fill(commit, dirty).map_err(|error| tag_fault(artifact, &error))).collect()
+}
+
+fn tag_fault(artifact: &Artifact, error: &impl std::fmt::Display) -> Error {
+    Error::Usage(format!("artifacts.{}.tags: {error}", artifact.name))
 }
 
 /// What is there that a new image could be in the way of: of a layout the one image, of a registry those that the build tags name.

@@ -90,6 +90,7 @@ fn make(words: &Words, opened: &OpenedPipeline, selection: Option<&Selection>) -
         epoch: opened.epoch,
         executor: opened.executor.as_ref(),
         lister: &wire::lister(),
+        fetcher: &opened.wired.fetcher(),
         excluded: &excluded,
         trust: &opened.trust,
         selection,

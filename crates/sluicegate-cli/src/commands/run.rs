@@ -90,6 +90,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         epoch: opened.epoch,
         executor: executor.as_ref(),
         lister: &wire::lister(),
+        fetcher: &wired.fetcher(),
         excluded: &excluded,
         scanner: scanner.as_ref().map(|scanner| scanner as &dyn Scanner),
         signer: signer.as_ref(),
