@@ -114,6 +114,11 @@ impl In<'_> {
         self.meaning_at(&place, &place, reason)
     }
 
+    /// A value is wrong, and may hold what is not to be shown.
+    pub(crate) fn meaning_unshown(&self, place: impl AsRef<str>, reason: impl ToString) -> Error {
+        Error::Meaning { spot: self.value(&place).unshown(), what: said_as(place), reason: reason.to_string() }
+    }
+
     /// A value is wrong, and its place is told in other words than those that lead there.
     pub(crate) fn meaning_at(&self, place: impl AsRef<str>, said: impl AsRef<str>, reason: impl ToString) -> Error {
         Error::Meaning { spot: self.value(place), what: said_as(said), reason: reason.to_string() }

@@ -505,4 +505,49 @@ artifacts:
             assert!(error(from, to).contains(says), "{to}: {}", error(from, to));
         }
     }
+
+    #[test]
+    fn a_script_is_as_long_as_the_kernel_takes_it() {
+        let with = |bytes: usize| {
+            let script = format!("run: |-\n      {}\n", "x".repeat(bytes));
+            Pipeline::parse("p.yaml", &GOOD.replacen("run: make\n", &script, 1)).map_err(|e| e.to_string())
+        };
+        assert_eq!(with(131_071).unwrap().steps[0].argv[2].len(), 131_071);
+        let found = with(131_072).unwrap_err();
+        assert!(
+            found.contains("steps.build.run: a text of 131072 bytes") && found.contains("MAX_ARG_STRLEN"),
+            "{found}"
+        );
+        assert!(found.len() < 600, "{}", found.len());
+    }
+
+    #[test]
+    fn a_script_has_no_carriage_returns_whatever_ends_its_lines() {
+        let text = GOOD.replacen("run: make\n", "run: |\n      echo first\n      echo last\n", 1).replace('\n', "\r\n");
+        for text in [text.clone(), format!("\u{feff}{}", text.trim_start())] {
+            assert_eq!(Pipeline::parse("p.yaml", &text).unwrap().steps[0].argv[2], "echo first\necho last\n");
+        }
+    }
+
+    #[test]
+    fn inputs_stand_in_the_order_in_which_they_are_mounted_and_defaults_give_way() {
+        let text = GOOD
+            .replace(
+                "inputs: { /src: app }",
+                "inputs: { /src/vendor/dep: app, /src-x: app, /src: app }\n    env: { A: own }",
+            )
+            .replace("limits: { timeout: 10m }", "env: { A: shared, B: shared }, network: host, retry: 2, reuse: never")
+            .replace(
+                "run: make test",
+                "run: make test\n    network: none\n    retry: 0\n    reuse: auto\n    secrets: { A: { env: X } }",
+            );
+        let pipeline = Pipeline::parse("p.yaml", &text).unwrap();
+        let (build, test) = (&pipeline.steps[0], &pipeline.steps[2]);
+        let mounts: Vec<_> = build.inputs.keys().map(|mount| mount.display().to_string()).collect();
+        assert_eq!(mounts, ["/src", "/src/vendor/dep", "/src-x"]);
+        assert_eq!((build.env["A"].as_str(), build.env["B"].as_str()), ("own", "shared"));
+        assert_eq!((&build.network, build.retry, &build.reuse), (&Network::Host, 2, &Reuse::Never));
+        assert_eq!((&test.network, test.retry, &test.reuse), (&Network::None, 0, &Reuse::Auto));
+        assert_eq!(test.env.keys().collect::<Vec<_>>(), ["B"], "a secret takes the place of a default");
+    }
 }

@@ -35,6 +35,12 @@ impl Spot {
         }
     }
 
+    /// The same without the line: what stands there is nobody's to read who reads an error.
+    #[must_use]
+    pub(crate) fn unshown(self) -> Self {
+        Self(Box::new(Inner { excerpt: String::new(), ..*self.0 }))
+    }
+
     /// Line and column, counted from 1 in characters.
     pub fn line_and_column(&self) -> Option<(usize, usize)> {
         self.0.place

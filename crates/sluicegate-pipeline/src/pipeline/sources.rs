@@ -46,7 +46,9 @@ fn source_of(at: &In<'_>, place: &str, wire: WireSource) -> Result<Source, Error
                 let reason = "only a folder takes files from beside it; a commit is what it is";
                 return Err(at.name(format!("{place}.include"), reason));
             }
-            check_url(&url).map_err(|reason| at.meaning(format!("{place}.git"), reason))?;
+            // What stands before an @ may be a password.
+            let shown = if url.contains('@') { In::meaning_unshown } else { In::meaning };
+            check_url(&url).map_err(|reason| shown(at, format!("{place}.git"), reason))?;
             check_reference(&reference).map_err(|reason| at.meaning(format!("{place}.ref"), reason))?;
             Ok(Source { place: SourcePlace::Git { url, reference }, include: Vec::new() })
         }
