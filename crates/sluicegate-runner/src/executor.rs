@@ -275,8 +275,7 @@ impl StepExecutor for EmbeddedExecutor {
         plan::check(request).map_err(refused)?;
         let owner = plan::owner(&request.user).map_err(refused)?;
         require_this_machine()?;
-        let layers = request.layers.iter().rev().map(|layer| self.cache.layer(layer));
-        let lowers = layers.collect::<Result<Vec<_>, _>>().map_err(|error| content(step, error))?;
+        let lowers = self.cache.layers(&request.layers).map_err(|error| content(step, error))?;
         let run = self.run_folder(step)?;
         let launch = Launch {
             host_name: step,
