@@ -303,6 +303,7 @@ impl Error {
             Self::Store(error) => store(error),
             Self::Tree(error) => match error {
                 TreeError::Entry { .. } | TreeError::TooMany { .. } => Failure::Usage,
+                TreeError::Layer { .. } => Failure::Wrong,
                 TreeError::Store(error) => store(error),
                 TreeError::Git { .. } | TreeError::Io { .. } => Failure::Unavailable,
             },

@@ -9,7 +9,7 @@ use std::{
 pub use sluicegate_attestation::output_sbom::{FileEntry, ITSELF};
 use sluicegate_types::{Content, Digest};
 
-use crate::store::StoreError;
+use crate::{execute::Layer, store::StoreError};
 
 /// Files that one content may be listed with.
 pub const MAX_FILES: usize = 100_000;
@@ -19,6 +19,12 @@ pub trait TreePacker: Send + Sync {
     /// Packs exactly these entries, sorted by path: user and group 0, one mtime, missing parent folders added with mode 0755. The same
     /// entries give the same bytes on every machine.
     fn pack(&self, entries: Vec<TreeEntry>, epoch: u64) -> Result<(Digest, u64), TreeError>;
+
+    /// Packs these entries as the layer that goes onto `below`, the layers of an image, lowest first. Links of the image on the way to an
+    /// entry are followed inside the root and never replaced; a folder that the image has keeps owner, mode and time; what is new of a
+    /// way is 0755 and root's. A folder of the image is not replaced by something else, and a file is no folder: both are errors of the
+    /// entry. [`TreeError::Layer`] if a layer can't be read or is not the one of its digest.
+    fn pack_onto(&self, entries: Vec<TreeEntry>, epoch: u64, below: &[Layer]) -> Result<(Digest, u64), TreeError>;
 
     /// Every regular file of stored content with its SHA-256 and size, sorted by path: a file is listed as [`ITSELF`], a directory's
     /// files by their paths in it, a hard link as the file that it leads to. Bytes of a path that are not UTF-8 are written `\xNN`.
@@ -96,6 +102,14 @@ pub enum TreeError {
     Entry {
         /// The file.
         path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A layer of an image that can't be read as what it is called.
+    #[error("the layer {layer}: {reason}")]
+    Layer {
+        /// The blob.
+        layer: Digest,
         /// Why not.
         reason: String,
     },

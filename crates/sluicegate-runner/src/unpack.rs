@@ -5,6 +5,7 @@
 //! refused or dropped: `..`, ids that mean "no change", the extended attributes of overlayfs, device nodes.
 
 mod content;
+mod image_tree;
 mod merged;
 mod said;
 mod sparse;
@@ -16,6 +17,7 @@ use std::{
 };
 
 pub(crate) use content::SAYS_ROOT;
+pub(crate) use image_tree::{FolderMeta, ImageTree, Node};
 use rustix::fd::{AsFd, BorrowedFd};
 use sluicegate_ports::execute::Compression;
 use sluicegate_types::Digest;
