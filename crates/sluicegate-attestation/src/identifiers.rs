@@ -36,9 +36,13 @@ pub const EMPTY_CONFIG: &str = "application/vnd.oci.empty.v1+json";
 pub const LAYER_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 /// Media type of a gzip layer.
 pub const LAYER_TAR_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
-/// Media type of a Zstandard layer; Docker has none of its own.
+/// Media type of a Zstandard layer.
 pub const LAYER_TAR_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 /// Media type of Docker's layers, gzip.
 pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+/// Media type of Docker's layers, uncompressed.
+pub const DOCKER_LAYER_TAR: &str = "application/vnd.docker.image.rootfs.diff.tar";
+/// Media type of layers compressed by Zstandard in images of Docker's types, which no specification names and which are found.
+pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
 /// Annotation of an in-toto resource descriptor: the digest of the bundle that attests this content.
 pub const ATTESTATION_ANNOTATION: &str = "sluicegate.dev/attestation";

@@ -6,17 +6,17 @@ use std::{
     path::{Component, PathBuf},
 };
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sluicegate_attestation::{
     identifiers::{
-        BUNDLE, DOCKER_LAYER_GZIP, EMPTY_CONFIG, EVIDENCE_ARTIFACT, IMAGE_CONFIG, IMAGE_INDEX, IMAGE_MANIFEST,
-        LAYER_TAR, LAYER_TAR_GZIP,
+        BUNDLE, EMPTY_CONFIG, EVIDENCE_ARTIFACT, IMAGE_CONFIG, IMAGE_INDEX, IMAGE_MANIFEST, LAYER_TAR, LAYER_TAR_GZIP,
+        LAYER_TAR_ZSTD,
     },
     predicate::PredicateType,
 };
 use sluicegate_pipeline::pipeline::ImageConfig;
 use sluicegate_ports::{
-    execute::Product,
+    execute::{Compression, Product},
     images::{Descriptor, ImageIndex, IndexEntry, Manifest},
     trees::{EntryKind, TreeEntry},
 };
@@ -57,7 +57,10 @@ pub fn layered(
     epoch: u64,
     history: &str,
 ) -> Result<Assembled, Error> {
-    let (layer, size) = ports.packer.pack(entries, epoch)?;
+    let (layer, size) = match base {
+        Some(base) => ports.packer.pack_onto(entries, epoch, &base.layers)?,
+        None => ports.packer.pack(entries, epoch)?,
+    };
     with_layer(ports, base, Descriptor::new(LAYER_TAR, layer, size), config, epoch, history)
 }
 
@@ -88,12 +91,15 @@ fn with_layer(
         json_bytes("the image configuration", &image_config(base, config, &layer.digest, epoch, history)?)?;
     let config_digest = ports.store.put_bytes(&config_bytes)?;
     let mut layers = base.map(|base| base.manifest.layers.clone()).unwrap_or_default();
-    for layer in &mut layers {
+    for (layer, read) in layers.iter_mut().zip(base.iter().flat_map(|base| &base.layers)) {
         layer.annotations.clear();
-        // The same bytes by OCI's names, in an image of OCI's.
-        if layer.media_type == DOCKER_LAYER_GZIP {
-            layer.media_type = LAYER_TAR_GZIP.to_owned();
+        // The same bytes by OCI's names, in an image of OCI's, and by what they are.
+        layer.media_type = match read.compression {
+            Compression::None => LAYER_TAR,
+            Compression::Gzip => LAYER_TAR_GZIP,
+            Compression::Zstd => LAYER_TAR_ZSTD,
         }
+        .to_owned();
     }
     layers.push(layer);
     let blobs = layers.iter().map(|layer| layer.digest).chain([config_digest]).collect();
@@ -117,45 +123,93 @@ fn image_config(
     history: &str,
 ) -> Result<Value, Error> {
     let created = time(epoch);
-    let inherited = |pointer: &str| base.and_then(|base| base.config.pointer(pointer)).cloned();
-    let mut config = inherited("/config").filter(Value::is_object).unwrap_or_else(|| json!({}));
+    let mut document = base.map_or_else(|| Ok(Map::new()), |base| object(base, "its configuration", &base.config))?;
+    let mut config = match (base, document.get("config").filter(|config| !config.is_null())) {
+        (Some(base), Some(config)) => object(base, "\"config\" of its configuration", config)?,
+        _ => Map::new(),
+    };
     if let Some(entrypoint) = &own.entrypoint {
-        config["Entrypoint"] = json!(entrypoint);
+        config.insert("Entrypoint".to_owned(), json!(entrypoint));
         // A base's arguments belong to the base's entry point.
-        config["Cmd"] = json!(own.cmd.clone().unwrap_or_default());
-    } else if let Some(cmd) = &own.cmd {
-        config["Cmd"] = json!(cmd);
+        config.remove("Cmd");
+    }
+    if let Some(cmd) = &own.cmd {
+        config.insert("Cmd".to_owned(), json!(cmd));
     }
     if let Some(workdir) = &own.workdir {
-        config["WorkingDir"] = json!(workdir);
+        config.insert("WorkingDir".to_owned(), json!(workdir));
     }
     if let Some(user) = &own.user {
-        config["User"] = json!(user);
+        config.insert("User".to_owned(), json!(user));
     }
     if !own.env.is_empty() {
-        let mut env: Vec<Value> = config["Env"].as_array().cloned().unwrap_or_default();
-        env.retain(|old| !own.env.keys().any(|k| old.as_str().is_some_and(|old| old.split('=').next() == Some(k))));
-        env.extend(own.env.iter().map(|(key, value)| json!(format!("{key}={value}"))));
-        config["Env"] = json!(env);
+        let env = config.get("Env").filter(|env| !env.is_null());
+        let env = env.map_or_else(|| Some(&[][..]), |env| env.as_array().map(Vec::as_slice));
+        let env = env.ok_or_else(|| malformed(base, "\"Env\" is no list"))?;
+        config.insert("Env".to_owned(), json!(merged_env(env, &own.env)));
     }
     if !own.labels.is_empty() {
-        let mut labels = config["Labels"].as_object().cloned().unwrap_or_default();
+        let labels = config.get("Labels").filter(|labels| !labels.is_null());
+        let labels = labels.map_or_else(|| Some(Map::new()), |labels| labels.as_object().cloned());
+        let mut labels = labels.ok_or_else(|| malformed(base, "\"Labels\" is no object"))?;
         labels.extend(own.labels.iter().map(|(key, value)| (key.clone(), json!(value))));
-        config["Labels"] = Value::Object(labels);
+        config.insert("Labels".to_owned(), Value::Object(labels));
     }
     let mut diff_ids: Vec<Value> =
         base.map(|base| base.layers.iter().map(|l| json!(l.diff_id)).collect()).unwrap_or_default();
-    diff_ids.push(json!(layer));
-    let mut steps: Vec<Value> = inherited("/history").and_then(|h| h.as_array().cloned()).unwrap_or_default();
-    steps.push(json!({"created": created, "created_by": history}));
-    let mut document = json!({
-        "architecture": platform.architecture, "os": platform.os, "created": created, "config": config,
-        "rootfs": {"type": "layers", "diff_ids": diff_ids}, "history": steps,
-    });
-    if let Some(variant) = &platform.variant {
-        document["variant"] = json!(variant);
+    // A history counts as many layers as there are, or it is none.
+    let mut steps = document.remove("history").and_then(|steps| steps.as_array().cloned()).unwrap_or_default();
+    let is_of_a_layer = |step: &&Value| step["empty_layer"] != true;
+    if steps.iter().filter(is_of_a_layer).count() == diff_ids.len() {
+        steps.push(json!({"created": created, "created_by": history}));
+        document.insert("history".to_owned(), Value::Array(steps));
     }
-    Ok(document)
+    diff_ids.push(json!(layer));
+    // What Docker writes of the container that made the base's last layer, and of the image before it, is not about this image.
+    for key in ["id", "parent", "container", "container_config"] {
+        document.remove(key);
+    }
+    document.remove("variant");
+    if let Some(variant) = &platform.variant {
+        document.insert("variant".to_owned(), json!(variant));
+    }
+    for (key, value) in [
+        ("architecture", json!(platform.architecture)),
+        ("os", json!(platform.os)),
+        ("created", json!(created)),
+        ("config", Value::Object(config)),
+        ("rootfs", json!({"type": "layers", "diff_ids": diff_ids})),
+    ] {
+        document.insert(key.to_owned(), value);
+    }
+    Ok(Value::Object(document))
+}
+
+fn object(base: &PinnedBase, what: &str, value: &Value) -> Result<Map<String, Value>, Error> {
+    let object = value.as_object().cloned();
+    object.ok_or_else(|| Error::Image { image: base.name.clone(), reason: format!("{what} is no JSON object") })
+}
+
+fn malformed(base: Option<&PinnedBase>, reason: &str) -> Error {
+    let image = base.map_or_else(|| "scratch".to_owned(), |base| base.name.clone());
+    Error::Image { image, reason: format!("{reason} in its configuration") }
+}
+
+/// The base's variables in its order, those that are given anew in their places, then the others by name.
+fn merged_env(base: &[Value], own: &BTreeMap<String, String>) -> Vec<Value> {
+    let mut left = own.clone();
+    let mut env = Vec::new();
+    for old in base {
+        let name = old.as_str().and_then(|old| old.split('=').next()).unwrap_or_default();
+        match left.remove(name) {
+            Some(value) => env.push(json!(format!("{name}={value}"))),
+            // Named twice in the base: it was given its value where it stood first.
+            None if own.contains_key(name) => {}
+            None => env.push(old.clone()),
+        }
+    }
+    env.extend(left.iter().map(|(name, value)| json!(format!("{name}={value}"))));
+    env
 }
 
 /// A bundle about an image as a referrer, in the form that cosign reads (interop.md section 4).

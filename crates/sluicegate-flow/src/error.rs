@@ -309,6 +309,7 @@ impl Error {
             Self::Store(error) => store(error),
             Self::Tree(error) => match error {
                 TreeError::Entry { .. } | TreeError::TooMany { .. } | TreeError::Address { .. } => Failure::Usage,
+                TreeError::Layer { .. } => Failure::Wrong,
                 TreeError::Store(error) => store(error),
                 TreeError::Git { .. } | TreeError::Fetch { .. } | TreeError::Io { .. } => Failure::Unavailable,
             },

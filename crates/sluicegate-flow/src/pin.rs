@@ -2,12 +2,15 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
+    io::Read,
     path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
 use sluicegate_attestation::{
-    identifiers::{DOCKER_LAYER_GZIP, IMAGE_INDEX, LAYER_TAR, LAYER_TAR_GZIP, LAYER_TAR_ZSTD},
+    identifiers::{
+        DOCKER_LAYER_GZIP, DOCKER_LAYER_TAR, DOCKER_LAYER_ZSTD, IMAGE_INDEX, LAYER_TAR, LAYER_TAR_GZIP, LAYER_TAR_ZSTD,
+    },
     provenance::Dependency,
 };
 use sluicegate_pipeline::pipeline::{Artifact, Pipeline, SourcePlace, Step};
@@ -194,12 +197,11 @@ pub fn image(
     }
     let mut layers = Vec::new();
     for (layer, diff_id) in manifest.layers.iter().zip(&wire.rootfs.diff_ids) {
-        let compression = match layer.media_type.as_str() {
-            LAYER_TAR => Compression::None,
-            LAYER_TAR_GZIP | DOCKER_LAYER_GZIP => Compression::Gzip,
-            LAYER_TAR_ZSTD => Compression::Zstd,
-            other => return Err(fault(format!("a layer of media type {other:?}: not in this version"))),
-        };
+        let other = layer.media_type.as_str();
+        if !LAYERS.contains(&other) {
+            return Err(fault(format!("a layer of media type {other:?}: not in this version")));
+        }
+        let compression = compression(bench.store.open(&layer.digest)?, &layer.digest)?;
         layers.push(Layer { blob: layer.digest, compression, diff_id: *diff_id });
     }
     let config = serde_json::from_slice(&config).map_err(|error| fault(format!("its configuration: {error}")))?;
@@ -212,6 +214,23 @@ pub fn image(
         manifest,
         layers,
         config,
+    })
+}
+
+/// Media types of layers that can be read.
+const LAYERS: [&str; 6] =
+    [LAYER_TAR, LAYER_TAR_GZIP, LAYER_TAR_ZSTD, DOCKER_LAYER_TAR, DOCKER_LAYER_GZIP, DOCKER_LAYER_ZSTD];
+
+/// How a layer is compressed: its own first bytes say it, for there are images whose media types are wrong.
+fn compression(blob: impl Read, digest: &Digest) -> Result<Compression, Error> {
+    let mut begins = Vec::new();
+    let read = blob.take(4).read_to_end(&mut begins);
+    read.map_err(|source| Error::Io { action: "read", path: digest.to_string().into(), source })?;
+    Ok(match begins.as_slice() {
+        [0x1f, 0x8b, ..] => Compression::Gzip,
+        // A frame, or one that is to be skipped (RFC 8878, 3.1).
+        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Compression::Zstd,
+        _ => Compression::None,
     })
 }
 

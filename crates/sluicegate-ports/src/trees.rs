@@ -9,7 +9,7 @@ use std::{
 pub use sluicegate_attestation::output_sbom::{FileEntry, ITSELF};
 use sluicegate_types::{Content, Digest};
 
-use crate::store::StoreError;
+use crate::{execute::Layer, store::StoreError};
 
 /// Files that one content may be listed with.
 pub const MAX_FILES: usize = 100_000;
@@ -23,6 +23,12 @@ pub trait TreePacker: Send + Sync {
     /// Writes stored content, every byte hashed again, to a path of this machine where nothing stands yet: a file or a folder of whoever
     /// runs this. If it fails, nothing stands there.
     fn unpack(&self, content: Content, executable: bool, to: &Path) -> Result<(), TreeError>;
+
+    /// Packs these entries as the layer that goes onto `below`, the layers of an image, lowest first. Links of the image on the way to an
+    /// entry are followed inside the root and never replaced; a folder that the image has keeps owner, mode and time; what is new of a
+    /// way is 0755 and root's. A folder of the image is not replaced by something else, and a file is no folder: both are errors of the
+    /// entry. [`TreeError::Layer`] if a layer can't be read or is not the one of its digest.
+    fn pack_onto(&self, entries: Vec<TreeEntry>, epoch: u64, below: &[Layer]) -> Result<(Digest, u64), TreeError>;
 
     /// Every regular file of stored content with its SHA-256 and size, sorted by path: a file is listed as [`ITSELF`], a directory's
     /// files by their paths in it, a hard link as the file that it leads to. Bytes of a path that are not UTF-8 are written `\xNN`.
@@ -136,6 +142,14 @@ pub enum TreeError {
     Entry {
         /// The file.
         path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A layer of an image that can't be read as what it is called.
+    #[error("the layer {layer}: {reason}")]
+    Layer {
+        /// The blob.
+        layer: Digest,
         /// Why not.
         reason: String,
     },

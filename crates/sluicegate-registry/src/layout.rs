@@ -15,7 +15,7 @@ use sluicegate_types::{Digest, Place, Selector};
 
 use crate::{
     client::MANIFEST_TYPES,
-    layout_index::{COSIGN_IMAGE, COSIGN_KIND, Index, MAX_ENTRIES, MAX_MANIFEST, tag_of},
+    layout_index::{COSIGN_IMAGE, COSIGN_KIND, Index, MAX_ENTRIES, MAX_MANIFEST, REF_NAME, tag_of},
     layout_referrers::is_list,
 };
 
@@ -176,7 +176,12 @@ impl LayoutSource {
         let held: Vec<String> = held
             .iter()
             .take(5)
-            .map(|d| tag_of(d).map_or_else(|| d.digest.to_string(), |tag| format!("{} ({tag})", d.digest)))
+            .map(|d| match d.annotations.get(REF_NAME) {
+                None => d.digest.to_string(),
+                Some(_) if tag_of(d).is_some() => format!("{} ({})", d.digest, d.annotations[REF_NAME]),
+                // No tag of ours, but a name that other tools give: it is seen, and taken by its digest.
+                Some(name) => format!("{} (named {:?})", d.digest, name.chars().take(100).collect::<String>()),
+            })
             .collect();
         if held.is_empty() { "; it holds none".to_owned() } else { format!("; it holds {}", held.join(", ")) }
     }

@@ -20,7 +20,7 @@ use crate::{
     collect::with_sources,
     mounts::FILE_NAME,
     run_folder::{self, RunFolder},
-    unpack::{Kind, UnpackLimits, unpack_into},
+    unpack::{Kind, UnpackLimits, Unpacked, hides_all_below, unpack_into},
 };
 
 /// Who owns the entries of an input, and their one time.
@@ -52,7 +52,7 @@ pub(crate) enum CacheError {
 impl Cache {
     /// Opens the cache and removes what dead processes left half done.
     pub(crate) fn open(root: &Path, store: Arc<dyn ContentStore>) -> io::Result<Self> {
-        for folder in ["", "layer", "tree", "file", "tmp"] {
+        for folder in ["", "alone", "chain", "tree", "file", "tmp"] {
             run_folder::make_private(&root.join(folder))?;
         }
         let root = fs::canonicalize(root)?;
@@ -60,10 +60,38 @@ impl Cache {
         Ok(Self { root, store })
     }
 
-    /// The folder with the content of a layer.
-    pub(crate) fn layer(&self, layer: &Layer) -> Result<PathBuf, CacheError> {
-        self.entry("layer", layer.diff_id.hex(), |folder| {
-            self.unpack(&layer.blob, &layer.diff_id, layer.compression, folder, Kind::Layer)
+    /// The folders with the content of an image's layers: given lowest first, found upper first, for overlayfs to stack.
+    ///
+    /// A layer may say nothing of folders that it puts files into, and link to files of a layer below. Such a layer is unpacked for what
+    /// lies below it and kept by the chain of all of them (OCI image-spec, "Layer ChainID"); any other is the same in every image.
+    pub(crate) fn layers(&self, layers: &[Layer]) -> Result<Vec<PathBuf>, CacheError> {
+        let mut folders: Vec<PathBuf> = Vec::new();
+        let mut chain: Option<Digest> = None;
+        for layer in layers {
+            let link = match chain {
+                None => layer.diff_id,
+                Some(below) => Digest::of(format!("{below} {}", layer.diff_id).as_bytes()),
+            };
+            chain = Some(link);
+            let folder = self.layer(layer, &link, &folders)?;
+            if hides_all_below(&folder) {
+                folders.clear();
+            }
+            folders.insert(0, folder);
+        }
+        Ok(folders)
+    }
+
+    fn layer(&self, layer: &Layer, chain: &Digest, below: &[PathBuf]) -> Result<PathBuf, CacheError> {
+        let known =
+            [("alone", layer.diff_id), ("chain", *chain)].map(|(kind, name)| self.root.join(kind).join(name.hex()));
+        if let Some(known) = known.iter().find(|known| known.is_dir()) {
+            return Ok(known.clone());
+        }
+        self.make(|folder| {
+            let unpacked = self.unpack(&layer.blob, &layer.diff_id, layer.compression, folder, below, Kind::Layer)?;
+            let [alone, chain] = &known;
+            Ok(if unpacked.asked_below { chain.clone() } else { alone.clone() })
         })
     }
 
@@ -71,7 +99,7 @@ impl Cache {
     pub(crate) fn tree(&self, digest: &Digest, stamp: Stamp) -> Result<PathBuf, CacheError> {
         self.entry("tree", name(digest, stamp), |folder| {
             let kind = Kind::Tree { owner: stamp.owner, mtime: stamp.epoch };
-            self.unpack(digest, digest, Compression::None, folder, kind)?;
+            self.unpack(digest, digest, Compression::None, folder, &[], kind)?;
             chown(folder, Some(stamp.owner.0), Some(stamp.owner.1)).map_err(io_error("own an unpacked input"))
         })
     }
@@ -94,12 +122,17 @@ impl Cache {
         if path.is_dir() {
             return Ok(path);
         }
+        self.make(|folder| fill(folder).map(|()| path.clone()))
+    }
+
+    /// A new folder, by the name that whoever fills it gives it.
+    fn make(&self, fill: impl FnOnce(&Path) -> Result<PathBuf, CacheError>) -> Result<PathBuf, CacheError> {
         let failed = io_error("write to the cache of unpacked content");
         let temporary = RunFolder::new(&self.root.join("tmp")).map_err(&failed)?;
         let folder = temporary.path().join("content");
         fs::create_dir(&folder).map_err(&failed)?;
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).map_err(&failed)?;
-        fill(&folder)?;
+        let path = fill(&folder)?;
         // After a power failure a name must not stand for files whose bytes never reached the disk.
         rustix::fs::syncfs(File::open(&folder).map_err(&failed)?).map_err(|error| failed(error.into()))?;
         match fs::rename(&folder, &path) {
@@ -116,14 +149,15 @@ impl Cache {
         expected: &Digest,
         compression: Compression,
         folder: &Path,
+        below: &[PathBuf],
         kind: Kind,
-    ) -> Result<(), CacheError> {
+    ) -> Result<Unpacked, CacheError> {
         let content = |reason| CacheError::Content { digest: *blob, reason };
         let reader = self.store.open(blob).map_err(CacheError::Store)?;
-        let unpacked = unpack_into(reader, compression, folder, kind, &UnpackLimits::default())
+        let unpacked = unpack_into(reader, compression, folder, below, kind, &UnpackLimits::default())
             .map_err(|error| content(with_sources(&error)))?;
         if unpacked.digest == *expected {
-            Ok(())
+            Ok(unpacked)
         } else {
             let found = unpacked.digest;
             Err(content(format!("its uncompressed bytes have the digest {found}, expected {expected}")))

@@ -310,8 +310,7 @@ impl StepExecutor for EmbeddedExecutor {
         let owner = plan::owner(&request.user).map_err(refused)?;
         require_this_machine()?;
         let mut policy = self.policy(request)?;
-        let layers = request.layers.iter().rev().map(|layer| self.cache.layer(layer));
-        let lowers = layers.collect::<Result<Vec<_>, _>>().map_err(|error| content(step, error))?;
+        let lowers = self.cache.layers(&request.layers).map_err(|error| content(step, error))?;
         let run = self.run_folder(step)?;
         let env = request.env.iter().cloned().chain(request.network.variables_beside(&request.env)).collect();
         let launch = Launch {

@@ -11,7 +11,7 @@ use std::{
 
 use rustix::{
     fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid},
+    fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid},
     io::Errno,
     mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
@@ -22,6 +22,7 @@ use rustix::{
 use crate::{
     in_root::{self, IN_ROOT},
     job::{Job, MountJob, MountKind, Stage},
+    unpack::SAYS_ROOT,
 };
 
 /// The name of a file input inside its folder.
@@ -51,13 +52,31 @@ pub(crate) fn build_root(job: &Job) -> Result<OwnedFd, (Stage, String)> {
 }
 
 fn mount_layers(job: &Job) -> io::Result<OwnedFd> {
-    private_folder("upper", (0, 0), 0o755)?;
+    let lowers: Vec<&str> = job.lowers.iter().map(String::as_str).collect();
+    let (owner, mode) = root_of(&lowers)?;
+    private_folder("upper", owner, mode)?;
     private_folder("work", (0, 0), 0o755)?;
     fs::create_dir(ROOT)?;
-    let lowers: Vec<&str> = job.lowers.iter().map(String::as_str).collect();
     let mount = overlay(&lowers, "upper", "work")?;
     attach(&mount, in_root::open_root(Path::new(ROOT))?.as_fd())?;
     Ok(in_root::open_root(Path::new(ROOT))?)
+}
+
+/// Owner and mode of the root: of the uppermost layer that says them, for overlayfs shows those of the writable folder.
+fn root_of(lowers: &[&str]) -> io::Result<((u32, u32), u32)> {
+    for lower in lowers {
+        let root = in_root::open(
+            rustix::fs::CWD,
+            Path::new(lower),
+            OFlags::RDONLY | OFlags::DIRECTORY,
+            ResolveFlags::empty(),
+        )?;
+        if rustix::fs::fgetxattr(&root, SAYS_ROOT, &mut [0; 1][..]).is_ok() {
+            let stat = rustix::fs::fstat(&root)?;
+            return Ok(((stat.st_uid, stat.st_gid), stat.st_mode & 0o7777));
+        }
+    }
+    Ok(((0, 0), 0o755))
 }
 
 /// An overlay that is attached nowhere yet.

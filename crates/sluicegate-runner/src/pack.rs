@@ -9,6 +9,7 @@ mod archive_entries;
 mod elf_machine;
 mod layer_writer;
 mod listing;
+mod onto;
 mod retarget;
 mod walk;
 
@@ -22,6 +23,7 @@ use rustix::fd::BorrowedFd;
 pub(crate) use elf_machine::{elf_machine, list_elf_machines};
 pub use layer_writer::LayerWriter;
 pub(crate) use listing::list_files;
+pub(crate) use onto::LayerOnto;
 
 /// Folders below each other that an archive may have; the unpacker has the same limit.
 pub const MAX_DEPTH: usize = 64;
@@ -87,6 +89,14 @@ pub enum PackError {
         path: PathBuf,
         /// Why not.
         reason: &'static str,
+    },
+    /// A path that can't be put onto what stands below it.
+    #[error("{path:?} cannot be put there: {reason}")]
+    Onto {
+        /// The path as it was asked for.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
     },
     /// A path that was added before or belongs before the last one.
     #[error("{path:?} is added after {last:?}: entries come sorted, each path once")]

@@ -1,22 +1,22 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{Seek, Write},
+    io::{BufWriter, Seek, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use sluicegate_ports::{
-    execute::Compression,
+    execute::{Compression, Layer},
     store::{ContentStore, StoreError},
     trees::{EntryKind, FileEntry, ITSELF, MAX_FILES, TreeEntry, TreeError, TreePacker},
 };
 use sluicegate_types::{Content, ContentKind, Digest};
 
 use crate::{
-    pack::{LayerWriter, PackError, PackOptions, elf_machine, list_elf_machines, list_files},
-    unpack,
+    pack::{LayerOnto, LayerWriter, PackError, PackOptions, elf_machine, list_elf_machines, list_files},
+    unpack::{self, ImageTree},
 };
 
 /// Bytes of one packed tree.
@@ -74,17 +74,20 @@ impl StoreTreePacker {
 impl TreePacker for StoreTreePacker {
     fn pack(&self, entries: Vec<TreeEntry>, epoch: u64) -> Result<(Digest, u64), TreeError> {
         let entries = with_parents(entries)?;
-        let io = |action| {
-            let path = self.scratch.clone();
-            move |source| TreeError::Io { action, path, source }
-        };
-        let mut file: File = tempfile::tempfile_in(&self.scratch).map_err(io("create a file in"))?;
-        let mut buffered = std::io::BufWriter::with_capacity(256 * 1024, &mut file);
-        self.write(&mut buffered, entries, epoch)?;
-        buffered.flush().map_err(io("write a tree to"))?;
-        drop(buffered);
-        file.rewind().map_err(io("read a tree from"))?;
-        Ok(self.store.put(&mut file, u64::MAX)?)
+        self.packed(|out| self.write(out, entries, epoch))
+    }
+
+    fn pack_onto(&self, entries: Vec<TreeEntry>, epoch: u64, below: &[Layer]) -> Result<(Digest, u64), TreeError> {
+        if entries.is_empty() {
+            return self.pack(entries, epoch);
+        }
+        let entries = with_parents(entries)?;
+        let mut image = ImageTree::default();
+        for layer in below {
+            let added = image.add(layer, self.store.open(&layer.blob)?);
+            added.map_err(|error| TreeError::Layer { layer: layer.blob, reason: chain(&error) })?;
+        }
+        self.packed(|out| self.write_onto(out, entries, epoch, &image))
     }
 
     fn unpack(&self, content: Content, executable: bool, to: &Path) -> Result<(), TreeError> {
@@ -113,7 +116,7 @@ impl TreePacker for StoreTreePacker {
                 let file = self.store.open(&content.digest)?;
                 let kind = unpack::Kind::Tree { owner, mtime };
                 let unpacked =
-                    unpack::unpack_into(file, Compression::None, &whole, kind, &unpack::UnpackLimits::default());
+                    unpack::unpack_into(file, Compression::None, &whole, &[], kind, &unpack::UnpackLimits::default());
                 let found = unpacked.map_err(refused)?.digest;
                 if found != content.digest {
                     return Err(StoreError::Corrupt { digest: content.digest, found }.into());
@@ -148,6 +151,64 @@ impl TreePacker for StoreTreePacker {
 }
 
 impl StoreTreePacker {
+    /// What `write` writes, in the store.
+    fn packed(
+        &self,
+        write: impl FnOnce(&mut BufWriter<&mut File>) -> Result<(), TreeError>,
+    ) -> Result<(Digest, u64), TreeError> {
+        let io = |action| {
+            let path = self.scratch.clone();
+            move |source| TreeError::Io { action, path, source }
+        };
+        let mut file: File = tempfile::tempfile_in(&self.scratch).map_err(io("create a file in"))?;
+        let mut buffered = BufWriter::with_capacity(256 * 1024, &mut file);
+        write(&mut buffered)?;
+        buffered.flush().map_err(io("write a tree to"))?;
+        drop(buffered);
+        file.rewind().map_err(io("read a tree from"))?;
+        Ok(self.store.put(&mut file, u64::MAX)?)
+    }
+
+    fn write_onto(
+        &self,
+        out: &mut impl Write,
+        entries: BTreeMap<PathBuf, EntryKind>,
+        epoch: u64,
+        image: &ImageTree,
+    ) -> Result<(), TreeError> {
+        let mut layer = LayerOnto::new(out, &PackOptions::fixed(epoch, MAX_TREE), image);
+        for (path, kind) in entries {
+            let fault = |error: PackError| TreeError::Entry { path: path.clone(), reason: chain(&error) };
+            let mode_of = |executable: bool| if executable { 0o755 } else { 0o644 };
+            match kind {
+                EntryKind::Directory(mode) => layer.add_directory(&path, mode),
+                EntryKind::Symlink(target) => layer.add_symlink(&path, &target),
+                EntryKind::Bytes(bytes, mode) => layer.add_file(&path, |layer, at| layer.add_bytes(at, &bytes, mode)),
+                EntryKind::HostFile { source, executable } => {
+                    layer.add_file(&path, |layer, at| layer.add_file(at, &source, mode_of(executable)))
+                }
+                EntryKind::Stored { content, executable } => {
+                    let mut file = self.store.open(&content.digest)?;
+                    let mut checked = HashCheck::new(&mut file, content.digest);
+                    match content.kind {
+                        ContentKind::Directory => layer.add_tar(&path, &mut checked),
+                        ContentKind::File => {
+                            let size = checked.size(&path)?;
+                            let mode = mode_of(executable);
+                            layer.add_file(&path, |layer, at| layer.add_reader(at, &mut checked, size, mode))
+                        }
+                    }
+                    .map_err(fault)?;
+                    checked.finish(&path)?;
+                    Ok(())
+                }
+            }
+            .map_err(fault)?;
+        }
+        layer.finish().map_err(|error| TreeError::Entry { path: PathBuf::new(), reason: chain(&error) })?;
+        Ok(())
+    }
+
     /// What `look` finds in stored content, which is hashed meanwhile.
     fn look_through<T>(
         &self,

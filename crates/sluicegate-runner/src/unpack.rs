@@ -5,6 +5,10 @@
 //! refused or dropped: `..`, ids that mean "no change", the extended attributes of overlayfs, device nodes.
 
 mod content;
+mod image_tree;
+mod merged;
+mod said;
+mod sparse;
 mod stream;
 
 use std::{
@@ -12,7 +16,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fd::BorrowedFd;
+pub(crate) use content::SAYS_ROOT;
+pub(crate) use image_tree::{FolderMeta, ImageTree, Node};
+use rustix::fd::{AsFd, BorrowedFd};
 use sluicegate_ports::execute::Compression;
 use sluicegate_types::Digest;
 use tar::{Archive, Entry};
@@ -69,6 +75,9 @@ pub struct Unpacked {
     pub devices: u64,
     /// Extended attributes that were dropped; only `security.capability` is kept.
     pub attributes: u64,
+    /// Whether what was made depends on what lies below: folders that the layer only implies, links to files of other layers. If not,
+    /// the layer is the same in every image.
+    pub asked_below: bool,
 }
 
 /// Why an archive was not unpacked. What was written until then stays and has to be thrown away by the caller.
@@ -106,18 +115,20 @@ pub enum UnpackError {
     },
 }
 
-/// Unpacks `reader` into the empty folder `root`, which must be private until the caller has compared the digest.
+/// Unpacks `reader` into the empty folder `root`, which must be private until the caller has compared the digest. `below` are the roots
+/// of the layers under this one, unpacked, the upper one first.
 pub fn unpack(
     reader: impl Read,
     compression: Compression,
     root: BorrowedFd<'_>,
+    below: &[BorrowedFd<'_>],
     kind: Kind,
     limits: &UnpackLimits,
 ) -> Result<Unpacked, UnpackError> {
     let (plain, tally) = stream::plain(reader, compression, limits.max_bytes);
     let (metered, meter) = Metered::new(plain);
     let mut archive = Archive::new(metered);
-    let mut content = content::Writer::new(root, kind, limits, &tally);
+    let mut content = content::Writer::new(root, below.to_vec(), kind, limits, &tally);
     for_each_entry(&mut archive, &meter, |entry| content.entry(entry))?;
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(UnpackError::Archive)?;
     let counts = content.finish()?;
@@ -127,6 +138,7 @@ pub fn unpack(
         bytes: counts.bytes,
         devices: counts.devices,
         attributes: counts.attributes,
+        asked_below: counts.asked_below,
     })
 }
 
@@ -149,20 +161,31 @@ fn for_each_entry<R: Read>(
     }
 }
 
-/// Opens `folder` and unpacks into it as [`unpack`] does.
+/// Opens `folder` and the folders of the layers below, and unpacks into it as [`unpack`] does.
 pub(crate) fn unpack_into(
     reader: impl Read,
     compression: Compression,
     folder: &Path,
+    below: &[PathBuf],
     kind: Kind,
     limits: &UnpackLimits,
 ) -> Result<Unpacked, UnpackError> {
-    let root = crate::in_root::open_root(folder).map_err(|error| UnpackError::Io {
-        action: "open",
-        path: folder.to_owned(),
-        source: error.into(),
-    })?;
-    unpack(reader, compression, rustix::fd::AsFd::as_fd(&root), kind, limits)
+    let open = |folder: &Path| {
+        crate::in_root::open_root(folder).map_err(|error| UnpackError::Io {
+            action: "open",
+            path: folder.to_owned(),
+            source: error.into(),
+        })
+    };
+    let root = open(folder)?;
+    let opened = below.iter().map(|folder| open(folder)).collect::<Result<Vec<_>, _>>()?;
+    let below: Vec<_> = opened.iter().map(AsFd::as_fd).collect();
+    unpack(reader, compression, root.as_fd(), &below, kind, limits)
+}
+
+/// Whether nothing below an unpacked layer is seen.
+pub(crate) fn hides_all_below(layer: &Path) -> bool {
+    crate::in_root::open_root(layer).is_ok_and(|root| merged::is_opaque(root.as_fd()))
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use std::{
 use rustix::fs::OFlags;
 use tar::{Builder, EntryType, Header};
 
+use crate::unpack::FolderMeta;
+
 use super::{Mtime, PackError, PackOptions, PackStats, WHITEOUT_PREFIX, retarget};
 
 /// Writes a deterministic archive entry by entry: the layers of images and the trees of sources.
@@ -20,6 +22,7 @@ pub struct LayerWriter<W: Write> {
     options: PackOptions,
     stats: PackStats,
     last: Option<PathBuf>,
+    is_ordered: bool,
 }
 
 /// What an entry carries beside its content.
@@ -40,7 +43,24 @@ pub(super) enum Body<'a> {
 impl<W: Write> LayerWriter<W> {
     /// An archive without entries, to be written to `out`.
     pub fn new(out: W, options: &PackOptions) -> Self {
-        Self { tar: Builder::new(out), options: *options, stats: PackStats::default(), last: None }
+        Self { tar: Builder::new(out), options: *options, stats: PackStats::default(), last: None, is_ordered: true }
+    }
+
+    /// The same, and the caller sees to the order and that no path comes twice.
+    pub(super) fn in_any_order(out: W, options: &PackOptions) -> Self {
+        Self { is_ordered: false, ..Self::new(out, options) }
+    }
+
+    /// Adds a folder as it is in a layer below.
+    pub(super) fn add_folder_of(&mut self, path: &Path, meta: FolderMeta) -> Result<(), PackError> {
+        self.check_room(1)?;
+        let mut header = self.header(&self.explicit(meta.mode));
+        header.set_uid(meta.owner.0);
+        header.set_gid(meta.owner.1);
+        header.set_mtime(u64::try_from(meta.mtime).unwrap_or(0));
+        self.append_folder(path, &mut header)?;
+        self.stats.entries += 1;
+        Ok(())
     }
 
     /// Adds a folder with the permissions `mode`.
@@ -79,7 +99,7 @@ impl<W: Write> LayerWriter<W> {
     /// `prefix`, which is added before. Paths and the targets of hard links move under `prefix`, texts of symbolic links stay;
     /// paths with `..`, device nodes and owners are not taken over. The reader is read to its end.
     pub fn add_tar(&mut self, prefix: &Path, reader: impl Read) -> Result<(), PackError> {
-        retarget::add_tar(self, prefix, reader)
+        retarget::add_tar(self, prefix, reader, &mut retarget::AsAsked)
     }
 
     /// Writes the end of the archive and returns the output with what went into it.
@@ -93,7 +113,7 @@ impl<W: Write> LayerWriter<W> {
     /// Decides on one entry and writes it: name, order and limits first, then its headers, then its content.
     pub(super) fn add(&mut self, path: &Path, attributes: &Attributes, body: Body<'_>) -> Result<(), PackError> {
         check_path(path)?;
-        if let Some(last) = &self.last
+        if let Some(last) = self.last.as_ref().filter(|_| self.is_ordered)
             && path <= last.as_path()
         {
             return Err(PackError::Order { path: path.to_owned(), last: last.clone() });
@@ -128,12 +148,7 @@ impl<W: Write> LayerWriter<W> {
         }
         let mut header = self.header(attributes);
         match body {
-            Body::Directory => {
-                header.set_entry_type(EntryType::Directory);
-                let mut name = path.as_os_str().to_owned();
-                name.push("/");
-                self.tar.append_data(&mut header, Path::new(&name), io::empty()).map_err(failed)
-            }
+            Body::Directory => self.append_folder(path, &mut header),
             Body::Symlink(target) => {
                 header.set_entry_type(EntryType::Symlink);
                 header.set_mode(0o777);
@@ -158,6 +173,13 @@ impl<W: Write> LayerWriter<W> {
                 Ok(())
             }
         }
+    }
+
+    fn append_folder(&mut self, path: &Path, header: &mut Header) -> Result<(), PackError> {
+        header.set_entry_type(EntryType::Directory);
+        let mut name = path.as_os_str().to_owned();
+        name.push("/");
+        self.tar.append_data(header, Path::new(&name), io::empty()).map_err(|source| write_error(path, source))
     }
 
     fn header(&self, attributes: &Attributes) -> Header {

@@ -14,15 +14,46 @@ use super::{
 };
 use crate::metered::{Meter, Metered};
 
+/// What is put somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Placed {
+    Folder,
+    Link,
+    File,
+}
+
+/// Decides where the entries of an archive go.
+pub(super) trait Placing<W: Write> {
+    /// Where an entry goes that is asked for at `path`; `None` if it is there already.
+    fn place(&mut self, writer: &mut LayerWriter<W>, path: &Path, kind: Placed) -> Result<Option<PathBuf>, PackError>;
+
+    /// Where an entry went that was asked for at `path`.
+    fn placed(&self, path: PathBuf) -> PathBuf;
+}
+
+/// Everything goes where it is asked for.
+pub(super) struct AsAsked;
+
+impl<W: Write> Placing<W> for AsAsked {
+    fn place(&mut self, _: &mut LayerWriter<W>, path: &Path, _: Placed) -> Result<Option<PathBuf>, PackError> {
+        Ok(Some(path.to_owned()))
+    }
+
+    fn placed(&self, path: PathBuf) -> PathBuf {
+        path
+    }
+}
+
 /// Adds every entry of an archive below `prefix`.
 pub(super) fn add_tar<W: Write>(
     writer: &mut LayerWriter<W>,
     prefix: &Path,
     reader: impl Read,
+    placing: &mut dyn Placing<W>,
 ) -> Result<(), PackError> {
     let (metered, meter) = Metered::new(reader);
     let mut archive = Archive::new(metered);
-    add_entries(writer, prefix, &mut archive, &meter)?;
+    add_entries(writer, prefix, &mut archive, &meter, placing)?;
     // The padding after the end marker belongs to the content's digest, which the reader may be checking.
     io::copy(&mut archive.into_inner(), &mut io::sink()).map(drop).map_err(|error| broken(&error))
 }
@@ -32,6 +63,7 @@ fn add_entries<W: Write, R: Read>(
     prefix: &Path,
     archive: &mut Archive<Metered<R>>,
     meter: &Meter,
+    placing: &mut dyn Placing<W>,
 ) -> Result<(), PackError> {
     let mut entries = archive.entries().map_err(|error| broken(&error))?;
     loop {
@@ -40,7 +72,7 @@ fn add_entries<W: Write, R: Read>(
         meter.begin_content();
         let Some(entry) = entry else { return Ok(()) };
         let mut entry = entry.map_err(|error| broken(&error))?;
-        add_entry(writer, prefix, &mut entry)?;
+        add_entry(writer, prefix, &mut entry, placing)?;
         io::copy(&mut entry, &mut io::sink()).map_err(|error| broken(&error))?;
     }
 }
@@ -49,6 +81,7 @@ fn add_entry<W: Write, R: Read>(
     writer: &mut LayerWriter<W>,
     prefix: &Path,
     entry: &mut Entry<'_, R>,
+    placing: &mut dyn Placing<W>,
 ) -> Result<(), PackError> {
     let path = inside(prefix, &entry.path_bytes())?;
     let header = entry.header().clone();
@@ -67,22 +100,28 @@ fn add_entry<W: Write, R: Read>(
     }
     let target =
         || entry.link_name_bytes().map(Cow::into_owned).ok_or_else(|| not_ours(&path, "a link without a target"));
+    let kind = match header.entry_type() {
+        EntryType::Directory => Placed::Folder,
+        EntryType::Symlink => Placed::Link,
+        _ => Placed::File,
+    };
+    let Some(at) = placing.place(writer, &path, kind)? else { return Ok(()) };
     match header.entry_type() {
-        EntryType::Directory => writer.add(&path, &attributes, Body::Directory),
+        EntryType::Directory => writer.add(&at, &attributes, Body::Directory),
         EntryType::Regular => {
             let size = entry.size();
-            writer.add(&path, &attributes, Body::File { reader: entry, size })
+            writer.add(&at, &attributes, Body::File { reader: entry, size })
         }
         EntryType::Symlink => {
             let target = target()?;
-            writer.add(&path, &attributes, Body::Symlink(Path::new(OsStr::from_bytes(&target))))
+            writer.add(&at, &attributes, Body::Symlink(Path::new(OsStr::from_bytes(&target))))
         }
         EntryType::Link => {
             let target = inside(prefix, &target()?)?;
             if target >= path {
                 return Err(not_ours(&path, "a hard link to what comes later"));
             }
-            writer.add(&path, &attributes, Body::HardLink(&target))
+            writer.add(&at, &attributes, Body::HardLink(&placing.placed(target)))
         }
         _ => Err(not_ours(&path, "neither file, folder nor link")),
     }

@@ -1,7 +1,8 @@
 use std::{
+    collections::BTreeMap,
     ffi::{OsStr, OsString},
     fs::File,
-    io::{self, Read, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     os::unix::ffi::OsStrExt,
     path::{Component, Path, PathBuf},
 };
@@ -13,7 +14,13 @@ use rustix::{
 };
 use tar::{Entry, EntryType};
 
-use super::{Kind, UnpackError, UnpackLimits, stream::Tally};
+use super::{
+    Kind, UnpackError, UnpackLimits,
+    merged::Merged,
+    said::{Globals, Said},
+    sparse::Sparse,
+    stream::Tally,
+};
 use crate::{
     in_root::{self, IN_ROOT},
     pack::WHITEOUT_PREFIX,
@@ -21,6 +28,15 @@ use crate::{
 
 /// Nothing is mounted below a folder that is being filled.
 const RESOLVE: ResolveFlags = IN_ROOT.union(ResolveFlags::NO_XDEV);
+
+/// A folder and no link to one.
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// The attribute by which overlayfs knows folders that hide what lies below.
+const OPAQUE: &str = "trusted.overlay.opaque";
+
+/// The attribute of the root of a layer that says itself whose and how its root is.
+pub(crate) const SAYS_ROOT: &str = "trusted.sluicegate.root";
 
 /// Ids from here on are refused: 2^32 - 1 means "no change" to the kernel, and no image needs the upper half.
 pub(crate) const FIRST_REFUSED_ID: u64 = 1 << 31;
@@ -32,11 +48,15 @@ pub(super) struct Counts {
     pub(super) bytes: u64,
     pub(super) devices: u64,
     pub(super) attributes: u64,
+    /// Whether what was made depends on the layers below.
+    pub(super) asked_below: bool,
 }
 
 /// Writes entries below one root.
 pub(super) struct Writer<'a> {
     root: BorrowedFd<'a>,
+    /// The layers below, the upper one first.
+    below: Vec<BorrowedFd<'a>>,
     kind: Kind,
     limits: &'a UnpackLimits,
     tally: &'a Tally,
@@ -45,8 +65,9 @@ pub(super) struct Writer<'a> {
     last: Option<(PathBuf, OwnedFd)>,
     /// Whether the entry at hand took the place of an earlier one.
     replaced: bool,
-    /// Modes and times of folders, set when nothing will be written into them any more.
-    folders: Vec<(PathBuf, Meta)>,
+    /// Modes and times of folders, set when nothing will be written into them any more; the root's, if the archive has it.
+    folders: BTreeMap<PathBuf, Meta>,
+    globals: Globals,
     buffer: Vec<u8>,
 }
 
@@ -54,22 +75,46 @@ pub(super) struct Writer<'a> {
 struct Meta {
     mode: u32,
     owner: (u32, u32),
-    mtime: i64,
+    mtime: (i64, u32),
     capability: Option<Vec<u8>>,
 }
 
+impl Meta {
+    fn of_a_new_folder() -> Self {
+        Self { mode: 0o755, owner: (0, 0), mtime: (0, 0), capability: None }
+    }
+
+    fn of(stat: &fs::Stat) -> Self {
+        let nanos = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
+        Self {
+            mode: stat.st_mode & 0o7777,
+            owner: (stat.st_uid, stat.st_gid),
+            mtime: (stat.st_mtime, nanos),
+            capability: None,
+        }
+    }
+}
+
 impl<'a> Writer<'a> {
-    pub(super) fn new(root: BorrowedFd<'a>, kind: Kind, limits: &'a UnpackLimits, tally: &'a Tally) -> Self {
+    pub(super) fn new(
+        root: BorrowedFd<'a>,
+        below: Vec<BorrowedFd<'a>>,
+        kind: Kind,
+        limits: &'a UnpackLimits,
+        tally: &'a Tally,
+    ) -> Self {
         let buffer = vec![0; 128 * 1024];
         Self {
             root,
+            below,
             kind,
             limits,
             tally,
             counts: Counts::default(),
             last: None,
             replaced: false,
-            folders: Vec::new(),
+            folders: BTreeMap::new(),
+            globals: Globals::default(),
             buffer,
         }
     }
@@ -80,22 +125,32 @@ impl<'a> Writer<'a> {
         if self.counts.entries > self.limits.max_entries {
             return Err(UnpackError::Limit { what: "entries", limit: self.limits.max_entries });
         }
-        let kind = entry.header().entry_type();
-        if kind == EntryType::XGlobalHeader {
-            return Ok(());
-        }
-        let path = self.inside(&entry.path_bytes())?;
-        let meta = self.meta(&path, entry)?;
+        let Some(said) = self.globals.read(entry).map_err(UnpackError::Archive)? else { return Ok(()) };
+        let path = self.inside(&said.path)?;
+        let meta = self.meta(&path, &said)?;
         let (Some(name), Some(parent)) = (path.file_name().map(OsStr::to_owned), path.parent()) else {
-            // The root itself: its mode and owner are the runner's to decide.
-            return if kind == EntryType::Directory { Ok(()) } else { refuse(&path, "the root is not a folder") };
+            if said.kind != EntryType::Directory {
+                return refuse(&path, "the root is not a folder");
+            }
+            // The root of an input is whoever mounts it to decide.
+            if self.kind == Kind::Layer {
+                self.folders.insert(path, meta);
+            }
+            return Ok(());
         };
+        let hidden = name.as_bytes().strip_prefix(WHITEOUT_PREFIX).map(|hidden| OsStr::from_bytes(hidden).to_owned());
+        if let Some(hidden) = &hidden {
+            self.check_removal(hidden, &path)?;
+            // What is nowhere needs no removal.
+            if !self.is_folder(parent)? {
+                return Ok(());
+            }
+        }
         let folder = self.folder(parent)?;
-        if let Some(hidden) = name.as_bytes().strip_prefix(WHITEOUT_PREFIX) {
-            let hidden = OsStr::from_bytes(hidden).to_owned();
-            self.whiteout(&folder, &hidden, &path)?;
+        if let Some(hidden) = hidden {
+            Self::remove(&folder, &hidden, &path)?;
         } else {
-            self.write(&folder, &name, &path, &meta, kind, entry)?;
+            self.write(&folder, &name, &path, &meta, said, entry)?;
         }
         // What was replaced may have been a link on the way to this very folder.
         if !std::mem::take(&mut self.replaced) {
@@ -113,6 +168,10 @@ impl<'a> Writer<'a> {
                 continue;
             };
             let set = || -> rustix::io::Result<()> {
+                if path.as_os_str().is_empty() {
+                    fs::fchown(&folder, Some(Uid::from_raw(meta.owner.0)), Some(Gid::from_raw(meta.owner.1)))?;
+                    fs::fsetxattr(&folder, SAYS_ROOT, b"y", XattrFlags::empty())?;
+                }
                 fs::fchmod(&folder, Mode::from_raw_mode(meta.mode))?;
                 fs::futimens(&folder, &times(meta.mtime))
             };
@@ -127,15 +186,65 @@ impl<'a> Writer<'a> {
         {
             return Ok(folder);
         }
-        let owner = match self.kind {
-            Kind::Layer => (0, 0),
-            Kind::Tree { owner, .. } => owner,
+        let made = match self.kind {
+            Kind::Tree { owner, .. } => in_root::make_folders(self.root, parent, owner, RESOLVE),
+            Kind::Layer => match in_root::open_folder(self.root, parent, RESOLVE) {
+                Err(Errno::NOENT | Errno::NOTDIR) => self.missing_folders(parent),
+                result => result.map_err(io::Error::from),
+            },
         };
-        in_root::make_folders(self.root, parent, owner, RESOLVE).map_err(|source| UnpackError::Io {
-            action: "make the folder",
-            path: parent.to_owned(),
-            source,
-        })
+        made.map_err(|source| UnpackError::Io { action: "make the folder", path: parent.to_owned(), source })
+    }
+
+    /// Whether there is such a folder, here or below.
+    fn is_folder(&mut self, path: &Path) -> Result<bool, UnpackError> {
+        if in_root::open_folder(self.root, path, RESOLVE).is_ok() {
+            return Ok(true);
+        }
+        self.counts.asked_below = true;
+        let merged = self.merged();
+        let found = merged.resolve(path).and_then(|path| merged.look(&path));
+        let found = found.map_err(|source| UnpackError::Io { action: "look for", path: path.to_owned(), source })?;
+        Ok(found.is_some_and(|found| found.kind() == FileType::Directory))
+    }
+
+    fn merged(&self) -> Merged<'a> {
+        Merged { layers: std::iter::once(self.root).chain(self.below.iter().copied()).collect() }
+    }
+
+    /// Makes what is missing of a folder that the layer does not name itself: as it is below, links followed; what is new is 0755.
+    fn missing_folders(&mut self, path: &Path) -> io::Result<OwnedFd> {
+        self.counts.asked_below = true;
+        let merged = self.merged();
+        let path = merged.resolve(path)?;
+        let mut folder = in_root::open_folder(self.root, Path::new(""), RESOLVE)?;
+        let mut at = PathBuf::new();
+        for name in &path {
+            at.push(name);
+            let is_there = match fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => Some(FileType::from_raw_mode(stat.st_mode)),
+                Err(Errno::NOENT) => None,
+                Err(error) => return Err(error.into()),
+            };
+            if is_there != Some(FileType::Directory) {
+                let below = merged.look(&at)?.filter(|found| found.kind() == FileType::Directory);
+                let meta = below.map_or_else(Meta::of_a_new_folder, |found| Meta::of(&found.stat));
+                // A removal that the same layer put there: only what comes now is seen.
+                let replaces_removal = is_there == Some(FileType::CharacterDevice);
+                if replaces_removal {
+                    fs::unlinkat(&folder, name, AtFlags::empty())?;
+                }
+                fs::mkdirat(&folder, name, Mode::from_raw_mode(0o700))?;
+                let made = fs::openat(&folder, name, FOLDER, Mode::empty())?;
+                fs::fchown(&made, Some(Uid::from_raw(meta.owner.0)), Some(Gid::from_raw(meta.owner.1)))?;
+                if replaces_removal {
+                    fs::fsetxattr(&made, OPAQUE, b"y", XattrFlags::empty())?;
+                }
+                self.folders.insert(at.clone(), meta);
+            }
+            folder = fs::openat(&folder, name, FOLDER, Mode::empty())?;
+        }
+        Ok(folder)
     }
 
     fn inside(&self, raw: &[u8]) -> Result<PathBuf, UnpackError> {
@@ -163,49 +272,46 @@ impl<'a> Writer<'a> {
         Ok(inside)
     }
 
-    fn meta<R: Read>(&mut self, path: &Path, entry: &mut Entry<'_, R>) -> Result<Meta, UnpackError> {
-        let header = entry.header().clone();
-        let mut ids = (header.uid().ok(), header.gid().ok());
-        let mut capability = None;
-        if let Some(records) = entry.pax_extensions().map_err(UnpackError::Archive)? {
-            for record in records {
-                let record = record.map_err(UnpackError::Archive)?;
-                match record.key_bytes() {
-                    b"uid" => ids.0 = record.value().ok().and_then(|value| value.parse().ok()),
-                    b"gid" => ids.1 = record.value().ok().and_then(|value| value.parse().ok()),
-                    b"SCHILY.xattr.security.capability" => capability = Some(record.value_bytes().to_vec()),
-                    key if key.starts_with(b"SCHILY.xattr.") => self.counts.attributes += 1,
-                    _ => {}
-                }
-            }
-        }
+    fn meta(&mut self, path: &Path, said: &Said) -> Result<Meta, UnpackError> {
+        self.counts.attributes += said.attributes;
         let id = |value: Option<u64>| match value.filter(|id| *id < FIRST_REFUSED_ID).map(u32::try_from) {
             Some(Ok(id)) => Ok(id),
-            _ => refuse(path, "user and group are numbers below 2147483648"),
+            _ => {
+                let written = value.map_or_else(|| "no number".to_owned(), |id| id.to_string());
+                refuse(path, format!("user and group are numbers below 2147483648, and one is {written}"))
+            }
         };
         let (owner, mtime) = match self.kind {
-            Kind::Layer => ((id(ids.0)?, id(ids.1)?), header.mtime().unwrap_or(0)),
-            Kind::Tree { owner, mtime } => (owner, mtime),
+            Kind::Layer => ((id(said.ids.0)?, id(said.ids.1)?), said.mtime),
+            Kind::Tree { owner, mtime } => (owner, (i64::try_from(mtime).unwrap_or(i64::MAX), 0)),
         };
-        let mode = header.mode().map_err(UnpackError::Archive)? & 0o7777;
-        Ok(Meta { mode, owner, mtime: i64::try_from(mtime).unwrap_or(i64::MAX), capability })
+        Ok(Meta { mode: said.mode, owner, mtime, capability: said.capability.clone() })
     }
 
-    fn whiteout(&mut self, folder: &OwnedFd, hidden: &OsStr, path: &Path) -> Result<(), UnpackError> {
-        if self.kind != Kind::Layer {
-            return refuse(path, "names that begin with .wh. mean removals in a layer");
-        }
+    fn check_removal(&self, hidden: &OsStr, path: &Path) -> Result<(), UnpackError> {
         match hidden.as_bytes() {
-            // overlayfs hides nothing below an opaque root, so the step would see what the image says is gone.
-            b".wh..opq" if path.components().count() == 1 => refuse(path, "a root that hides all layers below it"),
-            b".wh..opq" => fs::fsetxattr(folder, "trusted.overlay.opaque", b"y", XattrFlags::empty())
+            _ if self.kind != Kind::Layer => refuse(path, "names that begin with .wh. mean removals in a layer"),
+            b"" | b"." | b".." => refuse(path, "a removal without a name"),
+            _ => Ok(()),
+        }
+    }
+
+    fn remove(folder: &OwnedFd, hidden: &OsStr, path: &Path) -> Result<(), UnpackError> {
+        match hidden.as_bytes() {
+            // overlayfs hides nothing below an opaque root: whoever stacks the layers stops there.
+            b".wh..opq" => fs::fsetxattr(folder, OPAQUE, b"y", XattrFlags::empty())
                 .map_err(|error| io_error("mark as opaque the folder of", path, error)),
             // Bookkeeping of aufs; other tools ignore it as well.
             bytes if bytes.starts_with(WHITEOUT_PREFIX) => Ok(()),
-            b"" | b"." | b".." => refuse(path, "a removal without a name"),
             _ => match fs::mknodat(folder, hidden, FileType::CharacterDevice, Mode::empty(), 0) {
-                // The same layer adds it: the addition wins.
-                Ok(()) | Err(Errno::EXIST) => Ok(()),
+                Ok(()) => Ok(()),
+                // The same layer adds it: the addition wins, and of a folder only what the layer adds to it.
+                Err(Errno::EXIST) => match fs::openat(folder, hidden, FOLDER, Mode::empty()) {
+                    Ok(added) => fs::fsetxattr(&added, OPAQUE, b"y", XattrFlags::empty())
+                        .map_err(|error| io_error("mark as opaque", path, error)),
+                    Err(Errno::NOTDIR | Errno::LOOP) => Ok(()),
+                    Err(error) => Err(io_error("look at what is added and removed", path, error)),
+                },
                 Err(error) => Err(io_error("make the removal", path, error)),
             },
         }
@@ -217,16 +323,16 @@ impl<'a> Writer<'a> {
         name: &OsStr,
         path: &Path,
         meta: &Meta,
-        kind: EntryType,
+        said: Said,
         entry: &mut Entry<'_, R>,
     ) -> Result<(), UnpackError> {
+        let Said { kind, link: target, sparse, .. } = said;
         match kind {
             EntryType::Directory => self.directory(folder, name, path, meta),
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                self.file(folder, name, path, meta, entry)
+                self.file(folder, name, path, meta, sparse, entry)
             }
             EntryType::Symlink => {
-                let target = entry.link_name_bytes().map(|target| target.into_owned()).unwrap_or_default();
                 if target.is_empty() || target.len() >= 4096 || target.contains(&0) {
                     return refuse(path, "a link without a usable target");
                 }
@@ -234,7 +340,7 @@ impl<'a> Writer<'a> {
                     .and_then(|()| Ok(own_and_date(folder, name, meta)?))
                     .map_err(|source| UnpackError::Io { action: "make the link", path: path.to_owned(), source })
             }
-            EntryType::Link => self.hard_link(folder, name, path, entry),
+            EntryType::Link => self.hard_link(folder, name, path, &target),
             EntryType::Fifo if self.kind == Kind::Layer => self
                 .replacing(folder, name, || {
                     fs::mknodat(folder, name, FileType::Fifo, Mode::from_raw_mode(meta.mode & 0o777), 0)
@@ -251,17 +357,21 @@ impl<'a> Writer<'a> {
 
     fn directory(&mut self, folder: &OwnedFd, name: &OsStr, path: &Path, meta: &Meta) -> Result<(), UnpackError> {
         let mut make = || -> io::Result<()> {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let existing = fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
-            if !matches!(existing, Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory) {
+            let existing = existing.ok().map(|stat| FileType::from_raw_mode(stat.st_mode));
+            if existing != Some(FileType::Directory) {
                 self.replacing(folder, name, || fs::mkdirat(folder, name, Mode::from_raw_mode(0o700)))?;
             }
-            let made = fs::openat(folder, name, flags, Mode::empty())?;
+            let made = fs::openat(folder, name, FOLDER, Mode::empty())?;
+            // A removal, and the folder anew: what lies below stays removed.
+            if existing == Some(FileType::CharacterDevice) {
+                fs::fsetxattr(&made, OPAQUE, b"y", XattrFlags::empty())?;
+            }
             fs::fchown(&made, Some(Uid::from_raw(meta.owner.0)), Some(Gid::from_raw(meta.owner.1)))?;
             Ok(())
         };
         make().map_err(|source| UnpackError::Io { action: "make the folder", path: path.to_owned(), source })?;
-        self.folders.push((path.to_owned(), meta.clone()));
+        self.folders.insert(path.to_owned(), meta.clone());
         Ok(())
     }
 
@@ -271,6 +381,7 @@ impl<'a> Writer<'a> {
         name: &OsStr,
         path: &Path,
         meta: &Meta,
+        sparse: Option<Sparse>,
         entry: &mut Entry<'_, R>,
     ) -> Result<(), UnpackError> {
         let failed = |source| UnpackError::Io { action: "write", path: path.to_owned(), source };
@@ -283,21 +394,25 @@ impl<'a> Writer<'a> {
         .map_err(failed)?;
         let Some(made) = made else { return Err(failed(io::Error::other("no file was made"))) };
         let mut file = File::from(made);
-        loop {
-            let n = match entry.read(&mut self.buffer) {
-                Ok(0) => break,
-                Ok(n) => n,
-                Err(error) => return Err(UnpackError::Archive(error)),
-            };
-            self.counts.bytes += n as u64;
-            if self.counts.bytes > self.limits.max_bytes {
-                return Err(UnpackError::Limit { what: "bytes", limit: self.limits.max_bytes });
+        match sparse {
+            None => {
+                self.copy(path, entry, &mut file)?;
             }
-            // A sparse file grows here and not in the archive.
-            if self.tally.is_a_bomb(self.counts.bytes) {
-                return refuse(path, "the archive unpacks to more than 200 times its size");
+            Some(sparse) => {
+                let size = sparse.size;
+                for (at, length) in sparse.pieces(entry).map_err(UnpackError::Archive)? {
+                    file.seek(SeekFrom::Start(at)).map_err(failed)?;
+                    if self.copy(path, &mut entry.take(length), &mut file)? != length {
+                        return refuse(path, "a sparse file is shorter than its pieces");
+                    }
+                    self.counts.bytes -= length;
+                }
+                if entry.read(&mut [0]).map_err(UnpackError::Archive)? != 0 {
+                    return refuse(path, "a sparse file is longer than its pieces");
+                }
+                file.set_len(size).map_err(failed)?;
+                self.count(path, size)?;
             }
-            file.write_all(&self.buffer[..n]).map_err(failed)?;
         }
         let set = || -> rustix::io::Result<()> {
             fs::fchown(&file, Some(Uid::from_raw(meta.owner.0)), Some(Gid::from_raw(meta.owner.1)))?;
@@ -311,14 +426,36 @@ impl<'a> Writer<'a> {
         set().map_err(|error| failed(error.into()))
     }
 
-    fn hard_link<R: Read>(
-        &mut self,
-        folder: &OwnedFd,
-        name: &OsStr,
-        path: &Path,
-        entry: &mut Entry<'_, R>,
-    ) -> Result<(), UnpackError> {
-        let target = self.inside(&entry.link_name_bytes().map(|name| name.into_owned()).unwrap_or_default())?;
+    /// Copies what is left of `reader` and says how much that was.
+    fn copy(&mut self, path: &Path, reader: &mut impl Read, file: &mut File) -> Result<u64, UnpackError> {
+        let mut copied = 0;
+        loop {
+            let n = match reader.read(&mut self.buffer) {
+                Ok(0) => return Ok(copied),
+                Ok(n) => n,
+                Err(error) => return Err(UnpackError::Archive(error)),
+            };
+            copied += n as u64;
+            self.count(path, n as u64)?;
+            let failed = |source| UnpackError::Io { action: "write", path: path.to_owned(), source };
+            file.write_all(&self.buffer[..n]).map_err(failed)?;
+        }
+    }
+
+    fn count(&mut self, path: &Path, bytes: u64) -> Result<(), UnpackError> {
+        self.counts.bytes = self.counts.bytes.saturating_add(bytes);
+        if self.counts.bytes > self.limits.max_bytes {
+            return Err(UnpackError::Limit { what: "bytes", limit: self.limits.max_bytes });
+        }
+        // A sparse file grows here and not in the archive.
+        if self.tally.is_a_bomb(self.counts.bytes) {
+            return refuse(path, "the archive unpacks to more than 200 times its size");
+        }
+        Ok(())
+    }
+
+    fn hard_link(&mut self, folder: &OwnedFd, name: &OsStr, path: &Path, target: &[u8]) -> Result<(), UnpackError> {
+        let target = self.inside(target)?;
         let (Some(target_name), Some(target_folder)) = (target.file_name().map(OsString::from), target.parent()) else {
             return refuse(path, "a hard link to the root");
         };
@@ -326,8 +463,21 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         let failed = |error: Errno| io_error("find the target of the hard link", path, error);
-        let target_folder = in_root::open_folder(self.root, target_folder, RESOLVE).map_err(failed)?;
-        let stat = fs::statat(&target_folder, &target_name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        let own = in_root::open_folder(self.root, target_folder, RESOLVE);
+        let own = own.and_then(|own| Ok((fs::statat(&own, &target_name, AtFlags::SYMLINK_NOFOLLOW)?, own)));
+        let (target_folder, stat) = match own {
+            Ok((stat, own)) => (own, stat),
+            // A layer may link to a file of one below. Unpacked layers are never changed, so that both may share it.
+            Err(Errno::NOENT) if self.kind == Kind::Layer => {
+                self.counts.asked_below = true;
+                let merged = self.merged();
+                let found = merged.resolve(target_folder).and_then(|folder| merged.look(&folder.join(&target_name)));
+                let found = found.map_err(|error| failed(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+                let Some(found) = found else { return Err(failed(Errno::NOENT)) };
+                (found.folder, found.stat)
+            }
+            Err(error) => return Err(failed(error)),
+        };
         if !matches!(FileType::from_raw_mode(stat.st_mode), FileType::RegularFile | FileType::Symlink) {
             return refuse(path, "a hard link to something else than a file");
         }
@@ -359,8 +509,8 @@ fn own_and_date(folder: &OwnedFd, name: &OsStr, meta: &Meta) -> rustix::io::Resu
     fs::utimensat(folder, name, &times(meta.mtime), AtFlags::SYMLINK_NOFOLLOW)
 }
 
-fn times(seconds: i64) -> Timestamps {
-    let moment = Timespec { tv_sec: seconds, tv_nsec: 0 };
+fn times((seconds, nanos): (i64, u32)) -> Timestamps {
+    let moment = Timespec { tv_sec: seconds, tv_nsec: nanos.into() };
     Timestamps { last_access: moment, last_modification: moment }
 }
 

@@ -98,7 +98,7 @@ impl Place {
     }
 
     fn unpack_as(&self, bytes: &[u8], kind: Kind, limits: &UnpackLimits) -> Result<Unpacked, UnpackError> {
-        let result = unpack_into(bytes, Compression::None, &self.root(), kind, limits);
+        let result = unpack_into(bytes, Compression::None, &self.root(), &[], kind, limits);
         assert_eq!(fs::read(self.0.path().join("canary")).unwrap(), b"untouched");
         assert_eq!(fs::read_dir(self.0.path()).unwrap().count(), 2, "something was made outside");
         result
@@ -163,8 +163,14 @@ fn nothing_is_written_through_a_link_to_the_outside() {
         place.unpack(&Tar::default().symlink("out", target).file("out/canary", "inside").end()).unwrap();
         assert_eq!(place.text("canary"), "inside", "{target}");
     }
-    let dangling = Tar::default().symlink("out", "/nowhere/at/all").file("out/x", "x");
-    assert!(matches!(unpack_new(dangling), Err(UnpackError::Io { .. })));
+    // Where nothing is, it is made, inside.
+    for target in ["/nowhere/at/all", "../../nowhere/at/all"] {
+        let place = Place::new();
+        place.unpack(&Tar::default().symlink("out", target).file("out/x", "inside").end()).unwrap();
+        assert_eq!(place.text("nowhere/at/all/x"), "inside", "{target}");
+    }
+    let round = Tar::default().symlink("a", "b").symlink("b", "a").file("a/x", "x");
+    assert!(matches!(unpack_new(round), Err(UnpackError::Io { .. })));
 }
 
 #[test]
@@ -258,7 +264,7 @@ fn whiteouts_become_overlayfs_own_and_odd_ones_are_refused() {
     let mut value = [0; 1];
     rustix::fs::getxattr(place.root().join("d"), "trusted.overlay.opaque", &mut value[..]).unwrap();
     assert_eq!((&value, place.text("both").as_str()), (b"y", "added"));
-    for path in [".wh.", ".wh..", ".wh...", "d/.wh.", ".wh.folder/x", ".wh..wh..opq"] {
+    for path in [".wh.", ".wh..", ".wh...", "d/.wh.", ".wh.folder/x"] {
         assert!(is_refused(Tar::default().file(path, "")), "{path}");
     }
     let tree = Kind::Tree { owner: (0, 0), mtime: 0 };
@@ -293,13 +299,14 @@ fn ids_that_mean_no_change_are_refused() {
 }
 
 #[test]
-fn the_root_is_a_folder_and_stays_as_the_runner_made_it() {
+fn the_root_is_a_folder_and_as_the_layer_says() {
     let place = Place::new();
     fs::set_permissions(place.root(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     place
-        .unpack(&Tar::default().with("./", EntryType::Directory, "", b"", |header| header.set_mode(0o7777)).end())
+        .unpack(&Tar::default().with("./", EntryType::Directory, "", b"", |header| header.set_mode(0o555)).end())
         .unwrap();
-    assert_eq!(fs::metadata(place.root()).unwrap().mode() & 0o7777, 0o755);
+    let meta = fs::metadata(place.root()).unwrap();
+    assert_eq!((meta.mode() & 0o7777, meta.mtime()), (0o555, 9));
     assert!(is_refused(Tar::default().symlink("./", "/etc")));
     assert!(is_refused(Tar::default().symlink(".", "..")));
 }
@@ -369,7 +376,7 @@ fn gzip_may_have_several_members_but_not_two_hundred_times_its_size() {
     };
     let unpack_gzip = |bytes: &[u8]| {
         let place = Place::new();
-        unpack_into(bytes, Compression::Gzip, &place.root(), Kind::Layer, &UnpackLimits::default())
+        unpack_into(bytes, Compression::Gzip, &place.root(), &[], Kind::Layer, &UnpackLimits::default())
     };
     let (head, tail) = whole.split_at(300);
     let members = [gzip(head), gzip(tail)].concat();
@@ -389,7 +396,7 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
 
 fn unpack_zstd(bytes: &[u8], limits: &UnpackLimits) -> Result<Unpacked, UnpackError> {
     let place = Place::new();
-    unpack_into(bytes, Compression::Zstd, &place.root(), Kind::Layer, limits)
+    unpack_into(bytes, Compression::Zstd, &place.root(), &[], Kind::Layer, limits)
 }
 
 #[test]
@@ -476,4 +483,157 @@ fn what_is_packed_is_unpacked_and_packed_again_to_the_same_bytes() {
     let bytes = packed(source.path());
     place.unpack_as(&bytes, Kind::Tree { owner: (1, 1), mtime: 5 }, &UnpackLimits::default()).unwrap();
     assert_eq!(packed(&place.root()), bytes);
+}
+
+/// Layers on each other, lowest first, each with all below it.
+fn stack(layers: &[Vec<u8>]) -> (tempfile::TempDir, Vec<std::path::PathBuf>, Vec<Unpacked>) {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut folders, mut unpacked) = (Vec::new(), Vec::new());
+    for (number, layer) in layers.iter().enumerate() {
+        let folder = dir.path().join(number.to_string());
+        fs::create_dir(&folder).unwrap();
+        let limits = UnpackLimits::default();
+        unpacked.push(unpack_into(&layer[..], Compression::None, &folder, &folders, Kind::Layer, &limits).unwrap());
+        folders.insert(0, folder);
+    }
+    folders.reverse();
+    (dir, folders, unpacked)
+}
+
+#[test]
+fn folders_that_a_layer_only_implies_are_as_they_are_below() {
+    let open = |header: &mut Header| {
+        header.set_mode(0o1777);
+        header.set_uid(7);
+    };
+    let below = Tar::default()
+        .with("tmp", EntryType::Directory, "", b"", open)
+        .dir("usr")
+        .dir("usr/bin")
+        .symlink("bin", "usr/bin")
+        .symlink("out", "../../etc")
+        .end();
+    let above = Tar::default().file("tmp/x", "x").file("bin/tool", "x").file("out/y", "y").file("new/z", "z").end();
+    let whole = Tar::default().dir("usr").file("usr/w", "w").end();
+    let (_dir, folders, unpacked) = stack(&[below, above, whole]);
+    let upper = &folders[1];
+    let tmp = fs::metadata(upper.join("tmp")).unwrap();
+    assert_eq!((tmp.mode() & 0o7777, tmp.uid(), tmp.mtime()), (0o1777, 7, 9));
+    assert!(upper.join("usr/bin/tool").is_file() && upper.join("etc/y").is_file() && !upper.join("bin").exists());
+    let new = fs::metadata(upper.join("new")).unwrap();
+    assert_eq!((new.mode() & 0o7777, new.uid(), new.mtime()), (0o755, 0, 0));
+    // Only the layer that says nothing of its folders depends on what is below.
+    assert_eq!(unpacked.iter().map(|one| one.asked_below).collect::<Vec<_>>(), [false, true, false]);
+}
+
+#[test]
+fn a_hard_link_may_lead_to_a_file_of_a_layer_below_unless_it_was_removed() {
+    let below = Tar::default().dir("a").file("a/file", "shared").symlink("l", "a").end();
+    let link = Tar::default().dir("b").hard_link("b/link", "l/file").end();
+    let (dir, folders, unpacked) = stack(&[below.clone(), link.clone()]);
+    assert_eq!(fs::read_to_string(folders[1].join("b/link")).unwrap(), "shared");
+    assert!(unpacked[1].asked_below);
+    drop(dir);
+    let removed = Tar::default().file("a/.wh.file", "").end();
+    let (dir, mut folders, _) = stack(&[below, removed]);
+    folders.reverse();
+    let folder = dir.path().join("third");
+    fs::create_dir(&folder).unwrap();
+    let limits = UnpackLimits::default();
+    let third = unpack_into(&link[..], Compression::None, &folder, &folders, Kind::Layer, &limits);
+    assert!(matches!(third, Err(UnpackError::Io { .. })), "{third:?}");
+}
+
+#[test]
+fn a_folder_that_is_removed_and_made_anew_hides_what_is_below() {
+    let below = Tar::default().dir("d").file("d/old", "old").end();
+    let is_opaque = |folder: &Path| {
+        let mut value = [0; 1];
+        rustix::fs::getxattr(folder, "trusted.overlay.opaque", &mut value[..]).is_ok()
+    };
+    for above in [
+        Tar::default().file(".wh.d", "").dir("d").file("d/new", "new"),
+        Tar::default().dir("d").file("d/new", "new").file(".wh.d", ""),
+        Tar::default().file(".wh.d", "").file("d/new", "new"),
+        Tar::default().file("d/new", "new").file(".wh.d", ""),
+        Tar::default().file("d/new", "new").file("d/.wh..wh..opq", ""),
+    ] {
+        let (_dir, folders, _) = stack(&[below.clone(), above.end()]);
+        assert!(is_opaque(&folders[1].join("d")) && folders[1].join("d/new").is_file());
+    }
+    let (_dir, folders, _) = stack(&[below, Tar::default().file(".wh..wh..opq", "").file("e", "").end()]);
+    assert!(hides_all_below(&folders[1]) && !hides_all_below(&folders[0]));
+}
+
+#[test]
+fn every_form_of_a_sparse_file_has_its_holes() {
+    let expected = [&[0; 1000][..], b"abc", &[0; 997], b"de", &[0; 8]].concat();
+    let form = |records: &[(&str, &str)], content: &[u8]| {
+        let mut tar = Tar::default();
+        let mut all = Vec::new();
+        for (key, value) in records {
+            let body = 2 + key.len() + value.len() + 1;
+            let length = (1..).find(|digits| (body + digits).to_string().len() == *digits).unwrap() + body;
+            all.extend(format!("{length} {key}={value}\n").bytes());
+        }
+        tar = tar.entry("pax", EntryType::XHeader, "", &all);
+        unpack_kept(tar.entry("stored", EntryType::Regular, "", content))
+    };
+    let mut map = b"2\n1000\n3\n2000\n2\n".to_vec();
+    map.resize(512, 0);
+    let mapped = [&map[..], b"abcde"].concat();
+    let named = [("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"), ("GNU.sparse.name", "f")];
+    let sized = [&named[..], &[("GNU.sparse.realsize", "2010")]].concat();
+    let zero_one = [("GNU.sparse.size", "2010"), ("GNU.sparse.numblocks", "2"), ("GNU.sparse.map", "1000,3,2000,2")];
+    let zero_one = [&zero_one[..], &[("GNU.sparse.name", "f")]].concat();
+    let pieces = ["1000", "3", "2000", "2"].map(|number| number);
+    let zero_zero = [
+        ("GNU.sparse.size", "2010"),
+        ("GNU.sparse.offset", pieces[0]),
+        ("GNU.sparse.numbytes", pieces[1]),
+        ("GNU.sparse.offset", pieces[2]),
+        ("GNU.sparse.numbytes", pieces[3]),
+        ("GNU.sparse.name", "f"),
+    ];
+    for (records, content) in [(&sized[..], &mapped[..]), (&zero_one, b"abcde"), (&zero_zero, b"abcde")] {
+        let place = form(records, content).unwrap();
+        assert_eq!(fs::read(place.root().join("f")).unwrap(), expected, "{records:?}");
+        assert!(!place.root().join("stored").exists());
+        // The same, cut or longer, beyond the file's end, or of another version.
+        assert!(form(records, &content[..content.len() - 1]).is_err(), "{records:?}");
+        assert!(form(records, &[content, b"f"].concat()).is_err(), "{records:?}");
+        let short: Vec<_> = records.iter().map(|(k, v)| (*k, if *v == "2010" { "2001" } else { *v })).collect();
+        assert!(form(&short, content).is_err(), "{records:?}");
+    }
+    assert!(form(&named, &mapped).is_err());
+    let newer: Vec<_> = sized.iter().map(|(k, v)| (*k, if *k == "GNU.sparse.minor" { "1" } else { *v })).collect();
+    assert!(form(&newer, &mapped).is_err());
+}
+
+fn unpack_kept(tar: Tar) -> Result<Place, UnpackError> {
+    let place = Place::new();
+    place.unpack(&tar.end()).map(|_| place)
+}
+
+#[test]
+fn what_a_global_header_says_holds_for_all_or_is_refused() {
+    let global = |record: &str| {
+        let tar = Tar::default().entry("pax", EntryType::XGlobalHeader, "", record.as_bytes());
+        unpack_kept(tar.file("f", "x").pax("uid", b"8").file("g", "x"))
+    };
+    global("21 comment=012345678\n").unwrap();
+    let place = global("9 uid=77\n").unwrap();
+    let owner = |name: &str| fs::metadata(place.root().join(name)).unwrap().uid();
+    assert_eq!((owner("f"), owner("g")), (77, 8));
+    assert!(global("10 path=x\n").is_err());
+    assert!(global("10 size=1\n").is_err());
+}
+
+#[test]
+fn a_name_that_ends_with_a_slash_is_a_folder_and_the_later_entry_wins() {
+    let old = |header: &mut Header| header.as_mut_bytes()[156] = 0;
+    let tar = Tar::default().with("d/", EntryType::Regular, "", b"", old).file("d/f", "x");
+    let place = unpack_kept(tar.dir("e").with("e", EntryType::Directory, "", b"", |h| h.set_mode(0o700))).unwrap();
+    assert_eq!(place.text("d/f"), "x");
+    assert_eq!(fs::metadata(place.root().join("e")).unwrap().mode() & 0o7777, 0o700);
 }
