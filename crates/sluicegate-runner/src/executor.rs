@@ -1,6 +1,7 @@
 use std::{
     fs::{self, File},
     io::{self, PipeReader, Write},
+    net::Shutdown,
     os::unix::fs::{OpenOptionsExt, symlink},
     path::{Path, PathBuf},
     sync::Arc,
@@ -22,6 +23,7 @@ use crate::{
     cgroup,
     collect::RESULTS,
     job::{Collected, Failure, JOB_FILE, Job, MountJob, MountKind, Stage, Workload},
+    observe::Watch,
     plan::{self, Machine},
     run_folder::{self, RunFolder},
     spawn::SealedProgram,
@@ -66,6 +68,7 @@ pub(crate) struct Launch<'a> {
     pub(crate) outputs: &'a [OutputRequest],
     pub(crate) limits: &'a Limits,
     pub(crate) epoch: u64,
+    pub(crate) watch: Option<&'a Watch>,
 }
 
 impl EmbeddedExecutor {
@@ -107,6 +110,7 @@ impl EmbeddedExecutor {
         on_output: &mut dyn FnMut(usize, &[u8]) -> io::Result<Output>,
     ) -> Result<Report, ExecuteError> {
         let timeout = launch.limits.timeout;
+        let watch = launch.watch.filter(|watch| watch.is_possible());
         Self::write_job(run, launch).map_err(engine(step, "write the helper's job"))?;
         let start = || -> io::Result<_> {
             let (out, stdout) = io::pipe()?;
@@ -117,6 +121,12 @@ impl EmbeddedExecutor {
                 (vec![out], stdout.try_clone()?)
             };
             let (child, control) = self.helper.start(run.path(), stdout, stderr)?;
+            if let Some(watch) = watch
+                && watch.hand_over(&control).is_err()
+            {
+                // The helper says in its turn that it got nothing; one that is gone already is noticed where it is watched.
+                let _ = control.shutdown(Shutdown::Write);
+            }
             Ok((child, control, streams))
         };
         let (child, control, streams) = start().map_err(engine(step, "start the helper"))?;
@@ -157,6 +167,7 @@ impl EmbeddedExecutor {
             outputs: launch.outputs.iter().map(|output| output.path.clone()).collect(),
             output_bytes: launch.limits.output_bytes,
             epoch: launch.epoch,
+            observe: launch.watch.is_some_and(Watch::is_possible),
         };
         write_private(&folder.join(JOB_FILE), &serde_json::to_vec(&job)?)
     }
@@ -248,6 +259,7 @@ impl StepExecutor for EmbeddedExecutor {
             outputs: &[],
             limits: &limits,
             epoch: 0,
+            watch: None,
         };
         let report = self.launch("probe", &run, launch, false, &mut |_, _| Ok(Output::Taken));
         let (reason, remedy) = match report {
@@ -278,6 +290,7 @@ impl StepExecutor for EmbeddedExecutor {
         let layers = request.layers.iter().rev().map(|layer| self.cache.layer(layer));
         let lowers = layers.collect::<Result<Vec<_>, _>>().map_err(|error| content(step, error))?;
         let run = self.run_folder(step)?;
+        let watch = request.observe.then(Watch::begin);
         let launch = Launch {
             host_name: step,
             lowers,
@@ -288,6 +301,7 @@ impl StepExecutor for EmbeddedExecutor {
             outputs: &request.outputs,
             limits: &request.limits,
             epoch: request.epoch,
+            watch: watch.as_ref(),
         };
         let log_path = run.path().join("log");
         let mut log = BoundedLog::new(&log_path, request.limits.log_bytes).map_err(engine(step, "write the log"))?;
@@ -312,10 +326,7 @@ impl StepExecutor for EmbeddedExecutor {
         };
         let mut text = File::open(&log_path).map_err(engine(step, "read the log"))?;
         let (log, _) = self.store.put(&mut text, request.limits.log_bytes)?;
-        let observed = match request.observe {
-            true => Observation::Unavailable("this version does not observe steps".to_owned()),
-            false => Observation::NotAsked,
-        };
+        let observed = watch.map_or(Observation::NotAsked, |watch| watch.end(run.path()));
         let (outputs, missing, contacts) = (Vec::new(), Vec::new(), Vec::new());
         let mut outcome = StepOutcome { ended, log, outputs, missing, oom_kills, contacts, observed };
         self.keep_outputs(request, &run, collected, &mut outcome)?;

@@ -57,6 +57,7 @@ impl ToolSandbox for EmbeddedExecutor {
             outputs: &[],
             limits: &as_step.limits,
             epoch: 0,
+            watch: None,
         };
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let report = self.launch(step, &run, launch, true, &mut |stream, bytes| {

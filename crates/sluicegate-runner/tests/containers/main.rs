@@ -7,5 +7,6 @@ mod confinement;
 mod content;
 mod fixture;
 mod limits;
+mod observation;
 mod steps;
 mod tools;
