@@ -49,7 +49,7 @@ const MAX_PATHS: usize = 200_000;
 const MAX_BYTES: usize = 10 << 20;
 
 /// Bytes of JSON around one path, in a statement's list of opened files and in that of executed ones.
-const AROUND_OPENED: usize = 16;
+const AROUND_OPENED: usize = 20;
 const AROUND_EXECUTED: usize = 44;
 
 /// Bytes of the findings as a file.
@@ -291,7 +291,7 @@ impl Seen {
     fn note(&mut self, path: String, access: Access) {
         let known = self.paths.get(&path).copied();
         let before = known.unwrap_or_default();
-        let length = json_length(&path);
+        let length = written_length(&path);
         let in_list = |is_new: bool, around: usize| if is_new { length + around } else { 0 };
         let bytes = self.bytes
             + in_list(access.opened && !before.opened, AROUND_OPENED)
@@ -340,9 +340,10 @@ fn is_named_so(event: &Event, root: BorrowedFd<'_>, path: &[u8]) -> bool {
     }
 }
 
-/// Bytes of a text in JSON, without its quotes.
-fn json_length(text: &str) -> usize {
-    text.bytes().map(|byte| if byte < 0x20 { 6 } else { 1 + usize::from(byte == b'"' || byte == b'\\') }).sum()
+/// Bytes that a path takes in a statement at most, in JSON or percent-encoded.
+fn written_length(path: &str) -> usize {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~+,=:@".contains(&byte);
+    path.bytes().map(|byte| if is_plain(byte) { 1 } else { 6 }).sum()
 }
 
 /// The mount points of a process' `mountinfo` whose file systems are not among `marked`, without those below one of them.
@@ -503,10 +504,11 @@ mod tests {
     }
 
     #[test]
-    fn a_path_counts_as_it_is_written() {
-        for text in ["/plain", "/\u{e4}\"\\\n"] {
-            assert_eq!(json_length(text) + 2, serde_json::to_string(text).unwrap().len().max(json_length(text) + 2));
-            assert!(json_length(text) + 2 >= serde_json::to_string(text).unwrap().len());
+    fn a_path_takes_no_more_in_a_statement_than_is_counted() {
+        for path in ["/usr/lib/a-b_c.so.1", "/\u{e4}\"\\\n\u{1}"] {
+            assert!(written_length(path) + 2 >= serde_json::to_string(path).unwrap().len(), "{path:?}");
+            assert!(written_length(path) >= path.len(), "{path:?}");
         }
+        assert_eq!(written_length("/bin/cat"), 8);
     }
 }
