@@ -8,7 +8,8 @@
 //! first process is told to start: programs, the interpreters and loaders that the kernel opens for them, libraries, data. What the
 //! engine and the first process open themselves is not in it. A program counts as executed once the kernel opened it for that,
 //! even if it then was of no form that can be executed. Not in the list: folders; devices and named pipes; files that are only
-//! looked at (stat, readlink, O_PATH); anonymous files, and what is passed on as an open descriptor; everything in the places that are listed as blind.
+//! looked at (stat, readlink, O_PATH); anonymous files, and what is passed on as an open descriptor; everything in the places that
+//! are listed as blind.
 
 use std::{
     collections::BTreeMap,
