@@ -14,6 +14,7 @@ pub mod one_reading;
 pub mod output_sbom;
 pub mod predicate;
 pub mod provenance;
+pub mod runtime_trace;
 pub mod statement;
 mod strict_json;
 pub mod summary;

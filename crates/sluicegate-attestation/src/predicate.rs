@@ -25,11 +25,13 @@ pub enum PredicateType {
     ImageSignature,
     /// An OpenVEX document v0.2.0.
     Vex,
+    /// in-toto runtime-trace v0.1.
+    RuntimeTrace,
     /// Anything else.
     Other(String),
 }
 
-const KNOWN: [(PredicateType, &str, &str); 8] = [
+const KNOWN: [(PredicateType, &str, &str); 9] = [
     (PredicateType::Provenance, "provenance", "https://slsa.dev/provenance/v1"),
     (PredicateType::Sbom, "sbom", "https://cyclonedx.org/bom"),
     (PredicateType::Vulns, "vulns", "https://in-toto.io/attestation/vulns/v0.2"),
@@ -38,6 +40,7 @@ const KNOWN: [(PredicateType, &str, &str); 8] = [
     (PredicateType::Promotion, "promotion", "https://in-toto.io/attestation/promotion-record/v0.1"),
     (PredicateType::ImageSignature, "signature", "https://sigstore.dev/cosign/sign/v1"),
     (PredicateType::Vex, "vex", "https://openvex.dev/ns/v0.2.0"),
+    (PredicateType::RuntimeTrace, "runtime-trace", "https://in-toto.io/attestation/runtime-trace/v0.1"),
 ];
 
 impl PredicateType {

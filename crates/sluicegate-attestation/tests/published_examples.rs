@@ -9,6 +9,7 @@ use sluicegate_attestation::{
     cyclonedx,
     output_sbom::{FileEntry, ITSELF, Inventory, KnownPackage, output_sbom},
     provenance::Provenance,
+    runtime_trace::RuntimeTrace,
     summary::{Basis, PromotionClaim, SummaryClaim},
     test_result::TestResult,
     vulns::Vulns,
@@ -37,6 +38,7 @@ fn reads(kind: &str, predicate: &Value) -> Result<(), String> {
         "provenance" => Provenance::parse(predicate).map(drop).map_err(|e| e.to_string()),
         "vulns" => Vulns::parse(predicate).map(drop).map_err(|e| e.to_string()),
         "test-result" => bears_out(predicate),
+        "runtime-trace" => RuntimeTrace::parse(predicate).map(drop).map_err(|e| e.to_string()),
         "verification-summary" => SummaryClaim::parse(predicate).map(drop).map_err(|e| e.to_string()),
         "promotion" => PromotionClaim::parse(predicate).map(drop).map_err(|e| e.to_string()),
         "sbom" => cyclonedx::components(predicate.to_string().as_bytes()).map(drop).map_err(|e| e.to_string()),
@@ -55,7 +57,7 @@ fn bears_out(predicate: &Value) -> Result<(), String> {
 
 #[test]
 fn every_valid_example_is_read() {
-    for kind in ["provenance", "vulns", "test-result", "verification-summary", "promotion", "sbom"] {
+    for kind in ["provenance", "vulns", "test-result", "runtime-trace", "verification-summary", "promotion", "sbom"] {
         for (name, predicate) in examples(&format!("{kind}/valid")) {
             reads(kind, &predicate).unwrap_or_else(|error| panic!("{kind}/valid/{name}: {error}"));
         }
@@ -89,6 +91,18 @@ fn what_the_code_must_not_read_is_refused() {
         ("test-result", "warned.json"),
         ("test-result", "without-counts.json"),
         ("test-result", "unknown-field.json"),
+        ("runtime-trace", "event-of-another-step.json"),
+        ("runtime-trace", "foreign-monitor.json"),
+        ("runtime-trace", "neither-seen-nor-unavailable.json"),
+        ("runtime-trace", "not-sorted.json"),
+        ("runtime-trace", "only-processes.json"),
+        ("runtime-trace", "path-by-name.json"),
+        ("runtime-trace", "port-zero.json"),
+        ("runtime-trace", "relative-path.json"),
+        ("runtime-trace", "unavailable-with-a-list.json"),
+        ("runtime-trace", "unknown-field.json"),
+        ("runtime-trace", "without-blind.json"),
+        ("runtime-trace", "without-lost.json"),
         ("verification-summary", "without-expiry.json"),
         ("verification-summary", "ledger-without-root.json"),
         ("verification-summary", "ledger-size-as-text.json"),

@@ -73,7 +73,7 @@ pub struct ByHand {
 const MAX_URI: usize = 512;
 
 /// The predicate type that a person names, by short name or URI. What only machines say is refused by name, before any key is
-/// opened: provenance, vulns, verification-summary, promotion and cosign's image signature, in every version and spelling.
+/// opened: provenance, vulns, runtime-trace, verification-summary, promotion and cosign's image signature, in every version and spelling.
 pub fn kind(text: &str) -> Result<PredicateType, Error> {
     let kind = match PredicateType::from_short(text) {
         Some(kind) => kind,
@@ -301,6 +301,8 @@ mod tests {
             "https://in-toto.io/attestation/promotion-record/v0.1",
             "https://sigstore.dev/cosign/sign/v1",
             "https://sigstore.dev/cosign/sign/v2",
+            "runtime-trace",
+            "https://in-toto.io/attestation/runtime-trace/v0.2",
         ] {
             let error = kind(text).unwrap_err();
             assert_eq!(error.failure(), crate::Failure::Usage);

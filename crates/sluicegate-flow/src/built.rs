@@ -26,6 +26,8 @@ pub(crate) struct Done {
     pub(crate) tested: Option<Tested>,
     /// The statement of the run that did the work, if its result was taken.
     pub(crate) origin: Option<Origin>,
+    /// What it was seen to open and execute.
+    pub(crate) trace: Option<Attested>,
 }
 
 /// The bundle of another run's statement.

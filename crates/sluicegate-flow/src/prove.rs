@@ -7,12 +7,13 @@ use sluicegate_attestation::{
     junit::JUnit,
     predicate::PredicateType,
     provenance::{Build, CACHE_ORIGIN, Contacted, Dependency, Internals, Provenance},
+    runtime_trace::{self, Files, RuntimeTrace},
     statement::{Statement, Subject},
     test_result::TestResult,
 };
-use sluicegate_pipeline::pipeline::{InputSource, Step};
+use sluicegate_pipeline::pipeline::{InputSource, Network, Step};
 use sluicegate_ports::{
-    execute::{Contact, Product},
+    execute::{Contact, Observation, Product},
     images::Descriptor,
 };
 use sluicegate_types::{Content, ContentKind, Digest, NonEmpty, OutputName, StepName};
@@ -95,8 +96,11 @@ pub(crate) fn step(
         predicate_type: PredicateType::Provenance,
         predicate: provenance.to_predicate()?,
     };
-    let mut attested = attest(ports, request.signer, request.trust, &[statement], ports.clock.now())?;
-    let attested = attested.pop().ok_or_else(|| Error::Bug("nothing was attested".to_owned()))?;
+    let trace = trace(request, step, left, &statement.subjects)?;
+    let statements: Vec<Statement> = std::iter::once(statement).chain(trace).collect();
+    let mut attested = attest(ports, request.signer, request.trust, &statements, ports.clock.now())?.into_iter();
+    let (attested, trace) = (attested.next(), attested.next());
+    let attested = attested.ok_or_else(|| Error::Bug("nothing was attested".to_owned()))?;
     (ports.tell)(&format!(
         "step {} is proved: {} at {} of {}",
         step.name,
@@ -113,7 +117,53 @@ pub(crate) fn step(
         (tested, _) => tested?,
     };
     let origin = reused.map(|reused| Origin { bundle: reused.origin.bundle(), size: reused.size });
-    Ok(Done { attested, products: left.products.clone(), tested, origin })
+    Ok(Done { attested, products: left.products.clone(), tested, origin, trace })
+}
+
+/// What was seen of the step, or why nothing was; nothing if nobody asked.
+fn trace(
+    request: &RunRequest<'_>,
+    step: &Step,
+    left: &Left,
+    subjects: &NonEmpty<Subject>,
+) -> Result<Option<Statement>, Error> {
+    let files = match &left.observed {
+        Observation::NotAsked => return Ok(None),
+        Observation::Unavailable(reason) => Files::Unavailable(reason.clone()),
+        Observation::Seen(trace) => Files::Seen {
+            opened: trace.opened.clone(),
+            executed: trace.executed.clone(),
+            blind: trace.blind.clone(),
+            lost: trace.lost,
+        },
+    };
+    let contacts = matches!(step.network, Network::Allow(_)).then(|| left.contacts.iter().map(seen_contact).collect());
+    let trace = RuntimeTrace {
+        step: step.name.clone(),
+        run: request.run.clone(),
+        builder_id: LOCAL_BUILDER.to_owned(),
+        started_on: left.started_on,
+        finished_on: left.finished_on,
+        files,
+        contacts,
+    };
+    Ok(Some(Statement {
+        subjects: subjects.clone(),
+        predicate_type: PredicateType::RuntimeTrace,
+        predicate: trace.to_predicate()?,
+    }))
+}
+
+fn seen_contact(contact: &Contact) -> runtime_trace::Contact {
+    runtime_trace::Contact {
+        host: contact.destination.host.clone(),
+        port: contact.destination.port,
+        address: contact.address,
+        refused: contact.refused.clone(),
+        connections: contact.connections,
+        sent: contact.sent,
+        received: contact.received,
+    }
 }
 
 fn executables(products: &BTreeMap<OutputName, Product>) -> BTreeSet<String> {

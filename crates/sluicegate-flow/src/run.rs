@@ -534,6 +534,9 @@ fn closure(
         if let Some(origin) = &done.origin {
             parts.add_bundle(format!("attestation:{}:origin", step.name), origin.bundle, origin.size);
         }
+        if let Some(trace) = &done.trace {
+            parts.add(format!("attestation:{}:trace", step.name), trace);
+        }
         if let Some(tested) = &done.tested {
             parts.add(format!("attestation:{}:test-result", step.name), &tested.attested);
             parts.add_report(&format!("report:{}.junit", step.name), &tested.report);

@@ -33,7 +33,9 @@ use crate::{
     collect::{self, RESULTS, with_sources},
     init::{Init, READY},
     job::{Failure, HELPER_WORD, JOB_FILE, Job, Message, NetworkJob, Stage},
-    mounts, seccomp_profile, system_files,
+    mounts,
+    observe::Observer,
+    seccomp_profile, system_files,
 };
 
 /// The lock file of a run folder: whoever uses the folder holds it shared.
@@ -82,11 +84,14 @@ fn work(folder: &Path, control: &mut UnixStream) -> Result<Message, (Stage, Stri
         hand_over_listener(control).map_err(in_namespaces)?;
     }
     let root = mounts::build_root(&job)?;
+    let mut observer = Observer::receive(&job, control, root.as_fd()).map_err(in_job)?;
     let in_folders = |error: io::Error| (Stage::Folders, error.to_string());
     let system_files = system_files::place(root.as_fd(), &job).map_err(in_folders)?;
-    let ended = run_container(folder, &job, control).map_err(|reason| (Stage::Container, reason))?;
+    let ended = run_container(folder, &job, control, observer.as_mut()).map_err(|reason| (Stage::Container, reason))?;
     // The parent bounds how long a kill may take; from here on it only waits for the packing.
     say(control, &ended).map_err(|error| (Stage::Container, error.to_string()))?;
+    // Before the outputs are packed, which opens them. Without its findings the parent says that there are none.
+    let _ = observer.map(Observer::end);
     system_files.take_away().map_err(in_folders)?;
     fs::create_dir(RESULTS).map_err(in_folders)?;
     let collected = collect::collect(root.as_fd(), &job).map_err(|(index, reason)| (Stage::Output(index), reason))?;
@@ -174,7 +179,12 @@ fn raise_loopback() -> io::Result<()> {
     }
 }
 
-fn run_container(folder: &Path, job: &Job, control: &mut UnixStream) -> Result<Message, String> {
+fn run_container(
+    folder: &Path,
+    job: &Job,
+    control: &mut UnixStream,
+    mut observer: Option<&mut Observer>,
+) -> Result<Message, String> {
     let filters = seccomp_profile::compile()?;
     let (report, init_side) = io::pipe().map_err(|error| error.to_string())?;
     let init = Init::new(&job.workload, filters, init_side.as_fd())?;
@@ -194,7 +204,10 @@ fn run_container(folder: &Path, job: &Job, control: &mut UnixStream) -> Result<M
     drop(init_side);
     let pid = container.pid().and_then(|pid| Pid::from_raw(pid.as_raw())).ok_or("the container has no process")?;
     let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(|error| error.to_string())?;
-    let ran = container.start().map_err(text).and_then(|()| wait_or_kill(&handle, control));
+    if let Some(observer) = observer.as_deref_mut() {
+        observer.begin(pid);
+    }
+    let ran = container.start().map_err(text).and_then(|()| wait_or_kill(&handle, control, observer));
     if ran.is_err() {
         let _ = rustix::process::pidfd_send_signal(&handle, Signal::KILL);
     }
@@ -230,16 +243,30 @@ fn give_log_to(owner: (u32, u32)) -> rustix::io::Result<()> {
 
 /// Waits for pid 1 by its handle, never by a signal that could be lost, and kills it on the parent's word or death. Returns its
 /// exit code and whether it was killed here.
-fn wait_or_kill(init: &OwnedFd, control: &mut UnixStream) -> Result<(i32, bool), String> {
+fn wait_or_kill(
+    init: &OwnedFd,
+    control: &mut UnixStream,
+    mut observer: Option<&mut Observer>,
+) -> Result<(i32, bool), String> {
     let mut listening = true;
     loop {
-        let mut watched = [PollFd::new(init, PollFlags::IN), PollFd::new(&*control, PollFlags::IN)];
-        let count = if listening { 2 } else { 1 };
-        match poll(&mut watched[..count], None) {
+        let mut watched = vec![PollFd::new(init, PollFlags::IN)];
+        if listening {
+            watched.push(PollFd::new(&*control, PollFlags::IN));
+        }
+        let events = observer.as_ref().and_then(|observer| observer.events());
+        watched.extend(events.map(|events| PollFd::from_borrowed_fd(events, PollFlags::IN)));
+        let opened = watched.len() - 1;
+        let is_watched = events.is_some();
+        match poll(&mut watched, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(format!("poll: {error}")),
         }
         let (ended, spoken) = (!watched[0].revents().is_empty(), listening && !watched[1].revents().is_empty());
+        let opened = is_watched && !watched[opened].revents().is_empty();
+        if let Some(observer) = observer.as_deref_mut().filter(|_| opened) {
+            observer.read();
+        }
         if ended {
             break;
         }

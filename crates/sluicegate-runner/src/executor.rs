@@ -1,7 +1,7 @@
 use std::{
     fs::{self, File},
     io::{self, PipeReader, Write},
-    net::TcpListener,
+    net::{Shutdown, TcpListener},
     os::unix::fs::{OpenOptionsExt, symlink},
     path::{Path, PathBuf},
     sync::Arc,
@@ -24,6 +24,7 @@ use crate::{
     collect::RESULTS,
     egress::{Policy, Proxy, Upstream, UpstreamProxy},
     job::{Collected, Failure, JOB_FILE, Job, MountJob, MountKind, NetworkJob, Stage, SystemFile, Workload},
+    observe::Watch,
     plan::{self, Machine},
     run_folder::{self, RunFolder},
     spawn::SealedProgram,
@@ -74,6 +75,7 @@ pub(crate) struct Launch<'a> {
     pub(crate) outputs: &'a [OutputRequest],
     pub(crate) limits: &'a Limits,
     pub(crate) epoch: u64,
+    pub(crate) watch: Option<&'a Watch>,
 }
 
 impl EmbeddedExecutor {
@@ -115,6 +117,7 @@ impl EmbeddedExecutor {
         mut listener: Listener<'_>,
     ) -> Result<Report, ExecuteError> {
         let timeout = launch.limits.timeout;
+        let watch = launch.watch.filter(|watch| watch.is_possible());
         Self::write_job(run, launch).map_err(engine(step, "write the helper's job"))?;
         let start = || -> io::Result<_> {
             let (out, stdout) = io::pipe()?;
@@ -125,6 +128,12 @@ impl EmbeddedExecutor {
                 (vec![out], stdout.try_clone()?)
             };
             let (child, control) = self.helper.start(run.path(), stdout, stderr)?;
+            if let Some(watch) = watch
+                && watch.hand_over(&control).is_err()
+            {
+                // The helper says in its turn that it got nothing; one that is gone already is noticed where it is watched.
+                let _ = control.shutdown(Shutdown::Write);
+            }
             Ok((child, control, streams))
         };
         let (child, control, streams) = start().map_err(engine(step, "start the helper"))?;
@@ -167,6 +176,7 @@ impl EmbeddedExecutor {
             outputs: launch.outputs.iter().map(|output| output.path.clone()).collect(),
             output_bytes: launch.limits.output_bytes,
             epoch: launch.epoch,
+            observe: launch.watch.is_some_and(Watch::is_possible),
         };
         write_private(&folder.join(JOB_FILE), &serde_json::to_vec(&job)?)
     }
@@ -281,6 +291,7 @@ impl StepExecutor for EmbeddedExecutor {
             outputs: &[],
             limits: &limits,
             epoch: 0,
+            watch: None,
         };
         let listener = Listener { on_output: &mut |_, _| Ok(Output::Taken), on_socket: &mut unexpected_socket };
         let report = self.launch("probe", &run, launch, false, listener);
@@ -313,6 +324,7 @@ impl StepExecutor for EmbeddedExecutor {
         let lowers = self.cache.layers(&request.layers).map_err(|error| content(step, error))?;
         let run = self.run_folder(step)?;
         let env = request.env.iter().cloned().chain(request.network.variables_beside(&request.env)).collect();
+        let watch = request.observe.then(Watch::begin);
         let launch = Launch {
             host_name: step,
             lowers,
@@ -326,6 +338,7 @@ impl StepExecutor for EmbeddedExecutor {
             outputs: &request.outputs,
             limits: &request.limits,
             epoch: request.epoch,
+            watch: watch.as_ref(),
         };
         let log_path = run.path().join("log");
         let mut log = BoundedLog::new(&log_path, request.limits.log_bytes).map_err(engine(step, "write the log"))?;
@@ -360,10 +373,7 @@ impl StepExecutor for EmbeddedExecutor {
         };
         let mut text = File::open(&log_path).map_err(engine(step, "read the log"))?;
         let (log, _) = self.store.put(&mut text, request.limits.log_bytes)?;
-        let observed = match request.observe {
-            true => Observation::Unavailable("this version does not observe steps".to_owned()),
-            false => Observation::NotAsked,
-        };
+        let observed = watch.map_or(Observation::NotAsked, |watch| watch.end(run.path()));
         let (outputs, missing) = (Vec::new(), Vec::new());
         let mut outcome = StepOutcome { ended, log, outputs, missing, oom_kills, contacts, observed };
         self.keep_outputs(request, &run, collected, &mut outcome)?;

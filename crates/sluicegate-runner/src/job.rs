@@ -35,6 +35,8 @@ pub(crate) struct Job {
     pub(crate) output_bytes: u64,
     /// SOURCE_DATE_EPOCH.
     pub(crate) epoch: u64,
+    /// Whether a group to observe the step with is handed over on the control socket.
+    pub(crate) observe: bool,
 }
 
 /// One mount point.

@@ -3,8 +3,8 @@
 //! Runs one step, or one tool, in a container of its own, and makes and unpacks the layers that go in and come out.
 //!
 //! The container is libcontainer's, made by a helper: this program once more, with one thread and nothing to lose
-//! ([`container_process::enter_if_asked`]). Only the modules `container_process` and `init` contain unsafe code, where the system
-//! has no safe form.
+//! ([`container_process::enter_if_asked`]). Only the modules `container_process`, `init` and `fanotify` contain unsafe code, where
+//! the system has no safe form.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("steps run on Linux only");
@@ -16,6 +16,7 @@ mod collect;
 pub mod container_process;
 mod egress;
 mod executor;
+mod fanotify;
 mod git_address;
 mod git_objects;
 pub mod host_image;
@@ -25,6 +26,7 @@ mod job;
 mod machine;
 mod metered;
 mod mounts;
+mod observe;
 pub mod pack;
 mod plain_file;
 mod plan;

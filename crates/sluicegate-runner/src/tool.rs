@@ -59,6 +59,7 @@ impl ToolSandbox for EmbeddedExecutor {
             outputs: &[],
             limits: &as_step.limits,
             epoch: 0,
+            watch: None,
         };
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let mut take_output = |stream, bytes: &[u8]| {

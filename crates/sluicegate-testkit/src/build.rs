@@ -8,6 +8,7 @@ use sluicegate_attestation::{
     output_sbom::output_sbom,
     predicate::PredicateType,
     provenance::{Build, Dependency, ImageParameters, Internals, Provenance, StepParameters},
+    runtime_trace::{Files, RuntimeTrace},
     statement::{Statement, Subject},
     test_result::TestResult,
     vulns::{Scanner, Vulns},
@@ -21,10 +22,11 @@ use sluicegate_types::{Content, ContentKind, Digest, NonEmpty, RunId};
 
 use crate::{FakeScanner, VirtualImage, VirtualSigner, sign_statement, today};
 
-/// The bundles of a [`VirtualBuild`]: three steps and what one of them reported, what the steps left and what they ran in, then what
+/// The bundles of a [`VirtualBuild`]: three steps, what one of them opened and what one reported, what the steps left and what they ran in, then what
 /// is about the image, its provenance last.
-pub const PARTS: [&str; 11] = [
+pub const PARTS: [&str; 12] = [
     "build",
+    "build-trace",
     "test",
     "test-result",
     "package",
@@ -118,6 +120,9 @@ impl VirtualBuild {
         self.add(&mut build, log, "build", &[product("build.server", built)], |_| {
             self.step("build", "shop", vec![of_source.clone()])
         });
+        self.add(&mut build, log, "build-trace", &[product("build.server", built)], |_| {
+            (PredicateType::RuntimeTrace, self.trace("build").to_predicate().unwrap())
+        });
         let of_built = |build: &SignedBuild| {
             vec![Dependency::content("build.server".to_owned(), built, Some(build.digest("build")))]
         };
@@ -155,6 +160,24 @@ impl VirtualBuild {
         }
         self.add(&mut build, log, "image", &about(self.image), |build| self.assembled(build, server));
         build
+    }
+
+    fn trace(&self, step: &str) -> RuntimeTrace {
+        let paths = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
+        RuntimeTrace {
+            step: step.parse().unwrap(),
+            run: self.run.clone(),
+            builder_id: LOCAL_BUILDER.to_owned(),
+            started_on: today(),
+            finished_on: today(),
+            files: Files::Seen {
+                opened: paths(&["/bin/make", "/src/main.c"]),
+                executed: paths(&["/bin/make"]),
+                blind: paths(&["/dev", "/proc", "/sys"]),
+                lost: 0,
+            },
+            contacts: None,
+        }
     }
 
     fn tests(&self, build: &SignedBuild) -> TestResult {

@@ -113,7 +113,7 @@ table! {
     ProductIsSubject,
     /// A step that is needed and not in the set (3).
     Needs,
-    /// A description in the set of something that is not in it (3).
+    /// A description in the set, or a trace, of something that is not in it (3).
     Describes,
     /// A scan whose raw report is not named (4).
     ScanReport,

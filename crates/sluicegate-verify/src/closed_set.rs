@@ -9,6 +9,7 @@ use sluicegate_attestation::{
     identifiers::{JUNIT_REPORT, TRIVY_REPORT},
     predicate::PredicateType,
     provenance::{Build, Dependency, Provenance},
+    runtime_trace::RuntimeTrace,
     statement::Subject,
     test_result::TestResult,
     vulns::Vulns,
@@ -41,6 +42,7 @@ pub struct ClosedSet {
     tests: Vec<Test>,
     step_images: BTreeMap<Digest, StepImage>,
     outputs: Vec<VerifiedStatement>,
+    traces: Vec<Traced>,
     /// Bytes that are no attestation and are named by digest, re-hashed: raw reports, with their media types.
     reports: BTreeMap<Digest, (String, Vec<u8>)>,
 }
@@ -63,6 +65,15 @@ pub struct StepImage {
     pub sboms: Vec<VerifiedStatement>,
     /// What is wrong with it.
     pub scans: Vec<Scan>,
+}
+
+/// A verified trace of a step of the set. It is evidence of no kind: that somebody watched says nothing about what the image holds.
+#[derive(Debug)]
+pub struct Traced {
+    /// What was signed.
+    pub statement: VerifiedStatement,
+    /// Its predicate.
+    pub trace: RuntimeTrace,
 }
 
 /// A verified test run: our own reading of the report that its statement names, in the words of the step that wrote it.
@@ -122,6 +133,11 @@ impl ClosedSet {
         &self.outputs
     }
 
+    /// What its steps opened, executed and contacted, as far as that was watched.
+    pub fn traces(&self) -> &[Traced] {
+        &self.traces
+    }
+
     /// Every attestation of the set.
     pub fn statements(&self) -> impl Iterator<Item = &VerifiedStatement> {
         let of_images = self.step_images.values();
@@ -133,6 +149,7 @@ impl ClosedSet {
             .chain(self.tests.iter().map(|test| &test.statement))
             .chain(of_images.flat_map(|image| image.sboms.iter().chain(image.scans.iter().map(|scan| &scan.statement))))
             .chain(&self.outputs)
+            .chain(self.traces.iter().map(|traced| &traced.statement))
     }
 
     /// Whether a list of bundles names every attestation of the set. Of the provenance, which nothing names by its digest, any bundle
@@ -153,7 +170,7 @@ impl ClosedSet {
     }
 
     /// The kinds of evidence about the image itself. A test run counts only if all that it tested is material of the image;
-    /// what is known about the images that steps ran in, and about single outputs, is never taken for the image's own.
+    /// what is known about the images that steps ran in, and about single outputs and steps, is never taken for the image's own.
     pub fn kinds(&self) -> BTreeSet<PredicateType> {
         let mut kinds = BTreeSet::from([PredicateType::Provenance]);
         kinds.extend((!self.sboms.is_empty()).then_some(PredicateType::Sbom));
@@ -364,6 +381,7 @@ impl Lookup<'_> {
             tests: Vec::new(),
             step_images: BTreeMap::new(),
             outputs: Vec::new(),
+            traces: Vec::new(),
             reports: BTreeMap::new(),
         };
         let (mut described, mut provenances) = (Vec::new(), Vec::new());
@@ -471,7 +489,7 @@ impl ClosedSet {
         Ok(())
     }
 
-    /// Takes what describes the image, an image that a step ran in, an output of a step, or a test run; nothing else belongs here.
+    /// Takes what describes the image, an image that a step ran in, an output of a step, a step, or a test run; nothing else belongs here.
     fn take_description(&mut self, taken: Taken, material: &BTreeSet<Content>) -> Result<(), Incomplete> {
         let statement = taken.statement.statement();
         let about_image = statement.is_about_image(&self.image);
@@ -495,6 +513,10 @@ impl ClosedSet {
             PredicateType::TestResult => {
                 let test = self.test(taken, material)?;
                 self.tests.push(test);
+            }
+            PredicateType::RuntimeTrace => {
+                let traced = self.traced(taken)?;
+                self.traces.push(traced);
             }
             _ if is_on(Check::Describes) => return Err(taken.unlinked("it is about something else")),
             _ => {}
@@ -520,6 +542,33 @@ impl ClosedSet {
             report => report?.clone(),
         };
         Ok(Scan { statement: taken.statement, vulns, report })
+    }
+
+    /// A trace belongs to the step that it names: it is of this run, of a step of the set, and about what that step left, all of it.
+    fn traced(&self, taken: Taken) -> Result<Traced, Incomplete> {
+        let unlinked = |reason: String| taken.unlinked(&reason);
+        let statement = taken.statement.statement();
+        let trace = RuntimeTrace::parse(&statement.predicate).map_err(|error| unlinked(error.to_string()))?;
+        if !is_on(Check::Describes) {
+            return Ok(Traced { statement: taken.statement, trace });
+        }
+        let (attestation, step) = self
+            .steps
+            .get(&trace.step)
+            .ok_or_else(|| unlinked(format!("no attestation of the step {} is in the set", trace.step)))?;
+        if trace.run != step.run || trace.builder_id != step.builder_id {
+            return Err(unlinked(format!(
+                "it is of run {} by {}, not the run of the step {} in this set",
+                trace.run, trace.builder_id, trace.step
+            )));
+        }
+        if !links::is_about_the_same(&taken.statement, attestation) {
+            return Err(unlinked(format!("it is about something else than what the step {} left", trace.step)));
+        }
+        if self.traces.iter().any(|known| known.trace.step == trace.step) {
+            return Err(unlinked(format!("a second trace of the step {}", trace.step)));
+        }
+        Ok(Traced { statement: taken.statement, trace })
     }
 
     /// A test run belongs to the step that wrote its report, and says what that report says.

@@ -97,10 +97,11 @@ pub enum Role {
 
 /// Families of types, without scheme and version, that only machines say. Older versions are refused too: a reader that knows
 /// only those would take them for the machine's word.
-const ONLY_MACHINES: [(&str, &str); 9] = [
+const ONLY_MACHINES: [(&str, &str); 10] = [
     ("slsa.dev/provenance", "only the builder says how something was built"),
     ("in-toto.io/provenance", "only the builder says how something was built"),
     ("in-toto.io/attestation/vulns", "only a run or the gate says what a scanner found"),
+    ("in-toto.io/attestation/runtime-trace", "only a run says what a step opened and executed"),
     ("cosign.sigstore.dev/attestation/vuln", "only a run or the gate says what a scanner found"),
     ("slsa.dev/verification_summary", "only a gate says what a gate decided"),
     ("in-toto.io/attestation/promotion-record", "only promote says what was promoted"),
@@ -141,7 +142,7 @@ impl Role {
     pub(crate) fn may_sign(self, predicate: &PredicateType) -> bool {
         use PredicateType as P;
         match self {
-            Self::Steps => matches!(predicate, P::Provenance | P::Sbom | P::Vulns | P::TestResult),
+            Self::Steps => matches!(predicate, P::Provenance | P::Sbom | P::Vulns | P::TestResult | P::RuntimeTrace),
             Self::Decisions => matches!(predicate, P::VerificationSummary | P::Promotion | P::ImageSignature),
             Self::Records => matches!(predicate, P::Vulns | P::VerificationSummary | P::Promotion),
             Self::Manual => match predicate {

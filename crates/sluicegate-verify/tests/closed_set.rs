@@ -63,6 +63,8 @@ fn everything_that_the_provenance_names_is_in_the_set() {
     let reports: BTreeSet<Digest> = set.reports().map(|(digest, _)| *digest).collect();
     assert_eq!(reports, build.reports.iter().map(|report| Digest::of(report)).collect());
     assert_eq!((set.tests().len(), set.outputs().len(), set.step_images().len()), (1, 2, 1));
+    let [traced] = set.traces() else { panic!("{:?}", set.traces()) };
+    assert_eq!((traced.statement.bundle(), traced.trace.step.as_str()), (build.digest("build-trace"), "build"));
     let mut bundles: Vec<Digest> = set.statements().map(|statement| statement.bundle()).collect();
     let mut expected: Vec<Digest> = PARTS.iter().map(|part| build.digest(part)).collect();
     bundles.sort();
@@ -70,6 +72,59 @@ fn everything_that_the_provenance_names_is_in_the_set() {
     assert_eq!(bundles, expected);
     let kinds = [PredicateType::Provenance, PredicateType::Sbom, PredicateType::Vulns, PredicateType::TestResult];
     assert_eq!(set.kinds().into_iter().collect::<Vec<_>>(), kinds);
+}
+
+#[test]
+fn a_trace_is_of_a_step_of_the_set_and_about_what_that_left() {
+    let whole = |build: VirtualBuild| assert_eq!(follow_build(&build).1.sets.len(), 1);
+    whole(build("run-1"));
+    let unavailable = |predicate: &mut Value| {
+        predicate["monitorLog"] = json!({});
+        predicate["sluicegate_unavailable"] = json!("no right");
+        for field in ["sluicegate_lost", "sluicegate_blind"] {
+            predicate.as_object_mut().unwrap().remove(field);
+        }
+    };
+    whole(build("run-1").with_predicate("build-trace", unavailable));
+    let with = |edit: fn(&mut Value)| build("run-1").with_predicate("build-trace", edit);
+    let other = |digest: &'static [u8]| {
+        build("run-1").edited(move |part, statement| {
+            if part == "build-trace" {
+                let content = Content { kind: ContentKind::File, digest: Digest::of(digest) };
+                statement.subjects = sluicegate_types::NonEmpty::one(Subject::product("x".to_owned(), content));
+            }
+        })
+    };
+    whole(other(b"built"));
+    for (fault, words) in [
+        (with(|predicate| predicate["monitorLog"] = json!({})), "says why not"),
+        (
+            with(|predicate| {
+                predicate["sluicegate_run"] = json!("run-2");
+                predicate["monitoredProcess"]["event"] = json!("run-2/build");
+            }),
+            "it is of run run-2",
+        ),
+        (with(|predicate| predicate["monitoredProcess"]["hostID"] = json!("urn:other")), "by urn:other"),
+        (
+            with(|predicate| {
+                predicate["sluicegate_step"] = json!("deploy");
+                predicate["monitoredProcess"]["event"] = json!("run-1/deploy");
+            }),
+            "no attestation of the step deploy",
+        ),
+        (
+            with(|predicate| {
+                predicate["sluicegate_step"] = json!("package");
+                predicate["monitoredProcess"]["event"] = json!("run-1/package");
+            }),
+            "something else than what the step package left",
+        ),
+        (other(b"server"), "something else than what the step build left"),
+    ] {
+        let found = refused(&fault);
+        assert!(matches!(&found, Incomplete::Unlinked { .. }) && found.to_string().contains(words), "{found}");
+    }
 }
 
 #[test]

@@ -86,15 +86,17 @@ fn keys() -> Vec<SignerRule> {
 
 /// Every kind of statement, each as whoever may sign it would.
 fn statements() -> Vec<(&'static str, Statement)> {
-    use PredicateType::{ImageSignature, Other, TestResult, Vex, Vulns};
+    use PredicateType::{ImageSignature, Other, RuntimeTrace, TestResult, Vex, Vulns};
     let other = |uri: &str| about_image(Other(uri.to_owned()), json!({}));
     vec![
         ("provenance", provenance(LOCAL_BUILDER)),
         ("sbom", sbom()),
         ("vulns", about_image(Vulns, scan())),
         ("test-result", about_image(TestResult, json!({"result": "PASSED"}))),
+        ("runtime-trace", about_image(RuntimeTrace, json!({}))),
         ("vex", about_image(Vex, json!({"@context": "https://openvex.dev/ns/v0.2.0"}))),
         ("a review", other("https://example.com/review/v1")),
+        ("a trace of another version", other("https://in-toto.io/attestation/runtime-trace/v0.2")),
         ("an older provenance", other("https://slsa.dev/provenance/v0.2")),
         ("yes for production", summary(GATE, &production(), true)),
         ("yes for staging", summary(GATE, &staging(), true)),
@@ -134,7 +136,7 @@ fn says(signer: &str, role: Role, expected: &[&str], worded: &[(&str, &str)]) {
 
 #[test]
 fn tm06_a_steps_key_says_what_steps_did_and_nothing_else() {
-    says("builder", Role::Steps, &["provenance", "sbom", "vulns", "test-result"], &[]);
+    says("builder", Role::Steps, &["provenance", "sbom", "vulns", "test-result", "runtime-trace"], &[]);
 }
 
 #[test]

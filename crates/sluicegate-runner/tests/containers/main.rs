@@ -8,5 +8,6 @@ mod content;
 mod fixture;
 mod limits;
 mod network;
+mod observation;
 mod steps;
 mod tools;

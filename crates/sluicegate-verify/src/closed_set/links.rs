@@ -144,6 +144,17 @@ pub(super) fn is_about_an_output(statement: &VerifiedStatement, set: &ClosedSet)
     })
 }
 
+/// Whether two statements have the same subjects, in whatever order.
+pub(super) fn is_about_the_same(one: &VerifiedStatement, other: &VerifiedStatement) -> bool {
+    let within = |some: &VerifiedStatement, all: &VerifiedStatement| {
+        some.statement()
+            .subjects
+            .iter()
+            .all(|subject| all.statement().subjects.iter().any(|same| is_same(subject, same)))
+    };
+    within(one, other) && within(other, one)
+}
+
 fn is_same(
     one: &sluicegate_attestation::statement::Subject,
     other: &sluicegate_attestation::statement::Subject,
