@@ -1,31 +1,34 @@
 use std::{
     fs::{self, File},
-    io::{self, PipeReader, Write},
+    io::{self, Write},
     os::unix::fs::{OpenOptionsExt, symlink},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use rustix::process::Resource;
+use rustix::{fd::OwnedFd, process::Resource};
 use sluicegate_ports::{
     execute::{
-        Ended, ExecuteError, ExecutorIdentity, Input, InputAccess, Limits, Observation, OutputRequest, Product,
-        StepExecutor, StepOutcome, StepRequest,
+        Account, Ended, ExecuteError, ExecutorIdentity, Input, InputAccess, Layer, Limits, Observation, OutputRequest,
+        Product, StepExecutor, StepOutcome, StepRequest, Stop, Terminal,
     },
     store::{ContentStore, StoreError},
 };
-use sluicegate_types::{Content, ContentKind};
+use sluicegate_types::{Content, ContentKind, StepName};
 
 use crate::{
+    account,
     cache::{Cache, CacheError, Stamp},
     cgroup,
     collect::RESULTS,
-    job::{Collected, Failure, JOB_FILE, Job, MountJob, MountKind, Stage, Workload},
+    conversation,
+    job::{Collected, Failure, JOB_FILE, Job, MountJob, MountKind, Stage, Streams, Workload},
+    masking::Forms,
     plan::{self, Machine},
     run_folder::{self, RunFolder},
     spawn::SealedProgram,
-    supervise::{self, Killed, Output, Report},
+    supervise::{self, Ending, Killed, Output, Report},
 };
 
 /// The version of the engine that this crate is built with; part of every step's cache key.
@@ -49,7 +52,7 @@ pub struct Config {
 
 /// Runs steps and tools with libcontainer in a helper process, as root, on x86_64 Linux.
 pub struct EmbeddedExecutor {
-    helper: SealedProgram,
+    pub(crate) helper: SealedProgram,
     runs: PathBuf,
     cache: Cache,
     store: Arc<dyn ContentStore>,
@@ -62,10 +65,13 @@ pub(crate) struct Launch<'a> {
     pub(crate) mounts: Vec<MountJob>,
     pub(crate) workdir: &'a Path,
     pub(crate) owner: (u32, u32),
+    pub(crate) groups: &'a [u32],
     pub(crate) workload: Workload,
+    pub(crate) streams: Streams,
     pub(crate) outputs: &'a [OutputRequest],
     pub(crate) limits: &'a Limits,
     pub(crate) epoch: u64,
+    pub(crate) ending: Ending<'a>,
 }
 
 impl EmbeddedExecutor {
@@ -106,28 +112,29 @@ impl EmbeddedExecutor {
         separate_streams: bool,
         on_output: &mut dyn FnMut(usize, &[u8]) -> io::Result<Output>,
     ) -> Result<Report, ExecuteError> {
-        let timeout = launch.limits.timeout;
+        let ending = launch.ending;
         Self::write_job(run, launch).map_err(engine(step, "write the helper's job"))?;
         let start = || -> io::Result<_> {
             let (out, stdout) = io::pipe()?;
-            let (streams, stderr): (Vec<PipeReader>, _) = if separate_streams {
+            let (streams, stderr) = if separate_streams {
                 let (err, stderr) = io::pipe()?;
                 (vec![out, err], stderr)
             } else {
                 (vec![out], stdout.try_clone()?)
             };
             let (child, control) = self.helper.start(run.path(), stdout, stderr)?;
+            let streams = streams.into_iter().map(|stream| File::from(OwnedFd::from(stream))).collect();
             Ok((child, control, streams))
         };
         let (child, control, streams) = start().map_err(engine(step, "start the helper"))?;
-        supervise::supervise(child, control, streams, timeout, on_output).map_err(|reason| ExecuteError::Engine {
+        supervise::supervise(child, control, streams, ending, on_output).map_err(|reason| ExecuteError::Engine {
             step: step.to_owned(),
             action: "run the container",
             reason,
         })
     }
 
-    fn write_job(run: &RunFolder, launch: Launch<'_>) -> io::Result<()> {
+    pub(crate) fn write_job(run: &RunFolder, launch: Launch<'_>) -> io::Result<()> {
         let folder = run.path();
         let mut lowers = Vec::with_capacity(launch.lowers.len() + 1);
         // Short relative names: the options of an overlay can be read in the step.
@@ -144,8 +151,9 @@ impl EmbeddedExecutor {
             limits_swap: cgroup::limits_swap(),
             descriptors: rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX),
         };
+        let (owner, groups) = (launch.owner, launch.groups);
         let config =
-            plan::runtime_config(run.id(), launch.host_name, launch.workdir, launch.owner, launch.limits, machine);
+            plan::runtime_config(run.id(), launch.host_name, launch.workdir, owner, groups, launch.limits, machine);
         write_private(&folder.join("config.json"), &serde_json::to_vec(&config)?)?;
         let job = Job {
             id: run.id().to_owned(),
@@ -154,11 +162,51 @@ impl EmbeddedExecutor {
             workdir: launch.workdir.to_owned(),
             owner: launch.owner,
             workload: launch.workload,
+            streams: launch.streams,
             outputs: launch.outputs.iter().map(|output| output.path.clone()).collect(),
             output_bytes: launch.limits.output_bytes,
             epoch: launch.epoch,
         };
         write_private(&folder.join(JOB_FILE), &serde_json::to_vec(&job)?)
+    }
+
+    /// Judges the request and unpacks what it needs; `None` if it was stopped before that was done.
+    fn prepare(&self, request: &StepRequest) -> Result<Option<Prepared>, ExecuteError> {
+        let step = request.step.as_str();
+        let refused = |reason| ExecuteError::Refused { step: step.to_owned(), reason };
+        plan::check(request).map_err(refused)?;
+        require_this_machine()?;
+        let lowers = self.lowers(step, &request.layers, &request.stop)?;
+        if request.stop.is_raised() {
+            return Ok(None);
+        }
+        let account = account::look_up(&lowers, &request.user).map_err(refused)?;
+        let run = self.run_folder(step)?;
+        let mounts = self.mounts(&run, request, (account.uid, account.gid))?;
+        Ok(if request.stop.is_raised() { None } else { Some(Prepared { run, lowers, mounts, account }) })
+    }
+
+    fn never_began(&self, request: &StepRequest) -> Result<StepOutcome, ExecuteError> {
+        let observed = match request.observe {
+            true => Observation::Unavailable("the step was stopped before it began".to_owned()),
+            false => Observation::NotAsked,
+        };
+        Ok(StepOutcome {
+            ended: Ended::Stopped,
+            log: self.store.put_bytes(b"")?,
+            outputs: Vec::new(),
+            missing: request.outputs.iter().map(|output| output.name.clone()).collect(),
+            oom_kills: None,
+            contacts: Vec::new(),
+            observed,
+        })
+    }
+
+    /// The unpacked layers, topmost first; some are missing once `stop` is raised.
+    fn lowers(&self, step: &str, layers: &[Layer], stop: &Stop) -> Result<Vec<PathBuf>, ExecuteError> {
+        let wanted = layers.iter().rev().take_while(|_| !stop.is_raised());
+        let unpacked = wanted.map(|layer| self.cache.layer(layer));
+        unpacked.collect::<Result<Vec<_>, _>>().map_err(|error| content(step, error))
     }
 
     fn mounts(&self, run: &RunFolder, request: &StepRequest, owner: (u32, u32)) -> Result<Vec<MountJob>, ExecuteError> {
@@ -244,10 +292,13 @@ impl StepExecutor for EmbeddedExecutor {
             mounts: Vec::new(),
             workdir: Path::new("/"),
             owner: (0, 0),
+            groups: &[],
             workload: Workload::SelfTest,
+            streams: Streams::Log,
             outputs: &[],
             limits: &limits,
             epoch: 0,
+            ending: Ending::by_force(limits.timeout),
         };
         let report = self.launch("probe", &run, launch, false, &mut |_, _| Ok(Output::Taken));
         let (reason, remedy) = match report {
@@ -271,45 +322,29 @@ impl StepExecutor for EmbeddedExecutor {
 
     fn run_step(&self, request: &StepRequest, on_output: &mut dyn FnMut(&[u8])) -> Result<StepOutcome, ExecuteError> {
         let step = request.step.as_str();
-        let refused = |reason| ExecuteError::Refused { step: step.to_owned(), reason };
-        plan::check(request).map_err(refused)?;
-        let owner = plan::owner(&request.user).map_err(refused)?;
-        require_this_machine()?;
-        let layers = request.layers.iter().rev().map(|layer| self.cache.layer(layer));
-        let lowers = layers.collect::<Result<Vec<_>, _>>().map_err(|error| content(step, error))?;
-        let run = self.run_folder(step)?;
-        let launch = Launch {
-            host_name: step,
-            lowers,
-            mounts: self.mounts(&run, request, owner)?,
-            workdir: &request.workdir,
-            owner,
-            workload: Workload::Program { argv: request.argv.clone(), env: request.env.clone() },
-            outputs: &request.outputs,
-            limits: &request.limits,
-            epoch: request.epoch,
-        };
+        let Some(prepared) = self.prepare(request)? else { return self.never_began(request) };
+        let run = &prepared.run;
+        let stopped = || request.stop.is_raised();
+        let launch = prepared.launch(request, Ending::of_step(request, &stopped));
         let log_path = run.path().join("log");
         let mut log = BoundedLog::new(&log_path, request.limits.log_bytes).map_err(engine(step, "write the log"))?;
-        let report = self.launch(step, &run, launch, false, &mut |_, bytes| {
-            let (taken, verdict) = log.take(bytes)?;
-            on_output(taken);
-            Ok(verdict)
+        let mut masker = Forms::of(&request.masked).stream();
+        let mut text = Vec::new();
+        let mut report = self.launch(step, run, launch, false, &mut |_, bytes| {
+            text.clear();
+            masker.push(bytes, &mut text);
+            log.tell(&text, on_output)
         })?;
+        text.clear();
+        masker.finish(&mut text);
+        if log.tell(&text, on_output).map_err(engine(step, "write the log"))? == Output::Full {
+            report.killed.get_or_insert(Killed::TooMuchOutput);
+        }
         let collected = match report.result {
             Ok(collected) => collected,
             Err(failure) => return Err(failure_of(request, &failure)),
         };
-        let (code, oom_kills) = report.ended.ok_or_else(|| ExecuteError::Engine {
-            step: step.to_owned(),
-            action: "run the container",
-            reason: "the helper did not say how it ended".to_owned(),
-        })?;
-        let ended = match report.killed {
-            None => Ended::Exit(code),
-            Some(Killed::TimedOut) => Ended::TimedOut,
-            Some(Killed::TooMuchOutput) => Ended::LogFull,
-        };
+        let (ended, oom_kills) = ended_of(step, report.killed, report.ended)?;
         let mut text = File::open(&log_path).map_err(engine(step, "read the log"))?;
         let (log, _) = self.store.put(&mut text, request.limits.log_bytes)?;
         let observed = match request.observe {
@@ -318,8 +353,50 @@ impl StepExecutor for EmbeddedExecutor {
         };
         let (outputs, missing, contacts) = (Vec::new(), Vec::new(), Vec::new());
         let mut outcome = StepOutcome { ended, log, outputs, missing, oom_kills, contacts, observed };
-        self.keep_outputs(request, &run, collected, &mut outcome)?;
+        self.keep_outputs(request, run, collected, &mut outcome)?;
         Ok(outcome)
+    }
+
+    fn account(&self, step: &StepName, layers: &[Layer], user: &str) -> Result<Account, ExecuteError> {
+        let step = step.as_str();
+        let refused = |reason| ExecuteError::Refused { step: step.to_owned(), reason };
+        account::check(user).map_err(refused)?;
+        require_this_machine()?;
+        account::look_up(&self.lowers(step, layers, &Stop::default())?, user).map_err(refused)
+    }
+
+    fn shell(&self, request: &StepRequest, terminal: Terminal) -> Result<Ended, ExecuteError> {
+        let Some(prepared) = self.prepare(request)? else { return Ok(Ended::Stopped) };
+        let stopped = || request.stop.is_raised();
+        let launch = prepared.launch(request, Ending::of_step(request, &stopped));
+        conversation::hold(self, request, &prepared.run, launch, terminal)
+    }
+}
+
+/// What a step needs before it can begin.
+struct Prepared {
+    run: RunFolder,
+    lowers: Vec<PathBuf>,
+    mounts: Vec<MountJob>,
+    account: Account,
+}
+
+impl Prepared {
+    fn launch<'a>(&'a self, request: &'a StepRequest, ending: Ending<'a>) -> Launch<'a> {
+        Launch {
+            host_name: request.step.as_str(),
+            lowers: self.lowers.clone(),
+            mounts: self.mounts.clone(),
+            workdir: &request.workdir,
+            owner: (self.account.uid, self.account.gid),
+            groups: &self.account.groups,
+            workload: Workload::Program { argv: request.argv.clone(), env: request.env.clone() },
+            streams: Streams::Log,
+            outputs: &request.outputs,
+            limits: &request.limits,
+            epoch: request.epoch,
+            ending,
+        }
     }
 }
 
@@ -333,6 +410,15 @@ impl BoundedLog {
     fn new(path: &Path, limit: u64) -> io::Result<Self> {
         let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
         Ok(Self { file, left: limit })
+    }
+
+    /// Takes what it can and tells that.
+    fn tell(&mut self, bytes: &[u8], on_output: &mut dyn FnMut(&[u8])) -> io::Result<Output> {
+        let (taken, verdict) = self.take(bytes)?;
+        if !taken.is_empty() {
+            on_output(taken);
+        }
+        Ok(verdict)
     }
 
     fn take<'b>(&mut self, bytes: &'b [u8]) -> io::Result<(&'b [u8], Output)> {
@@ -371,7 +457,27 @@ pub(crate) fn explain(failure: &Failure) -> (String, String) {
     }
 }
 
-fn failure_of(request: &StepRequest, failure: &Failure) -> ExecuteError {
+/// How a step ended, and how many of its processes the memory limit killed.
+pub(crate) fn ended_of(
+    step: &str,
+    killed: Option<Killed>,
+    ended: Option<(i32, Option<u64>)>,
+) -> Result<(Ended, Option<u64>), ExecuteError> {
+    let (code, oom_kills) = ended.ok_or_else(|| ExecuteError::Engine {
+        step: step.to_owned(),
+        action: "run the container",
+        reason: "the helper did not say how it ended".to_owned(),
+    })?;
+    let ended = match killed {
+        None => Ended::Exit(code),
+        Some(Killed::TimedOut) => Ended::TimedOut,
+        Some(Killed::Stopped) => Ended::Stopped,
+        Some(Killed::TooMuchOutput) => Ended::LogFull,
+    };
+    Ok((ended, oom_kills))
+}
+
+pub(crate) fn failure_of(request: &StepRequest, failure: &Failure) -> ExecuteError {
     let step = request.step.to_string();
     let reason = failure.reason.clone();
     match failure.stage {

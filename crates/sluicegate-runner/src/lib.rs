@@ -9,16 +9,21 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("steps run on Linux only");
 
+mod account;
 mod bounded_command;
 mod cache;
 mod cgroup;
 mod collect;
 pub mod container_process;
+mod conversation;
+mod descriptors;
 mod executor;
 pub mod host_image;
 mod in_root;
 mod init;
 mod job;
+mod layered_file;
+mod masking;
 mod metered;
 mod mounts;
 pub mod pack;

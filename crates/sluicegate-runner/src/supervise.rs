@@ -1,7 +1,8 @@
 //! Watches one helper from start to end: its streams, its messages, the deadline, and that nothing survives.
 
 use std::{
-    io::{self, PipeReader, Read, Write},
+    fs::File,
+    io::{self, Read, Write},
     os::unix::net::UnixStream,
     process::Child,
     time::{Duration, Instant},
@@ -12,7 +13,18 @@ use rustix::{
     io::Errno,
 };
 
-use crate::job::{Collected, Failure, Message};
+use sluicegate_ports::execute::StepRequest;
+
+use crate::{
+    container_process::{ASK, KILL},
+    job::{Collected, Failure, Message},
+};
+
+/// From the word that asks a step to end to the one that kills.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How long it takes at most until a word from outside is heard.
+const LISTENING: Duration = Duration::from_millis(100);
 
 /// From the word that kills to the container's end: the kernel frees memory and unmounts in that time.
 const KILL_GRACE: Duration = Duration::from_secs(60);
@@ -28,6 +40,8 @@ const MAX_MESSAGES: usize = 1 << 20;
 pub(crate) enum Killed {
     /// It ran too long.
     TimedOut,
+    /// Somebody outside wanted it to end.
+    Stopped,
     /// It printed too much.
     TooMuchOutput,
 }
@@ -41,6 +55,25 @@ pub(crate) struct Report {
     pub(crate) killed: Option<Killed>,
     /// What was kept, or what failed.
     pub(crate) result: Result<Vec<Collected>, Failure>,
+}
+
+/// What ends a container before it ends by itself.
+#[derive(Clone, Copy)]
+pub(crate) struct Ending<'a> {
+    timeout: Duration,
+    stopped: Option<&'a dyn Fn() -> bool>,
+}
+
+impl<'a> Ending<'a> {
+    /// Of a step: by its time-out and when `stopped` says so. It is asked first and has a moment to end by itself.
+    pub(crate) fn of_step(request: &StepRequest, stopped: &'a dyn Fn() -> bool) -> Self {
+        Self { timeout: request.limits.timeout, stopped: Some(stopped) }
+    }
+
+    /// Of anything else: by its time-out, without being asked.
+    pub(crate) fn by_force(timeout: Duration) -> Self {
+        Self { timeout, stopped: None }
+    }
 }
 
 /// Whether a container may go on.
@@ -57,16 +90,18 @@ pub(crate) enum Output {
 pub(crate) fn supervise(
     mut child: Child,
     control: UnixStream,
-    streams: Vec<PipeReader>,
-    timeout: Duration,
+    streams: Vec<File>,
+    ending: Ending<'_>,
     on_output: &mut dyn FnMut(usize, &[u8]) -> io::Result<Output>,
 ) -> Result<Report, String> {
     let mut watch = Watch {
         control: Some(control),
         streams: streams.into_iter().map(Some).collect(),
         phase: Phase::Running,
-        until: deadline(timeout),
+        until: deadline(ending.timeout),
+        stopped: ending.stopped,
         killed: None,
+        full: false,
         messages: Messages::default(),
         failed: None,
         buffer: vec![0; 64 * 1024],
@@ -85,12 +120,14 @@ pub(crate) fn supervise(
     Ok(Report { ended: watch.messages.ended, killed: watch.killed, result })
 }
 
-struct Watch {
+struct Watch<'a> {
     control: Option<UnixStream>,
-    streams: Vec<Option<PipeReader>>,
+    streams: Vec<Option<File>>,
     phase: Phase,
     until: Option<Instant>,
+    stopped: Option<&'a dyn Fn() -> bool>,
     killed: Option<Killed>,
+    full: bool,
     messages: Messages,
     failed: Option<String>,
     buffer: Vec<u8>,
@@ -99,6 +136,7 @@ struct Watch {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Running,
+    Asked,
     Dying,
     Collecting,
     GivenUp,
@@ -112,7 +150,7 @@ struct Messages {
     result: Option<Result<Vec<Collected>, Failure>>,
 }
 
-impl Watch {
+impl Watch<'_> {
     fn is_open(&self) -> bool {
         self.control.is_some() || self.streams.iter().any(Option::is_some)
     }
@@ -128,6 +166,9 @@ impl Watch {
         }
         if control_ready {
             self.read_control()?;
+        }
+        if self.phase == Phase::Running && self.stopped.is_some_and(|stopped| stopped()) {
+            self.ask(Killed::Stopped);
         }
         if self.until.is_some_and(|until| Instant::now() >= until) {
             self.run_out(child);
@@ -150,6 +191,10 @@ impl Watch {
             watched.push(PollFd::new(control, PollFlags::IN));
         }
         let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
+        let left = match self.stopped.filter(|_| self.phase == Phase::Running) {
+            Some(_) => Some(left.map_or(LISTENING, |left| left.min(LISTENING))),
+            None => left,
+        };
         let left = left.and_then(|left| Timespec::try_from(left).ok());
         match poll(&mut watched, left.as_ref()) {
             Ok(_) => {}
@@ -171,13 +216,16 @@ impl Watch {
         match stream.read(&mut self.buffer) {
             Ok(0) => self.streams[index] = None,
             // After a kill the rest is read, so that the helper is never stuck on a full pipe, and thrown away.
-            Ok(_) if self.killed == Some(Killed::TooMuchOutput) || self.phase == Phase::GivenUp => {}
+            Ok(_) if self.full || self.phase == Phase::GivenUp => {}
             Ok(n) => {
                 if on_output(index, &self.buffer[..n])? == Output::Full {
+                    self.full = true;
                     self.kill(Killed::TooMuchOutput);
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
+            // A terminal whose other side nobody has open any more.
+            Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => self.streams[index] = None,
             Err(error) => return Err(error),
         }
         Ok(())
@@ -203,7 +251,8 @@ impl Watch {
 
     fn run_out(&mut self, child: &mut Child) {
         match self.phase {
-            Phase::Running => self.kill(Killed::TimedOut),
+            Phase::Running => self.ask(Killed::TimedOut),
+            Phase::Asked => self.kill(Killed::TimedOut),
             Phase::Dying => self.give_up(child, "the container did not die when it was killed".to_owned()),
             Phase::Collecting => self.give_up(child, "packing the outputs took too long".to_owned()),
             Phase::GivenUp => {
@@ -214,18 +263,34 @@ impl Watch {
         }
     }
 
+    /// Asks a step to end; kills what is none.
+    fn ask(&mut self, why: Killed) {
+        if self.stopped.is_none() {
+            return self.kill(why);
+        }
+        self.killed = Some(why);
+        self.phase = Phase::Asked;
+        self.until = deadline(GRACE);
+        self.tell(ASK);
+    }
+
     fn kill(&mut self, why: Killed) {
-        if self.phase == Phase::Running {
-            self.killed = Some(why);
+        if matches!(self.phase, Phase::Running | Phase::Asked) {
+            // Why it was asked is why it ended.
+            self.killed.get_or_insert(why);
             self.phase = Phase::Dying;
             self.until = deadline(KILL_GRACE);
         } else if why == Killed::TooMuchOutput && self.killed.is_none() {
             // The container was faster with its end than its output with us.
             self.killed = Some(why);
         }
+        self.tell(KILL);
+    }
+
+    fn tell(&mut self, word: u8) {
         if let Some(control) = self.control.as_mut() {
             // If it is gone already, its end is what is read next.
-            let _ = control.write_all(b"K");
+            let _ = control.write_all(&[word]);
         }
     }
 
