@@ -55,7 +55,9 @@ fn resolve(user: &str, passwd: &[u8], group: &[u8]) -> Result<Account, String> {
         (Some(entry), _) => entry.id(2, "/etc/passwd")?,
         (None, Some(number)) => number?,
         (None, None) if name == "root" => 0,
-        (None, None) => return Err(format!("the image's /etc/passwd has no user {name:?}; say a number, or add the user")),
+        (None, None) => {
+            return Err(format!("the image's /etc/passwd has no user {name:?}; say a number, or add the user"));
+        }
     };
     let home = match entry.as_ref().map(|entry| entry.field(5)) {
         None | Some(b"") => NO_HOME.to_owned(),
@@ -71,7 +73,9 @@ fn resolve(user: &str, passwd: &[u8], group: &[u8]) -> Result<Account, String> {
             (None, Some(number)) => number?,
             (None, None) if group_name == "root" => 0,
             (None, None) => {
-                return Err(format!("the image's /etc/group has no group {group_name:?}; say a number, or add the group"));
+                return Err(format!(
+                    "the image's /etc/group has no group {group_name:?}; say a number, or add the group"
+                ));
             }
         };
         // Whoever names a group wants no other.
@@ -80,7 +84,9 @@ fn resolve(user: &str, passwd: &[u8], group: &[u8]) -> Result<Account, String> {
     let Some(entry) = entry else { return Ok(Account { uid, gid: 0, groups: Vec::new(), home }) };
     let gid = entry.id(3, "/etc/passwd")?;
     let mut groups = BTreeSet::new();
-    for other in entries(group).filter(|other| other.field(3).split(|byte| *byte == b',').any(|who| who == entry.field(0))) {
+    for other in
+        entries(group).filter(|other| other.field(3).split(|byte| *byte == b',').any(|who| who == entry.field(0)))
+    {
         groups.insert(other.id(2, "/etc/group")?);
     }
     groups.remove(&gid);
@@ -99,7 +105,8 @@ fn number(text: &[u8]) -> Option<Result<u32, String>> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let value = text.iter().fold(0_u64, |value, digit| value.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
+    let value =
+        text.iter().fold(0_u64, |value, digit| value.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
     let id = u32::try_from(value).ok().filter(|id| u64::from(*id) < FIRST_REFUSED_ID);
     Some(id.ok_or_else(|| format!("the id {} is not below {FIRST_REFUSED_ID}", String::from_utf8_lossy(text))))
 }

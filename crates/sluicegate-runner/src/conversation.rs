@@ -19,7 +19,7 @@ use sluicegate_ports::execute::{Ended, ExecuteError, StepRequest, Terminal};
 
 use crate::{
     descriptors,
-    executor::{EmbeddedExecutor, Launch, engine, ended_of, failure_of},
+    executor::{EmbeddedExecutor, Launch, ended_of, engine, failure_of},
     job::Streams,
     masking::{Forms, Masker},
     run_folder::RunFolder,
@@ -127,9 +127,7 @@ fn at_terminal(
             let _ = child.wait();
             return Err(engine(step, "open the step's terminal")(error));
         }
-        Ok(None) => supervise::supervise(child, control, Vec::new(), ending, &mut |_, _| {
-            Ok(Output::Taken)
-        }),
+        Ok(None) => supervise::supervise(child, control, Vec::new(), ending, &mut |_, _| Ok(Output::Taken)),
         Ok(Some((master, to_step, _raw))) => {
             let gone = AtomicBool::new(false);
             with_input(tty, to_step, Some(tty), &gone, || {
@@ -222,7 +220,9 @@ impl HandOver<'_> {
                 continue;
             }
             let count = match input.read(&mut buffer) {
-                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => continue,
+                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {
+                    continue;
+                }
                 result => result?,
             };
             let mut rest = &buffer[..count];
@@ -244,7 +244,8 @@ impl HandOver<'_> {
 
     /// Whether the file is ready; an error once all is over.
     fn wait(&self, file: BorrowedFd<'_>, flags: PollFlags) -> io::Result<bool> {
-        let mut watched = [PollFd::from_borrowed_fd(self.over.as_fd(), PollFlags::IN), PollFd::from_borrowed_fd(file, flags)];
+        let mut watched =
+            [PollFd::from_borrowed_fd(self.over.as_fd(), PollFlags::IN), PollFd::from_borrowed_fd(file, flags)];
         match poll(&mut watched, self.window.map(|_| &LOOK)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),

@@ -30,7 +30,9 @@ pub(crate) fn check(secrets: &[Secret]) -> Result<(), String> {
         }
     }
     if secrets.iter().map(|secret| secret.expose().len()).sum::<usize>() > MAX_BYTES {
-        return Err(format!("the secrets of a step have at most {MAX_BYTES} bytes together; give large ones as encrypted inputs"));
+        return Err(format!(
+            "the secrets of a step have at most {MAX_BYTES} bytes together; give large ones as encrypted inputs"
+        ));
     }
     Ok(())
 }
@@ -456,7 +458,9 @@ mod tests {
             let mut all_forms: Vec<Vec<u8>> = Vec::new();
             for value in &values {
                 each_form(value, &mut |form| all_forms.push(form.to_vec()));
-                for line in value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end).filter(|line| line.len() >= 4) {
+                for line in
+                    value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end).filter(|line| line.len() >= 4)
+                {
                     each_form(line, &mut |form| all_forms.push(form.to_vec()));
                 }
             }
@@ -506,7 +510,10 @@ mod tests {
                 }
             }
             assert_eq!(out, expected, "round {round}");
-            assert!(all_forms.iter().all(|form| !out.windows(form.len()).any(|window| window == form)), "round {round}");
+            assert!(
+                all_forms.iter().all(|form| !out.windows(form.len()).any(|window| window == form)),
+                "round {round}"
+            );
         }
     }
 

@@ -24,7 +24,7 @@ use sluicegate_types::{Content, ContentKind, Digest};
 /// Programs of the image; what they are linked with comes along.
 const PROGRAMS: &[&str] = &[
     "sh", "cat", "chmod", "cp", "dd", "echo", "env", "head", "id", "kill", "ln", "ls", "mkdir", "mknod", "mount", "mv",
-    "readlink", "rm", "sed", "setsid", "sleep", "stat", "touch", "true", "unshare", "yes",
+    "readlink", "rm", "sed", "setsid", "sleep", "stat", "stty", "tee", "touch", "true", "tty", "unshare", "yes",
 ];
 
 pub(crate) const EPOCH: u64 = 1_700_000_000;
@@ -91,6 +91,28 @@ impl ContentStore for FolderStore {
 pub(crate) fn plain_layer(store: &FolderStore, tar: &[u8]) -> Layer {
     let blob = store.put_bytes(tar).unwrap();
     Layer { blob, compression: Compression::None, diff_id: blob }
+}
+
+/// A layer with these files.
+pub(crate) fn layer_of(files: &[(&str, &str)]) -> Layer {
+    let dir = tempfile::tempdir().unwrap();
+    let mut layer = LayerWriter::new(Vec::new(), &PackOptions::fixed(EPOCH, 1 << 20));
+    let folders: BTreeSet<_> = files.iter().flat_map(|(path, _)| Path::new(path).ancestors().skip(1)).collect();
+    let folders = folders.into_iter().filter(|folder| !folder.as_os_str().is_empty()).map(|folder| (folder, None));
+    let mut entries: Vec<(&Path, Option<&str>)> =
+        files.iter().map(|(path, text)| (Path::new(*path), Some(*text))).chain(folders).collect();
+    entries.sort();
+    for (path, text) in entries {
+        match text {
+            Some(text) => {
+                let source = dir.path().join("file");
+                fs::write(&source, text).unwrap();
+                layer.add_file(path, &source, 0o644).unwrap();
+            }
+            None => layer.add_directory(path, 0o755).unwrap(),
+        }
+    }
+    plain_layer(&fixture().store, &layer.finish().unwrap().0)
 }
 
 fn host_layer() -> Vec<u8> {

@@ -5,7 +5,11 @@
 
 mod confinement;
 mod content;
+mod ending;
 mod fixture;
 mod limits;
+mod secrets;
+mod shell;
 mod steps;
 mod tools;
+mod users;
