@@ -31,7 +31,7 @@ pub(crate) fn check(secrets: &[Secret]) -> Result<(), String> {
     }
     if secrets.iter().map(|secret| secret.expose().len()).sum::<usize>() > MAX_BYTES {
         return Err(format!(
-            "the secrets of a step have at most {MAX_BYTES} bytes together; give large ones as encrypted inputs"
+            "the secrets of a step have at most {MAX_BYTES} bytes together; give it fewer or shorter ones"
         ));
     }
     Ok(())
@@ -342,7 +342,7 @@ fn base64(text: &[u8], before: usize, alphabet: &[u8; 64], scratch: &mut Vec<u8>
     if waiting > 0 {
         scratch.push(alphabet[(bits << (6 - waiting) & 63) as usize]);
         tell(&scratch[first..]);
-        while scratch.len() % 4 != 0 {
+        while !scratch.len().is_multiple_of(4) {
             scratch.push(b'=');
         }
         tell(&scratch[first..]);

@@ -95,22 +95,9 @@ pub(crate) fn plain_layer(store: &FolderStore, tar: &[u8]) -> Layer {
 
 /// A layer with these files.
 pub(crate) fn layer_of(files: &[(&str, &str)]) -> Layer {
-    let dir = tempfile::tempdir().unwrap();
     let mut layer = LayerWriter::new(Vec::new(), &PackOptions::fixed(EPOCH, 1 << 20));
-    let folders: BTreeSet<_> = files.iter().flat_map(|(path, _)| Path::new(path).ancestors().skip(1)).collect();
-    let folders = folders.into_iter().filter(|folder| !folder.as_os_str().is_empty()).map(|folder| (folder, None));
-    let mut entries: Vec<(&Path, Option<&str>)> =
-        files.iter().map(|(path, text)| (Path::new(*path), Some(*text))).chain(folders).collect();
-    entries.sort();
-    for (path, text) in entries {
-        match text {
-            Some(text) => {
-                let source = dir.path().join("file");
-                fs::write(&source, text).unwrap();
-                layer.add_file(path, &source, 0o644).unwrap();
-            }
-            None => layer.add_directory(path, 0o755).unwrap(),
-        }
+    for (path, text) in files {
+        layer.add_bytes(Path::new(path), text.as_bytes(), 0o644).unwrap();
     }
     plain_layer(&fixture().store, &layer.finish().unwrap().0)
 }

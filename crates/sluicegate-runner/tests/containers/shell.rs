@@ -52,8 +52,8 @@ fn a_shell_has_the_steps_user_mounts_and_confinement() {
     request.inputs = vec![file("/conf", b"input\n", sluicegate_ports::execute::InputAccess::CopyOnWrite)];
     request.outputs = vec![output("o", "/made/here/o")];
     let (ended, out, err) =
-        talk(&request, "id -u; cat /conf; echo x > /made/here/o && echo written; cat /dev/stdin\nrest\n");
-    assert_eq!((ended.unwrap(), out.as_str(), err.as_str()), (Ended::Exit(0), "1234\ninput\nwritten\nrest\n", ""));
+        talk(&request, "id -u; cat /conf; echo x > /made/here/o && echo written; cat < /dev/stdin; echo opened\n");
+    assert_eq!((ended.unwrap(), out.as_str(), err.as_str()), (Ended::Exit(0), "1234\ninput\nwritten\nopened\n", ""));
     request.user = "nobody".into();
     assert!(matches!(talk(&request, "").0, Err(ExecuteError::Refused { .. })));
 }
@@ -107,6 +107,10 @@ fn read_until(seat: &mut File, seen: &mut String, word: &str) {
     }
 }
 
+/// A program that says the size of its window when it changes. Not in the shell itself, where the foreground is each `sleep` alone.
+const LOOP: &[u8] =
+    b"sh -c 'trap \"stty size; echo chan\\\"\\\"ged\" WINCH; echo trap\"\"ped; while :; do sleep 0.1; done'\n";
+
 fn size(rows: u16, columns: u16) -> Winsize {
     Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
 }
@@ -131,8 +135,7 @@ fn a_terminal_is_the_containers_own_and_follows_ours_which_is_given_back() {
         }
         assert!(is_raw());
         // The new size comes as a signal to whoever is in the foreground.
-        seat.write_all(b"trap 'stty size; echo chan''ged' WINCH; echo trap''ped; while :; do sleep 0.1; done\n")
-            .unwrap();
+        seat.write_all(LOOP).unwrap();
         read_until(&mut seat, &mut seen, "trapped\r\n");
         tcsetwinsize(&tty, size(11, 22)).unwrap();
         read_until(&mut seat, &mut seen, "changed\r\n");

@@ -1,13 +1,13 @@
 use sluicegate_ports::execute::{Account, ExecuteError, StepExecutor, StepRequest};
 
-use crate::fixture::*;
+use crate::{content::raw_entry, fixture::*};
 
 const PASSWD: &str = "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n";
 const GROUP: &str = "root:x:0:\napp:x:1000:\nextra:x:2000:app\n";
 
 fn as_user(user: &str, script: &str) -> StepRequest {
     let mut request = sh(script);
-    request.layers.push(layer_of(&[("etc/passwd", PASSWD), ("etc/group", GROUP), ("home/app/.profile", "")]));
+    request.layers.push(layer_of(&[("etc/group", GROUP), ("etc/passwd", PASSWD), ("home/app/.profile", "")]));
     request.user = user.to_owned();
     request
 }
@@ -65,6 +65,8 @@ fn the_topmost_layer_says_who_a_user_is() {
     let mut request = as_user("app", "id -u");
     request.layers.push(layer_of(&[("etc/passwd", "app:x:1234:5::/srv:\n")]));
     assert_eq!(log_of(&request), "1234\n");
-    request.layers.push(layer_of(&[("etc/.wh.passwd", "")]));
+    let mut removal = raw_entry("etc/.wh.passwd", tar::EntryType::Regular, "");
+    removal.extend([0; 1024]);
+    request.layers.push(plain_layer(&fixture().store, &removal));
     assert!(refused(&request).to_string().contains("no user \"app\""));
 }
