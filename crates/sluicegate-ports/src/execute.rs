@@ -1,6 +1,7 @@
 //! Running one step, or one tool, in a container of its own.
 
 use std::{
+    fs::File,
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     path::PathBuf,
     sync::{
@@ -23,6 +24,43 @@ pub trait StepExecutor: Send + Sync {
     /// Runs the step to its end, its time-out or a failure of the engine. `on_output` gets the log as it comes (both streams as
     /// they arrive). A step that ends with another code than 0 is an outcome, not an error; its declared outputs are kept.
     fn run_step(&self, request: &StepRequest, on_output: &mut dyn FnMut(&[u8])) -> Result<StepOutcome, ExecuteError>;
+
+    /// Who a user of an image is, in the words of [`StepRequest::user`]; `step` is for messages. Names that the image does not have are
+    /// refused, and so are ids from 2^31 on.
+    fn account(&self, step: &StepName, layers: &[Layer], user: &str) -> Result<Account, ExecuteError>;
+
+    /// Runs the request for somebody who talks to it, with everything of a step but its log and its outputs. What it prints to streams is
+    /// masked like a log; a terminal shows what it gets, for each letter has to appear as soon as it is typed.
+    fn shell(&self, request: &StepRequest, terminal: Terminal) -> Result<Ended, ExecuteError>;
+}
+
+/// A user of an image, in numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The user's number.
+    pub uid: u32,
+    /// The number of its group.
+    pub gid: u32,
+    /// Numbers of further groups, sorted, without `gid`.
+    pub groups: Vec<u32>,
+    /// Its home, `/` if the image names none.
+    pub home: String,
+}
+
+/// Where somebody talks to a step.
+#[derive(Debug)]
+pub enum Terminal {
+    /// At a terminal, open to be read and written. The step gets one of its own; this one is raw meanwhile and is given back as it was.
+    Tty(File),
+    /// Through streams.
+    Streams {
+        /// What the step reads.
+        input: File,
+        /// Where what it prints goes.
+        output: File,
+        /// Where its errors go.
+        errors: File,
+    },
 }
 
 /// Runs a trusted host tool over untrusted input: the scanner. No network, cleared environment, an empty working folder.

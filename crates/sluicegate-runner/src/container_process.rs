@@ -2,7 +2,7 @@
 //!
 //! It gets its job as a file in the run folder and holds no key material: its environment is cleared, every descriptor but the
 //! three standard ones is closed, and its own file is a sealed copy in memory that no container can write to. Standard input is
-//! the control socket: the parent's death or its word `K` kills the container.
+//! the control socket: the parent's word `T` asks the step to end, its death or its word `K` kills the container.
 #![allow(unsafe_code)] // unshare, ioctl and close_range have no safe form; each block says why it is sound.
 
 use std::{
@@ -31,12 +31,18 @@ use sluicegate_ports::execute::PROXY_ADDRESS;
 use crate::{
     cgroup,
     collect::{self, RESULTS, with_sources},
+    descriptors,
     init::{Init, READY},
-    job::{Failure, HELPER_WORD, JOB_FILE, Job, Message, NetworkJob, Stage},
+    job::{Failure, HELPER_WORD, JOB_FILE, Job, Message, NetworkJob, Stage, Streams},
     mounts,
     observe::Observer,
     seccomp_profile, system_files,
 };
+
+/// The parent's word that asks a step to end.
+pub(crate) const ASK: u8 = b'T';
+/// The parent's word that kills a container.
+pub(crate) const KILL: u8 = b'K';
 
 /// The lock file of a run folder: whoever uses the folder holds it shared.
 pub(crate) const LOCK_FILE: &str = "lock";
@@ -78,6 +84,9 @@ fn work(folder: &Path, control: &mut UnixStream) -> Result<Message, (Stage, Stri
     std::env::set_current_dir(folder).map_err(in_job)?;
     let _lock = lock_shared().map_err(in_job)?;
     let job: Job = read_job().map_err(in_job)?;
+    if job.streams == Streams::Passed {
+        take_streams().map_err(in_job)?;
+    }
     let in_namespaces = |error: io::Error| (Stage::Namespaces, error.to_string());
     leave_namespaces(job.network).map_err(in_namespaces)?;
     if job.network == NetworkJob::Proxied {
@@ -92,6 +101,10 @@ fn work(folder: &Path, control: &mut UnixStream) -> Result<Message, (Stage, Stri
     say(control, &ended).map_err(|error| (Stage::Container, error.to_string()))?;
     // Before the outputs are packed, which opens them. Without its findings the parent says that there are none.
     let _ = observer.map(Observer::end);
+    if job.streams != Streams::Log {
+        // Whoever talks to a step keeps nothing of it.
+        return Ok(Message::Collected(Vec::new()));
+    }
     system_files.take_away().map_err(in_folders)?;
     fs::create_dir(RESULTS).map_err(in_folders)?;
     let collected = collect::collect(root.as_fd(), &job).map_err(|(index, reason)| (Stage::Output(index), reason))?;
@@ -105,6 +118,16 @@ fn take_control() -> io::Result<UnixStream> {
     let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
     Ok(UnixStream::from(control))
+}
+
+/// Puts the step's streams, which the parent sends, in place of our own.
+fn take_streams() -> io::Result<()> {
+    let sent = descriptors::receive(rustix::stdio::stdout())?;
+    let [input, output, errors] =
+        <[OwnedFd; 3]>::try_from(sent).map_err(|_| io::Error::other("the parent sent no streams"))?;
+    rustix::stdio::dup2_stdin(input)?;
+    rustix::stdio::dup2_stdout(output)?;
+    Ok(rustix::stdio::dup2_stderr(errors)?)
 }
 
 fn say(control: &mut UnixStream, message: &Message) -> io::Result<()> {
@@ -187,8 +210,8 @@ fn run_container(
 ) -> Result<Message, String> {
     let filters = seccomp_profile::compile()?;
     let (report, init_side) = io::pipe().map_err(|error| error.to_string())?;
-    let init = Init::new(&job.workload, filters, init_side.as_fd())?;
-    give_log_to(job.owner).map_err(|error| error.to_string())?;
+    let init = Init::new(&job.workload, job.streams == Streams::Terminal, filters, init_side.as_fd())?;
+    give_streams_to(job.owner, job.streams).map_err(|error| error.to_string())?;
     let text = |error: libcontainer::error::LibcontainerError| with_sources(&error);
     let mut container = ContainerBuilder::new(job.id.clone(), SyscallType::Linux)
         .with_root_path(folder.join("state"))
@@ -232,23 +255,25 @@ fn check_that_it_began(mut report: io::PipeReader) -> Result<(), String> {
     }
 }
 
-/// Lets a step of another user open `/dev/stdout`, which is a pipe that the parent made.
-fn give_log_to(owner: (u32, u32)) -> rustix::io::Result<()> {
+/// Lets a step of another user open `/dev/stdout`, which is a pipe that the parent made. A terminal is made by the step's user itself.
+fn give_streams_to(owner: (u32, u32), streams: Streams) -> rustix::io::Result<()> {
     let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
-    for stream in [rustix::stdio::stdout(), rustix::stdio::stderr()] {
-        rustix::fs::fchown(stream, Some(uid), Some(gid))?;
-    }
-    Ok(())
+    let given = match streams {
+        Streams::Log => vec![rustix::stdio::stdout(), rustix::stdio::stderr()],
+        Streams::Passed => vec![rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()],
+        Streams::Terminal => Vec::new(),
+    };
+    given.into_iter().try_for_each(|stream| rustix::fs::fchown(stream, Some(uid), Some(gid)))
 }
 
-/// Waits for pid 1 by its handle, never by a signal that could be lost, and kills it on the parent's word or death. Returns its
-/// exit code and whether it was killed here.
+/// Waits for pid 1 by its handle, never by a signal that could be lost, and asks it to end or kills it on the parent's word or death.
+/// Returns its exit code and whether it was asked or killed here.
 fn wait_or_kill(
     init: &OwnedFd,
     control: &mut UnixStream,
     mut observer: Option<&mut Observer>,
 ) -> Result<(i32, bool), String> {
-    let mut listening = true;
+    let (mut listening, mut asked) = (true, false);
     loop {
         let mut watched = vec![PollFd::new(init, PollFlags::IN)];
         if listening {
@@ -273,9 +298,16 @@ fn wait_or_kill(
         if spoken {
             let mut word = [0];
             let heard = control.read(&mut word).unwrap_or(0);
-            if heard == 0 || word[0] == b'K' {
-                listening = false;
-                match rustix::process::pidfd_send_signal(init, Signal::KILL) {
+            let signal = match word[0] {
+                _ if heard == 0 => Some(Signal::KILL),
+                KILL => Some(Signal::KILL),
+                ASK => Some(Signal::TERM),
+                _ => None,
+            };
+            if let Some(signal) = signal {
+                asked = true;
+                listening = signal != Signal::KILL;
+                match rustix::process::pidfd_send_signal(init, signal) {
                     Ok(()) | Err(Errno::SRCH) => {}
                     Err(error) => return Err(format!("kill: {error}")),
                 }
@@ -287,5 +319,5 @@ fn wait_or_kill(
         .ok_or("the container's process has no status")?;
     let signal = status.terminating_signal().map(|signal| 128 + signal);
     let code = status.exit_status().or(signal);
-    code.map(|code| (code, !listening)).ok_or_else(|| "the container's process neither ended nor was killed".to_owned())
+    code.map(|code| (code, asked)).ok_or_else(|| "the container's process neither ended nor was killed".to_owned())
 }

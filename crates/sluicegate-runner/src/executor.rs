@@ -1,6 +1,6 @@
 use std::{
     fs::{self, File},
-    io::{self, PipeReader, Write},
+    io::{self, Write},
     net::{Shutdown, TcpListener},
     os::unix::fs::{OpenOptionsExt, symlink},
     path::{Path, PathBuf},
@@ -11,24 +11,27 @@ use std::{
 use rustix::{fd::OwnedFd, process::Resource};
 use sluicegate_ports::{
     execute::{
-        Contact, Ended, ExecuteError, ExecutorIdentity, Input, InputAccess, Limits, Network, Observation,
-        OutputRequest, Product, StepExecutor, StepOutcome, StepRequest,
+        Account, Contact, Ended, ExecuteError, ExecutorIdentity, Input, InputAccess, Layer, Limits, Network,
+        Observation, OutputRequest, Product, StepExecutor, StepOutcome, StepRequest, Stop, Terminal,
     },
     store::{ContentStore, StoreError},
 };
-use sluicegate_types::{Content, ContentKind};
+use sluicegate_types::{Content, ContentKind, StepName};
 
 use crate::{
+    account,
     cache::{Cache, CacheError, Stamp},
     cgroup,
     collect::RESULTS,
+    conversation,
     egress::{Policy, Proxy, Upstream, UpstreamProxy},
-    job::{Collected, Failure, JOB_FILE, Job, MountJob, MountKind, NetworkJob, Stage, SystemFile, Workload},
+    job::{Collected, Failure, JOB_FILE, Job, MountJob, MountKind, NetworkJob, Stage, Streams, SystemFile, Workload},
+    masking::Forms,
     observe::Watch,
     plan::{self, Machine},
     run_folder::{self, RunFolder},
     spawn::SealedProgram,
-    supervise::{self, Killed, Listener, Output, Report},
+    supervise::{self, Ending, Killed, Listener, Output, Report},
     system_files,
 };
 
@@ -55,7 +58,7 @@ pub struct Config {
 
 /// Runs steps and tools with libcontainer in a helper process, as root, on x86_64 Linux.
 pub struct EmbeddedExecutor {
-    helper: SealedProgram,
+    pub(crate) helper: SealedProgram,
     runs: PathBuf,
     cache: Cache,
     store: Arc<dyn ContentStore>,
@@ -71,10 +74,13 @@ pub(crate) struct Launch<'a> {
     pub(crate) network: NetworkJob,
     pub(crate) workdir: &'a Path,
     pub(crate) owner: (u32, u32),
+    pub(crate) groups: &'a [u32],
     pub(crate) workload: Workload,
+    pub(crate) streams: Streams,
     pub(crate) outputs: &'a [OutputRequest],
     pub(crate) limits: &'a Limits,
     pub(crate) epoch: u64,
+    pub(crate) ending: Ending<'a>,
     pub(crate) watch: Option<&'a Watch>,
 }
 
@@ -116,12 +122,12 @@ impl EmbeddedExecutor {
         separate_streams: bool,
         mut listener: Listener<'_>,
     ) -> Result<Report, ExecuteError> {
-        let timeout = launch.limits.timeout;
+        let ending = launch.ending;
         let watch = launch.watch.filter(|watch| watch.is_possible());
         Self::write_job(run, launch).map_err(engine(step, "write the helper's job"))?;
         let start = || -> io::Result<_> {
             let (out, stdout) = io::pipe()?;
-            let (streams, stderr): (Vec<PipeReader>, _) = if separate_streams {
+            let (streams, stderr) = if separate_streams {
                 let (err, stderr) = io::pipe()?;
                 (vec![out, err], stderr)
             } else {
@@ -134,17 +140,18 @@ impl EmbeddedExecutor {
                 // The helper says in its turn that it got nothing; one that is gone already is noticed where it is watched.
                 let _ = control.shutdown(Shutdown::Write);
             }
+            let streams = streams.into_iter().map(|stream| File::from(OwnedFd::from(stream))).collect();
             Ok((child, control, streams))
         };
         let (child, control, streams) = start().map_err(engine(step, "start the helper"))?;
-        supervise::supervise(child, control, streams, timeout, &mut listener).map_err(|reason| ExecuteError::Engine {
+        supervise::supervise(child, control, streams, ending, &mut listener).map_err(|reason| ExecuteError::Engine {
             step: step.to_owned(),
             action: "run the container",
             reason,
         })
     }
 
-    fn write_job(run: &RunFolder, launch: Launch<'_>) -> io::Result<()> {
+    pub(crate) fn write_job(run: &RunFolder, launch: Launch<'_>) -> io::Result<()> {
         let folder = run.path();
         let mut lowers = Vec::with_capacity(launch.lowers.len() + 1);
         // Short relative names: the options of an overlay can be read in the step.
@@ -161,8 +168,9 @@ impl EmbeddedExecutor {
             limits_swap: cgroup::limits_swap(),
             descriptors: rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX),
         };
+        let (owner, groups) = (launch.owner, launch.groups);
         let config =
-            plan::runtime_config(run.id(), launch.host_name, launch.workdir, launch.owner, launch.limits, machine);
+            plan::runtime_config(run.id(), launch.host_name, launch.workdir, owner, groups, launch.limits, machine);
         write_private(&folder.join("config.json"), &serde_json::to_vec(&config)?)?;
         let job = Job {
             id: run.id().to_owned(),
@@ -173,12 +181,57 @@ impl EmbeddedExecutor {
             workdir: launch.workdir.to_owned(),
             owner: launch.owner,
             workload: launch.workload,
+            streams: launch.streams,
             outputs: launch.outputs.iter().map(|output| output.path.clone()).collect(),
             output_bytes: launch.limits.output_bytes,
             epoch: launch.epoch,
             observe: launch.watch.is_some_and(Watch::is_possible),
         };
         write_private(&folder.join(JOB_FILE), &serde_json::to_vec(&job)?)
+    }
+
+    /// Judges the request and unpacks what it needs; `None` if it was stopped before that was done.
+    fn prepare(&self, request: &StepRequest) -> Result<Option<Prepared>, ExecuteError> {
+        let step = request.step.as_str();
+        let refused = |reason| ExecuteError::Refused { step: step.to_owned(), reason };
+        plan::check(request).map_err(refused)?;
+        require_this_machine()?;
+        let lowers = self.lowers(step, &request.layers, &request.stop)?;
+        if request.stop.is_raised() {
+            return Ok(None);
+        }
+        let account = account::look_up(&lowers, &request.user).map_err(refused)?;
+        let run = self.run_folder(step)?;
+        let mounts = self.mounts(&run, request, (account.uid, account.gid))?;
+        let system_files =
+            system_files::of_step(step, &request.network).map_err(engine(step, "read the system's files"))?;
+        let env = request.env.iter().cloned().chain(request.network.variables_beside(&request.env)).collect();
+        let prepared = Prepared { run, lowers, mounts, system_files, env, account };
+        Ok(if request.stop.is_raised() { None } else { Some(prepared) })
+    }
+
+    fn never_began(&self, request: &StepRequest) -> Result<StepOutcome, ExecuteError> {
+        let observed = match request.observe {
+            true => Observation::Unavailable("the step was stopped before it began".to_owned()),
+            false => Observation::NotAsked,
+        };
+        Ok(StepOutcome {
+            ended: Ended::Stopped,
+            log: self.store.put_bytes(b"")?,
+            outputs: Vec::new(),
+            missing: request.outputs.iter().map(|output| output.name.clone()).collect(),
+            oom_kills: None,
+            contacts: Vec::new(),
+            observed,
+        })
+    }
+
+    /// The unpacked layers, topmost first; none once `stop` is raised.
+    fn lowers(&self, step: &str, layers: &[Layer], stop: &Stop) -> Result<Vec<PathBuf>, ExecuteError> {
+        if stop.is_raised() {
+            return Ok(Vec::new());
+        }
+        self.cache.layers(layers).map_err(|error| content(step, error))
     }
 
     fn mounts(&self, run: &RunFolder, request: &StepRequest, owner: (u32, u32)) -> Result<Vec<MountJob>, ExecuteError> {
@@ -206,7 +259,7 @@ impl EmbeddedExecutor {
     }
 
     /// What a step with a list of servers may reach.
-    fn policy(&self, request: &StepRequest) -> Result<Option<Policy>, ExecuteError> {
+    pub(crate) fn policy(&self, request: &StepRequest) -> Result<Option<Policy>, ExecuteError> {
         let Network::Allow(egress) = &request.network else { return Ok(None) };
         let upstream = self.upstream_proxy.as_ref().map(|proxy| Upstream::parse(&proxy.url, proxy.no_proxy.as_deref()));
         let upstream = upstream.transpose().map_err(|reason| ExecuteError::NotHere {
@@ -287,10 +340,13 @@ impl StepExecutor for EmbeddedExecutor {
             network: NetworkJob::Own,
             workdir: Path::new("/"),
             owner: (0, 0),
+            groups: &[],
             workload: Workload::SelfTest,
+            streams: Streams::Log,
             outputs: &[],
             limits: &limits,
             epoch: 0,
+            ending: Ending::by_force(limits.timeout),
             watch: None,
         };
         let listener = Listener { on_output: &mut |_, _| Ok(Output::Taken), on_socket: &mut unexpected_socket };
@@ -316,68 +372,91 @@ impl StepExecutor for EmbeddedExecutor {
 
     fn run_step(&self, request: &StepRequest, on_output: &mut dyn FnMut(&[u8])) -> Result<StepOutcome, ExecuteError> {
         let step = request.step.as_str();
-        let refused = |reason| ExecuteError::Refused { step: step.to_owned(), reason };
-        plan::check(request).map_err(refused)?;
-        let owner = plan::owner(&request.user).map_err(refused)?;
-        require_this_machine()?;
+        let Some(prepared) = self.prepare(request)? else { return self.never_began(request) };
         let mut policy = self.policy(request)?;
-        let lowers = self.cache.layers(&request.layers).map_err(|error| content(step, error))?;
-        let run = self.run_folder(step)?;
-        let env = request.env.iter().cloned().chain(request.network.variables_beside(&request.env)).collect();
+        let run = &prepared.run;
+        let stopped = || request.stop.is_raised();
         let watch = request.observe.then(Watch::begin);
-        let launch = Launch {
-            host_name: step,
-            lowers,
-            mounts: self.mounts(&run, request, owner)?,
-            system_files: system_files::of_step(step, &request.network)
-                .map_err(engine(step, "read the system's files"))?,
-            network: network_job(&request.network),
-            workdir: &request.workdir,
-            owner,
-            workload: Workload::Program { argv: request.argv.clone(), env },
-            outputs: &request.outputs,
-            limits: &request.limits,
-            epoch: request.epoch,
-            watch: watch.as_ref(),
-        };
+        let launch = prepared.launch(request, Ending::of_step(request, &stopped), watch.as_ref());
         let log_path = run.path().join("log");
         let mut log = BoundedLog::new(&log_path, request.limits.log_bytes).map_err(engine(step, "write the log"))?;
+        let mut masker = Forms::of(&request.masked).stream();
+        let mut text = Vec::new();
         let mut proxy = None;
         let mut take_output = |_, bytes: &[u8]| {
-            let (taken, verdict) = log.take(bytes)?;
-            on_output(taken);
-            Ok(verdict)
+            text.clear();
+            masker.push(bytes, &mut text);
+            log.tell(&text, on_output)
         };
-        let mut start_proxy = |socket: OwnedFd| {
-            let policy =
-                policy.take().ok_or_else(|| io::Error::other("the helper opened a socket that nobody asked for"))?;
-            proxy = Some(Proxy::start(TcpListener::from(socket), policy)?);
-            Ok(())
-        };
-        let listener = Listener { on_output: &mut take_output, on_socket: &mut start_proxy };
-        let report = self.launch(step, &run, launch, false, listener)?;
+        let mut on_socket = |socket| start_proxy(socket, &mut policy, &mut proxy);
+        let listener = Listener { on_output: &mut take_output, on_socket: &mut on_socket };
+        let mut report = self.launch(step, run, launch, false, listener)?;
+        text.clear();
+        masker.finish(&mut text);
+        if log.tell(&text, on_output).map_err(engine(step, "write the log"))? == Output::Full {
+            report.killed.get_or_insert(Killed::TooMuchOutput);
+        }
         let contacts = self.contacts(request, proxy)?;
         let collected = match report.result {
             Ok(collected) => collected,
             Err(failure) => return Err(failure_of(request, &failure)),
         };
-        let (code, oom_kills) = report.ended.ok_or_else(|| ExecuteError::Engine {
-            step: step.to_owned(),
-            action: "run the container",
-            reason: "the helper did not say how it ended".to_owned(),
-        })?;
-        let ended = match report.killed {
-            None => Ended::Exit(code),
-            Some(Killed::TimedOut) => Ended::TimedOut,
-            Some(Killed::TooMuchOutput) => Ended::LogFull,
-        };
+        let (ended, oom_kills) = ended_of(step, report.killed, report.ended)?;
         let mut text = File::open(&log_path).map_err(engine(step, "read the log"))?;
         let (log, _) = self.store.put(&mut text, request.limits.log_bytes)?;
         let observed = watch.map_or(Observation::NotAsked, |watch| watch.end(run.path()));
         let (outputs, missing) = (Vec::new(), Vec::new());
         let mut outcome = StepOutcome { ended, log, outputs, missing, oom_kills, contacts, observed };
-        self.keep_outputs(request, &run, collected, &mut outcome)?;
+        self.keep_outputs(request, run, collected, &mut outcome)?;
         Ok(outcome)
+    }
+
+    fn account(&self, step: &StepName, layers: &[Layer], user: &str) -> Result<Account, ExecuteError> {
+        let step = step.as_str();
+        let refused = |reason| ExecuteError::Refused { step: step.to_owned(), reason };
+        account::check(user).map_err(refused)?;
+        require_this_machine()?;
+        account::look_up(&self.lowers(step, layers, &Stop::default())?, user).map_err(refused)
+    }
+
+    fn shell(&self, request: &StepRequest, terminal: Terminal) -> Result<Ended, ExecuteError> {
+        let Some(prepared) = self.prepare(request)? else { return Ok(Ended::Stopped) };
+        let stopped = || request.stop.is_raised();
+        let launch = prepared.launch(request, Ending::of_step(request, &stopped), None);
+        conversation::hold(self, request, &prepared.run, launch, terminal)
+    }
+}
+
+/// What a step needs before it can begin.
+struct Prepared {
+    run: RunFolder,
+    lowers: Vec<PathBuf>,
+    mounts: Vec<MountJob>,
+    system_files: Vec<SystemFile>,
+    /// The request's, with what the network adds.
+    env: Vec<(String, String)>,
+    account: Account,
+}
+
+impl Prepared {
+    fn launch<'a>(&'a self, request: &'a StepRequest, ending: Ending<'a>, watch: Option<&'a Watch>) -> Launch<'a> {
+        Launch {
+            host_name: request.step.as_str(),
+            lowers: self.lowers.clone(),
+            mounts: self.mounts.clone(),
+            system_files: self.system_files.clone(),
+            network: network_job(&request.network),
+            workdir: &request.workdir,
+            owner: (self.account.uid, self.account.gid),
+            groups: &self.account.groups,
+            workload: Workload::Program { argv: request.argv.clone(), env: self.env.clone() },
+            streams: Streams::Log,
+            outputs: &request.outputs,
+            limits: &request.limits,
+            epoch: request.epoch,
+            ending,
+            watch,
+        }
     }
 }
 
@@ -387,6 +466,13 @@ fn network_job(network: &Network) -> NetworkJob {
         Network::Allow(_) => NetworkJob::Proxied,
         Network::Host => NetworkJob::Host,
     }
+}
+
+/// Serves the proxy at the socket that a helper opened for its step.
+pub(crate) fn start_proxy(socket: OwnedFd, policy: &mut Option<Policy>, proxy: &mut Option<Proxy>) -> io::Result<()> {
+    let policy = policy.take().ok_or_else(|| io::Error::other("the helper opened a socket that nobody asked for"))?;
+    *proxy = Some(Proxy::start(TcpListener::from(socket), policy)?);
+    Ok(())
 }
 
 /// For containers that have no proxy.
@@ -404,6 +490,15 @@ impl BoundedLog {
     fn new(path: &Path, limit: u64) -> io::Result<Self> {
         let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
         Ok(Self { file, left: limit })
+    }
+
+    /// Takes what it can and tells that.
+    fn tell(&mut self, bytes: &[u8], on_output: &mut dyn FnMut(&[u8])) -> io::Result<Output> {
+        let (taken, verdict) = self.take(bytes)?;
+        if !taken.is_empty() {
+            on_output(taken);
+        }
+        Ok(verdict)
     }
 
     fn take<'b>(&mut self, bytes: &'b [u8]) -> io::Result<(&'b [u8], Output)> {
@@ -442,7 +537,27 @@ pub(crate) fn explain(failure: &Failure) -> (String, String) {
     }
 }
 
-fn failure_of(request: &StepRequest, failure: &Failure) -> ExecuteError {
+/// How a step ended, and how many of its processes the memory limit killed.
+pub(crate) fn ended_of(
+    step: &str,
+    killed: Option<Killed>,
+    ended: Option<(i32, Option<u64>)>,
+) -> Result<(Ended, Option<u64>), ExecuteError> {
+    let (code, oom_kills) = ended.ok_or_else(|| ExecuteError::Engine {
+        step: step.to_owned(),
+        action: "run the container",
+        reason: "the helper did not say how it ended".to_owned(),
+    })?;
+    let ended = match killed {
+        None => Ended::Exit(code),
+        Some(Killed::TimedOut) => Ended::TimedOut,
+        Some(Killed::Stopped) => Ended::Stopped,
+        Some(Killed::TooMuchOutput) => Ended::LogFull,
+    };
+    Ok((ended, oom_kills))
+}
+
+pub(crate) fn failure_of(request: &StepRequest, failure: &Failure) -> ExecuteError {
     let step = request.step.to_string();
     let reason = failure.reason.clone();
     match failure.stage {

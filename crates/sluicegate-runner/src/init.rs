@@ -9,13 +9,15 @@ use std::{collections::HashMap, ffi::CString, os::unix::ffi::OsStrExt, path::Pat
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use oci_spec::runtime::Spec;
 use rustix::{
-    fd::{AsRawFd, BorrowedFd, RawFd},
+    fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    fs::{Mode, OFlags},
     io::Errno,
     process::{DumpableBehavior, Signal, WaitOptions},
+    pty::OpenptFlags,
 };
 use seccompiler::BpfProgram;
 
-use crate::job::Workload;
+use crate::{descriptors, job::Workload};
 
 /// What a shell answers for a program that is not there (POSIX, "Exit status for commands").
 const NOT_FOUND: i32 = 127;
@@ -29,6 +31,8 @@ pub(crate) const NOT_CONFINED: i32 = 3;
 pub(crate) struct Init {
     filters: Vec<BpfProgram>,
     program: Option<Program>,
+    /// Whether the program gets a terminal of its own.
+    terminal: bool,
     /// The writing end of the helper's pipe, by number: this process is a copy of the helper that owns it.
     report: RawFd,
 }
@@ -47,9 +51,16 @@ struct Program {
 
 impl Init {
     /// Prepares the workload under these filters. The text of an error says what cannot be given to a program.
-    pub(crate) fn new(workload: &Workload, filters: Vec<BpfProgram>, report: BorrowedFd<'_>) -> Result<Self, String> {
+    pub(crate) fn new(
+        workload: &Workload,
+        terminal: bool,
+        filters: Vec<BpfProgram>,
+        report: BorrowedFd<'_>,
+    ) -> Result<Self, String> {
         let report = report.as_raw_fd();
-        let Workload::Program { argv, env } = workload else { return Ok(Self { filters, program: None, report }) };
+        let Workload::Program { argv, env } = workload else {
+            return Ok(Self { filters, program: None, terminal, report });
+        };
         let text = |text: String| CString::new(text).map_err(|_| "a NUL in an argument or the environment".to_owned());
         let name = argv.first().cloned().ok_or("no program to execute")?;
         let path = env.iter().rev().find(|(key, _)| key == "PATH").map(|(_, value)| value.as_str());
@@ -59,7 +70,7 @@ impl Init {
             env: env.iter().map(|(key, value)| text(format!("{key}={value}"))).collect::<Result<_, _>>()?,
             name,
         };
-        Ok(Self { filters, program: Some(program), report })
+        Ok(Self { filters, program: Some(program), terminal, report })
     }
 
     fn run(&self) -> Result<i32, String> {
@@ -67,6 +78,9 @@ impl Init {
         let text = |error: Errno| error.to_string();
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(text)?;
         rustix::thread::set_name(c"init").map_err(text)?;
+        if self.terminal {
+            open_terminal().map_err(|error| format!("open a terminal: {error}"))?;
+        }
         for filter in &self.filters {
             seccompiler::apply_filter(filter).map_err(|error| error.to_string())?;
         }
@@ -74,6 +88,7 @@ impl Init {
             say(READY);
             return Ok(self_test());
         };
+        pass_on_requests_to_end()?;
         // SAFETY: this process has one thread (the helper started none, and libcontainer clones from it), so that the child's
         // memory is consistent and it may allocate.
         match unsafe { libc::fork() } {
@@ -164,6 +179,45 @@ fn reap_until(child: libc::pid_t) -> Result<i32, String> {
     }
 }
 
+/// Makes a terminal in the container's own `/dev/pts`, as the step's user, who is its owner therefore, and gives its other side away
+/// through the socket that stands in place of standard output.
+fn open_terminal() -> std::io::Result<()> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let other_side = rustix::fs::open(c"/dev/ptmx", flags, Mode::empty())?;
+    rustix::pty::unlockpt(&other_side)?;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let terminal = rustix::pty::ioctl_tiocgptpeer(&other_side, flags)?;
+    // This process leads a session without a terminal: libcontainer began it.
+    rustix::process::ioctl_tiocsctty(&terminal)?;
+    descriptors::send(rustix::stdio::stdout(), &[other_side.as_fd()])?;
+    rustix::stdio::dup2_stdin(&terminal)?;
+    rustix::stdio::dup2_stdout(&terminal)?;
+    Ok(rustix::stdio::dup2_stderr(&terminal)?)
+}
+
+/// From here on, a request of the helper to end goes to every other process of the container.
+fn pass_on_requests_to_end() -> Result<(), String> {
+    extern "C" fn pass_on(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+        // SAFETY: the kernel gives a handler with SA_SIGINFO a valid siginfo, and a signal that a process sent has a sender in it.
+        let sender = unsafe { (*info).si_pid() };
+        // The helper, which has no number in here. The step's own processes can speak to each other by themselves.
+        if sender == 0 {
+            // SAFETY: kill is safe in a handler; -1 is every process of this namespace but the first, which is this one.
+            unsafe { libc::kill(-1, libc::SIGTERM) };
+        }
+    }
+    // SAFETY: zeroes are a valid sigaction: no flags, an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = pass_on;
+    action.sa_sigaction = handler as libc::sighandler_t;
+    action.sa_flags = libc::SA_SIGINFO;
+    // SAFETY: the C library reads one sigaction, whose handler is a function of this program that does nothing but system calls.
+    match unsafe { libc::sigaction(libc::SIGTERM, &raw const action, ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(format!("wait for requests to end: {}", std::io::Error::last_os_error())),
+    }
+}
+
 /// Whether the kernel says that this process is confined.
 fn self_test() -> i32 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -246,7 +300,7 @@ mod tests {
     #[test]
     fn what_no_program_can_take_is_refused() {
         let workload = |argument: &str| Workload::Program { argv: vec!["a".into(), argument.into()], env: vec![] };
-        let new = |workload: &Workload| Init::new(workload, vec![], rustix::stdio::stderr()).map(drop);
+        let new = |workload: &Workload| Init::new(workload, false, vec![], rustix::stdio::stderr()).map(drop);
         assert!(new(&workload("b")).is_ok());
         assert!(new(&workload("b\0")).is_err());
         assert!(new(&Workload::Program { argv: vec![], env: vec![] }).is_err());

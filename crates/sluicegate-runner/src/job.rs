@@ -29,6 +29,8 @@ pub(crate) struct Job {
     pub(crate) owner: (u32, u32),
     /// What pid 1 starts.
     pub(crate) workload: Workload,
+    /// What its standard streams are.
+    pub(crate) streams: Streams,
     /// Paths to keep, and how many bytes of them all.
     pub(crate) outputs: Vec<PathBuf>,
     /// Bytes of all outputs together.
@@ -40,7 +42,7 @@ pub(crate) struct Job {
 }
 
 /// One mount point.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct MountJob {
     /// An absolute path inside the root.
     pub(crate) at: PathBuf,
@@ -51,7 +53,7 @@ pub(crate) struct MountJob {
 }
 
 /// What goes to a mount point.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum MountKind {
     /// The folder of this name, under a layer that takes the writes.
     Folder(String),
@@ -62,7 +64,7 @@ pub(crate) enum MountKind {
 }
 
 /// A file that says something about the step's network.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SystemFile {
     /// An absolute path inside the root.
     pub(crate) at: PathBuf,
@@ -79,6 +81,17 @@ pub(crate) enum NetworkJob {
     Proxied,
     /// The host's.
     Host,
+}
+
+/// What the standard streams of a step are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Streams {
+    /// Nothing to read; what it prints goes where the helper's own output goes.
+    Log,
+    /// Three that the parent sends through the socket that stands in place of standard output.
+    Passed,
+    /// A terminal of the container's own, whose other side pid 1 sends through the socket that stands in place of standard output.
+    Terminal,
 }
 
 /// What pid 1 starts.

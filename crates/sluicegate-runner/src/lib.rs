@@ -9,11 +9,14 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("steps run on Linux only");
 
+mod account;
 mod bounded_command;
 mod cache;
 mod cgroup;
 mod collect;
 pub mod container_process;
+mod conversation;
+mod descriptors;
 mod egress;
 mod executor;
 mod fanotify;
@@ -23,7 +26,9 @@ pub mod host_image;
 mod in_root;
 mod init;
 mod job;
+mod layered_file;
 mod machine;
+mod masking;
 mod metered;
 mod mounts;
 mod observe;

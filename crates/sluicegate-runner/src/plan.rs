@@ -5,10 +5,7 @@ use std::path::{Component, Path};
 use serde_json::{Value, json};
 use sluicegate_ports::execute::{Egress, Limits, Network, StepRequest};
 
-use crate::{cgroup, mounts::ROOT};
-
-/// Ids from here on are refused: 2^32 - 1 means "no change" to the kernel, so that a step would run as root.
-const FIRST_REFUSED_ID: u32 = 1 << 31;
+use crate::{account, cgroup, masking, mounts::ROOT};
 
 /// overlayfs stacks at most 500 folders.
 const MAX_LAYERS: usize = 400;
@@ -58,13 +55,11 @@ pub(crate) fn check(request: &StepRequest) -> Result<(), String> {
         return Err("there is nothing to execute: argv is empty".to_owned());
     }
     check_texts(request)?;
-    owner(&request.user)?;
+    account::check(&request.user)?;
     if let Network::Allow(egress) = &request.network {
         check_egress(egress)?;
     }
-    if !request.masked.is_empty() {
-        return Err("secrets: not in this version".to_owned());
-    }
+    masking::check(&request.masked)?;
     if request.layers.len() > MAX_LAYERS {
         return Err(format!("the image has {} layers, at most {MAX_LAYERS} can be stacked", request.layers.len()));
     }
@@ -82,18 +77,6 @@ pub(crate) fn check(request: &StepRequest) -> Result<(), String> {
         check_path("output", &output.path)?;
     }
     check_limits(&request.limits)
-}
-
-/// The numeric user and group; names would need the image's files and are refused.
-pub(crate) fn owner(user: &str) -> Result<(u32, u32), String> {
-    let (name, group) = user.split_once(':').unwrap_or((user, ""));
-    let number = |text: &str| match text {
-        "" | "root" => Some(0),
-        digits => digits.parse::<u32>().ok().filter(|n| *n < FIRST_REFUSED_ID),
-    };
-    number(name).zip(number(group)).ok_or_else(|| {
-        format!("user {user:?}: user and group are numbers below {FIRST_REFUSED_ID}; names are not in this version")
-    })
 }
 
 fn check_texts(request: &StepRequest) -> Result<(), String> {
@@ -172,6 +155,7 @@ pub(crate) fn runtime_config(
     host_name: &str,
     workdir: &Path,
     owner: (u32, u32),
+    groups: &[u32],
     limits: &Limits,
     machine: Machine,
 ) -> Value {
@@ -182,7 +166,7 @@ pub(crate) fn runtime_config(
         "root": { "path": ROOT, "readonly": false },
         "process": {
             "terminal": false,
-            "user": { "uid": owner.0, "gid": owner.1, "umask": 0o022 },
+            "user": { "uid": owner.0, "gid": owner.1, "additionalGids": groups, "umask": 0o022 },
             "args": ["step"],
             "env": [],
             "cwd": workdir,
@@ -242,7 +226,7 @@ mod tests {
     use std::time::Duration;
 
     use sluicegate_ports::execute::{Input, InputAccess, OutputRequest, Stop};
-    use sluicegate_types::{Content, ContentKind, Digest};
+    use sluicegate_types::{Content, ContentKind, Digest, Secret};
 
     use super::*;
 
@@ -264,13 +248,13 @@ mod tests {
             argv: vec!["true".into()],
             env: vec![("A".into(), "b=c".into())],
             workdir: "/".into(),
-            user: format!("{}:0", FIRST_REFUSED_ID - 1),
+            user: format!("{}:0", account::FIRST_REFUSED_ID - 1),
             inputs: vec![input("/src"), input("/src/vendor")],
             outputs: vec![OutputRequest { name: "o".parse().unwrap(), path: "/src/out".into() }],
             limits: limits(),
             epoch: 0,
             network: Network::None,
-            masked: Vec::new(),
+            masked: vec![Secret::new(b"abcd".to_vec())],
             observe: false,
             stop: Stop::default(),
         }
@@ -289,13 +273,14 @@ mod tests {
     fn each_fault_is_refused_beside_the_request_without_it() {
         assert_eq!(check(&request()), Ok(()));
         type Fault = fn(&mut StepRequest);
-        let faults: [(&str, Fault); 17] = [
+        let faults: [(&str, Fault); 18] = [
             ("nothing to execute", |request| request.argv.clear()),
             ("no NUL", |request| request.argv.push("a\0".into())),
             ("variable \"\"", |request| request.env.push((String::new(), "x".into()))),
             ("variable \"A=\"", |request| request.env.push(("A=".into(), "x".into()))),
             ("user \"2147483648:0\"", |request| request.user = "2147483648:0".into()),
             ("4294967295", |request| request.user = "4294967295:4294967295".into()),
+            ("secret number 1", |request| request.masked[0] = Secret::new(b"abc".to_vec())),
             ("working folder", |request| request.workdir = "here".into()),
             ("working folder", |request| request.workdir = "/a/../b".into()),
             ("working folder", |request| request.workdir = "/proc/self/fd/7".into()),
@@ -320,15 +305,16 @@ mod tests {
     fn the_configuration_has_no_privilege_and_no_limit_above_our_own() {
         let limits = Limits { memory: Some(MIN_MEMORY), pids: Some(9), cpu_millis: Some(1500), ..limits() };
         let machine = Machine { limits_swap: true, descriptors: 20_000 };
-        let config = runtime_config("id", "build", Path::new("/w"), (1, 2), &limits, machine);
+        let config = runtime_config("id", "build", Path::new("/w"), (1, 2), &[3], &limits, machine);
         assert_eq!(config["process"]["noNewPrivileges"], true);
+        assert_eq!(config["process"]["user"], json!({ "uid": 1, "gid": 2, "additionalGids": [3], "umask": 0o022 }));
         assert!(config["process"]["capabilities"].as_object().unwrap().values().all(|set| set == &json!([])));
         assert_eq!(config["process"]["rlimits"][0]["hard"], 20_000);
         assert_eq!(config["linux"]["resources"]["memory"], json!({ "limit": MIN_MEMORY, "swap": MIN_MEMORY }));
         assert_eq!(config["linux"]["resources"]["cpu"], json!({ "quota": 150_000, "period": 100_000 }));
         assert_eq!(config["linux"]["cgroupsPath"], "/sluicegate/id");
         let without_swap = Machine { limits_swap: false, descriptors: 1 << 20 };
-        let config = runtime_config("id", "build", Path::new("/w"), (1, 2), &limits, without_swap);
+        let config = runtime_config("id", "build", Path::new("/w"), (1, 2), &[3], &limits, without_swap);
         assert_eq!(config["linux"]["resources"]["memory"], json!({ "limit": MIN_MEMORY }));
         assert_eq!(config["process"]["rlimits"][0]["hard"], MAX_DESCRIPTORS);
     }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, PipeWriter},
+    io,
     os::unix::net::UnixStream,
     path::Path,
     process::{Child, Command, Stdio},
@@ -53,8 +53,8 @@ impl SealedProgram {
     pub(crate) fn start(
         &self,
         run_folder: &Path,
-        stdout: PipeWriter,
-        stderr: PipeWriter,
+        stdout: impl Into<Stdio>,
+        stderr: impl Into<Stdio>,
     ) -> io::Result<(Child, UnixStream)> {
         let (mine, theirs) = UnixStream::pair()?;
         // By our own number and not `self`, which would be the child.

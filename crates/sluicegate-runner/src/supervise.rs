@@ -1,7 +1,8 @@
 //! Watches one helper from start to end: its streams, its messages, the deadline, and that nothing survives.
 
 use std::{
-    io::{self, IoSliceMut, PipeReader, Read, Write},
+    fs::File,
+    io::{self, IoSliceMut, Read, Write},
     mem::MaybeUninit,
     os::unix::net::UnixStream,
     process::Child,
@@ -15,7 +16,18 @@ use rustix::{
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags},
 };
 
-use crate::job::{Collected, Failure, Message};
+use sluicegate_ports::execute::StepRequest;
+
+use crate::{
+    container_process::{ASK, KILL},
+    job::{Collected, Failure, Message},
+};
+
+/// From the word that asks a step to end to the one that kills.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How long it takes at most until a word from outside is heard.
+const LISTENING: Duration = Duration::from_millis(100);
 
 /// From the word that kills to the container's end: the kernel frees memory and unmounts in that time.
 const KILL_GRACE: Duration = Duration::from_secs(60);
@@ -31,6 +43,8 @@ const MAX_MESSAGES: usize = 1 << 20;
 pub(crate) enum Killed {
     /// It ran too long.
     TimedOut,
+    /// Somebody outside wanted it to end.
+    Stopped,
     /// It printed too much.
     TooMuchOutput,
 }
@@ -54,6 +68,25 @@ pub(crate) struct Listener<'a> {
     pub(crate) on_socket: &'a mut dyn FnMut(OwnedFd) -> io::Result<()>,
 }
 
+/// What ends a container before it ends by itself.
+#[derive(Clone, Copy)]
+pub(crate) struct Ending<'a> {
+    timeout: Duration,
+    stopped: Option<&'a dyn Fn() -> bool>,
+}
+
+impl<'a> Ending<'a> {
+    /// Of a step: by its time-out and when `stopped` says so. It is asked first and has a moment to end by itself.
+    pub(crate) fn of_step(request: &StepRequest, stopped: &'a dyn Fn() -> bool) -> Self {
+        Self { timeout: request.limits.timeout, stopped: Some(stopped) }
+    }
+
+    /// Of anything else: by its time-out, without being asked.
+    pub(crate) fn by_force(timeout: Duration) -> Self {
+        Self { timeout, stopped: None }
+    }
+}
+
 /// Whether a container may go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Output {
@@ -67,16 +100,18 @@ pub(crate) enum Output {
 pub(crate) fn supervise(
     mut child: Child,
     control: UnixStream,
-    streams: Vec<PipeReader>,
-    timeout: Duration,
+    streams: Vec<File>,
+    ending: Ending<'_>,
     listener: &mut Listener<'_>,
 ) -> Result<Report, String> {
     let mut watch = Watch {
         control: Some(control),
         streams: streams.into_iter().map(Some).collect(),
         phase: Phase::Running,
-        until: deadline(timeout),
+        until: deadline(ending.timeout),
+        stopped: ending.stopped,
         killed: None,
+        full: false,
         messages: Messages::default(),
         failed: None,
         buffer: vec![0; 64 * 1024],
@@ -95,12 +130,14 @@ pub(crate) fn supervise(
     Ok(Report { ended: watch.messages.ended, killed: watch.killed, result })
 }
 
-struct Watch {
+struct Watch<'a> {
     control: Option<UnixStream>,
-    streams: Vec<Option<PipeReader>>,
+    streams: Vec<Option<File>>,
     phase: Phase,
     until: Option<Instant>,
+    stopped: Option<&'a dyn Fn() -> bool>,
     killed: Option<Killed>,
+    full: bool,
     messages: Messages,
     failed: Option<String>,
     buffer: Vec<u8>,
@@ -109,6 +146,7 @@ struct Watch {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Running,
+    Asked,
     Dying,
     Collecting,
     GivenUp,
@@ -124,7 +162,7 @@ struct Messages {
     result: Option<Result<Vec<Collected>, Failure>>,
 }
 
-impl Watch {
+impl Watch<'_> {
     fn is_open(&self) -> bool {
         self.control.is_some() || self.streams.iter().any(Option::is_some)
     }
@@ -136,6 +174,9 @@ impl Watch {
         }
         if control_ready {
             self.read_control(listener.on_socket)?;
+        }
+        if self.phase == Phase::Running && self.stopped.is_some_and(|stopped| stopped()) {
+            self.ask(Killed::Stopped);
         }
         if self.until.is_some_and(|until| Instant::now() >= until) {
             self.run_out(child);
@@ -158,6 +199,10 @@ impl Watch {
             watched.push(PollFd::new(control, PollFlags::IN));
         }
         let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
+        let left = match self.stopped.filter(|_| self.phase == Phase::Running) {
+            Some(_) => Some(left.map_or(LISTENING, |left| left.min(LISTENING))),
+            None => left,
+        };
         let left = left.and_then(|left| Timespec::try_from(left).ok());
         match poll(&mut watched, left.as_ref()) {
             Ok(_) => {}
@@ -179,13 +224,16 @@ impl Watch {
         match stream.read(&mut self.buffer) {
             Ok(0) => self.streams[index] = None,
             // After a kill the rest is read, so that the helper is never stuck on a full pipe, and thrown away.
-            Ok(_) if self.killed == Some(Killed::TooMuchOutput) || self.phase == Phase::GivenUp => {}
+            Ok(_) if self.full || self.phase == Phase::GivenUp => {}
             Ok(n) => {
                 if on_output(index, &self.buffer[..n])? == Output::Full {
+                    self.full = true;
                     self.kill(Killed::TooMuchOutput);
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
+            // A terminal whose other side nobody has open any more.
+            Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => self.streams[index] = None,
             Err(error) => return Err(error),
         }
         Ok(())
@@ -217,7 +265,8 @@ impl Watch {
 
     fn run_out(&mut self, child: &mut Child) {
         match self.phase {
-            Phase::Running => self.kill(Killed::TimedOut),
+            Phase::Running => self.ask(Killed::TimedOut),
+            Phase::Asked => self.kill(Killed::TimedOut),
             Phase::Dying => self.give_up(child, "the container did not die when it was killed".to_owned()),
             Phase::Collecting => self.give_up(child, "packing the outputs took too long".to_owned()),
             Phase::GivenUp => {
@@ -228,18 +277,34 @@ impl Watch {
         }
     }
 
+    /// Asks a step to end; kills what is none.
+    fn ask(&mut self, why: Killed) {
+        if self.stopped.is_none() {
+            return self.kill(why);
+        }
+        self.killed = Some(why);
+        self.phase = Phase::Asked;
+        self.until = deadline(GRACE);
+        self.tell(ASK);
+    }
+
     fn kill(&mut self, why: Killed) {
-        if self.phase == Phase::Running {
-            self.killed = Some(why);
+        if matches!(self.phase, Phase::Running | Phase::Asked) {
+            // Why it was asked is why it ended.
+            self.killed.get_or_insert(why);
             self.phase = Phase::Dying;
             self.until = deadline(KILL_GRACE);
         } else if why == Killed::TooMuchOutput && self.killed.is_none() {
             // The container was faster with its end than its output with us.
             self.killed = Some(why);
         }
+        self.tell(KILL);
+    }
+
+    fn tell(&mut self, word: u8) {
         if let Some(control) = self.control.as_mut() {
             // If it is gone already, its end is what is read next.
-            let _ = control.write_all(b"K");
+            let _ = control.write_all(&[word]);
         }
     }
 

@@ -10,9 +10,9 @@ use sluicegate_ports::execute::{
 
 use crate::{
     executor::{EmbeddedExecutor, Launch, engine, explain, require_this_machine, unexpected_socket},
-    job::{MountJob, MountKind, NetworkJob, Stage, Workload},
+    job::{MountJob, MountKind, NetworkJob, Stage, Streams, Workload},
     plan,
-    supervise::{Killed, Listener, Output},
+    supervise::{Ending, Killed, Listener, Output},
 };
 
 /// Where a tool stands in its root.
@@ -55,10 +55,13 @@ impl ToolSandbox for EmbeddedExecutor {
             network: NetworkJob::Own,
             workdir: Path::new(WORKDIR),
             owner,
+            groups: &[],
             workload: Workload::Program { argv: as_step.argv.clone(), env: as_step.env.clone() },
+            streams: Streams::Log,
             outputs: &[],
             limits: &as_step.limits,
             epoch: 0,
+            ending: Ending::by_force(request.timeout),
             watch: None,
         };
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -86,6 +89,7 @@ impl ToolSandbox for EmbeddedExecutor {
         }
         let ended = match (report.killed, report.ended) {
             (Some(Killed::TimedOut), _) => Ended::TimedOut,
+            (Some(Killed::Stopped), _) => Ended::Stopped,
             (Some(Killed::TooMuchOutput), _) => {
                 let reason = format!("it printed more than the limit of {} bytes", request.stdout_bytes);
                 return Err(failed(step, "take the tool's output", reason));

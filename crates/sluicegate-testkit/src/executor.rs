@@ -1,6 +1,9 @@
 use std::{collections::VecDeque, sync::Mutex};
 
-use sluicegate_ports::execute::{ExecuteError, ExecutorIdentity, StepExecutor, StepOutcome, StepRequest};
+use sluicegate_ports::execute::{
+    Account, Ended, ExecuteError, ExecutorIdentity, Layer, StepExecutor, StepOutcome, StepRequest, Terminal,
+};
+use sluicegate_types::StepName;
 
 /// An executor that gives the outcomes it was told to give, in order.
 pub struct FakeExecutor {
@@ -35,5 +38,22 @@ impl StepExecutor for FakeExecutor {
             step: request.step.to_string(),
             reason: "the fake was told of no more steps".to_owned(),
         })
+    }
+
+    /// Root is at home in `/`, a number in `/` too, and every name is user 1000 with a home of that name.
+    fn account(&self, _: &StepName, _: &[Layer], user: &str) -> Result<Account, ExecuteError> {
+        let (name, group) = user.split_once(':').unwrap_or((user, ""));
+        let number = |text: &str, otherwise| match text {
+            "" | "root" => 0,
+            text => text.parse().unwrap_or(otherwise),
+        };
+        let uid = number(name, 1000);
+        let home = if uid == 1000 && name != "1000" { format!("/home/{name}") } else { "/".to_owned() };
+        Ok(Account { uid, gid: number(group, 1000), groups: Vec::new(), home })
+    }
+
+    /// Ends as the next outcome says, and prints nothing.
+    fn shell(&self, request: &StepRequest, _: Terminal) -> Result<Ended, ExecuteError> {
+        self.run_step(request, &mut |_| {}).map(|outcome| outcome.ended)
     }
 }

@@ -24,7 +24,7 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// One raw entry, for what a layer writer refuses.
-fn raw_entry(path: &str, kind: tar::EntryType, link: &str) -> Vec<u8> {
+pub(crate) fn raw_entry(path: &str, kind: tar::EntryType, link: &str) -> Vec<u8> {
     let mut header = tar::Header::new_ustar();
     header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
     header.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link.as_bytes());

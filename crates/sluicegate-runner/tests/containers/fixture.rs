@@ -24,7 +24,8 @@ use sluicegate_types::{Content, ContentKind, Digest};
 /// Programs of the image; what they are linked with comes along.
 const PROGRAMS: &[&str] = &[
     "sh", "bash", "cat", "chmod", "cp", "dd", "echo", "env", "getent", "head", "id", "kill", "ln", "ls", "mkdir",
-    "mknod", "mount", "mv", "readlink", "rm", "sed", "setsid", "sleep", "stat", "touch", "true", "unshare", "yes",
+    "mknod", "mount", "mv", "readlink", "rm", "sed", "setsid", "sleep", "stat", "stty", "tee", "touch", "true", "tty",
+    "unshare", "yes",
 ];
 
 pub(crate) const EPOCH: u64 = 1_700_000_000;
@@ -92,6 +93,15 @@ impl ContentStore for FolderStore {
 pub(crate) fn plain_layer(store: &FolderStore, tar: &[u8]) -> Layer {
     let blob = store.put_bytes(tar).unwrap();
     Layer { blob, compression: Compression::None, diff_id: blob }
+}
+
+/// A layer with these files.
+pub(crate) fn layer_of(files: &[(&str, &str)]) -> Layer {
+    let mut layer = LayerWriter::new(Vec::new(), &PackOptions::fixed(EPOCH, 1 << 20));
+    for (path, text) in files {
+        layer.add_bytes(Path::new(path), text.as_bytes(), 0o644).unwrap();
+    }
+    plain_layer(&fixture().store, &layer.finish().unwrap().0)
 }
 
 fn host_layer() -> Vec<u8> {

@@ -5,9 +5,13 @@
 
 mod confinement;
 mod content;
+mod ending;
 mod fixture;
 mod limits;
 mod network;
 mod observation;
+mod secrets;
+mod shell;
 mod steps;
 mod tools;
+mod users;
