@@ -49,6 +49,10 @@ pub(crate) enum Command {
     Plan(Plan),
     /// Say why a step would run, and what about it is another than when it last ran.
     Explain(Explain),
+    /// Execute a step with what earlier runs left. Needs no key: nothing is signed, logged, kept for runs or pushed.
+    Try(Try),
+    /// A shell where a step would run: its image, inputs, user, limits and network.
+    Shell(Shell),
     /// Print the whole log of a step, byte for byte, or list a run's steps.
     Logs(Logs),
     /// Ask the gate about an image and, if it allows it, sign it, copy it and move the environment's tag.
@@ -209,6 +213,28 @@ pub(crate) struct Explain {
     pub(crate) pipeline: PipelineFile,
     /// The step.
     pub(crate) step: StepName,
+}
+
+#[derive(Args)]
+pub(crate) struct Try {
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineFile,
+    /// The step.
+    pub(crate) step: StepName,
+}
+
+#[derive(Args)]
+pub(crate) struct Shell {
+    #[command(flatten)]
+    pub(crate) pipeline: PipelineFile,
+    /// First execute the step, and open the shell only if it fails: in the state before the step, not after it.
+    #[arg(long)]
+    pub(crate) on_failure: bool,
+    /// The step.
+    pub(crate) step: StepName,
+    /// What is executed in place of /bin/sh.
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
 }
 
 #[derive(Args)]
@@ -508,7 +534,7 @@ pub(crate) fn meant(text: &str, parsed: &Result<ImageRef, ImageError>) -> Option
 }
 
 /// Commands of the contract that are not built yet.
-const RESERVED: [&str; 6] = ["try", "shell", "policy", "serve", "prune", "completion"];
+const RESERVED: [&str; 4] = ["policy", "serve", "prune", "completion"];
 
 const RESERVED_BELOW: [(&str, &str, &str); 5] = [
     ("evidence", "report", "evidence report"),

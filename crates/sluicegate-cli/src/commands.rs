@@ -15,6 +15,7 @@ pub(crate) mod plan;
 pub(crate) mod promote;
 pub(crate) mod run;
 pub(crate) mod trust;
+pub(crate) mod try_step;
 pub(crate) mod verify;
 pub(crate) mod verify_file;
 

@@ -57,6 +57,8 @@ fn asked(words: Words) -> ExitCode {
         Command::Run(run) => commands::run::run(&words, &run),
         Command::Plan(plan) => commands::plan::plan(&words, &plan),
         Command::Explain(explain) => commands::plan::explain(&words, &explain),
+        Command::Try(try_step) => commands::try_step::try_step(&words, &try_step),
+        Command::Shell(shell) => commands::try_step::shell(&words, &shell),
         Command::Logs(logs) => commands::logs::logs(&words, &logs),
         Command::Promote(promote) => commands::promote::promote(&words, &promote),
         Command::Verify(verify) => commands::verify::verify(&words, &verify),

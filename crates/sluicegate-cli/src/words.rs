@@ -54,6 +54,11 @@ impl Problem {
         self.text.clone()
     }
 
+    /// The exit code that it leads to.
+    pub(crate) fn exit(&self) -> u8 {
+        self.code
+    }
+
     /// What it says to do.
     pub(crate) fn hint(&self) -> Option<&str> {
         self.hint.as_deref()

@@ -146,7 +146,7 @@ pub fn plan(bench: &Workbench<'_>, request: &PlanRequest<'_>) -> Result<Plan, Er
         arguments: request.arguments,
         secrets: &secrets,
         private: request.private,
-        executor: request.executor.identity(),
+        executor: request.executor,
         domain: request.domain,
         observe: false,
         stop: Stop::default(),

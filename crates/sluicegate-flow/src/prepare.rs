@@ -11,8 +11,7 @@ use sluicegate_pipeline::{
     pipeline::{InputSource, Network as Reach, Reuse, SecretSource, Step},
 };
 use sluicegate_ports::execute::{
-    Destination, Egress, ExecutorIdentity, Input, InputAccess, Limits, Network, OutputRequest, Product, StepRequest,
-    Stop,
+    Destination, Egress, Input, InputAccess, Limits, Network, OutputRequest, Product, StepExecutor, StepRequest, Stop,
 };
 use sluicegate_types::{Content, ContentKind, Digest, OutputName, Secret, StepName};
 
@@ -41,7 +40,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) secrets: &'a BTreeMap<SecretSource, Secret>,
     /// Private places that the gateway lists.
     pub(crate) private: &'a [Destination],
-    pub(crate) executor: ExecutorIdentity,
+    pub(crate) executor: &'a dyn StepExecutor,
     /// Whose results count: the trust domain (trust model 9).
     pub(crate) domain: Digest,
     pub(crate) observe: bool,
@@ -119,7 +118,7 @@ pub(crate) fn prepare(
         mounts.push(Input { mount_point: mount_point.clone(), content, executable, access: InputAccess::CopyOnWrite });
     }
     let reaches = network(step, around);
-    let env = environment(step, image, around, &reaches);
+    let env = environment(step, image, around, &reaches)?;
     let secrets = secrets(step, around)?;
     let report: OutputName = REPORT.parse().map_err(|error| Error::Bug(format!("{error}")))?;
     let outputs = step.outputs.iter().map(|(name, path)| OutputRequest { name: name.clone(), path: path.clone() });
@@ -181,17 +180,22 @@ fn environment(
     image: &PinnedBase,
     around: &Surroundings<'_>,
     network: &Network,
-) -> BTreeMap<String, String> {
+) -> Result<BTreeMap<String, String>, Error> {
+    let home = match step.env.get("HOME").map(String::as_str).or_else(|| image.variable("HOME")) {
+        Some(home) => home.to_owned(),
+        // What the image's own files say of its user.
+        None => around.executor.account(&step.name, &image.layers, image.user())?.home,
+    };
     let mut env = BTreeMap::from([
         ("PATH".to_owned(), image.variable("PATH").unwrap_or(DEFAULT_PATH).to_owned()),
-        ("HOME".to_owned(), image.variable("HOME").unwrap_or("/").to_owned()),
+        ("HOME".to_owned(), home),
         ("SOURCE_DATE_EPOCH".to_owned(), around.epoch.to_string()),
     ]);
     env.extend(around.arguments.clone());
     env.extend(step.env.clone());
     let so_far: Vec<(String, String)> = env.clone().into_iter().collect();
     env.extend(network.variables_beside(&so_far));
-    env
+    Ok(env)
 }
 
 fn secrets(step: &Step, around: &Surroundings<'_>) -> Result<Vec<(String, Secret)>, Error> {
@@ -228,7 +232,8 @@ fn parts(
 ) -> Result<KeyParts, Error> {
     let mut parts = KeyParts::default();
     parts.add("sluicegate", env!("CARGO_PKG_VERSION"));
-    parts.add("executor", format!("{} {}", around.executor.name, around.executor.version));
+    let executor = around.executor.identity();
+    parts.add("executor", format!("{} {}", executor.name, executor.version));
     parts.add("domain", around.domain);
     // It is the container's host name.
     parts.add("step", &step.name);

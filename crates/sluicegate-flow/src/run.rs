@@ -304,7 +304,7 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
         arguments: request.arguments,
         secrets: request.secrets,
         private: request.private,
-        executor: request.executor.identity(),
+        executor: request.executor,
         domain: request.domain,
         observe: request.observe,
         stop: request.stop.clone(),
@@ -321,6 +321,7 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
     };
     let steps_request = StepsRequest {
         steps,
+        known: BTreeMap::new(),
         only_taken,
         around: &around,
         executor: request.executor,

@@ -24,6 +24,8 @@ use crate::{
 pub(crate) struct StepsRequest<'a> {
     /// The steps, each after those that it depends on.
     pub(crate) steps: Vec<&'a Step>,
+    /// What steps before them left.
+    pub(crate) known: BTreeMap<StepName, BTreeMap<OutputName, Product>>,
     /// Those of them that are never executed: an earlier result is there, or the run fails.
     pub(crate) only_taken: BTreeSet<StepName>,
     pub(crate) around: &'a Surroundings<'a>,
@@ -295,7 +297,7 @@ struct Schedule<'a> {
     waiting: Vec<&'a Step>,
     running: BTreeMap<&'a StepName, Capacity>,
     /// What those left that passed.
-    passed: BTreeMap<&'a StepName, BTreeMap<OutputName, Product>>,
+    passed: BTreeMap<StepName, BTreeMap<OutputName, Product>>,
     /// Steps of this run, passed or not.
     all: BTreeSet<&'a StepName>,
     capacity: Capacity,
@@ -306,7 +308,7 @@ impl<'a> Schedule<'a> {
         Self {
             waiting: request.steps.clone(),
             running: BTreeMap::new(),
-            passed: BTreeMap::new(),
+            passed: request.known.clone(),
             all: request.steps.iter().map(|step| &step.name).collect(),
             capacity: request.capacity,
         }
@@ -334,8 +336,8 @@ impl<'a> Schedule<'a> {
     /// A step ended: with what it left, or badly.
     fn ended(&mut self, step: &Step, left: Option<BTreeMap<OutputName, Product>>) {
         self.running.remove(&step.name);
-        if let (Some(products), Some(name)) = (left, self.all.get(&step.name)) {
-            self.passed.insert(*name, products);
+        if let Some(products) = left {
+            self.passed.insert(step.name.clone(), products);
         }
     }
 

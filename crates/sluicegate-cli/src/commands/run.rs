@@ -125,7 +125,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
 }
 
 /// The first interrupt ends the run as it should end; the second one ends this process at once, and with it whatever it runs.
-fn interrupts() -> Result<Stop, Problem> {
+pub(crate) fn interrupts() -> Result<Stop, Problem> {
     let stop = Stop::default();
     for signal in [SIGINT, SIGTERM] {
         // The order counts: what ends the process looks at what earlier signals have left.
@@ -265,13 +265,13 @@ fn counts(words: &Words, result: &TestResult) -> String {
 
 /// Puts a step's output together to whole lines, however it arrives.
 #[derive(Default)]
-struct StepLines(RefCell<(String, Vec<u8>)>);
+pub(crate) struct StepLines(RefCell<(String, Vec<u8>)>);
 
 impl StepLines {
     /// Bytes of a line that is printed although it has not ended.
     const LONG: usize = 8192;
 
-    fn take(&self, words: &Words, step: &StepName, bytes: &[u8]) {
+    pub(crate) fn take(&self, words: &Words, step: &StepName, bytes: &[u8]) {
         if self.0.borrow().0 != step.as_str() {
             self.flush(words);
         }
@@ -288,7 +288,7 @@ impl StepLines {
         }
     }
 
-    fn flush(&self, words: &Words) {
+    pub(crate) fn flush(&self, words: &Words) {
         let (name, rest) = &mut *self.0.borrow_mut();
         if !rest.is_empty() {
             words.step_line(name, rest);
