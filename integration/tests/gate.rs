@@ -293,8 +293,8 @@ fn a_lost_evidence_store_and_a_home_that_is_open_to_others_are_refused() {
 fn what_the_contract_names_and_this_version_has_not_is_refused_by_name() {
     let project = Project::empty();
     for arguments in [
-        &["plan"][..],
-        &["explain", "x"],
+        &["prune"][..],
+        &["completion"],
         &["serve"],
         &["trust", "show"],
         &["trust", "update"],
@@ -304,8 +304,7 @@ fn what_the_contract_names_and_this_version_has_not_is_refused_by_name() {
         &["evidence", "export"],
         &["evidence", "verify"],
         &["run", "--to", "production"],
-        &["run", "build"],
-        &["run", "--no-cache"],
+        &["run", "--engine", "docker"],
         &["evidence", "report"],
         &["-o", "json", "serve"],
     ] {

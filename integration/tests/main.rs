@@ -5,6 +5,7 @@ mod attest;
 mod command_line;
 mod cosign;
 mod decisions;
+mod field_executor;
 mod field_sources;
 mod field_trust;
 mod gate;

@@ -59,14 +59,20 @@ fn two_homes_another_zone_umask_and_time_give_the_same_digests() {
         let evidence: serde_json::Value = serde_json::from_str(&under(&["evidence", "list", "-o", "json"])).unwrap();
         (
             Layout::at(project.path("images/base")).index()["manifests"][0]["digest"].clone(),
-            run["steps"].clone(),
+            // Who is believed is another home's, and so are keys and statements; what steps left is not.
+            run["steps"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|s| (s["step"].clone(), s["outputs"].clone()))
+                .collect::<Vec<_>>(),
             run["images"][0]["digest"].clone(),
             evidence["records"][0]["at"].as_str().unwrap().to_owned(),
         )
     };
     let one = digests("UTC", "022", "2001-01-01T00:00:00Z", None);
     let two = digests("Pacific/Kiritimati", "077", "2020-06-01T12:00:00Z", Some(400 * 86_400));
-    assert!(one.1.as_array().unwrap().len() == 3 && one.2.is_string(), "{one:?}");
+    assert!(one.1.len() == 3 && one.2.is_string(), "{one:?}");
     // The clock really was another one: the records say so, and the digests don't.
     assert!(two.3[..4] > one.3[..4], "{} {}", one.3, two.3);
     assert_eq!((one.0, one.1, one.2), (two.0, two.1, two.2));

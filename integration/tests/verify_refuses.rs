@@ -205,7 +205,7 @@ fn tm03_a_bundle_of_another_run_does_not_stand_in_and_an_extra_one_is_ignored() 
     let old = evidence["layers"][0].clone();
     let old_digest = old["digest"].as_str().unwrap();
     let bytes = fs::read(first.blob(old_digest)).unwrap();
-    project.must(&["run"]);
+    project.must(&["run", "--no-cache"]);
     let layout = Layout::at(project.path("out/tiny"));
     let (at, evidence) = layout.evidence();
     layout.put(&bytes);

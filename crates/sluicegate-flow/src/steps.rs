@@ -15,7 +15,7 @@ use sluicegate_ports::{
 use sluicegate_types::{Digest, OutputName, StepName, UnixTime};
 
 use crate::{
-    Error, StepFault, Workbench,
+    Error, Failure, StepFault, Workbench,
     prepare::{LOG_LIMIT, Prepared, REPORT, Surroundings, prepare},
     reuse::{self, Judged, Looked, Reused},
 };
@@ -98,12 +98,12 @@ pub(crate) fn run_steps(
     let names: Vec<&StepName> = request.steps.iter().map(|step| &step.name).collect();
     (request.on_event)(&StepEvent::Planned(&names));
     let mut schedule = Schedule::new(request);
-    let mut first = None;
+    let mut first: Option<Error> = None;
     let (say, hear) = mpsc::sync_channel(256);
     thread::scope(|scope| {
         let mut at_work: BTreeMap<&StepName, AtWork<'_>> = BTreeMap::new();
         loop {
-            let may_begin = !request.stop.is_raised() && (first.is_none() || request.keep_going);
+            let may_begin = !request.stop.is_raised() && goes_on(request, first.as_ref());
             while may_begin && let Some(step) = schedule.next() {
                 let known = |from: &StepName, output: &OutputName| schedule.product(from, output);
                 let begun = begin(bench, request, step, known);
@@ -123,7 +123,7 @@ pub(crate) fn run_steps(
                     }
                     Err(error) => settle(request, &mut schedule, &mut first, step, Err(error), BTreeMap::new()),
                 }
-                if first.is_some() && !request.keep_going {
+                if !goes_on(request, first.as_ref()) {
                     break;
                 }
             }
@@ -150,6 +150,11 @@ pub(crate) fn run_steps(
                     execute(scope, request.executor, &work, &say);
                     at_work.insert(&step.name, work);
                 }
+                // What nobody can prove any more is not tried to be proved.
+                Ok(_) if first.as_ref().is_some_and(|error| !is_of_a_step(error)) => {
+                    schedule.ended(step, None);
+                    (request.on_event)(&StepEvent::Skipped(&step.name));
+                }
                 Ok(mut left) => {
                     let proved = finished((step, &work.prepared, &mut left));
                     let done = left.failure.take().map_or(proved, Err);
@@ -168,6 +173,15 @@ pub(crate) fn run_steps(
         None if request.stop.is_raised() && schedule.waiting().next().is_some() => Err(Error::Stopped),
         None => Ok(()),
     }
+}
+
+/// Whether further steps may begin. With `keep_going` the failure of a step ends only what depends on it; anything else ends the run.
+fn goes_on(request: &StepsRequest<'_>, first: Option<&Error>) -> bool {
+    first.is_none_or(|error| request.keep_going && is_of_a_step(error))
+}
+
+fn is_of_a_step(error: &Error) -> bool {
+    error.failure() == Failure::Step
 }
 
 /// A step that is executed.
