@@ -369,7 +369,7 @@ fn what_is_signed_while_the_log_goes_away_is_logged_once_by_a_later_command() {
     let ended = project.sluicegate(&["run", "--no-scan"]);
     ended.assert(5, "1 signed statement waits in ");
     assert!(ended.stderr.contains("sends the same bytes first"), "{ended:?}");
-    assert_eq!((waiting(&project), size(&owner)), (1, 2));
+    assert_eq!((waiting(&project), size(&owner)), (1, 2), "{ended:?}");
     assert!(!project.path("out/tiny").exists(), "nothing was pushed");
     // Still away: the next command says so before it begins.
     project.sluicegate(&["run", "--no-scan"]).assert(5, "1 signed statement waits in ");

@@ -82,6 +82,7 @@ pub struct Contacted {
 
 /// What was built.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "nearly all of them are steps, and there are few at a time")]
 pub enum Build {
     /// A step was executed.
     Step(StepParameters),

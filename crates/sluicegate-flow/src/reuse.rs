@@ -37,6 +37,9 @@ pub(crate) struct Reused {
     pub(crate) exit_code: i32,
 }
 
+/// Outputs, the raw report of tests, and the log.
+type LeftBehind = (BTreeMap<OutputName, Product>, Option<Product>, Digest);
+
 /// What became of looking for one.
 pub(crate) enum Looked {
     Hit(Box<Reused>),
@@ -148,7 +151,7 @@ impl Judged<'_> {
         origin: &VerifiedStatement,
         provenance: &Provenance,
         parameters: &StepParameters,
-    ) -> Result<(BTreeMap<OutputName, Product>, Option<Product>, Digest), String> {
+    ) -> Result<LeftBehind, String> {
         let mut products = BTreeMap::new();
         for name in step.outputs.keys() {
             let called = format!("{}.{name}", step.name);

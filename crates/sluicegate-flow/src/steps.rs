@@ -108,14 +108,15 @@ pub(crate) fn run_steps(
                 let known = |from: &StepName, output: &OutputName| schedule.product(from, output);
                 let begun = begin(bench, request, step, known);
                 match begun {
-                    Ok(Begun::Taken(prepared, mut left)) => {
+                    Ok(Begun::Taken(taken)) => {
+                        let (prepared, mut left) = *taken;
                         let done = finished((step, &prepared, &mut left));
                         let done = done.map(|()| (request.on_event)(&StepEvent::Taken(&step.name)));
                         settle(request, &mut schedule, &mut first, step, done, left.products);
                     }
                     Ok(Begun::Execute(prepared)) => {
                         schedule.starts(step);
-                        let work = AtWork { step, prepared, attempt: 1, started_on: bench.clock.now() };
+                        let work = AtWork { step, prepared: *prepared, attempt: 1, started_on: bench.clock.now() };
                         (bench.tell)(&format!("step {} runs", step.name));
                         (request.on_event)(&StepEvent::Started(&step.name, 1));
                         execute(scope, request.executor, &work, &say);
@@ -193,8 +194,8 @@ struct AtWork<'a> {
 }
 
 enum Begun {
-    Taken(Prepared, Left),
-    Execute(Prepared),
+    Taken(Box<(Prepared, Left)>),
+    Execute(Box<Prepared>),
 }
 
 /// What executing threads say.
@@ -246,7 +247,7 @@ fn begin(
                     reused: Some(reused),
                     failure: None,
                 };
-                return Ok(Begun::Taken(prepared, left));
+                return Ok(Begun::Taken(Box::new((prepared, left))));
             }
             Looked::Miss(reason) => reason,
         },
@@ -257,7 +258,7 @@ fn begin(
             step.name
         )));
     }
-    Ok(Begun::Execute(prepared))
+    Ok(Begun::Execute(Box::new(prepared)))
 }
 
 fn execute<'scope, 'env>(

@@ -15,6 +15,7 @@ mod gate;
 #[path = "../gate_world/mod.rs"]
 mod gate_world;
 mod indexes;
+mod origins;
 mod places;
 mod promotion;
 mod records;
@@ -99,6 +100,13 @@ every_check! {
     TestResultIsThere: closed_sets::tm02_a_step_that_reported_its_tests_has_a_test_result;
     StepImageIsDescribed: closed_sets::tm02_the_image_of_a_step_is_described;
     OutputIsDescribed: closed_sets::tm02_every_output_is_described;
+    OriginIsThere: origins::tm09_the_origin_of_a_result_is_in_the_set;
+    OriginIsFirst: origins::tm09_a_hit_names_no_other_hit;
+    OriginBuilder: origins::tm09_a_result_is_of_the_same_builder;
+    OriginKey: origins::tm09_both_keys_agree;
+    OriginWork: origins::tm09_a_result_is_of_the_same_work;
+    OriginInputs: origins::tm09_a_result_is_of_the_same_inputs;
+    OriginOutputs: origins::tm09_a_result_is_what_the_origin_left;
     GateScanRole: gate::tm04_the_gates_scan_is_by_the_role_records;
     GateScanSubject: gate::tm04_the_gates_scan_is_of_this_image;
     GateScanReport: gate::tm04_the_gates_scan_is_over_the_report_that_it_names;
