@@ -12,15 +12,15 @@ use sluicegate_testkit::{Behaviour, TestRegistry};
 use sluicegate_types::Digest;
 
 /// The unpacked inputs, with the independent reading of images beside them.
-struct Inputs {
+pub(crate) struct Inputs {
     folder: tempfile::TempDir,
     flatten: PathBuf,
-    cases: Value,
+    pub(crate) cases: Value,
 }
 
 impl Inputs {
     /// `None` with a visible line, or a failure where peers are demanded.
-    fn open(test: &str) -> Option<Self> {
+    pub(crate) fn open(test: &str) -> Option<Self> {
         if !can_run_steps(test) {
             return None;
         }
@@ -32,7 +32,7 @@ impl Inputs {
         Some(Self { folder, flatten, cases: serde_json::from_slice(&cases).unwrap() })
     }
 
-    fn layout(&self, case: &str) -> PathBuf {
+    pub(crate) fn layout(&self, case: &str) -> PathBuf {
         self.folder.path().join("executor/layouts").join(case)
     }
 
@@ -44,7 +44,7 @@ impl Inputs {
     }
 
     /// A project whose pipeline is that of a case.
-    fn project(&self, pipeline: &str, image: &str, base: &str) -> Project {
+    pub(crate) fn project(&self, pipeline: &str, image: &str, base: &str) -> Project {
         let project = Project::prepared();
         let text = fs::read_to_string(self.folder.path().join("executor/pipelines").join(pipeline)).unwrap();
         let text = text.replace("@IMG@", image).replace("@BASE@", base).replace("@DEST@", "dest");

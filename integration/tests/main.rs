@@ -7,6 +7,7 @@ mod cosign;
 mod decisions;
 mod field_executor;
 mod field_sources;
+mod field_steps;
 mod field_trust;
 mod gate;
 mod ledger;

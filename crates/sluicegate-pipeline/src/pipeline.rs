@@ -33,7 +33,7 @@ pub struct Pipeline {
     pub sources: BTreeMap<OutputName, Source>,
     /// Steps, each after those it reads from or needs.
     pub steps: Vec<Step>,
-    /// What is assembled from products; at least one.
+    /// What is assembled from products; without any the steps run, and their statements are all that comes of it.
     pub artifacts: Vec<Artifact>,
 }
 

@@ -94,9 +94,6 @@ pub(super) fn artifacts(at: &In<'_>, wire: Ordered<WireArtifact>, steps: &[Step]
             platforms,
         });
     }
-    if out.is_empty() {
-        return Err(at.meaning("artifacts", "at least one is needed"));
-    }
     Ok(out)
 }
 

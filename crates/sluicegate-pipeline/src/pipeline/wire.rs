@@ -47,7 +47,8 @@ pub(super) struct WirePipeline {
     #[cfg_attr(test, schemars(extend("propertyNames" = {"pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"}, "maxProperties" = 1000)))]
     pub(super) steps: Ordered<WireStep>,
     /// The images that are assembled of what steps leave.
-    #[cfg_attr(test, schemars(extend("propertyNames" = {"pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"}, "minProperties" = 1)))]
+    #[cfg_attr(test, schemars(extend("propertyNames" = {"pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"})))]
+    #[serde(default)]
     pub(super) artifacts: Ordered<WireArtifact>,
 }
 
