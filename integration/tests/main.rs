@@ -4,6 +4,7 @@
 mod attest;
 mod command_line;
 mod cosign;
+mod daily_work;
 mod decisions;
 mod field_executor;
 mod field_sources;

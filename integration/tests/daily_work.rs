@@ -1,0 +1,210 @@
+//! A day's work with a pipeline: values and secrets, what is tried again, what is tried without keys, and what is broken off.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    process::{Command, Stdio},
+};
+
+use integration::{Ended, Project, can_run_steps};
+use serde_json::{Value, json};
+
+const RUN: [&str; 2] = ["run", "--no-scan"];
+
+fn pipeline(project: &Project, steps: &str) {
+    let text = format!(
+        "version: 1\nname: day\nsources: {{ src: {{ path: src }} }}\ndefaults: {{ image: oci:images/base }}\n{steps}"
+    );
+    fs::write(project.path("sluicegate.yaml"), text).unwrap();
+}
+
+fn log(project: &Project, step: &str) -> String {
+    project.must(&["logs", "LAST", step]).stdout
+}
+
+/// The provenance of a step of the newest run.
+fn provenance(project: &Project, step: &str) -> Value {
+    let (_, list) = project.json(&["logs", "LAST"]);
+    let found = list["steps"].as_array().unwrap().iter().find(|one| one["step"] == step).unwrap();
+    let digest = found["attestation"].as_str().unwrap().trim_start_matches("sha256:").to_owned();
+    let bundle = fs::read(project.path("home/store/blobs/sha256").join(digest)).unwrap();
+    let bundle: Value = serde_json::from_slice(&bundle).unwrap();
+    integration::decode(bundle["dsseEnvelope"]["payload"].as_str().unwrap())["predicate"].clone()
+}
+
+#[test]
+fn parameters_reach_steps_as_variables_and_nothing_else() {
+    if !can_run_steps("parameters_reach_steps_as_variables_and_nothing_else") {
+        return;
+    }
+    let project = Project::prepared();
+    pipeline(
+        &project,
+        "params: { version: { type: string, pattern: 'v[0-9.]+' }, mode: { default: fast } }\nsteps:\n  say:\n    \
+         run: 'echo \"$PARAM_VERSION $PARAM_MODE {version}\"'\n",
+    );
+    project.sluicegate(&RUN).assert(2, "version");
+    project.sluicegate(&["run", "--no-scan", "--set", "version=1.2"]).assert(2, "version");
+    project.sluicegate(&["run", "--no-scan", "--set", "version=v1.2", "--set", "verison=v1"]).assert(2, "version");
+    project.must(&["run", "--no-scan", "--set", "version=v1.2"]);
+    assert_eq!(log(&project, "say"), "v1.2 fast {version}\n");
+    // Another value is another key.
+    let (_, run) = project.json(&["run", "--no-scan", "--set", "version=v1.3"]);
+    assert_eq!(run["steps"][0]["status"], "passed");
+    let (_, run) = project.json(&["run", "--no-scan", "--set", "version=v1.2"]);
+    assert_eq!(run["steps"][0]["status"], "taken");
+}
+
+#[test]
+fn a_secret_is_in_no_log_no_statement_and_nowhere_in_the_home() {
+    if !can_run_steps("a_secret_is_in_no_log_no_statement_and_nowhere_in_the_home") {
+        return;
+    }
+    let mut project = Project::prepared();
+    pipeline(
+        &project,
+        "steps:\n  use:\n    run: 'echo \"it is $TOKEN\"; printf %s \"$TOKEN\" | base64; [ ${#OTHER} = 11 ] && echo same'\n    \
+         secrets: { TOKEN: { env: CI_TOKEN }, OTHER: { file: src/other.secret } }\n    inputs: { /src: src }\n",
+    );
+    fs::write(project.path("src/other.secret"), "from-a-file\n").unwrap();
+    project.sluicegate(&RUN).assert(2, "CI_TOKEN is not set");
+    project.set("CI_TOKEN", "hunter2-and-more");
+    let ended = project.must(&RUN);
+    assert_eq!(log(&project, "use"), "it is ***\n***\nsame\n");
+    for word in ["hunter2", "aHVudGVyMi", "from-a-file"] {
+        assert!(!ended.stderr.contains(word) && !ended.stdout.contains(word), "{word}");
+        let found = Command::new("grep").args(["-rl", word]).arg(project.path("home")).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&found.stdout), "", "{word}");
+    }
+    assert_eq!(
+        provenance(&project, "use")["buildDefinition"]["externalParameters"]["secrets"],
+        json!(["OTHER", "TOKEN"])
+    );
+    // What came by a secret is made anew.
+    let (_, run) = project.json(&RUN);
+    assert_eq!(run["steps"][0]["status"], "passed");
+}
+
+#[test]
+fn a_step_is_tried_again_and_passes_with_a_code_that_is_accepted() {
+    if !can_run_steps("a_step_is_tried_again_and_passes_with_a_code_that_is_accepted") {
+        return;
+    }
+    let project = Project::prepared();
+    pipeline(
+        &project,
+        "steps:\n  never:\n    run: exit 3\n    retry: 2\n  found:\n    run: exit 1\n    accept_exit: [1]\n",
+    );
+    let failed = project.sluicegate(&["run", "--no-scan", "--keep-going"]);
+    failed.assert(6, "step never ended with code 3");
+    assert_eq!(failed.stderr.matches("it is tried again").count(), 2, "{failed:?}");
+    let parameters = provenance(&project, "found")["buildDefinition"]["externalParameters"].clone();
+    assert_eq!((&parameters["exitCode"], &parameters["acceptExit"]), (&json!(1), &json!([1])));
+    project.replace("sluicegate.yaml", "accept_exit: [1]", "accept_exit: [2]");
+    project.sluicegate(&["run", "--no-scan", "found"]).assert(6, "step found ended with code 1");
+}
+
+#[test]
+fn only_named_steps_run_and_with_only_nothing_else_is_executed() {
+    if !can_run_steps("only_named_steps_run_and_with_only_nothing_else_is_executed") {
+        return;
+    }
+    let project = Project::prepared();
+    project.sluicegate(&["run", "--only", "test"]).assert(2, "the step build is not to be executed");
+    let (_, run) = project.json(&["run", "test"]);
+    let names: Vec<&str> = run["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
+    assert_eq!((names, &run["images"]), (vec!["build", "test"], &json!([])));
+    project.must(&["run", "--only", "test"]);
+    project.sluicegate(&["run", "tset"]).assert(2, "no step is called tset; there are build, test, package");
+}
+
+#[test]
+fn a_step_is_tried_and_looked_into_without_any_key() {
+    if !can_run_steps("a_step_is_tried_and_looked_into_without_any_key") {
+        return;
+    }
+    let project = Project::prepared();
+    let keyless = |arguments: &[&str]| {
+        let mut command = project.command(arguments);
+        command.env_remove("COSIGN_PASSWORD").stdin(Stdio::null());
+        Ended::of(arguments, command.output().unwrap())
+    };
+    let records = || project.must(&["evidence", "list"]).stdout;
+    let before = records();
+    keyless(&["try", "test"]).assert(0, "PASSED");
+    project.replace("sluicegate.yaml", "grep -q hello", "grep -q goodbye");
+    keyless(&["try", "test"]).assert(6, "step test ended with code 1");
+    assert_eq!(records(), before, "nothing is recorded");
+    let mut command = project.command(&["shell", "test", "--on-failure"]);
+    command.env_remove("COSIGN_PASSWORD").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"cat /app/hello.txt; exit 3\n").unwrap();
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!((ended.status.code(), String::from_utf8_lossy(&ended.stdout).trim()), (Some(3), "hello"));
+}
+
+#[test]
+fn an_interrupt_ends_a_run_with_130_and_it_is_on_record() {
+    if !can_run_steps("an_interrupt_ends_a_run_with_130_and_it_is_on_record") {
+        return;
+    }
+    let project = Project::prepared();
+    pipeline(
+        &project,
+        "steps:\n  first:\n    run: echo done\n  long:\n    needs: [first]\n    run: echo waiting; sleep 1000\n",
+    );
+    let mut child = project.command(&RUN).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut errors = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("long | waiting") {
+        line.clear();
+        assert!(errors.read_line(&mut line).unwrap() > 0, "it ended before it was interrupted");
+    }
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut errors, &mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest}");
+    let record = project.last_record("run");
+    assert_eq!(record["outcome"], "aborted");
+    let status = |name: &str| {
+        record["body"]["steps"].as_array().unwrap().iter().find(|step| step["step"] == name).unwrap()["status"].clone()
+    };
+    assert_eq!((status("first"), status("long")), (json!("passed"), json!("failed")));
+    assert_eq!(log(&project, "long"), "waiting\n");
+}
+
+#[test]
+fn a_source_that_is_fetched_is_of_a_commit_that_is_known() {
+    if !can_run_steps("a_source_that_is_fetched_is_of_a_commit_that_is_known") {
+        return;
+    }
+    let project = Project::prepared();
+    let git = |arguments: &[&str]| {
+        let mut command = Command::new("git");
+        command.args(["-c", "user.name=A", "-c", "user.email=a@example.org", "-C"]).arg(project.path("mirror"));
+        let output = command.args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    fs::create_dir(project.path("mirror")).unwrap();
+    git(&["init", "-q", "-b", "main"]);
+    fs::write(project.path("mirror/file"), "as committed").unwrap();
+    git(&["add", "file"]);
+    git(&["commit", "-q", "-m", "one"]);
+    let commit = git(&["rev-parse", "HEAD"]);
+    // What is only in the work tree is not fetched.
+    fs::write(project.path("mirror/file"), "changed since").unwrap();
+    let text = format!(
+        "version: 1\nname: day\nsources: {{ far: {{ git: \"file://{}\", ref: main }} }}\ndefaults: {{ image: oci:images/base }}\nsteps:\n  \
+         show:\n    run: [cat, /src/file]\n    inputs: {{ /src: far }}\n    outputs: {{}}\n",
+        project.path("mirror").display()
+    );
+    fs::write(project.path("sluicegate.yaml"), text).unwrap();
+    project.must(&RUN);
+    assert_eq!(log(&project, "show"), "as committed");
+    let dependencies = provenance(&project, "show")["buildDefinition"]["resolvedDependencies"].clone();
+    let source = dependencies.as_array().unwrap().iter().find(|one| one["name"] == "source:far").unwrap();
+    assert_eq!(source["annotations"]["sluicegate.dev/commit"], json!(commit));
+    assert_eq!(source["annotations"]["sluicegate.dev/ref"], "refs/heads/main");
+}
