@@ -272,3 +272,17 @@ fn a_gateway_that_is_there_and_wrong_is_not_told_to_be_named() {
         fs::write(project.path("gateway.yaml"), &good).unwrap();
     }
 }
+
+#[test]
+fn completions_and_manual_pages_come_from_the_same_command_line() {
+    let project = Project::empty();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = project.must(&["completion", shell]).stdout;
+        assert!(script.contains("explain") && script.contains("keep-going"), "{shell}");
+    }
+    project.must(&["completion", "--man", "man"]);
+    let page = std::fs::read_to_string(project.path("man/sluicegate-run.1")).unwrap();
+    assert!(page.contains("keep") && project.path("man/sluicegate-evidence-fsck.1").exists());
+    project.sluicegate(&["completion"]).assert(2, "");
+    project.sluicegate(&["completion", "tcsh"]).assert(2, "tcsh");
+}

@@ -294,7 +294,6 @@ fn what_the_contract_names_and_this_version_has_not_is_refused_by_name() {
     let project = Project::empty();
     for arguments in [
         &["prune"][..],
-        &["completion"],
         &["serve"],
         &["trust", "show"],
         &["trust", "update"],

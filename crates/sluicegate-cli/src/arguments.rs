@@ -73,6 +73,8 @@ pub(crate) enum Command {
     Log(Log),
     /// Give others what they need to believe what this home signs.
     Trust(Trust),
+    /// Print a shell's completions, or manual pages, made from this very command line.
+    Completion(Completion),
 }
 
 #[derive(Args)]
@@ -482,6 +484,16 @@ pub(crate) enum LogCommand {
 }
 
 #[derive(Args)]
+pub(crate) struct Completion {
+    /// For which shell; the script goes to standard output.
+    #[arg(required_unless_present = "man", conflicts_with = "man")]
+    pub(crate) shell: Option<clap_complete::Shell>,
+    /// Write a manual page for each command into this folder instead.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) man: Option<PathBuf>,
+}
+
+#[derive(Args)]
 pub(crate) struct Trust {
     #[command(subcommand)]
     pub(crate) command: TrustCommand,
@@ -534,7 +546,7 @@ pub(crate) fn meant(text: &str, parsed: &Result<ImageRef, ImageError>) -> Option
 }
 
 /// Commands of the contract that are not built yet.
-const RESERVED: [&str; 4] = ["policy", "serve", "prune", "completion"];
+const RESERVED: [&str; 3] = ["policy", "serve", "prune"];
 
 const RESERVED_BELOW: [(&str, &str, &str); 5] = [
     ("evidence", "report", "evidence report"),

@@ -2,6 +2,7 @@
 
 pub(crate) mod attest;
 pub(crate) mod complete;
+pub(crate) mod completion;
 pub(crate) mod copy;
 pub(crate) mod doctor;
 pub(crate) mod evidence;

@@ -68,6 +68,7 @@ fn asked(words: Words) -> ExitCode {
         Command::Keys(keys) => commands::keys::keys(&words, &keys),
         Command::Evidence(evidence) => commands::evidence::evidence(&words, &evidence),
         Command::Log(log) => commands::log::log(&words, &log),
+        Command::Completion(completion) => commands::completion::completion(&words, &completion),
         Command::Trust(trust) => commands::trust::trust(&words, &trust),
     };
     match done {

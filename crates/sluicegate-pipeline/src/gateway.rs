@@ -497,7 +497,7 @@ struct WireDatabase {
     /// Reserved: refused with "not in this version".
     #[serde(default)]
     signer: Given,
-    /// A folder, oci:DIR[@DIGEST] or HOST/REPOSITORY@DIGEST.
+    /// A folder, `oci:DIR[@DIGEST]` or HOST/REPOSITORY@DIGEST.
     from: String,
     /// Over both files, as sha256sum metadata.json trivy.db | sha256sum prints it.
     #[cfg_attr(test, schemars(with = "String", extend("pattern" = "^sha256:[0-9a-f]{64}$")))]

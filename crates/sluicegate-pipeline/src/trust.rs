@@ -542,10 +542,10 @@ struct WireRevokedAt {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct WireFormats {
-    /// [v0.3].
+    /// `[v0.3]`.
     #[cfg_attr(test, schemars(extend("const" = ["v0.3"])))]
     bundles: Vec<String>,
-    /// [v1].
+    /// `[v1]`.
     #[cfg_attr(test, schemars(extend("const" = ["v1"])))]
     statements: Vec<String>,
     /// false.

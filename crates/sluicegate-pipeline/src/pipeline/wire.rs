@@ -170,7 +170,7 @@ impl Longer for WireArgv {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct WireAllow {
-    /// HOST:PORT, ADDRESS:PORT or [ADDRESS]:PORT, each.
+    /// HOST:PORT, ADDRESS:PORT or `[ADDRESS]:PORT`, each.
     #[cfg_attr(test, schemars(length(min = 1)))]
     pub(super) allow: Vec<String>,
 }
@@ -215,7 +215,7 @@ pub(super) struct WireStep {
     /// What is executed: a text is given to sh -c, a list is executed as it is. Nothing is ever interpolated. A text, and each entry of
     /// a list, is at most 131071 bytes, which is what the kernel takes.
     pub(super) run: TextOr<WireArgv>,
-    /// The image it runs in: HOST/REPOSITORY[:TAG|@DIGEST] or oci:DIR[:TAG|@DIGEST].
+    /// The image it runs in: `HOST/REPOSITORY[:TAG|@DIGEST]` or `oci:DIR[:TAG|@DIGEST]`.
     #[serde(default, deserialize_with = "given")]
     pub(super) image: Option<String>,
     /// What stands where: an absolute path to a source or to STEP.OUTPUT. Copy-on-write: what is written there vanishes, unless the
@@ -307,7 +307,7 @@ impl Longer for WireOtherReport {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct WireArtifact {
-    /// What it stands on: HOST/REPOSITORY[:TAG|@DIGEST], oci:DIR[:TAG|@DIGEST] or scratch.
+    /// What it stands on: `HOST/REPOSITORY[:TAG|@DIGEST]`, `oci:DIR[:TAG|@DIGEST]` or scratch.
     pub(super) base: String,
     /// Absolute paths in the image to the STEP.OUTPUT that stands there; none inside another.
     #[cfg_attr(test, schemars(extend("minProperties" = 1, "propertyNames" = {"pattern": "^/."}, "additionalProperties" = {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]*\\.[a-z0-9][a-z0-9_-]*$"})))]
@@ -324,7 +324,7 @@ pub(super) struct WireArtifact {
     /// behind it where they have uncommitted changes.
     #[serde(default)]
     pub(super) tags: Vec<String>,
-    /// The machines that it is for, linux/ARCHITECTURE[/VARIANT]; [linux/amd64] if left out.
+    /// The machines that it is for, `linux/ARCHITECTURE[/VARIANT]`; `[linux/amd64]` if left out.
     #[serde(default, deserialize_with = "given")]
     #[cfg_attr(test, schemars(extend("minItems" = 1, "maxItems" = 16)))]
     pub(super) platforms: Option<Vec<String>>,

@@ -51,9 +51,9 @@ pub(super) fn measure(bench: &Bench<'_>, peers: &StepPeers, table: &mut Table) -
 
 fn beside(bench: &Bench<'_>, table: &mut Table, project: &Project, daemon: &Daemon) -> Outcome {
     let layout = project.path("images/base");
-    let all = project.sluicegate(&["run"]);
-    let unscanned = project.sluicegate(&["run", "--no-scan"]);
-    let one = project.sluicegate(&["run", "-f", "one.yaml", "--no-scan"]);
+    let all = project.sluicegate(&["run", "--no-cache"]);
+    let unscanned = project.sluicegate(&["run", "--no-scan", "--no-cache"]);
+    let one = project.sluicegate(&["run", "-f", "one.yaml", "--no-scan", "--no-cache"]);
     let peer = daemon.chain(&layout, STEPS as usize)?;
     let peer_one = daemon.chain(&layout, 1)?;
     // The one is refused before a key is opened, the other when the keys do not open.
@@ -161,8 +161,7 @@ fn beside(bench: &Bench<'_>, table: &mut Table, project: &Project, daemon: &Daem
              provenance that is signed, logged, verified again and made durable before the next step starts. The log had {begun} entries \
              before and {ended} after all rounds."
         ),
-        "chain: this version executes steps one after the other, so that steps that do not need each other take the same time, and has \
-         no step cache, so that there is no cached run to measure."
+        "chain: with `--no-cache`, so that every step is executed; a run whose steps are all taken from earlier ones is not measured yet."
             .to_owned(),
         "chain: BuildKit runs `RUN [\"/usr/bin/true\"]` on the same root with runc, without a network, with `--no-cache`, signs nothing and \
          writes no result; its daemon was started before and its peak memory is the daemon's. Ours is the whole process; its peak is that of \
