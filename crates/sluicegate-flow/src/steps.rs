@@ -97,7 +97,7 @@ pub(crate) fn run_steps(
 ) -> Result<(), Error> {
     let names: Vec<&StepName> = request.steps.iter().map(|step| &step.name).collect();
     (request.on_event)(&StepEvent::Planned(&names));
-    let mut schedule = Schedule::new(request);
+    let mut schedule = Schedule::new(&request.steps, request.known.clone(), request.capacity);
     let mut first: Option<Error> = None;
     let (say, hear) = mpsc::sync_channel(256);
     thread::scope(|scope| {
@@ -319,13 +319,13 @@ struct Schedule<'a> {
 }
 
 impl<'a> Schedule<'a> {
-    fn new(request: &StepsRequest<'a>) -> Self {
+    fn new(steps: &[&'a Step], known: BTreeMap<StepName, BTreeMap<OutputName, Product>>, capacity: Capacity) -> Self {
         Self {
-            waiting: request.steps.clone(),
+            waiting: steps.to_vec(),
             running: BTreeMap::new(),
-            passed: request.known.clone(),
-            all: request.steps.iter().map(|step| &step.name).collect(),
-            capacity: request.capacity,
+            passed: known,
+            all: steps.iter().map(|step| &step.name).collect(),
+            capacity,
         }
     }
 
@@ -435,6 +435,45 @@ steps:
 artifacts:
   app: { base: oci:images/base, files: { /app: build.app }, repository: oci:out/app }
 "#;
+
+    fn begin_all<'a>(schedule: &mut Schedule<'a>) -> Vec<&'a str> {
+        let mut begun = Vec::new();
+        while let Some(step) = schedule.next() {
+            schedule.starts(step);
+            begun.push(step.name.as_str());
+        }
+        begun
+    }
+
+    #[test]
+    fn steps_begin_in_order_as_many_as_fit_and_never_before_what_they_need() {
+        let text = PIPELINE.replace(
+            "artifacts:",
+            "  big: { run: a, limits: { cpus: 3, memory: 8GiB } }\n  small: { run: a }\n  memory: { run: a, limits: { memory: 2GiB } }\n  \
+             last: { run: a, needs: [build, small] }\nartifacts:",
+        );
+        let pipeline = Pipeline::parse("p.yaml", &text).unwrap();
+        let steps: Vec<&Step> = pipeline.steps.iter().collect();
+        let step = |name: &str| *steps.iter().find(|step| step.name.as_str() == name).unwrap();
+        let mut schedule = Schedule::new(&steps, BTreeMap::new(), Capacity { cpu_millis: 2000, memory: 1 << 30 });
+        // The one that is larger than the machine waits until it can have it alone.
+        assert_eq!(begin_all(&mut schedule), ["build", "small"]);
+        schedule.ended(step("build"), Some(BTreeMap::new()));
+        assert_eq!(begin_all(&mut schedule), [""; 0]);
+        schedule.ended(step("small"), Some(BTreeMap::new()));
+        assert_eq!(begin_all(&mut schedule), ["big"]);
+        schedule.ended(step("big"), None);
+        assert_eq!(begin_all(&mut schedule), ["memory"]);
+        schedule.ended(step("memory"), None);
+        assert_eq!(begin_all(&mut schedule), ["last"]);
+        // What needs a step that failed never begins.
+        let mut schedule = Schedule::new(&steps, BTreeMap::new(), Capacity { cpu_millis: 64_000, memory: u64::MAX });
+        assert_eq!(begin_all(&mut schedule), ["build", "big", "small", "memory"]);
+        schedule.ended(step("build"), None);
+        schedule.ended(step("small"), Some(BTreeMap::new()));
+        assert_eq!(begin_all(&mut schedule), [""; 0]);
+        assert_eq!(schedule.waiting().map(|step| step.name.as_str()).collect::<Vec<_>>(), ["last"]);
+    }
 
     #[test]
     fn every_way_in_which_a_step_ends_badly_says_how_and_what_is_to_be_mended() {
