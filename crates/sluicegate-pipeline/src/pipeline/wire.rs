@@ -157,7 +157,7 @@ pub(super) struct WireLimits {
 #[derive(Deserialize)]
 #[serde(transparent)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[cfg_attr(test, schemars(extend("minItems" = 1, "maxItems" = 4096)))]
+#[cfg_attr(test, schemars(extend("minItems" = 1, "maxItems" = 4096, "items" = {"type": ["string", "number", "boolean"]})))]
 pub(super) struct WireArgv(pub(super) Vec<String>);
 
 impl Longer for WireArgv {
