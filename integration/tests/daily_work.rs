@@ -208,3 +208,24 @@ fn a_source_that_is_fetched_is_of_a_commit_that_is_known() {
     assert_eq!(source["annotations"]["sluicegate.dev/commit"], json!(commit));
     assert_eq!(source["annotations"]["sluicegate.dev/ref"], "refs/heads/main");
 }
+
+#[test]
+fn a_step_whose_report_cannot_be_read_is_on_record_as_failed() {
+    if !can_run_steps("a_step_whose_report_cannot_be_read_is_on_record_as_failed") {
+        return;
+    }
+    let project = Project::prepared();
+    let status = |text: &str| {
+        pipeline(
+            &project,
+            &format!(
+                "steps:\n  test:\n    run: \"mkdir -p /out && printf '{text}' > /out/junit.xml\"\n    inputs: {{ /src: src }}\n    \
+                 reports: {{ junit: /out/junit.xml }}\n"
+            ),
+        );
+        let ended = project.sluicegate(&RUN);
+        (ended.code, project.last_record("run")["body"]["steps"][0]["status"].clone())
+    };
+    assert_eq!(status("no report").1, json!("failed"));
+    assert_eq!(status("<testsuite/>"), (0, json!("passed")));
+}

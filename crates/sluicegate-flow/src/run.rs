@@ -411,11 +411,18 @@ fn finish(
     if left.failure.is_some() && !failed_by_itself {
         return Ok(());
     }
-    let done = prove::step(ports, request, (step, prepared), (&pinned.images, &pinned.sources), built, left)?;
+    let proved = prove::step(ports, request, (step, prepared), (&pinned.images, &pinned.sources), built, left);
     if let Some(last) = report.steps.last_mut() {
-        last.attestation = Some(done.attested.statement.bundle());
-        last.test_result = done.tested.as_ref().map(|tested| tested.attested.statement.bundle());
+        match &proved {
+            Ok(done) => {
+                last.attestation = Some(done.attested.statement.bundle());
+                last.test_result = done.tested.as_ref().map(|tested| tested.attested.statement.bundle());
+            }
+            // What cannot be proved, or left a report that nobody can read, is on record as no success.
+            Err(_) => last.status = StepStatus::Failed,
+        }
     }
+    let done = proved?;
     if left.failure.is_some() {
         return record_failure(ports, request, step, left.exit_code, &done);
     }

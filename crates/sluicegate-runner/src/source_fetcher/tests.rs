@@ -429,21 +429,3 @@ fn two_that_fetch_the_same_do_not_disturb_each_other() {
         asked.into_iter().for_each(|asked| assert_eq!(asked.join().unwrap(), FIRST));
     });
 }
-
-/// How long ten thousand files take; run it by hand, `--ignored --nocapture`, in a release build.
-#[test]
-#[ignore = "it measures"]
-fn ten_thousand_files_are_fetched_fast() {
-    let world = World::new();
-    for at in 0..100 {
-        let inner = world.mirror.path().join(format!("many/{at}"));
-        fs::create_dir_all(&inner).unwrap();
-        (0..100).for_each(|nth| fs::write(inner.join(nth.to_string()), format!("{at} {nth}").repeat(500)).unwrap());
-    }
-    world.commit();
-    for _ in 0..3 {
-        let began = std::time::Instant::now();
-        let source = world.fetch("main").unwrap();
-        println!("{} files in {:?}", source.entries.len(), began.elapsed());
-    }
-}

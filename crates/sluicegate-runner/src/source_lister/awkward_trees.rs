@@ -294,21 +294,3 @@ fn secrets_and_keys_are_in_no_source_by_any_name() {
         );
     }
 }
-
-/// How long ten thousand files take; run it by hand, `--ignored --nocapture`, in a release build.
-#[test]
-#[ignore = "it measures"]
-fn ten_thousand_files_are_listed_and_compared_fast() {
-    let folder = repository();
-    for at in 0..100 {
-        let inner = folder.path().join(format!("src/{at}/x/y"));
-        fs::create_dir_all(&inner).unwrap();
-        (0..100).for_each(|nth| fs::write(inner.join(nth.to_string()), vec![b'x'; 4096 + nth]).unwrap());
-    }
-    commit(folder.path());
-    for _ in 0..3 {
-        let began = std::time::Instant::now();
-        let tree = listed(folder.path());
-        println!("{} files in {:?}, dirty: {}", tree.entries.len(), began.elapsed(), tree.dirty);
-    }
-}
