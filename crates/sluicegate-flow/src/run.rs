@@ -112,7 +112,7 @@ pub struct RunReport {
     pub run: RunId,
     /// Images, in the order of the file.
     pub images: Vec<BuiltImage>,
-    /// Steps in the order in which they ended.
+    /// Steps that ended, in the order of the pipeline.
     pub steps: Vec<StepReport>,
     /// What steps reported of their tests.
     pub tests: Vec<(StepName, TestResult)>,
@@ -331,7 +331,13 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
         stop: &request.stop,
         on_event: request.on_event,
     };
-    run_steps(&bench, &steps_request, |finished| finish(ports, request, &pinned, &mut built, report, finished))?;
+    let ran =
+        run_steps(&bench, &steps_request, |finished| finish(ports, request, &pinned, &mut built, report, finished));
+    // Which of two ended first says nothing: reports and records of the same run look the same.
+    let place = |name: &StepName| pipeline.steps.iter().position(|step| step.name == *name);
+    report.steps.sort_by_key(|done| place(&done.step));
+    report.tests.sort_by_key(|(step, _)| place(step));
+    ran?;
     for (artifact, tags) in artifacts.iter().zip(&tags) {
         if request.stop.is_raised() {
             return Err(Error::Stopped);
