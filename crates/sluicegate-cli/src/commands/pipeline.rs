@@ -12,10 +12,13 @@ use std::{
 use sluicegate_flow::{
     Error,
     gateway::{trust, trust_domain},
+    plan::PlanRequest,
+    run::Selection,
 };
 use sluicegate_pipeline::pipeline::{Pipeline, SecretSource, Step};
 use sluicegate_ports::execute::Destination;
-use sluicegate_runner::EmbeddedExecutor;
+use sluicegate_runner::{EmbeddedExecutor, GitSourceFetcher, GitSourceLister};
+use sluicegate_store::FileStepCache;
 use sluicegate_types::{Digest, Secret, UnixTime};
 use sluicegate_verify::Trust;
 
@@ -24,7 +27,7 @@ use crate::{
     arguments::{GatewayFlag, PipelineValues},
     gateway_folder::{GatewayFolder, read},
     home::Home,
-    wire::Wired,
+    wire::{self, Wired},
     words::Problem,
 };
 
@@ -43,6 +46,11 @@ pub(crate) struct OpenedPipeline {
     pub(crate) private: Vec<Destination>,
     pub(crate) wired: Wired,
     pub(crate) executor: Arc<EmbeddedExecutor>,
+    pub(crate) cache: FileStepCache,
+    pub(crate) lister: GitSourceLister,
+    pub(crate) fetcher: GitSourceFetcher,
+    /// What is in no source: the home, and the files of secrets.
+    pub(crate) excluded: Vec<PathBuf>,
 }
 
 impl OpenedPipeline {
@@ -65,17 +73,48 @@ impl OpenedPipeline {
         let epoch = epoch()?;
         let wired = Wired::new(Home::open()?)?.judged_by(&gateway.gateway);
         let executor = wired.executor()?;
-        Ok(Self { pipeline, folder, arguments, epoch, gateway, trust, domain, private, wired, executor })
+        let (cache, fetcher, lister) = (wired.step_cache(), wired.fetcher(), wire::lister());
+        let secrets = pipeline.steps.iter().flat_map(|step| step.secrets.values());
+        let files = secrets.filter_map(|source| match source {
+            SecretSource::File(path) => Some(folder.join(path)),
+            SecretSource::Env(_) => None,
+        });
+        let excluded = std::iter::once(wired.home.folder().to_owned()).chain(files).collect();
+        Ok(Self {
+            pipeline,
+            folder,
+            arguments,
+            epoch,
+            gateway,
+            trust,
+            domain,
+            private,
+            wired,
+            executor,
+            cache,
+            lister,
+            fetcher,
+            excluded,
+        })
     }
 
-    /// What is in no source: the home, and the files of secrets.
-    pub(crate) fn excluded(&self) -> Vec<PathBuf> {
-        let files =
-            self.pipeline.steps.iter().flat_map(|step| step.secrets.values()).filter_map(|source| match source {
-                SecretSource::File(path) => Some(self.folder.join(path)),
-                SecretSource::Env(_) => None,
-            });
-        std::iter::once(self.wired.home.folder().to_owned()).chain(files).collect()
+    /// What a plan of it needs.
+    pub(crate) fn plan_request<'a>(&'a self, selection: Option<&'a Selection>) -> PlanRequest<'a> {
+        PlanRequest {
+            pipeline: &self.pipeline,
+            folder: &self.folder,
+            epoch: self.epoch,
+            executor: self.executor.as_ref(),
+            lister: &self.lister,
+            fetcher: &self.fetcher,
+            excluded: &self.excluded,
+            trust: &self.trust,
+            selection,
+            arguments: &self.arguments,
+            private: &self.private,
+            cache: Some(&self.cache),
+            domain: self.domain,
+        }
     }
 
     /// The values of these steps' secrets.

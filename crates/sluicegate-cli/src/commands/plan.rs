@@ -2,17 +2,15 @@ use std::{collections::BTreeSet, process::ExitCode};
 
 use serde_json::{Value, json};
 use sluicegate_flow::{
-    plan::{self as flow, Fate, PlanRequest, PlannedStep},
+    plan::{self as flow, Fate, PlannedStep},
     run::Selection,
 };
 use sluicegate_pipeline::cache_key::Difference;
-use sluicegate_ports::step_cache::StepCache;
 use sluicegate_types::StepName;
 
 use super::pipeline::OpenedPipeline;
 use crate::{
     arguments::{Explain, Plan},
-    wire,
     words::{Problem, Words, printable},
 };
 
@@ -82,24 +80,7 @@ pub(crate) fn explain(words: &Words, arguments: &Explain) -> Result<ExitCode, Pr
 
 fn make(words: &Words, opened: &OpenedPipeline, selection: Option<&Selection>) -> Result<flow::Plan, Problem> {
     let tell = |line: &str| words.tell(line);
-    let cache = opened.wired.step_cache();
-    let excluded = opened.excluded();
-    let request = PlanRequest {
-        pipeline: &opened.pipeline,
-        folder: &opened.folder,
-        epoch: opened.epoch,
-        executor: opened.executor.as_ref(),
-        lister: &wire::lister(),
-        fetcher: &opened.wired.fetcher(),
-        excluded: &excluded,
-        trust: &opened.trust,
-        selection,
-        arguments: &opened.arguments,
-        private: &opened.private,
-        cache: Some(&cache as &dyn StepCache),
-        domain: opened.domain,
-    };
-    Ok(flow::plan(&opened.wired.workbench(&tell), &request)?)
+    Ok(flow::plan(&opened.wired.workbench(&tell), &opened.plan_request(selection))?)
 }
 
 fn state(source: &flow::PlannedSource) -> &'static str {

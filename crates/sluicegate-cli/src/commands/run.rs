@@ -32,7 +32,7 @@ use crate::{
     arguments::Run,
     gateway_folder::GatewayFolder,
     passphrase,
-    wire::{self, Logging, SystemClock, Wired},
+    wire::{Logging, SystemClock, Wired},
     words::{Problem, Words, code, printable},
 };
 
@@ -78,9 +78,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
             lines.take(words, step, bytes);
         }
     };
-    let excluded = opened.excluded();
     let environments = EnvironmentPlaces::of(&gateway.gateway, &gateway.folder);
-    let cache = wired.step_cache();
     let stop = interrupts()?;
     let request = flow::RunRequest {
         environments: &environments,
@@ -89,9 +87,9 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         run: run_id()?,
         epoch: opened.epoch,
         executor: executor.as_ref(),
-        lister: &wire::lister(),
-        fetcher: &wired.fetcher(),
-        excluded: &excluded,
+        lister: &opened.lister,
+        fetcher: &opened.fetcher,
+        excluded: &opened.excluded,
         scanner: scanner.as_ref().map(|scanner| scanner as &dyn Scanner),
         signer: signer.as_ref(),
         trust,
@@ -100,7 +98,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         arguments: &opened.arguments,
         secrets: &secrets,
         private: &opened.private,
-        cache: (!arguments.no_cache).then_some(&cache as &dyn StepCache),
+        cache: (!arguments.no_cache).then_some(&opened.cache as &dyn StepCache),
         domain: opened.domain,
         release: false,
         keep_going: arguments.keep_going,

@@ -9,14 +9,10 @@ use std::{
 use serde_json::{Value, json};
 use sluicegate_flow::{
     Failure,
-    plan::PlanRequest,
     steps::StepEvent,
     try_step::{self as flow, Tried, TryRequest},
 };
-use sluicegate_ports::{
-    execute::{Ended, Stop, Terminal},
-    step_cache::StepCache,
-};
+use sluicegate_ports::execute::{Ended, Stop, Terminal};
 use sluicegate_types::StepName;
 
 use super::{
@@ -25,7 +21,7 @@ use super::{
 };
 use crate::{
     arguments::{PipelineFile, Shell, Try},
-    wire::{self, Wired},
+    wire::Wired,
     words::{Problem, Words, code},
 };
 
@@ -94,8 +90,6 @@ fn with_request<T>(
 ) -> Result<T, Problem> {
     let opened = OpenedPipeline::open(&from.file, &from.gateway, &from.values)?;
     let secrets = opened.secrets(opened.pipeline.with_what_they_need([step]))?;
-    let cache = opened.wired.step_cache();
-    let excluded = opened.excluded();
     let lines = StepLines::default();
     let on_event = |event: &StepEvent<'_>| {
         if let StepEvent::Output(step, bytes) = event {
@@ -104,21 +98,7 @@ fn with_request<T>(
     };
     let tell = |line: &str| words.tell(line);
     let request = TryRequest {
-        plan: PlanRequest {
-            pipeline: &opened.pipeline,
-            folder: &opened.folder,
-            epoch: opened.epoch,
-            executor: opened.executor.as_ref(),
-            lister: &wire::lister(),
-            fetcher: &opened.wired.fetcher(),
-            excluded: &excluded,
-            trust: &opened.trust,
-            selection: None,
-            arguments: &opened.arguments,
-            private: &opened.private,
-            cache: Some(&cache as &dyn StepCache),
-            domain: opened.domain,
-        },
+        plan: opened.plan_request(None),
         step,
         secrets: &secrets,
         capacity: Wired::capacity(None),
