@@ -300,7 +300,7 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
     let around = Surroundings {
         images: &pinned.images,
         sources: &pinned.sources,
-        epoch: pinned.epoch,
+        epochs: &pinned.epochs,
         arguments: request.arguments,
         secrets: request.secrets,
         private: request.private,
@@ -342,7 +342,14 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
         if request.stop.is_raised() {
             return Err(Error::Stopped);
         }
-        let image = build_artifact(ports, request, (artifact, tags), &pinned.images, &mut built, pinned.epoch)?;
+        let image = build_artifact(
+            ports,
+            request,
+            (artifact, tags),
+            &pinned.images,
+            &mut built,
+            pinned.epochs.of_artifact(artifact),
+        )?;
         record_image(ports, request, &image, artifact, report)?;
         report.images.push(image);
     }

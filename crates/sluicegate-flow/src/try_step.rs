@@ -128,7 +128,7 @@ fn with_surroundings<'a, T>(
     let around = Surroundings {
         images: &pinned.images,
         sources: &pinned.sources,
-        epoch: pinned.epoch,
+        epochs: &pinned.epochs,
         arguments: plan.arguments,
         secrets: request.secrets,
         private: plan.private,
