@@ -170,8 +170,13 @@ fn run(
         stop: &request.stop,
         on_event: request.on_event,
     };
-    run_steps(bench, &steps_request, |(step, _, left)| {
-        took(&step.name, left);
-        Ok(())
-    })
+    run_steps(
+        bench,
+        &steps_request,
+        |(step, _, left)| {
+            took(&step.name, left);
+            Ok(())
+        },
+        || Ok(()),
+    )
 }
