@@ -77,6 +77,18 @@ pub(crate) enum Command {
     Completion(Completion),
 }
 
+impl Command {
+    /// Whether standard error is to have JSON events and nothing else.
+    pub(crate) fn events_wanted(&self) -> bool {
+        let form = match self {
+            Self::Run(run) => run.progress.form,
+            Self::Try(try_step) => try_step.progress.form,
+            _ => return false,
+        };
+        form == ProgressForm::Json
+    }
+}
+
 #[derive(Args)]
 pub(crate) struct Init {
     /// The project's folder.
@@ -161,10 +173,34 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) observe: bool,
     #[command(flatten)]
+    pub(crate) progress: ProgressFlag,
+    #[command(flatten)]
     pub(crate) later: RunLater,
     /// Run these steps, with what they need, and make no image (default: all, and every artifact).
     #[arg(value_name = "STEP")]
     pub(crate) steps: Vec<StepName>,
+}
+
+#[derive(Args)]
+pub(crate) struct ProgressFlag {
+    /// How to show what happens, on standard error.
+    #[arg(long = "progress", value_name = "HOW", value_enum, default_value_t = ProgressForm::Auto)]
+    pub(crate) form: ProgressForm,
+}
+
+/// How what happens is shown.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressForm {
+    /// A tree on a terminal, lines elsewhere, in CI and with TERM=dumb.
+    Auto,
+    /// The steps, drawn over and over again; what failed with its last lines.
+    Tree,
+    /// A line for all that happens and all that steps print.
+    Plain,
+    /// One JSON object a line.
+    Json,
+    /// Nothing but warnings, and the last lines of what failed.
+    Quiet,
 }
 
 /// What is put into a pipeline from outside.
@@ -221,6 +257,8 @@ pub(crate) struct Explain {
 pub(crate) struct Try {
     #[command(flatten)]
     pub(crate) pipeline: PipelineFile,
+    #[command(flatten)]
+    pub(crate) progress: ProgressFlag,
     /// The step.
     pub(crate) step: StepName,
 }

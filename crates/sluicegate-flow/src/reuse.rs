@@ -12,12 +12,13 @@ use sluicegate_attestation::{
 };
 use sluicegate_pipeline::pipeline::{InputSource, Network, Reuse, Step};
 use sluicegate_ports::{execute::Product, step_cache::StepCache, store::ContentStore};
-use sluicegate_types::{Content, ContentKind, Digest, Hasher, OutputName, StepName, UnixTime};
+use sluicegate_types::{Content, ContentKind, Digest, Hasher, OutputName, RunId, StepName, UnixTime};
 use sluicegate_verify::{Role, Trust, VerifiedStatement};
 
 use crate::{
     prepare::{Prepared, REPORT},
     prove::step_subjects,
+    steps::TakenFrom,
 };
 
 /// How old an earlier result may be.
@@ -35,6 +36,15 @@ pub(crate) struct Reused {
     pub(crate) report: Option<Product>,
     pub(crate) log: Digest,
     pub(crate) exit_code: i32,
+    /// The run that did the work, and when that was done.
+    run: RunId,
+    finished_on: UnixTime,
+}
+
+impl Reused {
+    pub(crate) fn taken_from(&self) -> TakenFrom<'_> {
+        TakenFrom { bundle: self.origin.bundle(), run: &self.run, finished_on: self.finished_on }
+    }
 }
 
 /// Outputs, the raw report of tests, and the log.
@@ -130,7 +140,8 @@ impl Judged<'_> {
         }
         let exit_code = parameters.exit_code;
         let (products, report, log) = self.content(step, &origin, &provenance, parameters)?;
-        Ok(Reused { size: bytes.len() as u64, origin, inputs, products, report, log, exit_code })
+        let (run, finished_on) = (provenance.run, provenance.finished_on);
+        Ok(Reused { size: bytes.len() as u64, origin, inputs, products, report, log, exit_code, run, finished_on })
     }
 
     fn check_age(&self, provenance: &Provenance) -> Result<(), String> {

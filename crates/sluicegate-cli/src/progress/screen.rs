@@ -1,0 +1,50 @@
+//! The lower end of a terminal, drawn over and over again. All that is ever sent: how far to go up, lines, and to erase what is behind them.
+//!
+//! The cursor rests below what was drawn and is never hidden, so that an interrupt, whatever it leaves undone, leaves a terminal that works.
+
+/// What stands at the lower end just now.
+#[derive(Default)]
+pub(crate) struct Screen {
+    /// The widths of the lines that were drawn.
+    drawn: Vec<usize>,
+}
+
+/// A line, ready to be sent, and the columns that it takes.
+pub(crate) struct DrawnLine {
+    pub(crate) text: String,
+    pub(crate) width: usize,
+}
+
+impl Screen {
+    /// What to send so that these lines stand in the place of those that do now.
+    pub(crate) fn draw(&mut self, lines: &[DrawnLine], (rows, columns): (usize, usize)) -> String {
+        let mut sent = self.up((rows, columns));
+        for line in lines {
+            sent.push_str(&line.text);
+            sent.push_str("\x1b[K\n");
+        }
+        sent.push_str("\x1b[J");
+        self.drawn = lines.iter().map(|line| line.width).collect();
+        sent
+    }
+
+    /// What to send so that nothing stands there, and what is sent next scrolls away like any other line.
+    pub(crate) fn erase(&mut self, size: (usize, usize)) -> String {
+        if self.drawn.is_empty() {
+            return String::new();
+        }
+        let sent = format!("{}\x1b[J", self.up(size));
+        self.drawn.clear();
+        sent
+    }
+
+    /// To the beginning of what was drawn. A terminal that became narrower has broken its lines anew; what went out of it at the top is out
+    /// of reach.
+    fn up(&self, (rows, columns): (usize, usize)) -> String {
+        let up: usize = self.drawn.iter().map(|width| width.div_ceil(columns.max(1)).max(1)).sum();
+        match up.min(rows.saturating_sub(1)) {
+            0 => "\r".to_owned(),
+            up => format!("\r\x1b[{up}A"),
+        }
+    }
+}
