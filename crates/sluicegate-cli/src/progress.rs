@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use sluicegate_flow::steps::StepEvent;
+use sluicegate_flow::steps::{ImageStage, StepEvent};
 use sluicegate_pipeline::pipeline::{InputSource, Pipeline};
 use sluicegate_types::{RunId, StepName};
 
@@ -209,6 +209,10 @@ impl Shown {
 
     fn event(&mut self, event: &StepEvent<'_>, now: Now, size: (usize, usize)) {
         let (form, look) = (self.form, self.look);
+        if !matches!(event, StepEvent::Output(..)) {
+            // What was said last was about this, and the step's own line says it now.
+            self.board.activity.clear();
+        }
         let mut printed = String::new();
         self.board.take(event, now, |step, line| match form {
             Form::Plain => printed.push_str(&output(look, step, line)),
@@ -217,7 +221,7 @@ impl Shown {
         });
         match form {
             Form::Json => printed.push_str(&events::lines(&self.board, event, now)),
-            Form::Plain => self.plainly(event, &mut printed),
+            Form::Plain => self.plainly(event, now, &mut printed),
             Form::Quiet => self.failure(event, true, &mut printed),
             // What is printed is drawn with the next tick, however much it is.
             Form::Tree if matches!(event, StepEvent::Output(..)) => {}
@@ -228,19 +232,22 @@ impl Shown {
         }
     }
 
-    /// What is told of an event in a line beside what is told anyway: that steps run, are taken and are tried again.
-    fn plainly(&self, event: &StepEvent<'_>, printed: &mut String) {
-        match event {
+    /// What is told of an event in a line.
+    fn plainly(&self, event: &StepEvent<'_>, now: Now, printed: &mut String) {
+        let text = match event {
+            StepEvent::Started(name, 1) => format!("step {name} runs"),
+            StepEvent::Started(name, attempt) => format!("step {name} runs, try {attempt}"),
+            StepEvent::Taken(name, from) => format!("step {name} is taken from {} of run {}", from.bundle, from.run),
             StepEvent::Passed(name) => {
-                let took = self.board.row(name).map_or_else(String::new, |row| match row.state {
-                    board::RowState::Passed { took } => format!(" in {}", time(took)),
-                    _ => String::new(),
-                });
-                printed.push_str(&self.look.line("2", &format!("step {name} passed{took}")));
+                let took = self.board.row(name).map(|row| time(row.took(now)));
+                format!("step {name} passed in {}", took.unwrap_or_default())
             }
-            StepEvent::Skipped(name) => printed.push_str(&self.look.line("2", &format!("step {name} does not run"))),
-            _ => self.failure(event, false, printed),
-        }
+            StepEvent::Failed(_, reason, true) => format!("{reason}; it is tried again"),
+            StepEvent::Skipped(name) => format!("step {name} does not run"),
+            StepEvent::Image(name, ImageStage::Written) => format!("image {name} is written with its evidence"),
+            _ => return self.failure(event, false, printed),
+        };
+        printed.push_str(&self.look.line("2", &text));
     }
 
     /// A step that failed with its last lines, unless they were the last ones that were printed.
@@ -263,8 +270,8 @@ impl Shown {
 
     /// Lines that scroll away above the tree.
     fn above(&mut self, lines: &str, now: Now, size: (usize, usize)) {
-        let erased = self.screen.erase(size);
-        (self.sink)(&(erased + lines));
+        let sent = self.screen.above(lines, size);
+        (self.sink)(&sent);
         self.draw(now, size);
     }
 

@@ -150,7 +150,6 @@ pub(crate) fn run_steps(
                     Ok(Begun::Execute(prepared)) => {
                         schedule.starts(step);
                         let work = AtWork { step, prepared: *prepared, attempt: 1, started_on: bench.clock.now() };
-                        (bench.tell)(&format!("step {} runs", step.name));
                         (request.on_event)(&StepEvent::Started(&step.name, 1));
                         execute(scope, request.executor, &work, &say);
                         at_work.insert(&step.name, work);
@@ -181,7 +180,6 @@ pub(crate) fn run_steps(
             match became {
                 Ok(left) if left.failure.is_some() && work.attempt <= step.retry && !request.stop.is_raised() => {
                     let reason = left.failure.as_ref().map(ToString::to_string).unwrap_or_default();
-                    (bench.tell)(&format!("{reason}; it is tried again ({} of {})", work.attempt, step.retry));
                     (request.on_event)(&StepEvent::Failed(&step.name, &reason, true));
                     work.attempt += 1;
                     (request.on_event)(&StepEvent::Started(&step.name, work.attempt));
@@ -268,7 +266,6 @@ fn begin(
         None => "earlier results are not looked at".to_owned(),
         Some((cache, judged)) => match reuse::look(judged, *cache, step, &prepared) {
             Looked::Hit(reused) => {
-                (bench.tell)(&format!("step {} is taken from {}", step.name, reused.origin.bundle()));
                 let now = bench.clock.now();
                 let left = Left {
                     started_on: now,

@@ -118,8 +118,9 @@ impl Board {
             StepEvent::Failed(_, _, true) => {}
             StepEvent::Failed(name, reason, false) => {
                 self.print(name, |output, took| output.finish().into_iter().for_each(took), &mut line);
-                let prefix = format!("step {name} ");
-                let reason = reason.strip_prefix(&prefix).unwrap_or(reason).to_owned();
+                let by_name = reason.strip_prefix(&format!("step {name}"));
+                let by_name = by_name.and_then(|rest| rest.strip_prefix(": ").or_else(|| rest.strip_prefix(' ')));
+                let reason = by_name.unwrap_or(reason).to_owned();
                 self.change(name, |row| row.state = RowState::Failed { took: row.took(now), reason });
             }
             StepEvent::Skipped(name) => self.change(name, |row| row.state = RowState::Skipped),

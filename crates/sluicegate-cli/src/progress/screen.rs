@@ -28,12 +28,14 @@ impl Screen {
         sent
     }
 
-    /// What to send so that nothing stands there, and what is sent next scrolls away like any other line.
-    pub(crate) fn erase(&mut self, size: (usize, usize)) -> String {
-        if self.drawn.is_empty() {
-            return String::new();
+    /// What to send so that these lines stand there and scroll away like any others. What is left of what was drawn is erased by the next
+    /// drawing: a terminal that is asked to erase all that it shows may keep that as something to scroll back to.
+    pub(crate) fn above(&mut self, lines: &str, size: (usize, usize)) -> String {
+        let mut sent = self.up(size);
+        for line in lines.lines() {
+            sent.push_str(line);
+            sent.push_str("\x1b[K\n");
         }
-        let sent = format!("{}\x1b[J", self.up(size));
         self.drawn.clear();
         sent
     }

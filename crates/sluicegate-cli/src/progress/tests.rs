@@ -155,7 +155,7 @@ fn a_tree_shows_every_step_as_it_is() {
     watched.event(&StepEvent::Failed(&name("lint"), "step lint ended with code 1", true));
     watched.event(&StepEvent::Started(&name("lint"), 2));
     watched.print("test", "\u{1f600} 1 of 2\r\u{1f600} 2 of 2");
-    watched.shown.tell("step build is proved", at(1500), (24, 100));
+    watched.shown.tell("image base of the steps is scanned", at(1500), (24, 100));
     watched.after(62_000);
     assert_eq!(
         watched.screen(),
@@ -166,7 +166,7 @@ fn a_tree_shows_every_step_as_it_is() {
   ⠴ lint     1m02s  try 2
 · package
 · report
-2/6 steps  1m03s  step build is proved"
+2/6 steps  1m03s  image base of the steps is scanned"
     );
     for line in 1..=12 {
         watched.print("lint", format!("finding {line}\n"));
@@ -316,8 +316,8 @@ fn a_terminal_that_became_narrower_is_drawn_over_from_the_top() {
     assert!(screen.draw(&[line(60), line(10), line(0)], (24, 80)).starts_with("\rx"));
     // Now the first line takes two rows of the terminal.
     assert!(screen.draw(&[line(10)], (24, 40)).starts_with("\r\x1b[4A"));
-    assert_eq!(screen.erase((24, 40)), "\r\x1b[1A\x1b[J");
-    assert_eq!(screen.erase((24, 40)), "");
+    assert_eq!(screen.above("a\nb\n", (24, 40)), "\r\x1b[1Aa\x1b[K\nb\x1b[K\n");
+    assert_eq!(screen.draw(&[], (24, 40)), "\r\x1b[J");
     // No further up than the terminal reaches.
     screen.draw(&[line(400), line(400)], (24, 401));
     assert!(screen.draw(&[], (10, 4)).starts_with("\r\x1b[9A"));
@@ -358,7 +358,7 @@ fn a_step_cannot_drive_the_terminal_nor_forge_what_is_ours() {
 fn plain_lines_are_whole_and_a_tail_is_repeated_only_where_it_was_lost() {
     let look = Look { colour: false, unicode: false };
     let mut watched = Watched::new(Form::Plain, &[("a", &[]), ("b", &[]), ("c", &["a"])], (24, 80), look);
-    watched.shown.tell("step a runs", at(0), (24, 80));
+    watched.shown.tell("pinned", at(0), (24, 80));
     watched.start("a");
     watched.start("b");
     watched.print("a", "first of a, ");
@@ -374,7 +374,9 @@ fn plain_lines_are_whole_and_a_tail_is_repeated_only_where_it_was_lost() {
     assert_eq!(
         watched.sent(),
         "\
+pinned
 step a runs
+step b runs
 b | one of b
 a | first of a, whole
 a | second of a
@@ -390,13 +392,30 @@ b | three of b, without an end
 step c does not run
 "
     );
+    let mut watched = Watched::new(Form::Plain, &[("a", &[]), ("b", &[])], (24, 80), look);
+    watched.take("a");
+    watched.start("b");
+    watched.event(&StepEvent::Failed(&name("b"), "step b ended with code 1", true));
+    watched.event(&StepEvent::Started(&name("b"), 2));
+    watched.after(1200);
+    watched.pass("b");
+    watched.image(ImageStage::Scanned);
+    watched.image(ImageStage::Written);
+    let taken = format!("step a is taken from {} of run r1", Digest::of(b"bundle"));
+    assert_eq!(
+        watched.sent(),
+        format!(
+            "{taken}\nstep b runs\nstep b ended with code 1; it is tried again\nstep b runs, try 2\nstep b passed in 1.2s\nimage app is \
+             written with its evidence\n"
+        )
+    );
     // Alone, its last lines are the last ones anyway.
     let mut watched = Watched::new(Form::Plain, &[("a", &[])], (24, 80), look);
     watched.start("a");
     watched.print("a", "one\ntwo\n");
     watched.after(61_000);
     watched.fail("a", "ended with code 1");
-    assert_eq!(watched.sent(), "a | one\na | two\nstep a failed after 1m01s: ended with code 1\n");
+    assert_eq!(watched.sent(), "step a runs\na | one\na | two\nstep a failed after 1m01s: ended with code 1\n");
 }
 
 #[test]
