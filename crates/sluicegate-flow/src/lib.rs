@@ -35,6 +35,7 @@ pub mod scan_database;
 pub mod sign;
 pub mod steps;
 mod survey;
+mod together;
 pub mod try_step;
 pub mod verify;
 pub mod verify_file;

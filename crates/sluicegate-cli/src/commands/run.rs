@@ -50,8 +50,6 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         None => opened.secrets(&pipeline.steps)?,
         Some(selection) => opened.secrets(pipeline.with_what_they_need(&selection.steps))?,
     };
-    // Found out before a passphrase is asked for and anything is unpacked.
-    executor.probe().map_err(Error::from)?;
     let scanner = match (&gateway.gateway.scanner, arguments.no_scan || selection.is_some()) {
         (_, true) => None,
         (Some(trivy), false) => {
@@ -68,6 +66,10 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
             ));
         }
     };
+    // Found out before a passphrase is asked for and anything is unpacked, where something is executed in any case.
+    if scanner.is_some() || arguments.no_cache {
+        executor.probe().map_err(Error::from)?;
+    }
     let passphrase = passphrase::ask(false)?;
     let logging = Logging { gateway, trust, words };
     let (signer, log, ledger) = wired.signer_and_logs(&gateway.gateway.signing.steps, &passphrase, logging)?;
