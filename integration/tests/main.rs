@@ -17,6 +17,7 @@ mod log_elsewhere;
 mod log_serve;
 mod output_sboms;
 mod platforms;
+mod progress;
 mod registries;
 mod registry_conformance;
 mod registry_dies;

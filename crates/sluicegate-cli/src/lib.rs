@@ -9,6 +9,7 @@ mod home;
 mod outbound_environment;
 mod passphrase;
 mod policy_child;
+mod progress;
 mod registry_environment;
 mod wire;
 mod words;

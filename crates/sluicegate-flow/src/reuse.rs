@@ -16,12 +16,13 @@ use sluicegate_attestation::{
 };
 use sluicegate_pipeline::pipeline::{Artifact, InputSource, Network, Pipeline, Reuse, Step, TagTemplate};
 use sluicegate_ports::{Clock, execute::Product, step_cache::StepCache, store::ContentStore};
-use sluicegate_types::{Content, ContentKind, Digest, Hasher, OutputName, StepName, UnixTime};
+use sluicegate_types::{Content, ContentKind, Digest, Hasher, OutputName, RunId, StepName, UnixTime};
 use sluicegate_verify::{Role, Trust, VerifiedStatement};
 
 use crate::{
     prepare::{Prepared, REPORT},
     prove::step_subjects,
+    steps::TakenFrom,
 };
 
 /// How old an earlier result may be.
@@ -41,6 +42,15 @@ pub(crate) struct Reused {
     pub(crate) exit_code: i32,
     /// Whom it contacted.
     pub(crate) contacts: Vec<Contacted>,
+    /// The run that did the work, and when that was done.
+    run: RunId,
+    finished_on: UnixTime,
+}
+
+impl Reused {
+    pub(crate) fn taken_from(&self) -> TakenFrom<'_> {
+        TakenFrom { bundle: self.origin.bundle(), run: &self.run, finished_on: self.finished_on }
+    }
 }
 
 /// Outputs, the raw report of tests, and the log.
@@ -155,8 +165,9 @@ impl Judged<'_> {
         }
         let exit_code = parameters.exit_code;
         let (products, report, log) = self.content(step, &origin, &provenance, parameters)?;
-        let contacts = provenance.internal.contacts.clone();
-        Ok(Reused { size: bytes.len() as u64, origin, inputs, products, report, log, exit_code, contacts })
+        let (run, finished_on, contacts) = (provenance.run, provenance.finished_on, provenance.internal.contacts);
+        let size = bytes.len() as u64;
+        Ok(Reused { size, origin, inputs, products, report, log, exit_code, contacts, run, finished_on })
     }
 
     /// What it left, every byte hashed again.

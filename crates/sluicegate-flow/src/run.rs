@@ -38,7 +38,7 @@ use crate::{
     prove, push,
     reuse::{self, Judged},
     scan,
-    steps::{Capacity, Finished, StepEvent, StepsRequest, run_steps},
+    steps::{Capacity, Finished, ImageStage, StepEvent, StepsRequest, run_steps},
     survey::Survey,
     together::Together,
 };
@@ -373,6 +373,7 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
             pinned.epochs.of_artifact(artifact),
         )?;
         record_image(ports, request, &image, artifact, report)?;
+        (request.on_event)(&StepEvent::Image(&artifact.name, ImageStage::Written));
         report.images.push(image);
     }
     if artifacts.is_empty() {
@@ -623,6 +624,7 @@ fn build_artifact(
             index
         }
     };
+    (request.on_event)(&StepEvent::Image(&artifact.name, ImageStage::Published));
     publish(ports, request, artifact, tags, &image, &proved)?;
     // What several images share is there once.
     let (mut evidence, mut seen) = (Vec::new(), BTreeSet::new());
@@ -675,6 +677,8 @@ fn build_image(
     built: &mut Built,
     epoch: u64,
 ) -> Result<Proved, Error> {
+    let began = |stage| (request.on_event)(&StepEvent::Image(&artifact.name, stage));
+    began(ImageStage::Assembled);
     let started_on = ports.clock.now();
     let base = artifact.base.as_ref().map(|base| images.get(base, platform)).transpose()?;
     let mut files = BTreeMap::new();
@@ -693,9 +697,13 @@ fn build_image(
     let assembled = assemble::image(ports, base, &files, (&artifact.config, platform), epoch)?;
     let which = if is_said(artifact) { format!(" for {platform}") } else { String::new() };
     (ports.tell)(&format!("image {}{which} is {}", artifact.name, assembled.image.digest));
+    if request.scanner.is_some() {
+        began(ImageStage::Scanned);
+    }
     let survey =
         request.scanner.map(|scanner| Survey::ask(ports, request, scanner, (artifact, &assembled), images, built));
     let mut survey = survey.transpose()?;
+    began(ImageStage::Proved);
     let mut parts = closure(ports, request, artifact, images, built, survey.as_mut())?;
     let mut about_image: Vec<Attested> = Vec::new();
     let mut findings = None;

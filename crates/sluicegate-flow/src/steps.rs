@@ -14,7 +14,7 @@ use sluicegate_ports::{
     execute::{Contact, Ended, ExecuteError, Observation, Product, StepExecutor, StepOutcome, StepRequest, Stop},
     step_cache::StepCache,
 };
-use sluicegate_types::{Digest, OutputName, StepName, UnixTime};
+use sluicegate_types::{Digest, OutputName, RunId, StepName, UnixTime};
 
 use crate::{
     Error, Failure, StepFault, Workbench,
@@ -49,7 +49,7 @@ pub struct Capacity {
     pub memory: u64,
 }
 
-/// What happens to steps, for whoever watches.
+/// What happens to steps, and to the images that are made of them, for whoever watches.
 #[derive(Clone, Copy, Debug)]
 pub enum StepEvent<'a> {
     /// These will run or be taken, in this order.
@@ -58,14 +58,44 @@ pub enum StepEvent<'a> {
     Started(&'a StepName, u32),
     /// It printed something.
     Output(&'a StepName, &'a [u8]),
+    /// It ended, well or badly, or was taken, and this is its whole log; what it left is checked and proved next.
+    Logged(&'a StepName, Digest),
     /// The result of an earlier run was taken.
-    Taken(&'a StepName),
+    Taken(&'a StepName, TakenFrom<'a>),
     /// It passed.
     Passed(&'a StepName),
     /// It failed, with the reason; whether it is tried once more.
     Failed(&'a StepName, &'a str, bool),
     /// It did not run, as something that it needs failed or the run was stopped.
     Skipped(&'a StepName),
+    /// An image came so far.
+    Image(&'a OutputName, ImageStage),
+}
+
+/// Who did the work that was taken.
+#[derive(Clone, Copy, Debug)]
+pub struct TakenFrom<'a> {
+    /// The statement that says so.
+    pub bundle: Digest,
+    /// The run that executed the step.
+    pub run: &'a RunId,
+    /// When that ended.
+    pub finished_on: UnixTime,
+}
+
+/// How far an image is: what is done with it now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageStage {
+    /// Its layers are put together.
+    Assembled,
+    /// It, the images of its steps and what they left are scanned.
+    Scanned,
+    /// It and what it is made of are described, signed and logged.
+    Proved,
+    /// It is written to its place with its evidence.
+    Published,
+    /// Nothing: it is there.
+    Written,
 }
 
 /// What became of a step.
@@ -115,8 +145,11 @@ pub(crate) fn run_steps(
                 match begun {
                     Ok(Begun::Taken(taken)) => {
                         let (prepared, mut left) = *taken;
+                        (request.on_event)(&StepEvent::Logged(&step.name, left.log));
                         let done = finished((step, &prepared, &mut left));
-                        let done = done.map(|()| (request.on_event)(&StepEvent::Taken(&step.name)));
+                        if let (Ok(()), Some(reused)) = (&done, &left.reused) {
+                            (request.on_event)(&StepEvent::Taken(&step.name, reused.taken_from()));
+                        }
                         settle(request, &mut schedule, &mut first, step, done, left.products);
                     }
                     Ok(Begun::Execute(prepared)) => {
@@ -132,7 +165,6 @@ pub(crate) fn run_steps(
                             started_on: bench.clock.now(),
                             contacts: Vec::new(),
                         };
-                        (bench.tell)(&format!("step {} runs", step.name));
                         (request.on_event)(&StepEvent::Started(&step.name, 1));
                         match execute(scope, request.executor, &work, &say) {
                             Ok(()) => drop(at_work.insert(&step.name, work)),
@@ -166,10 +198,13 @@ pub(crate) fn run_steps(
             };
             let Some(mut work) = at_work.remove(&name) else { continue };
             let step = work.step;
-            match became(bench, &work, *outcome) {
+            let became = became(bench, &work, *outcome);
+            if let Ok(left) = &became {
+                (request.on_event)(&StepEvent::Logged(&step.name, left.log));
+            }
+            match became {
                 Ok(left) if left.failure.is_some() && work.attempt <= step.retry && !request.stop.is_raised() => {
                     let reason = left.failure.as_ref().map(ToString::to_string).unwrap_or_default();
-                    (bench.tell)(&format!("{reason}; it is tried again ({} of {})", work.attempt, step.retry));
                     (request.on_event)(&StepEvent::Failed(&step.name, &reason, true));
                     work.attempt += 1;
                     work.contacts = left.contacts;
@@ -267,7 +302,6 @@ fn begin(
         None => "earlier results are not looked at".to_owned(),
         Some((cache, judged)) => match reuse::look(judged, *cache, step, &prepared) {
             Looked::Hit(reused) => {
-                (bench.tell)(&format!("step {} is taken from {}", step.name, reused.origin.bundle()));
                 let now = bench.clock.now();
                 let left = Left {
                     started_on: now,

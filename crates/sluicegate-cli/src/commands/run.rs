@@ -1,5 +1,4 @@
 use std::{
-    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -32,6 +31,7 @@ use crate::{
     arguments::Run,
     gateway_folder::GatewayFolder,
     passphrase,
+    progress::{Form, Progress},
     wire::{Logging, SystemClock, Wired},
     words::{Problem, Words, code, printable},
 };
@@ -40,6 +40,7 @@ use crate::{
 pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     later("--to", arguments.later.to.is_some())?;
     later("--engine", arguments.later.engine.is_some())?;
+    let form = Form::of(words, arguments.progress.form)?;
     let opened = OpenedPipeline::open(&arguments.file, &arguments.gateway, &arguments.values)?;
     let OpenedPipeline { pipeline, folder, gateway, trust, wired, executor, .. } = &opened;
     let names: BTreeSet<StepName> = arguments.steps.iter().cloned().collect();
@@ -72,21 +73,18 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     let passphrase = passphrase::ask(false)?;
     let logging = Logging { gateway, trust, words };
     let (signer, log, ledger) = wired.signer_and_logs(&gateway.gateway.signing.steps, &passphrase, logging)?;
-    let tell = |line: &str| words.tell(line);
-    let warn = |line: &str| words.warn(line);
-    let lines = StepLines::default();
-    let on_event = |event: &StepEvent<'_>| {
-        if let StepEvent::Output(step, bytes) = event {
-            lines.take(words, step, bytes);
-        }
-    };
     let environments = EnvironmentPlaces::of(&gateway.gateway, &gateway.folder);
     let stop = interrupts()?;
+    let run = run_id()?;
+    let progress = Progress::begin(words, form, pipeline, Some(run.clone()));
+    let tell = |line: &str| progress.tell(line);
+    let warn = |line: &str| progress.warn(line);
+    let on_event = |event: &StepEvent<'_>| progress.event(event);
     let request = flow::RunRequest {
         environments: &environments,
         pipeline,
         folder,
-        run: run_id()?,
+        run,
         epoch: opened.epoch,
         executor: executor.as_ref(),
         lister: &opened.lister,
@@ -111,7 +109,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     };
     let ports = wired.ports(log.as_ref(), &ledger, &tell, &warn);
     let ran = flow::run(&ports, &request);
-    lines.flush(words);
+    drop(progress);
     if let Some(export) = export {
         let steps = match &ran {
             Ok(report) => &report.steps,
@@ -121,6 +119,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     }
     let report = ran.map_err(|failed| Problem::from(*failed.error).recorded(failed.record))?;
     print(words, &report, pipeline, folder, gateway);
+    words.finished();
     Ok(ExitCode::SUCCESS)
 }
 
@@ -261,40 +260,6 @@ fn counts(words: &Words, result: &TestResult) -> String {
         junit.errors.len(),
         junit.skipped.len()
     )
-}
-
-/// Puts a step's output together to whole lines, however it arrives.
-#[derive(Default)]
-pub(crate) struct StepLines(RefCell<(String, Vec<u8>)>);
-
-impl StepLines {
-    /// Bytes of a line that is printed although it has not ended.
-    const LONG: usize = 8192;
-
-    pub(crate) fn take(&self, words: &Words, step: &StepName, bytes: &[u8]) {
-        if self.0.borrow().0 != step.as_str() {
-            self.flush(words);
-        }
-        let (name, rest) = &mut *self.0.borrow_mut();
-        step.as_str().clone_into(name);
-        rest.extend_from_slice(bytes);
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-            words.step_line(name, &rest[..end]);
-            rest.drain(..=end);
-        }
-        if rest.len() > Self::LONG {
-            words.step_line(name, rest);
-            rest.clear();
-        }
-    }
-
-    pub(crate) fn flush(&self, words: &Words) {
-        let (name, rest) = &mut *self.0.borrow_mut();
-        if !rest.is_empty() {
-            words.step_line(name, rest);
-            rest.clear();
-        }
-    }
 }
 
 /// A name for this run: its time, and something that another run in the same second has not.
