@@ -19,6 +19,7 @@ mod platforms;
 mod registries;
 mod registry_conformance;
 mod registry_dies;
+mod release_runs;
 mod runs;
 mod shipped_layout;
 mod step_cache;

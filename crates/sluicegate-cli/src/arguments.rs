@@ -7,7 +7,9 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sluicegate_types::{EnvironmentName, ImageError, ImageRef, LogUrl, RegistryRepository, StepName};
+use sluicegate_types::{
+    EnvironmentName, ImageError, ImageRef, LogUrl, NameError, OutputName, RegistryRepository, StepName,
+};
 
 /// Runs a pipeline of container steps, proves what happened, and lets nothing through a gate that is not proven.
 #[derive(Parser)]
@@ -160,11 +162,24 @@ pub(crate) struct Run {
     /// Observe which files steps open and which programs they execute, and attest it.
     #[arg(long)]
     pub(crate) observe: bool,
+    /// Then promote the image as promote does, with the same exit codes. In such a run nothing is taken from earlier runs that came
+    /// over a network or by secrets. Of several artifacts, say which: ARTIFACT=ENV; may be given several times.
+    #[arg(long = "to", value_name = "[ARTIFACT=]ENV", value_parser = release_to)]
+    pub(crate) to: Vec<ReleaseTo>,
     #[command(flatten)]
     pub(crate) later: RunLater,
     /// Run these steps, with what they need, and make no image (default: all, and every artifact).
     #[arg(value_name = "STEP")]
     pub(crate) steps: Vec<StepName>,
+}
+
+/// Where what a run makes is promoted to.
+#[derive(Clone, Debug)]
+pub(crate) struct ReleaseTo {
+    /// The artifact; `None` is the only one.
+    pub(crate) artifact: Option<OutputName>,
+    /// The environment.
+    pub(crate) environment: EnvironmentName,
 }
 
 /// What is put into a pipeline from outside.
@@ -255,8 +270,6 @@ pub(crate) struct Logs {
 /// Flags of the contract that are refused by name.
 #[derive(Args)]
 pub(crate) struct RunLater {
-    #[arg(long = "to", hide = true)]
-    pub(crate) to: Option<String>,
     #[arg(long = "engine", hide = true)]
     pub(crate) engine: Option<String>,
 }
@@ -513,13 +526,24 @@ pub(crate) enum TrustCommand {
     },
 }
 
-/// The image that a word names. Who names a folder of this machine means no registry.
+/// `ENV` or `ARTIFACT=ENV`.
+fn release_to(text: &str) -> Result<ReleaseTo, String> {
+    let (artifact, environment) = match text.split_once('=') {
+        Some((artifact, environment)) => (Some(artifact), environment),
+        None => (None, text),
+    };
+    let artifact = artifact.map(|name| name.parse().map_err(|error: NameError| error.of("artifact").to_string()));
+    let environment = environment.parse().map_err(|error: NameError| error.of("environment").to_string())?;
+    Ok(ReleaseTo { artifact: artifact.transpose()?, environment })
+}
+
 /// `NAME=VALUE`; the value may hold further equals signs.
 fn assignment(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?}: write NAME=VALUE"))?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
+/// The image that a word names. Who names a folder of this machine means no registry.
 fn image(text: &str) -> Result<ImageRef, String> {
     let parsed = text.parse();
     match meant(text, &parsed) {
