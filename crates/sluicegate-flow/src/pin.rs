@@ -21,7 +21,7 @@ use sluicegate_ports::{
 };
 use sluicegate_types::{Content, ContentKind, Digest, ImageRef, OutputName, Platform};
 
-use crate::{Error, Workbench, fetch, image_tree};
+use crate::{Error, Workbench, fetch, image_tree, shared_caches::CachePlace};
 
 /// An image whose every layer is in the store.
 #[derive(Clone, Debug)]
@@ -120,6 +120,8 @@ pub(crate) struct Pinned {
     pub(crate) images: PinnedImages,
     pub(crate) sources: BTreeMap<OutputName, PinnedSource>,
     pub(crate) epoch: u64,
+    /// Whose the shared caches of these steps are; `None` if none of them has one.
+    pub(crate) cache_place: Option<CachePlace>,
 }
 
 /// Without a commit and without SOURCE_DATE_EPOCH: 1980-01-01, the first moment that zip files can write.
@@ -168,7 +170,8 @@ impl Pinned {
             (bench.tell)(&format!("source {name} is {}{state}", packed.content.digest));
             sources.insert(name, packed);
         }
-        Ok(Self { images, sources, epoch })
+        let cache_place = CachePlace::of(pins.lister, pins.folder, steps)?;
+        Ok(Self { images, sources, epoch, cache_place })
     }
 }
 

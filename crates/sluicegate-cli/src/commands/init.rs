@@ -520,7 +520,7 @@ fn data_file(bases: &[(String, Digest)]) -> String {
     out.push_str(
         "  source:   # commits count as resolved only if the builder fetched them itself, which is not in this version\n    \
          repositories: []\n    accept_unverified_commits: true\n    accept_uncommitted_changes: false\n    \
-         accept_sources_without_commit: false\n",
+         accept_sources_without_commit: false\n  hermetic:\n    accept_shared_caches: false\n",
     );
     out
 }
