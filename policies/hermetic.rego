@@ -95,10 +95,10 @@ accepts_shared_caches if data.sluicegate.hermetic.accept_shared_caches == true
 # What it was asked for and what it says that it read are both believed: either is enough.
 caches_of(step) := asked_for(step) | listed(step)
 
-asked_for(step) := {name | some name, _ in parameters(step).caches}
+asked_for(step) := {name | some name, _ in requested(step)}
 
 listed(step) := {name |
-	some dependency in step.predicate.buildDefinition.resolvedDependencies
+	some dependency in dependencies(step)
 	startswith(dependency.name, "cache:")
 	name := trim_prefix(dependency.name, "cache:")
 }
@@ -106,7 +106,7 @@ listed(step) := {name |
 says_what_it_read(step) if {
 	is_object(step.predicate.buildDefinition.externalParameters)
 	is_array(step.predicate.buildDefinition.resolvedDependencies)
-	every dependency in step.predicate.buildDefinition.resolvedDependencies {
+	every dependency in dependencies(step) {
 		is_string(dependency.name)
 	}
 	is_object(object.get(parameters(step), "caches", {}))
@@ -123,6 +123,20 @@ default parameters(_) := {}
 parameters(step) := found if {
 	found := step.predicate.buildDefinition.externalParameters
 	is_object(found)
+}
+
+default requested(_) := {}
+
+requested(step) := found if {
+	found := parameters(step).caches
+	is_object(found)
+}
+
+default dependencies(_) := []
+
+dependencies(step) := found if {
+	found := step.predicate.buildDefinition.resolvedDependencies
+	is_array(found)
 }
 
 default network_of(_) := ""

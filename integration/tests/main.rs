@@ -21,6 +21,7 @@ mod registry_conformance;
 mod registry_dies;
 mod release_runs;
 mod runs;
+mod shared_caches;
 mod shipped_layout;
 mod step_cache;
 mod test_results;
