@@ -23,6 +23,7 @@ mod release_runs;
 mod runs;
 mod shared_caches;
 mod shipped_layout;
+mod source_rule;
 mod step_cache;
 mod test_results;
 mod verify_is_offline;
