@@ -7,7 +7,9 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sluicegate_types::{EnvironmentName, ImageError, ImageRef, LogUrl, RegistryRepository, StepName};
+use sluicegate_types::{
+    EnvironmentName, ImageError, ImageRef, LogUrl, NameError, OutputName, RegistryRepository, StepName,
+};
 
 /// Headings of the help: what is about the pipeline and its judge, how steps are executed, the scanner, and what is seen of all that.
 const PIPELINE: &str = "Pipeline and gateway";
@@ -239,6 +241,10 @@ pub(crate) struct Run {
     /// Observe which files steps open and which programs they execute, and attest it.
     #[arg(long, help_heading = EXECUTION)]
     pub(crate) observe: bool,
+    /// Then promote the image as promote does, with the same exit codes. In such a run nothing is taken from earlier runs that came
+    /// over a network or by secrets. Of several artifacts, say which: ARTIFACT=ENV; may be given several times.
+    #[arg(long = "to", value_name = "[ARTIFACT=]ENV", value_parser = release_to, help_heading = EXECUTION)]
+    pub(crate) to: Vec<ReleaseTo>,
     #[command(flatten)]
     pub(crate) progress: ProgressFlag,
     #[command(flatten)]
@@ -276,6 +282,15 @@ pub(crate) struct PipelineValues {
     /// Set a parameter that the pipeline file declares; steps see it as the variable PARAM_NAME. May be given several times.
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = assignment, help_heading = PIPELINE)]
     pub(crate) set: Vec<(String, String)>,
+}
+
+/// Where what a run makes is promoted to.
+#[derive(Clone, Debug)]
+pub(crate) struct ReleaseTo {
+    /// The artifact; `None` is the only one.
+    pub(crate) artifact: Option<OutputName>,
+    /// The environment.
+    pub(crate) environment: EnvironmentName,
 }
 
 #[derive(Args)]
@@ -360,8 +375,6 @@ pub(crate) struct Logs {
 /// Flags of the contract that are refused by name.
 #[derive(Args)]
 pub(crate) struct RunLater {
-    #[arg(long = "to", hide = true)]
-    pub(crate) to: Option<String>,
     #[arg(long = "engine", hide = true)]
     pub(crate) engine: Option<String>,
 }
@@ -627,13 +640,24 @@ pub(crate) enum TrustCommand {
     },
 }
 
-/// The image that a word names. Who names a folder of this machine means no registry.
+/// `ENV` or `ARTIFACT=ENV`.
+fn release_to(text: &str) -> Result<ReleaseTo, String> {
+    let (artifact, environment) = match text.split_once('=') {
+        Some((artifact, environment)) => (Some(artifact), environment),
+        None => (None, text),
+    };
+    let artifact = artifact.map(|name| name.parse().map_err(|error: NameError| error.of("artifact").to_string()));
+    let environment = environment.parse().map_err(|error: NameError| error.of("environment").to_string())?;
+    Ok(ReleaseTo { artifact: artifact.transpose()?, environment })
+}
+
 /// `NAME=VALUE`; the value may hold further equals signs.
 fn assignment(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?}: write NAME=VALUE"))?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
+/// The image that a word names. Who names a folder of this machine means no registry.
 fn image(text: &str) -> Result<ImageRef, String> {
     let parsed = text.parse();
     match meant(text, &parsed) {

@@ -113,11 +113,12 @@ impl Problem {
         Self { record, ..self }
     }
 
-    /// What it says, each cause and what to do, a line each.
+    /// What it says, each cause, what to do and where it is on record, a line each.
     pub(crate) fn lines(&self) -> Vec<String> {
         let causes = self.causes.iter().map(|cause| format!("because: {cause}"));
         let hint = self.hint.iter().map(|hint| format!("now: {hint}"));
-        std::iter::once(self.text.clone()).chain(causes).chain(hint).collect()
+        let record = self.record.map(|record| format!("recorded: sluicegate evidence show {record}"));
+        std::iter::once(self.text.clone()).chain(causes).chain(hint).chain(record).collect()
     }
 
     /// The same for programs.

@@ -148,6 +148,9 @@ pub fn plan(bench: &Workbench<'_>, request: &PlanRequest<'_>) -> Result<Plan, Er
         private: request.private,
         executor: request.executor,
         domain: request.domain,
+        pipeline: &pipeline.name,
+        cache_place: pinned.cache_place.as_ref(),
+        keeps_caches: false,
         observe: false,
         stop: Stop::default(),
     };

@@ -78,6 +78,7 @@ pub(crate) fn step(
     let provenance = Provenance {
         build: Build::Step(prepared.parameters(&request.pipeline.name, step, left.exit_code)),
         dependencies,
+        caches: prepared.caches.clone(),
         builder_id: LOCAL_BUILDER.to_owned(),
         builder_version: builder_version(request.executor),
         run: request.run.clone(),

@@ -95,13 +95,14 @@ pub(crate) fn exact(pipeline: &Pipeline, artifacts: &[Artifact]) -> BTreeSet<Ste
 
 /// Why no result of this step is ever taken; `None` if one may be.
 pub(crate) fn never(step: &Step, release: bool) -> Option<&'static str> {
-    let reaches_out = step.network != Network::None || !step.secrets.is_empty();
+    let unsaid = step.network != Network::None || !step.secrets.is_empty() || !step.caches.is_empty();
     match &step.reuse {
         Reuse::Never => Some("reuse: never"),
         Reuse::Auto if step.network != Network::None => Some("it has a network (reuse: { key: [FILE] } allows it)"),
         Reuse::Auto if !step.secrets.is_empty() => Some("it has secrets (reuse: { key: [FILE] } allows it)"),
-        Reuse::Key(_) if reaches_out && release => {
-            Some("a run that promotes does not take what came over a network or by secrets")
+        Reuse::Auto if !step.caches.is_empty() => Some("it has a shared cache (reuse: { key: [FILE] } allows it)"),
+        Reuse::Key(_) if unsaid && release => {
+            Some("a run that promotes does not take what came over a network, by secrets or with a shared cache")
         }
         Reuse::Auto | Reuse::Key(_) => None,
     }
@@ -159,6 +160,9 @@ impl Judged<'_> {
             {
                 return Err(format!("it read something else at {}", at.display()));
             }
+        }
+        if provenance.caches != prepared.caches {
+            return Err("it shared other caches".to_owned());
         }
         if provenance.step_images().collect::<Vec<_>>() != [prepared.image] {
             return Err("it ran in another image".to_owned());

@@ -310,6 +310,9 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
         private: request.private,
         executor: request.executor,
         domain: request.domain,
+        pipeline: &pipeline.name,
+        cache_place: pinned.cache_place.as_ref(),
+        keeps_caches: true,
         observe: request.observe,
         stop: request.stop.clone(),
     };
@@ -780,6 +783,7 @@ fn image_provenance(
             platform: is_said(artifact).then(|| platform.to_string()),
         }),
         dependencies,
+        caches: Vec::new(),
         builder_id: LOCAL_BUILDER.to_owned(),
         builder_version: builder_version(request.executor),
         run: request.run.clone(),

@@ -20,6 +20,7 @@ use crate::{
     Error, Failure, StepFault, Workbench,
     prepare::{LOG_LIMIT, Prepared, REPORT, Surroundings, prepare},
     reuse::{self, Judged, Looked, Reused},
+    shared_caches,
 };
 
 /// What is run, and how.
@@ -424,6 +425,9 @@ impl Drop for Voice {
 fn became(bench: &Workbench<'_>, work: &AtWork<'_>, outcome: Result<StepOutcome, ExecuteError>) -> Result<Left, Error> {
     let step = work.step;
     let outcome = outcome?;
+    for remark in shared_caches::remarks(&step.name, &outcome) {
+        (bench.tell)(&remark);
+    }
     let failure = check_outcome(step, &outcome).err();
     let exit_code = match outcome.ended {
         Ended::Exit(code) => code,
@@ -684,6 +688,7 @@ artifacts:
             oom_kills,
             contacts: Vec::new(),
             observed: Observation::NotAsked,
+            caches: Vec::new(),
         };
         assert!(check_outcome(step, &outcome(Ended::Exit(0), Some(0), &[])).is_ok());
         for (outcome, says, mend) in [

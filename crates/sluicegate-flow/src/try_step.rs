@@ -134,6 +134,10 @@ fn with_surroundings<'a, T>(
         private: plan.private,
         executor: plan.executor,
         domain: plan.domain,
+        pipeline: &plan.pipeline.name,
+        cache_place: pinned.cache_place.as_ref(),
+        // What nobody proves reaches no run.
+        keeps_caches: false,
         observe: false,
         stop: request.stop.clone(),
     };

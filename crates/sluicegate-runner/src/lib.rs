@@ -37,6 +37,7 @@ mod plain_file;
 mod plan;
 mod run_folder;
 mod seccomp_profile;
+mod shared_cache;
 mod source_commit;
 mod source_fetcher;
 mod source_lister;

@@ -10,12 +10,12 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use sluicegate_ports::trees::{EntryKind, LastChange, SourceLister, SourceTree, TreeEntry, TreeError};
+use sluicegate_ports::trees::{Checkout, EntryKind, LastChange, SourceLister, SourceTree, TreeEntry, TreeError};
 
 use crate::{
     git_objects::Kind,
     plain_file, source_commit,
-    source_repository::{MAX_IGNORE, Repository, io},
+    source_repository::{self, MAX_IGNORE, Repository, io},
 };
 
 /// Files of one source.
@@ -32,6 +32,11 @@ const IGNORE_FILE: &str = ".sluicegateignore";
 pub struct GitSourceLister;
 
 impl SourceLister for GitSourceLister {
+    fn checkout(&self, folder: &Path) -> Result<Checkout, TreeError> {
+        let folder = fs::canonicalize(folder).map_err(|source| io("find", folder, source))?;
+        source_repository::checkout(&folder)
+    }
+
     fn list_including(
         &self,
         project: &Path,

@@ -26,7 +26,7 @@ use sluicegate_ports::{
 };
 use sluicegate_types::{Digest, OutputName, RunId, StepName};
 
-use super::{later, pipeline::OpenedPipeline};
+use super::{later, pipeline::OpenedPipeline, promote::With, release::Releases};
 use crate::{
     arguments::Run,
     gateway_folder::GatewayFolder,
@@ -38,11 +38,11 @@ use crate::{
 
 /// `run`.
 pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
-    later("--to", arguments.later.to.is_some())?;
     later("--engine", arguments.later.engine.is_some())?;
     let form = Form::of(words, arguments.progress.form)?;
     let opened = OpenedPipeline::open(&arguments.file, &arguments.gateway, &arguments.values)?;
     let OpenedPipeline { pipeline, folder, gateway, trust, wired, executor, .. } = &opened;
+    let releases = Releases::open(&opened, arguments)?;
     let names: BTreeSet<StepName> = arguments.steps.iter().cloned().collect();
     let selection = (!names.is_empty()).then_some(Selection { steps: names, only: arguments.only });
     let export = arguments.export.as_deref().map(Export::prepare).transpose()?;
@@ -73,6 +73,9 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     let passphrase = passphrase::ask(false)?;
     let logging = Logging { gateway, trust, words };
     let (signer, log, ledger) = wired.signer_and_logs(&gateway.gateway.signing.steps, &passphrase, logging)?;
+    // What promotes is opened before the run: a key that is missing is not found out after it.
+    let records = releases.are_asked_for().then(|| wired.signer(&gateway.gateway.signing.records, &passphrase));
+    let records = records.transpose()?;
     let environments = EnvironmentPlaces::of(&gateway.gateway, &gateway.folder);
     let stop = interrupts()?;
     let run = run_id()?;
@@ -100,11 +103,11 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         private: &opened.private,
         cache: (!arguments.no_cache).then_some(&opened.cache as &dyn StepCache),
         domain: opened.domain,
-        release: false,
+        release: releases.are_asked_for(),
         keep_going: arguments.keep_going,
         capacity: Wired::capacity(arguments.jobs),
         observe: arguments.observe,
-        stop,
+        stop: stop.clone(),
         on_event: &on_event,
     };
     let ports = wired.ports(log.as_ref(), &ledger, &tell, &warn);
@@ -118,9 +121,24 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         export.write(&wired.packer, steps)?;
     }
     let report = ran.map_err(|failed| Problem::from(*failed.error).recorded(failed.record))?;
-    print(words, &report, pipeline, folder, gateway);
+    let mut run = document(&report);
+    if !words.json() {
+        print(words, &report, pipeline, folder, gateway, &releases.artifacts());
+    }
+    let mut code = 0;
+    if let Some(records) = records {
+        let (tell, warn) = (|line: &str| words.tell(line), |line: &str| words.warn(line));
+        let ports = wired.ports(log.as_ref(), &ledger, &tell, &warn);
+        let with = With { ports: &ports, wired, gateway, trust, records: records.as_ref(), passphrase: &passphrase };
+        let (worst, promotions) = releases.promote(words, &with, (&report.images, folder), &stop);
+        run["promotions"] = promotions.into();
+        code = worst;
+    }
+    if words.json() {
+        words.document(&run);
+    }
     words.finished();
-    Ok(ExitCode::SUCCESS)
+    Ok(ExitCode::from(code))
 }
 
 /// The first interrupt ends the run as it should end; the second one ends this process at once, and with it whatever it runs.
@@ -165,27 +183,35 @@ impl Export {
     }
 }
 
-fn print(words: &Words, report: &flow::RunReport, pipeline: &Pipeline, folder: &Path, gateway: &GatewayFolder) {
-    if words.json() {
-        words.document(&json!({
-            "schemaVersion": 1,
-            "run": report.run,
-            "steps": report.steps.iter().map(step_document).collect::<Vec<_>>(),
-            "tests": report.tests.iter().map(|(step, result)| json!({
-                "step": step, "passed": result.passed(),
-                "counts": {"passed": result.junit.passed.len(), "failed": result.junit.failed.len(),
-                           "errors": result.junit.errors.len(), "skipped": result.junit.skipped.len()},
-            })).collect::<Vec<_>>(),
-            "images": report.images.iter().map(|image| json!({
-                "artifact": image.artifact, "digest": image.digest, "repository": image.repository,
-                "attestations": image.attestations, "findings": image.findings,
-                "platforms": image.platforms.iter().map(|(platform, digest)| {
-                    json!({"platform": platform.to_string(), "digest": digest})
-                }).collect::<Vec<_>>(),
-            })).collect::<Vec<_>>(),
-        }));
-        return;
-    }
+fn document(report: &flow::RunReport) -> serde_json::Value {
+    json!({
+        "schemaVersion": 1,
+        "run": report.run,
+        "steps": report.steps.iter().map(step_document).collect::<Vec<_>>(),
+        "tests": report.tests.iter().map(|(step, result)| json!({
+            "step": step, "passed": result.passed(),
+            "counts": {"passed": result.junit.passed.len(), "failed": result.junit.failed.len(),
+                       "errors": result.junit.errors.len(), "skipped": result.junit.skipped.len()},
+        })).collect::<Vec<_>>(),
+        "images": report.images.iter().map(|image| json!({
+            "artifact": image.artifact, "digest": image.digest, "repository": image.repository,
+            "attestations": image.attestations, "findings": image.findings,
+            "platforms": image.platforms.iter().map(|(platform, digest)| {
+                json!({"platform": platform.to_string(), "digest": digest})
+            }).collect::<Vec<_>>(),
+        })).collect::<Vec<_>>(),
+    })
+}
+
+/// `promoted` are artifacts about which more is to be said.
+fn print(
+    words: &Words,
+    report: &flow::RunReport,
+    pipeline: &Pipeline,
+    folder: &Path,
+    gateway: &GatewayFolder,
+    promoted: &BTreeSet<&OutputName>,
+) {
     let taken = report.steps.iter().filter(|step| step.status == StepStatus::Taken).count();
     if taken > 0 {
         words.line(format!(
@@ -217,6 +243,9 @@ fn print(words: &Words, report: &flow::RunReport, pipeline: &Pipeline, folder: &
         let stands_on = behind(pipeline, &image.artifact);
         for (step, result) in report.tests.iter().filter(|(step, _)| stands_on.contains(step)) {
             words.line(format!("  tests of {step}: {}", counts(words, result)));
+        }
+        if promoted.contains(&image.artifact) {
+            continue;
         }
         // Where a gate looks is what people build for; the first by name may be one where nothing is asked.
         let environments = &gateway.gateway.environments;
