@@ -22,6 +22,7 @@ use sluicegate_ports::{
     Clock,
     execute::{StepExecutor, Stop},
     scan::Scanner,
+    shared_cache::SharedCache,
     step_cache::StepCache,
     trees::TreePacker,
 };
@@ -49,6 +50,8 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         None => opened.secrets(&pipeline.steps)?,
         Some(selection) => opened.secrets(pipeline.with_what_they_need(&selection.steps))?,
     };
+    let stop = interrupts()?;
+    let shared = if arguments.no_cache { None } else { wired.shared_store(gateway, &stop)? };
     // Found out before a passphrase is asked for and anything is unpacked.
     executor.probe().map_err(Error::from)?;
     let scanner = match (&gateway.gateway.scanner, arguments.no_scan || selection.is_some()) {
@@ -79,7 +82,6 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         }
     };
     let environments = EnvironmentPlaces::of(&gateway.gateway, &gateway.folder);
-    let stop = interrupts()?;
     let request = flow::RunRequest {
         environments: &environments,
         pipeline,
@@ -99,6 +101,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         secrets: &secrets,
         private: &opened.private,
         cache: (!arguments.no_cache).then_some(&opened.cache as &dyn StepCache),
+        shared: shared.as_ref().map(|shared| shared as &dyn SharedCache),
         domain: opened.domain,
         release: false,
         keep_going: arguments.keep_going,
