@@ -41,7 +41,11 @@ fn two_machines() -> (Project, Project) {
     both["tlogs"].as_array_mut().unwrap().push(other["tlogs"][0].clone());
     for project in [&first, &second] {
         fs::write(project.path("trust/trusted_root.json"), both.to_string()).unwrap();
-        project.replace("trust/trust.yaml", &format!("untimed: [\"{ours}\"]"), &format!("untimed: [\"{ours}\", \"{theirs}\"]"));
+        project.replace(
+            "trust/trust.yaml",
+            &format!("untimed: [\"{ours}\"]"),
+            &format!("untimed: [\"{ours}\", \"{theirs}\"]"),
+        );
     }
     (first, second)
 }
@@ -152,7 +156,11 @@ fn another_machine_takes_everything_from_a_real_server_that_speaks_s3() {
     // More than one piece, so that it goes and comes in parts.
     for project in [&mut first, &mut second] {
         server.introduce(project);
-        project.replace("sluicegate.yaml", "printf 'built\\n'", "head -c 20000000 /dev/zero > /out/app/large && printf 'built\\n'");
+        project.replace(
+            "sluicegate.yaml",
+            "printf 'built\\n'",
+            "head -c 20000000 /dev/zero > /out/app/large && printf 'built\\n'",
+        );
     }
     let shared = Shared::bucket(&server);
     [&first, &second].iter().for_each(|project| add(project, &shared.cache));
@@ -170,8 +178,9 @@ fn another_machine_takes_everything_from_a_real_server_that_speaks_s3() {
     assert!(all_are(&run(&second).0, "taken"));
 }
 
-/// Changes one thing in the store at a time. The machine that meets it makes the step itself; without the change it takes it.
-fn what_was_tampered_with_is_made_again(first: &Project, second: &Project, shared: &Shared) {
+/// Changes one thing in the store at a time, or only what `which` names. The machine that meets it makes the step itself, and puts what it
+/// made in the place of what was there; without a fault it takes it.
+fn what_was_tampered_with_is_made_again(first: &Project, second: &Project, shared: &Shared, which: &[&str]) {
     let (made, _) = run(first);
     assert!(all_are(&made, "passed"), "{made}");
     let (build, test) = (step(&made, "build").clone(), step(&made, "test").clone());
@@ -188,7 +197,11 @@ fn what_was_tampered_with_is_made_again(first: &Project, second: &Project, share
     let others = Shared { folder: other_gateway.path("others"), cache: String::new() };
     fs::create_dir(&others.folder).unwrap();
     other_gateway.replace("gateway.yaml", "https://sluicegate.dev/gate/local", "https://sluicegate.dev/gate/other");
-    other_gateway.replace("gateway.yaml", &shared.cache, &format!("{{ store: \"file:{}\", push: true }}", others.folder.display()));
+    other_gateway.replace(
+        "gateway.yaml",
+        &shared.cache,
+        &format!("{{ store: \"file:{}\", push: true }}", others.folder.display()),
+    );
     let (other_domain, _) = run(&other_gateway);
     let other_domain = step(&other_domain, "build").clone();
     assert_ne!(other_domain["key"], build["key"]);
@@ -227,7 +240,12 @@ fn what_was_tampered_with_is_made_again(first: &Project, second: &Project, share
         (
             "the record leads to an output",
             "",
-            Box::new(|| write(&record, build["outputs"].as_object().unwrap().values().next().unwrap().as_str().unwrap().as_bytes())),
+            Box::new(|| {
+                write(
+                    &record,
+                    build["outputs"].as_object().unwrap().values().next().unwrap().as_str().unwrap().as_bytes(),
+                )
+            }),
         ),
         ("the statement is another one", "has the digest", Box::new(|| write(&bundle, &foreign_bundle))),
         ("the statement is a stranger's", "", Box::new(|| put(&foreign_bundle, &foreign["attestation"]))),
@@ -238,7 +256,11 @@ fn what_was_tampered_with_is_made_again(first: &Project, second: &Project, share
                 put(&fs::read(others.blob(&other_domain["attestation"])).unwrap(), &other_domain["attestation"]);
             }),
         ),
-        ("the statement is of a hit", "took its result from another run", Box::new(|| put(&hit_bundle, &hit["attestation"]))),
+        (
+            "the statement is of a hit",
+            "took its result from another run",
+            Box::new(|| put(&hit_bundle, &hit["attestation"])),
+        ),
         (
             "the whole volume is a stranger's",
             "",
@@ -254,6 +276,9 @@ fn what_was_tampered_with_is_made_again(first: &Project, second: &Project, share
         tamperings.push(("the log is another one", "has the digest", Box::new(|| write(&log, b"all good"))));
     }
     for (what, says, tamper) in tamperings {
+        if !which.is_empty() && !which.contains(&what) {
+            continue;
+        }
         second.restore("home-that-was-empty", "home");
         tamper();
         let (run_, said) = run(second);
@@ -267,10 +292,7 @@ fn what_was_tampered_with_is_made_again(first: &Project, second: &Project, share
         second.restore("home-that-was-empty", "home");
         let (run_, said) = run(second);
         assert!(all_are(&run_, "taken") && !said.contains(NOT_TAKEN), "{what}, healed: {run_}\n{said}");
-        second.restore("home-that-was-empty", "home");
         copy(&second.path("pristine"), &shared.folder);
-        let (run_, said) = run(second);
-        assert!(all_are(&run_, "taken") && !said.contains(NOT_TAKEN), "{what}, without it: {run_}\n{said}");
     }
 }
 
@@ -282,7 +304,7 @@ fn what_was_tampered_with_in_a_folder_is_made_again_and_never_signed() {
     let (first, second) = two_machines();
     let shared = Shared::folder(&first);
     [&first, &second].iter().for_each(|project| add(project, &shared.cache));
-    what_was_tampered_with_is_made_again(&first, &second, &shared);
+    what_was_tampered_with_is_made_again(&first, &second, &shared, &[]);
 }
 
 #[test]
@@ -297,7 +319,14 @@ fn what_was_tampered_with_on_a_real_server_is_made_again_and_never_signed() {
     server.introduce(&mut second);
     let shared = Shared::bucket(&server);
     [&first, &second].iter().for_each(|project| add(project, &shared.cache));
-    what_was_tampered_with_is_made_again(&first, &second, &shared);
+    let which = [
+        "an output is another one",
+        "the record leads to another step",
+        "the statement is of another trust domain",
+        "the statement is of a hit",
+        "the whole volume is a stranger's",
+    ];
+    what_was_tampered_with_is_made_again(&first, &second, &shared, &which);
 }
 
 #[test]
@@ -357,7 +386,7 @@ fn what_came_by_secrets_stays_where_it_is_and_nothing_is_put_unless_the_gateway_
     project.replace(
         "sluicegate.yaml",
         "    inputs: { /src: src }\n",
-        "    inputs: { /src: src }\n    workdir: /src\n    secrets: { TOKEN: env:TOKEN }\n    reuse: { key: [hello.txt] }\n",
+        "    inputs: { /src: src }\n    workdir: /src\n    secrets: { TOKEN: { env: TOKEN } }\n    reuse: { key: [hello.txt] }\n",
     );
     fs::create_dir(project.path("shared")).unwrap();
     add(&project, "{ store: \"file:shared\" }");
@@ -372,7 +401,8 @@ fn what_came_by_secrets_stays_where_it_is_and_nothing_is_put_unless_the_gateway_
     assert!(shared.record(step(&made, "test")).exists() && shared.record(step(&made, "package")).exists());
     // Nor is it taken from there, if somebody puts it there all the same; the others are.
     let build = step(&made, "build").clone();
-    for digest in [&build["attestation"], &build["log"], build["outputs"].as_object().unwrap().values().next().unwrap()] {
+    for digest in [&build["attestation"], &build["log"], build["outputs"].as_object().unwrap().values().next().unwrap()]
+    {
         let blob = project.path("home/store/blobs/sha256").join(hex(digest));
         fs::copy(blob, shared.blob(digest)).unwrap();
     }

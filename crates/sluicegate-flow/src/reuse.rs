@@ -115,7 +115,8 @@ impl Judged<'_> {
             (read, _) => read,
         };
         let bytes = bytes.map_err(|error| error.to_string())?;
-        let origin = sluicegate_verify::verify(&bytes, self.trust, self.clock.now()).map_err(|error| error.to_string())?;
+        let origin =
+            sluicegate_verify::verify(&bytes, self.trust, self.clock.now()).map_err(|error| error.to_string())?;
         if !origin.is_in_role(Role::Steps) {
             return Err(format!("its signer {} has not the role steps", origin.signer()));
         }

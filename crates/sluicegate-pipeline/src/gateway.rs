@@ -673,7 +673,11 @@ scanner:
             ("log: embedded", "log: embedded\ncache: { store: \"file:/x\", region: a }", "a folder has none"),
             ("log: embedded", "log: embedded\ncache: { store: s3://A }", "no name of a bucket"),
             ("log: embedded", "log: embedded\ncache: { store: s3://abc/../x }", "no prefix"),
-            ("log: embedded", "log: embedded\ncache: { store: s3://abc, endpoint: \"http://s3.example\" }", "write https://"),
+            (
+                "log: embedded",
+                "log: embedded\ncache: { store: s3://abc, endpoint: \"http://s3.example\" }",
+                "write https://",
+            ),
             ("log: embedded", "log: embedded\ncache: { store: s3://abc, region: \"\" }", "no region"),
             ("log: embedded", "log: embedded\ncache: { store: s3://abc, secret: x }", "secret"),
             ("log: embedded", "log: embedded\ncache: {}", "store"),

@@ -65,7 +65,9 @@ pub(crate) fn shared_store(at: &In<'_>, wire: WireCache) -> Result<SharedStore, 
     let place = match (wire.store.strip_prefix("file:"), wire.store.strip_prefix("s3://")) {
         (Some(folder), _) => {
             if folder.is_empty() || folder.starts_with("//") {
-                return Err(at.meaning("cache.store", "write file: and a folder, such as file:/mnt/cache or file:../cache"));
+                return Err(
+                    at.meaning("cache.store", "write file: and a folder, such as file:/mnt/cache or file:../cache")
+                );
             }
             for (key, value) in [("endpoint", &wire.endpoint), ("region", &wire.region)] {
                 if value.is_some() {
@@ -99,7 +101,8 @@ fn bucket(at: &In<'_>, rest: &str, endpoint: Option<String>, region: Option<Stri
     let in_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let is_part = |part: &str| !part.is_empty() && part != "." && part != ".." && part.bytes().all(in_part);
     if prefix.len() > 512 || !(prefix.is_empty() || prefix.split('/').all(is_part)) {
-        let wrong = format!("{prefix:?} is no prefix: words of letters, digits, dots, hyphens and _ with / between them");
+        let wrong =
+            format!("{prefix:?} is no prefix: words of letters, digits, dots, hyphens and _ with / between them");
         return Err(at.meaning("cache.store", wrong));
     }
     if let Some(endpoint) = &endpoint {

@@ -72,9 +72,7 @@ impl ServerClient {
                 fault(HttpErrorKind::Unknown, format!("what answers there speaks no TLS ({})", tls.words))
             }
             (Some(tls), _) => fault(HttpErrorKind::Unknown, tls.words),
-            (None, ureq::Error::Timeout(which)) => {
-                fault(HttpErrorKind::Timeout, format!("it took too long ({which})"))
-            }
+            (None, ureq::Error::Timeout(which)) => fault(HttpErrorKind::Timeout, format!("it took too long ({which})")),
             (None, ureq::Error::HostNotFound) => fault(HttpErrorKind::Unknown, "there is no such host".to_owned()),
             (None, ureq::Error::ConnectionFailed) => fault(HttpErrorKind::Connect, "no connection".to_owned()),
             (None, other) => fault(HttpErrorKind::Request, other.to_string()),

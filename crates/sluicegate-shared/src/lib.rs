@@ -22,9 +22,7 @@ use std::{
     time::Duration,
 };
 
-use object_store::{
-    BackoffConfig, ObjectStore, RetryConfig, aws::AmazonS3Builder, local::LocalFileSystem,
-};
+use object_store::{BackoffConfig, ObjectStore, RetryConfig, aws::AmazonS3Builder, local::LocalFileSystem};
 use sluicegate_outbound::{Outbound, Warn};
 use sluicegate_ports::{
     execute::Stop,
@@ -223,7 +221,10 @@ impl SharedCache for SharedStore {
 
     fn refused(&self, step: &StepName, reason: &str) {
         if !self.is_down.load(Ordering::SeqCst) {
-            (self.warn)(&format!("what the shared store {} has for the step {step} is not taken: {reason}", self.shown));
+            (self.warn)(&format!(
+                "what the shared store {} has for the step {step} is not taken: {reason}",
+                self.shown
+            ));
         }
     }
 

@@ -54,13 +54,7 @@ enum NotPut {
 }
 
 impl Sending {
-    pub(crate) fn new(
-        objects: Objects,
-        content: Arc<dyn ContentStore>,
-        shown: String,
-        warn: Warn,
-        stop: Stop,
-    ) -> Self {
+    pub(crate) fn new(objects: Objects, content: Arc<dyn ContentStore>, shown: String, warn: Warn, stop: Stop) -> Self {
         let worker = Worker { objects, content, shown: shown.clone(), warn: warn.clone(), stop };
         Self { state: State::Idle(Box::new(worker)), shown, warn }
     }
@@ -145,7 +139,8 @@ impl Worker {
             read.map_err(|error| NotPut::Content(format!("cannot read {content}: {error}")))?;
             Ok(piece)
         };
-        let damaged = |found: Digest| NotPut::Content(format!("{content} is damaged: its bytes have the digest {found}"));
+        let damaged =
+            |found: Digest| NotPut::Content(format!("{content} is damaged: its bytes have the digest {found}"));
         let first = next()?;
         let name = blob(content);
         if first.len() < limits.piece {

@@ -57,8 +57,7 @@ fn over(folder: &Path, content: &Arc<MemoryStore>, heard: &Heard) -> SharedStore
 }
 
 fn over_server(url: &str, content: &Arc<MemoryStore>, heard: &Heard) -> SharedStore {
-    let credentials =
-        Credentials { key_id: "id".to_owned(), secret: Secret::new(b"a secret".to_vec()), session: None };
+    let credentials = Credentials { key_id: "id".to_owned(), secret: Secret::new(b"a secret".to_vec()), session: None };
     let place = SharedPlace::Bucket(Bucket {
         name: "bucket".to_owned(),
         prefix: String::new(),
@@ -125,11 +124,9 @@ fn a_record_is_a_digest_or_nothing() {
     assert_eq!(shared.origin(&key), Ok(None));
     let path = folder.path().join(record(&key));
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    for (text, says) in [
-        (&b"sha256:12"[..], "no digest"),
-        (b"\xff", "no digest"),
-        (&[b'a'; 129], "larger than the limit"),
-    ] {
+    for (text, says) in
+        [(&b"sha256:12"[..], "no digest"), (b"\xff", "no digest"), (&[b'a'; 129], "larger than the limit")]
+    {
         fs::write(&path, text).unwrap();
         assert!(shared.origin(&key).unwrap_err().contains(says));
     }
@@ -240,7 +237,10 @@ fn a_server_that_says_too_much_too_little_or_nothing_costs_one_line() {
         }
         shared.refused(&"build".parse().unwrap(), "it is not there");
         let said = heard.all();
-        assert!(said.len() == 1 && said[0].contains("is not asked any more") && said[0].len() < 500, "{what}: {said:?}");
+        assert!(
+            said.len() == 1 && said[0].contains("is not asked any more") && said[0].len() < 500,
+            "{what}: {said:?}"
+        );
         assert!(!said[0].contains("a secret"), "{what}: {said:?}");
     }
     // The same with a server that does what it should.
@@ -248,7 +248,8 @@ fn a_server_that_says_too_much_too_little_or_nothing_costs_one_line() {
     let good = serve(move |_, stream| {
         let body = format!("{digest}");
         let end = body.len() - 1;
-        let range = format!("content-range: bytes 0-{end}/{}\r\ncontent-length: {}\r\n\r\n{body}", body.len(), body.len());
+        let range =
+            format!("content-range: bytes 0-{end}/{}\r\ncontent-length: {}\r\n\r\n{body}", body.len(), body.len());
         let _ = stream.write_all(format!("{head}{range}").as_bytes());
     });
     let shared = over_server(&good, &Arc::new(MemoryStore::default()), &heard);
