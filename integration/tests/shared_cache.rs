@@ -8,12 +8,13 @@ use std::{
 };
 
 use integration::{
-    PASSPHRASE, Project, can_run_steps,
+    Ended, PASSPHRASE, Project, can_run_steps,
     object_server::{BUCKET, ObjectServer},
+    program,
     registry::free_address,
 };
 use serde_json::Value;
-use sluicegate_testkit::reseal_cheaply;
+use sluicegate_testkit::{ConnectProxy, TlsFront, reseal_cheaply};
 
 const RUN: [&str; 4] = ["run", "--no-scan", "-o", "json"];
 const NOT_TAKEN: &str = "is not taken";
@@ -176,6 +177,44 @@ fn another_machine_takes_everything_from_a_real_server_that_speaks_s3() {
     server.introduce(&mut second);
     fs::remove_dir_all(second.path("home/cache/step-results")).unwrap();
     assert!(all_are(&run(&second).0, "taken"));
+}
+
+#[test]
+fn a_bucket_is_reached_with_the_authorities_and_the_proxy_of_everything_else() {
+    let test = "a_bucket_is_reached_with_the_authorities_and_the_proxy_of_everything_else";
+    if !can_run_steps(test) {
+        return;
+    }
+    let Some(server) = ObjectServer::start(test) else { return };
+    let front = TlsFront::start(server.url.trim_start_matches("http://"), "s3.test");
+    let proxy = ConnectProxy::to(&front.host);
+    let mut project = Project::prepared();
+    server.introduce(&mut project);
+    add(&project, &format!("{{ store: s3://{BUCKET}, endpoint: \"https://{}\", push: true }}", front.host));
+    let again = |project: &Project| {
+        let _ = fs::remove_dir_all(project.path("home/cache/step-results"));
+        run(project)
+    };
+    let vouch = |project: &Project, host: &str| {
+        let folder = project.path("home/trust/certs.d").join(host);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("ca.crt"), &front.authority.pem).unwrap();
+    };
+    let (made, said) = again(&project);
+    assert!(all_are(&made, "passed"), "{made}");
+    assert_eq!(said.matches("its certificate is not to be trusted (UnknownIssuer)").count(), 2, "{said}");
+    assert_eq!(fs::read_dir(server.bucket()).unwrap().count(), 0);
+    vouch(&project, &front.host);
+    let (made, said) = again(&project);
+    assert!(all_are(&made, "passed") && !said.contains("shared store"), "{made}\n{said}");
+    assert!(all_are(&again(&project).0, "taken"));
+    // Another machine, which only the proxy knows.
+    project.replace("gateway.yaml", &front.host, "s3.test");
+    vouch(&project, "s3.test");
+    project.set("HTTPS_PROXY", &format!("http://us:er@{}", proxy.host));
+    let (taken, said) = again(&project);
+    assert!(all_are(&taken, "taken") && !said.contains("shared store"), "{taken}\n{said}");
+    assert!(proxy.asked().iter().any(|head| head.starts_with("CONNECT s3.test:443")), "{:?}", proxy.asked());
 }
 
 /// Changes one thing in the store at a time, or only what `which` names. The machine that meets it makes the step itself, and puts what it
@@ -369,6 +408,20 @@ fn a_store_that_fails_costs_one_line_and_one_that_is_written_wrong_ends_the_run(
     let ended = again(&project, "{ store: \"file:broken\", push: true }");
     let said = lines(&ended.stderr);
     assert!(ended.code == 0 && said.len() == 1 && said[0].contains("is no folder"), "{ended:?}");
+    // It is full: a file system of one page, seen by this run alone.
+    fs::create_dir(project.path("full")).unwrap();
+    fs::write(project.path("gateway.yaml"), format!("{gateway}cache: {{ store: \"file:full\", push: true }}\n"))
+        .unwrap();
+    let _ = fs::remove_dir_all(project.path("home/cache/step-results"));
+    let mut command = Command::new("unshare");
+    project.environment(&mut command);
+    command
+        .args(["-m", "sh", "-c", "mount -t tmpfs -o size=4k none full && exec \"$0\" \"$@\""])
+        .arg(program())
+        .args(RUN);
+    let ended = Ended::of(&RUN, command.output().unwrap());
+    let said = lines(&ended.stderr);
+    assert!(ended.code == 0 && said.len() == 1 && said[0].contains("No space left"), "{ended:?}");
     // The same with nothing wrong.
     fs::create_dir(project.path("whole")).unwrap();
     let ended = again(&project, "{ store: \"file:whole\", push: true }");
