@@ -229,3 +229,58 @@ fn a_step_whose_report_cannot_be_read_is_on_record_as_failed() {
     assert_eq!(status("no report").1, json!("failed"));
     assert_eq!(status("<testsuite/>"), (0, json!("passed")));
 }
+
+#[test]
+fn a_commit_that_changes_nothing_of_a_step_leaves_its_result_and_the_image_as_they_were() {
+    if !can_run_steps("a_commit_that_changes_nothing_of_a_step_leaves_its_result_and_the_image_as_they_were") {
+        return;
+    }
+    let project = Project::prepared();
+    fs::create_dir(project.path("other")).unwrap();
+    fs::write(project.path("other/file"), "one").unwrap();
+    let commit = |seconds: u64| {
+        let git = |arguments: &[&str]| {
+            let mut command = Command::new("git");
+            command.args(["-c", "user.name=A", "-c", "user.email=a@example.org", "-C"]).arg(project.path(""));
+            let date = format!("{seconds} +0000");
+            command.args(arguments).env("GIT_COMMITTER_DATE", &date).env("GIT_AUTHOR_DATE", &date);
+            assert!(command.output().unwrap().status.success(), "{arguments:?}");
+        };
+        git(&["init", "-q"]);
+        git(&["add", "src", "other"]);
+        git(&["commit", "-q", "-m", "x"]);
+    };
+    let show = |from: &str, then: &str| {
+        format!("run: 'echo $SOURCE_DATE_EPOCH; stat -c %Y {then}; cp {then} /out'\n    inputs: {{ /src: {from} }}")
+    };
+    let text = format!(
+        "version: 1\nname: day\nsources: {{ src: {{ path: src }}, other: {{ path: other }} }}\ndefaults: {{ image: oci:images/base }}\n\
+         steps:\n  of-src:\n    {}\n    outputs: {{ it: /out }}\n  of-other:\n    {}\n    outputs: {{ it: /out }}\n  \
+         after:\n    {}\n    outputs: {{ it: /out }}\n\
+         artifacts:\n  it:\n    base: scratch\n    files: {{ /it: after.it }}\n    repository: oci:out/it\n",
+        show("src", "/src/hello.txt"),
+        show("other", "/src/file"),
+        show("of-src.it", "/src"),
+    );
+    fs::write(project.path("sluicegate.yaml"), text).unwrap();
+    commit(1_000_000_000);
+    let (code, first) = project.json(&["run", "--no-scan"]);
+    assert_eq!(code, 0, "{first}");
+    for step in ["of-src", "of-other", "after"] {
+        assert_eq!(log(&project, step), "1000000000\n1000000000\n", "{step}");
+    }
+    fs::write(project.path("other/file"), "two").unwrap();
+    commit(1_100_000_000);
+    let (_, second) = project.json(&["run", "--no-scan"]);
+    let fate = |step: &str| {
+        let found = second["steps"].as_array().unwrap().iter().find(|one| one["step"] == step).unwrap();
+        found["status"].clone()
+    };
+    assert_eq!((fate("of-src"), fate("after"), fate("of-other")), (json!("taken"), json!("taken"), json!("passed")));
+    assert_eq!(log(&project, "of-other"), "1100000000\n1100000000\n");
+    assert_eq!(first["images"][0]["digest"], second["images"][0]["digest"]);
+    // What is asked for counts for all.
+    let ended = project.command(&["run", "--no-scan"]).env("SOURCE_DATE_EPOCH", "5").output().unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(log(&project, "of-src"), "5\n5\n");
+}

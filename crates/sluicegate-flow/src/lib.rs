@@ -36,6 +36,7 @@ mod shared;
 pub mod sign;
 pub mod steps;
 mod survey;
+mod together;
 pub mod try_step;
 pub mod verify;
 pub mod verify_file;

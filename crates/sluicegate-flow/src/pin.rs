@@ -13,13 +13,13 @@ use sluicegate_attestation::{
     },
     provenance::Dependency,
 };
-use sluicegate_pipeline::pipeline::{Artifact, Pipeline, SourcePlace, Step};
+use sluicegate_pipeline::pipeline::{Artifact, InputSource, Pipeline, SourcePlace, Step};
 use sluicegate_ports::{
     execute::{Compression, Layer},
     images::{Descriptor, Manifest},
-    trees::{SourceFetcher, SourceLister},
+    trees::{LastChange, SourceFetcher, SourceLister},
 };
-use sluicegate_types::{Content, ContentKind, Digest, ImageRef, OutputName, Platform};
+use sluicegate_types::{Content, ContentKind, Digest, ImageRef, OutputName, Platform, StepName};
 
 use crate::{Error, Workbench, fetch, image_tree};
 
@@ -93,8 +93,8 @@ pub struct PinnedSource {
     pub commit: Option<String>,
     /// Whether it had changes that are not committed.
     pub dirty: bool,
-    /// The commit's date.
-    pub commit_time: Option<u64>,
+    /// When it was changed last.
+    pub last_change: LastChange,
     /// Where it was fetched from at that commit, and by which name, if we fetched it; then the commit is known and no claim.
     pub fetched: Option<(String, String)>,
     /// Folders of other repositories in it, with the commit that each is at.
@@ -119,11 +119,49 @@ pub(crate) struct Pins<'a> {
 pub(crate) struct Pinned {
     pub(crate) images: PinnedImages,
     pub(crate) sources: BTreeMap<OutputName, PinnedSource>,
-    pub(crate) epoch: u64,
+    pub(crate) epochs: Epochs,
 }
 
-/// Without a commit and without SOURCE_DATE_EPOCH: 1980-01-01, the first moment that zip files can write.
+/// SOURCE_DATE_EPOCH of each step: what was given, for all; else when the newest of the sources was changed last that went into the step,
+/// by itself or through the steps whose outputs it reads. So a commit that changes none of them leaves the step's environment, and with
+/// it the key of its result, as it was.
+#[derive(Clone, Debug)]
+pub struct Epochs {
+    given: Option<u64>,
+    steps: BTreeMap<StepName, u64>,
+}
+
+/// Without a commit and without SOURCE_DATE_EPOCH: 1980-01-01, the first moment that zip files can write. It is also the mtime of
+/// everything in the tar of a source, whose digest is that of its content alone.
 const DEFAULT_EPOCH: u64 = 315_532_800;
+
+impl Epochs {
+    /// `steps` in an order in which each comes after those that it reads from.
+    fn new(given: Option<u64>, steps: &[&Step], sources: &BTreeMap<OutputName, PinnedSource>) -> Self {
+        let mut newest: BTreeMap<&StepName, Option<u64>> = BTreeMap::new();
+        for step in steps {
+            let dates = step.inputs.values().filter_map(|input| match input {
+                InputSource::Source(name) => sources.get(name)?.last_change.seconds(),
+                InputSource::Output(from, _) => newest.get(from).copied().flatten(),
+            });
+            let date = dates.max();
+            newest.insert(&step.name, date);
+        }
+        let steps = newest.into_iter().map(|(name, date)| (name.clone(), date.unwrap_or(DEFAULT_EPOCH)));
+        Self { given, steps: steps.collect() }
+    }
+
+    /// That of a step.
+    pub fn of(&self, step: &StepName) -> u64 {
+        self.given.or_else(|| self.steps.get(step).copied()).unwrap_or(DEFAULT_EPOCH)
+    }
+
+    /// That of an artifact: the newest of the steps whose outputs it is made of.
+    pub fn of_artifact(&self, artifact: &Artifact) -> u64 {
+        let steps = artifact.files.values().map(|(step, _)| self.of(step));
+        self.given.or_else(|| steps.max()).unwrap_or(DEFAULT_EPOCH)
+    }
+}
 
 impl Pinned {
     /// Pins the images of these steps and artifacts, and every source.
@@ -155,20 +193,25 @@ impl Pinned {
             };
             snapshots.insert(name.clone(), snapshot);
         }
-        let epoch =
-            pins.epoch.or_else(|| snapshots.values().filter_map(|s| s.commit_time).max()).unwrap_or(DEFAULT_EPOCH);
         let mut sources: BTreeMap<OutputName, PinnedSource> = BTreeMap::new();
         for (name, snapshot) in snapshots {
-            let packed = snapshot.pack(bench, epoch)?;
+            let packed = snapshot.pack(bench)?;
             let state = match (&packed.commit, packed.dirty) {
                 (None, _) => " (in no commit)",
                 (Some(_), true) => " (uncommitted changes)",
                 (Some(_), false) => "",
             };
             (bench.tell)(&format!("source {name} is {}{state}", packed.content.digest));
+            if packed.last_change == LastChange::CutOff && pins.epoch.is_none() {
+                (bench.tell)(&format!(
+                    "when source {name} was changed last is not known: the history of this clone is cut off; steps see the date \
+                     1980-01-01 (git fetch --unshallow, or set SOURCE_DATE_EPOCH)"
+                ));
+            }
             sources.insert(name, packed);
         }
-        Ok(Self { images, sources, epoch })
+        let epochs = Epochs::new(pins.epoch, steps, &sources);
+        Ok(Self { images, sources, epochs })
     }
 }
 
@@ -234,7 +277,7 @@ fn compression(blob: impl Read, digest: &Digest) -> Result<Compression, Error> {
     })
 }
 
-/// Takes a snapshot of a source tree. The mtime of all of it is `epoch`, so [`PinnedSource::pack`] is called once that is known.
+/// Takes a snapshot of a source tree.
 pub fn source(
     lister: &dyn SourceLister,
     project: &Path,
@@ -247,7 +290,7 @@ pub fn source(
         content: Content { kind: ContentKind::Directory, digest: Digest::of(b"") },
         commit: tree.commit,
         dirty: tree.dirty,
-        commit_time: tree.commit_time,
+        last_change: tree.last_change,
         fetched: None,
         submodules: tree.submodules,
         entries: tree.entries,
@@ -261,7 +304,7 @@ fn fetched(fetcher: &dyn SourceFetcher, url: &str, reference: &str) -> Result<Pi
         content: Content { kind: ContentKind::Directory, digest: Digest::of(b"") },
         commit: Some(source.commit),
         dirty: false,
-        commit_time: Some(source.commit_time),
+        last_change: LastChange::At(source.commit_time),
         fetched: Some((url.to_owned(), source.reference)),
         submodules: BTreeMap::new(),
         entries: source.entries,
@@ -270,8 +313,8 @@ fn fetched(fetcher: &dyn SourceFetcher, url: &str, reference: &str) -> Result<Pi
 
 impl PinnedSource {
     /// Packs the snapshot into the store.
-    pub fn pack(mut self, bench: &Workbench<'_>, epoch: u64) -> Result<Self, Error> {
-        let (digest, _) = bench.packer.pack(std::mem::take(&mut self.entries), epoch)?;
+    pub fn pack(mut self, bench: &Workbench<'_>) -> Result<Self, Error> {
+        let (digest, _) = bench.packer.pack(std::mem::take(&mut self.entries), DEFAULT_EPOCH)?;
         self.content.digest = digest;
         Ok(self)
     }

@@ -64,8 +64,6 @@ pub struct Plan {
     pub sources: Vec<PlannedSource>,
     /// Steps in the order in which they may run.
     pub steps: Vec<PlannedStep>,
-    /// SOURCE_DATE_EPOCH of the run.
-    pub epoch: u64,
 }
 
 /// An image by digest.
@@ -101,6 +99,8 @@ pub struct PlannedStep {
     pub step: StepName,
     /// The image that it runs in.
     pub image: Digest,
+    /// Its SOURCE_DATE_EPOCH.
+    pub epoch: u64,
     /// What has to pass before.
     pub after: BTreeSet<StepName>,
     /// The key of its result; `None` while something that it reads has to be made first.
@@ -142,7 +142,7 @@ pub fn plan(bench: &Workbench<'_>, request: &PlanRequest<'_>) -> Result<Plan, Er
     let around = Surroundings {
         images: &pinned.images,
         sources: &pinned.sources,
-        epoch: pinned.epoch,
+        epochs: &pinned.epochs,
         arguments: request.arguments,
         secrets: &secrets,
         private: request.private,
@@ -185,7 +185,15 @@ pub fn plan(bench: &Workbench<'_>, request: &PlanRequest<'_>) -> Result<Plan, Er
         };
         let image = pinned.images.of_step(step)?.digest;
         let after = step.needs.iter().chain(step.inputs.values().filter_map(InputSource::step)).cloned().collect();
-        planned.push(PlannedStep { step: step.name.clone(), image, after, key, fate, changed });
+        planned.push(PlannedStep {
+            step: step.name.clone(),
+            image,
+            epoch: pinned.epochs.of(&step.name),
+            after,
+            key,
+            fate,
+            changed,
+        });
     }
     let images = pinned.images.all().map(|(name, platform, image)| PlannedImage {
         name: name.to_owned(),
@@ -199,7 +207,7 @@ pub fn plan(bench: &Workbench<'_>, request: &PlanRequest<'_>) -> Result<Plan, Er
         commit: source.commit.clone(),
         dirty: source.dirty,
     });
-    Ok(Plan { images: images.collect(), sources: sources.collect(), steps: planned, epoch: pinned.epoch })
+    Ok(Plan { images: images.collect(), sources: sources.collect(), steps: planned })
 }
 
 /// The steps whose outputs are not known yet, each once.

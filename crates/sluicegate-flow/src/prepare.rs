@@ -17,7 +17,7 @@ use sluicegate_types::{Content, ContentKind, Digest, OutputName, Secret, StepNam
 
 use crate::{
     Error, Workbench,
-    pin::{PinnedBase, PinnedImages, PinnedSource},
+    pin::{Epochs, PinnedBase, PinnedImages, PinnedSource},
 };
 
 /// Bytes of one step's log.
@@ -34,7 +34,7 @@ pub(crate) const PLATFORM: &str = "linux/amd64";
 pub(crate) struct Surroundings<'a> {
     pub(crate) images: &'a PinnedImages,
     pub(crate) sources: &'a BTreeMap<OutputName, PinnedSource>,
-    pub(crate) epoch: u64,
+    pub(crate) epochs: &'a Epochs,
     /// `PARAM_NAME` and what it was set to.
     pub(crate) arguments: &'a BTreeMap<String, String>,
     pub(crate) secrets: &'a BTreeMap<SecretSource, Secret>,
@@ -149,7 +149,7 @@ pub(crate) fn prepare(
         inputs: mounts,
         outputs: outputs.chain(reports).collect(),
         limits,
-        epoch: around.epoch,
+        epoch: around.epochs.of(&step.name),
         network: reaches,
         masked,
         observe: around.observe,
@@ -189,7 +189,7 @@ fn environment(
     let mut env = BTreeMap::from([
         ("PATH".to_owned(), image.variable("PATH").unwrap_or(DEFAULT_PATH).to_owned()),
         ("HOME".to_owned(), home),
-        ("SOURCE_DATE_EPOCH".to_owned(), around.epoch.to_string()),
+        ("SOURCE_DATE_EPOCH".to_owned(), around.epochs.of(&step.name).to_string()),
     ]);
     env.extend(around.arguments.clone());
     env.extend(step.env.clone());
@@ -240,7 +240,7 @@ fn parts(
     parts.add("image", image.digest);
     parts.add("platform", PLATFORM);
     parts.add("workdir", step.workdir.display());
-    parts.add("epoch", around.epoch);
+    parts.add("epoch", around.epochs.of(&step.name));
     parts.add("run", format!("{} arguments", step.argv.len()));
     for (nth, argument) in step.argv.iter().enumerate() {
         parts.add(format!("run.{nth}"), argument);

@@ -41,6 +41,7 @@ use crate::{
     scan, shared,
     steps::{Capacity, Finished, StepEvent, StepsRequest, run_steps},
     survey::Survey,
+    together::Together,
 };
 
 /// Everything a run needs beside the shared ports.
@@ -294,7 +295,10 @@ fn record_image(
 
 fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) -> Result<(), Error> {
     let pipeline = request.pipeline;
-    request.executor.probe()?;
+    // With a scan something is executed in any case; else the first step that is executed asks.
+    if request.scanner.is_some() || request.cache.is_none() {
+        request.executor.probe()?;
+    }
     let artifacts: &[Artifact] = if request.selection.is_some() { &[] } else { &pipeline.artifacts };
     if !artifacts.is_empty() {
         check_places(ports, request)?;
@@ -308,7 +312,7 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
     let around = Surroundings {
         images: &pinned.images,
         sources: &pinned.sources,
-        epoch: pinned.epoch,
+        epochs: &pinned.epochs,
         arguments: request.arguments,
         secrets: request.secrets,
         private: request.private,
@@ -317,6 +321,12 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
         observe: request.observe,
         stop: request.stop.clone(),
     };
+    // What an image's files say of its user is part of keys. Images are unpacked for it now, while nobody waits for the log; a fault is the
+    // step's, once its turn comes.
+    for step in &steps {
+        let image = pinned.images.of_step(step)?;
+        let _ = request.executor.account(&step.name, &image.layers, image.user());
+    }
     let builder_version = builder_version(request.executor);
     let mut built = Built::default();
     let judged = Judged {
@@ -340,8 +350,19 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
         stop: &request.stop,
         on_event: request.on_event,
     };
-    let ran =
-        run_steps(&bench, &steps_request, |finished| finish(ports, request, &pinned, &mut built, report, finished));
+    // Taking a result takes no time, so that syncing each statement about one would be most of it.
+    let together = Together::new(ports);
+    let ran = run_steps(
+        &bench,
+        &steps_request,
+        |(step, prepared, left)| {
+            let taken = left.reused.is_some();
+            let held = together.ports(ports);
+            let ports = if taken { &held } else { ports };
+            finish(ports, request, &pinned, &mut built, report, (step, prepared, left))
+        },
+        || together.make_durable(),
+    );
     // Which of two ended first says nothing: reports and records of the same run look the same.
     let place = |name: &StepName| pipeline.steps.iter().position(|step| step.name == *name);
     report.steps.sort_by_key(|done| place(&done.step));
@@ -351,7 +372,14 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
         if request.stop.is_raised() {
             return Err(Error::Stopped);
         }
-        let image = build_artifact(ports, request, (artifact, tags), &pinned.images, &mut built, pinned.epoch)?;
+        let image = build_artifact(
+            ports,
+            request,
+            (artifact, tags),
+            &pinned.images,
+            &mut built,
+            pinned.epochs.of_artifact(artifact),
+        )?;
         record_image(ports, request, &image, artifact, report)?;
         report.images.push(image);
     }

@@ -88,12 +88,13 @@ pub(crate) struct Left {
 pub(crate) type Finished<'a> = (&'a Step, &'a Prepared, &'a mut Left);
 
 /// Runs the steps. `finished` gets each one that was executed or taken, failed ones too, before anything that depends on it begins; an
-/// error of it fails the step. The first failure is returned after everything that runs has ended; with `keep_going`, after everything
+/// error of it fails the step. `pause` is called before anything is waited for and at the end; an error of it ends the run. The first failure is returned after everything that runs has ended; with `keep_going`, after everything
 /// that does not depend on a failure.
 pub(crate) fn run_steps(
     bench: &Workbench<'_>,
     request: &StepsRequest<'_>,
     mut finished: impl FnMut(Finished<'_>) -> Result<(), Error>,
+    pause: impl Fn() -> Result<(), Error>,
 ) -> Result<(), Error> {
     let names: Vec<&StepName> = request.steps.iter().map(|step| &step.name).collect();
     (request.on_event)(&StepEvent::Planned(&names));
@@ -115,6 +116,10 @@ pub(crate) fn run_steps(
                         settle(request, &mut schedule, &mut first, step, done, left.products);
                     }
                     Ok(Begun::Execute(prepared)) => {
+                        if let Err(error) = request.executor.probe() {
+                            settle(request, &mut schedule, &mut first, step, Err(error.into()), BTreeMap::new());
+                            break;
+                        }
                         schedule.starts(step);
                         let work = AtWork { step, prepared: *prepared, attempt: 1, started_on: bench.clock.now() };
                         (bench.tell)(&format!("step {} runs", step.name));
@@ -127,6 +132,11 @@ pub(crate) fn run_steps(
                 if !goes_on(request, first.as_ref()) {
                     break;
                 }
+            }
+            if let Err(error) = pause() {
+                // It weighs more than what a step did.
+                let before = first.take().filter(|first| !is_of_a_step(first));
+                first = Some(before.unwrap_or(error));
             }
             if at_work.is_empty() {
                 break;
@@ -406,7 +416,7 @@ fn check_outcome(step: &Step, outcome: &StepOutcome) -> Result<(), Error> {
         let (fault, how) = match (step.outputs.get(output), &step.junit) {
             (Some(path), _) => (StepFault::Output, format!("did not leave its output {output} at {}", path.display())),
             (None, Some(path)) => {
-                (StepFault::Report, format!("did not leave its report at {} (rebench.junit)", path.display()))
+                (StepFault::Report, format!("did not leave its report at {} (reports.junit)", path.display()))
             }
             (None, None) => (StepFault::Output, format!("did not leave {output}")),
         };

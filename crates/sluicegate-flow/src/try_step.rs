@@ -128,7 +128,7 @@ fn with_surroundings<'a, T>(
     let around = Surroundings {
         images: &pinned.images,
         sources: &pinned.sources,
-        epoch: pinned.epoch,
+        epochs: &pinned.epochs,
         arguments: plan.arguments,
         secrets: request.secrets,
         private: plan.private,
@@ -171,8 +171,13 @@ fn run(
         stop: &request.stop,
         on_event: request.on_event,
     };
-    run_steps(bench, &steps_request, |(step, _, left)| {
-        took(&step.name, left);
-        Ok(())
-    })
+    run_steps(
+        bench,
+        &steps_request,
+        |(step, _, left)| {
+            took(&step.name, left);
+            Ok(())
+        },
+        || Ok(()),
+    )
 }

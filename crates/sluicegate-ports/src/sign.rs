@@ -31,6 +31,19 @@ pub trait TransparencyLog: Send + Sync {
     /// again: its present place is returned. All of it is durable when this returns.
     fn append(&self, bodies: &[Vec<u8>]) -> Result<Vec<LogEntry>, SignError>;
 
+    /// The same, but what is new may be in memory alone until [`TransparencyLog::make_durable`]: statements that name each other can't be
+    /// appended at once, and need not be synced one by one. Until then nothing that came of these entries may be written or sent: what was
+    /// not made durable was never said, and another entry may come to stand in its place. Every other question to the log comes after
+    /// what is held; the log is nobody else's meanwhile.
+    fn append_held(&self, bodies: &[Vec<u8>]) -> Result<Vec<LogEntry>, SignError> {
+        self.append(bodies)
+    }
+
+    /// Makes durable what [`TransparencyLog::append_held`] appended. On an error none of it was appended.
+    fn make_durable(&self) -> Result<(), SignError> {
+        Ok(())
+    }
+
     /// Told what is about to be appended. A log elsewhere keeps it until [`TransparencyLog::settled`], so that the same bytes are sent
     /// again whatever happens in between (trust model 15); one that appends all or nothing has nothing to keep.
     fn about_to_append(&self, _envelopes: &[Envelope<'_>]) -> Result<(), SignError> {

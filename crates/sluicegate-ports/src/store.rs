@@ -44,6 +44,11 @@ pub trait ContentStore: Send + Sync {
     fn put_bytes(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
         self.put(&mut &bytes[..], bytes.len() as u64).map(|(digest, _)| digest)
     }
+
+    /// Stores all of these. On an error some of them may be stored.
+    fn put_all(&self, contents: &[Vec<u8>]) -> Result<(), StoreError> {
+        contents.iter().try_for_each(|bytes| self.put_bytes(bytes).map(drop))
+    }
 }
 
 /// Why the store could not do it.

@@ -115,10 +115,32 @@ pub struct SourceTree {
     /// Whether these entries are anything else than what that commit holds in this folder, or there is no commit. Only bytes, names and
     /// modes count; what an index says does not.
     pub dirty: bool,
-    /// The commit's date in seconds.
-    pub commit_time: Option<u64>,
+    /// When it was changed last, as far as the commits say. Changes that are in no commit have no date.
+    pub last_change: LastChange,
     /// The submodules whose files are among the entries, by their folder, with the commit that each has checked out.
     pub submodules: BTreeMap<PathBuf, String>,
+}
+
+/// When a source was changed last: the date of a commit in seconds. It must depend on nothing but how the source came to be, for it
+/// becomes part of what steps see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastChange {
+    /// The date of the newest commit that changed it.
+    At(u64),
+    /// Nothing says it: there are no commits, or too many since.
+    Unknown,
+    /// The history here ends before that commit, as in a shallow clone.
+    CutOff,
+}
+
+impl LastChange {
+    /// The date, where it is known.
+    pub fn seconds(self) -> Option<u64> {
+        match self {
+            Self::At(seconds) => Some(seconds),
+            Self::Unknown | Self::CutOff => None,
+        }
+    }
 }
 
 /// What a commit holds, fetched by us.

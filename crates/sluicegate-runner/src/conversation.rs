@@ -70,10 +70,11 @@ fn through_streams(
     let (step, ending) = (request.step.as_str(), launch.ending);
     EmbeddedExecutor::write_job(run, Launch { streams: Streams::Passed, ..launch })
         .map_err(engine(step, "write the helper's job"))?;
+    let helper = executor.helper()?;
     let start = || -> io::Result<_> {
         let ((stdin, to_step), (out, stdout), (err, stderr)) = (io::pipe()?, io::pipe()?, io::pipe()?);
         let (wire, theirs) = UnixStream::pair()?;
-        let (child, control) = executor.helper.start(run.path(), OwnedFd::from(theirs), stderr.try_clone()?)?;
+        let (child, control) = helper.start(run.path(), OwnedFd::from(theirs), stderr.try_clone()?)?;
         // A helper that is gone already is noticed where it is watched.
         let _ = descriptors::send(&wire, &[stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]);
         Ok((child, control, to_step, [out, err]))
@@ -114,10 +115,11 @@ fn at_terminal(
     let (step, ending) = (request.step.as_str(), launch.ending);
     EmbeddedExecutor::write_job(run, Launch { streams: Streams::Terminal, ..launch })
         .map_err(engine(step, "write the helper's job"))?;
+    let helper = executor.helper()?;
     let start = || -> io::Result<_> {
         let (wire, theirs) = UnixStream::pair()?;
         let null = File::options().write(true).open("/dev/null")?;
-        let (child, control) = executor.helper.start(run.path(), OwnedFd::from(theirs), null)?;
+        let (child, control) = helper.start(run.path(), OwnedFd::from(theirs), null)?;
         Ok((child, control, wire))
     };
     let (mut child, control, wire) = start().map_err(engine(step, "start the helper"))?;

@@ -1,10 +1,11 @@
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Write},
     net::{Shutdown, TcpListener},
     os::unix::fs::{OpenOptionsExt, symlink},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -16,7 +17,7 @@ use sluicegate_ports::{
     },
     store::{ContentStore, StoreError},
 };
-use sluicegate_types::{Content, ContentKind, StepName};
+use sluicegate_types::{Content, ContentKind, Digest, StepName};
 
 use crate::{
     account,
@@ -44,7 +45,8 @@ const PRIVILEGED: &str = "run as root with every capability; in a container: doc
 /// Where the executor works and with what.
 #[derive(Clone)]
 pub struct Config {
-    /// An executable whose `main` first calls [`crate::container_process::enter_if_asked`]; it is copied to sealed memory once.
+    /// An executable whose `main` first calls [`crate::container_process::enter_if_asked`]; it is copied to sealed memory when the first
+    /// container starts.
     pub helper_program: PathBuf,
     /// Runs get a folder each below `run/` in here; its file system has to take an overlay's upper folder (ext4, xfs, tmpfs).
     pub state_dir: PathBuf,
@@ -58,11 +60,17 @@ pub struct Config {
 
 /// Runs steps and tools with libcontainer in a helper process, as root, on x86_64 Linux.
 pub struct EmbeddedExecutor {
-    pub(crate) helper: SealedProgram,
+    program: PathBuf,
+    /// The program's copy; made when the first container starts, as a run that only takes earlier results needs none.
+    helper: OnceLock<SealedProgram>,
     runs: PathBuf,
     cache: Cache,
     store: Arc<dyn ContentStore>,
     upstream_proxy: Option<UpstreamProxy>,
+    /// Whether a container was tried already.
+    probed: OnceLock<()>,
+    /// What is known of accounts, by an image's layers and its user.
+    accounts: Mutex<BTreeMap<(Vec<Digest>, String), Account>>,
 }
 
 /// What a container runs, beside what stands in its root.
@@ -85,7 +93,7 @@ pub(crate) struct Launch<'a> {
 }
 
 impl EmbeddedExecutor {
-    /// Prepares the folders, copies the helper, and removes what runs of dead processes left: folders, control groups,
+    /// Prepares the folders, and removes what runs of dead processes left: folders, control groups,
     /// processes. [`ExecuteError::NotHere`] if any of that cannot be done.
     pub fn new(config: Config) -> Result<Self, ExecuteError> {
         let not_here = |what: String| {
@@ -103,9 +111,28 @@ impl EmbeddedExecutor {
         run_folder::sweep(&runs).map_err(not_here(format!("remove old runs in {}", runs.display())))?;
         let cache = Cache::open(&config.layer_cache, config.store.clone())
             .map_err(not_here(format!("open the cache {}", config.layer_cache.display())))?;
-        let helper = SealedProgram::copy_of(&config.helper_program)
-            .map_err(not_here(format!("copy the helper {}", config.helper_program.display())))?;
-        Ok(Self { helper, runs, cache, store: config.store, upstream_proxy: config.upstream_proxy })
+        Ok(Self {
+            program: config.helper_program,
+            helper: OnceLock::new(),
+            runs,
+            cache,
+            store: config.store,
+            upstream_proxy: config.upstream_proxy,
+            probed: OnceLock::new(),
+            accounts: Mutex::default(),
+        })
+    }
+
+    /// The program that containers begin with.
+    pub(crate) fn helper(&self) -> Result<&SealedProgram, ExecuteError> {
+        if let Some(helper) = self.helper.get() {
+            return Ok(helper);
+        }
+        let copy = SealedProgram::copy_of(&self.program).map_err(|error| ExecuteError::NotHere {
+            reason: format!("cannot copy the helper {}: {error}", self.program.display()),
+            remedy: "free some memory, and run it again".to_owned(),
+        })?;
+        Ok(self.helper.get_or_init(|| copy))
     }
 
     /// A folder for one run.
@@ -125,6 +152,7 @@ impl EmbeddedExecutor {
         let ending = launch.ending;
         let watch = launch.watch.filter(|watch| watch.is_possible());
         Self::write_job(run, launch).map_err(engine(step, "write the helper's job"))?;
+        let helper = self.helper()?;
         let start = || -> io::Result<_> {
             let (out, stdout) = io::pipe()?;
             let (streams, stderr) = if separate_streams {
@@ -133,7 +161,7 @@ impl EmbeddedExecutor {
             } else {
                 (vec![out], stdout.try_clone()?)
             };
-            let (child, control) = self.helper.start(run.path(), stdout, stderr)?;
+            let (child, control) = helper.start(run.path(), stdout, stderr)?;
             if let Some(watch) = watch
                 && watch.hand_over(&control).is_err()
             {
@@ -318,6 +346,9 @@ impl EmbeddedExecutor {
 
 impl StepExecutor for EmbeddedExecutor {
     fn probe(&self) -> Result<(), ExecuteError> {
+        if self.probed.get().is_some() {
+            return Ok(());
+        }
         require_this_machine()?;
         cgroup::check_writable().map_err(|reason| ExecuteError::NotHere {
             reason: format!("no control group can be made ({reason})"),
@@ -352,7 +383,10 @@ impl StepExecutor for EmbeddedExecutor {
         let listener = Listener { on_output: &mut |_, _| Ok(Output::Taken), on_socket: &mut unexpected_socket };
         let report = self.launch("probe", &run, launch, false, listener);
         let (reason, remedy) = match report {
-            Ok(Report { ended: Some((0, _)), killed: None, result: Ok(_) }) => return Ok(()),
+            Ok(Report { ended: Some((0, _)), killed: None, result: Ok(_) }) => {
+                self.probed.get_or_init(|| ());
+                return Ok(());
+            }
             Ok(Report { result: Err(failure), .. }) => explain(&failure),
             Ok(Report { ended: Some((code, _)), .. }) => {
                 (format!("the container's first process is not confined (code {code})"), PRIVILEGED.to_owned())
@@ -416,7 +450,14 @@ impl StepExecutor for EmbeddedExecutor {
         let refused = |reason| ExecuteError::Refused { step: step.to_owned(), reason };
         account::check(user).map_err(refused)?;
         require_this_machine()?;
-        account::look_up(&self.lowers(step, layers, &Stop::default())?, user).map_err(refused)
+        let key = (layers.iter().map(|layer| layer.diff_id).collect(), user.to_owned());
+        let accounts = || self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = accounts().get(&key) {
+            return Ok(known.clone());
+        }
+        let account = account::look_up(&self.lowers(step, layers, &Stop::default())?, user).map_err(refused)?;
+        accounts().insert(key, account.clone());
+        Ok(account)
     }
 
     fn shell(&self, request: &StepRequest, terminal: Terminal) -> Result<Ended, ExecuteError> {

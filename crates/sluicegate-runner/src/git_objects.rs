@@ -36,6 +36,8 @@ pub(crate) struct Objects<'a> {
 pub(crate) struct Commit {
     /// Its tree.
     pub(crate) tree: String,
+    /// The commit that it was made on; of a merge, the one that was merged into.
+    pub(crate) parent: Option<String>,
     /// Its date in seconds, where it can be read.
     pub(crate) time: Option<u64>,
 }
@@ -89,13 +91,14 @@ impl<'a> Objects<'a> {
         let text = self.read(id, "commit")?;
         let tree = header(&text, b"tree ").ok_or_else(|| self.fault(format!("the commit {id} names no tree")))?;
         let tree = String::from_utf8_lossy(tree).into_owned();
+        let parent = header(&text, b"parent ").map(|parent| String::from_utf8_lossy(parent).into_owned());
         let time = header(&text, b"committer ").and_then(seconds);
         let last = UnixTime::LAST.seconds().unsigned_abs();
         if time.is_some_and(|seconds| seconds > last) {
             let last = UnixTime::LAST;
             return Err(self.fault(format!("the commit {id} is dated after {last}; commit anew with a right clock")));
         }
-        Ok(Commit { tree, time })
+        Ok(Commit { tree, parent, time })
     }
 
     /// The commit that a name leads to, through signed and annotated tags.

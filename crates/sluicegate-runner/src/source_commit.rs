@@ -6,17 +6,17 @@
 //! except by the SHA-256 digest of the packed source, which is recorded anyway.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use sluicegate_ports::trees::{EntryKind, TreeEntry, TreeError};
+use sluicegate_ports::trees::{EntryKind, LastChange, TreeEntry, TreeError};
 
 use crate::{
-    git_objects::{self, Kind, MAX_DEPTH, Objects, file_id, object_id},
+    git_objects::{self, Commit, Kind, MAX_DEPTH, Objects, file_id, object_id},
     source_repository::MAX_GIT_TIME,
 };
 
@@ -26,6 +26,8 @@ pub(crate) struct Question<'a> {
     pub(crate) objects: Command,
     /// The commit's full name.
     pub(crate) commit: &'a str,
+    /// Commits whose parents are not here: the ends of a shallow history.
+    pub(crate) shallow: &'a BTreeSet<String>,
     /// The source's folder, relative to the root of the work tree.
     pub(crate) below: &'a Path,
     /// The source's folder.
@@ -45,25 +47,22 @@ pub(crate) struct Question<'a> {
 pub(crate) struct Answer {
     /// Whether a file differs, is missing, or is in no commit.
     pub(crate) differs: bool,
-    /// The commit's date in seconds.
-    pub(crate) commit_time: Option<u64>,
+    /// When what stands at these places was changed last.
+    pub(crate) last_change: LastChange,
 }
 
 /// Compares the entries with the commit's folder. What the commit has and the source has not counts as a difference, unless it never
 /// belongs to a source; then it must still lie there as it was committed.
 pub(crate) fn compare(question: Question<'_>) -> Result<Answer, TreeError> {
-    let Question { objects, commit, below, folder, entries, left_out, submodules, included } = question;
+    let Question { objects, commit, shallow, below, folder, entries, left_out, submodules, included } = question;
     let mut objects = Objects::open(objects, folder, MAX_GIT_TIME)?;
     let read = objects.commit(commit)?;
-    let (commit_time, root) = (read.time, read.tree);
-    let differs = Answer { differs: true, commit_time };
+    let root = read.tree.clone();
+    let places: BTreeSet<&Path> = included.iter().map(|(path, _)| path.as_path()).chain([below]).collect();
+    let last_change = last_change(&mut objects, (commit, read), shallow, &places)?;
+    let differs = Answer { differs: true, last_change };
     for (path, entry) in included {
-        let (above, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
-        let committed = match folder_at(&mut objects, &root, above)? {
-            Some(tree) => objects.folder(&tree)?.into_iter().find(|entry| entry.name == name.as_bytes()),
-            None => None,
-        };
-        if committed.map(|entry| (entry.kind, entry.id)) != packed(&entry.kind)? {
+        if entry_at(&mut objects, &root, path)? != packed(&entry.kind)? {
             return Ok(differs);
         }
     }
@@ -105,11 +104,57 @@ pub(crate) fn compare(question: Question<'_>) -> Result<Answer, TreeError> {
             }
         }
     }
-    Ok(Answer { differs: !unseen.is_empty() || !unseen_submodules.is_empty(), commit_time })
+    Ok(Answer { differs: !unseen.is_empty() || !unseen_submodules.is_empty(), last_change })
 }
 
 fn by_path(entries: &[TreeEntry]) -> BTreeMap<&Path, &EntryKind> {
     entries.iter().map(|entry| (entry.path.as_path(), &entry.kind)).collect()
+}
+
+/// Commits that are gone back through to find when a source was changed last.
+const MAX_COMMITS: usize = 10_000;
+
+/// When the newest commit was made before which something else stood at one of these places. It goes back along first parents, so that a
+/// merge counts when it was merged. Unchanged for [`MAX_COMMITS`] commits, or by nobody but a commit without a date: unknown, as where a
+/// shallow clone ends; and then it is unknown in the next commit, too, so that it changes with the source and never with the history.
+fn last_change(
+    objects: &mut Objects<'_>,
+    (name, mut commit): (&str, Commit),
+    shallow: &BTreeSet<String>,
+    places: &BTreeSet<&Path>,
+) -> Result<LastChange, TreeError> {
+    let at = |objects: &mut Objects<'_>, root: &str| {
+        let found = places.iter().map(|place| entry_at(objects, root, place));
+        found.collect::<Result<Vec<_>, _>>()
+    };
+    let stands = at(objects, &commit.tree)?;
+    if stands.iter().all(Option::is_none) {
+        return Ok(LastChange::Unknown);
+    }
+    let mut name = name.to_owned();
+    for _ in 0..MAX_COMMITS {
+        if shallow.contains(&name) {
+            return Ok(LastChange::CutOff);
+        }
+        let dated = commit.time.map_or(LastChange::Unknown, LastChange::At);
+        let Some(parent) = commit.parent else { return Ok(dated) };
+        // What is not here of the past (there are clones without old trees) only leaves the date open.
+        let Ok(before) = objects.commit(&parent) else { return Ok(LastChange::CutOff) };
+        match at(objects, &before.tree) {
+            Ok(stood) if stood == stands => (name, commit) = (parent, before),
+            Ok(_) => return Ok(dated),
+            Err(_) => return Ok(LastChange::CutOff),
+        }
+    }
+    Ok(LastChange::Unknown)
+}
+
+/// What stands at a path of a commit. The root is a folder.
+fn entry_at(objects: &mut Objects<'_>, root: &str, path: &Path) -> Result<Option<(Kind, String)>, TreeError> {
+    let Some(name) = path.file_name() else { return Ok(Some((Kind::Folder, root.to_owned()))) };
+    let Some(tree) = folder_at(objects, root, path.parent().unwrap_or(Path::new("")))? else { return Ok(None) };
+    let found = objects.folder(&tree)?.into_iter().find(|entry| entry.name == name.as_bytes());
+    Ok(found.map(|entry| (entry.kind, entry.id)))
 }
 
 /// The tree of a folder of a commit; nothing if no folder stands there.

@@ -10,7 +10,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use sluicegate_ports::trees::{EntryKind, SourceLister, SourceTree, TreeEntry, TreeError};
+use sluicegate_ports::trees::{EntryKind, LastChange, SourceLister, SourceTree, TreeEntry, TreeError};
 
 use crate::{
     git_objects::Kind,
@@ -77,7 +77,7 @@ impl SourceLister for GitSourceLister {
             entries: tree.entries,
             commit: repository.and_then(|repository| repository.head),
             dirty: tree.dirty || through_link,
-            commit_time: tree.commit_time,
+            last_change: tree.last_change,
             submodules: tree.submodules,
         })
     }
@@ -94,7 +94,7 @@ struct Listed {
     own_submodules: BTreeMap<PathBuf, String>,
     /// Whether anything is known to differ from what was committed.
     dirty: bool,
-    commit_time: Option<u64>,
+    last_change: LastChange,
 }
 
 /// A file from outside a source's folder.
@@ -173,6 +173,7 @@ fn compare(
     let answer = source_commit::compare(source_commit::Question {
         objects: repository.command(folder),
         commit,
+        shallow: &repository.shallow,
         below: folder.strip_prefix(&repository.work_tree).unwrap_or(folder),
         folder,
         entries: &listed.entries,
@@ -181,7 +182,7 @@ fn compare(
         included: &by_path,
     })?;
     listed.dirty |= answer.differs;
-    listed.commit_time = answer.commit_time;
+    listed.last_change = answer.last_change;
     Ok(())
 }
 
@@ -356,7 +357,7 @@ impl Listed {
             submodules: BTreeMap::new(),
             own_submodules: BTreeMap::new(),
             dirty,
-            commit_time: None,
+            last_change: LastChange::Unknown,
         }
     }
 
@@ -539,7 +540,7 @@ mod tests {
         let list = || GitSourceLister.list(folder.path(), Path::new("src"), &[]).unwrap();
         let clean = list();
         assert_eq!((names(&clean), clean.dirty), (vec!["tracked".to_owned()], false));
-        assert!(clean.commit.is_some() && clean.commit_time.is_some());
+        assert!(clean.commit.is_some() && clean.last_change.seconds().is_some());
         fs::write(folder.path().join("src/ignored"), "2").unwrap();
         assert!(!list().dirty);
         fs::write(folder.path().join("src/new"), "3").unwrap();
@@ -816,13 +817,68 @@ mod tests {
         let folder = repository();
         let date = Command::new("git").args(["log", "-1", "--format=%ct"]).current_dir(folder.path()).output().unwrap();
         let date: u64 = String::from_utf8(date.stdout).unwrap().trim().parse().unwrap();
-        assert_eq!(listed(folder.path()).commit_time, Some(date));
+        assert_eq!(listed(folder.path()).last_change, LastChange::At(date));
         fs::remove_dir_all(folder.path().join(".git")).unwrap();
         let none = listed(folder.path());
-        assert_eq!((none.commit, none.dirty, none.commit_time), (None, true, None));
+        assert_eq!((none.commit, none.dirty, none.last_change), (None, true, LastChange::Unknown));
         run(folder.path(), &["init", "--quiet"]);
         let unborn = listed(folder.path());
-        assert_eq!((unborn.commit, unborn.dirty, unborn.commit_time), (None, true, None));
+        assert_eq!((unborn.commit, unborn.dirty, unborn.last_change), (None, true, LastChange::Unknown));
+    }
+
+    #[test]
+    fn a_source_is_as_old_as_the_commit_that_changed_it_last() {
+        let folder = repository();
+        let commit = |path: &str, text: &str, seconds: u64| {
+            fs::write(folder.path().join(path), text).unwrap();
+            run(folder.path(), &["add", "--all"]);
+            commit_at(folder.path(), seconds);
+        };
+        let last = || listed(folder.path()).last_change;
+        commit("src/tracked", "first of its own", 100_000_000);
+        commit("beside", "another", 200_000_000);
+        assert_eq!(last(), LastChange::At(100_000_000), "a commit that changes something else");
+        let including = |path: &str| {
+            GitSourceLister
+                .list_including(folder.path(), Path::new("src"), &[PathBuf::from(path)], &[])
+                .unwrap()
+                .last_change
+        };
+        assert_eq!(including("../beside"), LastChange::At(200_000_000), "unless it is included");
+        fs::write(folder.path().join("src/tracked"), "in no commit").unwrap();
+        assert_eq!(last(), LastChange::At(100_000_000), "what is in no commit has no date");
+        commit("src/tracked", "two", 300_000_000);
+        assert_eq!(last(), LastChange::At(300_000_000));
+        run(folder.path(), &["checkout", "--quiet", "-b", "side"]);
+        commit("src/tracked", "of the side", 400_000_000);
+        run(folder.path(), &["checkout", "--quiet", "-"]);
+        commit("beside", "and one more", 500_000_000);
+        run(folder.path(), &["merge", "--quiet", "--no-commit", "--no-ff", "side"]);
+        commit_at(folder.path(), 600_000_000);
+        assert_eq!(last(), LastChange::At(600_000_000), "what was merged changed when it was merged");
+        // A clone without the past.
+        commit("beside", "later", 700_000_000);
+        let clone = tempfile::tempdir().unwrap();
+        let from = format!("file://{}", folder.path().display());
+        run(clone.path(), &["clone", "--quiet", "--depth", "1", &from, "."]);
+        assert_eq!(listed(clone.path()).last_change, LastChange::CutOff);
+        run(clone.path(), &["fetch", "--quiet", "--depth", "2"]);
+        assert_eq!(
+            listed(clone.path()).last_change,
+            LastChange::CutOff,
+            "the first of what is here may not have changed it"
+        );
+        run(clone.path(), &["fetch", "--quiet", "--unshallow"]);
+        assert_eq!(listed(clone.path()).last_change, LastChange::At(600_000_000));
+    }
+
+    fn commit_at(folder: &Path, seconds: u64) {
+        let date = format!("{seconds} +0000");
+        let mut git = Command::new("git");
+        git.args(["-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "--quiet", "--message", "x"]);
+        let git = git.env("GIT_COMMITTER_DATE", &date).env("GIT_AUTHOR_DATE", &date).current_dir(folder);
+        let done = git.output().unwrap();
+        assert!(done.status.success(), "{done:?}");
     }
 
     #[test]
@@ -839,10 +895,10 @@ mod tests {
             let made = Command::new("git").args(made).current_dir(folder.path()).output().unwrap();
             let made = String::from_utf8(made.stdout).unwrap();
             run(folder.path(), &["update-ref", "HEAD", made.trim()]);
-            GitSourceLister.list(folder.path(), Path::new("src"), &[]).map(|tree| tree.commit_time)
+            GitSourceLister.list(folder.path(), Path::new("src"), &[]).map(|tree| tree.last_change)
         };
         let last = sluicegate_types::UnixTime::LAST.seconds();
-        assert_eq!(dated(last).unwrap(), Some(last.unsigned_abs()));
+        assert_eq!(dated(last).unwrap(), LastChange::At(last.unsigned_abs()));
         let error = dated(last + 1).unwrap_err().to_string();
         assert!(error.contains("dated after 9999-12-29T23:59:59Z"), "{error}");
     }

@@ -1,7 +1,7 @@
 //! A git repository around a source, asked without obeying it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fs,
     io::ErrorKind,
@@ -24,6 +24,8 @@ use crate::{
 pub(crate) const MAX_IGNORE: u64 = 1024 * 1024;
 /// Bytes of a repository's index.
 const MAX_INDEX: u64 = 1024 * 1024 * 1024;
+/// Bytes of the list of commits at which a history ends.
+const MAX_SHALLOW: u64 = 16 * 1024 * 1024;
 /// Files that an index may share its entries with.
 const MAX_SHARED_INDEXES: usize = 16;
 /// What git may say and how long it may take, each time that it is asked. The bytes are those of a million paths of usual length.
@@ -46,6 +48,8 @@ pub(crate) struct Repository {
     pub(crate) work_tree: PathBuf,
     /// The commit that is checked out.
     pub(crate) head: Option<String>,
+    /// Commits whose parents are not here.
+    pub(crate) shallow: BTreeSet<String>,
     /// Whether the file system of the work tree keeps execute bits.
     pub(crate) has_execute_bits: bool,
     /// Whether it keeps symbolic links.
@@ -104,7 +108,8 @@ impl Repository {
             copy(&shared, &name, MAX_INDEX)?;
         }
         let objects = path("objects")?;
-        Ok(Some(Self { own, objects, work_tree, head, has_execute_bits, has_links }))
+        let shallow = shallow(&path("shallow")?)?;
+        Ok(Some(Self { own, objects, shallow, work_tree, head, has_execute_bits, has_links }))
     }
 
     /// The files below a folder that the index lists, relative to it, and as what.
@@ -172,6 +177,15 @@ fn what_the_file_system_keeps(folder: &Path) -> Result<(bool, bool), TreeError> 
         _ => return Err(TreeError::Git { path: folder.to_owned(), reason: complaint(&ended) }),
     }
     Ok(keeps)
+}
+
+/// The commits at which a shallow history ends, one a line.
+fn shallow(list: &Path) -> Result<BTreeSet<String>, TreeError> {
+    match plain_file::read(list, MAX_SHALLOW) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(BTreeSet::new()),
+        Err(source) => Err(io("read", list, source)),
+    }
 }
 
 /// The files beside an index that hold entries of it (`core.splitIndex`).

@@ -57,6 +57,48 @@ impl EmbeddedLog {
         self.tiles.public()
     }
 
+    /// Appends what is not there yet to the log that `open` gives.
+    fn append_to<'a>(
+        &'a self,
+        open: impl Fn(&'a TileLog) -> Result<Held<'a>, SignError>,
+        bodies: &[Vec<u8>],
+    ) -> Result<Vec<Placed>, SignError> {
+        for body in bodies {
+            if body.len() > ENTRY_LIMIT {
+                return Err(self.tiles.refused(tiles::too_long(body.len())));
+            }
+            if !body.starts_with(BODY_START) {
+                return Err(self.tiles.refused("what is to be appended is not a canonical hashedrekord 0.0.2 body"));
+            }
+        }
+        if bodies.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut held = open(&self.tiles)?;
+        let mut fresh: HashMap<[u8; 32], u64> = HashMap::new();
+        let mut new: Vec<&[u8]> = Vec::new();
+        let mut places = Vec::new();
+        for body in bodies {
+            let leaf = record_hash(body);
+            let next = held.size() + new.len() as u64;
+            match held.find(&leaf).or_else(|| fresh.get(&leaf.0).copied()) {
+                Some(place) => places.push((place, false)),
+                None => {
+                    fresh.insert(leaf.0, next);
+                    new.push(body);
+                    places.push((next, true));
+                }
+            }
+        }
+        if !new.is_empty() {
+            held.append(&new)?;
+        }
+        let placed = |((place, is_new), body): ((u64, bool), &Vec<u8>)| {
+            Ok(Placed { entry: self.entry(&held, place, body)?, is_new })
+        };
+        places.into_iter().zip(bodies).map(placed).collect()
+    }
+
     /// The entry at `index` with its proof against the log's checkpoint.
     fn entry(&self, held: &Held<'_>, index: u64, body: &[u8]) -> Result<LogEntry, SignError> {
         let proof = held.proof(index, body)?;
@@ -84,6 +126,14 @@ impl TransparencyLog for EmbeddedLog {
         Ok(self.append_new(bodies)?.into_iter().map(|placed| placed.entry).collect())
     }
 
+    fn append_held(&self, bodies: &[Vec<u8>]) -> Result<Vec<LogEntry>, SignError> {
+        Ok(self.append_to(TileLog::write_held, bodies)?.into_iter().map(|placed| placed.entry).collect())
+    }
+
+    fn make_durable(&self) -> Result<(), SignError> {
+        self.tiles.flush()
+    }
+
     fn origin(&self) -> &str {
         &self.public().origin
     }
@@ -99,40 +149,7 @@ impl TransparencyLog for EmbeddedLog {
 
 impl ServedLog for EmbeddedLog {
     fn append_new(&self, bodies: &[Vec<u8>]) -> Result<Vec<Placed>, SignError> {
-        for body in bodies {
-            if body.len() > ENTRY_LIMIT {
-                return Err(self.tiles.refused(tiles::too_long(body.len())));
-            }
-            if !body.starts_with(BODY_START) {
-                return Err(self.tiles.refused("what is to be appended is not a canonical hashedrekord 0.0.2 body"));
-            }
-        }
-        if bodies.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut held = self.tiles.write()?;
-        let mut fresh: HashMap<[u8; 32], u64> = HashMap::new();
-        let mut new: Vec<&[u8]> = Vec::new();
-        let mut places = Vec::new();
-        for body in bodies {
-            let leaf = record_hash(body);
-            let next = held.size() + new.len() as u64;
-            match held.find(&leaf).or_else(|| fresh.get(&leaf.0).copied()) {
-                Some(place) => places.push((place, false)),
-                None => {
-                    fresh.insert(leaf.0, next);
-                    new.push(body);
-                    places.push((next, true));
-                }
-            }
-        }
-        if !new.is_empty() {
-            held.append(&new)?;
-        }
-        let placed = |((place, is_new), body): ((u64, bool), &Vec<u8>)| {
-            Ok(Placed { entry: self.entry(&held, place, body)?, is_new })
-        };
-        places.into_iter().zip(bodies).map(placed).collect()
+        self.append_to(TileLog::write, bodies)
     }
 
     fn checkpoint(&self) -> Result<String, SignError> {

@@ -55,11 +55,22 @@ pub(crate) struct State {
     checkpoint: Checkpoint,
     /// Folders whose names this process has made durable.
     durable: BTreeSet<PathBuf>,
+    /// What was appended and is in no file yet.
+    pending: Option<Pending>,
+}
+
+/// Entries that are in memory alone, under the log's lock.
+#[derive(Debug)]
+struct Pending {
+    /// The checkpoint of the files.
+    before: Checkpoint,
+    bodies: Vec<Vec<u8>>,
+    _lock: File,
 }
 
 impl State {
     fn new(checkpoint: Checkpoint) -> Self {
-        Self { tree: Tree::default(), checkpoint, durable: BTreeSet::new() }
+        Self { tree: Tree::default(), checkpoint, durable: BTreeSet::new(), pending: None }
     }
 }
 
@@ -67,7 +78,8 @@ impl State {
 pub(crate) struct Held<'a> {
     log: &'a TileLog,
     state: MutexGuard<'a, State>,
-    _lock: File,
+    /// `None`: the entries that are pending hold it.
+    _lock: Option<File>,
 }
 
 /// A file to write.
@@ -163,15 +175,60 @@ impl TileLog {
         SignError::Log { folder: self.folder.display().to_string(), reason: reason.into() }
     }
 
+    /// The log alone, to append to in memory: what was appended so before is part of it.
+    pub(crate) fn write_held(&self) -> Result<Held<'_>, SignError> {
+        let state = self.state()?;
+        if state.pending.is_some() {
+            return Ok(Held { log: self, state, _lock: None });
+        }
+        drop(state);
+        let Held { mut state, _lock: lock, .. } = self.held(true)?;
+        let before = state.checkpoint.clone();
+        state.pending = lock.map(|lock| Pending { before, bodies: Vec::new(), _lock: lock });
+        Ok(Held { log: self, state, _lock: None })
+    }
+
+    /// Writes what is pending, in one checkpoint, and lets go of the lock. On an error none of it was appended.
+    pub(crate) fn flush(&self) -> Result<(), SignError> {
+        let mut state = self.state()?;
+        self.write_pending(&mut state)
+    }
+
+    fn write_pending(&self, state: &mut State) -> Result<(), SignError> {
+        let Some(pending) = state.pending.take() else { return Ok(()) };
+        let old = pending.before.size;
+        if pending.bodies.is_empty() {
+            return Ok(());
+        }
+        let bodies: Vec<&[u8]> = pending.bodies.iter().map(Vec::as_slice).collect();
+        let written = self.sign(&state.tree, old, &bodies).and_then(|(files, checkpoint)| {
+            put(&self.folder, &files, &mut state.durable)?;
+            Ok(checkpoint)
+        });
+        match written {
+            Ok(checkpoint) => {
+                state.checkpoint = checkpoint;
+                self.drop_partials(old, state);
+                Ok(())
+            }
+            Err(error) => {
+                state.tree.truncate(old);
+                state.checkpoint = pending.before;
+                Err(error)
+            }
+        }
+    }
+
     fn held(&self, alone: bool) -> Result<Held<'_>, SignError> {
         let mut state = self.state()?;
+        self.write_pending(&mut state)?;
         if state.tree.size() == 0 {
             // Before the lock's file would be made in a folder that is not there.
             self.read_checkpoint()?;
         }
         let lock = take_lock(&self.folder, alone)?;
         self.refresh(&mut state)?;
-        Ok(Held { log: self, state, _lock: lock })
+        Ok(Held { log: self, state, _lock: Some(lock) })
     }
 
     /// What this process knows of the log.
@@ -286,6 +343,40 @@ impl TileLog {
         Ok((files, checkpoint))
     }
 
+    fn sign(&self, tree: &Tree, old: u64, bodies: &[&[u8]]) -> Result<(Vec<Planned>, Checkpoint), SignError> {
+        let (files, checkpoint) = self.plan(tree, old, bodies).map_err(|reason| self.refused(reason))?;
+        // What others would not believe is not written.
+        Checkpoint::verify(&checkpoint.note, &self.public).map_err(|reason| self.refused(reason))?;
+        Ok((files, checkpoint))
+    }
+
+    /// Appends what is new in memory, under a checkpoint of its own. On an error the state is what it was.
+    fn commit_held(&self, state: &mut State, bodies: &[&[u8]]) -> Result<(), SignError> {
+        let old = state.tree.size();
+        let mut grow = || {
+            for body in bodies {
+                state.tree.push(record_hash(body)).map_err(|reason| self.refused(reason))?;
+            }
+            let key =
+                self.key.as_ref().ok_or_else(|| self.refused("it was opened without its key, to be read only"))?;
+            let root = state.tree.root().map_err(|reason| self.refused(reason))?;
+            let checkpoint = Checkpoint::sign(&self.public.origin, state.tree.size(), root, key);
+            Checkpoint::verify(&checkpoint.note, &self.public).map_err(|reason| self.refused(reason))?;
+            Ok(checkpoint)
+        };
+        match (grow(), &mut state.pending) {
+            (Ok(checkpoint), Some(pending)) => {
+                pending.bodies.extend(bodies.iter().map(|body| body.to_vec()));
+                state.checkpoint = checkpoint;
+                Ok(())
+            }
+            (grown, _) => {
+                state.tree.truncate(old);
+                grown.and_then(|_| Err(self.refused("nothing is held")))
+            }
+        }
+    }
+
     /// Appends what is new, in one checkpoint. On an error the state is what it was.
     fn commit(&self, state: &mut State, bodies: &[&[u8]]) -> Result<(), SignError> {
         let old = state.tree.size();
@@ -293,9 +384,7 @@ impl TileLog {
             for body in bodies {
                 state.tree.push(record_hash(body)).map_err(|reason| self.refused(reason))?;
             }
-            let (files, checkpoint) = self.plan(&state.tree, old, bodies).map_err(|reason| self.refused(reason))?;
-            // What others would not believe is not written.
-            Checkpoint::verify(&checkpoint.note, &self.public).map_err(|reason| self.refused(reason))?;
+            let (files, checkpoint) = self.sign(&state.tree, old, bodies)?;
             put(&self.folder, &files, &mut state.durable)?;
             Ok(checkpoint)
         };
@@ -375,9 +464,14 @@ impl Held<'_> {
         Ok(found)
     }
 
-    /// Appends these entries in one checkpoint; all of it is durable when this returns. On an error nothing has changed.
+    /// Appends these entries in one checkpoint; all of it is durable when this returns, unless the log is held open for more. On an error
+    /// nothing has changed.
     pub(crate) fn append(&mut self, entries: &[&[u8]]) -> Result<(), SignError> {
-        self.log.commit(&mut self.state, entries)
+        if self.state.pending.is_some() {
+            self.log.commit_held(&mut self.state, entries)
+        } else {
+            self.log.commit(&mut self.state, entries)
+        }
     }
 
     /// The proof that `entry` stands at `index`, against the last checkpoint, recomputed before it is given away.

@@ -121,7 +121,6 @@ fn change(difference: &Difference) -> String {
 fn document(plan: &flow::Plan, with_changes: bool) -> Value {
     json!({
         "schemaVersion": 1,
-        "epoch": plan.epoch,
         "images": plan.images.iter().map(|image| json!({
             "name": image.name, "platform": image.platform, "digest": image.digest, "indexes": image.indexes,
         })).collect::<Vec<_>>(),
@@ -139,7 +138,7 @@ fn step_document(step: &PlannedStep, with_changes: bool) -> Value {
         Fate::Open(waits) => ("open", None, None, Some(waits)),
     };
     let mut document = json!({
-        "step": step.step, "image": step.image, "key": step.key, "after": step.after, "fate": fate, "origin": origin,
+        "step": step.step, "image": step.image, "epoch": step.epoch, "key": step.key, "after": step.after, "fate": fate, "origin": origin,
         "reason": reason, "waitsFor": waits,
     });
     if with_changes {

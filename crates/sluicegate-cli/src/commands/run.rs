@@ -52,8 +52,6 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     };
     let stop = interrupts()?;
     let shared = if arguments.no_cache { None } else { wired.shared_store(gateway, &stop)? };
-    // Found out before a passphrase is asked for and anything is unpacked.
-    executor.probe().map_err(Error::from)?;
     let scanner = match (&gateway.gateway.scanner, arguments.no_scan || selection.is_some()) {
         (_, true) => None,
         (Some(trivy), false) => {
@@ -70,6 +68,10 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
             ));
         }
     };
+    // Found out before a passphrase is asked for and anything is unpacked, where something is executed in any case.
+    if scanner.is_some() || arguments.no_cache {
+        executor.probe().map_err(Error::from)?;
+    }
     let passphrase = passphrase::ask(false)?;
     let logging = Logging { gateway, trust, words };
     let (signer, log, ledger) = wired.signer_and_logs(&gateway.gateway.signing.steps, &passphrase, logging)?;

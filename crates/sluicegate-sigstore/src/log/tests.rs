@@ -521,3 +521,63 @@ fn what_a_killed_process_was_promised_is_kept() {
         assert_eq!(log.size().unwrap(), again.size().unwrap());
     }
 }
+
+#[test]
+fn what_is_held_is_proved_at_once_and_written_by_one_checkpoint() {
+    let (dir, log) = log_of(250);
+    let folder = dir.path().join("log");
+    let before = fs::read(folder.join("checkpoint")).unwrap();
+    // Twice over a full tile, and once with what is there already.
+    let mut entries = Vec::new();
+    for number in 250..263 {
+        entries.extend(log.append_held(&[body(number)]).unwrap());
+    }
+    let again = log.append_held(&bodies(248..252)).unwrap();
+    assert_eq!(again.iter().map(|entry| entry.log_index.as_str()).collect::<Vec<_>>(), ["248", "249", "250", "251"]);
+    for (number, entry) in (250..).zip(&entries) {
+        verify_alone(entry, &body(number));
+    }
+    assert_eq!(fs::read(folder.join("checkpoint")).unwrap(), before, "nothing is in the files");
+    log.make_durable().unwrap();
+    log.make_durable().unwrap();
+    let anew = open(&folder).unwrap();
+    assert_eq!((anew.check().unwrap().0, anew.root().unwrap()), (263, log.root().unwrap()));
+    let (_other, at_once) = log_of(263);
+    assert_eq!(anew.root().unwrap(), at_once.root().unwrap());
+}
+
+#[test]
+fn what_is_held_is_gone_if_it_was_not_made_durable_and_comes_before_any_other_question() {
+    let (dir, log) = log_of(3);
+    let folder = dir.path().join("log");
+    log.append_held(&[body(3)]).unwrap();
+    drop(log);
+    let log = open(&folder).unwrap();
+    assert_eq!(log.size().unwrap(), 3);
+    log.append_held(&[body(4)]).unwrap();
+    assert_eq!(log.size().unwrap(), 4, "the question made it durable");
+    assert_eq!(open(&folder).unwrap().size().unwrap(), 4);
+    log.append_held(&[body(5)]).unwrap();
+    log.append(&[body(6)]).unwrap();
+    assert_eq!(open(&folder).unwrap().size().unwrap(), 6);
+    // What cannot be written was never appended.
+    log.append_held(&[body(7)]).unwrap();
+    let hidden = dir.path().join("hidden");
+    fs::rename(folder.join("tile"), &hidden).unwrap();
+    fs::write(folder.join("tile"), "").unwrap();
+    log.make_durable().unwrap_err();
+    fs::remove_file(folder.join("tile")).unwrap();
+    fs::rename(&hidden, folder.join("tile")).unwrap();
+    assert_eq!(log.append(&[body(8)]).unwrap()[0].log_index, "6");
+    assert_eq!(open(&folder).unwrap().check().unwrap().0, 7);
+}
+
+#[test]
+fn nobody_else_appends_while_entries_are_held() {
+    let (dir, log) = log_of(3);
+    log.append_held(&[body(3)]).unwrap();
+    let other = std::fs::File::options().read(true).write(true).open(dir.path().join("log/lock")).unwrap();
+    assert!(other.try_lock().is_err());
+    log.make_durable().unwrap();
+    other.try_lock().unwrap();
+}
