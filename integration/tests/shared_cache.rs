@@ -465,3 +465,39 @@ fn what_came_by_secrets_stays_where_it_is_and_nothing_is_put_unless_the_gateway_
     assert_eq!(step(&again, "build")["status"], "passed");
     assert_eq!(step(&again, "package")["status"], "taken");
 }
+
+#[test]
+fn nothing_is_brought_before_the_bundle_that_names_it_is_verified_and_a_run_that_fails_shares_what_passed() {
+    let test = "nothing_is_brought_before_the_bundle_that_names_it_is_verified_and_a_run_that_fails_shares_what_passed";
+    if !can_run_steps(test) {
+        return;
+    }
+    let (first, second) = two_machines();
+    let shared = Shared::folder(&first);
+    [&first, &second].iter().for_each(|project| add(project, &shared.cache));
+    first.keep("sluicegate.yaml", "as-it-was.yaml");
+    first.write_test_step("    run: grep -q goodbye /app/hello.txt\n    inputs: { /app: build.app }\n");
+    let (code, failed) = first.json(&["run", "--no-scan"]);
+    assert_eq!(code, 6, "{failed}");
+    first.restore("as-it-was.yaml", "sluicegate.yaml");
+    let (made, _) = run(&first);
+    assert_eq!(step(&made, "build")["status"], "taken");
+    let build = step(&made, "build").clone();
+    let output = build["outputs"]["app"].clone();
+    let (record, whole) = (shared.record(&build), fs::read(shared.record(&build)).unwrap());
+    // A stranger's statement about the same output, which is there.
+    let stranger = Project::stranger();
+    let theirs = Shared::folder(&stranger);
+    add(&stranger, &theirs.cache);
+    let foreign = step(&run(&stranger).0, "build").clone();
+    assert_eq!(foreign["outputs"]["app"], output);
+    fs::copy(theirs.blob(&foreign["attestation"]), shared.blob(&foreign["attestation"])).unwrap();
+    write(&record, foreign["attestation"].as_str().unwrap().as_bytes());
+    let only = ["run", "test", "--only", "--no-scan"];
+    second.sluicegate(&only).assert(2, "what the shared store has is not taken");
+    let here = second.path("home/store/blobs/sha256").join(hex(&output));
+    assert!(shared.blob(&output).exists() && !here.exists());
+    write(&record, &whole);
+    second.must(&only);
+    assert!(here.exists());
+}
