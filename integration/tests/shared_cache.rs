@@ -208,6 +208,13 @@ fn a_bucket_is_reached_with_the_authorities_and_the_proxy_of_everything_else() {
     let (made, said) = again(&project);
     assert!(all_are(&made, "passed") && !said.contains("shared store"), "{made}\n{said}");
     assert!(all_are(&again(&project).0, "taken"));
+    // A name that is written wrong would find nothing for ever.
+    project.keep("gateway.yaml", "as-it-was.yaml");
+    project.replace("gateway.yaml", &format!("s3://{BUCKET}"), "s3://another-bucket");
+    project.replace("gateway.yaml", ", push: true }", " }");
+    let (made, said) = again(&project);
+    assert!(all_are(&made, "passed") && said.matches("there is no such bucket").count() == 1, "{made}\n{said}");
+    project.restore("as-it-was.yaml", "gateway.yaml");
     // Another machine, which only the proxy knows.
     project.replace("gateway.yaml", &front.host, "s3.test");
     vouch(&project, "s3.test");

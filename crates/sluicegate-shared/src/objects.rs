@@ -151,7 +151,7 @@ impl Objects {
         let longest = self.limits.request.saturating_mul(self.limits.tries.saturating_add(1)) + self.limits.connect;
         match runtime.block_on(async { tokio::time::timeout(longest, work).await }) {
             Ok(Ok(done)) => Ok(done),
-            Ok(Err(object_store::Error::NotFound { .. })) => Err(Fault::Absent),
+            Ok(Err(object_store::Error::NotFound { source, .. })) => Err(absent(source.as_ref())),
             Ok(Err(error)) => Err(Fault::Store(words(&error))),
             Err(_) => Err(Fault::Store(format!("it took longer than {} s", longest.as_secs()))),
         }
@@ -233,13 +233,22 @@ impl Read for Incoming<'_> {
     }
 }
 
+/// A server says the same of an object that is missing and of a bucket, but for a word.
+fn absent(said: &(dyn std::error::Error + 'static)) -> Fault {
+    let all = std::iter::successors(Some(said), |error| error.source());
+    if all.map(ToString::to_string).any(|words| words.contains("NoSuchBucket")) {
+        return Fault::Store("there is no such bucket".to_owned());
+    }
+    Fault::Absent
+}
+
 fn larger(name: &str, limit: u64) -> Fault {
     Fault::Wrong(format!("{name} is larger than the limit of {limit} bytes"))
 }
 
-/// A pipe in the folder would be waited for without end.
+/// A pipe in the folder would be waited for without end; a link leads to what nobody put there.
 fn check_file(path: &FilePath) -> Result<(), Fault> {
-    match path.metadata() {
+    match path.symlink_metadata() {
         Ok(found) if found.is_file() => Ok(()),
         Ok(_) => Err(Fault::Wrong(format!("{} is no regular file", path.display()))),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {

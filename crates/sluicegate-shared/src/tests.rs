@@ -138,6 +138,11 @@ fn a_record_is_a_digest_or_nothing() {
     fs::create_dir(&path).unwrap();
     assert!(shared.origin(&key).unwrap_err().contains("no regular file"));
     fs::remove_dir(&path).unwrap();
+    let beside = folder.path().join("beside");
+    fs::write(&beside, format!("{}\n", Digest::of(b"bundle"))).unwrap();
+    std::os::unix::fs::symlink(&beside, &path).unwrap();
+    assert!(shared.origin(&key).unwrap_err().contains("no regular file"));
+    fs::remove_file(&path).unwrap();
     fs::write(&path, format!("{}\n", Digest::of(b"bundle"))).unwrap();
     assert_eq!(shared.origin(&key), Ok(Some(Digest::of(b"bundle"))));
     assert_eq!(heard.all(), [""; 0]);
