@@ -160,6 +160,7 @@ pub fn plan(bench: &Workbench<'_>, request: &PlanRequest<'_>) -> Result<Plan, Er
         builder_version: &builder_version,
         release: false,
         shared: None,
+        exact: reuse::exact(pipeline, artifacts),
     };
     let mut left: BTreeMap<StepName, BTreeMap<OutputName, Product>> = BTreeMap::new();
     let mut planned = Vec::new();

@@ -337,6 +337,7 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
         builder_version: &builder_version,
         release: request.release,
         shared: request.shared,
+        exact: reuse::exact(pipeline, artifacts),
     };
     let steps_request = StepsRequest {
         steps,

@@ -158,6 +158,7 @@ fn run(
         builder_version: &builder_version,
         release: false,
         shared: None,
+        exact: Default::default(),
     };
     let steps_request = StepsRequest {
         steps,
