@@ -19,7 +19,7 @@ const START: Duration = Duration::from_secs(30);
 /// How long it is left alone before it is asked again.
 const AGAIN: Duration = Duration::from_millis(10);
 /// Ports that are tried: one that was free a moment ago may be somebody else's by now.
-const PORTS: u32 = 5;
+pub(crate) const PORTS: u32 = 5;
 
 /// A program that is a registry, and how it is set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +142,7 @@ impl Drop for RealRegistry {
     }
 }
 
-fn end(child: &mut Child) {
+pub(crate) fn end(child: &mut Child) {
     let _ = child.kill();
     let _ = child.wait();
 }
@@ -186,8 +186,8 @@ fn configuration(kind: Kind, folder: &Path, address: SocketAddr) -> String {
     )
 }
 
-/// Whether the registry answers in time. Anything in HTTP is an answer: where there is TLS, it is that this is none.
-fn answers(child: &mut Child, address: SocketAddr) -> bool {
+/// Whether the server answers in time. Anything in HTTP is an answer: where there is TLS, it is that this is none.
+pub(crate) fn answers(child: &mut Child, address: SocketAddr) -> bool {
     let started = Instant::now();
     while started.elapsed() < START {
         if child.try_wait().unwrap().is_some() {

@@ -23,6 +23,7 @@ mod registry_conformance;
 mod registry_dies;
 mod release_runs;
 mod runs;
+mod shared_cache;
 mod shared_caches;
 mod shipped_layout;
 mod source_rule;

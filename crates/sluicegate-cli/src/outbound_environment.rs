@@ -4,10 +4,12 @@ use std::{env, path::PathBuf, sync::Arc};
 
 use sluicegate_outbound::{Outbound, OutboundSettings, Warn};
 use sluicegate_runner::UpstreamProxy;
+use sluicegate_shared::Credentials;
+use sluicegate_types::Secret;
 
 use crate::{
     home::Home,
-    words::{printable, tell_anyway},
+    words::{Problem, printable, tell_anyway},
 };
 
 /// The way to a log elsewhere: the same as to registries.
@@ -33,6 +35,24 @@ pub(crate) fn upstream_proxy() -> Option<UpstreamProxy> {
 /// A file of certificate authorities beside the system's, where git and others are told of one.
 pub(crate) fn certificate_file() -> Option<PathBuf> {
     ["GIT_SSL_CAINFO", "SSL_CERT_FILE"].into_iter().find_map(variable).map(PathBuf::from)
+}
+
+/// Who asks the server of a bucket, in the variables of Amazon's own tools. No file and no metadata address is asked for them.
+pub(crate) fn bucket_credentials(shown: &str) -> Result<Credentials, Problem> {
+    let needed = |name: &str| {
+        variable(name).ok_or_else(|| {
+            Problem::usage(
+                format!("the gateway's shared store {shown} needs credentials, and {name} is not set"),
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN, if they were lent), or run with --no-cache",
+            )
+        })
+    };
+    let secret = |text: String| Secret::new(text.into_bytes());
+    Ok(Credentials {
+        key_id: needed("AWS_ACCESS_KEY_ID")?,
+        secret: secret(needed("AWS_SECRET_ACCESS_KEY")?),
+        session: variable("AWS_SESSION_TOKEN").map(secret),
+    })
 }
 
 /// Says what stops nothing.

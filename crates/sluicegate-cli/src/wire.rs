@@ -14,10 +14,14 @@ use sluicegate_flow::{
     scan_database,
     steps::Capacity,
 };
-use sluicegate_pipeline::gateway::{DatabaseFrom, Gateway, LogPlace, Trivy};
+use sluicegate_pipeline::{
+    gateway::{DatabaseFrom, Gateway, LogPlace, Trivy},
+    shared_store as written,
+};
 use sluicegate_ports::{
     Clock,
     evidence::{EvidenceError, EvidenceLog},
+    execute::Stop,
     ledger::{Ledger, LedgerError},
     sign::{SignError, Signer, TransparencyLog},
     store::ContentStore,
@@ -30,6 +34,7 @@ use sluicegate_scan::{
     ScanLimits, TrivyScanner,
     database_archive::{self, DATABASE_LAYER},
 };
+use sluicegate_shared::{Bucket, SharedLimits, SharedPlace, SharedSettings, SharedStore};
 use sluicegate_sigstore::{
     EmbeddedLedger, EmbeddedLog, KeyFolder, LogPublic, RekorLog, RekorSettings, RemoteLimits, RemoteLog,
     new_ledger_origin, new_origin,
@@ -130,6 +135,38 @@ impl Wired {
     /// The index of step results.
     pub(crate) fn step_cache(&self) -> FileStepCache {
         FileStepCache::new(&self.home.part("cache").join("step-results"))
+    }
+
+    /// The store that machines share, if the gateway names one.
+    pub(crate) fn shared_store(&self, gateway: &GatewayFolder, stop: &Stop) -> Result<Option<SharedStore>, Problem> {
+        let Some(named) = &gateway.gateway.shared else { return Ok(None) };
+        let place = match &named.place {
+            written::SharedPlace::Folder(folder) => SharedPlace::Folder(gateway.folder.join(folder)),
+            written::SharedPlace::Bucket { bucket, prefix, endpoint, region } => SharedPlace::Bucket(Bucket {
+                name: bucket.clone(),
+                prefix: prefix.clone(),
+                endpoint: endpoint.clone(),
+                region: region.clone(),
+                credentials: outbound_environment::bucket_credentials(&named.shown)?,
+            }),
+        };
+        let settings = SharedSettings {
+            place,
+            shown: named.shown.clone(),
+            push: named.push,
+            outbound: outbound_environment::outbound(Some(&self.home)),
+            limits: SharedLimits::default(),
+            stop: stop.clone(),
+            warn: outbound_environment::warn(),
+        };
+        let opened = SharedStore::open(settings, self.store.clone());
+        let wrong = |reason| {
+            Problem::usage(
+                format!("the shared store {} can't be asked: {reason}", named.shown),
+                "mend cache: in the gateway file, or run with --no-cache",
+            )
+        };
+        opened.map(Some).map_err(wrong)
     }
 
     /// What needs no key.

@@ -162,6 +162,7 @@ pub fn plan(bench: &Workbench<'_>, request: &PlanRequest<'_>) -> Result<Plan, Er
         pipeline: &pipeline.name,
         builder_version: &builder_version,
         release: false,
+        shared: None,
         exact: reuse::exact(pipeline, artifacts),
     };
     let mut left: BTreeMap<StepName, BTreeMap<OutputName, Product>> = BTreeMap::new();

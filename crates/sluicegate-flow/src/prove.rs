@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Bytes of a report of tests.
-const MAX_REPORT: u64 = 16 * 1024 * 1024;
+pub(crate) const MAX_REPORT: u64 = 16 * 1024 * 1024;
 
 /// Proves a step that was executed or whose earlier result was taken. One that failed proves nothing for an image; what it reported of
 /// its tests is kept all the same, as a failure is evidence too.

@@ -15,13 +15,16 @@ use sluicegate_attestation::{
     provenance::{Build, Contacted, Provenance, StepParameters},
 };
 use sluicegate_pipeline::pipeline::{Artifact, InputSource, Network, Pipeline, Reuse, Step, TagTemplate};
-use sluicegate_ports::{Clock, execute::Product, step_cache::StepCache, store::ContentStore};
+use sluicegate_ports::{
+    Clock, execute::Product, shared_cache::SharedCache, step_cache::StepCache, store::ContentStore,
+};
 use sluicegate_types::{Content, ContentKind, Digest, Hasher, OutputName, RunId, StepName, UnixTime};
 use sluicegate_verify::{Role, Trust, VerifiedStatement};
 
 use crate::{
-    prepare::{Prepared, REPORT},
-    prove::step_subjects,
+    prepare::{LOG_LIMIT, OUTPUT_LIMIT, Prepared, REPORT},
+    prove::{MAX_REPORT, step_subjects},
+    shared,
     steps::TakenFrom,
 };
 
@@ -67,6 +70,7 @@ pub(crate) enum Looked {
 pub(crate) struct Judged<'a> {
     pub(crate) store: &'a dyn ContentStore,
     pub(crate) trust: &'a Trust,
+    /// Another machine may have ended a step after this run began.
     pub(crate) clock: &'a dyn Clock,
     pub(crate) pipeline: &'a StepName,
     pub(crate) builder_version: &'a BTreeMap<String, String>,
@@ -74,6 +78,8 @@ pub(crate) struct Judged<'a> {
     pub(crate) release: bool,
     /// Steps whose sources have to be the very ones, whatever `reuse.key` says: a tag says which commit they are of.
     pub(crate) exact: BTreeSet<StepName>,
+    /// Where other machines put theirs.
+    pub(crate) shared: Option<&'a dyn SharedCache>,
 }
 
 fn check_age(provenance: &Provenance, now: UnixTime) -> Result<(), String> {
@@ -113,17 +119,36 @@ pub(crate) fn look(judged: &Judged<'_>, cache: &dyn StepCache, step: &Step, prep
     if let Some(reason) = never(step, judged.release) {
         return Looked::Miss(reason.to_owned());
     }
-    let Some(bundle) = cache.origin(&prepared.key) else { return Looked::Miss("nothing with this key".to_owned()) };
-    match judged.take(step, prepared, bundle) {
-        Ok(reused) => Looked::Hit(Box::new(reused)),
-        // It is not forgotten here: whoever only asks changes nothing, and what is executed takes its place.
-        Err(reason) => Looked::Miss(format!("the earlier result is not taken: {reason}")),
-    }
+    let missed = match cache.origin(&prepared.key) {
+        None => "nothing with this key".to_owned(),
+        Some(bundle) => match judged.take(step, prepared, bundle, None) {
+            Ok(reused) => return Looked::Hit(Box::new(reused)),
+            // It is not forgotten here: whoever only asks changes nothing, and what is executed takes its place.
+            Err(reason) => format!("the earlier result is not taken: {reason}"),
+        },
+    };
+    shared::look(judged, cache, (step, prepared), missed)
 }
 
 impl Judged<'_> {
-    fn take(&self, step: &Step, prepared: &Prepared, bundle: Digest) -> Result<Reused, String> {
-        let bytes = self.store.read(&bundle, MAX_BUNDLE as u64).map_err(|error| error.to_string())?;
+    /// What this bundle proves, if it proves this work. What the content store lacks is brought from `shared`, the bundle first: nothing
+    /// else comes before it is verified.
+    pub(crate) fn take(
+        &self,
+        step: &Step,
+        prepared: &Prepared,
+        bundle: Digest,
+        shared: Option<&dyn SharedCache>,
+    ) -> Result<Reused, String> {
+        let limit = MAX_BUNDLE as u64;
+        let bytes = match (self.store.read(&bundle, limit), shared) {
+            (Err(_), Some(shared)) => {
+                shared.bring(&bundle, limit)?;
+                self.store.read(&bundle, limit)
+            }
+            (read, _) => read,
+        };
+        let bytes = bytes.map_err(|error| error.to_string())?;
         let now = self.clock.now();
         let origin = sluicegate_verify::verify(&bytes, self.trust, now).map_err(|error| error.to_string())?;
         if !origin.is_in_role(Role::Steps) {
@@ -168,7 +193,7 @@ impl Judged<'_> {
             return Err("it ran in another image".to_owned());
         }
         let exit_code = parameters.exit_code;
-        let (products, report, log) = self.content(step, &origin, &provenance, parameters)?;
+        let (products, report, log) = self.content(step, &origin, (&provenance, parameters), shared)?;
         let (run, finished_on, contacts) = (provenance.run, provenance.finished_on, provenance.internal.contacts);
         let size = bytes.len() as u64;
         Ok(Reused { size, origin, inputs, products, report, log, exit_code, contacts, run, finished_on })
@@ -179,10 +204,11 @@ impl Judged<'_> {
         &self,
         step: &Step,
         origin: &VerifiedStatement,
-        provenance: &Provenance,
-        parameters: &StepParameters,
+        (provenance, parameters): (&Provenance, &StepParameters),
+        shared: Option<&dyn SharedCache>,
     ) -> Result<LeftBehind, String> {
         let mut products = BTreeMap::new();
+        let mut output_bytes = OUTPUT_LIMIT;
         for name in step.outputs.keys() {
             let called = format!("{}.{name}", step.name);
             let subject = origin.statement().subjects.iter().find(|subject| subject.name.as_deref() == Some(&called));
@@ -191,12 +217,13 @@ impl Judged<'_> {
             let kind = kind.ok_or_else(|| format!("{called} is neither a file nor a folder"))?;
             let content = Content { kind, digest: subject.digest };
             let executable = provenance.internal.executables.contains(name.as_str());
-            let size = self.rehash(&called, &content.digest)?;
+            let size = self.rehash(&called, &content.digest, shared.map(|shared| (shared, output_bytes)))?;
+            output_bytes = output_bytes.saturating_sub(size);
             products.insert(name.clone(), Product { name: name.clone(), content, size, executable });
         }
         let log = provenance.byproducts.iter().find(|by| by.name == "log").map(|by| by.digest);
         let log = log.ok_or("it names no log")?;
-        self.rehash("its log", &log)?;
+        self.rehash("its log", &log, shared.map(|shared| (shared, LOG_LIMIT)))?;
         // A statement that says more or less about what was left than this step would is none of this work.
         let expected = step_subjects(&step.name, &products, log);
         if origin.statement().subjects.as_slice() != expected.as_slice() {
@@ -206,7 +233,7 @@ impl Judged<'_> {
         if parameters.reports.contains_key(REPORT) {
             let found = provenance.byproducts.iter().find(|by| by.media_type == JUNIT_REPORT);
             let digest = found.ok_or("it names no report")?.digest;
-            let size = self.rehash("its report", &digest)?;
+            let size = self.rehash("its report", &digest, shared.map(|shared| (shared, MAX_REPORT)))?;
             let name = REPORT.parse().map_err(|_| "a report has no name")?;
             let content = Content { kind: ContentKind::File, digest };
             report = Some(Product { name, content, size, executable: false });
@@ -214,8 +241,18 @@ impl Judged<'_> {
         Ok((products, report, log))
     }
 
-    /// Hashes stored content and gives its size.
-    fn rehash(&self, what: &str, digest: &Digest) -> Result<u64, String> {
+    /// Hashes stored content and gives its size. What is not here, or damaged, is brought from another place if there is one.
+    fn rehash(&self, what: &str, digest: &Digest, shared: Option<(&dyn SharedCache, u64)>) -> Result<u64, String> {
+        match (self.rehash_here(what, digest), shared) {
+            (Err(_), Some((shared, limit))) => {
+                shared.bring(digest, limit).map_err(|reason| format!("{what}: {reason}"))?;
+                self.rehash_here(what, digest)
+            }
+            (hashed, _) => hashed,
+        }
+    }
+
+    fn rehash_here(&self, what: &str, digest: &Digest) -> Result<u64, String> {
         let mut file = self.store.open(digest).map_err(|error| format!("{what}: {error}"))?;
         let (mut hasher, mut size, mut buffer) = (Hasher::new(), 0_u64, vec![0; 256 * 1024]);
         loop {

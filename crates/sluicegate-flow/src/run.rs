@@ -19,6 +19,7 @@ use sluicegate_ports::{
     execute::{Destination, Ended, Product, StepExecutor, Stop},
     images::{Descriptor, ImagePlaceError, ImageTarget, Occupant, Publication},
     scan::Scanner,
+    shared_cache::SharedCache,
     sign::Signer,
     step_cache::StepCache,
     trees::{ITSELF, SourceFetcher, SourceLister},
@@ -37,7 +38,7 @@ use crate::{
     prepare::Surroundings,
     prove, push,
     reuse::{self, Judged},
-    scan,
+    scan, shared,
     steps::{Capacity, Finished, ImageStage, StepEvent, StepsRequest, run_steps},
     survey::Survey,
     together::Together,
@@ -81,6 +82,8 @@ pub struct RunRequest<'a> {
     pub private: &'a [Destination],
     /// Earlier results; `None` takes none and keeps none.
     pub cache: Option<&'a dyn StepCache>,
+    /// Results that machines share, looked at after this machine's own; nothing is taken from there and put there without `cache`.
+    pub shared: Option<&'a dyn SharedCache>,
     /// Whose results count (trust model 9): see [`crate::gateway::trust_domain`].
     pub domain: Digest,
     /// Whether what comes of it is promoted at once: then nothing is taken that came over a network or by secrets.
@@ -208,7 +211,12 @@ pub struct FailedRun {
 /// all of its evidence.
 pub fn run(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, FailedRun> {
     let mut report = RunReport { run: request.run.clone(), images: Vec::new(), steps: Vec::new(), tests: Vec::new() };
-    match run_all(ports, request, &mut report) {
+    let ran = run_all(ports, request, &mut report);
+    // What was proved before a failure is worth as much to other machines.
+    if let Some(shared) = request.shared {
+        shared.settle();
+    }
+    match ran {
         Ok(()) => Ok(report),
         Err(error) => {
             let outcome = if error.failure() == Failure::Stopped { "aborted" } else { "failed" };
@@ -331,6 +339,7 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
         pipeline: &pipeline.name,
         builder_version: &builder_version,
         release: request.release,
+        shared: request.shared,
         exact: reuse::exact(pipeline, artifacts),
     };
     let steps_request = StepsRequest {
@@ -470,9 +479,14 @@ fn finish(
         && left.reused.is_none()
         && tests_passed
         && reuse::never(step, false).is_none()
-        && let Err(reason) = cache.keep(&prepared.key, &done.attested.statement.bundle())
     {
-        (ports.warn)(&format!("the result of the step {} is not kept for later runs: {reason}", step.name));
+        let bundle = done.attested.statement.bundle();
+        if let Err(reason) = cache.keep(&prepared.key, &bundle) {
+            (ports.warn)(&format!("the result of the step {} is not kept for later runs: {reason}", step.name));
+        }
+        if let (Some(shared), Some(result)) = (request.shared, shared::result(step, prepared, left, bundle)) {
+            shared.offer(result);
+        }
     }
     if let Some(tested) = &done.tested {
         report.tests.push((step.name.clone(), tested.result.clone()));

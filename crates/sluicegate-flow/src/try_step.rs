@@ -161,6 +161,7 @@ fn run(
         pipeline: &request.plan.pipeline.name,
         builder_version: &builder_version,
         release: false,
+        shared: None,
         exact: Default::default(),
     };
     let steps_request = StepsRequest {

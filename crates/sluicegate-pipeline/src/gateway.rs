@@ -15,6 +15,7 @@ use sluicegate_types::{
 use crate::{
     Error, In,
     pipeline::Destination,
+    shared_store::{SharedStore, WireCache, shared_store},
     units,
     yaml::{self, Given, Longer, Ordered, TextOr},
 };
@@ -41,6 +42,8 @@ pub struct Gateway {
     /// Servers in inner networks (loopback, link-local, private, where clouds hand out credentials) that steps may reach if their
     /// pipeline lists them.
     pub private_destinations: BTreeSet<Destination>,
+    /// A store that machines share.
+    pub shared: Option<SharedStore>,
 }
 
 /// Where statements are logged.
@@ -190,6 +193,7 @@ impl Gateway {
             evidence,
             log,
             private_destinations: private_destinations(&at, wire.egress)?,
+            shared: wire.cache.map(|cache| shared_store(&at, cache)).transpose()?,
         })
     }
 }
@@ -370,6 +374,9 @@ pub(crate) struct WireGateway {
     /// What steps may reach beside the public internet.
     #[serde(default, deserialize_with = "yaml::given")]
     egress: Option<WireEgress>,
+    /// A store that machines share.
+    #[serde(default, deserialize_with = "yaml::given")]
+    cache: Option<WireCache>,
     /// Reserved: refused with "not in this version".
     #[serde(default)]
     limits: Given,
@@ -510,6 +517,7 @@ struct WireDatabase {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared_store::SharedPlace;
 
     const GOOD: &str = r#"
 version: 1
@@ -589,6 +597,24 @@ scanner:
     }
 
     #[test]
+    fn a_shared_store_is_a_folder_or_a_bucket_and_nothing_is_put_there_unless_the_file_says_so() {
+        let shared = |text: &str| Gateway::parse("g.yaml", &format!("{GOOD}{text}\n")).unwrap().shared;
+        assert_eq!(shared(""), None);
+        let folder = shared("cache: { store: \"file:../cache\" }").unwrap();
+        assert_eq!((folder.place, folder.push), (SharedPlace::Folder("../cache".into()), false));
+        let bucket = |prefix: &str, endpoint: Option<&str>, region: &str| SharedPlace::Bucket {
+            bucket: "ci-cache".to_owned(),
+            prefix: prefix.to_owned(),
+            endpoint: endpoint.map(str::to_owned),
+            region: region.to_owned(),
+        };
+        let amazon = shared("cache: { store: s3://ci-cache, push: true }").unwrap();
+        assert_eq!((amazon.place, amazon.push), (bucket("", None, "us-east-1"), true));
+        let own = "cache: { store: s3://ci-cache/team/a/, endpoint: \"http://127.0.0.1:9000\", region: eu-1 }";
+        assert_eq!(shared(own).unwrap().place, bucket("team/a", Some("http://127.0.0.1:9000"), "eu-1"));
+    }
+
+    #[test]
     fn what_would_let_everything_through_is_refused() {
         for (from, to, says) in [
             ("policies: [policies]", "policies: []", "can't allow anything"),
@@ -641,6 +667,20 @@ scanner:
             ("log: embedded", "log: embedded\negress: { private: [10.0.0.0/8] }", "no server and port"),
             ("log: embedded", "log: embedded\negress: { private: [A.example:1, a.example:1] }", "twice"),
             ("log: embedded", "log: embedded\negress: { privat: [a.example:1] }", "privat"),
+            ("log: embedded", "log: embedded\ncache: { store: redis://x }", "write file:DIR"),
+            ("log: embedded", "log: embedded\ncache: { store: \"file:\" }", "file: and a folder"),
+            ("log: embedded", "log: embedded\ncache: { store: \"file://x/y\" }", "file: and a folder"),
+            ("log: embedded", "log: embedded\ncache: { store: \"file:/x\", region: a }", "a folder has none"),
+            ("log: embedded", "log: embedded\ncache: { store: s3://A }", "no name of a bucket"),
+            ("log: embedded", "log: embedded\ncache: { store: s3://abc/../x }", "no prefix"),
+            (
+                "log: embedded",
+                "log: embedded\ncache: { store: s3://abc, endpoint: \"http://s3.example\" }",
+                "write https://",
+            ),
+            ("log: embedded", "log: embedded\ncache: { store: s3://abc, region: \"\" }", "no region"),
+            ("log: embedded", "log: embedded\ncache: { store: s3://abc, secret: x }", "secret"),
+            ("log: embedded", "log: embedded\ncache: {}", "store"),
         ] {
             assert!(error(from, to).contains(says), "{to}: {}", error(from, to));
         }

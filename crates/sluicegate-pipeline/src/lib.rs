@@ -11,6 +11,7 @@ mod nearest;
 pub mod pipeline;
 #[cfg(test)]
 mod schemas;
+pub mod shared_store;
 mod spot;
 pub mod trust;
 mod units;

@@ -9,6 +9,7 @@ pub mod images;
 pub mod ledger;
 pub mod scan;
 pub mod served_log;
+pub mod shared_cache;
 pub mod sign;
 pub mod step_cache;
 pub mod store;

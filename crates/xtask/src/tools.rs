@@ -43,7 +43,7 @@ struct GoProgram {
 }
 
 /// The sums are those of the Go checksum database; `go version -m` shows the sum of what a program was built from.
-const GO_PROGRAMS: [GoProgram; 7] = [
+const GO_PROGRAMS: [GoProgram; 8] = [
     GoProgram {
         name: "cosign",
         module: "github.com/sigstore/cosign/v3",
@@ -102,6 +102,15 @@ const GO_PROGRAMS: [GoProgram; 7] = [
         version: "v3.1.2",
         sum: "h1:/Bv2YIqqSR00HiO49FT93hovy6r9IlrzwUDsJjCN5qg=",
         environment: "SLUICEGATE_REGISTRY",
+    },
+    // A server that speaks S3, over a folder.
+    GoProgram {
+        name: "versitygw",
+        module: "github.com/versity/versitygw",
+        package: "github.com/versity/versitygw/cmd/versitygw",
+        version: "v1.8.0",
+        sum: "h1:au+wI+aybno/STsQiSm35Uu6Q6iK5MWReQxgO6SEMFc=",
+        environment: "SLUICEGATE_VERSITYGW",
     },
 ];
 const GO_CONTAINERREGISTRY: &str = "github.com/google/go-containerregistry";
@@ -244,7 +253,7 @@ pub struct RegistryPeers {
 
 /// See [`RegistryPeers`].
 pub fn registry_peers(workspace: &Workspace) -> Outcome<RegistryPeers> {
-    let [_, _, _, _, crane, oras, registry] = &GO_PROGRAMS;
+    let [_, _, _, _, crane, oras, registry, _] = &GO_PROGRAMS;
     let skopeo = match std::env::var_os("SLUICEGATE_SKOPEO") {
         Some(named) => fs::canonicalize(named).map_err(Failure::while_doing("find SLUICEGATE_SKOPEO"))?,
         None => from_path("skopeo")?,
@@ -261,7 +270,7 @@ pub fn registry_peers(workspace: &Workspace) -> Outcome<RegistryPeers> {
 /// The versions of those of [`registry_peers`] that are built from modules.
 #[must_use]
 pub fn registry_versions() -> [(&'static str, &'static str); 3] {
-    let [_, _, _, _, crane, oras, registry] = &GO_PROGRAMS;
+    let [_, _, _, _, crane, oras, registry, _] = &GO_PROGRAMS;
     [("distribution", registry.version), ("crane", crane.version), ("oras", oras.version)]
 }
 

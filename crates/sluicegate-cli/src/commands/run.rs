@@ -21,6 +21,7 @@ use sluicegate_ports::{
     Clock,
     execute::{StepExecutor, Stop},
     scan::Scanner,
+    shared_cache::SharedCache,
     step_cache::StepCache,
     trees::TreePacker,
 };
@@ -50,6 +51,8 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         None => opened.secrets(&pipeline.steps)?,
         Some(selection) => opened.secrets(pipeline.with_what_they_need(&selection.steps))?,
     };
+    let stop = interrupts()?;
+    let shared = if arguments.no_cache { None } else { wired.shared_store(gateway, &stop)? };
     let scanner = match (&gateway.gateway.scanner, arguments.no_scan || selection.is_some()) {
         (_, true) => None,
         (Some(trivy), false) => {
@@ -77,7 +80,6 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     let records = releases.are_asked_for().then(|| wired.signer(&gateway.gateway.signing.records, &passphrase));
     let records = records.transpose()?;
     let environments = EnvironmentPlaces::of(&gateway.gateway, &gateway.folder);
-    let stop = interrupts()?;
     let run = run_id()?;
     let progress = Progress::begin(words, form, pipeline, Some(run.clone()));
     let tell = |line: &str| progress.tell(line);
@@ -102,6 +104,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         secrets: &secrets,
         private: &opened.private,
         cache: (!arguments.no_cache).then_some(&opened.cache as &dyn StepCache),
+        shared: shared.as_ref().map(|shared| shared as &dyn SharedCache),
         domain: opened.domain,
         release: releases.are_asked_for(),
         keep_going: arguments.keep_going,

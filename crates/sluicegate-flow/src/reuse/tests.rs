@@ -164,8 +164,9 @@ impl World {
             builder_version: &self.builder_version,
             release: false,
             exact: self.exact.clone(),
+            shared: None,
         };
-        judged.take(self.step(), &self.prepared(source), bundle)
+        judged.take(self.step(), &self.prepared(source), bundle, None)
     }
 
     /// Why what this changes is not taken.

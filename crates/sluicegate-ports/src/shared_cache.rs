@@ -1,0 +1,35 @@
+//! Results of steps that machines share. Whoever keeps them is believed in nothing: what comes from there is hashed before it is stored,
+//! and judged afterwards as if it had been made here.
+
+use sluicegate_types::{Digest, StepName};
+
+/// A place that several machines read from and write to. Whatever goes wrong there costs time and nothing else: the step is executed.
+pub trait SharedCache: Send + Sync {
+    /// The bundle that is said to prove the work of this key; `None` if nothing is said.
+    fn origin(&self, key: &Digest) -> Result<Option<Digest>, String>;
+
+    /// Brings content of at most `limit` bytes into the content store. Nothing is stored whose bytes are not the digest's.
+    fn bring(&self, content: &Digest, limit: u64) -> Result<(), String>;
+
+    /// Says to a person that what was there for this step does not count.
+    fn refused(&self, step: &StepName, reason: &str);
+
+    /// Hands over what a step left, for other machines. It returns at once; what can't be kept is told to a person.
+    fn offer(&self, result: SharedResult);
+
+    /// Waits until everything that was handed over is there, or is not to be.
+    fn settle(&self);
+}
+
+/// What a step left, in the content store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedResult {
+    /// The step.
+    pub step: StepName,
+    /// The key of its result.
+    pub key: Digest,
+    /// The bundle that proves it.
+    pub bundle: Digest,
+    /// Its outputs, its log, and its raw report of tests.
+    pub content: Vec<Digest>,
+}

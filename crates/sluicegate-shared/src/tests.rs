@@ -1,0 +1,262 @@
+//! Over a folder, and over servers that do not do what they should; a real one is asked in `integration`.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::Command,
+    thread,
+};
+
+use sluicegate_testkit::MemoryStore;
+
+use super::*;
+
+/// What a person was told.
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<Vec<String>>>);
+
+impl Heard {
+    fn warn(&self) -> Warn {
+        let heard = self.0.clone();
+        Arc::new(move |line| heard.lock().unwrap().push(line.to_owned()))
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+fn limits() -> SharedLimits {
+    SharedLimits {
+        connect: Duration::from_millis(500),
+        request: Duration::from_millis(500),
+        tries: 0,
+        piece: 1024,
+        pace: 1,
+    }
+}
+
+fn settings(place: SharedPlace, heard: &Heard) -> SharedSettings {
+    SharedSettings {
+        place,
+        shown: "HERE".to_owned(),
+        push: true,
+        outbound: Arc::default(),
+        limits: limits(),
+        stop: Stop::default(),
+        warn: heard.warn(),
+    }
+}
+
+fn over(folder: &Path, content: &Arc<MemoryStore>, heard: &Heard) -> SharedStore {
+    let settings = settings(SharedPlace::Folder(folder.to_owned()), heard);
+    SharedStore::open(settings, content.clone()).unwrap()
+}
+
+fn over_server(url: &str, content: &Arc<MemoryStore>, heard: &Heard) -> SharedStore {
+    let credentials = Credentials { key_id: "id".to_owned(), secret: Secret::new(b"a secret".to_vec()), session: None };
+    let place = SharedPlace::Bucket(Bucket {
+        name: "bucket".to_owned(),
+        prefix: String::new(),
+        endpoint: Some(url.to_owned()),
+        region: "us-east-1".to_owned(),
+        credentials,
+    });
+    SharedStore::open(settings(place, heard), content.clone()).unwrap()
+}
+
+fn result(content: &MemoryStore, output: &[u8]) -> SharedResult {
+    SharedResult {
+        step: "build".parse().unwrap(),
+        key: Digest::of(b"key"),
+        bundle: content.put_bytes(b"a bundle").unwrap(),
+        content: vec![content.put_bytes(output).unwrap(), content.put_bytes(b"").unwrap()],
+    }
+}
+
+#[test]
+fn what_one_machine_puts_another_one_gets_whole_or_not_at_all() {
+    let (folder, heard) = (tempfile::tempdir().unwrap(), Heard::default());
+    // Less than a piece, one, and several of which the last is short or full.
+    for size in [0, 1, 1023, 1024, 1025, 4096, 5000] {
+        let output: Vec<u8> = (0..size).map(|at: u32| at.to_le_bytes()[0]).collect();
+        let ours = Arc::new(MemoryStore::default());
+        let put = over(folder.path(), &ours, &heard);
+        let result = result(&ours, &output);
+        put.offer(result.clone());
+        put.settle();
+        let theirs = Arc::new(MemoryStore::default());
+        let got = over(folder.path(), &theirs, &heard);
+        assert_eq!(got.origin(&result.key), Ok(Some(result.bundle)));
+        for content in result.content.iter().chain([&result.bundle]) {
+            got.bring(content, 5000).unwrap();
+        }
+        assert_eq!(theirs.read(&result.content[0], 5000).unwrap(), output);
+        if size > 0 {
+            let elsewhere = Arc::new(MemoryStore::default());
+            let got = over(folder.path(), &elsewhere, &heard);
+            let limit = output.len() as u64 - 1;
+            assert!(got.bring(&result.content[0], limit).unwrap_err().contains("larger than the limit"), "{size}");
+            let file = folder.path().join("v1/sha256").join(result.content[0].hex());
+            for (tampered, says) in [
+                ([&output[..], b"x"].concat(), "has the digest"),
+                (vec![b'x'; output.len()], "has the digest"),
+                (output[..output.len() - 1].to_vec(), ""),
+            ] {
+                fs::write(&file, &tampered).unwrap();
+                let error = over(folder.path(), &elsewhere, &heard).bring(&result.content[0], 6000).unwrap_err();
+                assert!(error.contains(says), "{size}: {error}");
+                assert!(elsewhere.open(&Digest::of(&tampered)).is_err(), "{size}: nothing else is stored");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_record_is_a_digest_or_nothing() {
+    let (folder, heard) = (tempfile::tempdir().unwrap(), Heard::default());
+    let content = Arc::new(MemoryStore::default());
+    let shared = over(folder.path(), &content, &heard);
+    let key = Digest::of(b"key");
+    assert_eq!(shared.origin(&key), Ok(None));
+    let path = folder.path().join(record(&key));
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    for (text, says) in
+        [(&b"sha256:12"[..], "no digest"), (b"\xff", "no digest"), (&[b'a'; 129], "larger than the limit")]
+    {
+        fs::write(&path, text).unwrap();
+        assert!(shared.origin(&key).unwrap_err().contains(says));
+    }
+    // A pipe is not waited for, nor a folder read.
+    fs::remove_file(&path).unwrap();
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    assert!(shared.origin(&key).unwrap_err().contains("no regular file"));
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert!(shared.origin(&key).unwrap_err().contains("no regular file"));
+    fs::remove_dir(&path).unwrap();
+    let beside = folder.path().join("beside");
+    fs::write(&beside, format!("{}\n", Digest::of(b"bundle"))).unwrap();
+    std::os::unix::fs::symlink(&beside, &path).unwrap();
+    assert!(shared.origin(&key).unwrap_err().contains("no regular file"));
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, format!("{}\n", Digest::of(b"bundle"))).unwrap();
+    assert_eq!(shared.origin(&key), Ok(Some(Digest::of(b"bundle"))));
+    assert_eq!(heard.all(), [""; 0]);
+}
+
+#[test]
+fn a_link_in_the_folder_leads_nothing_out_of_it_and_what_is_damaged_here_is_not_put_there() {
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let heard = Heard::default();
+    let content = Arc::new(MemoryStore::default());
+    let result = result(&content, b"output");
+    std::os::unix::fs::symlink(elsewhere.path(), folder.path().join("v1")).unwrap();
+    let shared = over(folder.path(), &content, &heard);
+    shared.offer(result.clone());
+    shared.offer(result.clone());
+    shared.settle();
+    assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+    let said = heard.all();
+    assert!(said.len() == 1 && said[0].contains("is no folder") && said[0].contains("build"), "{said:?}");
+    fs::remove_file(folder.path().join("v1")).unwrap();
+    let shared = over(folder.path(), &content, &heard);
+    let missing = SharedResult { content: vec![Digest::of(b"never stored")], ..result.clone() };
+    shared.offer(missing);
+    shared.settle();
+    assert!(!folder.path().join(record(&result.key)).exists());
+    assert!(heard.all()[1].contains("is not in the store"), "{:?}", heard.all());
+    let shared = over(folder.path(), &content, &heard);
+    shared.offer(result.clone());
+    shared.settle();
+    assert!(folder.path().join(record(&result.key)).exists() && heard.all().len() == 2);
+}
+
+#[test]
+fn a_run_that_was_stopped_puts_nothing_more() {
+    let (folder, heard) = (tempfile::tempdir().unwrap(), Heard::default());
+    let content = Arc::new(MemoryStore::default());
+    let result = result(&content, b"output");
+    let settings = settings(SharedPlace::Folder(folder.path().to_owned()), &heard);
+    settings.stop.raise();
+    let shared = SharedStore::open(settings, content).unwrap();
+    shared.offer(result);
+    shared.settle();
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert!(heard.all()[0].contains("the run was stopped"), "{:?}", heard.all());
+}
+
+/// A server whose every answer is written by `answer`, which gets the first line of the request.
+fn serve(answer: impl Fn(&str, &mut TcpStream) + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let (mut first, mut line) = (String::new(), String::new());
+            reader.read_line(&mut first).unwrap_or_default();
+            while reader.read_line(&mut line).unwrap_or(0) > 2 {
+                line.clear();
+            }
+            answer(&first, &mut stream);
+        }
+    });
+    url
+}
+
+#[test]
+fn a_server_that_says_too_much_too_little_or_nothing_costs_one_line() {
+    type Answer = Box<dyn Fn(&str, &mut TcpStream) + Send>;
+    let head = "HTTP/1.1 206 X\r\nlast-modified: Sun, 29 Nov 2026 09:00:00 GMT\r\netag: \"x\"\r\nconnection: close\r\n";
+    let silent: Answer = Box::new(|_, stream| {
+        // Held open until the client goes.
+        let mut one = [0];
+        let _ = std::io::Read::read(stream, &mut one);
+    });
+    let endless: Answer = Box::new(move |_, stream| {
+        let _ = stream.write_all(format!("{head}content-range: bytes 0-127/71\r\n\r\n").as_bytes());
+        while stream.write_all(&[b'a'; 4096]).is_ok() {}
+    });
+    let refusing: Answer = Box::new(|_, stream| {
+        let body = format!("<Error><Message>{}</Message></Error>", "no ".repeat(10_000));
+        let _ = stream.write_all(
+            format!("HTTP/1.1 400 X\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len()).as_bytes(),
+        );
+    });
+    let elsewhere: Answer = Box::new(|_, stream| {
+        let _ = stream.write_all(
+            b"HTTP/1.1 307 X\r\nlocation: http://169.254.169.254/\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+        );
+    });
+    for (what, answer) in [("silent", silent), ("endless", endless), ("refusing", refusing), ("elsewhere", elsewhere)] {
+        let heard = Heard::default();
+        let content = Arc::new(MemoryStore::default());
+        let shared = over_server(&serve(answer), &content, &heard);
+        for _ in 0..3 {
+            assert!(shared.origin(&Digest::of(b"key")).is_err(), "{what}");
+            assert!(shared.bring(&Digest::of(b"output"), 1024).is_err(), "{what}");
+        }
+        shared.refused(&"build".parse().unwrap(), "it is not there");
+        let said = heard.all();
+        assert!(
+            said.len() == 1 && said[0].contains("is not asked any more") && said[0].len() < 500,
+            "{what}: {said:?}"
+        );
+        assert!(!said[0].contains("a secret"), "{what}: {said:?}");
+    }
+    // The same with a server that does what it should.
+    let (heard, digest) = (Heard::default(), Digest::of(b"bundle"));
+    let good = serve(move |_, stream| {
+        let body = format!("{digest}");
+        let end = body.len() - 1;
+        let range =
+            format!("content-range: bytes 0-{end}/{}\r\ncontent-length: {}\r\n\r\n{body}", body.len(), body.len());
+        let _ = stream.write_all(format!("{head}{range}").as_bytes());
+    });
+    let shared = over_server(&good, &Arc::new(MemoryStore::default()), &heard);
+    assert_eq!((shared.origin(&Digest::of(b"key")), heard.all().len()), (Ok(Some(digest)), 0));
+}
