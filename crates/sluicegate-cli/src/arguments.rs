@@ -4,9 +4,11 @@ use std::{
     ffi::OsString,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use sluicegate_pipeline::units;
 use sluicegate_types::{EnvironmentName, ImageError, ImageRef, LogUrl, RegistryRepository, StepName};
 
 /// Runs a pipeline of container steps, proves what happened, and lets nothing through a gate that is not proven.
@@ -73,6 +75,8 @@ pub(crate) enum Command {
     Log(Log),
     /// Give others what they need to believe what this home signs.
     Trust(Trust),
+    /// Delete what nothing refers to, and what can be made again and was not used for long. What was recorded keeps all that it names.
+    Prune(Prune),
     /// Print a shell's completions, or manual pages, made from this very command line.
     Completion(Completion),
 }
@@ -237,6 +241,22 @@ pub(crate) struct Shell {
     /// What is executed in place of /bin/sh.
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Prune {
+    /// Keep results of steps, unpacked layers and the like that were used within this time, such as 720h or 30d.
+    #[arg(long, value_name = "TIME", default_value = "720h", value_parser = units::duration)]
+    pub(crate) keep_duration: Duration,
+    /// Of these keep at most so many bytes, such as 10GiB, the latest used first (default: no limit).
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    pub(crate) keep_storage: Option<u64>,
+    /// Keep none of these: the next run executes every step and unpacks every layer.
+    #[arg(long, short = 'a', conflicts_with_all = ["keep_duration", "keep_storage"])]
+    pub(crate) all: bool,
+    /// Say what would be deleted, and delete nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Args)]
@@ -546,7 +566,7 @@ pub(crate) fn meant(text: &str, parsed: &Result<ImageRef, ImageError>) -> Option
 }
 
 /// Commands of the contract that are not built yet.
-const RESERVED: [&str; 3] = ["policy", "serve", "prune"];
+const RESERVED: [&str; 2] = ["policy", "serve"];
 
 const RESERVED_BELOW: [(&str, &str, &str); 5] = [
     ("evidence", "report", "evidence report"),

@@ -231,6 +231,7 @@ fn begin(
         None => "earlier results are not looked at".to_owned(),
         Some((cache, judged)) => match reuse::look(judged, *cache, step, &prepared) {
             Looked::Hit(reused) => {
+                cache.used(&prepared.key);
                 (bench.tell)(&format!("step {} is taken from {}", step.name, reused.origin.bundle()));
                 let now = bench.clock.now();
                 let left = Left {

@@ -13,7 +13,7 @@ pub mod pipeline;
 mod schemas;
 mod spot;
 pub mod trust;
-mod units;
+pub mod units;
 mod yaml;
 
 pub use error::Error;

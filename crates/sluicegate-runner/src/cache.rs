@@ -18,6 +18,7 @@ use sluicegate_types::{Digest, Hasher};
 
 use crate::{
     collect::with_sources,
+    disposable_folder::{self, KINDS, MARKS},
     mounts::FILE_NAME,
     run_folder::{self, RunFolder},
     unpack::{Kind, UnpackLimits, Unpacked, hides_all_below, unpack_into},
@@ -52,7 +53,7 @@ pub(crate) enum CacheError {
 impl Cache {
     /// Opens the cache and removes what dead processes left half done.
     pub(crate) fn open(root: &Path, store: Arc<dyn ContentStore>) -> io::Result<Self> {
-        for folder in ["", "alone", "chain", "tree", "file", "tmp"] {
+        for folder in ["", "tmp", MARKS].iter().chain(&KINDS) {
             run_folder::make_private(&root.join(folder))?;
         }
         let root = fs::canonicalize(root)?;
@@ -74,6 +75,7 @@ impl Cache {
             };
             chain = Some(link);
             let folder = self.layer(layer, &link, &folders)?;
+            self.note_use(&folder);
             if hides_all_below(&folder) {
                 folders.clear();
             }
@@ -119,10 +121,19 @@ impl Cache {
         fill: impl FnOnce(&Path) -> Result<(), CacheError>,
     ) -> Result<PathBuf, CacheError> {
         let path = self.root.join(kind).join(name);
-        if path.is_dir() {
-            return Ok(path);
+        if !path.is_dir() {
+            self.make(|folder| fill(folder).map(|()| path.clone()))?;
         }
-        self.make(|folder| fill(folder).map(|()| path.clone()))
+        self.note_use(&path);
+        Ok(path)
+    }
+
+    /// For whoever has to decide what is kept.
+    fn note_use(&self, path: &Path) {
+        let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+        if let (Some(kind), Some(name)) = (path.parent().and_then(name), name(path)) {
+            disposable_folder::note_use(&self.root, &kind, &name);
+        }
     }
 
     /// A new folder, by the name that whoever fills it gives it.

@@ -17,6 +17,7 @@ mod collect;
 pub mod container_process;
 mod conversation;
 mod descriptors;
+mod disposable_folder;
 mod egress;
 mod executor;
 mod fanotify;
@@ -48,6 +49,7 @@ mod tool;
 mod tree_packer;
 pub mod unpack;
 
+pub use disposable_folder::DisposableFolder;
 pub use egress::UpstreamProxy;
 pub use executor::{Config, EmbeddedExecutor};
 pub use machine::machine;

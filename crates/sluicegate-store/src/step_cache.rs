@@ -5,10 +5,13 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use sluicegate_ports::step_cache::StepCache;
 use sluicegate_types::{Digest, StepName};
+
+use crate::file_store::open_regular;
 
 /// Bytes of what a key was made of.
 const MAX_PARTS: u64 = 4 * 1024 * 1024;
@@ -25,6 +28,10 @@ impl FileStepCache {
     /// The index in this folder, which is made when something is kept.
     pub fn new(folder: &Path) -> Self {
         Self { folder: folder.to_owned() }
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     fn entry(&self, key: &Digest) -> PathBuf {
@@ -49,6 +56,13 @@ impl StepCache for FileStepCache {
     fn forget(&self, key: &Digest) {
         // What is gone already was to be gone.
         let _ = fs::remove_file(self.entry(key));
+    }
+
+    fn used(&self, key: &Digest) {
+        // A result whose use can't be noted is only let go sooner.
+        if let Ok(file) = open_regular(&self.entry(key)) {
+            let _ = file.set_modified(SystemTime::now());
+        }
     }
 
     fn remembered(&self, pipeline: &StepName, step: &StepName) -> Option<Vec<u8>> {
