@@ -254,6 +254,10 @@ pub(crate) struct Prune {
     /// Keep none of these: the next run executes every step and unpacks every layer.
     #[arg(long, short = 'a', conflicts_with_all = ["keep_duration", "keep_storage"])]
     pub(crate) all: bool,
+    /// Also delete what steps read and left (sources, outputs, images that they ran in) and no kept result needs, though records name it.
+    /// Evidence stays whole, and so does every image that was made; what is gone can only be fetched or made again.
+    #[arg(long)]
+    pub(crate) materials: bool,
     /// Say what would be deleted, and delete nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -3,6 +3,7 @@
 //! First everything is read and decided, and nothing is touched: evidence that is not whole, or anything else that can't be read, ends it
 //! there. Then what leads to contents goes before any content does, so that whoever comes after a crash finds less, and nothing that dangles.
 
+mod materials;
 mod references;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -19,7 +20,7 @@ use sluicegate_types::{Digest, UnixTime};
 use self::references::{Contents, References, Unread, named_in};
 use crate::{
     Error,
-    evidence::{FsckReport, fsck},
+    evidence::{FsckReport, fsck, named_by_records},
 };
 
 /// Bytes of the manifest of something that is kept in another form.
@@ -46,8 +47,19 @@ pub struct Keep {
     pub used_within: Option<Duration>,
     /// At most so many bytes, the latest used first; `None` is no limit.
     pub bytes: Option<u64>,
+    /// Which of what steps read and left.
+    pub materials: Materials,
     /// Now.
     pub now: UnixTime,
+}
+
+/// Which contents are kept that steps read or left, and of which an image does not consist: outputs, sources, images that steps ran in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Materials {
+    /// All that a recorded statement names.
+    Named,
+    /// Those of results that are kept. Statements go on naming the others, and prove what they proved.
+    OfKeptResults,
 }
 
 /// A number of things and their bytes.
@@ -145,14 +157,25 @@ pub fn plan(parts: &Parts<'_>, keep: &Keep) -> Result<Plan, Error> {
     let sizes: BTreeMap<Digest, u64> = contents.iter().map(|content| (content.digest, content.size)).collect();
     let store: &dyn ContentStore = parts.store;
     let mut references = References::new(store, &sizes);
-    let recorded = references.reach(roots(parts)?, &Contents::new()).map_err(needed)?;
+    let roots = roots(parts)?;
+    let mut recorded = references.reach(roots.clone(), &Contents::new()).map_err(needed)?;
+    if keep.materials == Materials::OfKeptResults {
+        let mut materials = materials::of_steps(&mut references, store, &recorded).map_err(needed)?;
+        // Whatever a step read or left of these, the records keep them as documents of their own.
+        for kept in named_by_records(parts.evidence, store)?.contents.keys() {
+            materials.remove(kept);
+        }
+        recorded = references.reach(roots, &materials).map_err(needed)?;
+    }
 
+    // What was recorded is kept with all that it names, unless materials are another matter.
+    let goes_no_further = if keep.materials == Materials::Named { recorded.clone() } else { Contents::new() };
     let mut claims = Vec::new();
     let mut kinds = Vec::with_capacity(parts.disposable.len());
     for (kind, disposable) in parts.disposable.iter().enumerate() {
         let mut things = Vec::new();
         for thing in disposable.things()? {
-            match claim(&mut references, &recorded, &thing).filter(|_| keep.is_young(thing.used)) {
+            match claim(&mut references, &recorded, &goes_no_further, &thing).filter(|_| keep.is_young(thing.used)) {
                 Some(contents) => claims.push(Claim { kind, thing, contents }),
                 None => things.push(thing),
             }
@@ -249,8 +272,13 @@ struct Claim {
     contents: Contents,
 }
 
-/// What is kept with a thing; `None` if the thing is worth nothing.
-fn claim(references: &mut References<'_>, recorded: &Contents, thing: &Thing) -> Option<Contents> {
+/// What is kept with a thing and not for what was recorded; `None` if the thing is worth nothing.
+fn claim(
+    references: &mut References<'_>,
+    recorded: &Contents,
+    goes_no_further: &Contents,
+    thing: &Thing,
+) -> Option<Contents> {
     match thing.tie {
         Tie::Nothing => Some(Contents::new()),
         Tie::MadeFrom(content) => Some(Contents::from_iter(
@@ -259,7 +287,10 @@ fn claim(references: &mut References<'_>, recorded: &Contents, thing: &Thing) ->
         Tie::LeadsTo(None) => None,
         Tie::LeadsTo(Some(content)) if !references.holds(&content) => None,
         // What is damaged is never taken.
-        Tie::LeadsTo(Some(content)) => references.reach(Contents::from([content]), recorded).ok(),
+        Tie::LeadsTo(Some(content)) => {
+            let reached = references.reach(Contents::from([content]), goes_no_further).ok()?;
+            Some(reached.difference(recorded).copied().collect())
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use sluicegate_flow::prune::{self as flow, Amount, Keep, Parts, Plan};
+use sluicegate_flow::prune::{self as flow, Amount, Keep, Materials, Parts, Plan};
 use sluicegate_ports::{
     Clock,
     prune::{Disposable, PrunableStore},
@@ -42,6 +42,7 @@ pub(crate) fn prune(words: &Words, arguments: &Prune) -> Result<ExitCode, Proble
     let keep = Keep {
         used_within: Some(arguments.keep_duration).filter(|_| !arguments.all),
         bytes: arguments.keep_storage,
+        materials: if arguments.materials { Materials::OfKeptResults } else { Materials::Named },
         now: SystemClock.now(),
     };
     let plan = flow::plan(&parts, &keep)?;

@@ -53,6 +53,11 @@ impl<'a> References<'a> {
         self.held.contains_key(content)
     }
 
+    /// Bytes of a content; nothing if it is not there.
+    pub(super) fn size(&self, content: &Digest) -> u64 {
+        self.held.get(content).copied().unwrap_or_default()
+    }
+
     pub(super) fn held(&self) -> impl Iterator<Item = (&Digest, &u64)> {
         self.held.iter()
     }
