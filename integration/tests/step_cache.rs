@@ -190,3 +190,71 @@ fn a_whole_volume_of_another_home_is_never_signed_over() {
 fn json_of(project: &Project, arguments: &[&str]) -> Value {
     project.json(arguments).1
 }
+
+/// Unpacked layers and inputs are kept between runs. What somebody changes in them, or brings with a whole cache from elsewhere, no step
+/// reads; what nobody changed is not unpacked again.
+#[test]
+fn what_was_changed_in_an_unpacked_layer_or_input_is_read_by_no_step() {
+    if !can_run_steps("what_was_changed_in_an_unpacked_layer_or_input_is_read_by_no_step") {
+        return;
+    }
+    const AGAIN: [&str; 5] = ["run", "--no-scan", "--no-cache", "-o", "json"];
+    let project = Project::prepared();
+    let first = json(&project, &AGAIN);
+    let layers = |project: &Project| project.path("home/cache/layers");
+    let find = |project: &Project, name: &str| -> Vec<PathBuf> {
+        let found = std::process::Command::new("find")
+            .arg(layers(project))
+            .args(["-type", "f", "-name", name])
+            .output()
+            .unwrap();
+        String::from_utf8(found.stdout).unwrap().lines().map(PathBuf::from).collect()
+    };
+    let numbers = |project: &Project| {
+        let mut numbers = std::collections::BTreeSet::new();
+        for kind in ["alone", "tree"] {
+            for entry in fs::read_dir(layers(project).join(kind)).unwrap() {
+                numbers.insert(std::os::unix::fs::DirEntryExt::ino(&entry.unwrap()));
+            }
+        }
+        numbers
+    };
+    let as_ever = |project: &Project, what: &str| {
+        let run = json(project, &AGAIN);
+        assert!(all_are(&run, "passed"), "{what}: {run}");
+        for name in ["build", "test", "package"] {
+            assert_eq!(step(&run, name)["outputs"], step(&first, name)["outputs"], "{what}");
+        }
+        assert_eq!(run["images"][0]["digest"], first["images"][0]["digest"], "{what}");
+    };
+    let unpacked = numbers(&project);
+    assert!(unpacked.len() >= 2, "{unpacked:?}");
+    as_ever(&project, "nothing was changed");
+    assert_eq!(numbers(&project), unpacked, "what is whole is used as it is");
+
+    // The same length and the same times: what a step reads, and a program that it executes.
+    let poison = |project: &Project, name: &str, text: &[u8]| {
+        let files = find(project, name);
+        assert!(!files.is_empty(), "no {name}");
+        for file in files {
+            let modified = fs::metadata(&file).unwrap().modified().unwrap();
+            fs::write(&file, text).unwrap();
+            fs::File::options().write(true).open(&file).unwrap().set_modified(modified).unwrap();
+        }
+    };
+    poison(&project, "hello.txt", b"hullo\n");
+    as_ever(&project, "an input was changed");
+    poison(&project, "cat", b"#!/bin/sh\necho poison\n");
+    as_ever(&project, "a program was changed");
+    for path in fs::read_dir(layers(&project).join("tree")).unwrap() {
+        fs::write(path.unwrap().path().join("more.txt"), "more").unwrap();
+    }
+    as_ever(&project, "a file was added");
+    // A whole cache from elsewhere, whose own seals would hold.
+    let other = project.copy();
+    as_ever(&other, "a copy of the home");
+    poison(&other, "hello.txt", b"hullo\n");
+    fs::remove_dir_all(layers(&project)).unwrap();
+    fs::rename(layers(&other), layers(&project)).unwrap();
+    as_ever(&project, "a cache of another home");
+}

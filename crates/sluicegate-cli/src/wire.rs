@@ -499,7 +499,7 @@ pub(crate) fn disposable(home: &Home) -> Vec<Box<dyn Disposable>> {
     let cache = home.part("cache");
     vec![
         Box::new(step_cache(home)),
-        Box::new(DisposableFolder::of_layers(cache.join("layers"))),
+        Box::new(DisposableFolder::of_layers(home.folder(), cache.join("layers"))),
         Box::new(DisposableFolder::of_sources(cache.join("git"))),
         Box::new(DisposableFolder::of("vulnerability databases", cache.join("trivy-db")).named_by_content()),
         Box::new(DisposableFolder::of("copies of the scanner and its databases", cache.join("scanner"))),

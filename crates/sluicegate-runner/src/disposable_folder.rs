@@ -28,7 +28,7 @@ use sluicegate_ports::{
 };
 use sluicegate_types::{Digest, UnixTime};
 
-use crate::in_root;
+use crate::{executor::SEALS, in_root, seal};
 
 /// The name of a thing that is going begins with this.
 const GOING: &str = ".going-";
@@ -45,6 +45,8 @@ pub struct DisposableFolder {
     /// Folders in it with the things; none if these are its own entries.
     kinds: &'static [&'static str],
     used: LastUse,
+    /// Where the seal of each thing is, if they have any.
+    seals: Option<PathBuf>,
     /// Whether each is named after the content that it was made from.
     named_by_content: bool,
 }
@@ -61,21 +63,20 @@ enum LastUse {
 }
 
 impl DisposableFolder {
-    /// The unpacked layers and inputs of an executor.
-    pub fn of_layers(layer_cache: PathBuf) -> Self {
-        let what = "unpacked layers and inputs";
-        Self { what, folder: layer_cache, kinds: &KINDS, used: LastUse::Mark, named_by_content: false }
+    /// The unpacked layers and inputs of an executor, by the two folders of its configuration.
+    pub fn of_layers(state_dir: &Path, layer_cache: PathBuf) -> Self {
+        let seals = Some(state_dir.join(SEALS));
+        Self { kinds: &KINDS, used: LastUse::Mark, seals, ..Self::of("unpacked layers and inputs", layer_cache) }
     }
 
     /// The repositories of sources that were fetched.
     pub fn of_sources(cache: PathBuf) -> Self {
-        let (what, used) = ("fetched sources", LastUse::Inside("lock"));
-        Self { what, folder: cache, kinds: &[], used, named_by_content: false }
+        Self { used: LastUse::Inside("lock"), ..Self::of("fetched sources", cache) }
     }
 
     /// Things of another kind, of which nothing is known but when they were made.
     pub fn of(what: &'static str, folder: PathBuf) -> Self {
-        Self { what, folder, kinds: &[], used: LastUse::Own, named_by_content: false }
+        Self { what, folder, kinds: &[], used: LastUse::Own, seals: None, named_by_content: false }
     }
 
     /// The same whose names are the digests of the contents that they were made from.
@@ -171,6 +172,7 @@ impl Disposable for DisposableFolder {
         }
         let Some(folder) = self.open(kind)? else { return Ok(()) };
         let failed = |error: Errno| store_error("remove", &path, error);
+        let inode = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).map(|found| found.st_ino);
         let going = if name.starts_with(GOING) { name.to_owned() } else { format!("{GOING}{name}") };
         if going != name {
             match rustix::fs::renameat_with(&folder, name, &folder, &going, RenameFlags::NOREPLACE) {
@@ -190,6 +192,13 @@ impl Disposable for DisposableFolder {
             path: path.clone(),
             source,
         })?;
+        if let (Some(seals), Ok(inode)) = (&self.seals, inode)
+            && let Ok(seals) = in_root::open_root(seals)
+        {
+            // One that stays is the seal of nothing.
+            let _ =
+                rustix::fs::unlinkat(&seals, seal::file_name(kind.as_ref(), name.as_ref(), inode), AtFlags::empty());
+        }
         if let LastUse::Mark = self.used
             && let Ok(Some(marks)) = self.open(MARKS)
         {
@@ -248,7 +257,7 @@ mod tests {
         for folder in KINDS.iter().chain([&MARKS, &"tmp"]) {
             fs::create_dir_all(dir.path().join("layers").join(folder)).unwrap();
         }
-        let folder = DisposableFolder::of_layers(dir.path().join("layers"));
+        let folder = DisposableFolder::of_layers(dir.path(), dir.path().join("layers"));
         (dir, folder)
     }
 

@@ -37,6 +37,7 @@ pub mod pack;
 mod plain_file;
 mod plan;
 mod run_folder;
+mod seal;
 mod seccomp_profile;
 mod source_commit;
 mod source_fetcher;
