@@ -147,7 +147,7 @@ pub struct BrokeOff {
     /// What was deleted before.
     pub deleted: Amount,
     /// Why it went no further.
-    pub error: Error,
+    pub error: Box<Error>,
 }
 
 /// Decides what goes, and changes nothing. An error is that something could not be read on which this depends.
@@ -213,7 +213,7 @@ pub fn carry_out(parts: &Parts<'_>, plan: &Plan) -> Result<(), BrokeOff> {
             deleted += amount;
             Ok(())
         }
-        Err(error) => Err(BrokeOff { deleted, error: error.into() }),
+        Err(error) => Err(BrokeOff { deleted, error: Box::new(error.into()) }),
     };
     for (disposable, kind) in parts.disposable.iter().zip(&plan.kinds) {
         for thing in &kind.things {

@@ -49,7 +49,7 @@ pub(crate) fn prune(words: &Words, arguments: &Prune) -> Result<ExitCode, Proble
     if !arguments.dry_run {
         flow::carry_out(&parts, &plan).map_err(|broke_off| {
             let deleted = said(broke_off.deleted);
-            Problem::from(broke_off.error)
+            Problem::from(*broke_off.error)
                 .or(format!("{deleted} were deleted before, and what is left is whole: mend that, then prune again"))
         })?;
     }
