@@ -293,8 +293,7 @@ fn a_lost_evidence_store_and_a_home_that_is_open_to_others_are_refused() {
 fn what_the_contract_names_and_this_version_has_not_is_refused_by_name() {
     let project = Project::empty();
     for arguments in [
-        &["prune"][..],
-        &["serve"],
+        &["serve"][..],
         &["trust", "show"],
         &["trust", "update"],
         &["doctor"],

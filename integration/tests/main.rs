@@ -18,6 +18,7 @@ mod log_serve;
 mod output_sboms;
 mod platforms;
 mod progress;
+mod prune;
 mod registries;
 mod registry_conformance;
 mod registry_dies;

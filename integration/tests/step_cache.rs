@@ -129,3 +129,132 @@ fn a_result_of_another_trust_domain_is_not_taken() {
     fs::copy(entry(&project, step(&first, "build")), entry(&project, step(&second, "build"))).unwrap();
     assert_eq!(step(&json(&project, &RUN), "build")["status"], "passed");
 }
+
+/// Whoever can put another volume in the place of the cache, of the store or of both: another home's, with other keys and of another trust
+/// domain; one with the same keys that built older sources; one with the same keys whose outputs are others. Each is made to fit: its index
+/// leads from our keys to its statements.
+#[test]
+fn a_whole_volume_of_another_home_is_never_signed_over() {
+    if !can_run_steps("a_whole_volume_of_another_home_is_never_signed_over") {
+        return;
+    }
+    let whole = Project::prepared();
+    let older = whole.copy();
+    fs::write(older.path("src/hello.txt"), "hello, but older\n").unwrap();
+    let of_older = json(&older, &RUN);
+    let stranger = Project::stranger();
+    let of_stranger = json(&stranger, &RUN);
+    let first = json(&whole, &RUN);
+    let poisoned = whole.copy();
+    for one in first["steps"].as_array().unwrap() {
+        for output in one["outputs"].as_object().unwrap().values() {
+            fs::write(blob(&poisoned, output), b"poison").unwrap();
+        }
+    }
+    for (what, other, theirs) in [
+        ("of other keys", &stranger, &of_stranger),
+        ("of older sources", &older, &of_older),
+        ("of other outputs", &poisoned, &first),
+    ] {
+        for parts in [&["home/cache"][..], &["home/store"], &["home/cache", "home/store"]] {
+            let project = whole.copy();
+            for part in parts {
+                fs::remove_dir_all(project.path(part)).unwrap();
+                let copied =
+                    std::process::Command::new("cp").arg("-a").args([other.path(part), project.path(part)]).status();
+                assert!(copied.unwrap().success());
+            }
+            for (ours, theirs) in first["steps"].as_array().unwrap().iter().zip(theirs["steps"].as_array().unwrap()) {
+                assert_eq!(ours["step"], theirs["step"]);
+                fs::write(entry(&project, ours), theirs["attestation"].as_str().unwrap()).unwrap();
+            }
+            let lost = json_of(&project, &["evidence", "fsck"]);
+            let run = json(&project, &RUN);
+            for (name, fate) in fates(&run) {
+                // Our own statement about what is whole in that volume, or stands in our own store, is as good as ever.
+                let is_whole = what == "of other outputs" && (name == "test" || parts == ["home/cache"]);
+                assert_eq!(fate, if is_whole { "taken" } else { "passed" }, "{what}, {parts:?}: {name}");
+            }
+            for name in ["build", "test", "package"] {
+                assert_eq!(step(&run, name)["outputs"], step(&first, name)["outputs"], "{what}, {parts:?}");
+            }
+            assert_eq!(run["images"][0]["digest"], first["images"][0]["digest"], "{what}, {parts:?}");
+            project.must(&["verify", "--offline", "oci:out/tiny"]);
+            // What was recorded here and is not in that store is missed aloud.
+            let ours_are_there = what == "of other outputs" || parts == ["home/cache"];
+            assert_eq!(lost["whole"], ours_are_there, "{what}, {parts:?}: {lost}");
+        }
+    }
+}
+
+fn json_of(project: &Project, arguments: &[&str]) -> Value {
+    project.json(arguments).1
+}
+
+/// Unpacked layers and inputs are kept between runs. What somebody changes in them, or brings with a whole cache from elsewhere, no step
+/// reads; what nobody changed is not unpacked again.
+#[test]
+fn what_was_changed_in_an_unpacked_layer_or_input_is_read_by_no_step() {
+    if !can_run_steps("what_was_changed_in_an_unpacked_layer_or_input_is_read_by_no_step") {
+        return;
+    }
+    const AGAIN: [&str; 5] = ["run", "--no-scan", "--no-cache", "-o", "json"];
+    let project = Project::prepared();
+    let first = json(&project, &AGAIN);
+    let layers = |project: &Project| project.path("home/cache/layers");
+    let find = |project: &Project, name: &str| -> Vec<PathBuf> {
+        let found = std::process::Command::new("find")
+            .arg(layers(project))
+            .args(["-type", "f", "-name", name])
+            .output()
+            .unwrap();
+        String::from_utf8(found.stdout).unwrap().lines().map(PathBuf::from).collect()
+    };
+    let numbers = |project: &Project| {
+        let mut numbers = std::collections::BTreeSet::new();
+        for kind in ["alone", "tree"] {
+            for entry in fs::read_dir(layers(project).join(kind)).unwrap() {
+                numbers.insert(std::os::unix::fs::DirEntryExt::ino(&entry.unwrap()));
+            }
+        }
+        numbers
+    };
+    let as_ever = |project: &Project, what: &str| {
+        let run = json(project, &AGAIN);
+        assert!(all_are(&run, "passed"), "{what}: {run}");
+        for name in ["build", "test", "package"] {
+            assert_eq!(step(&run, name)["outputs"], step(&first, name)["outputs"], "{what}");
+        }
+        assert_eq!(run["images"][0]["digest"], first["images"][0]["digest"], "{what}");
+    };
+    let unpacked = numbers(&project);
+    assert!(unpacked.len() >= 2, "{unpacked:?}");
+    as_ever(&project, "nothing was changed");
+    assert_eq!(numbers(&project), unpacked, "what is whole is used as it is");
+
+    // The same length and the same times: what a step reads, and a program that it executes.
+    let poison = |project: &Project, name: &str, text: &[u8]| {
+        let files = find(project, name);
+        assert!(!files.is_empty(), "no {name}");
+        for file in files {
+            let modified = fs::metadata(&file).unwrap().modified().unwrap();
+            fs::write(&file, text).unwrap();
+            fs::File::options().write(true).open(&file).unwrap().set_modified(modified).unwrap();
+        }
+    };
+    poison(&project, "hello.txt", b"hullo\n");
+    as_ever(&project, "an input was changed");
+    poison(&project, "cat", b"#!/bin/sh\necho poison\n");
+    as_ever(&project, "a program was changed");
+    for path in fs::read_dir(layers(&project).join("tree")).unwrap() {
+        fs::write(path.unwrap().path().join("more.txt"), "more").unwrap();
+    }
+    as_ever(&project, "a file was added");
+    // A whole cache from elsewhere, whose own seals would hold.
+    let other = project.copy();
+    as_ever(&other, "a copy of the home");
+    poison(&other, "hello.txt", b"hullo\n");
+    fs::remove_dir_all(layers(&project)).unwrap();
+    fs::rename(layers(&other), layers(&project)).unwrap();
+    as_ever(&project, "a cache of another home");
+}

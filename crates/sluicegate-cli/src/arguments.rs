@@ -4,9 +4,11 @@ use std::{
     ffi::OsString,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use sluicegate_pipeline::units;
 use sluicegate_types::{
     EnvironmentName, ImageError, ImageRef, LogUrl, NameError, OutputName, RegistryRepository, StepName,
 };
@@ -140,6 +142,8 @@ pub(crate) enum Command {
     Log(Log),
     /// Give others what they need to believe what this home signs.
     Trust(Trust),
+    /// Delete what nothing refers to, and what was not used for long.
+    Prune(Prune),
     /// Print a shell's completions, or write manual pages.
     Completion(Completion),
 }
@@ -357,6 +361,26 @@ pub(crate) struct Shell {
     /// What to execute in place of /bin/sh.
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Prune {
+    /// Keep results of steps, unpacked layers and the like that were used within this time, such as 720h or 30d.
+    #[arg(long, value_name = "TIME", default_value = "720h", value_parser = units::duration)]
+    pub(crate) keep_duration: Duration,
+    /// Of these keep at most so many bytes, such as 10GiB, the latest used first (default: no limit).
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    pub(crate) keep_storage: Option<u64>,
+    /// Keep none of these: the next run executes every step and unpacks every layer.
+    #[arg(long, short = 'a', conflicts_with_all = ["keep_duration", "keep_storage"])]
+    pub(crate) all: bool,
+    /// Also delete what steps read and left (sources, outputs, images that they ran in) and no kept result needs, though records name it.
+    /// Evidence stays whole, and so does every image that was made; what is gone can only be fetched or made again.
+    #[arg(long)]
+    pub(crate) materials: bool,
+    /// Say what would be deleted, and delete nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Args)]
@@ -684,7 +708,7 @@ pub(crate) fn meant(text: &str, parsed: &Result<ImageRef, ImageError>) -> Option
 }
 
 /// Commands of the contract that are not built yet.
-const RESERVED: [&str; 3] = ["policy", "serve", "prune"];
+const RESERVED: [&str; 2] = ["policy", "serve"];
 
 const RESERVED_BELOW: [(&str, &str, &str); 5] = [
     ("evidence", "report", "evidence report"),

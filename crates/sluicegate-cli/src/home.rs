@@ -16,7 +16,8 @@ pub(crate) struct Home {
 }
 
 /// The folders of a home, itself first.
-const PARTS: [&str; 11] = ["", "store", "cache", "log", "ledger", "keys", "trust", "run", "scratch", "tools", "outbox"];
+const PARTS: [&str; 12] =
+    ["", "store", "cache", "seals", "log", "ledger", "keys", "trust", "run", "scratch", "tools", "outbox"];
 
 /// What only a home has: any one of them makes a folder one, however damaged.
 const MARKS: [&str; 5] = ["keys", "ledger", "evidence.db", "log/checkpoint", "trust/trusted_root.json"];

@@ -70,6 +70,7 @@ fn asked(words: Words) -> ExitCode {
         Command::Evidence(evidence) => commands::evidence::evidence(&words, &evidence),
         Command::Log(log) => commands::log::log(&words, &log),
         Command::Completion(completion) => commands::completion::completion(&words, &completion),
+        Command::Prune(prune) => commands::prune::prune(&words, &prune),
         Command::Trust(trust) => commands::trust::trust(&words, &trust),
     };
     match done {

@@ -23,12 +23,14 @@ use sluicegate_ports::{
     evidence::{EvidenceError, EvidenceLog},
     execute::Stop,
     ledger::{Ledger, LedgerError},
+    prune::Disposable,
     sign::{SignError, Signer, TransparencyLog},
     store::ContentStore,
 };
 use sluicegate_registry::{Places, RegistrySettings};
 use sluicegate_runner::{
-    Config, EmbeddedExecutor, FetchLimits, FetchSettings, GitSourceFetcher, GitSourceLister, StoreTreePacker,
+    Config, DisposableFolder, EmbeddedExecutor, FetchLimits, FetchSettings, GitSourceFetcher, GitSourceLister,
+    StoreTreePacker,
 };
 use sluicegate_scan::{
     ScanLimits, TrivyScanner,
@@ -134,7 +136,7 @@ impl Wired {
 
     /// The index of step results.
     pub(crate) fn step_cache(&self) -> FileStepCache {
-        FileStepCache::new(&self.home.part("cache").join("step-results"))
+        step_cache(&self.home)
     }
 
     /// The store that machines share, if the gateway names one.
@@ -518,6 +520,33 @@ impl Scratch {
 /// The content store alone.
 pub(crate) fn store(home: &Home) -> Result<FileStore, Problem> {
     Ok(FileStore::open(&home.part("store")).map_err(sluicegate_flow::Error::from)?)
+}
+
+/// The content store for whoever deletes from it; `None` while any other process uses it, and with it anything of this home.
+pub(crate) fn store_alone(home: &Home) -> Result<Option<FileStore>, Problem> {
+    Ok(FileStore::open_alone(&home.part("store")).map_err(sluicegate_flow::Error::from)?)
+}
+
+fn step_cache(home: &Home) -> FileStepCache {
+    FileStepCache::new(&home.part("cache").join("step-results"))
+}
+
+/// Everything of a home that can be made or fetched again, what leads to contents first. Nobody uses any of it without the store, so whoever
+/// has that alone has all of it.
+pub(crate) fn disposable(home: &Home) -> Vec<Box<dyn Disposable>> {
+    let cache = home.part("cache");
+    vec![
+        Box::new(step_cache(home)),
+        Box::new(DisposableFolder::of_layers(home.folder(), cache.join("layers"))),
+        Box::new(DisposableFolder::of_sources(cache.join("git"))),
+        Box::new(DisposableFolder::of("vulnerability databases", cache.join("trivy-db")).named_by_content()),
+        Box::new(DisposableFolder::of("copies of the scanner and its databases", cache.join("scanner"))),
+    ]
+}
+
+/// The statements that wait for a log elsewhere.
+pub(crate) fn waiting(home: &Home) -> Result<Vec<Vec<u8>>, Problem> {
+    Ok(RekorLog::statements_in(&home.part("outbox")).map_err(sluicegate_flow::Error::from)?)
 }
 
 pub(crate) fn keys(home: &Home) -> KeyFolder {

@@ -211,6 +211,9 @@ fn hint(error: &sluicegate_flow::Error) -> Option<String> {
              together from one backup"
                 .to_owned(),
         ),
+        E::Needed(_) => Some(
+            "sluicegate evidence fsck says what is wrong; restore what is damaged or missing from a backup of the home, then prune".to_owned(),
+        ),
         E::OtherContent { .. } => {
             Some("name the very file that was signed, byte for byte; what it is called decides nothing".to_owned())
         }

@@ -133,6 +133,9 @@ pub enum Error {
         "{0}; nothing was recorded: restore evidence.db and ledger together from one backup, evidence fsck --against says more"
     )]
     CutBack(String),
+    /// Something that says what is still needed is not as it was written.
+    #[error("it can't be told what is still needed, so nothing was deleted: {0}")]
+    Needed(String),
     /// A record that anyone could have written.
     #[error("evidence record {sequence} proves no decision: {reason}")]
     NobodysRecord {
@@ -262,6 +265,7 @@ impl Error {
             Self::Again(_) => Failure::Unavailable,
             Self::Bug(_) => Failure::Bug,
             Self::CutBack(_)
+            | Self::Needed(_)
             | Self::NobodysWord { .. }
             | Self::Content { .. }
             | Self::Bundle { .. }

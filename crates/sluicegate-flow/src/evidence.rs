@@ -16,7 +16,7 @@ use sluicegate_types::{
     checks::{Check, is_on},
 };
 
-pub(crate) use self::{anchors::fits_what_is_there, standing::Adoptions};
+pub(crate) use self::{anchors::fits_what_is_there, content::named as named_by_records, standing::Adoptions};
 pub use self::{
     anchors::{Against, Anchor},
     fsck::{FsckReport, fsck},

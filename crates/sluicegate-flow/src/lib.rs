@@ -26,6 +26,7 @@ pub mod plan;
 mod prepare;
 pub mod promote;
 mod prove;
+pub mod prune;
 pub mod push;
 pub mod replay;
 pub mod reuse;

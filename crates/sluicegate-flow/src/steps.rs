@@ -303,6 +303,7 @@ fn begin(
         None => "earlier results are not looked at".to_owned(),
         Some((cache, judged)) => match reuse::look(judged, *cache, step, &prepared) {
             Looked::Hit(reused) => {
+                cache.used(&prepared.key);
                 let now = bench.clock.now();
                 let left = Left {
                     started_on: now,

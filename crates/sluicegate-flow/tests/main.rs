@@ -14,6 +14,7 @@ mod junk_and_removal;
 mod pin;
 mod promote;
 mod promote_index;
+mod prune;
 mod recording;
 mod scan_database;
 mod signed_once;

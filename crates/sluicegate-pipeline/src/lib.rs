@@ -14,7 +14,7 @@ mod schemas;
 pub mod shared_store;
 mod spot;
 pub mod trust;
-mod units;
+pub mod units;
 mod yaml;
 
 pub use error::Error;

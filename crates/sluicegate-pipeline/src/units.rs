@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// `30s`, `10m`, `24h`, `30d`: a whole number and one unit, more than nothing, at most ten years.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a duration: write a number and s, m, h or d, such as 10m");
     let seconds = match text.char_indices().last() {
         Some((at, unit)) => {
@@ -23,7 +23,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// `512MiB`, `1GiB`, `4096`: bytes, at least one.
-pub(crate) fn size(text: &str) -> Result<u64, String> {
+pub fn size(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text:?} is not a size: write bytes or a number and KiB, MiB or GiB, such as 1GiB");
     let (number, factor) = [("KiB", 1u64 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)]
         .into_iter()

@@ -7,6 +7,7 @@ pub mod evidence;
 pub mod execute;
 pub mod images;
 pub mod ledger;
+pub mod prune;
 pub mod scan;
 pub mod served_log;
 pub mod shared_cache;

@@ -14,6 +14,9 @@ pub trait StepCache: Send + Sync {
     /// Forgets a key: what it led to was not what it should be.
     fn forget(&self, key: &Digest);
 
+    /// Notes that what this key led to was taken just now, for whoever has to decide what is kept. What can't be noted is not.
+    fn used(&self, _key: &Digest) {}
+
     /// What the key of this step was made of when it last ran or was taken, as it was given to [`StepCache::remember`].
     fn remembered(&self, pipeline: &StepName, step: &StepName) -> Option<Vec<u8>>;
 

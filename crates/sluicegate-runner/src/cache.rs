@@ -1,5 +1,5 @@
 //! Unpacked layers and inputs, by digest: disposable, private, and only ever complete. A folder gets its name after every byte of
-//! its content has been compared with the digest and written to the disk.
+//! its content has been compared with the digest and written to the disk, and is used while its seal holds.
 
 use std::{
     fs::{self, File},
@@ -18,8 +18,10 @@ use sluicegate_types::{Digest, Hasher};
 
 use crate::{
     collect::with_sources,
+    disposable_folder::{self, KINDS, MARKS},
     mounts::FILE_NAME,
     run_folder::{self, RunFolder},
+    seal::Seals,
     unpack::{Kind, UnpackLimits, Unpacked, Whereabouts, hides_all_below, unpack_into},
 };
 
@@ -35,6 +37,7 @@ pub(crate) struct Stamp {
 /// Folders by digest.
 pub(crate) struct Cache {
     root: PathBuf,
+    seals: Seals,
     store: Arc<dyn ContentStore>,
 }
 
@@ -50,14 +53,14 @@ pub(crate) enum CacheError {
 }
 
 impl Cache {
-    /// Opens the cache and removes what dead processes left half done.
-    pub(crate) fn open(root: &Path, store: Arc<dyn ContentStore>) -> io::Result<Self> {
-        for folder in ["", "alone", "chain", "tree", "file", "tmp"] {
+    /// Opens the cache, whose seals are in another folder, and removes what dead processes left half done.
+    pub(crate) fn open(root: &Path, seals: &Path, store: Arc<dyn ContentStore>) -> io::Result<Self> {
+        for folder in ["", "tmp", MARKS].iter().chain(&KINDS) {
             run_folder::make_private(&root.join(folder))?;
         }
         let root = fs::canonicalize(root)?;
         run_folder::sweep(&root.join("tmp"))?;
-        Ok(Self { root, store })
+        Ok(Self { root, seals: Seals::open(seals)?, store })
     }
 
     /// The folders with the content of an image's layers: given lowest first, found upper first, for overlayfs to stack.
@@ -74,6 +77,7 @@ impl Cache {
             };
             chain = Some(link);
             let folder = self.layer(layer, &link, &folders)?;
+            self.note_use(&folder);
             if hides_all_below(&folder) {
                 folders.clear();
             }
@@ -85,8 +89,10 @@ impl Cache {
     fn layer(&self, layer: &Layer, chain: &Digest, below: &[PathBuf]) -> Result<PathBuf, CacheError> {
         let known =
             [("alone", layer.diff_id), ("chain", *chain)].map(|(kind, name)| self.root.join(kind).join(name.hex()));
-        if let Some(known) = known.iter().find(|known| known.is_dir()) {
-            return Ok(known.clone());
+        for known in &known {
+            if self.is_whole(known)? {
+                return Ok(known.clone());
+            }
         }
         self.make(|folder| {
             let unpacked = self.unpack(&layer.blob, &layer.diff_id, layer.compression, folder, below, Kind::Layer)?;
@@ -119,10 +125,37 @@ impl Cache {
         fill: impl FnOnce(&Path) -> Result<(), CacheError>,
     ) -> Result<PathBuf, CacheError> {
         let path = self.root.join(kind).join(name);
-        if path.is_dir() {
-            return Ok(path);
+        if !self.is_whole(&path)? {
+            self.make(|folder| fill(folder).map(|()| path.clone()))?;
         }
-        self.make(|folder| fill(folder).map(|()| path.clone()))
+        self.note_use(&path);
+        Ok(path)
+    }
+
+    /// Whether there is something at `path` that is as it was made; something else makes room.
+    fn is_whole(&self, path: &Path) -> Result<bool, CacheError> {
+        if path.symlink_metadata().is_err() {
+            return Ok(false);
+        }
+        if self.seals.hold(path) {
+            return Ok(true);
+        }
+        // It gets another name first: what is half removed is nobody's.
+        let failed = io_error("remove what was changed in the cache of unpacked content");
+        let aside = RunFolder::new(&self.root.join("tmp")).map_err(&failed)?;
+        match fs::rename(path, aside.path().join("changed")) {
+            // Another process was faster.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            renamed => renamed.map(|()| false).map_err(failed),
+        }
+    }
+
+    /// For whoever has to decide what is kept.
+    fn note_use(&self, path: &Path) {
+        let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+        if let (Some(kind), Some(name)) = (path.parent().and_then(name), name(path)) {
+            disposable_folder::note_use(&self.root, &kind, &name);
+        }
     }
 
     /// A new folder, by the name that whoever fills it gives it.
@@ -135,6 +168,7 @@ impl Cache {
         let path = fill(&folder)?;
         // After a power failure a name must not stand for files whose bytes never reached the disk.
         rustix::fs::syncfs(File::open(&folder).map_err(&failed)?).map_err(|error| failed(error.into()))?;
+        self.seals.put(&folder, &path);
         match fs::rename(&folder, &path) {
             Ok(()) => Ok(path),
             // Another run was faster with the same content.

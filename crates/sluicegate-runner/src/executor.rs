@@ -43,13 +43,16 @@ const ENGINE_VERSION: &str = "0.7.0";
 /// The dots stand for this very command, which only the caller knows.
 const PRIVILEGED: &str = "run as root with every capability; in a container: docker run --privileged IMAGE …";
 
+/// The folder of the seals of what is unpacked.
+pub(crate) const SEALS: &str = "seals";
+
 /// Where the executor works and with what.
 #[derive(Clone)]
 pub struct Config {
     /// An executable whose `main` first calls [`crate::container_process::enter_if_asked`]; it is copied to sealed memory when the first
     /// container starts.
     pub helper_program: PathBuf,
-    /// Runs get a folder each below `run/` in here; its file system has to take an overlay's upper folder (ext4, xfs, tmpfs).
+    /// Runs get a folder each below `run/` in here, and `seals/` says how what is in `layer_cache` was left; its file system has to take an overlay's upper folder (ext4, xfs, tmpfs).
     pub state_dir: PathBuf,
     /// Unpacked layers and inputs by digest; may be deleted whenever nothing runs.
     pub layer_cache: PathBuf,
@@ -113,7 +116,7 @@ impl EmbeddedExecutor {
         };
         let runs = prepare().map_err(not_here(format!("make the folder {}", runs.display())))?;
         run_folder::sweep(&runs).map_err(not_here(format!("remove old runs in {}", runs.display())))?;
-        let cache = Cache::open(&config.layer_cache, config.store.clone())
+        let cache = Cache::open(&config.layer_cache, &config.state_dir.join(SEALS), config.store.clone())
             .map_err(not_here(format!("open the cache {}", config.layer_cache.display())))?;
         Ok(Self {
             program: config.helper_program,

@@ -14,7 +14,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use sluicegate_ports::trees::{EntryKind, FetchedSource, SourceFetcher, TreeEntry, TreeError};
@@ -95,6 +95,8 @@ impl SourceFetcher for GitSourceFetcher {
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
         let lock = lock.map_err(|source| io("open", &path, source))?;
         lock.lock().map_err(|source| io("lock", &path, source))?;
+        // When it was last used, for whoever has to decide what is kept. What can't be noted is only let go sooner.
+        let _ = lock.set_modified(SystemTime::now());
         let kept = Kept { settings: &self.settings, address: &address, url, folder };
         let fetched = kept.fetch(&wanted);
         drop(lock);

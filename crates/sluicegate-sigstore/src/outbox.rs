@@ -46,6 +46,13 @@ pub(crate) struct Kept {
     _lock: File,
 }
 
+/// What a file holds.
+struct Waiting {
+    log: String,
+    body: Vec<u8>,
+    payload: Vec<u8>,
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct WireKept {
@@ -154,8 +161,23 @@ impl Outbox {
         if !fs::symlink_metadata(path).is_ok_and(same) {
             return Ok(None);
         }
+        let Waiting { log, body, payload } = self.read(path, &file)?;
+        Ok(Some(Kept { log, body, payload, path: path.to_owned(), _lock: file }))
+    }
+
+    /// The statement in this file, whoever is about to log it; `None` if somebody has.
+    pub(crate) fn statement(&self, path: &Path) -> Result<Option<Vec<u8>>, SignError> {
+        match File::open(path) {
+            Ok(file) => self.read(path, &file).map(|kept| Some(kept.payload)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("read", path, &error)),
+        }
+    }
+
+    fn read(&self, path: &Path, file: &File) -> Result<Waiting, SignError> {
+        let unreadable = |error: io::Error| failed("read", path, &error);
         let mut bytes = Vec::new();
-        (&file).take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        file.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(unreadable)?;
         let wrong =
             |why: &str| self.damaged(&format!("{} {why}; move it away to give that statement up", path.display()));
         if bytes.len() as u64 > FILE_LIMIT {
@@ -169,7 +191,7 @@ impl Outbox {
         if path.file_name().and_then(|name| name.to_str()) != Some(&Digest::of(&body).hex()) {
             return Err(wrong("does not hold what its name says"));
         }
-        Ok(Some(Kept { log: kept.log, body, payload, path: path.to_owned(), _lock: file }))
+        Ok(Waiting { log: kept.log, body, payload })
     }
 
     fn damaged(&self, reason: &str) -> SignError {

@@ -86,6 +86,19 @@ impl RekorLog {
         if outbox.is_dir() { Outbox::open(outbox.to_owned()).map_or(0, |outbox| outbox.count()) } else { 0 }
     }
 
+    /// The statements that wait in this outbox, for whichever log. One that can't be read is an error.
+    pub fn statements_in(outbox: &Path) -> Result<Vec<Vec<u8>>, SignError> {
+        if outbox.symlink_metadata().is_err() {
+            return Ok(Vec::new());
+        }
+        let outbox = Outbox::open(outbox.to_owned())?;
+        let mut statements = Vec::new();
+        for path in outbox.names()? {
+            statements.extend(outbox.statement(&path)?);
+        }
+        Ok(statements)
+    }
+
     /// The log's name and key.
     pub fn public(&self) -> &LogPublic {
         &self.public

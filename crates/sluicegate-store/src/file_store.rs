@@ -1,5 +1,5 @@
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, Permissions},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -20,10 +20,25 @@ const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// A blob is written to `tmp/` in the same file system, synced, renamed to `blobs/sha256/HEX` and the folder synced: a process
 /// that is killed at any moment leaves either the whole blob or none. Writers of the same content do not disturb each other. Only
 /// what a [`ScratchStore`](crate::ScratchStore) holds is not synced.
+///
+/// Whoever has a store that lasts open holds it together with others; who prunes it has it alone ([`FileStore::open_alone`]). Both are locks
+/// that die with their holder, so that no process ever misses what it found there before.
 pub struct FileStore {
+    folder: PathBuf,
     blobs: PathBuf,
     temporary: PathBuf,
     lasts: Lasts,
+    hold: Hold,
+}
+
+/// How the folder is held, for as long as this is not dropped.
+enum Hold {
+    /// By nobody else in the world.
+    Alone { _lock: File },
+    /// With others.
+    Together { _lock: File },
+    /// Not at all: it is this process's own.
+    Not,
 }
 
 /// How long what is stored is to last.
@@ -36,9 +51,27 @@ enum Lasts {
 }
 
 impl FileStore {
-    /// Opens the store in `dir` and makes its folders if they are missing; temporary files of dead processes are removed.
+    /// Opens the store in `dir` and makes its folders if they are missing; temporary files of dead processes are removed. While somebody
+    /// has it alone, this waits.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        Self::open_as(dir, Lasts::Always)
+        let mut store = Self::open_as(dir, Lasts::Always)?;
+        let lock = open_folder(dir)?;
+        lock.lock_shared().map_err(|source| io_error("wait for a turn to use", dir, source))?;
+        store.hold = Hold::Together { _lock: lock };
+        store.remove_abandoned()?;
+        Ok(store)
+    }
+
+    /// The same for one who removes things from it. `None` while anybody else has it open.
+    pub fn open_alone(dir: &Path) -> Result<Option<Self>, StoreError> {
+        let mut store = Self::open_as(dir, Lasts::Always)?;
+        let lock = open_folder(dir)?;
+        match lock.try_lock() {
+            Ok(()) => store.hold = Hold::Alone { _lock: lock },
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(source)) => return Err(io_error("lock", dir, source)),
+        }
+        Ok(Some(store))
     }
 
     /// The same in a folder that is gone when this process ends: nothing is synced, as nobody reads it after a crash.
@@ -47,14 +80,24 @@ impl FileStore {
     }
 
     fn open_as(dir: &Path, lasts: Lasts) -> Result<Self, StoreError> {
-        let store = Self { blobs: dir.join("blobs/sha256"), temporary: dir.join("tmp"), lasts };
+        let (blobs, temporary) = (dir.join("blobs/sha256"), dir.join("tmp"));
+        let store = Self { folder: dir.to_owned(), blobs, temporary, lasts, hold: Hold::Not };
         fs::create_dir_all(dir.parent().unwrap_or(Path::new(".")))
             .map_err(|source| io_error("make the folder above", dir, source))?;
         for folder in [dir, &dir.join("blobs"), &store.blobs, &store.temporary] {
             make_private(folder, lasts)?;
         }
-        store.remove_abandoned()?;
         Ok(store)
+    }
+
+    /// The folder of the whole store.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Whether nobody else has it open, nor can have before this is dropped.
+    pub(crate) fn is_alone(&self) -> bool {
+        matches!(self.hold, Hold::Alone { .. })
     }
 
     /// Where a blob is, or would be.
@@ -188,6 +231,11 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
 }
 
+/// The folder itself, to be locked: a lock on it needs no file, so that a store that can only be read can be held, too.
+fn open_folder(folder: &Path) -> Result<File, StoreError> {
+    File::open(folder).map_err(|source| io_error("open", folder, source))
+}
+
 fn make_private(folder: &Path, lasts: Lasts) -> Result<(), StoreError> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Ok(()) => {
@@ -215,7 +263,7 @@ fn missing_or(digest: &Digest, action: &'static str, path: &Path, source: io::Er
     }
 }
 
-fn io_error(action: &'static str, path: &Path, source: io::Error) -> StoreError {
+pub(crate) fn io_error(action: &'static str, path: &Path, source: io::Error) -> StoreError {
     StoreError::Io { action, path: path.to_owned(), source }
 }
 

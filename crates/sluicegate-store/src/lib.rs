@@ -2,6 +2,7 @@
 //! The content store on a file system: `blobs/sha256/HEX`, one file per content (OCI image-layout, "blobs").
 
 mod file_store;
+mod pruned;
 mod scratch_store;
 mod step_cache;
 

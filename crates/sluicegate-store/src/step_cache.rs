@@ -5,6 +5,7 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use sluicegate_ports::step_cache::StepCache;
@@ -29,6 +30,10 @@ impl FileStepCache {
         Self { folder: folder.to_owned() }
     }
 
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     fn entry(&self, key: &Digest) -> PathBuf {
         self.folder.join("steps").join(key.hex())
     }
@@ -51,6 +56,13 @@ impl StepCache for FileStepCache {
     fn forget(&self, key: &Digest) {
         // What is gone already was to be gone.
         let _ = fs::remove_file(self.entry(key));
+    }
+
+    fn used(&self, key: &Digest) {
+        // A result whose use can't be noted is only let go sooner.
+        if let Ok(file) = open_regular(&self.entry(key)) {
+            let _ = file.set_modified(SystemTime::now());
+        }
     }
 
     fn remembered(&self, pipeline: &StepName, step: &StepName) -> Option<Vec<u8>> {

@@ -13,6 +13,7 @@
 
 mod build;
 mod clock;
+mod disposable;
 mod evidence;
 mod executor;
 mod fetcher;
@@ -31,6 +32,7 @@ mod tls;
 
 pub use build::{JUNIT, PARTS, SignedBuild, VirtualBuild, step_image, vulns};
 pub use clock::FixedClock;
+pub use disposable::MemoryThings;
 pub use evidence::MemoryEvidence;
 pub use executor::FakeExecutor;
 pub use fetcher::FakeFetcher;

@@ -1,6 +1,9 @@
 use std::{collections::BTreeMap, fs::File, io::Read, path::PathBuf, sync::Mutex};
 
-use sluicegate_ports::store::{ContentStore, StoreError};
+use sluicegate_ports::{
+    prune::{Listed, PrunableStore, StoredContent},
+    store::{ContentStore, StoreError},
+};
 use sluicegate_types::Digest;
 
 /// Blobs in memory; a file of a private temporary folder where a caller needs one.
@@ -80,5 +83,22 @@ impl ContentStore for MemoryStore {
             .and_then(|()| std::fs::rename(&draft, &path))
             .map_err(|source| StoreError::Io { action: "write", path: path.clone(), source })?;
         Ok(path)
+    }
+}
+
+impl PrunableStore for MemoryStore {
+    fn list(&self) -> Result<Listed, StoreError> {
+        let blobs = self.blobs.lock().unwrap();
+        let contents = blobs.iter().map(|(digest, bytes)| StoredContent { digest: *digest, size: bytes.len() as u64 });
+        Ok(Listed { contents: contents.collect(), ..Listed::default() })
+    }
+
+    fn remove(&self, digest: &Digest) -> Result<(), StoreError> {
+        Self::remove(self, digest);
+        Ok(())
+    }
+
+    fn remove_drafts(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 }

@@ -32,6 +32,35 @@ pub(crate) struct Contents {
 
 /// Hashes every content that a record names, and what is named by the list of inputs of a decision. It changes nothing.
 pub(crate) fn check(evidence: &dyn EvidenceLog, store: &dyn ContentStore) -> Result<Contents, Error> {
+    let Named { contents: named, mut faults } = named(evidence, store)?;
+    let mut contents = Contents { count: named.len() as u64, damage: Vec::new() };
+    for (digest, (sequence, what)) in named {
+        if let Some(fault) = whole(store, &digest)? {
+            faults.push((sequence, format!("evidence record {sequence}: {what} {digest} {fault}")));
+        }
+    }
+    if !is_on(Check::EvidenceContent) {
+        faults.clear();
+    }
+    faults.sort();
+    let more = faults.len().saturating_sub(MAX_TOLD);
+    contents.damage = faults.into_iter().take(MAX_TOLD).map(|(_, fault)| fault).collect();
+    if more > 0 {
+        contents.damage.push(format!("and so with {more} more contents of records"));
+    }
+    Ok(contents)
+}
+
+/// The contents that records keep.
+pub(crate) struct Named {
+    /// Each with the first record that names it, and what it is there.
+    pub(crate) contents: BTreeMap<Digest, (u64, String)>,
+    /// Lists that say nothing of sense, by their records.
+    faults: Vec<(u64, String)>,
+}
+
+/// Every content that a record keeps, and what is named by the list of inputs of a decision.
+pub(crate) fn named(evidence: &dyn EvidenceLog, store: &dyn ContentStore) -> Result<Named, Error> {
     let mut named: BTreeMap<Digest, (u64, String)> = BTreeMap::new();
     let mut lists = Vec::new();
     evidence.walk(&mut |record| {
@@ -58,22 +87,7 @@ pub(crate) fn check(evidence: &dyn EvidenceLog, store: &dyn ContentStore) -> Res
             }
         }
     }
-    let mut contents = Contents { count: named.len() as u64, damage: Vec::new() };
-    for (digest, (sequence, what)) in named {
-        if let Some(fault) = whole(store, &digest)? {
-            faults.push((sequence, format!("evidence record {sequence}: {what} {digest} {fault}")));
-        }
-    }
-    if !is_on(Check::EvidenceContent) {
-        faults.clear();
-    }
-    faults.sort();
-    let more = faults.len().saturating_sub(MAX_TOLD);
-    contents.damage = faults.into_iter().take(MAX_TOLD).map(|(_, fault)| fault).collect();
-    if more > 0 {
-        contents.damage.push(format!("and so with {more} more contents of records"));
-    }
-    Ok(contents)
+    Ok(Named { contents: named, faults })
 }
 
 /// `None` if the bytes are those of the digest.

@@ -1,0 +1,246 @@
+//! Whether an unpacked layer or input is still what it was when its bytes were compared with their digest.
+//!
+//! Hashing all of it once more costs what its bytes cost, whenever it is used. A seal costs what its entries cost, some microseconds each: a
+//! digest over all that the file system says of them. Among this is the moment of each one's last change, which no program sets: whoever
+//! writes to a file, exchanges, adds or removes one, or brings the whole folder from elsewhere, leaves another one behind. What does not show
+//! is damage below the file system, and what somebody does who turns back the machine's clock or writes to the disk past it.
+//!
+//! Seals lie apart from what they are about, so that a cache of somebody else's in the place of ours has none. What has no seal, or another
+//! one, is unpacked anew from the store, every byte of it hashed.
+
+use std::{
+    collections::BTreeSet,
+    ffi::{OsStr, OsString},
+    fs,
+    io::{self, Write},
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use rustix::{
+    fd::AsFd,
+    fs::{AtFlags, Dir, FileType, ResolveFlags, Stat},
+};
+use sluicegate_types::{Digest, Hasher};
+
+use crate::{in_root, run_folder, unpack::hides_all_below};
+
+const INSIDE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
+
+/// The seals of one cache.
+pub(crate) struct Seals {
+    folder: PathBuf,
+    /// What this process has found whole, or made, and need not look at again.
+    whole: Mutex<BTreeSet<PathBuf>>,
+}
+
+impl Seals {
+    /// The seals in this folder, which is made if it is missing.
+    pub(crate) fn open(folder: &Path) -> io::Result<Self> {
+        run_folder::make_private(folder)?;
+        Ok(Self { folder: folder.to_owned(), whole: Mutex::default() })
+    }
+
+    /// Seals what is in `folder` and will be at `path`: before it gets that name, so that what has the name has its seal.
+    pub(crate) fn put(&self, folder: &Path, path: &Path) {
+        // What can't be sealed, such as a tree deeper than any path, is believed by this process, which has just made it.
+        let _ = fingerprint(folder).and_then(|seal| {
+            let mut draft = tempfile::NamedTempFile::new_in(&self.folder)?;
+            draft.write_all(seal.to_string().as_bytes())?;
+            draft.persist(self.place(path, fs::symlink_metadata(folder)?.ino())).map_err(|error| error.error)
+        });
+        self.believe(path);
+    }
+
+    /// Whether what is at `path` is what was sealed there.
+    pub(crate) fn hold(&self, path: &Path) -> bool {
+        if self.whole.lock().unwrap_or_else(PoisonError::into_inner).contains(path) {
+            return true;
+        }
+        let kept = fs::symlink_metadata(path).and_then(|found| fs::read(self.place(path, found.ino())));
+        let holds = kept.is_ok_and(|kept| fingerprint(path).is_ok_and(|seal| seal.to_string().as_bytes() == kept));
+        if holds {
+            self.believe(path);
+        }
+        holds
+    }
+
+    fn believe(&self, path: &Path) {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned());
+    }
+
+    fn place(&self, path: &Path, inode: u64) -> PathBuf {
+        let name = |path: Option<&Path>| path.and_then(Path::file_name).unwrap_or_default().to_owned();
+        self.folder.join(file_name(&name(path.parent()), &name(Some(path)), inode))
+    }
+}
+
+/// The name of the seal of a folder with this number: two processes that make the same content at a time make two seals.
+pub(crate) fn file_name(kind: &OsStr, name: &OsStr, inode: u64) -> OsString {
+    let mut file = kind.to_owned();
+    file.push("-");
+    file.push(name);
+    file.push(format!("-{inode:x}"));
+    file
+}
+
+/// A digest over what the file system says of every entry, by path.
+fn fingerprint(folder: &Path) -> io::Result<Digest> {
+    let root = in_root::open_root(folder)?;
+    let mut hasher = Hasher::new();
+    hasher.update(&[u8::from(hides_all_below(folder))]);
+    // The root's own last change is when it got its name. Everything that is in it has its own.
+    add(&mut hasher, Path::new(""), &rustix::fs::fstat(&root)?, false);
+    let mut waiting = vec![PathBuf::new()];
+    while let Some(path) = waiting.pop() {
+        let folder = in_root::open_folder(root.as_fd(), &path, INSIDE)?;
+        let mut names: Vec<OsString> = Vec::new();
+        for entry in Dir::read_from(&folder)? {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name != "." && name != ".." {
+                names.push(name.to_owned());
+            }
+        }
+        names.sort_unstable();
+        for name in names {
+            let stat = rustix::fs::statat(&folder, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let path = path.join(name);
+            add(&mut hasher, &path, &stat, true);
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                waiting.push(path);
+            }
+        }
+    }
+    Ok(hasher.finish())
+}
+
+fn add(hasher: &mut Hasher, path: &Path, stat: &Stat, with_change: bool) {
+    let path = path.as_os_str().as_bytes();
+    hasher.update(&(path.len() as u64).to_le_bytes());
+    hasher.update(path);
+    // Not the device: it may have another number after the next start of the machine.
+    let (changed, nanoseconds) = if with_change { (stat.st_ctime, stat.st_ctime_nsec) } else { (0, 0) };
+    hasher.update(
+        format!(
+            "{:o} {} {} {} {} {}.{} {changed}.{nanoseconds} {}\0",
+            stat.st_mode,
+            stat.st_uid,
+            stat.st_gid,
+            stat.st_size,
+            stat.st_ino,
+            stat.st_mtime,
+            stat.st_mtime_nsec,
+            stat.st_rdev
+        )
+        .as_bytes(),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::unix::fs::{PermissionsExt, symlink},
+        time::Instant,
+    };
+
+    use super::*;
+
+    struct Made {
+        dir: tempfile::TempDir,
+        path: PathBuf,
+    }
+
+    /// A layer that is sealed and has its name.
+    fn made() -> Made {
+        let dir = tempfile::tempdir().unwrap();
+        let draft = dir.path().join("draft");
+        fs::create_dir_all(draft.join("bin/deep")).unwrap();
+        fs::write(draft.join("bin/sh"), "a shell").unwrap();
+        fs::write(draft.join("bin/deep/file"), "x").unwrap();
+        symlink("sh", draft.join("bin/link")).unwrap();
+        fs::create_dir(dir.path().join("alone")).unwrap();
+        let path = dir.path().join("alone/layer");
+        seals(&dir).put(&draft, &path);
+        fs::rename(&draft, &path).unwrap();
+        Made { dir, path }
+    }
+
+    /// As another process has them.
+    fn seals(dir: &tempfile::TempDir) -> Seals {
+        Seals::open(&dir.path().join("seals")).unwrap()
+    }
+
+    #[test]
+    fn a_change_of_anything_breaks_the_seal() {
+        let made_one = made();
+        assert!(seals(&made_one.dir).hold(&made_one.path));
+        // Read, it is as it was.
+        assert_eq!(fs::read(made_one.path.join("bin/sh")).unwrap(), b"a shell");
+        assert!(seals(&made_one.dir).hold(&made_one.path));
+        type Change = (&'static str, fn(&Path));
+        let changes: [Change; 9] = [
+            ("the same length, and the time set back", |layer| {
+                let file = layer.join("bin/sh");
+                let modified = fs::metadata(&file).unwrap().modified().unwrap();
+                fs::write(&file, "a xhell").unwrap();
+                fs::File::options().write(true).open(&file).unwrap().set_modified(modified).unwrap();
+            }),
+            ("one more in the uppermost folder, and its time set back", |layer| {
+                let modified = fs::metadata(layer).unwrap().modified().unwrap();
+                fs::write(layer.join("more"), "").unwrap();
+                fs::File::open(layer).unwrap().set_modified(modified).unwrap();
+            }),
+            ("one more far below", |layer| fs::write(layer.join("bin/deep/more"), "").unwrap()),
+            ("one less", |layer| fs::remove_file(layer.join("bin/deep/file")).unwrap()),
+            ("another mode", |layer| {
+                fs::set_permissions(layer.join("bin/sh"), fs::Permissions::from_mode(0o4755)).unwrap();
+            }),
+            ("another mode of the uppermost folder", |layer| {
+                fs::set_permissions(layer, fs::Permissions::from_mode(0o700)).unwrap();
+            }),
+            ("another file of the same content", |layer| {
+                fs::copy(layer.join("bin/sh"), layer.join("bin/copy")).unwrap();
+                fs::rename(layer.join("bin/copy"), layer.join("bin/sh")).unwrap();
+            }),
+            ("another link", |layer| {
+                fs::remove_file(layer.join("bin/link")).unwrap();
+                symlink("no", layer.join("bin/link")).unwrap();
+            }),
+            ("a link in its place", |layer| {
+                let aside = layer.with_extension("aside");
+                fs::rename(layer, &aside).unwrap();
+                symlink(&aside, layer).unwrap();
+            }),
+        ];
+        for (what, change) in changes {
+            let made = made();
+            let before = seals(&made.dir);
+            assert!(before.hold(&made.path), "{what}");
+            change(&made.path);
+            assert!(!seals(&made.dir).hold(&made.path), "{what}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_seal_is_not_believed() {
+        let made = made();
+        assert!(seals(&made.dir).hold(&made.path));
+        let elsewhere = Seals::open(&made.dir.path().join("other seals")).unwrap();
+        assert!(!elsewhere.hold(&made.path) && !elsewhere.hold(&made.dir.path().join("alone/none")));
+    }
+
+    /// For whoever wants to know: `--ignored --nocapture` with SLUICEGATE_TREE.
+    #[test]
+    #[ignore = "it measures"]
+    fn what_a_seal_costs() {
+        let Some(tree) = std::env::var_os("SLUICEGATE_TREE") else { return };
+        for _ in 0..3 {
+            let begun = Instant::now();
+            let seal = fingerprint(Path::new(&tree)).unwrap();
+            assert!(begun.elapsed().as_secs() < 3600, "{seal}");
+            std::fs::write("/dev/stderr", format!("{:?}\n", begun.elapsed())).unwrap();
+        }
+    }
+}
