@@ -225,7 +225,7 @@ fn resources(limits: &Limits, machine: Machine) -> Value {
 mod tests {
     use std::time::Duration;
 
-    use sluicegate_ports::execute::{Input, InputAccess, OutputRequest, Stop};
+    use sluicegate_ports::execute::{Input, InputAccess, OutputRequest, OutputRole, Stop};
     use sluicegate_types::{Content, ContentKind, Digest, Secret};
 
     use super::*;
@@ -250,7 +250,11 @@ mod tests {
             workdir: "/".into(),
             user: format!("{}:0", account::FIRST_REFUSED_ID - 1),
             inputs: vec![input("/src"), input("/src/vendor")],
-            outputs: vec![OutputRequest { name: "o".parse().unwrap(), path: "/src/out".into() }],
+            outputs: vec![OutputRequest {
+                name: "o".parse().unwrap(),
+                path: "/src/out".into(),
+                role: OutputRole::Product,
+            }],
             limits: limits(),
             epoch: 0,
             network: Network::None,
