@@ -20,6 +20,7 @@ mod registries;
 mod registry_conformance;
 mod registry_dies;
 mod runs;
+mod secrets;
 mod shipped_layout;
 mod step_cache;
 mod test_results;
