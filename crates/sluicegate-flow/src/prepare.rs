@@ -284,7 +284,6 @@ fn parts(
         Reuse::Auto | Reuse::Never => None,
     };
     let executable = |at: &Path| request.inputs.iter().any(|input| input.mount_point == at && input.executable);
-    let mut found = 0;
     for (at, (source, content)) in inputs {
         if let (Some(files), InputSource::Source(_)) = (&key_files, source) {
             let listed = bench.packer.files(*content)?;
@@ -292,7 +291,6 @@ fn parts(
                 let Ok(inside) = file.strip_prefix(at) else { continue };
                 let Some(entry) = listed.iter().find(|entry| Path::new(&entry.path) == inside) else { continue };
                 parts.add(format!("file.{}", file.display()), entry.digest);
-                found += 1;
             }
             parts.add(format!("input.{}", at.display()), "a source, by the files of reuse.key");
             continue;
@@ -304,11 +302,8 @@ fn parts(
         };
         parts.add(format!("input.{}", at.display()), format!("{kind} {}", content.digest));
     }
-    if let Some(files) = key_files
-        && found != files.len()
-    {
-        let missing = files.iter().find(|file| parts.get(&format!("file.{}", file.display())).is_none());
-        let missing = missing.map(|file| file.display().to_string()).unwrap_or_default();
+    let is_missing = |file: &&PathBuf| parts.get(&format!("file.{}", file.display())).is_none();
+    if let Some(missing) = key_files.iter().flatten().find(is_missing).map(|file| file.display()) {
         return Err(Error::Usage(format!(
             "steps.{}.reuse.key: {missing} is no file of a source among the inputs; name files of the working folder that come from a source",
             step.name

@@ -88,7 +88,11 @@ pub(crate) fn step(
             cache_key: Some(prepared.key),
             executables: executables(&left.products),
             attempts: (left.attempts > 1).then_some(left.attempts),
-            contacts: left.contacts.iter().map(contacted).collect(),
+            // What is taken came over the network when it was made.
+            contacts: match reused {
+                Some(reused) => reused.contacts.clone(),
+                None => left.contacts.iter().map(contacted).collect(),
+            },
         },
     };
     let statement = Statement {

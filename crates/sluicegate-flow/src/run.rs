@@ -324,10 +324,11 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
     let judged = Judged {
         store: ports.store,
         trust: request.trust,
-        now: ports.clock.now(),
+        clock: ports.clock,
         pipeline: &pipeline.name,
         builder_version: &builder_version,
         release: request.release,
+        exact: reuse::exact(pipeline, artifacts),
     };
     let steps_request = StepsRequest {
         steps,

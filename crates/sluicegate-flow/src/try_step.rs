@@ -153,10 +153,11 @@ fn run(
     let judged = Judged {
         store: bench.store,
         trust: request.plan.trust,
-        now: bench.clock.now(),
+        clock: bench.clock,
         pipeline: &request.plan.pipeline.name,
         builder_version: &builder_version,
         release: false,
+        exact: Default::default(),
     };
     let steps_request = StepsRequest {
         steps,

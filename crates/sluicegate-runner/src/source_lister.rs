@@ -470,6 +470,11 @@ fn is_executable(metadata: &Metadata) -> bool {
 const KEY_MARKS: [&[u8]; 2] =
     [b"-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----", b"-----BEGIN ENCRYPTED COSIGN PRIVATE KEY-----"];
 
+/// Whether these bytes begin as an encrypted signing key of ours or of cosign's does.
+pub fn begins_as_private_key(bytes: &[u8]) -> bool {
+    KEY_MARKS.iter().any(|mark| bytes.starts_with(mark))
+}
+
 /// Whether a file begins as a private key does.
 pub(crate) fn is_private_key(path: &Path) -> bool {
     let mut head = [0; 64];
@@ -484,7 +489,7 @@ pub(crate) fn is_private_key(path: &Path) -> bool {
             }
         }
     });
-    read.is_ok_and(|len| KEY_MARKS.iter().any(|mark| head[..len].starts_with(mark)))
+    read.is_ok_and(|len| begins_as_private_key(&head[..len]))
 }
 
 /// The same path without `.` and `..`, as it is written: no link is followed.
