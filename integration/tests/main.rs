@@ -24,6 +24,7 @@ mod registry_conformance;
 mod registry_dies;
 mod release_runs;
 mod runs;
+mod secrets;
 mod shared_cache;
 mod shared_caches;
 mod shipped_layout;

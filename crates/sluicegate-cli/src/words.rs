@@ -266,6 +266,10 @@ fn after_a_step(fault: StepFault) -> &'static str {
         StepFault::Report => {
             "let the step write JUnit XML there, or name the path where it does under reports:; then sluicegate run"
         }
+        StepFault::Leak => {
+            "keep the secret out of the names and messages of the tests, give the step another secret if this one stood there before, then \
+             sluicegate run"
+        }
         StepFault::Output => {
             "let the step write it there, or name the path where it does under outputs:; then sluicegate run"
         }

@@ -26,6 +26,8 @@ pub enum StepFault {
     Output,
     /// The report of its tests.
     Report,
+    /// A secret in its report.
+    Leak,
     /// Nothing: it was stopped from outside.
     Stopped,
 }

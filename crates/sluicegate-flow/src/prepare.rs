@@ -11,7 +11,7 @@ use sluicegate_pipeline::{
     pipeline::{InputSource, Network as Reach, Reuse, SecretSource, Step},
 };
 use sluicegate_ports::execute::{
-    Destination, Egress, Input, InputAccess, Limits, Network, OutputRequest, Product, SharedCache, StepExecutor,
+    Destination, Egress, Input, InputAccess, Limits, Network, OutputRequest, OutputRole, Product, SharedCache, StepExecutor,
     StepRequest, Stop,
 };
 use sluicegate_types::{Content, ContentKind, Digest, OutputName, Secret, StepName};
@@ -131,8 +131,9 @@ pub(crate) fn prepare(
     let env = environment(step, image, around, &reaches)?;
     let secrets = secrets(step, around)?;
     let report: OutputName = REPORT.parse().map_err(|error| Error::Bug(format!("{error}")))?;
-    let outputs = step.outputs.iter().map(|(name, path)| OutputRequest { name: name.clone(), path: path.clone() });
-    let reports = step.junit.iter().map(|path| OutputRequest { name: report.clone(), path: path.clone() });
+    let kept = |name: &OutputName, path: &PathBuf, role| OutputRequest { name: name.clone(), path: path.clone(), role };
+    let outputs = step.outputs.iter().map(|(name, path)| kept(name, path, OutputRole::Product));
+    let reports = step.junit.iter().map(|path| kept(&report, path, OutputRole::Report));
     let limits = Limits {
         timeout: step.timeout,
         memory: step.memory,

@@ -430,6 +430,9 @@ fn became(bench: &Workbench<'_>, work: &AtWork<'_>, outcome: Result<StepOutcome,
         (bench.tell)(&remark);
     }
     let failure = check_outcome(step, &outcome).err();
+    for _ in &outcome.leaking {
+        (bench.tell)(&format!("the report of step {} holds one of its secrets and is not kept", step.name));
+    }
     let exit_code = match outcome.ended {
         Ended::Exit(code) => code,
         Ended::TimedOut | Ended::LogFull | Ended::Stopped => 137,
@@ -569,6 +572,10 @@ fn check_outcome(step: &Step, outcome: &StepOutcome) -> Result<(), Error> {
         let how = format!("ended with code 0, but the memory limit killed {kills} of its processes (limits.memory)");
         return failed(StepFault::Limit, how);
     }
+    if !outcome.leaking.is_empty() {
+        let how = "wrote one of its secrets into its report (reports.junit), which was not kept".to_owned();
+        return failed(StepFault::Leak, how);
+    }
     if let Some(output) = outcome.missing.first() {
         let (fault, how) = match (step.outputs.get(output), &step.junit) {
             (Some(path), _) => (StepFault::Output, format!("did not leave its output {output} at {}", path.display())),
@@ -686,6 +693,7 @@ artifacts:
             log: Digest::of(b""),
             outputs: Vec::new(),
             missing: missing.iter().map(|name| name.parse().unwrap()).collect(),
+            leaking: Vec::new(),
             oom_kills,
             contacts: Vec::new(),
             observed: Observation::NotAsked,
@@ -702,6 +710,11 @@ artifacts:
             (outcome(Ended::LogFull, None, &[]), "it printed more than", StepFault::Work),
             (outcome(Ended::Exit(0), None, &["app"]), "its output app at /out/app", StepFault::Output),
             (outcome(Ended::Exit(0), None, &[REPORT]), "its report at /out/junit.xml", StepFault::Report),
+            (
+                StepOutcome { leaking: vec![REPORT.parse().unwrap()], ..outcome(Ended::Exit(0), None, &[]) },
+                "one of its secrets",
+                StepFault::Leak,
+            ),
         ] {
             match check_outcome(step, &outcome).unwrap_err() {
                 Error::StepFailed { how, fault, .. } => {

@@ -107,7 +107,7 @@ pub struct StepRequest {
     /// What it may reach.
     pub network: Network,
     /// Values that stand in no log and go to nobody: each is replaced as soon as it comes, as it is and in usual encodings, also where
-    /// it comes in pieces.
+    /// it comes in pieces. Nor do they stand in an outcome or an error: names of servers, paths and reasons are masked in the same way.
     pub masked: Vec<Secret>,
     /// Whether what it opens and executes is to be observed.
     pub observe: bool,
@@ -313,6 +313,17 @@ pub struct OutputRequest {
     pub name: OutputName,
     /// An absolute path inside the step.
     pub path: PathBuf,
+    /// What becomes of it.
+    pub role: OutputRole,
+}
+
+/// What becomes of something that a step left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputRole {
+    /// It is content: kept as it is, whatever stands in it.
+    Product,
+    /// It is read, and what stands in it is told on: not kept if a secret of the step is among that.
+    Report,
 }
 
 /// How much a step may use.
@@ -343,6 +354,8 @@ pub struct StepOutcome {
     pub outputs: Vec<Product>,
     /// Declared outputs that were not.
     pub missing: Vec<OutputName>,
+    /// Reports that were there and hold a secret of the step in some form: they were not kept.
+    pub leaking: Vec<OutputName>,
     /// Processes that the memory limit killed; `None` where the system does not say.
     pub oom_kills: Option<u64>,
     /// What it contacted through the proxy, sorted.

@@ -38,7 +38,7 @@ type OnSocket<'a> = dyn FnMut(OwnedFd) -> io::Result<()> + 'a;
 /// Runs the step between the two sides until it ends.
 pub(crate) fn hold(
     executor: &EmbeddedExecutor,
-    request: &StepRequest,
+    (request, forms): (&StepRequest, &Forms),
     run: &RunFolder,
     launch: Launch<'_>,
     terminal: Terminal,
@@ -50,7 +50,7 @@ pub(crate) fn hold(
     let report = match terminal {
         Terminal::Tty(tty) => at_terminal(executor, request, run, launch, &tty, &mut on_socket),
         Terminal::Streams { input, output, errors } => {
-            through_streams(executor, request, run, launch, (&input, [output, errors]), &mut on_socket)
+            through_streams(executor, (request, forms), run, launch, (&input, [output, errors]), &mut on_socket)
         }
     }?;
     match report.result {
@@ -61,7 +61,7 @@ pub(crate) fn hold(
 
 fn through_streams(
     executor: &EmbeddedExecutor,
-    request: &StepRequest,
+    (request, forms): (&StepRequest, &Forms),
     run: &RunFolder,
     launch: Launch<'_>,
     (input, mut outputs): (&File, [File; 2]),
@@ -80,7 +80,6 @@ fn through_streams(
         Ok((child, control, to_step, [out, err]))
     };
     let (child, control, to_step, streams) = start().map_err(engine(step, "start the helper"))?;
-    let forms = Forms::of(&request.masked);
     let mut maskers: [Masker; 2] = [forms.stream(), forms.stream()];
     let mut text = Vec::new();
     let report = with_input(input, to_step.into(), None, &AtomicBool::new(false), || {

@@ -13,7 +13,7 @@ use rustix::{fd::OwnedFd, process::Resource};
 use sluicegate_ports::{
     execute::{
         Account, Contact, Ended, ExecuteError, ExecutorIdentity, Input, InputAccess, Layer, Limits, Network,
-        Observation, OutputRequest, Product, StepExecutor, StepOutcome, StepRequest, Stop, Terminal,
+        Observation, OutputRequest, OutputRole, Product, StepExecutor, StepOutcome, StepRequest, Stop, Terminal,
     },
     store::{ContentStore, StoreError},
 };
@@ -265,6 +265,7 @@ impl EmbeddedExecutor {
             log: self.store.put_bytes(b"")?,
             outputs: Vec::new(),
             missing: request.outputs.iter().map(|output| output.name.clone()).collect(),
+            leaking: Vec::new(),
             oom_kills: None,
             contacts: Vec::new(),
             observed,
@@ -325,10 +326,62 @@ impl EmbeddedExecutor {
         })
     }
 
+    /// Runs a step; only the log is masked, and reports are looked through.
+    fn run_unmasked(
+        &self,
+        request: &StepRequest,
+        forms: &Forms,
+        on_output: &mut dyn FnMut(&[u8]),
+    ) -> Result<StepOutcome, ExecuteError> {
+        let step = request.step.as_str();
+        let Some(mut prepared) = self.prepare(request)? else { return self.never_began(request) };
+        let held = std::mem::take(&mut prepared.held);
+        let mut policy = self.policy(request)?;
+        let run = &prepared.run;
+        let stopped = || request.stop.is_raised();
+        let watch = request.observe.then(Watch::begin);
+        let launch = prepared.launch(request, Ending::of_step(request, &stopped), watch.as_ref());
+        let log_path = run.path().join("log");
+        let mut log = BoundedLog::new(&log_path, request.limits.log_bytes).map_err(engine(step, "write the log"))?;
+        let mut masker = forms.stream();
+        let mut text = Vec::new();
+        let mut proxy = None;
+        let mut take_output = |_, bytes: &[u8]| {
+            text.clear();
+            masker.push(bytes, &mut text);
+            log.tell(&text, on_output)
+        };
+        let mut on_socket = |socket| start_proxy(socket, &mut policy, &mut proxy);
+        let listener = Listener { on_output: &mut take_output, on_socket: &mut on_socket };
+        held.iter().try_for_each(Held::begin).map_err(engine(step, "mark a shared cache"))?;
+        let mut report = self.launch(step, run, launch, false, listener)?;
+        text.clear();
+        masker.finish(&mut text);
+        if log.tell(&text, on_output).map_err(engine(step, "write the log"))? == Output::Full {
+            report.killed.get_or_insert(Killed::TooMuchOutput);
+        }
+        let contacts = self.contacts(request, proxy)?;
+        let collected = match report.result {
+            Ok(collected) => collected,
+            Err(failure) => return Err(failure_of(request, &failure)),
+        };
+        let (ended, oom_kills) = ended_of(step, report.killed, report.ended)?;
+        let mut text = File::open(&log_path).map_err(engine(step, "read the log"))?;
+        let (log, _) = self.store.put(&mut text, request.limits.log_bytes)?;
+        let observed = watch.map_or(Observation::NotAsked, |watch| watch.end(run.path()));
+        let was_killed = !matches!(ended, Ended::Exit(_)) || oom_kills.is_some_and(|kills| kills > 0);
+        let caches = held.into_iter().map(|held| held.end(was_killed)).collect::<Result<_, _>>();
+        let caches = caches.map_err(engine(step, "keep a shared cache"))?;
+        let (outputs, missing, leaking) = (Vec::new(), Vec::new(), Vec::new());
+        let mut outcome = StepOutcome { ended, log, outputs, missing, leaking, oom_kills, contacts, observed, caches };
+        self.keep_outputs(request, (run, forms), collected, &mut outcome)?;
+        Ok(outcome)
+    }
+
     fn keep_outputs(
         &self,
         request: &StepRequest,
-        run: &RunFolder,
+        (run, forms): (&RunFolder, &Forms),
         collected: Vec<Collected>,
         outcome: &mut StepOutcome,
     ) -> Result<(), ExecuteError> {
@@ -343,7 +396,15 @@ impl EmbeddedExecutor {
                 Collected::Directory => (ContentKind::Directory, false),
             };
             let path = run.path().join(RESULTS).join(index.to_string());
-            let mut file = File::open(&path).map_err(engine(request.step.as_str(), "read an output"))?;
+            let open = || File::open(&path).map_err(engine(request.step.as_str(), "read an output"));
+            if output.role == OutputRole::Report {
+                let leaks = forms.are_in(open()?).map_err(engine(request.step.as_str(), "read a report"))?;
+                if leaks {
+                    outcome.leaking.push(output.name.clone());
+                    continue;
+                }
+            }
+            let mut file = open()?;
             let (digest, size) = match self.store.put(&mut file, left) {
                 Err(StoreError::TooLarge { .. }) => {
                     let limit = request.limits.output_bytes;
@@ -423,49 +484,9 @@ impl StepExecutor for EmbeddedExecutor {
     }
 
     fn run_step(&self, request: &StepRequest, on_output: &mut dyn FnMut(&[u8])) -> Result<StepOutcome, ExecuteError> {
-        let step = request.step.as_str();
-        let Some(mut prepared) = self.prepare(request)? else { return self.never_began(request) };
-        let held = std::mem::take(&mut prepared.held);
-        let mut policy = self.policy(request)?;
-        let run = &prepared.run;
-        let stopped = || request.stop.is_raised();
-        let watch = request.observe.then(Watch::begin);
-        let launch = prepared.launch(request, Ending::of_step(request, &stopped), watch.as_ref());
-        let log_path = run.path().join("log");
-        let mut log = BoundedLog::new(&log_path, request.limits.log_bytes).map_err(engine(step, "write the log"))?;
-        let mut masker = Forms::of(&request.masked).stream();
-        let mut text = Vec::new();
-        let mut proxy = None;
-        let mut take_output = |_, bytes: &[u8]| {
-            text.clear();
-            masker.push(bytes, &mut text);
-            log.tell(&text, on_output)
-        };
-        let mut on_socket = |socket| start_proxy(socket, &mut policy, &mut proxy);
-        let listener = Listener { on_output: &mut take_output, on_socket: &mut on_socket };
-        held.iter().try_for_each(Held::begin).map_err(engine(step, "mark a shared cache"))?;
-        let mut report = self.launch(step, run, launch, false, listener)?;
-        text.clear();
-        masker.finish(&mut text);
-        if log.tell(&text, on_output).map_err(engine(step, "write the log"))? == Output::Full {
-            report.killed.get_or_insert(Killed::TooMuchOutput);
-        }
-        let contacts = self.contacts(request, proxy)?;
-        let collected = match report.result {
-            Ok(collected) => collected,
-            Err(failure) => return Err(failure_of(request, &failure)),
-        };
-        let (ended, oom_kills) = ended_of(step, report.killed, report.ended)?;
-        let mut text = File::open(&log_path).map_err(engine(step, "read the log"))?;
-        let (log, _) = self.store.put(&mut text, request.limits.log_bytes)?;
-        let observed = watch.map_or(Observation::NotAsked, |watch| watch.end(run.path()));
-        let was_killed = !matches!(ended, Ended::Exit(_)) || oom_kills.is_some_and(|kills| kills > 0);
-        let caches = held.into_iter().map(|held| held.end(was_killed)).collect::<Result<_, _>>();
-        let caches = caches.map_err(engine(step, "keep a shared cache"))?;
-        let (outputs, missing) = (Vec::new(), Vec::new());
-        let mut outcome = StepOutcome { ended, log, outputs, missing, oom_kills, contacts, observed, caches };
-        self.keep_outputs(request, run, collected, &mut outcome)?;
-        Ok(outcome)
+        let forms = forms(request)?;
+        let ended = self.run_unmasked(request, &forms, on_output);
+        ended.map(|outcome| forms.outcome(outcome)).map_err(|error| forms.error(error))
     }
 
     fn account(&self, step: &StepName, layers: &[Layer], user: &str) -> Result<Account, ExecuteError> {
@@ -484,10 +505,14 @@ impl StepExecutor for EmbeddedExecutor {
     }
 
     fn shell(&self, request: &StepRequest, terminal: Terminal) -> Result<Ended, ExecuteError> {
-        let Some(prepared) = self.prepare(request)? else { return Ok(Ended::Stopped) };
-        let stopped = || request.stop.is_raised();
-        let launch = prepared.launch(request, Ending::of_step(request, &stopped), None);
-        conversation::hold(self, request, &prepared.run, launch, terminal)
+        let forms = forms(request)?;
+        let talk = || {
+            let Some(prepared) = self.prepare(request)? else { return Ok(Ended::Stopped) };
+            let stopped = || request.stop.is_raised();
+            let launch = prepared.launch(request, Ending::of_step(request, &stopped), None);
+            conversation::hold(self, (request, &forms), &prepared.run, launch, terminal)
+        };
+        talk().map_err(|error| forms.error(error))
     }
 }
 
@@ -524,6 +549,11 @@ impl Prepared {
             watch,
         }
     }
+}
+
+/// What is never told of the request.
+fn forms(request: &StepRequest) -> Result<Forms, ExecuteError> {
+    Forms::of(&request.masked).map_err(|reason| ExecuteError::Refused { step: request.step.to_string(), reason })
 }
 
 fn network_job(network: &Network) -> NetworkJob {

