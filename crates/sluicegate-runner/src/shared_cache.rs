@@ -292,7 +292,8 @@ mod tests {
     fn what_holds_too_much_is_thrown_away_and_links_are_not_followed() {
         let mut home = Home::new();
         home.caches.limits = CacheLimits { bytes: 1 << 20, entries: 20, depth: 4 };
-        let fill: [(&str, fn(&Path)); 3] = [
+        type Fill = fn(&Path);
+        let fill: [(&str, Fill); 3] = [
             ("bytes", |at| fs::write(at.join("large"), vec![1; 2 << 20]).unwrap()),
             ("files and folders", |at| (0..30).for_each(|n| fs::write(at.join(n.to_string()), "").unwrap())),
             ("in each other", |at| fs::create_dir_all(at.join("a/b/c/d/e")).unwrap()),

@@ -518,6 +518,31 @@ fn named_evidence_about_another_image_is_refused() {
 }
 
 #[test]
+fn tm09_a_shared_cache_that_a_step_asked_for_is_listed_or_there_is_no_set() {
+    let log = VirtualLog::new(LOG);
+    let with = |is_listed: bool| {
+        build("run-1").with_predicate("test", move |predicate| {
+            predicate["buildDefinition"]["externalParameters"]["caches"] = json!({"deps": "/cache"});
+            let cache = json!({
+                "name": "cache:deps", "uri": format!("urn:sluicegate:cache:{}", Digest::of(b"scope")),
+                "annotations": {"sluicegate.dev/unverified": "true", "sluicegate.dev/checkout": "nothing"},
+            });
+            let all = predicate["buildDefinition"]["resolvedDependencies"].as_array_mut().unwrap();
+            all.extend(is_listed.then_some(cache));
+        })
+    };
+    let listed = with(true).sign(&log);
+    let followed_set = followed(&log, &listed.attached(), &listed.blobs());
+    let caches = followed_set.sets[0].steps().flat_map(|(_, step)| step.caches.iter().map(|cache| cache.name.clone()));
+    assert_eq!(caches.collect::<Vec<_>>(), ["deps"]);
+    let found = refused(&with(false));
+    assert!(
+        matches!(&found, Incomplete::Unlinked { reason, .. } if reason.contains("the caches deps were asked for, and none are listed")),
+        "{found}"
+    );
+}
+
+#[test]
 fn two_provenances_of_one_step_in_one_set_are_refused() {
     let log = VirtualLog::new(LOG);
     let other = build("run-1").with_predicate("test", |predicate| {
