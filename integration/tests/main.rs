@@ -16,6 +16,7 @@ mod log_elsewhere;
 mod log_serve;
 mod output_sboms;
 mod platforms;
+mod real_input;
 mod registries;
 mod registry_conformance;
 mod registry_dies;

@@ -63,7 +63,8 @@ impl Proxy {
         listener.set_nonblocking(true)?;
         let (reader, stop) = io::pipe()?;
         let contacts = Contacts::new(limits.contacts);
-        let shared = Arc::new(Shared { policy, contacts, limits, names: Names::new(lookup, limits.known), stop: Stop(reader) });
+        let shared =
+            Arc::new(Shared { policy, contacts, limits, names: Names::new(lookup, limits.known), stop: Stop(reader) });
         let served = shared.clone();
         let thread = thread::Builder::new().name("egress".to_owned()).spawn(move || accept(&listener, &served))?;
         Ok(Self { shared, stop: Some(stop), thread: Some(thread) })
