@@ -17,7 +17,7 @@ use self::{
 /// What a program of Debian stands on: the essential packages.
 const BASE: Image = Image { name: "base", packages: &[], user: None };
 const BUILD: Image = Image { name: "build", packages: &["gcc", "libc6-dev", "make"], user: None };
-const NODE: Image = Image { name: "node", packages: &["ca-certificates", "nodejs", "npm"], user: Some("node") };
+const NODE: Image = Image { name: "node", packages: &["ca-certificates", "nodejs", "npm", "passwd"], user: Some("node") };
 
 /// A project with the files of a folder beside this one, in which images have been laid.
 fn project(name: &str, debian: &Debian, images: &[&Image], base: &str) -> Project {
