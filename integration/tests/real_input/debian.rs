@@ -16,8 +16,8 @@ use sluicegate_types::Digest;
 /// The one time in images that are made here.
 const EPOCH: &str = "1700000000";
 
-/// What images leave out, as those of the field do.
-const LEFT_OUT: [&str; 4] = ["doc", "info", "locale", "man"];
+/// What all images leave out, as those of the field do.
+const LEFT_OUT: [&str; 4] = ["/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/man/*"];
 
 /// Keys of Debian's archives, where a machine keeps them beside those that apt trusts for everything.
 const ARCHIVE_KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -26,6 +26,8 @@ const ARCHIVE_KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 pub(super) struct Image {
     pub(super) name: &'static str,
     pub(super) packages: &'static [&'static str],
+    /// Patterns of files that nobody here needs and that are most of what packages bring.
+    pub(super) without: &'static [&'static str],
     /// Made for it; else it is root.
     pub(super) user: Option<&'static str>,
 }
@@ -72,7 +74,8 @@ impl Debian {
 
     /// The folder of an image's layout, made if it is not in the cache.
     pub(super) fn image(&self, image: &Image) -> PathBuf {
-        let key = format!("{}\n{:?} {:?} {EPOCH} {LEFT_OUT:?}", self.sources.join("\n"), image.packages, image.user);
+        let Image { packages, without, user, .. } = image;
+        let key = format!("{}\n{packages:?} {without:?} {user:?} {EPOCH} {LEFT_OUT:?}", self.sources.join("\n"));
         self.cached(&format!("images/{}", image.name), &key, |folder| self.make(image, folder))
     }
 
@@ -126,8 +129,9 @@ impl Debian {
         fs::write(&list, self.list("deb")).unwrap();
         fs::write(&options, apt_options()).unwrap();
         let mut command = Command::new(&self.mmdebstrap);
-        command.args(["--quiet", "--mode=root", "--format=tar", "--variant=essential"]);
-        command.args(LEFT_OUT.map(|folder| format!("--dpkgopt=path-exclude=/usr/share/{folder}/*")));
+        command.args(["--mode=root", "--format=tar", "--variant=essential"]);
+        let left_out = LEFT_OUT.iter().chain(image.without);
+        command.args(left_out.map(|pattern| format!("--dpkgopt=path-exclude={pattern}")));
         command.arg(format!("--aptopt={}", options.display()));
         if !image.packages.is_empty() {
             command.arg(format!("--include={}", image.packages.join(",")));
