@@ -28,18 +28,14 @@ const NODE: Image = Image {
     packages: &["ca-certificates", "nodejs", "npm", "passwd"],
     // What npm's own packages are developed with.
     without: &[
-        "/usr/share/nodejs/@babel/*",
         "/usr/share/nodejs/@types/*",
         "/usr/share/nodejs/@webassemblyjs/*",
         "/usr/share/nodejs/caniuse-lite/*",
         "/usr/share/nodejs/core-js*/*",
         "/usr/share/nodejs/es-abstract/*",
-        "/usr/share/nodejs/eslint/*",
         "/usr/share/nodejs/lodash*/*",
         "/usr/share/nodejs/regenerate-unicode-properties/*",
-        "/usr/share/nodejs/terser/*",
         "/usr/share/nodejs/web-streams-polyfill/*",
-        "/usr/share/nodejs/webpack/*",
     ],
     user: Some("node"),
 };
