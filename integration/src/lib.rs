@@ -102,12 +102,16 @@ pub fn peer(variable: &str, test: &str) -> Option<PathBuf> {
     if let Some(path) = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_file()) {
         return Some(path);
     }
-    assert!(
-        std::env::var_os("SLUICEGATE_REQUIRE_PEERS").is_none(),
-        "{test}: {variable} names no program, and peers are demanded"
-    );
-    skip(test, &format!("{variable} names no program"));
+    lacking(test, &format!("{variable} names no program"));
     None
+}
+
+/// Skips a test visibly for want of something, or fails where peers are demanded.
+#[track_caller]
+pub fn lacking(test: &str, what: &str) {
+    let demanded = std::env::var_os("SLUICEGATE_REQUIRE_PEERS").is_some();
+    assert!(!demanded, "{test}: {what}, and peers are demanded");
+    skip(test, what);
 }
 
 /// A file of the folder that is shared beside the repository (`SLUICEGATE_SHARED`, else `../shared`), or `None` with a visible line, or
@@ -119,12 +123,7 @@ pub fn shared(name: &str, test: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    assert!(
-        std::env::var_os("SLUICEGATE_REQUIRE_PEERS").is_none(),
-        "{test}: there is no {}, and peers are demanded",
-        path.display()
-    );
-    skip(test, &format!("there is no {}", path.display()));
+    lacking(test, &format!("there is no {}", path.display()));
     None
 }
 
@@ -147,11 +146,7 @@ pub fn can_run_steps(test: &str) -> bool {
     if root && dpkg {
         return true;
     }
-    assert!(
-        std::env::var_os("SLUICEGATE_REQUIRE_PEERS").is_none(),
-        "{test}: steps can't run here, and peers are demanded"
-    );
-    skip(test, "steps need root and a dpkg machine");
+    lacking(test, "steps need root and a dpkg machine");
     false
 }
 

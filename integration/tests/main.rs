@@ -19,6 +19,7 @@ mod output_sboms;
 mod platforms;
 mod progress;
 mod prune;
+mod real_input;
 mod registries;
 mod registry_conformance;
 mod registry_dies;

@@ -11,7 +11,9 @@ use std::{
 
 use sluicegate_pipeline::pipeline::{InputSource, Step};
 use sluicegate_ports::{
-    execute::{Contact, Ended, ExecuteError, Observation, Product, StepExecutor, StepOutcome, StepRequest, Stop},
+    execute::{
+        Contact, Destination, Ended, ExecuteError, Observation, Product, StepExecutor, StepOutcome, StepRequest, Stop,
+    },
     step_cache::StepCache,
 };
 use sluicegate_types::{Digest, OutputName, RunId, StepName, UnixTime};
@@ -429,6 +431,9 @@ fn became(bench: &Workbench<'_>, work: &AtWork<'_>, outcome: Result<StepOutcome,
     for remark in shared_caches::remarks(&step.name, &outcome) {
         (bench.tell)(&remark);
     }
+    for line in refusals(&step.name, &outcome.contacts) {
+        (bench.tell)(&line);
+    }
     let failure = check_outcome(step, &outcome).err();
     for _ in &outcome.leaking {
         (bench.tell)(&format!("the report of step {} holds one of its secrets and is not kept", step.name));
@@ -474,6 +479,19 @@ fn together(before: Vec<Contact>, now: Vec<Contact>) -> Vec<Contact> {
         }
     }
     all
+}
+
+/// What a step was refused by the proxy of its list of servers: few clients show what a proxy answers them.
+fn refusals(step: &StepName, contacts: &[Contact]) -> Vec<String> {
+    let lines = contacts.iter().filter_map(|contact| {
+        let (Destination { host, port }, reason) = (&contact.destination, contact.refused.as_ref()?);
+        let server = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        Some(format!(
+            "step {step} was refused {server}: {reason}. What it may reach stands under steps.{step}.network.allow of the pipeline \
+             file, and for inner addresses under egress.private of the gateway file, too"
+        ))
+    });
+    lines.collect()
 }
 
 /// Which steps may begin.
@@ -723,5 +741,27 @@ artifacts:
                 other => panic!("{other}"),
             }
         }
+    }
+
+    #[test]
+    fn what_a_step_was_refused_is_told_with_the_keys_that_would_allow_it() {
+        let contact = |host: &str, refused: Option<&str>| Contact {
+            destination: Destination { host: host.to_owned(), port: 443 },
+            address: None,
+            refused: refused.map(str::to_owned),
+            connections: 1,
+            sent: 0,
+            received: 0,
+        };
+        let contacts = [
+            contact("a.example", None),
+            contact("b.example", Some("it is nowhere")),
+            contact("::1", Some("it is here")),
+        ];
+        let told = refusals(&"install".parse().unwrap(), &contacts);
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].starts_with("step install was refused b.example:443: it is nowhere. "), "{told:?}");
+        assert!(told[0].contains("steps.install.network.allow") && told[0].contains("egress.private"), "{told:?}");
+        assert!(told[1].starts_with("step install was refused [::1]:443: it is here. "), "{told:?}");
     }
 }

@@ -9,6 +9,7 @@ mod body;
 mod client_hello;
 mod connection;
 mod contacts;
+mod names;
 mod policy;
 mod relay;
 mod request;
@@ -30,8 +31,9 @@ pub(crate) use self::policy::Policy;
 pub(crate) use self::upstream::Upstream;
 pub use self::upstream::UpstreamProxy;
 use self::{
-    connection::{Limits, Lookup, Shared, system_lookup},
+    connection::{Limits, Shared},
     contacts::Contacts,
+    names::{Lookup, Names, system_lookup},
     waiting::Stop,
 };
 
@@ -61,7 +63,8 @@ impl Proxy {
         listener.set_nonblocking(true)?;
         let (reader, stop) = io::pipe()?;
         let contacts = Contacts::new(limits.contacts);
-        let shared = Arc::new(Shared { policy, contacts, limits, lookup, stop: Stop(reader) });
+        let shared =
+            Arc::new(Shared { policy, contacts, limits, names: Names::new(lookup, limits.known), stop: Stop(reader) });
         let served = shared.clone();
         let thread = thread::Builder::new().name("egress".to_owned()).spawn(move || accept(&listener, &served))?;
         Ok(Self { shared, stop: Some(stop), thread: Some(thread) })

@@ -48,6 +48,9 @@ const LOCK_FILES: &[&str] = &[
 /// installed, which its own record there says.
 const INSTALLED: &[&str] = &["node_modules", "site-packages", "dist-packages"];
 
+/// The same for the system's own packages of JavaScript in Debian, whose record is that of dpkg: its npm alone brings five such files.
+const INSTALLED_BY_SYSTEM: &str = "usr/share/nodejs/";
+
 /// Package lists of systems and the analyser that reads each; no analyser where Trivy has none.
 const PACKAGE_LISTS: &[(&str, &str)] = &[
     ("var/lib/dpkg/status", "dpkg"),
@@ -383,7 +386,9 @@ fn knows<R: IoRead + Seek>(database: &mut Bolt<R>, prefix: &str) -> Result<bool,
 
 fn is_lock_file(path: &str) -> bool {
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-    LOCK_FILES.contains(&name) && !folder.split('/').any(|part| INSTALLED.contains(&part))
+    LOCK_FILES.contains(&name)
+        && !folder.split('/').any(|part| INSTALLED.contains(&part))
+        && !path.starts_with(INSTALLED_BY_SYSTEM)
 }
 
 /// The analyser that ought to read a package list; `None` for another file.
@@ -523,6 +528,8 @@ mod tests {
         read.results[2].place = "srv/Cargo.lock".into();
         assert_eq!(gaps(&read, &with), vec![]);
         assert!(!is_telling("srv/node_modules/x/package-lock.json") && is_telling("srv/package-lock.json"));
+        assert!(!is_telling("usr/share/nodejs/nanoid/pnpm-lock.yaml"));
+        assert!(is_telling("usr/share/nanoid/pnpm-lock.yaml") && is_telling("srv/usr/share/nodejs/x/yarn.lock"));
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl Severity {
 pub enum Affected {
     /// A package of a language, with the version ranges that are affected and the versions that end them.
     Library {
-        /// `pip`.
+        /// `npm` or `pip`.
         ecosystem: String,
         /// The package.
         package: String,
@@ -197,7 +197,7 @@ fn affected(value: &str) -> Result<Affected, String> {
     }
     let package = package.to_owned();
     match ecosystem.split_once(' ') {
-        None if ecosystem == "pip" && notice.is_none() => {
+        None if matches!(ecosystem, "npm" | "pip") && notice.is_none() => {
             let list = |text: &str| text.split(',').map(|part| part.trim().to_owned()).collect::<Vec<_>>();
             let (ranges, fixed) = (list(ranges), list(fixed));
             if ranges.len() != fixed.len() || ranges.iter().chain(&fixed).any(String::is_empty) {

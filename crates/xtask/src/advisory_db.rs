@@ -139,6 +139,7 @@ mod tests {
                 "debian 11",
                 "debian 12",
                 "debian 13",
+                "npm::GitHub Security Advisory npm",
                 "pip::GitHub Security Advisory pip",
                 "ubuntu 22.04",
                 "ubuntu 24.04"

@@ -30,9 +30,9 @@ pub fn run(workspace: &Workspace, extent: Extent) -> Outcome {
     }
     if extent == Extent::Peers {
         tools::go_programs(workspace)?;
-        for (program, is_there) in tools::from_the_system() {
+        for (program, package, is_there) in tools::from_the_system() {
             let found =
-                if is_there { "from the system".to_owned() } else { format!("none: install the package {program}") };
+                if is_there { "from the system".to_owned() } else { format!("none: install the package {package}") };
             println!("{program:<10} {found}");
         }
     }

@@ -127,11 +127,14 @@ const REFREG: GoProgram = GoProgram {
 };
 const REFREG_SOURCE: &str = "integration/peers/refreg";
 
-/// Programs that are the distribution's own: the variable, the program, which is also the package.
-const FROM_THE_SYSTEM: [(&str, &str); 3] = [
-    ("SLUICEGATE_STRACE", "strace"),
-    ("SLUICEGATE_DOCKER_REGISTRY", "docker-registry"),
-    ("SLUICEGATE_SKOPEO", "skopeo"),
+/// Programs that are the distribution's own: the variable, the program, the package.
+const FROM_THE_SYSTEM: [(&str, &str, &str); 6] = [
+    ("SLUICEGATE_STRACE", "strace", "strace"),
+    ("SLUICEGATE_DOCKER_REGISTRY", "docker-registry", "docker-registry"),
+    ("SLUICEGATE_SKOPEO", "skopeo", "skopeo"),
+    ("SLUICEGATE_MMDEBSTRAP", "mmdebstrap", "mmdebstrap"),
+    ("SLUICEGATE_DPKG_SOURCE", "dpkg-source", "dpkg-dev"),
+    ("SLUICEGATE_NPM", "npm", "npm"),
 ];
 
 /// What the benchmarks run steps with beside us. Its module replaces others, which `go install` refuses, so it is built from a module made
@@ -197,10 +200,10 @@ pub fn go_programs(workspace: &Workspace) -> Outcome {
     refreg(workspace)
 }
 
-/// Whether each program that the distribution has is there.
+/// Each program that the distribution has, its package, and whether it is there.
 #[must_use]
-pub fn from_the_system() -> Vec<(&'static str, bool)> {
-    FROM_THE_SYSTEM.iter().map(|(_, name)| (*name, on_path(name).is_some())).collect()
+pub fn from_the_system() -> Vec<(&'static str, &'static str, bool)> {
+    FROM_THE_SYSTEM.iter().map(|(_, name, package)| (*name, *package, on_path(name).is_some())).collect()
 }
 
 /// The programs that the benchmarks compare us with, installed if they are not there yet. A variable of the environment names another file.
@@ -402,7 +405,7 @@ pub fn for_tests(workspace: &Workspace, mut missing: impl FnMut(&str)) -> Vec<(&
     let ours = GO_PROGRAMS.iter().chain([&REFREG]).map(|program| (program.environment, program.name));
     let ours = [("SLUICEGATE_TRIVY", "trivy")].into_iter().chain(ours);
     let ours = ours.map(|(variable, name)| (variable, name, Some(workspace.path(".tools").join(name))));
-    let others = FROM_THE_SYSTEM.into_iter().map(|(variable, name)| (variable, name, on_path(name)));
+    let others = FROM_THE_SYSTEM.into_iter().map(|(variable, name, _)| (variable, name, on_path(name)));
     ours.chain(others)
         .filter_map(|(variable, name, installed)| {
             // One that the caller names wins.

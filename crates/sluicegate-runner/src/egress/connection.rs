@@ -2,13 +2,7 @@
 
 use std::{
     io::{self, ErrorKind},
-    net::{IpAddr, Shutdown, TcpStream, ToSocketAddrs},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-        mpsc::{self, RecvTimeoutError},
-    },
-    thread,
+    net::{IpAddr, Shutdown, TcpStream},
     time::{Duration, Instant},
 };
 
@@ -17,6 +11,7 @@ use sluicegate_ports::execute::Destination;
 use super::{
     body::Body,
     contacts::{Contacts, Line},
+    names::Names,
     policy::{Policy, Refusal, Route, shown},
     relay::{Carried, Relay, Upward},
     request::{self, MAX_HEAD, Request},
@@ -29,7 +24,7 @@ pub(super) struct Shared {
     pub(super) policy: Policy,
     pub(super) contacts: Contacts,
     pub(super) limits: Limits,
-    pub(super) lookup: Lookup,
+    pub(super) names: Names,
     pub(super) stop: Stop,
 }
 
@@ -40,6 +35,8 @@ pub(super) struct Limits {
     pub(super) head: Duration,
     /// For one name.
     pub(super) lookup: Duration,
+    /// How long the answer to one is used again.
+    pub(super) known: Duration,
     /// For one address.
     pub(super) connect: Duration,
     /// How long nothing may happen on a connection.
@@ -55,6 +52,7 @@ impl Default for Limits {
         Self {
             head: Duration::from_secs(30),
             lookup: Duration::from_secs(20),
+            known: Duration::from_secs(30),
             connect: Duration::from_secs(20),
             idle: Duration::from_secs(600),
             connections: 256,
@@ -62,21 +60,6 @@ impl Default for Limits {
         }
     }
 }
-
-/// Looks a name up; an address is itself.
-pub(super) type Lookup = Arc<dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync>;
-
-/// The system's way to look names up.
-pub(super) fn system_lookup() -> Lookup {
-    Arc::new(|name| Ok((name, 0).to_socket_addrs()?.map(|address| address.ip()).collect()))
-}
-
-/// Look-ups in this process that have not come back: the system's own know no time limit.
-static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
-const MAX_LOOKUPS: usize = 64;
-
-/// How often a wait for a look-up sees whether the step has ended.
-const GLANCE: Duration = Duration::from_millis(50);
 
 /// After an answer that ends a connection: how much of what a client still sends is read, so that it gets to see the answer.
 const LINGER: Duration = Duration::from_secs(2);
@@ -239,38 +222,8 @@ impl Shared {
         }
     }
 
-    /// Looks a name up in a thread of its own, for a limited time.
     fn look_up(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        if let Ok(address) = name.parse() {
-            return Ok(vec![address]);
-        }
-        if LOOKUPS.fetch_add(1, Ordering::SeqCst) >= MAX_LOOKUPS {
-            LOOKUPS.fetch_sub(1, Ordering::SeqCst);
-            return Err(ErrorKind::QuotaExceeded.into());
-        }
-        let (said, heard) = mpsc::channel();
-        let (lookup, asked) = (self.lookup.clone(), name.to_owned());
-        let thread = thread::Builder::new().name("lookup".to_owned()).spawn(move || {
-            // If nobody waits any more, nobody is told.
-            let _ = said.send(lookup(&asked));
-            LOOKUPS.fetch_sub(1, Ordering::SeqCst);
-        });
-        if let Err(error) = thread {
-            LOOKUPS.fetch_sub(1, Ordering::SeqCst);
-            return Err(error);
-        }
-        let until = Instant::now() + self.limits.lookup;
-        loop {
-            match heard.recv_timeout(GLANCE) {
-                Ok(found) => return found,
-                Err(RecvTimeoutError::Disconnected) => return Err(ErrorKind::Other.into()),
-                Err(RecvTimeoutError::Timeout) if self.stop.is_raised() => {
-                    return Err(ErrorKind::ConnectionAborted.into());
-                }
-                Err(RecvTimeoutError::Timeout) if Instant::now() >= until => return Err(ErrorKind::TimedOut.into()),
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-        }
+        self.names.look_up(name, self.limits.lookup, &self.stop)
     }
 
     fn write_down(&self, destination: &Destination, address: Option<IpAddr>) -> Result<Line, Option<Answer>> {
