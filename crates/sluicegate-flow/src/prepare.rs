@@ -11,8 +11,8 @@ use sluicegate_pipeline::{
     pipeline::{InputSource, Network as Reach, Reuse, SecretSource, Step},
 };
 use sluicegate_ports::execute::{
-    Destination, Egress, Input, InputAccess, Limits, Network, OutputRequest, OutputRole, Product, SharedCache, StepExecutor,
-    StepRequest, Stop,
+    Destination, Egress, Input, InputAccess, Limits, Network, OutputRequest, OutputRole, Product, SharedCache,
+    StepExecutor, StepRequest, Stop,
 };
 use sluicegate_types::{Content, ContentKind, Digest, OutputName, Secret, StepName};
 

@@ -9,9 +9,9 @@ use super::Forms;
 impl Forms {
     /// The outcome without secrets. Outputs are content and stay as they are.
     pub(crate) fn outcome(&self, outcome: StepOutcome) -> StepOutcome {
-        let StepOutcome { ended, log, outputs, missing, leaking, oom_kills, contacts, observed } = outcome;
+        let StepOutcome { ended, log, outputs, missing, leaking, oom_kills, contacts, observed, caches } = outcome;
         let contacts = self.contacts(contacts);
-        StepOutcome { ended, log, outputs, missing, leaking, oom_kills, contacts, observed: self.observed(observed) }
+        StepOutcome { ended, log, outputs, missing, leaking, oom_kills, contacts, observed: self.observed(observed), caches }
     }
 
     /// The error without secrets.
