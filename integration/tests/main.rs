@@ -22,6 +22,7 @@ mod registry_dies;
 mod runs;
 mod shipped_layout;
 mod step_cache;
+mod stops;
 mod test_results;
 mod verify_is_offline;
 mod verify_refuses;

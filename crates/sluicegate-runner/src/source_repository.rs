@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use sluicegate_ports::trees::TreeError;
+use sluicegate_ports::{execute::Stop, trees::TreeError};
 use tempfile::TempDir;
 
 use crate::{
@@ -54,11 +54,13 @@ pub(crate) struct Repository {
     pub(crate) has_execute_bits: bool,
     /// Whether it keeps symbolic links.
     pub(crate) has_links: bool,
+    /// Ends what git is asked.
+    pub(crate) stop: Stop,
 }
 
 impl Repository {
     /// The repository whose work tree `folder` lies in; `None` outside one.
-    pub(crate) fn around(folder: &Path) -> Result<Option<Self>, TreeError> {
+    pub(crate) fn around(folder: &Path, stop: &Stop) -> Result<Option<Self>, TreeError> {
         // Decided by looking, not by asking git: where a repository is, a git that fails must not turn it into a plain folder, whose
         // ignored files would then be sources.
         if !folder.ancestors().any(|above| fs::symlink_metadata(above.join(".git")).is_ok()) {
@@ -68,7 +70,8 @@ impl Repository {
         let ask = |args: &[&str]| {
             let mut command = git(folder);
             command.arg("rev-parse").args(args);
-            output(folder, command).map(|out| OsStr::from_bytes(out.strip_suffix(b"\n").unwrap_or(&out)).to_owned())
+            output(folder, command, stop)
+                .map(|out| OsStr::from_bytes(out.strip_suffix(b"\n").unwrap_or(&out)).to_owned())
         };
         let path = |name: &str| ask(&["--path-format=absolute", "--git-path", name]).map(PathBuf::from);
         let fault = |reason: &str| TreeError::Git { path: folder.to_owned(), reason: reason.to_owned() };
@@ -83,7 +86,7 @@ impl Repository {
             return Err(fault("only repositories with SHA-1 objects are in this version"));
         }
         let head = ask(&["--verify", "--quiet", "HEAD"]).ok().map(|head| head.to_string_lossy().into_owned());
-        let (has_execute_bits, has_links) = what_the_file_system_keeps(folder)?;
+        let (has_execute_bits, has_links) = what_the_file_system_keeps(folder, stop)?;
         let own = tempfile::tempdir().map_err(|source| io("create a folder in", &std::env::temp_dir(), source))?;
         let write = |name: &str, bytes: &[u8]| {
             let path = own.path().join(name);
@@ -109,7 +112,8 @@ impl Repository {
         }
         let objects = path("objects")?;
         let shallow = shallow(&path("shallow")?)?;
-        Ok(Some(Self { own, objects, shallow, work_tree, head, has_execute_bits, has_links }))
+        let stop = stop.clone();
+        Ok(Some(Self { own, objects, shallow, work_tree, head, has_execute_bits, has_links, stop }))
     }
 
     /// The files below a folder that the index lists, relative to it, and as what.
@@ -117,7 +121,7 @@ impl Repository {
         let mut command = self.command(folder);
         command.args(["ls-files", "-z", "--stage", "--"]).arg(below);
         let mut tracked = BTreeMap::new();
-        for line in output(folder, command)?.split(|byte| *byte == 0).filter(|line| !line.is_empty()) {
+        for line in output(folder, command, &self.stop)?.split(|byte| *byte == 0).filter(|line| !line.is_empty()) {
             // MODE, a space, what it is and in which stage of a merge, a tab, and the name as it is.
             let tab = line.iter().position(|byte| *byte == b'\t');
             let read = tab.map(|tab| line.split_at(tab)).and_then(|(head, name)| {
@@ -137,7 +141,7 @@ impl Repository {
     pub(crate) fn untracked(&self, folder: &Path) -> Result<Vec<PathBuf>, TreeError> {
         let mut command = self.command(folder);
         command.args(["ls-files", "-z", "--others", "--exclude-standard", "--", "."]);
-        let said = output(folder, command)?;
+        let said = output(folder, command, &self.stop)?;
         let names = said.split(|byte| *byte == 0).filter(|name| !name.is_empty());
         Ok(names.map(|name| PathBuf::from(OsStr::from_bytes(name))).collect())
     }
@@ -155,10 +159,10 @@ impl Repository {
 
 /// Whether the repository says that execute bits and symbolic links are kept where its files lie. The only two lines of its configuration
 /// that count: without them, every file of such a file system could be executed, or none. `config` reads and starts nothing.
-fn what_the_file_system_keeps(folder: &Path) -> Result<(bool, bool), TreeError> {
+fn what_the_file_system_keeps(folder: &Path, stop: &Stop) -> Result<(bool, bool), TreeError> {
     let mut command = git(folder);
     command.args(["config", "-z", "--type=bool", "--get-regexp", r"^core\.(filemode|symlinks)$"]);
-    let ended = ended(folder, command)?;
+    let ended = ended(folder, command, stop)?;
     let mut keeps = (true, true);
     match ended.status.code() {
         // None of them is set.
@@ -241,8 +245,8 @@ pub(crate) fn git(folder: &Path) -> Command {
 /// Where programs are.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-fn output(folder: &Path, command: Command) -> Result<Vec<u8>, TreeError> {
-    let ended = ended(folder, command)?;
+fn output(folder: &Path, command: Command, stop: &Stop) -> Result<Vec<u8>, TreeError> {
+    let ended = ended(folder, command, stop)?;
     if ended.status.success() {
         Ok(ended.stdout)
     } else {
@@ -250,9 +254,10 @@ fn output(folder: &Path, command: Command) -> Result<Vec<u8>, TreeError> {
     }
 }
 
-fn ended(folder: &Path, mut command: Command) -> Result<Ended, TreeError> {
+fn ended(folder: &Path, mut command: Command, stop: &Stop) -> Result<Ended, TreeError> {
     let fault = |reason: String| TreeError::Git { path: folder.to_owned(), reason };
-    bounded_command::output(&mut command, GIT).map_err(|error| match error {
+    bounded_command::output(&mut command, GIT, stop).map_err(|error| match error {
+        CommandError::Stopped => TreeError::Stopped,
         CommandError::TooMuch(_) | CommandError::TooLong(_) => {
             fault(format!("{error}; name a smaller folder as the source, or let git ignore what is no source"))
         }

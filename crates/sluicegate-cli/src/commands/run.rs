@@ -6,34 +6,24 @@ use std::{
 };
 
 use serde_json::json;
-use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    flag,
-};
 use sluicegate_attestation::test_result::TestResult;
 use sluicegate_flow::{
-    Error, Failure,
+    Error,
     folders::EnvironmentPlaces,
     run::{self as flow, Selection, StepReport, StepStatus},
     steps::StepEvent,
 };
 use sluicegate_pipeline::pipeline::Pipeline;
-use sluicegate_ports::{
-    Clock,
-    execute::{StepExecutor, Stop},
-    scan::Scanner,
-    step_cache::StepCache,
-    trees::TreePacker,
-};
+use sluicegate_ports::{Clock, execute::StepExecutor, scan::Scanner, step_cache::StepCache, trees::TreePacker};
 use sluicegate_types::{Digest, OutputName, RunId, StepName};
 
 use super::{later, pipeline::OpenedPipeline};
 use crate::{
     arguments::Run,
     gateway_folder::GatewayFolder,
-    passphrase,
+    interrupts, passphrase,
     wire::{Logging, SystemClock, Wired},
-    words::{Problem, Words, code, printable},
+    words::{Problem, Words, printable},
 };
 
 /// `run`.
@@ -81,7 +71,8 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         }
     };
     let environments = EnvironmentPlaces::of(&gateway.gateway, &gateway.folder);
-    let stop = interrupts()?;
+    let stop = interrupts::listen()?;
+    let scanner = scanner.map(|scanner| scanner.stopped_by(stop.clone()));
     let request = flow::RunRequest {
         environments: &environments,
         pipeline,
@@ -112,28 +103,29 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     let ports = wired.ports(log.as_ref(), &ledger, &tell, &warn);
     let ran = flow::run(&ports, &request);
     lines.flush(words);
-    if let Some(export) = export {
+    let exported = export.map_or(Ok(()), |export| {
         let steps = match &ran {
             Ok(report) => &report.steps,
             Err(failed) => &failed.report.steps,
         };
-        export.write(&wired.packer, steps)?;
+        export.write(&wired.packer, steps)
+    });
+    match ran {
+        Ok(report) => {
+            print(words, &report, pipeline, folder, gateway);
+            exported.map(|()| ExitCode::SUCCESS)
+        }
+        Err(failed) => {
+            for other in failed.other_failures() {
+                words.warn(&other);
+            }
+            // What ended the run decides how it ended; that what it left is not where it was asked for is told beside it.
+            if let Err(problem) = exported {
+                words.warn(&format!("--export: {}", problem.lines().join("; ")));
+            }
+            Err(Problem::from(*failed.error).recorded(failed.record))
+        }
     }
-    let report = ran.map_err(|failed| Problem::from(*failed.error).recorded(failed.record))?;
-    print(words, &report, pipeline, folder, gateway);
-    Ok(ExitCode::SUCCESS)
-}
-
-/// The first interrupt ends the run as it should end; the second one ends this process at once, and with it whatever it runs.
-pub(crate) fn interrupts() -> Result<Stop, Problem> {
-    let stop = Stop::default();
-    for signal in [SIGINT, SIGTERM] {
-        // The order counts: what ends the process looks at what earlier signals have left.
-        let heard = flag::register_conditional_shutdown(signal, i32::from(code(Failure::Stopped)), stop.flag())
-            .and_then(|_| flag::register(signal, stop.flag()));
-        heard.map_err(|error| Problem::lost(format!("cannot listen for interrupts: {error}"), "try again"))?;
-    }
-    Ok(stop)
 }
 
 /// A folder for what steps left.

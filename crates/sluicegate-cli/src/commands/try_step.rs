@@ -15,19 +15,17 @@ use sluicegate_flow::{
 use sluicegate_ports::execute::{Ended, Stop, Terminal};
 use sluicegate_types::StepName;
 
-use super::{
-    pipeline::OpenedPipeline,
-    run::{StepLines, interrupts},
-};
+use super::{pipeline::OpenedPipeline, run::StepLines};
 use crate::{
     arguments::{PipelineFile, Shell, Try},
+    interrupts,
     wire::Wired,
     words::{Problem, Words, code},
 };
 
 /// `try`.
 pub(crate) fn try_step(words: &Words, arguments: &Try) -> Result<ExitCode, Problem> {
-    let stop = interrupts()?;
+    let stop = interrupts::listen()?;
     let (tried, done) = attempt(words, &arguments.pipeline, &arguments.step, stop)?;
     if words.json() && done.is_ok() {
         words.document(&json!({"schemaVersion": 1, "steps": tried.iter().map(document).collect::<Vec<_>>()}));
@@ -45,7 +43,7 @@ pub(crate) fn try_step(words: &Words, arguments: &Try) -> Result<ExitCode, Probl
 
 /// `shell`.
 pub(crate) fn shell(words: &Words, arguments: &Shell) -> Result<ExitCode, Problem> {
-    let stop = interrupts()?;
+    let stop = interrupts::listen()?;
     if arguments.on_failure {
         let (_, done) = attempt(words, &arguments.pipeline, &arguments.step, stop.clone())?;
         match done {
