@@ -22,7 +22,7 @@ code := "source.resolved"
 #   short_name: resolved
 #   solution: >-
 #     Commit what was changed, in a git work tree, and build again. Where nobody verified the commit: build from a source that the
-#     executor fetches itself (no executor of this version does), or let the gate's owners set
+#     executor fetches itself (git and ref of a source), in data.sluicegate.source.repositories, or let the gate's owners set
 #     data.sluicegate.source.accept_unverified_commits.
 #   requires: ["https://slsa.dev/provenance/v1"]
 pass contains code if {

@@ -302,7 +302,6 @@ fn what_the_contract_names_and_this_version_has_not_is_refused_by_name() {
         &["verify", "oci:x", "--certificate-identity", "a@example.org"],
         &["evidence", "export"],
         &["evidence", "verify"],
-        &["run", "--to", "production"],
         &["run", "--engine", "docker"],
         &["evidence", "report"],
         &["-o", "json", "serve"],

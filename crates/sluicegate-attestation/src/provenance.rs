@@ -25,6 +25,8 @@ pub struct Provenance {
     pub build: Build,
     /// What it was built from, by digest.
     pub dependencies: Vec<Dependency>,
+    /// What it was built with and nobody vouches for; it stands among the resolved dependencies, without a digest.
+    pub caches: Vec<UnverifiedCache>,
     /// Who built.
     pub builder_id: String,
     /// Versions of the builder's parts.
@@ -121,6 +123,9 @@ pub struct StepParameters {
     /// What the proxy let through: `HOST:PORT`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<String>,
+    /// Name to path of folders that it shared with other runs; see [`UnverifiedCache`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub caches: BTreeMap<String, String>,
     /// Names of variables whose values are nowhere written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<String>,
@@ -173,6 +178,50 @@ pub struct ImageParameters {
     /// The one of the pipeline file's `platforms` that this image is for; left out where it is what steps run on and no other is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
+}
+
+/// A folder that a step shared with other runs: a resource descriptor without a digest, as nobody knows what was in it when.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnverifiedCache {
+    /// Its name in the pipeline.
+    pub name: String,
+    /// Whose it is: folders of one scope are one folder, of different ones different folders.
+    pub scope: Digest,
+    /// What was checked out where the pipeline file stands: `branch NAME`, `commit HEX` or `nothing`; part of the scope.
+    pub checkout: String,
+}
+
+/// What the name of an [`UnverifiedCache`] begins with among the dependencies.
+const CACHE_NAME: &str = "cache:";
+/// What its URI begins with; the scope follows.
+const CACHE_URI: &str = "urn:sluicegate:cache:";
+const UNVERIFIED: &str = "sluicegate.dev/unverified";
+const CHECKOUT: &str = "sluicegate.dev/checkout";
+
+impl UnverifiedCache {
+    fn to_json(&self) -> Value {
+        json!({
+            "name": format!("{CACHE_NAME}{}", self.name),
+            "uri": format!("{CACHE_URI}{}", self.scope),
+            "annotations": {UNVERIFIED: "true", CHECKOUT: self.checkout},
+        })
+    }
+
+    /// A cache that claims a digest, or does not say that it is unverified, is none.
+    fn parse(descriptor: &Value) -> Result<Self, Error> {
+        let wire: WireCache = typed("a shared cache among resolvedDependencies", descriptor)?;
+        let invalid = |reason: String| Error::Invalid { what: "a shared cache among resolvedDependencies", reason };
+        let name = wire.name.strip_prefix(CACHE_NAME).filter(|name| !name.is_empty());
+        let name = name.ok_or_else(|| invalid(format!("{:?} is no name of a cache", wire.name)))?;
+        let scope = wire.uri.strip_prefix(CACHE_URI).and_then(|scope| scope.parse().ok());
+        let scope = scope.ok_or_else(|| invalid(format!("the uri of {name} is not {CACHE_URI}sha256:HEX")))?;
+        if wire.annotations.get(UNVERIFIED).map(String::as_str) != Some("true") {
+            return Err(invalid(format!("{name} is not said to be unverified")));
+        }
+        let checkout = wire.annotations.get(CHECKOUT).cloned();
+        let checkout = checkout.ok_or_else(|| invalid(format!("{name} does not say what was checked out")))?;
+        Ok(Self { name: name.to_owned(), scope, checkout })
+    }
 }
 
 /// A resource descriptor with a sha256 (in-toto v1, "ResourceDescriptor").
@@ -247,7 +296,8 @@ impl Provenance {
                 "buildType": build_type,
                 "externalParameters": parameters.map_err(form("externalParameters"))?,
                 "internalParameters": serde_json::to_value(&self.internal).map_err(form("internalParameters"))?,
-                "resolvedDependencies": self.dependencies.iter().map(Dependency::to_json).collect::<Vec<_>>(),
+                "resolvedDependencies": self.dependencies.iter().map(Dependency::to_json)
+                    .chain(self.caches.iter().map(UnverifiedCache::to_json)).collect::<Vec<_>>(),
             },
             "runDetails": {
                 "builder": {"id": self.builder_id, "version": self.builder_version},
@@ -294,9 +344,16 @@ impl Provenance {
             }
             other => return Err(crate::unsupported("buildType", other)),
         };
+        let (caches, dependencies): (Vec<_>, Vec<_>) = definition.resolved_dependencies.into_iter().partition(is_cache);
+        if caches.len() > MAX_DEPENDENCIES {
+            return Err(Error::TooMany { what: "resource descriptors", limit: MAX_DEPENDENCIES });
+        }
+        let caches = caches.iter().map(UnverifiedCache::parse).collect::<Result<Vec<_>, _>>()?;
+        check_caches(&build, &caches)?;
         Ok(Self {
             build,
-            dependencies: descriptors(definition.resolved_dependencies)?,
+            dependencies: descriptors(dependencies)?,
+            caches,
             builder_id: wire.run_details.builder.id,
             builder_version: wire.run_details.builder.version,
             run: wire.run_details.metadata.invocation_id,
@@ -330,12 +387,34 @@ fn typed<T: DeserializeOwned>(what: &'static str, value: &Value) -> Result<T, Er
     T::deserialize(value).map_err(form(what))
 }
 
-fn descriptors(wire: Vec<WireDescriptor>) -> Result<Vec<Dependency>, Error> {
+fn is_cache(descriptor: &Value) -> bool {
+    descriptor["name"].as_str().is_some_and(|name| name.starts_with(CACHE_NAME))
+}
+
+/// Each cache that a step asked for is listed among what it read, once, and no other: what was left out there would look like a step
+/// that read nothing of it.
+fn check_caches(build: &Build, listed: &[UnverifiedCache]) -> Result<(), Error> {
+    let asked: Vec<&str> = match build {
+        Build::Step(step) => step.caches.keys().map(String::as_str).collect(),
+        Build::Image(_) => Vec::new(),
+    };
+    let mut listed: Vec<&str> = listed.iter().map(|cache| cache.name.as_str()).collect();
+    listed.sort_unstable();
+    if asked == listed {
+        return Ok(());
+    }
+    let of = |names: &[&str]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let reason = format!("the caches {} were asked for, and {} are listed", of(&asked), of(&listed));
+    Err(Error::Invalid { what: "resolvedDependencies", reason })
+}
+
+fn descriptors(wire: Vec<Value>) -> Result<Vec<Dependency>, Error> {
     if wire.len() > MAX_DEPENDENCIES {
         return Err(Error::TooMany { what: "resource descriptors", limit: MAX_DEPENDENCIES });
     }
-    wire.into_iter()
+    wire.iter()
         .map(|wire| {
+            let wire: WireDescriptor = typed("a resource descriptor", wire)?;
             Ok(Dependency {
                 digest: sha256_of(&wire.digest)?,
                 name: wire.name,
@@ -360,7 +439,7 @@ struct WireDefinition {
     external_parameters: Value,
     #[serde(default = "nothing")]
     internal_parameters: Value,
-    resolved_dependencies: Vec<WireDescriptor>,
+    resolved_dependencies: Vec<Value>,
 }
 
 fn nothing() -> Value {
@@ -373,7 +452,7 @@ struct WireRunDetails {
     builder: WireBuilder,
     metadata: WireMetadata,
     #[serde(default)]
-    byproducts: Vec<WireDescriptor>,
+    byproducts: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -389,6 +468,15 @@ struct WireMetadata {
     invocation_id: RunId,
     started_on: UnixTime,
     finished_on: UnixTime,
+}
+
+/// Nothing else, above all no digest.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireCache {
+    name: String,
+    uri: String,
+    annotations: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -421,6 +509,7 @@ mod tests {
                 limits: BTreeMap::new(),
                 network: "none".to_owned(),
                 allow: Vec::new(),
+                caches: BTreeMap::new(),
                 secrets: Vec::new(),
                 reuse_key: Vec::new(),
                 accept_exit: Vec::new(),
@@ -432,6 +521,7 @@ mod tests {
                 Dependency::content("fetch.mod".to_owned(), content, Some(Digest::of(b"bundle"))),
                 Dependency::attestation("attestation:fetch".to_owned(), Digest::of(b"bundle")),
             ],
+            caches: Vec::new(),
             builder_id: crate::identifiers::LOCAL_BUILDER.to_owned(),
             builder_version: BTreeMap::new(),
             run: "r1".parse().unwrap(),
@@ -451,6 +541,55 @@ mod tests {
         assert_eq!(read.internal, written.internal);
         assert_eq!(read.dependencies[1].attested_by().unwrap(), Some(Digest::of(b"bundle")));
         assert!(read.dependencies[2].is_attestation());
+    }
+
+    #[test]
+    fn a_shared_cache_is_listed_without_a_digest_and_never_left_out() {
+        let mut written = step();
+        let cache = UnverifiedCache {
+            name: "deps".to_owned(),
+            scope: Digest::of(b"scope"),
+            checkout: "branch main".to_owned(),
+        };
+        let Build::Step(parameters) = &mut written.build else { panic!() };
+        parameters.caches.insert("deps".to_owned(), "/cache".to_owned());
+        written.caches = vec![cache];
+        let predicate = written.to_predicate().unwrap();
+        let read = Provenance::parse(&predicate).unwrap();
+        assert_eq!((&read.caches, &read.dependencies), (&written.caches, &written.dependencies));
+        type Fault = fn(&mut Value);
+        let faults: [(&str, Fault); 7] = [
+            ("the caches deps were asked for, and none are listed", |p| {
+                p["buildDefinition"]["resolvedDependencies"].as_array_mut().unwrap().pop();
+            }),
+            ("the caches none were asked for, and deps are listed", |p| {
+                p["buildDefinition"]["externalParameters"]["caches"] = json!({});
+            }),
+            ("and deps, deps are listed", |p| {
+                let all = p["buildDefinition"]["resolvedDependencies"].as_array_mut().unwrap();
+                all.push(all.last().unwrap().clone());
+            }),
+            ("digest", |p| {
+                let digest = json!({"sha256": Digest::of(b"x").hex()});
+                p["buildDefinition"]["resolvedDependencies"][3]["digest"] = digest;
+            }),
+            ("not said to be unverified", |p| {
+                p["buildDefinition"]["resolvedDependencies"][3]["annotations"][UNVERIFIED] = json!("false");
+            }),
+            ("what was checked out", |p| {
+                p["buildDefinition"]["resolvedDependencies"][3]["annotations"] = json!({UNVERIFIED: "true"});
+            }),
+            ("urn:sluicegate:cache:", |p| {
+                p["buildDefinition"]["resolvedDependencies"][3]["uri"] = json!("https://example.com/cache");
+            }),
+        ];
+        for (says, fault) in faults {
+            let mut predicate = predicate.clone();
+            fault(&mut predicate);
+            let error = Provenance::parse(&predicate).unwrap_err();
+            let text = format!("{error}: {:?}", std::error::Error::source(&error).map(ToString::to_string));
+            assert!(text.contains(says), "{says}: {text}");
+        }
     }
 
     #[test]

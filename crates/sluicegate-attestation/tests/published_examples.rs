@@ -69,6 +69,8 @@ fn what_the_code_must_not_read_is_refused() {
     for (kind, name) in [
         ("provenance", "foreign-build-type.json"),
         ("provenance", "dependency-without-sha256.json"),
+        ("provenance", "cache-with-a-digest.json"),
+        ("provenance", "cache-left-out.json"),
         ("provenance", "image-without-files.json"),
         ("provenance", "unknown-parameter.json"),
         ("provenance", "time-without-zone.json"),

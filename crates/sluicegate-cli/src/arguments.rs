@@ -7,23 +7,67 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sluicegate_types::{EnvironmentName, ImageError, ImageRef, LogUrl, RegistryRepository, StepName};
+use sluicegate_types::{
+    EnvironmentName, ImageError, ImageRef, LogUrl, NameError, OutputName, RegistryRepository, StepName,
+};
+
+/// Headings of the help: what is about the pipeline and its judge, how steps are executed, the scanner, and what is seen of all that.
+const PIPELINE: &str = "Pipeline and gateway";
+const EXECUTION: &str = "Execution";
+const SCANNER: &str = "Scanner";
+const OUTPUT: &str = "Output";
+
+/// What the whole help of the program ends with.
+const MORE: &str = "\
+A first project: sluicegate init, and what it says comes next.
+
+Exit codes:
+    0  done, or allowed
+    1  denied by policy
+    2  the command, a file or what is named in it is wrong
+    3  undecided: evidence is missing, or policy could not be asked
+    4  a signature, an identity or a digest is wrong
+    5  unavailable: a registry, a log, a disk, an engine
+    6  a step of the pipeline failed
+   70  a bug of sluicegate
+  130  interrupted
+
+Environment:
+  SLUICEGATE_HOME     keys, store, log and evidence (default: ~/.local/state/sluicegate)
+  SLUICEGATE_GATEWAY  the gateway file, without --gateway
+  SLUICEGATE_TRIVY    Trivy, without --trivy
+  COSIGN_PASSWORD     the passphrase of every key of the home; asked for at the terminal otherwise
+  SOURCE_DATE_EPOCH   the one time of sources and layers
+  NO_COLOR, CI        no colours; lines instead of a tree that is drawn over and over again";
+
+/// What the whole help of `run` ends with.
+const RUN_EXAMPLES: &str = "\
+Examples:
+  Everything, one step with what it needs, or only that step with what earlier runs left:
+    sluicegate run
+    sluicegate run test
+    sluicegate run --only test
+
+  With a parameter of the pipeline, and with every failure seen at once:
+    sluicegate run --set version=1.2 --keep-going
+
+  For a program, which gets the result and what happens until then:
+    sluicegate run -o json --progress json > run.json 2> events.jsonl
+
+  What came of it, and a whole log:
+    sluicegate logs LAST
+    sluicegate logs LAST test";
 
 /// Runs a pipeline of container steps, proves what happened, and lets nothing through a gate that is not proven.
 #[derive(Parser)]
 #[command(name = "sluicegate", version, about, max_term_width = 110, disable_help_subcommand = true)]
-#[command(
-    after_help = "Exit codes: 0 ok or allowed, 1 denied, 2 usage or configuration, 3 undecided (evidence missing or policy not \
-asked), 4 signature, identity or digest wrong, 5 unavailable, 6 a step failed, 70 a bug of ours.\n\nEnvironment: SLUICEGATE_HOME \
-(keys, store, log, evidence; default ~/.local/state/sluicegate), SLUICEGATE_GATEWAY, SLUICEGATE_TRIVY, COSIGN_PASSWORD (the keys' \
-passphrase), SOURCE_DATE_EPOCH, NO_COLOR."
-)]
+#[command(after_help = "A first project: sluicegate init, and what it says comes next.", after_long_help = MORE)]
 pub(crate) struct Arguments {
-    /// How results are written on standard output.
-    #[arg(short = 'o', long = "format", global = true, value_enum, default_value_t = Format::Table)]
+    /// How results are written on standard output: for people, or as one JSON document.
+    #[arg(short = 'o', long = "format", global = true, value_enum, default_value_t = Format::Table, help_heading = OUTPUT)]
     pub(crate) format: Format,
     /// Say only results and errors.
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = OUTPUT)]
     pub(crate) quiet: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -31,39 +75,62 @@ pub(crate) struct Arguments {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people.
     Table,
-    /// One JSON document.
     Json,
 }
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Write sluicegate.yaml, gateway.yaml, trust and policies here; make keys and a log in the home.
+    /// Begin a project: its files here, keys and a log in the home.
+    ///
+    /// Writes sluicegate.yaml, gateway.yaml, trust and policies, and says what comes next. Nothing that is there is overwritten.
     Init(Init),
-    /// Make images.
+    /// Make base images.
     Image(Image),
-    /// Run the pipeline: every step proved, the image assembled, scanned and proved.
+    /// Run the pipeline: steps and images, everything proved.
+    ///
+    /// Each step is executed, or taken from an earlier run, and proved; then each image is assembled, scanned, proved and written with its
+    /// evidence. Needs the keys of the home.
+    #[command(after_long_help = RUN_EXAMPLES)]
     Run(Run),
-    /// Say what a run would do: what everything is pinned to, the key of each step, what would be taken from earlier runs. Executes nothing.
+    /// Say what a run would do, and execute nothing.
+    ///
+    /// What everything is pinned to, the key of each step, and what would be taken from earlier runs.
     Plan(Plan),
-    /// Say why a step would run, and what about it is another than when it last ran.
+    /// Say why a step would run: what about it changed since it last ran.
     Explain(Explain),
-    /// Execute a step with what earlier runs left. Needs no key: nothing is signed, logged, kept for runs or pushed.
+    /// Execute one step, without any key.
+    ///
+    /// What it reads is taken from earlier runs, or made and thrown away. Nothing is signed, logged, kept for runs or pushed.
     Try(Try),
-    /// A shell where a step would run: its image, inputs, user, limits and network.
+    /// Open a shell where a step would run.
+    ///
+    /// In its image, with its inputs, user, limits and network. What is changed there vanishes.
     Shell(Shell),
-    /// Print the whole log of a step, byte for byte, or list a run's steps.
+    /// Print the whole log of a step, or list a run's steps.
+    ///
+    /// Byte for byte; on a terminal what would drive it is shown harmlessly.
     Logs(Logs),
-    /// Ask the gate about an image and, if it allows it, sign it, copy it and move the environment's tag.
+    /// Ask the gate of an environment about an image, and move it there.
+    ///
+    /// The image is verified and scanned, and the policies are asked. If they allow it, it is signed, copied and tagged there; if they deny
+    /// it, that is signed and recorded.
     Promote(Promote),
-    /// Follow an image to its statements and each step, or a file to its bundle, offline. No gate is asked.
+    /// Check the evidence of an image or a file. No gate is asked.
+    ///
+    /// An image is followed to its statements and to each step, a file to its bundle.
     Verify(Verify),
-    /// Copy an image with everything that is attached to it, unchanged, between registries and layouts. Nothing is judged.
+    /// Copy an image with its evidence, unchanged.
+    ///
+    /// Between registries and layouts, with everything that is attached to it. Nothing is judged.
     Copy(Copy),
-    /// Say which verifiers of the field would see what of an image's evidence, and why not. Nothing is verified.
+    /// Say which other verifiers would see an image's evidence.
+    ///
+    /// And which would not, and why. Nothing is verified.
     Doctor(Doctor),
-    /// Say something about an image by hand: signed with a key of role manual, logged, recorded, attached.
+    /// Say something about an image by hand, signed.
+    ///
+    /// With a key of role manual; it is logged, recorded and attached to the image.
     Attest(Attest),
     /// Make and show signing keys.
     Keys(Keys),
@@ -73,8 +140,20 @@ pub(crate) enum Command {
     Log(Log),
     /// Give others what they need to believe what this home signs.
     Trust(Trust),
-    /// Print a shell's completions, or manual pages, made from this very command line.
+    /// Print a shell's completions, or write manual pages.
     Completion(Completion),
+}
+
+impl Command {
+    /// Whether standard error is to have JSON events and nothing else.
+    pub(crate) fn events_wanted(&self) -> bool {
+        let form = match self {
+            Self::Run(run) => run.progress.form,
+            Self::Try(try_step) => try_step.progress.form,
+            _ => return false,
+        };
+        form == ProgressForm::Json
+    }
 }
 
 #[derive(Args)]
@@ -104,7 +183,9 @@ pub(crate) struct Image {
 
 #[derive(Subcommand)]
 pub(crate) enum ImageCommand {
-    /// A base image from programs and packages of this Debian machine, with exactly the package entries that own them.
+    /// Make a base image from programs and packages of this Debian machine.
+    ///
+    /// With exactly the package entries that own them, so that a scanner knows what is in it.
     FromHost(FromHost),
 }
 
@@ -130,36 +211,42 @@ pub(crate) struct FromHost {
 #[derive(Args)]
 pub(crate) struct Run {
     /// The pipeline file.
-    #[arg(short, long, default_value = "sluicegate.yaml")]
+    #[arg(short, long, default_value = "sluicegate.yaml", help_heading = PIPELINE)]
     pub(crate) file: PathBuf,
     #[command(flatten)]
     pub(crate) gateway: GatewayFlag,
     /// Do not scan. Gates that require an SBOM or a scan stay undecided about the image.
-    #[arg(long)]
+    #[arg(long, help_heading = SCANNER)]
     pub(crate) no_scan: bool,
-    /// Trivy (default: SLUICEGATE_TRIVY, the one that init was given, PATH).
-    #[arg(long, value_name = "PATH")]
+    /// The Trivy to run (default: SLUICEGATE_TRIVY, then the one that init was given, then the one in PATH).
+    #[arg(long, value_name = "FILE", help_heading = SCANNER)]
     pub(crate) trivy: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) values: PipelineValues,
     /// Execute only the steps that are named; what they read is taken from earlier runs.
-    #[arg(long, requires = "steps")]
+    #[arg(long, requires = "steps", help_heading = EXECUTION)]
     pub(crate) only: bool,
     /// After a failure go on with what does not depend on it.
-    #[arg(long, short = 'k')]
+    #[arg(long, short = 'k', help_heading = EXECUTION)]
     pub(crate) keep_going: bool,
     /// Execute every step, and keep nothing for later runs.
-    #[arg(long)]
+    #[arg(long, help_heading = EXECUTION)]
     pub(crate) no_cache: bool,
     /// Steps at a time (default: as many as there are processors).
-    #[arg(long, short = 'j', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, short = 'j', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = EXECUTION)]
     pub(crate) jobs: Option<u16>,
     /// Write outputs and reports of all steps, failed ones too, to this folder, which must not exist or be empty: DIR/STEP/NAME.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     pub(crate) export: Option<PathBuf>,
     /// Observe which files steps open and which programs they execute, and attest it.
-    #[arg(long)]
+    #[arg(long, help_heading = EXECUTION)]
     pub(crate) observe: bool,
+    /// Then promote the image as promote does, with the same exit codes. In such a run nothing is taken from earlier runs that came
+    /// over a network or by secrets. Of several artifacts, say which: ARTIFACT=ENV; may be given several times.
+    #[arg(long = "to", value_name = "[ARTIFACT=]ENV", value_parser = release_to, help_heading = EXECUTION)]
+    pub(crate) to: Vec<ReleaseTo>,
+    #[command(flatten)]
+    pub(crate) progress: ProgressFlag,
     #[command(flatten)]
     pub(crate) later: RunLater,
     /// Run these steps, with what they need, and make no image (default: all, and every artifact).
@@ -167,18 +254,49 @@ pub(crate) struct Run {
     pub(crate) steps: Vec<StepName>,
 }
 
+#[derive(Args)]
+pub(crate) struct ProgressFlag {
+    /// How to show what happens, on standard error.
+    #[arg(long = "progress", value_name = "HOW", value_enum, default_value_t = ProgressForm::Auto, help_heading = OUTPUT)]
+    pub(crate) form: ProgressForm,
+}
+
+/// How what happens is shown.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressForm {
+    /// A tree on a terminal, lines elsewhere, in CI and with TERM=dumb.
+    Auto,
+    /// The steps, drawn over and over again; what failed with its last lines.
+    Tree,
+    /// A line for all that happens and all that steps print.
+    Plain,
+    /// One JSON object a line.
+    Json,
+    /// Nothing but warnings, and the last lines of what failed.
+    Quiet,
+}
+
 /// What is put into a pipeline from outside.
 #[derive(Args)]
 pub(crate) struct PipelineValues {
     /// Set a parameter that the pipeline file declares; steps see it as the variable PARAM_NAME. May be given several times.
-    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = assignment)]
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = assignment, help_heading = PIPELINE)]
     pub(crate) set: Vec<(String, String)>,
+}
+
+/// Where what a run makes is promoted to.
+#[derive(Clone, Debug)]
+pub(crate) struct ReleaseTo {
+    /// The artifact; `None` is the only one.
+    pub(crate) artifact: Option<OutputName>,
+    /// The environment.
+    pub(crate) environment: EnvironmentName,
 }
 
 #[derive(Args)]
 pub(crate) struct PipelineFile {
     /// The pipeline file.
-    #[arg(short, long, default_value = "sluicegate.yaml")]
+    #[arg(short, long, default_value = "sluicegate.yaml", help_heading = PIPELINE)]
     pub(crate) file: PathBuf,
     #[command(flatten)]
     pub(crate) gateway: GatewayFlag,
@@ -190,8 +308,8 @@ pub(crate) struct PipelineFile {
 pub(crate) struct Plan {
     #[command(flatten)]
     pub(crate) pipeline: PipelineFile,
-    /// Also say what about each step is another than when it last ran.
-    #[arg(long, value_name = "LAST", value_enum, num_args = 0..=1, default_missing_value = "LAST")]
+    /// Also say what about each step changed since it last ran or was taken, in this home.
+    #[arg(long, value_name = "LAST", value_enum, num_args = 0..=1, default_missing_value = "LAST", hide_possible_values = true)]
     pub(crate) diff: Option<Since>,
     /// Print the graph of steps in the language of Graphviz.
     #[arg(long)]
@@ -213,7 +331,7 @@ pub(crate) enum Since {
 pub(crate) struct Explain {
     #[command(flatten)]
     pub(crate) pipeline: PipelineFile,
-    /// The step.
+    /// Its name in the pipeline file.
     pub(crate) step: StepName,
 }
 
@@ -221,7 +339,9 @@ pub(crate) struct Explain {
 pub(crate) struct Try {
     #[command(flatten)]
     pub(crate) pipeline: PipelineFile,
-    /// The step.
+    #[command(flatten)]
+    pub(crate) progress: ProgressFlag,
+    /// Its name in the pipeline file.
     pub(crate) step: StepName,
 }
 
@@ -232,16 +352,16 @@ pub(crate) struct Shell {
     /// First execute the step, and open the shell only if it fails: in the state before the step, not after it.
     #[arg(long)]
     pub(crate) on_failure: bool,
-    /// The step.
+    /// Its name in the pipeline file.
     pub(crate) step: StepName,
-    /// What is executed in place of /bin/sh.
+    /// What to execute in place of /bin/sh.
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
 }
 
 #[derive(Args)]
 pub(crate) struct Logs {
-    /// The run, as run prints it, or LAST.
+    /// The run, as sluicegate run prints it, or LAST.
     #[arg(value_name = "RUN")]
     pub(crate) run: String,
     /// The step; without one the run's steps are listed.
@@ -255,32 +375,30 @@ pub(crate) struct Logs {
 /// Flags of the contract that are refused by name.
 #[derive(Args)]
 pub(crate) struct RunLater {
-    #[arg(long = "to", hide = true)]
-    pub(crate) to: Option<String>,
     #[arg(long = "engine", hide = true)]
     pub(crate) engine: Option<String>,
 }
 
 #[derive(Args)]
 pub(crate) struct GatewayFlag {
-    /// The gateway file (default: SLUICEGATE_GATEWAY, then gateway.yaml beside the pipeline file; for the other commands, in
-    /// the current folder).
-    #[arg(long, value_name = "FILE")]
+    /// The gateway file (default: SLUICEGATE_GATEWAY, then gateway.yaml beside the pipeline file or, where there is none, in the current
+    /// folder).
+    #[arg(long, value_name = "FILE", help_heading = PIPELINE)]
     pub(crate) gateway: Option<PathBuf>,
 }
 
 #[derive(Args)]
 pub(crate) struct Promote {
-    /// The image: oci:DIR, oci:DIR:TAG or oci:DIR@sha256:HEX.
+    /// The image: oci:DIR or HOST/REPOSITORY, with :TAG or @sha256:HEX.
     #[arg(value_parser = image)]
     pub(crate) image: ImageRef,
-    /// The environment.
+    /// The environment, as the gateway file names it.
     #[arg(long, value_name = "ENV")]
     pub(crate) to: EnvironmentName,
     #[command(flatten)]
     pub(crate) gateway: GatewayFlag,
-    /// Trivy (default: SLUICEGATE_TRIVY, the one that init was given, PATH).
-    #[arg(long, value_name = "PATH")]
+    /// The Trivy to run (default: SLUICEGATE_TRIVY, then the one that init was given, then the one in PATH).
+    #[arg(long, value_name = "FILE", help_heading = SCANNER)]
     pub(crate) trivy: Option<PathBuf>,
     /// Verify, scan, judge and record, and promote nothing.
     #[arg(long)]
@@ -290,7 +408,7 @@ pub(crate) struct Promote {
     pub(crate) rollback: bool,
     /// Also write what older tools look for beside the image: cosign 2's tags sha256-HEX.sig and .att. For an environment with a gate,
     /// in a registry.
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, value_name = "TOOL")]
     pub(crate) compat: Option<Compat>,
 }
 
@@ -303,7 +421,7 @@ pub(crate) enum Compat {
 
 #[derive(Args)]
 pub(crate) struct Verify {
-    /// Images: oci:DIR, oci:DIR:TAG or oci:DIR@sha256:HEX. With --bundle one file, or its digest as sha256:HEX.
+    /// Images: oci:DIR or HOST/REPOSITORY, with :TAG or @sha256:HEX. With --bundle one file, or its digest as sha256:HEX.
     #[arg(required = true, value_name = "REF|FILE")]
     pub(crate) subjects: Vec<String>,
     /// The Sigstore bundle of a file: whether it is to be believed and is about this very content.
@@ -371,7 +489,7 @@ pub(crate) struct Attest {
 
 #[derive(Args)]
 pub(crate) struct Copy {
-    /// The image: oci:DIR, oci:DIR:TAG, or HOST/REPOSITORY with :TAG or @sha256:HEX.
+    /// The image: oci:DIR or HOST/REPOSITORY, with :TAG or @sha256:HEX.
     #[arg(value_parser = image)]
     pub(crate) image: ImageRef,
     /// Where to: oci:DIR or HOST/REPOSITORY, with :TAG if the copy is to have one. No tag moves from one image to another, and no
@@ -387,7 +505,7 @@ pub(crate) struct Copy {
 
 #[derive(Args)]
 pub(crate) struct Doctor {
-    /// The image: oci:DIR, oci:DIR:TAG, or HOST/REPOSITORY with :TAG or @sha256:HEX.
+    /// The image: oci:DIR or HOST/REPOSITORY, with :TAG or @sha256:HEX.
     #[arg(value_parser = image)]
     pub(crate) image: Option<ImageRef>,
     /// The repository that attestations of a registry's image are in (default: what the gateway says, else the image's own).
@@ -407,7 +525,7 @@ pub(crate) struct Keys {
 pub(crate) enum KeysCommand {
     /// Make a P-256 key in the home and print where its public half is.
     Generate {
-        /// Its name; none that exists.
+        /// Its name, which no key of the home has.
         name: String,
     },
     /// Print a public key (PEM).
@@ -425,27 +543,30 @@ pub(crate) struct Evidence {
 
 #[derive(Subcommand)]
 pub(crate) enum EvidenceCommand {
-    /// The newest records.
+    /// List the newest records.
     List {
         /// How many.
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
     },
-    /// One record, whole.
+    /// Show one record, whole.
     Show {
-        /// Its number.
+        /// Its number, as evidence list prints it.
         number: u64,
     },
-    /// Check every record and the ledger, and with --against also that nothing was cut off since a decision was signed. Changes
-    /// nothing and needs no passphrase.
+    /// Check every record, the ledger and what they keep.
+    ///
+    /// With --against also that nothing was cut off since a decision was signed. Changes nothing and needs no passphrase.
     Fsck {
-        /// Images whose decisions say how far the ledger was: oci:DIR, oci:DIR:TAG or oci:DIR@sha256:HEX.
+        /// Images whose decisions say how far the ledger was: oci:DIR or HOST/REPOSITORY, with :TAG or @sha256:HEX.
         #[arg(long, value_name = "REF", num_args = 1.., value_parser = image)]
         against: Vec<ImageRef>,
         #[command(flatten)]
         gateway: GatewayFlag,
     },
-    /// Make a recorded decision again from what was kept with it, and compare the bytes. Promotes nothing.
+    /// Make a recorded decision again, and compare the bytes.
+    ///
+    /// From what was kept with it. Promotes nothing.
     Replay {
         /// The number of the decision's record.
         number: u64,
@@ -460,7 +581,9 @@ pub(crate) struct Log {
 
 #[derive(Subcommand)]
 pub(crate) enum LogCommand {
-    /// Serve the log in the API of Rekor v2 until SIGINT or SIGTERM: cosign signs into it, anyone reads its checkpoint and tiles.
+    /// Serve the log in the API of Rekor v2.
+    ///
+    /// Until SIGINT or SIGTERM. cosign signs into it, anyone reads its checkpoint and tiles.
     Serve {
         /// Where to listen; port 0 is one of the system's choice.
         #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:3003")]
@@ -472,7 +595,9 @@ pub(crate) enum LogCommand {
     },
     /// Print the newest signed checkpoint.
     Checkpoint,
-    /// Read the whole log again and compare every file with the checkpoint. Needs no passphrase.
+    /// Read the whole log again and compare it with its checkpoint.
+    ///
+    /// Every file of it. Needs no passphrase.
     Verify {
         /// A log elsewhere, by where its checkpoint and tiles are served: https://, or http:// on this machine alone.
         #[arg(long, value_name = "URL")]
@@ -501,8 +626,10 @@ pub(crate) struct Trust {
 
 #[derive(Subcommand)]
 pub(crate) enum TrustCommand {
-    /// Write trusted_root.json, signing_config.json and each public key of the home (NAME.pub, PEM) into a folder. Files that are
-    /// there and differ are not overwritten.
+    /// Write what others need to a folder.
+    ///
+    /// trusted_root.json, signing_config.json and each public key of the home (NAME.pub, PEM). Files that are there and differ are not
+    /// overwritten.
     Export {
         /// The folder; made if missing.
         #[arg(value_name = "DIR")]
@@ -513,13 +640,24 @@ pub(crate) enum TrustCommand {
     },
 }
 
-/// The image that a word names. Who names a folder of this machine means no registry.
+/// `ENV` or `ARTIFACT=ENV`.
+fn release_to(text: &str) -> Result<ReleaseTo, String> {
+    let (artifact, environment) = match text.split_once('=') {
+        Some((artifact, environment)) => (Some(artifact), environment),
+        None => (None, text),
+    };
+    let artifact = artifact.map(|name| name.parse().map_err(|error: NameError| error.of("artifact").to_string()));
+    let environment = environment.parse().map_err(|error: NameError| error.of("environment").to_string())?;
+    Ok(ReleaseTo { artifact: artifact.transpose()?, environment })
+}
+
 /// `NAME=VALUE`; the value may hold further equals signs.
 fn assignment(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?}: write NAME=VALUE"))?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
+/// The image that a word names. Who names a folder of this machine means no registry.
 fn image(text: &str) -> Result<ImageRef, String> {
     let parsed = text.parse();
     match meant(text, &parsed) {
@@ -573,4 +711,42 @@ pub(crate) fn reserved_command(arguments: impl Iterator<Item = OsString>) -> Opt
         return RESERVED_BELOW.into_iter().find(below).map(|(.., whole)| whole);
     }
     RESERVED.into_iter().find(|reserved| word == *reserved)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_command_has_a_summary_of_one_line_and_every_argument_its_words() {
+        fn look(command: &clap::Command, path: &str) {
+            let summary = command.get_about().map(ToString::to_string).unwrap_or_default();
+            let most = if command.has_subcommands() && path == "sluicegate" { 120 } else { 72 };
+            assert!(!summary.is_empty() && summary.len() <= most && !summary.contains('\n'), "{path}: {summary:?}");
+            assert!(!summary.ends_with('.') && summary.starts_with(char::is_uppercase), "{path}: {summary:?}");
+            for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+                assert!(argument.get_help().is_some_and(|help| !help.to_string().is_empty()), "{path} {argument}");
+            }
+            for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+                look(below, &format!("{path} {}", below.get_name()));
+            }
+        }
+        let mut command = Arguments::command();
+        command.build();
+        command.clone().debug_assert();
+        look(&command, "sluicegate");
+    }
+
+    #[test]
+    fn examples_of_the_help_are_commands_that_are_understood() {
+        let lines = RUN_EXAMPLES.lines().filter_map(|line| line.strip_prefix("    "));
+        let commands: Vec<&str> = lines.collect();
+        assert!(commands.len() > 5);
+        for line in commands {
+            let words = line.split(" > ").next().unwrap().split(' ');
+            assert!(Arguments::try_parse_from(words).is_ok(), "{line}");
+        }
+    }
 }

@@ -14,6 +14,7 @@ pub(crate) mod logs;
 pub(crate) mod pipeline;
 pub(crate) mod plan;
 pub(crate) mod promote;
+pub(crate) mod release;
 pub(crate) mod run;
 pub(crate) mod trust;
 pub(crate) mod try_step;

@@ -10,6 +10,7 @@ mod interrupts;
 mod outbound_environment;
 mod passphrase;
 mod policy_child;
+mod progress;
 mod registry_environment;
 mod wire;
 mod words;

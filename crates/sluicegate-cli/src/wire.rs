@@ -108,6 +108,7 @@ impl Wired {
             helper_program,
             state_dir: self.home.folder().to_owned(),
             layer_cache: self.home.part("cache").join("layers"),
+            shared_caches: self.home.part("cache").join("shared"),
             store: self.store.clone(),
             upstream_proxy: outbound_environment::upstream_proxy(),
         });

@@ -13,7 +13,7 @@ use sluicegate_ports::images::FaultKind;
 
 use crate::{
     arguments::{Arguments, Format},
-    interrupts,
+    interrupts, progress,
 };
 
 /// Denied by policy.
@@ -26,6 +26,8 @@ pub(crate) struct Words {
     quiet: bool,
     colour_out: bool,
     colour_err: bool,
+    /// Whether standard error has JSON events and nothing else.
+    events: bool,
 }
 
 /// Something to say with the exit code it leads to.
@@ -111,11 +113,12 @@ impl Problem {
         Self { record, ..self }
     }
 
-    /// What it says, each cause and what to do, a line each.
+    /// What it says, each cause, what to do and where it is on record, a line each.
     pub(crate) fn lines(&self) -> Vec<String> {
         let causes = self.causes.iter().map(|cause| format!("because: {cause}"));
         let hint = self.hint.iter().map(|hint| format!("now: {hint}"));
-        std::iter::once(self.text.clone()).chain(causes).chain(hint).collect()
+        let record = self.record.map(|record| format!("recorded: sluicegate evidence show {record}"));
+        std::iter::once(self.text.clone()).chain(causes).chain(hint).chain(record).collect()
     }
 
     /// The same for programs.
@@ -341,12 +344,28 @@ impl Words {
             quiet: false,
             colour_out: !plain && std::io::stdout().is_terminal(),
             colour_err: !plain && std::io::stderr().is_terminal(),
+            events: false,
         }
     }
 
     /// With what the arguments say.
     pub(crate) fn with(self, arguments: &Arguments) -> Self {
-        Self { json: arguments.format == Format::Json, quiet: arguments.quiet, ..self }
+        Self {
+            json: arguments.format == Format::Json,
+            quiet: arguments.quiet,
+            events: arguments.command.events_wanted(),
+            ..self
+        }
+    }
+
+    /// Whether only results and errors are wanted.
+    pub(crate) fn quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Whether standard error takes colours.
+    pub(crate) fn colour_err(&self) -> bool {
+        self.colour_err
     }
 
     /// Whether results are JSON.
@@ -356,24 +375,28 @@ impl Words {
 
     /// One line about what is happening.
     pub(crate) fn tell(&self, line: &str) {
-        if !self.quiet {
-            to(&mut std::io::stderr(), &format!("{}\n", self.paint_err("2", &printable(line))));
+        if self.quiet {
+            return;
         }
+        let text = if self.events { progress::said(line, false) } else { self.paint_err("2", &printable(line)) + "\n" };
+        to(&mut std::io::stderr(), &text);
     }
 
     /// One line that must be seen, however quiet.
     pub(crate) fn warn(&self, line: &str) {
-        to(&mut std::io::stderr(), &format!("{}: {}\n", self.paint_err("1;33", "warning"), printable(line)));
+        let text = if self.events {
+            progress::said(line, true)
+        } else {
+            format!("{}: {}\n", self.paint_err("1;33", "warning"), printable(line))
+        };
+        to(&mut std::io::stderr(), &text);
     }
 
-    /// One line of a step's output.
-    pub(crate) fn step_line(&self, step: &str, line: &[u8]) {
-        if self.quiet {
-            return;
+    /// That a run came to its good end, for who reads its events.
+    pub(crate) fn finished(&self) {
+        if self.events {
+            to(&mut std::io::stderr(), &progress::finished(0, None));
         }
-        // A step's output must not drive the terminal.
-        let text = printable(&String::from_utf8_lossy(line).replace('\t', "    ").replace('\r', ""));
-        to(&mut std::io::stderr(), &format!("{} | {text}\n", self.paint_err("36", step)));
     }
 
     /// Bytes of somebody else, with all that would drive a terminal shown instead of done.
@@ -421,6 +444,9 @@ impl Words {
         }
         if let Some(record) = problem.record {
             text.push_str(&format!("  recorded: sluicegate evidence show {record}\n"));
+        }
+        if self.events {
+            text = progress::finished(problem.code, Some(problem.document()));
         }
         to(&mut std::io::stderr(), &text);
         if self.json {

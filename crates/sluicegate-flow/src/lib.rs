@@ -32,6 +32,7 @@ pub mod reuse;
 pub mod run;
 pub mod scan;
 pub mod scan_database;
+mod shared_caches;
 pub mod sign;
 pub mod steps;
 mod survey;

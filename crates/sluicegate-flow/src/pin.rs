@@ -21,7 +21,7 @@ use sluicegate_ports::{
 };
 use sluicegate_types::{Content, ContentKind, Digest, ImageRef, OutputName, Platform, StepName};
 
-use crate::{Error, Workbench, fetch, image_tree};
+use crate::{Error, Workbench, fetch, image_tree, shared_caches::CachePlace};
 
 /// An image whose every layer is in the store.
 #[derive(Clone, Debug)]
@@ -122,6 +122,8 @@ pub(crate) struct Pinned {
     pub(crate) images: PinnedImages,
     pub(crate) sources: BTreeMap<OutputName, PinnedSource>,
     pub(crate) epochs: Epochs,
+    /// Whose the shared caches of these steps are; `None` if none of them has one.
+    pub(crate) cache_place: Option<CachePlace>,
 }
 
 /// SOURCE_DATE_EPOCH of each step: what was given, for all; else when the newest of the sources was changed last that went into the step,
@@ -218,7 +220,8 @@ impl Pinned {
             sources.insert(name, packed);
         }
         let epochs = Epochs::new(pins.epoch, steps, &sources);
-        Ok(Self { images, sources, epochs })
+        let cache_place = CachePlace::of(pins.lister, pins.folder, steps)?;
+        Ok(Self { images, sources, epochs, cache_place })
     }
 }
 

@@ -149,6 +149,9 @@ pub fn plan(bench: &Workbench<'_>, request: &PlanRequest<'_>) -> Result<Plan, Er
         private: request.private,
         executor: request.executor,
         domain: request.domain,
+        pipeline: &pipeline.name,
+        cache_place: pinned.cache_place.as_ref(),
+        keeps_caches: false,
         observe: false,
         stop: Stop::default(),
     };
@@ -156,10 +159,11 @@ pub fn plan(bench: &Workbench<'_>, request: &PlanRequest<'_>) -> Result<Plan, Er
     let judged = Judged {
         store: bench.store,
         trust: request.trust,
-        now: bench.clock.now(),
+        clock: bench.clock,
         pipeline: &pipeline.name,
         builder_version: &builder_version,
         release: false,
+        exact: reuse::exact(pipeline, artifacts),
     };
     let mut left: BTreeMap<StepName, BTreeMap<OutputName, Product>> = BTreeMap::new();
     let mut planned = Vec::new();

@@ -5,19 +5,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sluicegate_attestation::provenance::StepParameters;
+use sluicegate_attestation::provenance::{StepParameters, UnverifiedCache};
 use sluicegate_pipeline::{
     cache_key::KeyParts,
     pipeline::{InputSource, Network as Reach, Reuse, SecretSource, Step},
 };
 use sluicegate_ports::execute::{
-    Destination, Egress, Input, InputAccess, Limits, Network, OutputRequest, Product, StepExecutor, StepRequest, Stop,
+    Destination, Egress, Input, InputAccess, Limits, Network, OutputRequest, Product, SharedCache, StepExecutor,
+    StepRequest, Stop,
 };
 use sluicegate_types::{Content, ContentKind, Digest, OutputName, Secret, StepName};
 
 use crate::{
     Error, Workbench,
     pin::{Epochs, PinnedBase, PinnedImages, PinnedSource},
+    shared_caches::CachePlace,
 };
 
 /// Bytes of one step's log.
@@ -43,6 +45,11 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) executor: &'a dyn StepExecutor,
     /// Whose results count: the trust domain (trust model 9).
     pub(crate) domain: Digest,
+    pub(crate) pipeline: &'a StepName,
+    /// Whose shared caches are; there is one if a step has any.
+    pub(crate) cache_place: Option<&'a CachePlace>,
+    /// Whether steps find in them what runs left, and runs what they leave; else they begin empty and are thrown away.
+    pub(crate) keeps_caches: bool,
     pub(crate) observe: bool,
     pub(crate) stop: Stop,
 }
@@ -56,6 +63,8 @@ pub(crate) struct Prepared {
     pub(crate) env: BTreeMap<String, String>,
     /// Mount point to what stands there.
     pub(crate) inputs: BTreeMap<PathBuf, (InputSource, Content)>,
+    /// What it shares with other runs.
+    pub(crate) caches: Vec<UnverifiedCache>,
     pub(crate) parts: KeyParts,
     pub(crate) key: Digest,
 }
@@ -85,6 +94,7 @@ impl Prepared {
             limits: limit_parameters(&self.request.limits),
             network: network.to_owned(),
             allow,
+            caches: step.caches.iter().map(|(name, at)| (name.to_string(), at.display().to_string())).collect(),
             secrets: step.secrets.keys().cloned().collect(),
             reuse_key,
             accept_exit: step.accept_exit.iter().copied().collect(),
@@ -139,6 +149,12 @@ pub(crate) fn prepare(
         whole_env.push((name, text));
         masked.push(value);
     }
+    let caches = caches(around, step)?;
+    let shared = step.caches.iter().zip(&caches).map(|((name, mount_point), cache)| SharedCache {
+        name: name.clone(),
+        mount_point: mount_point.clone(),
+        scope: around.keeps_caches.then_some(cache.scope),
+    });
     let request = StepRequest {
         step: step.name.clone(),
         layers: image.layers.clone(),
@@ -147,6 +163,7 @@ pub(crate) fn prepare(
         workdir: step.workdir.clone(),
         user: image.user().to_owned(),
         inputs: mounts,
+        caches: shared.collect(),
         outputs: outputs.chain(reports).collect(),
         limits,
         epoch: around.epochs.of(&step.name),
@@ -155,9 +172,22 @@ pub(crate) fn prepare(
         observe: around.observe,
         stop: around.stop.clone(),
     };
-    let parts = parts(bench, around, step, image, &request, &env, &inputs)?;
+    let mut parts = parts(bench, around, step, image, &request, &env, &inputs)?;
+    // Of one scope alone: what was made with the cache of another branch is not taken for this one. What is in it is in no key.
+    for ((name, at), cache) in step.caches.iter().zip(&caches) {
+        parts.add(format!("cache.{name}"), format!("{} of {}", at.display(), cache.scope));
+    }
     let key = parts.key();
-    Ok(Some(Prepared { request, image: image.digest, env, inputs, parts, key }))
+    Ok(Some(Prepared { request, image: image.digest, env, inputs, caches, parts, key }))
+}
+
+/// The shared caches of a step, in the order of their names.
+fn caches(around: &Surroundings<'_>, step: &Step) -> Result<Vec<UnverifiedCache>, Error> {
+    let cache = |name: &OutputName| {
+        let place = around.cache_place.ok_or_else(|| Error::Bug("nobody looked whose a cache is".to_owned()))?;
+        place.cache(&around.domain, around.pipeline, &step.name, name)
+    };
+    step.caches.keys().map(cache).collect()
 }
 
 fn network(step: &Step, around: &Surroundings<'_>) -> Network {
@@ -282,7 +312,6 @@ fn parts(
         Reuse::Auto | Reuse::Never => None,
     };
     let executable = |at: &Path| request.inputs.iter().any(|input| input.mount_point == at && input.executable);
-    let mut found = 0;
     for (at, (source, content)) in inputs {
         if let (Some(files), InputSource::Source(_)) = (&key_files, source) {
             let listed = bench.packer.files(*content)?;
@@ -290,7 +319,6 @@ fn parts(
                 let Ok(inside) = file.strip_prefix(at) else { continue };
                 let Some(entry) = listed.iter().find(|entry| Path::new(&entry.path) == inside) else { continue };
                 parts.add(format!("file.{}", file.display()), entry.digest);
-                found += 1;
             }
             parts.add(format!("input.{}", at.display()), "a source, by the files of reuse.key");
             continue;
@@ -302,11 +330,8 @@ fn parts(
         };
         parts.add(format!("input.{}", at.display()), format!("{kind} {}", content.digest));
     }
-    if let Some(files) = key_files
-        && found != files.len()
-    {
-        let missing = files.iter().find(|file| parts.get(&format!("file.{}", file.display())).is_none());
-        let missing = missing.map(|file| file.display().to_string()).unwrap_or_default();
+    let is_missing = |file: &&PathBuf| parts.get(&format!("file.{}", file.display())).is_none();
+    if let Some(missing) = key_files.iter().flatten().find(is_missing).map(|file| file.display()) {
         return Err(Error::Usage(format!(
             "steps.{}.reuse.key: {missing} is no file of a source among the inputs; name files of the working folder that come from a source",
             step.name

@@ -78,6 +78,7 @@ pub(crate) fn step(
     let provenance = Provenance {
         build: Build::Step(prepared.parameters(&request.pipeline.name, step, left.exit_code)),
         dependencies,
+        caches: prepared.caches.clone(),
         builder_id: LOCAL_BUILDER.to_owned(),
         builder_version: builder_version(request.executor),
         run: request.run.clone(),
@@ -88,7 +89,11 @@ pub(crate) fn step(
             cache_key: Some(prepared.key),
             executables: executables(&left.products),
             attempts: (left.attempts > 1).then_some(left.attempts),
-            contacts: left.contacts.iter().map(contacted).collect(),
+            // What is taken came over the network when it was made.
+            contacts: match reused {
+                Some(reused) => reused.contacts.clone(),
+                None => left.contacts.iter().map(contacted).collect(),
+            },
         },
     };
     let statement = Statement {

@@ -2,22 +2,27 @@
 //! that this very work was done and left content that is still here, byte for byte. Everything that is taken comes out of that statement;
 //! what led to it is believed in nothing.
 
-use std::{collections::BTreeMap, io::Read, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read,
+    time::Duration,
+};
 
 use sluicegate_attestation::{
     bundle::MAX_BUNDLE,
     identifiers::{JUNIT_REPORT, LOCAL_BUILDER},
     predicate::PredicateType,
-    provenance::{Build, Provenance, StepParameters},
+    provenance::{Build, Contacted, Provenance, StepParameters},
 };
-use sluicegate_pipeline::pipeline::{InputSource, Network, Reuse, Step};
-use sluicegate_ports::{execute::Product, step_cache::StepCache, store::ContentStore};
-use sluicegate_types::{Content, ContentKind, Digest, Hasher, OutputName, StepName, UnixTime};
+use sluicegate_pipeline::pipeline::{Artifact, InputSource, Network, Pipeline, Reuse, Step, TagTemplate};
+use sluicegate_ports::{Clock, execute::Product, step_cache::StepCache, store::ContentStore};
+use sluicegate_types::{Content, ContentKind, Digest, Hasher, OutputName, RunId, StepName, UnixTime};
 use sluicegate_verify::{Role, Trust, VerifiedStatement};
 
 use crate::{
     prepare::{Prepared, REPORT},
     prove::step_subjects,
+    steps::TakenFrom,
 };
 
 /// How old an earlier result may be.
@@ -35,6 +40,17 @@ pub(crate) struct Reused {
     pub(crate) report: Option<Product>,
     pub(crate) log: Digest,
     pub(crate) exit_code: i32,
+    /// Whom it contacted.
+    pub(crate) contacts: Vec<Contacted>,
+    /// The run that did the work, and when that was done.
+    run: RunId,
+    finished_on: UnixTime,
+}
+
+impl Reused {
+    pub(crate) fn taken_from(&self) -> TakenFrom<'_> {
+        TakenFrom { bundle: self.origin.bundle(), run: &self.run, finished_on: self.finished_on }
+    }
 }
 
 /// Outputs, the raw report of tests, and the log.
@@ -51,22 +67,42 @@ pub(crate) enum Looked {
 pub(crate) struct Judged<'a> {
     pub(crate) store: &'a dyn ContentStore,
     pub(crate) trust: &'a Trust,
-    pub(crate) now: UnixTime,
+    pub(crate) clock: &'a dyn Clock,
     pub(crate) pipeline: &'a StepName,
     pub(crate) builder_version: &'a BTreeMap<String, String>,
     /// Whether what comes of it is promoted at once.
     pub(crate) release: bool,
+    /// Steps whose sources have to be the very ones, whatever `reuse.key` says: a tag says which commit they are of.
+    pub(crate) exact: BTreeSet<StepName>,
+}
+
+fn check_age(provenance: &Provenance, now: UnixTime) -> Result<(), String> {
+    let age = now.seconds() - provenance.finished_on.seconds();
+    if age < 0 {
+        return Err(format!("it is from {}, which is to come", provenance.finished_on));
+    }
+    if age.unsigned_abs() > MAX_AGE.as_secs() {
+        return Err(format!("it is older than {} days", MAX_AGE.as_secs() / 86_400));
+    }
+    Ok(())
+}
+
+/// The steps whose sources an artifact's build tag names by their commit.
+pub(crate) fn exact(pipeline: &Pipeline, artifacts: &[Artifact]) -> BTreeSet<StepName> {
+    let named = artifacts.iter().filter(|artifact| artifact.tags.iter().any(TagTemplate::needs_commit));
+    named.flat_map(|artifact| pipeline.closure(artifact)).map(|step| step.name.clone()).collect()
 }
 
 /// Why no result of this step is ever taken; `None` if one may be.
 pub(crate) fn never(step: &Step, release: bool) -> Option<&'static str> {
-    let reaches_out = step.network != Network::None || !step.secrets.is_empty();
+    let unsaid = step.network != Network::None || !step.secrets.is_empty() || !step.caches.is_empty();
     match &step.reuse {
         Reuse::Never => Some("reuse: never"),
         Reuse::Auto if step.network != Network::None => Some("it has a network (reuse: { key: [FILE] } allows it)"),
         Reuse::Auto if !step.secrets.is_empty() => Some("it has secrets (reuse: { key: [FILE] } allows it)"),
-        Reuse::Key(_) if reaches_out && release => {
-            Some("a run that promotes does not take what came over a network or by secrets")
+        Reuse::Auto if !step.caches.is_empty() => Some("it has a shared cache (reuse: { key: [FILE] } allows it)"),
+        Reuse::Key(_) if unsaid && release => {
+            Some("a run that promotes does not take what came over a network, by secrets or with a shared cache")
         }
         Reuse::Auto | Reuse::Key(_) => None,
     }
@@ -80,17 +116,16 @@ pub(crate) fn look(judged: &Judged<'_>, cache: &dyn StepCache, step: &Step, prep
     let Some(bundle) = cache.origin(&prepared.key) else { return Looked::Miss("nothing with this key".to_owned()) };
     match judged.take(step, prepared, bundle) {
         Ok(reused) => Looked::Hit(Box::new(reused)),
-        Err(reason) => {
-            cache.forget(&prepared.key);
-            Looked::Miss(format!("the earlier result is not taken: {reason}"))
-        }
+        // It is not forgotten here: whoever only asks changes nothing, and what is executed takes its place.
+        Err(reason) => Looked::Miss(format!("the earlier result is not taken: {reason}")),
     }
 }
 
 impl Judged<'_> {
     fn take(&self, step: &Step, prepared: &Prepared, bundle: Digest) -> Result<Reused, String> {
         let bytes = self.store.read(&bundle, MAX_BUNDLE as u64).map_err(|error| error.to_string())?;
-        let origin = sluicegate_verify::verify(&bytes, self.trust, self.now).map_err(|error| error.to_string())?;
+        let now = self.clock.now();
+        let origin = sluicegate_verify::verify(&bytes, self.trust, now).map_err(|error| error.to_string())?;
         if !origin.is_in_role(Role::Steps) {
             return Err(format!("its signer {} has not the role steps", origin.signer()));
         }
@@ -110,7 +145,7 @@ impl Judged<'_> {
         if provenance.internal.cache_key != Some(prepared.key) {
             return Err("it says another key".to_owned());
         }
-        self.check_age(&provenance)?;
+        check_age(&provenance, now)?;
         let asked = prepared.parameters(self.pipeline, step, parameters.exit_code);
         if parameters.work() != asked.work() {
             return Err("it did other work".to_owned());
@@ -121,27 +156,22 @@ impl Judged<'_> {
         let inputs = provenance.inputs().ok_or("it does not name all that it read")?;
         for (at, (source, content)) in &prepared.inputs {
             let is_keyed = matches!((&step.reuse, source), (Reuse::Key(_), InputSource::Source(_)));
-            if !is_keyed && inputs.get(&at.display().to_string()) != Some(content) {
+            if (!is_keyed || self.exact.contains(&step.name)) && inputs.get(&at.display().to_string()) != Some(content)
+            {
                 return Err(format!("it read something else at {}", at.display()));
             }
+        }
+        if provenance.caches != prepared.caches {
+            return Err("it shared other caches".to_owned());
         }
         if provenance.step_images().collect::<Vec<_>>() != [prepared.image] {
             return Err("it ran in another image".to_owned());
         }
         let exit_code = parameters.exit_code;
         let (products, report, log) = self.content(step, &origin, &provenance, parameters)?;
-        Ok(Reused { size: bytes.len() as u64, origin, inputs, products, report, log, exit_code })
-    }
-
-    fn check_age(&self, provenance: &Provenance) -> Result<(), String> {
-        let age = self.now.seconds() - provenance.finished_on.seconds();
-        if age < 0 {
-            return Err(format!("it is from {}, which is to come", provenance.finished_on));
-        }
-        if age.unsigned_abs() > MAX_AGE.as_secs() {
-            return Err(format!("it is older than {} days", MAX_AGE.as_secs() / 86_400));
-        }
-        Ok(())
+        let (run, finished_on, contacts) = (provenance.run, provenance.finished_on, provenance.internal.contacts);
+        let size = bytes.len() as u64;
+        Ok(Reused { size, origin, inputs, products, report, log, exit_code, contacts, run, finished_on })
     }
 
     /// What it left, every byte hashed again.
@@ -205,3 +235,6 @@ impl Judged<'_> {
         Ok(size)
     }
 }
+
+#[cfg(test)]
+mod tests;

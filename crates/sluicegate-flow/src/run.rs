@@ -39,7 +39,7 @@ use crate::{
     prove, push,
     reuse::{self, Judged},
     scan,
-    steps::{Capacity, Finished, StepEvent, StepsRequest, run_steps},
+    steps::{Capacity, Finished, ImageStage, StepEvent, StepsRequest, run_steps},
     survey::Survey,
     together::Together,
 };
@@ -345,6 +345,9 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
         private: request.private,
         executor: request.executor,
         domain: request.domain,
+        pipeline: &pipeline.name,
+        cache_place: pinned.cache_place.as_ref(),
+        keeps_caches: true,
         observe: request.observe,
         stop: request.stop.clone(),
     };
@@ -359,10 +362,11 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
     let judged = Judged {
         store: ports.store,
         trust: request.trust,
-        now: ports.clock.now(),
+        clock: ports.clock,
         pipeline: &pipeline.name,
         builder_version: &builder_version,
         release: request.release,
+        exact: reuse::exact(pipeline, artifacts),
     };
     let (failures, skipped) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
     let on_event = |event: &StepEvent<'_>| {
@@ -418,6 +422,7 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
             pinned.epochs.of_artifact(artifact),
         )?;
         record_image(ports, request, &image, artifact, report)?;
+        (request.on_event)(&StepEvent::Image(&artifact.name, ImageStage::Written));
         report.images.push(image);
     }
     if artifacts.is_empty() {
@@ -669,6 +674,7 @@ fn build_artifact(
             index
         }
     };
+    (request.on_event)(&StepEvent::Image(&artifact.name, ImageStage::Published));
     publish(ports, request, artifact, tags, &image, &proved)?;
     // What several images share is there once.
     let (mut evidence, mut seen) = (Vec::new(), BTreeSet::new());
@@ -721,6 +727,8 @@ fn build_image(
     built: &mut Built,
     epoch: u64,
 ) -> Result<Proved, Error> {
+    let began = |stage| (request.on_event)(&StepEvent::Image(&artifact.name, stage));
+    began(ImageStage::Assembled);
     let started_on = ports.clock.now();
     let base = artifact.base.as_ref().map(|base| images.get(base, platform)).transpose()?;
     let mut files = BTreeMap::new();
@@ -739,9 +747,13 @@ fn build_image(
     let assembled = assemble::image(ports, base, &files, (&artifact.config, platform), epoch)?;
     let which = if is_said(artifact) { format!(" for {platform}") } else { String::new() };
     (ports.tell)(&format!("image {}{which} is {}", artifact.name, assembled.image.digest));
+    if request.scanner.is_some() {
+        began(ImageStage::Scanned);
+    }
     let survey =
         request.scanner.map(|scanner| Survey::ask(ports, request, scanner, (artifact, &assembled), images, built));
     let mut survey = survey.transpose()?;
+    began(ImageStage::Proved);
     let mut parts = closure(ports, request, artifact, images, built, survey.as_mut())?;
     let mut about_image: Vec<Attested> = Vec::new();
     let mut findings = None;
@@ -818,6 +830,7 @@ fn image_provenance(
             platform: is_said(artifact).then(|| platform.to_string()),
         }),
         dependencies,
+        caches: Vec::new(),
         builder_id: LOCAL_BUILDER.to_owned(),
         builder_version: builder_version(request.executor),
         run: request.run.clone(),

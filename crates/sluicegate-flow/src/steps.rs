@@ -3,8 +3,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::mpsc::{self, SyncSender},
+    io,
+    sync::mpsc::{self, SyncSender, TrySendError},
     thread,
+    time::Duration,
 };
 
 use sluicegate_pipeline::pipeline::{InputSource, Step};
@@ -12,12 +14,13 @@ use sluicegate_ports::{
     execute::{Contact, Ended, ExecuteError, Observation, Product, StepExecutor, StepOutcome, StepRequest, Stop},
     step_cache::StepCache,
 };
-use sluicegate_types::{Digest, OutputName, StepName, UnixTime};
+use sluicegate_types::{Digest, OutputName, RunId, StepName, UnixTime};
 
 use crate::{
     Error, Failure, StepFault, Workbench,
     prepare::{LOG_LIMIT, Prepared, REPORT, Surroundings, prepare},
     reuse::{self, Judged, Looked, Reused},
+    shared_caches,
 };
 
 /// What is run, and how.
@@ -47,7 +50,7 @@ pub struct Capacity {
     pub memory: u64,
 }
 
-/// What happens to steps, for whoever watches.
+/// What happens to steps, and to the images that are made of them, for whoever watches.
 #[derive(Clone, Copy, Debug)]
 pub enum StepEvent<'a> {
     /// These will run or be taken, in this order.
@@ -56,14 +59,44 @@ pub enum StepEvent<'a> {
     Started(&'a StepName, u32),
     /// It printed something.
     Output(&'a StepName, &'a [u8]),
+    /// It ended, well or badly, or was taken, and this is its whole log; what it left is checked and proved next.
+    Logged(&'a StepName, Digest),
     /// The result of an earlier run was taken.
-    Taken(&'a StepName),
+    Taken(&'a StepName, TakenFrom<'a>),
     /// It passed.
     Passed(&'a StepName),
     /// It failed, with the reason; whether it is tried once more.
     Failed(&'a StepName, &'a str, bool),
     /// It did not run, as something that it needs failed or the run was stopped.
     Skipped(&'a StepName),
+    /// An image came so far.
+    Image(&'a OutputName, ImageStage),
+}
+
+/// Who did the work that was taken.
+#[derive(Clone, Copy, Debug)]
+pub struct TakenFrom<'a> {
+    /// The statement that says so.
+    pub bundle: Digest,
+    /// The run that executed the step.
+    pub run: &'a RunId,
+    /// When that ended.
+    pub finished_on: UnixTime,
+}
+
+/// How far an image is: what is done with it now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageStage {
+    /// Its layers are put together.
+    Assembled,
+    /// It, the images of its steps and what they left are scanned.
+    Scanned,
+    /// It and what it is made of are described, signed and logged.
+    Proved,
+    /// It is written to its place with its evidence.
+    Published,
+    /// Nothing: it is there.
+    Written,
 }
 
 /// What became of a step.
@@ -102,6 +135,8 @@ pub(crate) fn run_steps(
     let mut first: Option<Error> = None;
     let (say, hear) = mpsc::sync_channel(256);
     thread::scope(|scope| {
+        // Gone with whoever decides, so that nobody waits for what is never heard.
+        let hear = hear;
         let mut at_work: BTreeMap<&StepName, AtWork<'_>> = BTreeMap::new();
         loop {
             let may_begin = !request.stop.is_raised() && goes_on(request, first.as_ref());
@@ -111,8 +146,11 @@ pub(crate) fn run_steps(
                 match begun {
                     Ok(Begun::Taken(taken)) => {
                         let (prepared, mut left) = *taken;
+                        (request.on_event)(&StepEvent::Logged(&step.name, left.log));
                         let done = finished((step, &prepared, &mut left));
-                        let done = done.map(|()| (request.on_event)(&StepEvent::Taken(&step.name)));
+                        if let (Ok(()), Some(reused)) = (&done, &left.reused) {
+                            (request.on_event)(&StepEvent::Taken(&step.name, reused.taken_from()));
+                        }
                         settle(request, &mut schedule, &mut first, step, done, left.products);
                     }
                     Ok(Begun::Execute(prepared)) => {
@@ -121,11 +159,21 @@ pub(crate) fn run_steps(
                             break;
                         }
                         schedule.starts(step);
-                        let work = AtWork { step, prepared: *prepared, attempt: 1, started_on: bench.clock.now() };
-                        (bench.tell)(&format!("step {} runs", step.name));
+                        let work = AtWork {
+                            step,
+                            prepared: *prepared,
+                            attempt: 1,
+                            started_on: bench.clock.now(),
+                            contacts: Vec::new(),
+                        };
                         (request.on_event)(&StepEvent::Started(&step.name, 1));
-                        execute(scope, request.executor, &work, &say);
-                        at_work.insert(&step.name, work);
+                        match execute(scope, request.executor, &work, &say) {
+                            Ok(()) => drop(at_work.insert(&step.name, work)),
+                            Err(source) => {
+                                let error = no_thread(step, &source);
+                                settle(request, &mut schedule, &mut first, step, Err(error), BTreeMap::new());
+                            }
+                        }
                     }
                     Err(error) => settle(request, &mut schedule, &mut first, step, Err(error), BTreeMap::new()),
                 }
@@ -151,15 +199,24 @@ pub(crate) fn run_steps(
             };
             let Some(mut work) = at_work.remove(&name) else { continue };
             let step = work.step;
-            match became(bench, &work, *outcome) {
+            let became = became(bench, &work, *outcome);
+            if let Ok(left) = &became {
+                (request.on_event)(&StepEvent::Logged(&step.name, left.log));
+            }
+            match became {
                 Ok(left) if left.failure.is_some() && work.attempt <= step.retry && !request.stop.is_raised() => {
                     let reason = left.failure.as_ref().map(ToString::to_string).unwrap_or_default();
-                    (bench.tell)(&format!("{reason}; it is tried again ({} of {})", work.attempt, step.retry));
                     (request.on_event)(&StepEvent::Failed(&step.name, &reason, true));
                     work.attempt += 1;
+                    work.contacts = left.contacts;
                     (request.on_event)(&StepEvent::Started(&step.name, work.attempt));
-                    execute(scope, request.executor, &work, &say);
-                    at_work.insert(&step.name, work);
+                    match execute(scope, request.executor, &work, &say) {
+                        Ok(()) => drop(at_work.insert(&step.name, work)),
+                        Err(source) => {
+                            let error = no_thread(step, &source);
+                            settle(request, &mut schedule, &mut first, step, Err(error), BTreeMap::new());
+                        }
+                    }
                 }
                 Ok(mut left) => {
                     // What nobody can prove any more is not tried to be proved, but is on record. That another step could not be
@@ -198,12 +255,17 @@ fn is_of_a_step(error: &Error) -> bool {
     error.failure() == Failure::Step
 }
 
+/// Why nothing is known of the files of a step that was taken.
+const TAKEN: &str = "its result was taken from an earlier run (run --no-cache executes it)";
+
 /// A step that is executed.
 struct AtWork<'a> {
     step: &'a Step,
     prepared: Prepared,
     attempt: u32,
     started_on: UnixTime,
+    /// Whom earlier attempts contacted.
+    contacts: Vec<Contact>,
 }
 
 enum Begun {
@@ -244,7 +306,6 @@ fn begin(
         None => "earlier results are not looked at".to_owned(),
         Some((cache, judged)) => match reuse::look(judged, *cache, step, &prepared) {
             Looked::Hit(reused) => {
-                (bench.tell)(&format!("step {} is taken from {}", step.name, reused.origin.bundle()));
                 let now = bench.clock.now();
                 let left = Left {
                     started_on: now,
@@ -256,7 +317,11 @@ fn begin(
                     log: reused.log,
                     attempts: 1,
                     contacts: Vec::new(),
-                    observed: Observation::NotAsked,
+                    observed: if request.around.observe {
+                        Observation::Unavailable(TAKEN.to_owned())
+                    } else {
+                        Observation::NotAsked
+                    },
                     reused: Some(reused),
                     failure: None,
                 };
@@ -274,26 +339,98 @@ fn begin(
     Ok(Begun::Execute(Box::new(prepared)))
 }
 
+fn no_thread(step: &Step, source: &io::Error) -> Error {
+    Error::Execute(ExecuteError::Engine {
+        step: step.name.to_string(),
+        action: "start a thread for it",
+        reason: source.to_string(),
+    })
+}
+
 fn execute<'scope, 'env>(
     scope: &'scope thread::Scope<'scope, 'env>,
     executor: &'env dyn StepExecutor,
     work: &AtWork<'_>,
     say: &SyncSender<Message>,
-) {
-    let (request, say): (StepRequest, _) = (work.prepared.request.clone(), say.clone());
-    scope.spawn(move || {
-        let name = request.step.clone();
-        let outcome = executor.run_step(&request, &mut |bytes| {
-            // Nobody hears it only after the run was given up.
-            let _ = say.send(Message::Output(name.clone(), bytes.to_vec()));
-        });
-        let _ = say.send(Message::Ended(name, Box::new(outcome)));
-    });
+) -> io::Result<()> {
+    let request: StepRequest = work.prepared.request.clone();
+    let mut voice = Voice { step: request.step.clone(), say: say.clone(), outcome: None, unheard: 0, offers: OFFERS };
+    let name = format!("step {}", request.step);
+    thread::Builder::new().name(name).spawn_scoped(scope, move || {
+        let outcome = executor.run_step(&request, &mut |bytes| voice.pass_on(bytes));
+        voice.end(outcome);
+    })?;
+    Ok(())
+}
+
+/// What an executing thread says. However it ends, it says so.
+struct Voice {
+    step: StepName,
+    say: SyncSender<Message>,
+    outcome: Option<Result<StepOutcome, ExecuteError>>,
+    /// Bytes that nobody took.
+    unheard: usize,
+    /// How often output is offered.
+    offers: u32,
+}
+
+/// How often output is offered that nobody takes, and how long between: a second in all.
+const OFFERS: u32 = 200;
+const BETWEEN_OFFERS: Duration = Duration::from_millis(5);
+
+impl Voice {
+    fn end(mut self, outcome: Result<StepOutcome, ExecuteError>) {
+        self.outcome = Some(outcome);
+    }
+
+    /// Passes on what the step printed. Whoever shows it may be slow, or blocked by a terminal that nobody reads; the step's limits don't
+    /// wait for that. What is not shown stands in the log all the same.
+    fn pass_on(&mut self, bytes: &[u8]) {
+        let mut message = if self.unheard == 0 {
+            Message::Output(self.step.clone(), bytes.to_vec())
+        } else {
+            let missing = format!("\n[{} bytes are not shown; they are in the log]\n", self.unheard);
+            Message::Output(self.step.clone(), [missing.as_bytes(), bytes].concat())
+        };
+        let offers = if self.unheard == 0 { self.offers } else { 1 };
+        for offer in 1..=offers {
+            match self.say.try_send(message) {
+                Ok(()) => {
+                    self.unheard = 0;
+                    return;
+                }
+                // Nobody hears it only after the run was given up.
+                Err(TrySendError::Disconnected(_)) => return,
+                Err(TrySendError::Full(back)) => message = back,
+            }
+            if offer < offers {
+                thread::sleep(BETWEEN_OFFERS);
+            }
+        }
+        self.unheard += bytes.len();
+    }
+}
+
+impl Drop for Voice {
+    fn drop(&mut self) {
+        let broke_off = || {
+            Err(ExecuteError::Engine {
+                step: self.step.to_string(),
+                action: "run it",
+                reason: "its thread broke off".to_owned(),
+            })
+        };
+        let outcome = self.outcome.take().unwrap_or_else(broke_off);
+        let _ = self.say.send(Message::Ended(self.step.clone(), Box::new(outcome)));
+    }
 }
 
 fn became(bench: &Workbench<'_>, work: &AtWork<'_>, outcome: Result<StepOutcome, ExecuteError>) -> Result<Left, Error> {
     let step = work.step;
     let outcome = outcome?;
+    for remark in shared_caches::remarks(&step.name, &outcome) {
+        (bench.tell)(&remark);
+    }
     let failure = check_outcome(step, &outcome).err();
     let exit_code = match outcome.ended {
         Ended::Exit(code) => code,
@@ -312,11 +449,30 @@ fn became(bench: &Workbench<'_>, work: &AtWork<'_>, outcome: Result<StepOutcome,
         report,
         log: outcome.log,
         attempts: work.attempt,
-        contacts: outcome.contacts,
+        contacts: together(work.contacts.clone(), outcome.contacts),
         observed: outcome.observed,
         reused: None,
         failure,
     })
+}
+
+/// What several attempts of a step did, to each place and address once.
+fn together(before: Vec<Contact>, now: Vec<Contact>) -> Vec<Contact> {
+    let mut all = before;
+    for one in now {
+        let is_same = |other: &&mut Contact| {
+            other.destination == one.destination && other.address == one.address && other.refused == one.refused
+        };
+        match all.iter_mut().find(is_same) {
+            Some(known) => {
+                known.connections = known.connections.saturating_add(one.connections);
+                known.sent = known.sent.saturating_add(one.sent);
+                known.received = known.received.saturating_add(one.received);
+            }
+            None => all.push(one),
+        }
+    }
+    all
 }
 
 /// Which steps may begin.
@@ -495,6 +651,41 @@ artifacts:
     }
 
     #[test]
+    fn a_step_is_not_kept_waiting_by_who_shows_it_and_says_what_was_not_shown() {
+        let (say, hear) = mpsc::sync_channel(1);
+        let name: StepName = "build".parse().unwrap();
+        let mut voice = Voice { step: name, say, outcome: None, unheard: 0, offers: 1 };
+        voice.pass_on(b"one");
+        voice.pass_on(b"two");
+        voice.pass_on(b"three");
+        let heard = |message| match message {
+            Message::Output(_, bytes) => String::from_utf8(bytes).unwrap(),
+            Message::Ended(_, outcome) => outcome.map(drop).unwrap_err().to_string(),
+        };
+        assert_eq!(heard(hear.recv().unwrap()), "one");
+        voice.pass_on(b"four");
+        assert_eq!(heard(hear.recv().unwrap()), "\n[8 bytes are not shown; they are in the log]\nfour");
+        // However its thread ends, the run is told.
+        drop(voice);
+        assert!(heard(hear.recv().unwrap()).contains("its thread broke off"));
+    }
+
+    #[test]
+    fn what_several_attempts_contacted_is_all_there() {
+        let contact = |host: &str, sent| Contact {
+            destination: sluicegate_ports::execute::Destination { host: host.to_owned(), port: 443 },
+            address: None,
+            refused: None,
+            connections: 1,
+            sent,
+            received: 0,
+        };
+        let all = together(vec![contact("a.example", 1)], vec![contact("b.example", 2), contact("a.example", 3)]);
+        let found: Vec<_> = all.iter().map(|one| (one.destination.host.as_str(), one.connections, one.sent)).collect();
+        assert_eq!(found, [("a.example", 2, 4), ("b.example", 1, 2)]);
+    }
+
+    #[test]
     fn every_way_in_which_a_step_ends_badly_says_how_and_what_is_to_be_mended() {
         let pipeline = Pipeline::parse("p.yaml", PIPELINE).unwrap();
         let step = &pipeline.steps[0];
@@ -507,6 +698,7 @@ artifacts:
             oom_kills,
             contacts: Vec::new(),
             observed: Observation::NotAsked,
+            caches: Vec::new(),
         };
         assert!(check_outcome(step, &outcome(Ended::Exit(0), Some(0), &[])).is_ok());
         for (outcome, says, mend) in [

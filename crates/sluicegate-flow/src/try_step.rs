@@ -135,6 +135,10 @@ fn with_surroundings<'a, T>(
         private: plan.private,
         executor: plan.executor,
         domain: plan.domain,
+        pipeline: &plan.pipeline.name,
+        cache_place: pinned.cache_place.as_ref(),
+        // What nobody proves reaches no run.
+        keeps_caches: false,
         observe: false,
         stop: request.stop.clone(),
     };
@@ -154,10 +158,11 @@ fn run(
     let judged = Judged {
         store: bench.store,
         trust: request.plan.trust,
-        now: bench.clock.now(),
+        clock: bench.clock,
         pipeline: &request.plan.pipeline.name,
         builder_version: &builder_version,
         release: false,
+        exact: Default::default(),
     };
     let steps_request = StepsRequest {
         steps,

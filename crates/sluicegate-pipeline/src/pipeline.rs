@@ -158,13 +158,13 @@ pub enum SecretSource {
 /// When an earlier result of the same work is taken in place of doing it again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Reuse {
-    /// If everything that can change the result is the same, and the step had no network and no secret.
+    /// If everything that can change the result is the same, and the step had no network, no secret and no shared cache.
     #[default]
     Auto,
     /// Never.
     Never,
     /// If these files, relative to the working folder and found in the inputs, are the same, whatever else the inputs hold; with a
-    /// network and secrets too.
+    /// network, secrets and shared caches too.
     Key(NonEmpty<PathBuf>),
 }
 
@@ -197,6 +197,8 @@ pub struct Step {
     pub pids: Option<u64>,
     /// Thousandths of a processor.
     pub cpu_millis: Option<u32>,
+    /// Name to absolute path: folders that runs of this step share, whose content nobody vouches for.
+    pub caches: BTreeMap<OutputName, PathBuf>,
     /// What it may reach.
     pub network: Network,
     /// Variables whose values are never written down.

@@ -20,6 +20,8 @@ pub const SHIPPED: &[PolicyFile] = policy_files![
     "README.md"
     "base_image.rego"
     "base_image_test.rego"
+    "hermetic.rego"
+    "hermetic_test.rego"
     "provenance.rego"
     "provenance_test.rego"
     "source.rego"

@@ -70,6 +70,7 @@ fn good_facts() -> Value {
             "predicate": {
                 "buildDefinition": {
                     "buildType": "https://sluicegate.dev/step/v1",
+                    "externalParameters": {"step": "build", "network": "none"},
                     "resolvedDependencies": [{
                         "name": "source:shop",
                         "digest": {"sha256": BASE},
@@ -110,6 +111,8 @@ fn bad_facts() -> Value {
     facts["attestations"][0]["predicate"]["buildDefinition"]["resolvedDependencies"] = json!([]);
     facts["attestations"][1]["predicate"]["buildDefinition"]["resolvedDependencies"][0]["annotations"]["sluicegate.dev/repository"] =
         json!("https://git.example/other");
+    facts["attestations"][1]["predicate"]["buildDefinition"]["externalParameters"] =
+        json!({"step": "build", "network": "host", "caches": {"deps": "/cache"}});
     facts["attestations"][2]["predicate"]["result"] = json!("FAILED");
     facts["attestations"][2]["predicate"]["failedTests"] = json!(["shop.adds"]);
     facts["attestations"][2]["predicate"]["sluicegate_counts"]["failed"] = json!(1);
@@ -122,6 +125,13 @@ fn unverified_facts() -> Value {
     let mut facts = good_facts();
     facts["attestations"][1]["predicate"]["buildDefinition"]["resolvedDependencies"][0]["annotations"] =
         json!({"sluicegate.dev/commit-unverified": "c0ffee", "sluicegate.dev/dirty": "false"});
+    facts
+}
+
+/// A step that does not say what it could reach, in the provenance of no executor of ours.
+fn unsaid_facts() -> Value {
+    let mut facts = good_facts();
+    facts["attestations"][1]["predicate"]["buildDefinition"]["externalParameters"] = json!({"step": "build"});
     facts
 }
 
@@ -171,7 +181,7 @@ fn every_policy_has_tests_beside_it_and_all_are_true() {
     let tests = rego_tests::run(&files, &[], &patient()).unwrap();
     let failed: Vec<_> = tests.iter().filter(|test| test.failure.is_some()).collect();
     assert!(failed.is_empty(), "{failed:#?}");
-    assert!(tests.len() >= 47, "{}", tests.len());
+    assert!(tests.len() >= 53, "{}", tests.len());
 }
 
 #[test]
@@ -207,13 +217,15 @@ fn good_facts_pass_every_rule() {
         passed(&results).into_iter().collect::<Vec<_>>(),
         [
             "base_image.allowed",
+            "hermetic.caches",
+            "hermetic.network",
             "provenance.builder_and_signer",
             "source.resolved",
             "tests.passed",
             "vulnerabilities.no_fixable_critical"
         ]
     );
-    let rule = &results.answers[4];
+    let rule = &results.answers[6];
     assert_eq!(rule.title, "No critical vulnerability that has a fix");
     assert_eq!(rule.requires, ["https://in-toto.io/attestation/vulns/v0.2"]);
     assert_eq!(rule.file, "policies/vulnerabilities.rego");
@@ -226,7 +238,7 @@ fn bad_facts_are_denied_with_what_where_and_how() {
     let results = ask(&bad_facts());
     assert_eq!(passed(&results), BTreeSet::new());
     let denials = denied(&results);
-    assert_eq!(denials.len(), 6, "{denials:#?}");
+    assert_eq!(denials.len(), 8, "{denials:#?}");
     let messages: Vec<_> = denials.iter().map(|(_, message)| message.as_str()).collect();
     assert!(messages.contains(&"a 1: CVE-2 (CRITICAL); update to 2"), "{messages:#?}");
     let failed = "the step test: 1 test did not pass: shop.adds (test result sha256:dddd)";
@@ -241,6 +253,15 @@ fn a_commit_that_nobody_verified_leaves_the_source_rule_and_only_that_one_withou
     let silent: Vec<_> =
         results.answers.iter().filter(|a| a.outcome == Outcome::Silent).map(|a| a.code.as_str()).collect();
     assert_eq!(silent, ["source.resolved"]);
+    assert_eq!(passed(&results).len(), results.answers.len() - 1);
+}
+
+#[test]
+fn tm08_a_network_that_nobody_named_leaves_its_rule_and_only_that_one_without_an_answer() {
+    let results = ask(&unsaid_facts());
+    let silent: Vec<_> =
+        results.answers.iter().filter(|a| a.outcome == Outcome::Silent).map(|a| a.code.as_str()).collect();
+    assert_eq!(silent, ["hermetic.network"]);
     assert_eq!(passed(&results).len(), results.answers.len() - 1);
 }
 
@@ -280,9 +301,9 @@ fn opa_runs_the_tests_with_the_same_result() {
 #[test]
 fn opa_gives_the_same_answers() {
     let Some(opa) = opa() else { return };
-    for facts in [good_facts(), bad_facts(), unverified_facts(), json!({})] {
+    for facts in [good_facts(), bad_facts(), unverified_facts(), unsaid_facts(), json!({})] {
         let query = format!(
-            "answers := [data.base_image, data.provenance, data.source, data.tests, data.vulnerabilities] with data.sluicegate as {}",
+            "answers := [data.base_image, data.hermetic, data.provenance, data.source, data.tests, data.vulnerabilities] with data.sluicegate as {}",
             data()["sluicegate"]
         );
         let mut child = Command::new(&opa)

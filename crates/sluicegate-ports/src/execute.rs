@@ -96,6 +96,8 @@ pub struct StepRequest {
     pub user: String,
     /// What is mounted where.
     pub inputs: Vec<Input>,
+    /// Folders that outlive the step, none at or around an input.
+    pub caches: Vec<SharedCache>,
     /// What to keep.
     pub outputs: Vec<OutputRequest>,
     /// How much of everything.
@@ -111,6 +113,39 @@ pub struct StepRequest {
     pub observe: bool,
     /// Ends it from outside.
     pub stop: Stop,
+}
+
+/// A folder that runs of a step share. Nobody vouches for what is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedCache {
+    /// Its name in the pipeline.
+    pub name: OutputName,
+    /// An absolute path inside the step.
+    pub mount_point: PathBuf,
+    /// Whose it is: requests of one scope share one folder, and no others. Without one it begins empty and is thrown away.
+    pub scope: Option<Digest>,
+}
+
+/// What became of a shared cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheUse {
+    /// Its name in the pipeline.
+    pub name: OutputName,
+    /// What the step found.
+    pub began: CacheBegan,
+    /// Why it was thrown away after the step; `None` if it is kept, or was never to be.
+    pub thrown_away: Option<String>,
+}
+
+/// What a step found in a shared cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheBegan {
+    /// Nothing: it is the first one of its scope, what was there was of another user, or whoever had it was killed.
+    Empty,
+    /// What the one before left.
+    Continued,
+    /// Nothing: another run holds the scope's folder, so that this step got an empty one of its own, which is thrown away.
+    Busy,
 }
 
 /// What a step may reach.
@@ -316,6 +351,8 @@ pub struct StepOutcome {
     pub contacts: Vec<Contact>,
     /// What it opened and executed.
     pub observed: Observation,
+    /// What became of its shared caches, in the order of the request.
+    pub caches: Vec<CacheUse>,
 }
 
 /// How a step ended.

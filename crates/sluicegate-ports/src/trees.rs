@@ -64,10 +64,24 @@ pub trait SourceLister: Send + Sync {
         stop: &Stop,
     ) -> Result<SourceTree, TreeError>;
 
-    /// The same with nothing beside what is in the folder, to its end.
+    /// What is checked out around a folder, by what the repository's own HEAD says: whoever may write there may say another name.
+    fn checkout(&self, folder: &Path) -> Result<Checkout, TreeError>;
+
+    /// The same as [`Self::list_including`] with nothing beside what is in the folder, to its end.
     fn list(&self, project: &Path, folder: &Path, excluded: &[PathBuf]) -> Result<SourceTree, TreeError> {
         self.list_including(project, folder, &[], excluded, &Stop::default())
     }
+}
+
+/// What is checked out in a git work tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Checkout {
+    /// It is none.
+    Nothing,
+    /// A commit, and no branch.
+    Commit(String),
+    /// A branch, by its full name; it may have no commit yet.
+    Branch(String),
 }
 
 /// Fetches the source of a commit from where it is published.

@@ -20,7 +20,7 @@ use crate::{
     collect::with_sources,
     mounts::FILE_NAME,
     run_folder::{self, RunFolder},
-    unpack::{Kind, UnpackLimits, Unpacked, hides_all_below, unpack_into},
+    unpack::{Kind, UnpackLimits, Unpacked, Whereabouts, hides_all_below, unpack_into},
 };
 
 /// Who owns the entries of an input, and their one time.
@@ -101,7 +101,7 @@ impl Cache {
     /// The folder with the tree of a directory product.
     pub(crate) fn tree(&self, digest: &Digest, stamp: Stamp, stop: &Stop) -> Result<PathBuf, CacheError> {
         self.entry("tree", name(digest, stamp), |folder| {
-            let kind = Kind::Tree { owner: stamp.owner, mtime: stamp.epoch };
+            let kind = Kind::Tree { owner: stamp.owner, mtime: stamp.epoch, whereabouts: Whereabouts::Containers };
             self.unpack((digest, digest), Compression::None, folder, &[], kind, stop)?;
             chown(folder, Some(stamp.owner.0), Some(stamp.owner.1)).map_err(io_error("own an unpacked input"))
         })

@@ -92,10 +92,10 @@ fn work(folder: &Path, control: &mut UnixStream) -> Result<Message, (Stage, Stri
     if job.network == NetworkJob::Proxied {
         hand_over_listener(control).map_err(in_namespaces)?;
     }
-    let root = mounts::build_root(&job)?;
-    let mut observer = Observer::receive(&job, control, root.as_fd()).map_err(in_job)?;
+    let mut root = mounts::build_root(&job)?;
+    let mut observer = Observer::receive(&job, control, root.folder.as_fd()).map_err(in_job)?;
     let in_folders = |error: io::Error| (Stage::Folders, error.to_string());
-    let system_files = system_files::place(root.as_fd(), &job).map_err(in_folders)?;
+    let system_files = system_files::place(root.folder.as_fd(), &job).map_err(in_folders)?;
     // Now, as a step may leave no room for it.
     fs::create_dir(RESULTS).map_err(in_folders)?;
     let ended = run_container(folder, &job, control, observer.as_mut()).map_err(|reason| (Stage::Container, reason))?;
@@ -108,7 +108,9 @@ fn work(folder: &Path, control: &mut UnixStream) -> Result<Message, (Stage, Stri
         return Ok(Message::Collected(Vec::new()));
     }
     system_files.take_away().map_err(in_folders)?;
-    let collected = collect::collect(root.as_fd(), &job).map_err(|(index, reason)| (Stage::Output(index), reason))?;
+    root.take_shared_away(&job.outputs)?;
+    let collected =
+        collect::collect(root.folder.as_fd(), &job).map_err(|(index, reason)| (Stage::Output(index), reason))?;
     Ok(Message::Collected(collected))
 }
 

@@ -31,6 +31,7 @@ use crate::{
     observe::Watch,
     plan::{self, Machine},
     run_folder::{self, RunFolder},
+    shared_cache::{Held, SharedCaches},
     spawn::SealedProgram,
     supervise::{self, Ending, Killed, Listener, Output, Report},
     system_files,
@@ -52,6 +53,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Unpacked layers and inputs by digest; may be deleted whenever nothing runs.
     pub layer_cache: PathBuf,
+    /// Folders that runs of one step share, by scope; each may be deleted by whoever can take its lock.
+    pub shared_caches: PathBuf,
     /// Where layers and inputs come from and logs and outputs go to.
     pub store: Arc<dyn ContentStore>,
     /// The proxy by which this machine itself reaches the network, if it has one: steps with a list of servers are led through it.
@@ -65,6 +68,7 @@ pub struct EmbeddedExecutor {
     helper: OnceLock<SealedProgram>,
     runs: PathBuf,
     cache: Cache,
+    shared: SharedCaches,
     store: Arc<dyn ContentStore>,
     upstream_proxy: Option<UpstreamProxy>,
     /// Whether a container was tried already.
@@ -116,6 +120,7 @@ impl EmbeddedExecutor {
             helper: OnceLock::new(),
             runs,
             cache,
+            shared: SharedCaches::new(config.shared_caches),
             store: config.store,
             upstream_proxy: config.upstream_proxy,
             probed: OnceLock::new(),
@@ -230,14 +235,23 @@ impl EmbeddedExecutor {
         }
         let account = account::look_up(&lowers, &request.user).map_err(refused)?;
         let run = self.run_folder(step)?;
-        let mounts = match self.mounts(&run, request, (account.uid, account.gid)) {
+        let owner = (account.uid, account.gid);
+        let mut mounts = match self.mounts(&run, request, owner) {
             Err(ExecuteError::Stopped { .. }) => return Ok(None),
             mounts => mounts?,
         };
+        let held =
+            request.caches.iter().enumerate().map(|(nth, cache)| self.shared.hold(run.path(), nth, cache, owner));
+        let held = held.collect::<Result<Vec<_>, _>>().map_err(engine(step, "open a shared cache"))?;
+        // Behind the inputs: one may lie in an input, and never around one.
+        mounts.extend(held.iter().map(|held| {
+            let (at, what) = held.mount();
+            MountJob { at, what, read_only: false }
+        }));
         let system_files =
             system_files::of_step(step, &request.network).map_err(engine(step, "read the system's files"))?;
         let env = request.env.iter().cloned().chain(request.network.variables_beside(&request.env)).collect();
-        let prepared = Prepared { run, lowers, mounts, system_files, env, account };
+        let prepared = Prepared { run, lowers, mounts, held, system_files, env, account };
         Ok(if request.stop.is_raised() { None } else { Some(prepared) })
     }
 
@@ -255,6 +269,7 @@ impl EmbeddedExecutor {
             oom_kills: None,
             contacts: Vec::new(),
             observed,
+            caches: Vec::new(),
         })
     }
 
@@ -420,7 +435,8 @@ impl StepExecutor for EmbeddedExecutor {
 
     fn run_step(&self, request: &StepRequest, on_output: &mut dyn FnMut(&[u8])) -> Result<StepOutcome, ExecuteError> {
         let step = request.step.as_str();
-        let Some(prepared) = self.prepare(request)? else { return self.never_began(request) };
+        let Some(mut prepared) = self.prepare(request)? else { return self.never_began(request) };
+        let held = std::mem::take(&mut prepared.held);
         let mut policy = self.policy(request)?;
         let run = &prepared.run;
         let stopped = || request.stop.is_raised();
@@ -438,6 +454,7 @@ impl StepExecutor for EmbeddedExecutor {
         };
         let mut on_socket = |socket| start_proxy(socket, &mut policy, &mut proxy);
         let listener = Listener { on_output: &mut take_output, on_socket: &mut on_socket };
+        held.iter().try_for_each(Held::begin).map_err(engine(step, "mark a shared cache"))?;
         let mut report = self.launch(step, run, launch, false, listener)?;
         // What the step wrote is nobody's any more: a disk that it filled has room again for what is kept of it.
         run.forget(&["upper", "work"]);
@@ -462,8 +479,11 @@ impl StepExecutor for EmbeddedExecutor {
         let mut text = File::open(&log_path).map_err(engine(step, "read the log"))?;
         let (log, _) = self.store.put(&mut text, request.limits.log_bytes)?;
         let observed = watch.map_or(Observation::NotAsked, |watch| watch.end(run.path()));
+        let was_killed = !matches!(ended, Ended::Exit(_)) || oom_kills.is_some_and(|kills| kills > 0);
+        let caches = held.into_iter().map(|held| held.end(was_killed)).collect::<Result<_, _>>();
+        let caches = caches.map_err(engine(step, "keep a shared cache"))?;
         let (outputs, missing) = (Vec::new(), Vec::new());
-        let mut outcome = StepOutcome { ended, log, outputs, missing, fault, oom_kills, contacts, observed };
+        let mut outcome = StepOutcome { ended, log, outputs, missing, fault, oom_kills, contacts, observed, caches };
         self.keep_outputs(request, run, collected, &mut outcome)?;
         Ok(outcome)
     }
@@ -501,6 +521,8 @@ struct Prepared {
     run: RunFolder,
     lowers: Vec<PathBuf>,
     mounts: Vec<MountJob>,
+    /// Shared caches, locked as long as the step has them.
+    held: Vec<Held>,
     system_files: Vec<SystemFile>,
     /// The request's, with what the network adds.
     env: Vec<(String, String)>,

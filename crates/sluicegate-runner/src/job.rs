@@ -61,6 +61,13 @@ pub(crate) enum MountKind {
     File(String, bool),
     /// A file or folder of the host, always read-only.
     Host(PathBuf),
+    /// A folder of the host that is written to and stays: its place below a folder that no step ever writes to.
+    Shared {
+        /// The folder that no step writes to.
+        root: PathBuf,
+        /// Where it is in there, without any link.
+        folder: PathBuf,
+    },
 }
 
 /// A file that says something about the step's network.
@@ -158,7 +165,7 @@ pub(crate) enum Stage {
     Namespaces,
     /// Stacking the layers.
     Overlay,
-    /// Mounting the input with this number.
+    /// Mounting the input or shared cache with this number.
     Mount(usize),
     /// Making the working folder or the folder above an output.
     Folders,

@@ -6,12 +6,12 @@ use std::{
     fs::{self, File},
     io,
     os::unix::fs::{OpenOptionsExt, PermissionsExt, chown},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::{
     fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid},
+    fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, StatxFlags, Timespec, Timestamps, Uid},
     io::Errno,
     mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
@@ -31,15 +31,54 @@ pub(crate) const FILE_NAME: &str = "content";
 /// The root's name in the run folder.
 pub(crate) const ROOT: &str = "rootfs";
 
+/// A step's root, while it is mounted.
+pub(crate) struct Root {
+    pub(crate) folder: OwnedFd,
+    /// What is shared with other runs.
+    shared: Vec<OwnedFd>,
+}
+
+impl Root {
+    /// Takes away what is shared with other runs: nothing of it is in an output, whatever link leads there. An output that is in it itself
+    /// would only be missing then, or empty; it is an error, with its number.
+    pub(crate) fn take_shared_away(&mut self, outputs: &[PathBuf]) -> Result<(), (Stage, String)> {
+        let shared: Vec<u64> = self.shared.iter().filter_map(mount_of).collect();
+        for (index, path) in outputs.iter().enumerate().filter(|_| !shared.is_empty()) {
+            let found =
+                open_output(self.folder.as_fd(), path).map_err(|error| (Stage::Output(index), error.to_string()))?;
+            if found.and_then(|(opened, _)| mount_of(&opened)).is_some_and(|mount| shared.contains(&mount)) {
+                let reason = "it leads into a shared cache, of which nothing is kept: let the step copy what it needs";
+                return Err((Stage::Output(index), reason.to_owned()));
+            }
+        }
+        self.detach_shared().map_err(|error| (Stage::Folders, error.to_string()))
+    }
+
+    fn detach_shared(&mut self) -> io::Result<()> {
+        for mounted in self.shared.drain(..) {
+            let at = format!("/proc/self/fd/{}", mounted.as_raw_fd());
+            rustix::mount::unmount(at, rustix::mount::UnmountFlags::DETACH)?;
+        }
+        Ok(())
+    }
+}
+
+/// The number of the mount that something open is in; `None` where the system does not say.
+fn mount_of(opened: &OwnedFd) -> Option<u64> {
+    let stat = rustix::fs::statx(opened, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
+    (stat.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(stat.stx_mnt_id)
+}
+
 /// Stacks the layers and mounts the inputs; returns the root. The run folder is the current folder: names in the step's own
 /// `/proc/self/mountinfo` are relative to it and say nothing about the host.
-pub(crate) fn build_root(job: &Job) -> Result<OwnedFd, (Stage, String)> {
+pub(crate) fn build_root(job: &Job) -> Result<Root, (Stage, String)> {
     let root = mount_layers(job).map_err(|error| (Stage::Overlay, error.to_string()))?;
-    let mut read_only = Vec::new();
+    let (mut read_only, mut shared) = (Vec::new(), Vec::new());
     for (index, mount) in job.mounts.iter().enumerate() {
         let mounted = mount_input(root.as_fd(), index, mount, job);
         match mounted.map_err(|error| (Stage::Mount(index), error.to_string()))? {
             Some(mounted) if mount.read_only => read_only.push((index, mounted)),
+            Some(mounted) if matches!(mount.what, MountKind::Shared { .. }) => shared.push(mounted),
             _ => {}
         }
     }
@@ -48,7 +87,7 @@ pub(crate) fn build_root(job: &Job) -> Result<OwnedFd, (Stage, String)> {
         forbid_writes(&mounted).map_err(|error| (Stage::Mount(index), error.to_string()))?;
     }
     make_missing_folders(root.as_fd(), job).map_err(|error| (Stage::Folders, error.to_string()))?;
-    Ok(root)
+    Ok(Root { folder: root, shared })
 }
 
 fn mount_layers(job: &Job) -> io::Result<OwnedFd> {
@@ -151,8 +190,23 @@ fn mount_input(root: BorrowedFd<'_>, index: usize, mount: &MountJob, job: &Job) 
             }
             attach_at(root, &tree, &mount.at).map(Some)
         }
+        MountKind::Shared { root: all, folder } => {
+            // Steps write below the folder and never above it; that no link leads elsewhere is asked of the kernel all the same.
+            let shared = in_root::open_folder(in_root::open_root(all)?.as_fd(), folder, NEVER_THROUGH_A_LINK)?;
+            let flags =
+                OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+            let tree = open_tree(&shared, "", flags)?;
+            let target = in_root::make_folders(root, &mount.at, (0, 0), IN_ROOT)?;
+            attach(&tree, target.as_fd())?;
+            let mounted = in_root::open_folder(root, &mount.at, IN_ROOT)?;
+            remount(&mounted, MountFlags::empty())?;
+            Ok(Some(mounted))
+        }
     }
 }
+
+/// Below the root, and through no link at all.
+const NEVER_THROUGH_A_LINK: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 
 fn input_overlay(index: usize, name: &str, job: &Job) -> io::Result<OwnedFd> {
     let (upper, work) = (format!("upper{index}"), format!("work{index}"));
@@ -179,7 +233,12 @@ fn attach_at(root: BorrowedFd<'_>, mount: &OwnedFd, path: &Path) -> io::Result<O
 }
 
 fn forbid_writes(mounted: &OwnedFd) -> io::Result<()> {
-    let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    remount(mounted, MountFlags::RDONLY)
+}
+
+/// Gives a mount further flags; it never has devices and programs that change who runs them.
+fn remount(mounted: &OwnedFd, flags: MountFlags) -> io::Result<()> {
+    let flags = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV | flags;
     Ok(mount_remount(format!("/proc/self/fd/{}", mounted.as_raw_fd()), flags, "")?)
 }
 

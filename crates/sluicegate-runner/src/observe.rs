@@ -165,8 +165,8 @@ impl Observer {
             let folder = match &mount.what {
                 MountKind::Folder(_) => in_root::open_folder(root, &mount.at, IN_ROOT),
                 MountKind::File(..) if mount.read_only => in_root::open_root(Path::new(&format!("aside{index}"))),
-                // The first is a copy in the root; the second belongs to the machine, where others open files too.
-                MountKind::File(..) | MountKind::Host(_) => continue,
+                // The first is a copy in the root; the others belong to the machine, where others open files too.
+                MountKind::File(..) | MountKind::Host(_) | MountKind::Shared { .. } => continue,
             };
             // What can't be marked is listed as blind.
             let _ = folder.and_then(|folder| observer.mark(folder.as_fd()));

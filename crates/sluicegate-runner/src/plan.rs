@@ -73,6 +73,20 @@ pub(crate) fn check(request: &StepRequest) -> Result<(), String> {
             return Err(format!("two inputs are mounted at {}", input.mount_point.display()));
         }
     }
+    for (index, cache) in request.caches.iter().enumerate() {
+        check_path("shared cache", &cache.mount_point)?;
+        let at = &cache.mount_point;
+        let overlaps = |other: &Path| at.starts_with(other) || other.starts_with(at);
+        if at == Path::new("/") || request.inputs.iter().any(|input| input.mount_point.starts_with(at)) {
+            return Err(format!("the shared cache {} would stand around an input or be the root", cache.name));
+        }
+        if request.caches[..index].iter().any(|other| overlaps(&other.mount_point)) {
+            return Err(format!("the shared cache {} overlaps another one", cache.name));
+        }
+        if let Some(output) = request.outputs.iter().find(|output| overlaps(&output.path)) {
+            return Err(format!("the shared cache {} overlaps the output {}", cache.name, output.name));
+        }
+    }
     for output in &request.outputs {
         check_path("output", &output.path)?;
     }
@@ -225,7 +239,7 @@ fn resources(limits: &Limits, machine: Machine) -> Value {
 mod tests {
     use std::time::Duration;
 
-    use sluicegate_ports::execute::{Input, InputAccess, OutputRequest, Stop};
+    use sluicegate_ports::execute::{Input, InputAccess, OutputRequest, SharedCache, Stop};
     use sluicegate_types::{Content, ContentKind, Digest, Secret};
 
     use super::*;
@@ -250,6 +264,7 @@ mod tests {
             workdir: "/".into(),
             user: format!("{}:0", account::FIRST_REFUSED_ID - 1),
             inputs: vec![input("/src"), input("/src/vendor")],
+            caches: vec![cache("/src/cache"), cache("/cache")],
             outputs: vec![OutputRequest { name: "o".parse().unwrap(), path: "/src/out".into() }],
             limits: limits(),
             epoch: 0,
@@ -258,6 +273,10 @@ mod tests {
             observe: false,
             stop: Stop::default(),
         }
+    }
+
+    fn cache(at: &str) -> SharedCache {
+        SharedCache { name: "deps".parse().unwrap(), mount_point: at.into(), scope: None }
     }
 
     fn input(at: &str) -> Input {
@@ -273,7 +292,7 @@ mod tests {
     fn each_fault_is_refused_beside_the_request_without_it() {
         assert_eq!(check(&request()), Ok(()));
         type Fault = fn(&mut StepRequest);
-        let faults: [(&str, Fault); 18] = [
+        let faults: [(&str, Fault); 23] = [
             ("nothing to execute", |request| request.argv.clear()),
             ("no NUL", |request| request.argv.push("a\0".into())),
             ("variable \"\"", |request| request.env.push((String::new(), "x".into()))),
@@ -288,6 +307,11 @@ mod tests {
             ("two inputs", |request| request.inputs.push(input("/src"))),
             ("the container's own", |request| request.inputs.push(input("/dev/x"))),
             ("output", |request| request.outputs[0].path = "out".into()),
+            ("shared cache", |request| request.caches.push(cache("cache"))),
+            ("around an input", |request| request.caches.push(cache("/src"))),
+            ("be the root", |request| request.caches.push(cache("/"))),
+            ("another one", |request| request.caches.push(cache("/cache/deps"))),
+            ("overlaps the output o", |request| request.caches.push(cache("/src/out/cache"))),
             ("time-out", |request| request.limits.timeout = Duration::ZERO),
             ("memory", |request| request.limits.memory = Some(MIN_MEMORY - 1)),
             ("processes", |request| request.limits.pids = Some(1)),

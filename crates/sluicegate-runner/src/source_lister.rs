@@ -12,13 +12,13 @@ use std::{
 
 use sluicegate_ports::{
     execute::Stop,
-    trees::{EntryKind, LastChange, SourceLister, SourceTree, TreeEntry, TreeError},
+    trees::{Checkout, EntryKind, LastChange, SourceLister, SourceTree, TreeEntry, TreeError},
 };
 
 use crate::{
     git_objects::Kind,
     plain_file, source_commit,
-    source_repository::{MAX_IGNORE, Repository, io},
+    source_repository::{self, MAX_IGNORE, Repository, io},
 };
 
 /// Files of one source.
@@ -35,6 +35,11 @@ const IGNORE_FILE: &str = ".sluicegateignore";
 pub struct GitSourceLister;
 
 impl SourceLister for GitSourceLister {
+    fn checkout(&self, folder: &Path) -> Result<Checkout, TreeError> {
+        let folder = fs::canonicalize(folder).map_err(|source| io("find", folder, source))?;
+        source_repository::checkout(&folder)
+    }
+
     fn list_including(
         &self,
         project: &Path,
@@ -492,6 +497,11 @@ fn is_executable(metadata: &Metadata) -> bool {
 const KEY_MARKS: [&[u8]; 2] =
     [b"-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----", b"-----BEGIN ENCRYPTED COSIGN PRIVATE KEY-----"];
 
+/// Whether these bytes begin as an encrypted signing key of ours or of cosign's does.
+pub fn begins_as_private_key(bytes: &[u8]) -> bool {
+    KEY_MARKS.iter().any(|mark| bytes.starts_with(mark))
+}
+
 /// Whether a file begins as a private key does.
 pub(crate) fn is_private_key(path: &Path) -> bool {
     let mut head = [0; 64];
@@ -506,7 +516,7 @@ pub(crate) fn is_private_key(path: &Path) -> bool {
             }
         }
     });
-    read.is_ok_and(|len| KEY_MARKS.iter().any(|mark| head[..len].starts_with(mark)))
+    read.is_ok_and(|len| begins_as_private_key(&head[..len]))
 }
 
 /// The same path without `.` and `..`, as it is written: no link is followed.

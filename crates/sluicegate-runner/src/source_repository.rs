@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use sluicegate_ports::{execute::Stop, trees::TreeError};
+use sluicegate_ports::{
+    execute::Stop,
+    trees::{Checkout, TreeError},
+};
 use tempfile::TempDir;
 
 use crate::{
@@ -26,6 +29,8 @@ pub(crate) const MAX_IGNORE: u64 = 1024 * 1024;
 const MAX_INDEX: u64 = 1024 * 1024 * 1024;
 /// Bytes of the list of commits at which a history ends.
 const MAX_SHALLOW: u64 = 16 * 1024 * 1024;
+/// Bytes of a branch's full name.
+const MAX_BRANCH: usize = 1024;
 /// Files that an index may share its entries with.
 const MAX_SHARED_INDEXES: usize = 16;
 /// What git may say and how long it may take, each time that it is asked. The bytes are those of a million paths of usual length.
@@ -61,9 +66,7 @@ pub(crate) struct Repository {
 impl Repository {
     /// The repository whose work tree `folder` lies in; `None` outside one.
     pub(crate) fn around(folder: &Path, stop: &Stop) -> Result<Option<Self>, TreeError> {
-        // Decided by looking, not by asking git: where a repository is, a git that fails must not turn it into a plain folder, whose
-        // ignored files would then be sources.
-        if !folder.ancestors().any(|above| fs::symlink_metadata(above.join(".git")).is_ok()) {
+        if !is_in_a_repository(folder) {
             return Ok(None);
         }
         // `rev-parse` only computes names: it refreshes no index and starts nothing that the configuration names.
@@ -155,6 +158,43 @@ impl Repository {
             .env("GIT_OBJECT_DIRECTORY", &self.objects);
         command
     }
+}
+
+/// What is checked out around a folder.
+pub(crate) fn checkout(folder: &Path) -> Result<Checkout, TreeError> {
+    if !is_in_a_repository(folder) {
+        return Ok(Checkout::Nothing);
+    }
+    // Both only read names: they refresh no index and start nothing that the configuration names.
+    let mut command = git(folder);
+    command.args(["symbolic-ref", "--quiet", "HEAD"]);
+    // Two short questions, to their end.
+    let stop = Stop::default();
+    let said = ended(folder, command, &stop)?;
+    let name = |bytes: &[u8]| -> Result<String, TreeError> {
+        let text = std::str::from_utf8(bytes.strip_suffix(b"\n").unwrap_or(bytes)).ok();
+        let text = text.filter(|text| !text.is_empty() && text.len() <= MAX_BRANCH);
+        text.map(str::to_owned).ok_or_else(|| TreeError::Git {
+            path: folder.to_owned(),
+            reason: format!("its HEAD has no name of 1 to {MAX_BRANCH} bytes in UTF-8"),
+        })
+    };
+    match said.status.code() {
+        Some(0) => Ok(Checkout::Branch(name(&said.stdout)?)),
+        // It names a commit by itself.
+        Some(1) => {
+            let mut command = git(folder);
+            command.args(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]);
+            Ok(Checkout::Commit(name(&output(folder, command, &stop)?)?))
+        }
+        _ => Err(TreeError::Git { path: folder.to_owned(), reason: complaint(&said) }),
+    }
+}
+
+/// Decided by looking, not by asking git: where a repository is, a git that fails must not turn it into a plain folder, whose ignored
+/// files would then be sources.
+fn is_in_a_repository(folder: &Path) -> bool {
+    folder.ancestors().any(|above| fs::symlink_metadata(above.join(".git")).is_ok())
 }
 
 /// Whether the repository says that execute bits and symbolic links are kept where its files lie. The only two lines of its configuration

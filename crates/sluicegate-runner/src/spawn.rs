@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io,
-    os::unix::net::UnixStream,
+    os::unix::{net::UnixStream, process::CommandExt},
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -67,6 +67,8 @@ impl SealedProgram {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(stdout)
             .stderr(stderr)
+            // An interrupt at the terminal goes to a whole group; it is for who started this one, who then says what is to be done with it.
+            .process_group(0)
             .spawn()?;
         Ok((child, mine))
     }

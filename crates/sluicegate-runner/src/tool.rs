@@ -127,6 +127,7 @@ fn as_step(request: &ToolRequest) -> Result<StepRequest, sluicegate_types::NameE
         inputs: std::iter::once(mount(Path::new(PROGRAM)))
             .chain(request.folders.iter().map(|(_, at)| mount(at)))
             .collect(),
+        caches: Vec::new(),
         outputs: Vec::new(),
         limits: Limits {
             timeout: request.timeout,

@@ -114,7 +114,7 @@ impl TreePacker for StoreTreePacker {
                 let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
                 let mtime = rustix::fs::stat(beside).map_or(0, |stat| stat.st_mtime.max(0).unsigned_abs());
                 let file = self.store.open(&content.digest)?;
-                let kind = unpack::Kind::Tree { owner, mtime };
+                let kind = unpack::Kind::Tree { owner, mtime, whereabouts: unpack::Whereabouts::Machine };
                 let unpacked =
                     unpack::unpack_into(file, Compression::None, &whole, &[], kind, &unpack::UnpackLimits::default());
                 let found = unpacked.map_err(refused)?.digest;

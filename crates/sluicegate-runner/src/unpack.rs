@@ -40,7 +40,19 @@ pub enum Kind {
         owner: (u32, u32),
         /// Seconds since 1970 of every entry.
         mtime: u64,
+        /// Where what is unpacked may be used.
+        whereabouts: Whereabouts,
     },
+}
+
+/// Where the tree of an input may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// In containers that raise nobody's privileges: modes are the archive's.
+    Containers,
+    /// On the machine itself, where a program of a step must be nobody else's than who starts it: no set-user-ID, set-group-ID or sticky
+    /// bit, and no capabilities.
+    Machine,
 }
 
 /// How much an archive may hold.

@@ -1,7 +1,7 @@
 //! The index of step results as small files: `steps/HEX` holds the digest of a bundle, `last/PIPELINE/STEP` what a key was made of.
 
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{self, DirBuilder},
     io::{self, Read, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -9,6 +9,8 @@ use std::{
 
 use sluicegate_ports::step_cache::StepCache;
 use sluicegate_types::{Digest, StepName};
+
+use crate::file_store::open_regular;
 
 /// Bytes of what a key was made of.
 const MAX_PARTS: u64 = 4 * 1024 * 1024;
@@ -63,10 +65,7 @@ impl StepCache for FileStepCache {
 }
 
 fn read(path: &Path, limit: u64) -> Option<Vec<u8>> {
-    let file = File::open(path).ok()?;
-    if !file.metadata().ok()?.is_file() {
-        return None;
-    }
+    let file = open_regular(path).ok()?;
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes).ok()?;
     (bytes.len() as u64 <= limit).then_some(bytes)
@@ -105,6 +104,10 @@ mod tests {
         cache.forget(&key);
         cache.forget(&key);
         assert_eq!(cache.origin(&key), None);
+        let pipe = std::process::Command::new("mkfifo").arg(cache.entry(&key)).status().unwrap();
+        assert!(pipe.success());
+        assert_eq!(cache.origin(&key), None, "nobody waits for who writes to a pipe");
+        fs::remove_file(cache.entry(&key)).unwrap();
         fs::create_dir(cache.entry(&key)).unwrap();
         assert_eq!(cache.origin(&key), None);
         assert!(cache.keep(&key, &bundle).is_err());

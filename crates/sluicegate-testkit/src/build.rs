@@ -230,6 +230,7 @@ impl VirtualBuild {
             limits: BTreeMap::new(),
             network: "none".to_owned(),
             allow: Vec::new(),
+            caches: BTreeMap::new(),
             secrets: Vec::new(),
             reuse_key: Vec::new(),
             accept_exit: Vec::new(),
@@ -274,6 +275,7 @@ impl VirtualBuild {
         let provenance = Provenance {
             build,
             dependencies,
+            caches: Vec::new(),
             builder_id: LOCAL_BUILDER.to_owned(),
             builder_version: BTreeMap::new(),
             run: self.run.clone(),

@@ -2,6 +2,7 @@
 //! everything that is claimed of it is a failure and no number.
 
 mod buildkit;
+mod cached;
 mod chain;
 mod images;
 mod log_appends;
@@ -33,18 +34,20 @@ use table::Table;
 pub struct Choice {
     verify: bool,
     chain: bool,
+    cache: bool,
     registry: bool,
     /// Rounds, if not as many as each part has by itself.
     rounds: Option<usize>,
     sizes: Sizes,
 }
 
-const USAGE: &str = "bench [verify|chain|registry] [--runs N] [--size MIB] [--attachments N] [--entries N]";
+const USAGE: &str = "bench [verify|chain|cache|registry] [--runs N] [--size MIB] [--attachments N] [--entries N]";
 
 impl Choice {
     /// Reads the words after `bench`.
     pub fn parse(words: &[&str]) -> Outcome<Self> {
-        let mut choice = Self { verify: false, chain: false, registry: false, rounds: None, sizes: Sizes::default() };
+        let mut choice =
+            Self { verify: false, chain: false, cache: false, registry: false, rounds: None, sizes: Sizes::default() };
         let mut words = words.iter();
         while let Some(word) = words.next() {
             let mut number = |most| {
@@ -56,6 +59,7 @@ impl Choice {
             match *word {
                 "verify" => choice.verify = true,
                 "chain" => choice.chain = true,
+                "cache" => choice.cache = true,
                 "registry" => choice.registry = true,
                 "--runs" => choice.rounds = Some(number(MOST_ROUNDS)? as usize),
                 "--size" => choice.sizes.mib = number(MOST_MIB)?,
@@ -64,8 +68,8 @@ impl Choice {
                 other => return Err(Failure::new(format!("{other}: {USAGE}"))),
             }
         }
-        if !choice.verify && !choice.chain && !choice.registry {
-            (choice.verify, choice.chain, choice.registry) = (true, true, true);
+        if !choice.verify && !choice.chain && !choice.cache && !choice.registry {
+            (choice.verify, choice.chain, choice.cache, choice.registry) = (true, true, true, true);
         }
         Ok(choice)
     }
@@ -79,7 +83,7 @@ struct Bench<'a> {
     choice: Choice,
 }
 
-/// What `verify` and `chain` need beside us.
+/// What `verify`, `chain` and `cache` need beside us.
 struct StepPeers {
     trivy: PathBuf,
     programs: BenchPeers,
@@ -109,7 +113,7 @@ pub fn run(workspace: &Workspace, choice: Choice) -> Outcome {
     let folder = workspace.path("target/bench");
     fs::create_dir_all(&folder).map_err(Failure::while_doing(format!("make {}", folder.display())))?;
     // Everything is built and installed before the first clock runs.
-    let steps = if choice.verify || choice.chain {
+    let steps = if choice.verify || choice.chain || choice.cache {
         Some(StepPeers { trivy: tools::trivy(workspace)?, programs: tools::bench_peers(workspace)? })
     } else {
         None
@@ -123,6 +127,9 @@ pub fn run(workspace: &Workspace, choice: Choice) -> Outcome {
     }
     if let Some(steps) = steps.as_ref().filter(|_| choice.chain) {
         parts.push(("chain", chain::ROUNDS, Box::new(|table| chain::measure(&bench, steps, table))));
+    }
+    if let Some(steps) = steps.as_ref().filter(|_| choice.cache) {
+        parts.push(("cache", cached::ROUNDS, Box::new(|table| cached::measure(&bench, steps, table))));
     }
     if let Some((peers, append_load)) = &registries {
         let part = |table: &mut Table| registry::measure(&bench, peers, append_load, table);
@@ -217,12 +224,12 @@ mod tests {
         let parse = |words: &[&str]| Choice::parse(words);
         let parts = |words: &[&str]| {
             let choice = parse(words).unwrap();
-            [choice.verify, choice.chain, choice.registry]
+            [choice.verify, choice.chain, choice.cache, choice.registry]
         };
-        assert_eq!(parts(&[]), [true; 3]);
-        assert_eq!(parts(&["verify"]), [true, false, false]);
-        assert_eq!(parts(&["chain", "--runs", "3"]), [false, true, false]);
-        assert_eq!(parts(&["registry", "verify"]), [true, false, true]);
+        assert_eq!(parts(&[]), [true; 4]);
+        assert_eq!(parts(&["verify"]), [true, false, false, false]);
+        assert_eq!(parts(&["chain", "--runs", "3"]), [false, true, false, false]);
+        assert_eq!(parts(&["registry", "verify"]), [true, false, false, true]);
         assert_eq!(parse(&["chain", "--runs", "3"]).unwrap().rounds, Some(3));
         for wrong in [&["--runs"][..], &["--runs", "0"], &["--runs", "x"], &["admission"]] {
             assert!(parse(wrong).is_err(), "{wrong:?}");

@@ -47,7 +47,7 @@ const USAGE: &str = "cargo xtask COMMAND
   setup [--peers|--bench]
                        checks this machine, installs Trivy; --peers: also cosign, OPA, registries and their
                        clients; --bench: what bench compares us with
-  bench [verify|chain|registry] [--runs N] [--size MIB] [--attachments N] [--entries N]
+  bench [verify|chain|cache|registry] [--runs N] [--size MIB] [--attachments N] [--entries N]
                        measures a release build beside cosign, BuildKit, and skopeo, crane and oras with a registry;
                        leaves target/bench/bench.json and bench.md. Sizes are those of registry
   advisory-db DIR [--updated-at RFC3339]

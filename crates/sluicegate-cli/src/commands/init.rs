@@ -518,9 +518,9 @@ fn data_file(bases: &[(String, Digest)]) -> String {
     }
     out.push_str("  allow_scratch: false\n");
     out.push_str(
-        "  source:   # commits count as resolved only if the builder fetched them itself, which is not in this version\n    \
+        "  source:   # a commit counts as resolved only if the builder fetched it itself: git and ref of a source\n    \
          repositories: []\n    accept_unverified_commits: true\n    accept_uncommitted_changes: false\n    \
-         accept_sources_without_commit: false\n",
+         accept_sources_without_commit: false\n  hermetic:\n    accept_shared_caches: false\n",
     );
     out
 }

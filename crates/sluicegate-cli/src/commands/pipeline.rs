@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     env::VarError,
     ffi::OsString,
+    fs, io,
     os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,7 +18,7 @@ use sluicegate_flow::{
 };
 use sluicegate_pipeline::pipeline::{Pipeline, SecretSource, Step};
 use sluicegate_ports::execute::Destination;
-use sluicegate_runner::{EmbeddedExecutor, GitSourceFetcher, GitSourceLister};
+use sluicegate_runner::{EmbeddedExecutor, GitSourceFetcher, GitSourceLister, begins_as_private_key};
 use sluicegate_store::FileStepCache;
 use sluicegate_types::{Digest, Secret, UnixTime};
 use sluicegate_verify::Trust;
@@ -117,6 +118,33 @@ impl OpenedPipeline {
         }
     }
 
+    /// The file of a secret. The pipeline file is whoever's wrote the project, so it names no other file of the machine than the project's
+    /// own, and none of the home or with a private key of ours by any name (trust model 8).
+    fn secret_file(&self, at: &str, path: &Path) -> Result<Vec<u8>, Problem> {
+        let written = self.folder.join(path);
+        let named = |error: &io::Error| Problem::named(&format!("read the secret of {at},"), &written, error);
+        let refused = |reason: &str| {
+            Problem::usage(
+                format!("{at}: {} {reason}", written.display()),
+                "give the secret as a variable: { env: NAME }",
+            )
+        };
+        let project = fs::canonicalize(&self.folder).map_err(|error| named(&error))?;
+        let real = fs::canonicalize(&written).map_err(|error| named(&error))?;
+        if !real.starts_with(&project) {
+            return Err(refused("lies outside of the pipeline file's folder, and no pipeline file names such a file"));
+        }
+        let home = fs::canonicalize(self.wired.home.folder()).map_err(|error| named(&error))?;
+        if real.starts_with(&home) {
+            return Err(refused("is a file of the home, where keys and evidence are, and no step gets one"));
+        }
+        let bytes = read(&real).map_err(|error| named(&error))?;
+        if begins_as_private_key(&bytes) {
+            return Err(refused("is an encrypted signing key, and no step gets one"));
+        }
+        Ok(bytes)
+    }
+
     /// The values of these steps' secrets.
     pub(crate) fn secrets<'a>(
         &self,
@@ -130,6 +158,14 @@ impl OpenedPipeline {
                 }
                 let at = format!("steps.{}.secrets.{name}", step.name);
                 let bytes = match source {
+                    SecretSource::Env(variable) if is_our_own(variable) => {
+                        return Err(Problem::usage(
+                            format!(
+                                "{at}: {variable} is what opens our own keys or says where they are, and no step gets it"
+                            ),
+                            "give the step's secret a variable of its own",
+                        ));
+                    }
                     SecretSource::Env(variable) => {
                         std::env::var_os(variable).map(OsString::into_vec).ok_or_else(|| {
                             Problem::usage(
@@ -138,9 +174,7 @@ impl OpenedPipeline {
                             )
                         })?
                     }
-                    SecretSource::File(path) => read(&self.folder.join(path)).map_err(|error| {
-                        Problem::named(&format!("read the secret of {at},"), &self.folder.join(path), &error)
-                    })?,
+                    SecretSource::File(path) => self.secret_file(&at, path)?,
                 };
                 // A line break at the end belongs to the file, not to the secret.
                 let bytes = match bytes.strip_suffix(b"\n") {
@@ -158,6 +192,11 @@ impl OpenedPipeline {
         }
         Ok(secrets)
     }
+}
+
+/// Whether a variable is one of those by which whoever starts this program says where its keys are, and opens them.
+fn is_our_own(variable: &str) -> bool {
+    variable.starts_with("SLUICEGATE_") || variable.starts_with("COSIGN_")
 }
 
 /// SOURCE_DATE_EPOCH, if it is set.

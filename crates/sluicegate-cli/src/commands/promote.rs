@@ -1,16 +1,17 @@
-use std::{path::Path, process::ExitCode};
+use std::{collections::BTreeMap, path::Path, process::ExitCode};
 
 use serde_json::json;
 use sluicegate_flow::{
-    Failure,
+    Failure, Ports,
     folders::EnvironmentPlaces,
-    gateway::{judge_of, trust},
+    gateway::{Judge, judge_of, trust},
     promote::{OpenReason, PromoteRequest, Promoted, promote as flow},
 };
 use sluicegate_policy::judge::{Basis, Reason};
-use sluicegate_ports::scan::Scanner;
-use sluicegate_types::{ImageRef, Place, UnixTime};
-use sluicegate_verify::closed_set::Incomplete;
+use sluicegate_ports::{scan::Scanner, sign::Signer};
+use sluicegate_scan::TrivyScanner;
+use sluicegate_types::{EnvironmentName, ImageRef, Secret, UnixTime};
+use sluicegate_verify::{Trust, closed_set::Incomplete};
 
 use super::init::ADD_SCANNER;
 use crate::{
@@ -26,131 +27,239 @@ use crate::{
 /// `promote`.
 pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Problem> {
     let gateway = GatewayFolder::open(arguments.gateway.gateway.as_deref(), Path::new("."))?;
-    let (trust, levels) = trust(&gateway.gateway, &gateway)?;
-    let judge = judge_of(&gateway.gateway, &arguments.to, &gateway)?;
+    let (trust, _) = trust(&gateway.gateway, &gateway)?;
+    let gate = OpenedGate::of(&gateway, &arguments.to)?;
     let wired = Wired::new(Home::open()?)?.judged_by(&gateway.gateway);
-    // A gate that can't scan is undecided and on record, like any other that could not look.
-    let scanner = match &gateway.gateway.scanner {
-        Some(trivy) => wired.executor().and_then(|executor| {
-            wired.scanner(&executor, trivy, &gateway.folder, arguments.trivy.as_deref(), arguments.to.as_str())
-        }),
-        None => Err(Problem::usage("the gateway names no scanner", gateway.how_to_add_a_scanner())),
-    };
-    let to_scan = scanner
-        .as_ref()
-        .err()
-        .and_then(Problem::hint)
-        .unwrap_or("mend what kept the scanner from it, as said below")
-        .to_owned();
+    let gate = gate.with_scanner(&wired, &gateway, arguments.trivy.as_deref());
     let passphrase = passphrase::ask(false)?;
     let logging = Logging { gateway: &gateway, trust: &trust, words };
     let (records, log, ledger) = wired.signer_and_logs(&gateway.gateway.signing.records, &passphrase, logging)?;
-    let key = gateway.gateway.signing.decisions.get(&arguments.to).cloned().unwrap_or_default();
-    let decisions = || wired.signer(&key, &passphrase);
     let tell = |line: &str| words.tell(line);
     let warn = |line: &str| words.warn(line);
-    let environments = EnvironmentPlaces::of(&gateway.gateway, &gateway.folder);
-    let request = PromoteRequest {
-        reference: &arguments.image,
-        folder: Path::new("."),
-        gateway_folder: &gateway.folder,
-        environments: &environments,
-        judge: &judge,
-        files: &gateway,
+    let ports = wired.ports(log.as_ref(), &ledger, &tell, &warn);
+    let with = With {
+        ports: &ports,
+        wired: &wired,
+        gateway: &gateway,
         trust: &trust,
-        levels: &levels,
-        scanner: scanner.as_ref().map(|scanner| scanner as &dyn Scanner).map_err(Problem::text),
-        evaluator: &PolicyChild,
         records: records.as_ref(),
-        decisions: &decisions,
-        scratch: wired.scratch(),
+        passphrase: &passphrase,
+    };
+    let asked = Asked {
+        image: &arguments.image,
         dry_run: arguments.dry_run,
         rollback: arguments.rollback,
         compat_cosign2: arguments.compat == Some(Compat::Cosign2),
     };
-    let promoted = flow(&wired.ports(log.as_ref(), &ledger, &tell, &warn), &request);
-    let promoted = promoted.map_err(|failed| Problem::from(*failed.error).recorded(failed.record))?;
+    let promoted = gate.promote(&with, &asked)?;
     if words.json() {
-        words.document(&document(&promoted, arguments, &to_scan));
+        words.document(&gate.document(&promoted, &asked));
     } else {
-        let place = judge.environment.repository.seen_from(&gateway.folder);
-        print(words, &promoted, arguments, &place, &to_scan);
+        let again = format!(
+            "sluicegate promote {} --to {}{}",
+            shell_word(&arguments.image.to_string()),
+            arguments.to,
+            gateway_flag(arguments.gateway.gateway.as_deref())
+        );
+        gate.print(words, &promoted, &asked, &gateway, &again);
     }
-    Ok(match promoted {
-        Promoted::Allowed { .. } | Promoted::WouldAllow { .. } => ExitCode::SUCCESS,
-        Promoted::Denied { .. } => ExitCode::from(DENIED),
-        Promoted::Undecided { .. } => ExitCode::from(code(Failure::Undecided)),
-    })
+    Ok(ExitCode::from(exit(&promoted)))
 }
 
-fn print(words: &Words, promoted: &Promoted, arguments: &Promote, place: &Place, to_scan: &str) {
-    let again = || {
-        let flag = arguments.gateway.gateway.as_ref();
-        let flag =
-            flag.map(|path| format!(" --gateway {}", shell_word(&path.display().to_string()))).unwrap_or_default();
-        let image = shell_word(&arguments.image.to_string());
-        words
-            .line(printable(&format!("  next: fix that, then sluicegate promote {image} --to {}{flag}", arguments.to)));
-    };
+/// `--gateway` as it was typed, to be typed again.
+pub(crate) fn gateway_flag(flag: Option<&Path>) -> String {
+    flag.map(|path| format!(" --gateway {}", shell_word(&path.display().to_string()))).unwrap_or_default()
+}
+
+/// The exit code that a verdict leads to.
+pub(crate) fn exit(promoted: &Promoted) -> u8 {
     match promoted {
-        Promoted::WouldAllow { image, record, basis } => {
-            words.line(format!("{}  {image}", words.good("WOULD BE ALLOWED")));
-            words.line(match basis {
-                Basis::Gate { .. } => "  a dry run: no decision was signed, and nothing was copied or tagged",
-                Basis::Ungated => "  a dry run: nothing was copied or tagged; this environment has no gate",
-            });
-            words.line(format!("  recorded: sluicegate evidence show {record}"));
-        }
-        Promoted::Allowed { image, record, basis } => {
-            match basis {
-                Basis::Gate { expires } => {
-                    words.line(format!("{}  {image}", words.good("ALLOWED")));
-                    words.line(format!(
-                        "  signed, copied and tagged for {}; the decision expires {expires}",
-                        arguments.to
-                    ));
-                }
-                Basis::Ungated => {
-                    words.line(format!("{}  {image}", words.open("UNGATED")));
-                    words.line(format!(
-                        "  copied and tagged for {}, which has no gate: nothing was asked, and nobody vouches for it",
-                        arguments.to
-                    ));
-                }
+        Promoted::Allowed { .. } | Promoted::WouldAllow { .. } => 0,
+        Promoted::Denied { .. } => DENIED,
+        Promoted::Undecided { .. } => code(Failure::Undecided),
+    }
+}
+
+/// An environment with everything that judges what is promoted to it, opened before anything is done.
+pub(crate) struct OpenedGate {
+    pub(crate) judge: Judge,
+    levels: BTreeMap<String, String>,
+    scanner: Result<TrivyScanner, Problem>,
+}
+
+/// What promotions need that the command has opened anyway.
+pub(crate) struct With<'a> {
+    pub(crate) ports: &'a Ports<'a>,
+    pub(crate) wired: &'a Wired,
+    pub(crate) gateway: &'a GatewayFolder,
+    pub(crate) trust: &'a Trust,
+    /// The key of role `records`.
+    pub(crate) records: &'a dyn Signer,
+    pub(crate) passphrase: &'a Secret,
+}
+
+/// Which image is to be promoted, and how.
+pub(crate) struct Asked<'a> {
+    /// Relative to the current folder.
+    pub(crate) image: &'a ImageRef,
+    pub(crate) dry_run: bool,
+    pub(crate) rollback: bool,
+    pub(crate) compat_cosign2: bool,
+}
+
+impl OpenedGate {
+    /// The judge of an environment; an environment that the gateway has not is a mistake in the command.
+    pub(crate) fn of(gateway: &GatewayFolder, environment: &EnvironmentName) -> Result<Self, Problem> {
+        let judge = judge_of(&gateway.gateway, environment, gateway)?;
+        let (_, levels) = trust(&gateway.gateway, gateway)?;
+        Ok(Self { judge, levels, scanner: Err(no_scanner(gateway)) })
+    }
+
+    /// With the scanner that the gateway names. A gate that can't scan is undecided and on record, like any other that could not look.
+    pub(crate) fn with_scanner(self, wired: &Wired, gateway: &GatewayFolder, flag: Option<&Path>) -> Self {
+        let scanner = match &gateway.gateway.scanner {
+            Some(trivy) => wired
+                .executor()
+                .and_then(|executor| wired.scanner(&executor, trivy, &gateway.folder, flag, self.judge.name.as_str())),
+            None => Err(no_scanner(gateway)),
+        };
+        Self { scanner, ..self }
+    }
+
+    /// Asks the gate and does what it says.
+    pub(crate) fn promote(&self, with: &With<'_>, asked: &Asked<'_>) -> Result<Promoted, Problem> {
+        let With { ports, wired, gateway, trust, records, passphrase } = *with;
+        let key = gateway.gateway.signing.decisions.get(&self.judge.name).cloned().unwrap_or_default();
+        let decisions = || wired.signer(&key, passphrase);
+        let environments = EnvironmentPlaces::of(&gateway.gateway, &gateway.folder);
+        let request = PromoteRequest {
+            reference: asked.image,
+            folder: Path::new("."),
+            gateway_folder: &gateway.folder,
+            environments: &environments,
+            judge: &self.judge,
+            files: gateway,
+            trust,
+            levels: &self.levels,
+            scanner: self.scanner.as_ref().map(|scanner| scanner as &dyn Scanner).map_err(Problem::text),
+            evaluator: &PolicyChild,
+            records,
+            decisions: &decisions,
+            scratch: wired.scratch(),
+            dry_run: asked.dry_run,
+            rollback: asked.rollback,
+            compat_cosign2: asked.compat_cosign2,
+        };
+        flow(ports, &request).map_err(|failed| Problem::from(*failed.error).recorded(failed.record))
+    }
+
+    /// What lets the gate scan.
+    fn to_scan(&self) -> &str {
+        let hint = self.scanner.as_ref().err().and_then(Problem::hint);
+        hint.unwrap_or("mend what kept the scanner from it, as said below")
+    }
+
+    /// Says how it ended; `again` is the command to type once that is fixed.
+    pub(crate) fn print(
+        &self,
+        words: &Words,
+        promoted: &Promoted,
+        asked: &Asked<'_>,
+        gateway: &GatewayFolder,
+        again: &str,
+    ) {
+        let environment = &self.judge.name;
+        let place = self.judge.environment.repository.seen_from(&gateway.folder);
+        let again = || words.line(printable(&format!("  next: fix that, then {again}")));
+        match promoted {
+            Promoted::WouldAllow { image, record, basis } => {
+                words.line(format!("{}  {image}", words.good("WOULD BE ALLOWED")));
+                words.line(match basis {
+                    Basis::Gate { .. } => "  a dry run: no decision was signed, and nothing was copied or tagged",
+                    Basis::Ungated => "  a dry run: nothing was copied or tagged; this environment has no gate",
+                });
+                words.line(format!("  recorded: sluicegate evidence show {record}"));
             }
-            words.line(format!("  recorded: sluicegate evidence show {record}"));
-            let flag = if place.folder().is_some() { "--offline " } else { "" };
-            words.line(format!("  next: sluicegate verify {flag}{place}@{}", image.digest));
-        }
-        Promoted::Denied { image, denials, record } => {
-            words.line(format!("{}  {image} for {}", words.bad("DENIED"), arguments.to));
-            for denial in denials {
-                let of = denial.platform.as_ref().map(|platform| format!("{platform}: ")).unwrap_or_default();
-                let said = printable(&format!("{of}{}", denial.violation.msg));
-                words.line(format!("  {}: {said}", words.bad(&denial.code)));
-                words.line(format!("    to fix: {}", printable(&denial.solution)));
-                words.line(format!("    rule:   {}", printable(&denial.rule)));
-            }
-            words.line("  denied: nothing was promoted");
-            words.line(format!("  recorded: sluicegate evidence show {record}"));
-            again();
-        }
-        Promoted::Undecided { image, reasons, record } => {
-            words.line(format!("{}  {image} for {}", words.open("UNDECIDED"), arguments.to));
-            let mut said = String::new();
-            for reason in reasons {
-                words.line(format!("  {}", printable(&reason.to_string())));
-                // What mends many reasons at once is said at the first.
-                if let Some(remedy) = remedy(reason, &arguments.image, to_scan).filter(|remedy| *remedy != said) {
-                    words.line(format!("    to fix: {}", printable(&remedy)));
-                    said = remedy;
+            Promoted::Allowed { image, record, basis } => {
+                match basis {
+                    Basis::Gate { expires } => {
+                        words.line(format!("{}  {image}", words.good("ALLOWED")));
+                        words.line(format!(
+                            "  signed, copied and tagged for {environment}; the decision expires {expires}"
+                        ));
+                    }
+                    Basis::Ungated => {
+                        words.line(format!("{}  {image}", words.open("UNGATED")));
+                        words.line(format!(
+                            "  copied and tagged for {environment}, which has no gate: nothing was asked, and nobody vouches for it"
+                        ));
+                    }
                 }
+                words.line(format!("  recorded: sluicegate evidence show {record}"));
+                let flag = if place.folder().is_some() { "--offline " } else { "" };
+                words.line(format!("  next: sluicegate verify {flag}{place}@{}", image.digest));
             }
-            words.line("  undecided is not allowed: nothing was promoted");
-            words.line(format!("  recorded: sluicegate evidence show {record}"));
-            again();
+            Promoted::Denied { image, denials, record } => {
+                words.line(format!("{}  {image} for {environment}", words.bad("DENIED")));
+                for denial in denials {
+                    let of = denial.platform.as_ref().map(|platform| format!("{platform}: ")).unwrap_or_default();
+                    let said = printable(&format!("{of}{}", denial.violation.msg));
+                    words.line(format!("  {}: {said}", words.bad(&denial.code)));
+                    words.line(format!("    to fix: {}", printable(&denial.solution)));
+                    words.line(format!("    rule:   {}", printable(&denial.rule)));
+                }
+                words.line("  denied: nothing was promoted");
+                words.line(format!("  recorded: sluicegate evidence show {record}"));
+                again();
+            }
+            Promoted::Undecided { image, reasons, record } => {
+                words.line(format!("{}  {image} for {environment}", words.open("UNDECIDED")));
+                let mut said = String::new();
+                for reason in reasons {
+                    words.line(format!("  {}", printable(&reason.to_string())));
+                    // What mends many reasons at once is said at the first.
+                    if let Some(remedy) = remedy(reason, asked.image, self.to_scan()).filter(|remedy| *remedy != said) {
+                        words.line(format!("    to fix: {}", printable(&remedy)));
+                        said = remedy;
+                    }
+                }
+                words.line("  undecided is not allowed: nothing was promoted");
+                words.line(format!("  recorded: sluicegate evidence show {record}"));
+                again();
+            }
         }
     }
+
+    /// The same for programs.
+    pub(crate) fn document(&self, promoted: &Promoted, asked: &Asked<'_>) -> serde_json::Value {
+        let environment = &self.judge.name;
+        match promoted {
+            Promoted::Allowed { image, record, basis } => json!({
+                "schemaVersion": 1, "verdict": word(*basis), "image": image.digest, "environment": environment, "record": record,
+                "expires": expiry(*basis), "dryRun": false,
+            }),
+            Promoted::WouldAllow { image, record, basis } => json!({
+                "schemaVersion": 1, "verdict": word(*basis), "image": image.digest, "environment": environment, "record": record,
+                "expires": expiry(*basis), "dryRun": true,
+            }),
+            Promoted::Denied { image, denials, record } => json!({
+                "schemaVersion": 1, "verdict": "deny", "image": image, "environment": environment, "record": record,
+                "denials": denials.iter().map(|denial| json!({
+                    "platform": denial.platform, "code": denial.code, "title": denial.title, "msg": denial.violation.msg, "term": denial.violation.term,
+                    "subject": denial.violation.subject, "solution": denial.solution, "rule": denial.rule,
+                })).collect::<Vec<_>>(),
+            }),
+            Promoted::Undecided { image, reasons, record } => json!({
+                "schemaVersion": 1, "verdict": "undecided", "image": image, "environment": environment, "record": record,
+                "reasons": reasons.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "solutions": reasons.iter().map(|reason| remedy(reason, asked.image, self.to_scan())).collect::<Vec<_>>(),
+            }),
+        }
+    }
+}
+
+fn no_scanner(gateway: &GatewayFolder) -> Problem {
+    Problem::usage("the gateway names no scanner", gateway.how_to_add_a_scanner())
 }
 
 /// What to do about a reason for which nothing could be decided; `to_scan` is what lets the gate scan.
@@ -209,32 +318,6 @@ fn expiry(basis: Basis) -> Option<UnixTime> {
     match basis {
         Basis::Gate { expires } => Some(expires),
         Basis::Ungated => None,
-    }
-}
-
-fn document(promoted: &Promoted, arguments: &Promote, to_scan: &str) -> serde_json::Value {
-    let environment = &arguments.to;
-    match promoted {
-        Promoted::Allowed { image, record, basis } => json!({
-            "schemaVersion": 1, "verdict": word(*basis), "image": image.digest, "environment": environment, "record": record,
-            "expires": expiry(*basis), "dryRun": false,
-        }),
-        Promoted::WouldAllow { image, record, basis } => json!({
-            "schemaVersion": 1, "verdict": word(*basis), "image": image.digest, "environment": environment, "record": record,
-            "expires": expiry(*basis), "dryRun": true,
-        }),
-        Promoted::Denied { image, denials, record } => json!({
-            "schemaVersion": 1, "verdict": "deny", "image": image, "environment": environment, "record": record,
-            "denials": denials.iter().map(|denial| json!({
-                "platform": denial.platform, "code": denial.code, "title": denial.title, "msg": denial.violation.msg, "term": denial.violation.term,
-                "subject": denial.violation.subject, "solution": denial.solution, "rule": denial.rule,
-            })).collect::<Vec<_>>(),
-        }),
-        Promoted::Undecided { image, reasons, record } => json!({
-            "schemaVersion": 1, "verdict": "undecided", "image": image, "environment": environment, "record": record,
-            "reasons": reasons.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "solutions": reasons.iter().map(|reason| remedy(reason, &arguments.image, to_scan)).collect::<Vec<_>>(),
-        }),
     }
 }
 

@@ -1,5 +1,4 @@
 use std::{
-    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -17,21 +16,23 @@ use sluicegate_pipeline::pipeline::Pipeline;
 use sluicegate_ports::{Clock, execute::StepExecutor, scan::Scanner, step_cache::StepCache, trees::TreePacker};
 use sluicegate_types::{Digest, OutputName, RunId, StepName};
 
-use super::{later, pipeline::OpenedPipeline};
+use super::{later, pipeline::OpenedPipeline, promote::With, release::Releases};
 use crate::{
     arguments::Run,
     gateway_folder::GatewayFolder,
     interrupts, passphrase,
+    progress::{Form, Progress},
     wire::{Logging, SystemClock, Wired},
     words::{Problem, Words, printable},
 };
 
 /// `run`.
 pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
-    later("--to", arguments.later.to.is_some())?;
     later("--engine", arguments.later.engine.is_some())?;
+    let form = Form::of(words, arguments.progress.form)?;
     let opened = OpenedPipeline::open(&arguments.file, &arguments.gateway, &arguments.values)?;
     let OpenedPipeline { pipeline, folder, gateway, trust, wired, executor, .. } = &opened;
+    let releases = Releases::open(&opened, arguments)?;
     let names: BTreeSet<StepName> = arguments.steps.iter().cloned().collect();
     let selection = (!names.is_empty()).then_some(Selection { steps: names, only: arguments.only });
     let export = arguments.export.as_deref().map(Export::prepare).transpose()?;
@@ -62,22 +63,22 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     let passphrase = passphrase::ask(false)?;
     let logging = Logging { gateway, trust, words };
     let (signer, log, ledger) = wired.signer_and_logs(&gateway.gateway.signing.steps, &passphrase, logging)?;
-    let tell = |line: &str| words.tell(line);
-    let warn = |line: &str| words.warn(line);
-    let lines = StepLines::default();
-    let on_event = |event: &StepEvent<'_>| {
-        if let StepEvent::Output(step, bytes) = event {
-            lines.take(words, step, bytes);
-        }
-    };
+    // What promotes is opened before the run: a key that is missing is not found out after it.
+    let records = releases.are_asked_for().then(|| wired.signer(&gateway.gateway.signing.records, &passphrase));
+    let records = records.transpose()?;
     let environments = EnvironmentPlaces::of(&gateway.gateway, &gateway.folder);
     let stop = interrupts::listen()?;
     let scanner = scanner.map(|scanner| scanner.stopped_by(stop.clone()));
+    let run = run_id()?;
+    let progress = Progress::begin(words, form, pipeline, Some(run.clone()));
+    let tell = |line: &str| progress.tell(line);
+    let warn = |line: &str| progress.warn(line);
+    let on_event = |event: &StepEvent<'_>| progress.event(event);
     let request = flow::RunRequest {
         environments: &environments,
         pipeline,
         folder,
-        run: run_id()?,
+        run,
         epoch: opened.epoch,
         executor: executor.as_ref(),
         lister: &opened.lister,
@@ -93,16 +94,16 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         private: &opened.private,
         cache: (!arguments.no_cache).then_some(&opened.cache as &dyn StepCache),
         domain: opened.domain,
-        release: false,
+        release: releases.are_asked_for(),
         keep_going: arguments.keep_going,
         capacity: Wired::capacity(arguments.jobs),
         observe: arguments.observe,
-        stop,
+        stop: stop.clone(),
         on_event: &on_event,
     };
     let ports = wired.ports(log.as_ref(), &ledger, &tell, &warn);
     let ran = flow::run(&ports, &request);
-    lines.flush(words);
+    drop(progress);
     let exported = export.map_or(Ok(()), |export| {
         let steps = match &ran {
             Ok(report) => &report.steps,
@@ -110,11 +111,8 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         };
         export.write(&wired.packer, steps)
     });
-    match ran {
-        Ok(report) => {
-            print(words, &report, pipeline, folder, gateway);
-            exported.map(|()| ExitCode::SUCCESS)
-        }
+    let report = match ran {
+        Ok(report) => report,
         Err(failed) => {
             for other in failed.other_failures() {
                 words.warn(&other);
@@ -123,9 +121,28 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
             if let Err(problem) = exported {
                 words.warn(&format!("--export: {}", problem.lines().join("; ")));
             }
-            Err(Problem::from(*failed.error).recorded(failed.record))
+            return Err(Problem::from(*failed.error).recorded(failed.record));
         }
+    };
+    let mut run = document(&report);
+    if !words.json() {
+        print(words, &report, pipeline, folder, gateway, &releases.artifacts());
     }
+    exported?;
+    let mut code = 0;
+    if let Some(records) = records {
+        let (tell, warn) = (|line: &str| words.tell(line), |line: &str| words.warn(line));
+        let ports = wired.ports(log.as_ref(), &ledger, &tell, &warn);
+        let with = With { ports: &ports, wired, gateway, trust, records: records.as_ref(), passphrase: &passphrase };
+        let (worst, promotions) = releases.promote(words, &with, (&report.images, folder), &stop);
+        run["promotions"] = promotions.into();
+        code = worst;
+    }
+    if words.json() {
+        words.document(&run);
+    }
+    words.finished();
+    Ok(ExitCode::from(code))
 }
 
 /// A folder for what steps left.
@@ -158,27 +175,35 @@ impl Export {
     }
 }
 
-fn print(words: &Words, report: &flow::RunReport, pipeline: &Pipeline, folder: &Path, gateway: &GatewayFolder) {
-    if words.json() {
-        words.document(&json!({
-            "schemaVersion": 1,
-            "run": report.run,
-            "steps": report.steps.iter().map(step_document).collect::<Vec<_>>(),
-            "tests": report.tests.iter().map(|(step, result)| json!({
-                "step": step, "passed": result.passed(),
-                "counts": {"passed": result.junit.passed.len(), "failed": result.junit.failed.len(),
-                           "errors": result.junit.errors.len(), "skipped": result.junit.skipped.len()},
-            })).collect::<Vec<_>>(),
-            "images": report.images.iter().map(|image| json!({
-                "artifact": image.artifact, "digest": image.digest, "repository": image.repository,
-                "attestations": image.attestations, "findings": image.findings,
-                "platforms": image.platforms.iter().map(|(platform, digest)| {
-                    json!({"platform": platform.to_string(), "digest": digest})
-                }).collect::<Vec<_>>(),
-            })).collect::<Vec<_>>(),
-        }));
-        return;
-    }
+fn document(report: &flow::RunReport) -> serde_json::Value {
+    json!({
+        "schemaVersion": 1,
+        "run": report.run,
+        "steps": report.steps.iter().map(step_document).collect::<Vec<_>>(),
+        "tests": report.tests.iter().map(|(step, result)| json!({
+            "step": step, "passed": result.passed(),
+            "counts": {"passed": result.junit.passed.len(), "failed": result.junit.failed.len(),
+                       "errors": result.junit.errors.len(), "skipped": result.junit.skipped.len()},
+        })).collect::<Vec<_>>(),
+        "images": report.images.iter().map(|image| json!({
+            "artifact": image.artifact, "digest": image.digest, "repository": image.repository,
+            "attestations": image.attestations, "findings": image.findings,
+            "platforms": image.platforms.iter().map(|(platform, digest)| {
+                json!({"platform": platform.to_string(), "digest": digest})
+            }).collect::<Vec<_>>(),
+        })).collect::<Vec<_>>(),
+    })
+}
+
+/// `promoted` are artifacts about which more is to be said.
+fn print(
+    words: &Words,
+    report: &flow::RunReport,
+    pipeline: &Pipeline,
+    folder: &Path,
+    gateway: &GatewayFolder,
+    promoted: &BTreeSet<&OutputName>,
+) {
     let taken = report.steps.iter().filter(|step| step.status == StepStatus::Taken).count();
     if taken > 0 {
         words.line(format!(
@@ -210,6 +235,9 @@ fn print(words: &Words, report: &flow::RunReport, pipeline: &Pipeline, folder: &
         let stands_on = behind(pipeline, &image.artifact);
         for (step, result) in report.tests.iter().filter(|(step, _)| stands_on.contains(step)) {
             words.line(format!("  tests of {step}: {}", counts(words, result)));
+        }
+        if promoted.contains(&image.artifact) {
+            continue;
         }
         // Where a gate looks is what people build for; the first by name may be one where nothing is asked.
         let environments = &gateway.gateway.environments;
@@ -253,40 +281,6 @@ fn counts(words: &Words, result: &TestResult) -> String {
         junit.errors.len(),
         junit.skipped.len()
     )
-}
-
-/// Puts a step's output together to whole lines, however it arrives.
-#[derive(Default)]
-pub(crate) struct StepLines(RefCell<(String, Vec<u8>)>);
-
-impl StepLines {
-    /// Bytes of a line that is printed although it has not ended.
-    const LONG: usize = 8192;
-
-    pub(crate) fn take(&self, words: &Words, step: &StepName, bytes: &[u8]) {
-        if self.0.borrow().0 != step.as_str() {
-            self.flush(words);
-        }
-        let (name, rest) = &mut *self.0.borrow_mut();
-        step.as_str().clone_into(name);
-        rest.extend_from_slice(bytes);
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-            words.step_line(name, &rest[..end]);
-            rest.drain(..=end);
-        }
-        if rest.len() > Self::LONG {
-            words.step_line(name, rest);
-            rest.clear();
-        }
-    }
-
-    pub(crate) fn flush(&self, words: &Words) {
-        let (name, rest) = &mut *self.0.borrow_mut();
-        if !rest.is_empty() {
-            words.step_line(name, rest);
-            rest.clear();
-        }
-    }
 }
 
 /// A name for this run: its time, and something that another run in the same second has not.

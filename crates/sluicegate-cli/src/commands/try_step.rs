@@ -15,18 +15,20 @@ use sluicegate_flow::{
 use sluicegate_ports::execute::{Ended, Stop, Terminal};
 use sluicegate_types::StepName;
 
-use super::{pipeline::OpenedPipeline, run::StepLines};
+use super::pipeline::OpenedPipeline;
 use crate::{
     arguments::{PipelineFile, Shell, Try},
     interrupts,
+    progress::{Form, Progress},
     wire::Wired,
     words::{Problem, Words, code},
 };
 
 /// `try`.
 pub(crate) fn try_step(words: &Words, arguments: &Try) -> Result<ExitCode, Problem> {
+    let form = Form::of(words, arguments.progress.form)?;
     let stop = interrupts::listen()?;
-    let (tried, done) = attempt(words, &arguments.pipeline, &arguments.step, stop)?;
+    let (tried, done) = attempt(words, &arguments.pipeline, &arguments.step, stop, form)?;
     if words.json() && done.is_ok() {
         words.document(&json!({"schemaVersion": 1, "steps": tried.iter().map(document).collect::<Vec<_>>()}));
     }
@@ -38,14 +40,17 @@ pub(crate) fn try_step(words: &Words, arguments: &Try) -> Result<ExitCode, Probl
             arguments.step
         ));
     }
+    words.finished();
     Ok(ExitCode::SUCCESS)
 }
 
 /// `shell`.
 pub(crate) fn shell(words: &Words, arguments: &Shell) -> Result<ExitCode, Problem> {
+    // The terminal is the shell's: nothing may be drawn on it beside.
+    let form = if words.quiet() { Form::Quiet } else { Form::Plain };
     let stop = interrupts::listen()?;
     if arguments.on_failure {
-        let (_, done) = attempt(words, &arguments.pipeline, &arguments.step, stop.clone())?;
+        let (_, done) = attempt(words, &arguments.pipeline, &arguments.step, stop.clone(), form)?;
         match done {
             Ok(()) => {
                 words.line(format!("{}  {}; there is nothing to look into", words.good("PASSED"), arguments.step));
@@ -58,7 +63,7 @@ pub(crate) fn shell(words: &Words, arguments: &Shell) -> Result<ExitCode, Proble
     let argv = if arguments.command.is_empty() { vec!["/bin/sh".to_owned()] } else { arguments.command.clone() };
     let terminal = terminal()?;
     words.tell(&format!("{} in the container of {}: what is changed there vanishes", argv.join(" "), arguments.step));
-    let ended = with_request(words, &arguments.pipeline, &arguments.step, stop, |bench, request| {
+    let ended = with_request(words, &arguments.pipeline, &arguments.step, stop, form, |bench, request| {
         flow::shell(bench, request, &argv, terminal)
     })??;
     match ended {
@@ -72,8 +77,8 @@ pub(crate) fn shell(words: &Words, arguments: &Shell) -> Result<ExitCode, Proble
 
 type Done = (Vec<Tried>, Result<(), Problem>);
 
-fn attempt(words: &Words, from: &PipelineFile, step: &StepName, stop: Stop) -> Result<Done, Problem> {
-    with_request(words, from, step, stop, |bench, request| {
+fn attempt(words: &Words, from: &PipelineFile, step: &StepName, stop: Stop, form: Form) -> Result<Done, Problem> {
+    with_request(words, from, step, stop, form, |bench, request| {
         let (tried, done) = flow::try_step(bench, request);
         (tried, done.map_err(Problem::from))
     })
@@ -84,17 +89,14 @@ fn with_request<T>(
     from: &PipelineFile,
     step: &StepName,
     stop: Stop,
+    form: Form,
     work: impl FnOnce(&sluicegate_flow::Workbench<'_>, &TryRequest<'_>) -> T,
 ) -> Result<T, Problem> {
     let opened = OpenedPipeline::open(&from.file, &from.gateway, &from.values)?;
     let secrets = opened.secrets(opened.pipeline.with_what_they_need([step]))?;
-    let lines = StepLines::default();
-    let on_event = |event: &StepEvent<'_>| {
-        if let StepEvent::Output(step, bytes) = event {
-            lines.take(words, step, bytes);
-        }
-    };
-    let tell = |line: &str| words.tell(line);
+    let progress = Progress::begin(words, form, &opened.pipeline, None);
+    let on_event = |event: &StepEvent<'_>| progress.event(event);
+    let tell = |line: &str| progress.tell(line);
     let request = TryRequest {
         plan: opened.plan_request(None),
         step,
@@ -103,9 +105,7 @@ fn with_request<T>(
         stop,
         on_event: &on_event,
     };
-    let done = work(&opened.wired.workbench(&tell), &request);
-    lines.flush(words);
-    Ok(done)
+    Ok(work(&opened.wired.workbench(&tell), &request))
 }
 
 /// Where the caller sits: a terminal for both sides, or whatever streams there are.

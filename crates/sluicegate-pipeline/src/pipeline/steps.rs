@@ -28,6 +28,8 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
 const MAX_ARGUMENT: usize = 128 * 1024 - 1;
 /// Arguments of one command.
 const MAX_ARGUMENTS: usize = 4096;
+/// Shared caches of one step.
+const MAX_CACHES: usize = 16;
 /// Variables that are set by the executor.
 const RESERVED_VARIABLES: [&str; 1] = ["SOURCE_DATE_EPOCH"];
 
@@ -75,9 +77,7 @@ fn step_of(at: &In<'_>, name: &str, wire: WireStep, shared: &Shared<'_>) -> Resu
     let place = format!("steps.{name}");
     let name = name.parse().map_err(|e| at.name(&place, e))?;
     let defaults = shared.defaults;
-    for (key, present) in
-        [("caches", wire.caches.0), ("matrix", wire.matrix.0), ("services", wire.services.0), ("when", wire.when.0)]
-    {
+    for (key, present) in [("matrix", wire.matrix.0), ("services", wire.services.0), ("when", wire.when.0)] {
         if present {
             return Err(at.later(format!("{place}.{key}")));
         }
@@ -149,6 +149,7 @@ fn step_of(at: &In<'_>, name: &str, wire: WireStep, shared: &Shared<'_>) -> Resu
         outputs.insert(name, path);
     }
     let junit = junit(at, &place, wire.reports, &inputs, &outputs)?;
+    let caches = caches(at, &place, wire.caches, &inputs, outputs.values().chain(&junit))?;
     check_variables(at, &place, &wire.env, shared.params)?;
     let mut env = defaults.env.clone();
     env.retain(|key, _| !secrets.contains_key(key));
@@ -174,12 +175,53 @@ fn step_of(at: &In<'_>, name: &str, wire: WireStep, shared: &Shared<'_>) -> Resu
         memory: limits.memory,
         pids: limits.pids,
         cpu_millis: limits.cpu_millis,
+        caches,
         network: network.or_else(|| shared.network.clone()).unwrap_or_default(),
         secrets,
         reuse: reuse.or_else(|| shared.reuse.clone()).unwrap_or_default(),
         retry: retry.or(shared.retry).unwrap_or_default(),
         accept_exit: wire.accept_exit.into_iter().collect(),
     })
+}
+
+/// Folders that runs share. What lies in one is in no output by its place alone, and what is mounted lies in none.
+fn caches<'a>(
+    at: &In<'_>,
+    step: &str,
+    wire: Ordered<String>,
+    inputs: &BTreeMap<PathBuf, InputSource>,
+    kept_paths: impl Iterator<Item = &'a PathBuf> + Clone,
+) -> Result<BTreeMap<OutputName, PathBuf>, Error> {
+    if wire.0.len() > MAX_CACHES {
+        return Err(at.meaning(format!("{step}.caches"), format!("more than {MAX_CACHES}")));
+    }
+    let mut caches: BTreeMap<OutputName, PathBuf> = BTreeMap::new();
+    for (name, path) in wire.0 {
+        let place = format!("{step}.caches.{name}");
+        let path = absolute(&path).map_err(|e| at.escapes(&place, e))?;
+        if is_reserved(&path) {
+            return Err(
+                at.meaning(&place, "this path belongs to the container itself; choose another one, such as /cache")
+            );
+        }
+        let overlap = |reason: String| Err(at.overlap(&place, Aim::Value, reason));
+        let inside = |other: &PathBuf| path.starts_with(other) || other.starts_with(&path);
+        if let Some((other, _)) = caches.iter().find(|(_, other)| inside(other)) {
+            return overlap(format!("the caches {other} and {name} are one path, or one lies inside the other"));
+        }
+        if let Some(kept) = kept_paths.clone().find(|other| inside(other)) {
+            return overlap(format!(
+                "the cache overlaps {}, which is kept: what nobody vouches for would be in it; let the step copy what it needs",
+                kept.display()
+            ));
+        }
+        if let Some(mount) = inputs.keys().find(|mount| mount.starts_with(&path)) {
+            return overlap(format!("the input at {} would stand inside the cache", mount.display()));
+        }
+        let name = name.parse().map_err(|e: NameError| at.name(&place, e.of("cache name")))?;
+        caches.insert(name, path);
+    }
+    Ok(caches)
 }
 
 /// Limits as they hold.

@@ -253,7 +253,7 @@ pub(super) struct WireStep {
     #[cfg_attr(test, schemars(extend("properties" = {"junit": {"type": "string", "pattern": "^/."}}, "additionalProperties" = false)))]
     pub(super) reports: Ordered<TextOr<WireOtherReport>>,
     /// When an earlier result is taken in place of doing the work again: auto (if nothing is said: if everything that can change the
-    /// result is the same, never with a network or a secret), never, or if the files of a key are the same.
+    /// result is the same, never with a network, a secret or a cache), never, or if the files of a key are the same.
     #[serde(default, deserialize_with = "given")]
     pub(super) reuse: Option<TextOr<WireKey>>,
     /// How often it is tried again after it failed.
@@ -264,9 +264,11 @@ pub(super) struct WireStep {
     #[serde(default)]
     #[cfg_attr(test, schemars(inner(range(min = 1, max = 123))))]
     pub(super) accept_exit: Vec<i32>,
-    /// Reserved: refused with "not in this version".
+    /// Folders that this step finds again in the next run, by name: absolute paths, none inside another, apart from the outputs. They are
+    /// shared by runs of this step of this project on one branch and by nothing else, and recorded as unverified.
     #[serde(default)]
-    pub(super) caches: Given,
+    #[cfg_attr(test, schemars(extend("propertyNames" = {"pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"}, "additionalProperties" = {"type": "string", "pattern": "^/."}, "maxProperties" = 16)))]
+    pub(super) caches: Ordered<String>,
     /// Reserved: refused with "not in this version".
     #[serde(default)]
     pub(super) matrix: Given,

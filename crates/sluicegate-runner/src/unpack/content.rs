@@ -15,7 +15,7 @@ use rustix::{
 use tar::{Entry, EntryType};
 
 use super::{
-    Kind, UnpackError, UnpackLimits,
+    Kind, UnpackError, UnpackLimits, Whereabouts,
     merged::Merged,
     said::{Globals, Said},
     sparse::Sparse,
@@ -281,11 +281,17 @@ impl<'a> Writer<'a> {
                 refuse(path, format!("user and group are numbers below 2147483648, and one is {written}"))
             }
         };
+        let capability = said.capability.clone();
         let (owner, mtime) = match self.kind {
             Kind::Layer => ((id(said.ids.0)?, id(said.ids.1)?), said.mtime),
-            Kind::Tree { owner, mtime } => (owner, (i64::try_from(mtime).unwrap_or(i64::MAX), 0)),
+            Kind::Tree { owner, mtime, .. } => (owner, (i64::try_from(mtime).unwrap_or(i64::MAX), 0)),
         };
-        Ok(Meta { mode: said.mode, owner, mtime, capability: said.capability.clone() })
+        Ok(match self.kind {
+            Kind::Tree { whereabouts: Whereabouts::Machine, .. } => {
+                Meta { mode: said.mode & 0o777, owner, mtime, capability: None }
+            }
+            _ => Meta { mode: said.mode, owner, mtime, capability },
+        })
     }
 
     fn check_removal(&self, hidden: &OsStr, path: &Path) -> Result<(), UnpackError> {

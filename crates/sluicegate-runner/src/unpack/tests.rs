@@ -213,7 +213,7 @@ fn devices_are_skipped_in_layers_and_refused_in_inputs() {
     let place = Place::new();
     assert_eq!(place.unpack(&tar().end()).unwrap().devices, 2);
     assert_eq!(fs::read_dir(place.root()).unwrap().count(), 0);
-    let tree = Kind::Tree { owner: (0, 0), mtime: 0 };
+    let tree = Kind::Tree { owner: (0, 0), mtime: 0, whereabouts: Whereabouts::Containers };
     for bytes in [tar().end(), Tar::default().entry("f", EntryType::Fifo, "", b"").end()] {
         let result = Place::new().unpack_as(&bytes, tree, &UnpackLimits::default());
         assert!(matches!(result, Err(UnpackError::Refused { .. })));
@@ -267,7 +267,7 @@ fn whiteouts_become_overlayfs_own_and_odd_ones_are_refused() {
     for path in [".wh.", ".wh..", ".wh...", "d/.wh.", ".wh.folder/x"] {
         assert!(is_refused(Tar::default().file(path, "")), "{path}");
     }
-    let tree = Kind::Tree { owner: (0, 0), mtime: 0 };
+    let tree = Kind::Tree { owner: (0, 0), mtime: 0, whereabouts: Whereabouts::Containers };
     let result = Place::new().unpack_as(&Tar::default().file(".wh.x", "").end(), tree, &UnpackLimits::default());
     assert!(matches!(result, Err(UnpackError::Refused { .. })));
 }
@@ -459,7 +459,13 @@ fn zstd_layers_of_real_writers_are_unpacked_and_hostile_ones_are_not() {
 fn a_tree_has_one_owner_and_one_time() {
     let place = Place::new();
     let bytes = Tar::default().dir("d").file("d/f", "x").symlink("l", "d").file("made/above", "x").end();
-    place.unpack_as(&bytes, Kind::Tree { owner: (11, 12), mtime: 13 }, &UnpackLimits::default()).unwrap();
+    place
+        .unpack_as(
+            &bytes,
+            Kind::Tree { owner: (11, 12), mtime: 13, whereabouts: Whereabouts::Containers },
+            &UnpackLimits::default(),
+        )
+        .unwrap();
     for path in ["d", "d/f", "l", "made/above"] {
         let meta = fs::symlink_metadata(place.root().join(path)).unwrap();
         assert_eq!((meta.uid(), meta.gid(), meta.mtime()), (11, 12, 13), "{path}");
@@ -481,7 +487,13 @@ fn what_is_packed_is_unpacked_and_packed_again_to_the_same_bytes() {
         out
     };
     let bytes = packed(source.path());
-    place.unpack_as(&bytes, Kind::Tree { owner: (1, 1), mtime: 5 }, &UnpackLimits::default()).unwrap();
+    place
+        .unpack_as(
+            &bytes,
+            Kind::Tree { owner: (1, 1), mtime: 5, whereabouts: Whereabouts::Containers },
+            &UnpackLimits::default(),
+        )
+        .unwrap();
     assert_eq!(packed(&place.root()), bytes);
 }
 

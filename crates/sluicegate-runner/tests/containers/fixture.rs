@@ -52,6 +52,7 @@ pub(crate) fn new_fixture(name: &str) -> Fixture {
         helper_program: env!("CARGO_BIN_EXE_sluicegate-run-helper").into(),
         state_dir: state.clone(),
         layer_cache: state.join("cache"),
+        shared_caches: state.join("shared"),
         store: store.clone(),
         upstream_proxy: None,
     })
@@ -152,6 +153,7 @@ pub(crate) fn program(argv: &[&str]) -> StepRequest {
         workdir: "/".into(),
         user: String::new(),
         inputs: vec![],
+        caches: vec![],
         outputs: vec![],
         limits: limits(),
         epoch: EPOCH,

@@ -11,6 +11,7 @@ mod limits;
 mod network;
 mod observation;
 mod secrets;
+mod shared_caches;
 mod shell;
 mod steps;
 mod tools;

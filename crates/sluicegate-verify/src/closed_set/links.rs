@@ -107,7 +107,11 @@ pub(super) fn check_origin(
             "has another cache key",
         ),
         (Check::OriginWork, done.work() != asked.work(), "did other work"),
-        (Check::OriginInputs, did.inputs().is_none() || did.inputs() != step.inputs(), "read something else"),
+        (
+            Check::OriginInputs,
+            did.inputs().is_none() || did.inputs() != step.inputs() || did.caches != step.caches,
+            "read something else",
+        ),
         (Check::OriginOutputs, !same_subjects || left(did) != left(step), "left something else"),
     ];
     match faults.into_iter().find(|(check, is_so, _)| *is_so && is_on(*check)) {

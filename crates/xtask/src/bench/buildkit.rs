@@ -79,18 +79,36 @@ impl Daemon {
     /// A build of `steps` times `RUN ["/usr/bin/true"]` on the image in `layout`: nothing cached, no network in the steps, nothing signed,
     /// no result written.
     pub(super) fn chain(&self, layout: &Path, steps: usize) -> Outcome<Program> {
+        Ok(self.cached(layout, &format!("chain-{steps}"), &dockerfile(steps), None)?.args(["--no-cache"]))
+    }
+
+    /// The same of any Dockerfile, which may take what it did before; `context` is what it copies from.
+    pub(super) fn cached(
+        &self,
+        layout: &Path,
+        name: &str,
+        dockerfile: &str,
+        context: Option<&Path>,
+    ) -> Outcome<Program> {
         let image = oci_layout::image_digest(layout)?;
-        let context = self.folder.join(format!("chain-{steps}"));
-        fs::create_dir_all(&context).map_err(Failure::while_doing(format!("make {}", context.display())))?;
-        let file = context.join("Dockerfile");
-        fs::write(&file, dockerfile(steps)).map_err(Failure::while_doing(format!("write {}", file.display())))?;
-        let path = context.display();
+        self.write_dockerfile(name, dockerfile)?;
+        let own = self.folder.join(name);
+        let context = context.unwrap_or(&own);
         Ok(Program::new(&self.buildctl, &self.folder)
-            .args(["--addr", &self.address, "build", "--progress=plain", "--no-cache", "--frontend", "dockerfile.v0"])
-            .args(["--local", &format!("context={path}"), "--local", &format!("dockerfile={path}")])
+            .args(["--addr", &self.address, "build", "--progress=plain", "--frontend", "dockerfile.v0"])
+            .args(["--local", &format!("context={}", context.display())])
+            .args(["--local", &format!("dockerfile={}", own.display())])
             .args(["--oci-layout", &format!("images={}", layout.display())])
             .args(["--opt", &format!("context:base=oci-layout://images@{image}")])
             .args(["--opt", "force-network-mode=none"]))
+    }
+
+    /// Writes the Dockerfile of such a build anew.
+    pub(super) fn write_dockerfile(&self, name: &str, text: &str) -> Outcome {
+        let folder = self.folder.join(name);
+        fs::create_dir_all(&folder).map_err(Failure::while_doing(format!("make {}", folder.display())))?;
+        let file = folder.join("Dockerfile");
+        fs::write(&file, text).map_err(Failure::while_doing(format!("write {}", file.display())))
     }
 }
 
@@ -140,7 +158,7 @@ fn mount_points(mountinfo: &str, folder: &Path) -> Vec<PathBuf> {
     points.filter(|point| point.starts_with(folder)).collect()
 }
 
-fn dockerfile(steps: usize) -> String {
+pub(super) fn dockerfile(steps: usize) -> String {
     format!("FROM base\n{}", "RUN [\"/usr/bin/true\"]\n".repeat(steps))
 }
 
@@ -154,7 +172,7 @@ pub(super) fn executed(ran: &Ran) -> Outcome<u64> {
 }
 
 /// Of `--progress=plain`: how many `RUN` were done and how many were cached. Each vertex has a number, its name, and later how it ended.
-fn vertices(progress: &str) -> (u64, u64) {
+pub(super) fn vertices(progress: &str) -> (u64, u64) {
     let lines = || progress.lines().filter_map(|line| line.strip_prefix('#')?.split_once(' '));
     let runs: std::collections::BTreeSet<&str> = lines()
         .filter(|(_, text)| text.starts_with('[') && text.contains("] RUN "))

@@ -1,0 +1,122 @@
+//! A pipeline file that wants more than its project: keys, other people's files, rights on the machine, a commit that it is not of.
+
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+
+use integration::{Project, can_run_steps};
+use serde_json::{Value, json};
+
+const RUN: [&str; 2] = ["run", "--no-scan"];
+
+fn pipeline(project: &Project, rest: &str) {
+    let text = format!(
+        "version: 1\nname: hostile\nsources: {{ src: {{ path: src }} }}\ndefaults: {{ image: oci:images/base }}\nsteps:\n{rest}"
+    );
+    fs::write(project.path("sluicegate.yaml"), text).unwrap();
+}
+
+#[test]
+fn no_pipeline_file_gives_a_step_our_keys_their_passphrase_or_a_file_of_the_machine() {
+    if !can_run_steps("no_pipeline_file_gives_a_step_our_keys_their_passphrase_or_a_file_of_the_machine") {
+        return;
+    }
+    let project = Project::prepared();
+    let secret = |what: &str| {
+        pipeline(
+            &project,
+            &format!("  show:\n    run: 'test -n \"$K\"'\n    secrets: {{ K: {{ {what} }} }}\n    outputs: {{}}\n"),
+        );
+    };
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("secret"), "of somebody else").unwrap();
+    std::os::unix::fs::symlink(outside.path().join("secret"), project.path("linked")).unwrap();
+    fs::write(project.path("own"), "of the project").unwrap();
+    fs::hard_link(project.path("home/keys/production.key"), project.path("other-name")).unwrap();
+    let outside = format!("file: {}", outside.path().join("secret").display());
+    for (what, words) in [
+        ("env: COSIGN_PASSWORD", "opens our own keys"),
+        ("env: SLUICEGATE_HOME", "opens our own keys"),
+        ("file: home/keys/production.key", "is a file of the home"),
+        ("file: home/evidence.db", "is a file of the home"),
+        ("file: other-name", "is an encrypted signing key"),
+        ("file: /etc/hostname", "lies outside of the pipeline file's folder"),
+        ("file: linked", "lies outside of the pipeline file's folder"),
+        (outside.as_str(), "lies outside of the pipeline file's folder"),
+    ] {
+        secret(what);
+        project.sluicegate(&RUN).assert(2, words);
+        project.sluicegate(&["try", "show"]).assert(2, words);
+    }
+    secret("file: own");
+    project.must(&RUN);
+}
+
+#[test]
+fn what_is_exported_raises_nobodys_rights() {
+    if !can_run_steps("what_is_exported_raises_nobodys_rights") {
+        return;
+    }
+    let project = Project::prepared();
+    pipeline(
+        &project,
+        "  a:\n    run: mkdir -p /out/d && cp /bin/sh /out/d/sh && chmod 6755 /out/d/sh && mkdir /out/d/e && chmod 1777 /out/d/e\n    \
+         outputs: { d: /out/d }\n",
+    );
+    project.must(&["run", "--no-scan", "--export", "ex"]);
+    let mode = |path: &str| fs::metadata(project.path(path)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode("ex/a/d/sh"), mode("ex/a/d/e")), (0o755, 0o777));
+    // In a step it is as it was left.
+    pipeline(
+        &project,
+        "  a:\n    run: mkdir -p /out/d && cp /bin/sh /out/d/sh && chmod 6755 /out/d/sh\n    outputs: { d: /out/d }\n  \
+         b:\n    run: stat -c %a /d/sh\n    inputs: { /d: a.d }\n    outputs: {}\n",
+    );
+    project.must(&RUN);
+    assert_eq!(project.must(&["logs", "LAST", "b"]).stdout, "6755\n");
+}
+
+#[test]
+fn a_tag_never_names_a_commit_whose_sources_were_not_read() {
+    if !can_run_steps("a_tag_never_names_a_commit_whose_sources_were_not_read") {
+        return;
+    }
+    let project = Project::prepared();
+    let commit = |text: &str| {
+        fs::write(project.path("src/other.txt"), text).unwrap();
+        let git = |arguments: &[&str]| {
+            let mut command = Command::new("git");
+            command.args(["-c", "user.name=A", "-c", "user.email=a@example.org", "-C"]).arg(project.path(""));
+            let output = command.args(arguments).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        };
+        git(&["init", "-q"]);
+        git(&["add", "src"]);
+        git(&["commit", "-q", "-m", "x"]);
+        git(&["rev-parse", "HEAD"])
+    };
+    let text = |tags: &str| {
+        format!(
+            "  a:\n    run: cp -r /src /out\n    workdir: /src\n    inputs: {{ /src: src }}\n    outputs: {{ all: /out }}\n    \
+             reuse: {{ key: [hello.txt] }}\nartifacts:\n  it:\n    base: scratch\n    files: {{ /all: a.all }}\n    \
+             repository: oci:out/it\n{tags}"
+        )
+    };
+    let run = |project: &Project| -> Value {
+        let ended =
+            project.command(&["run", "--no-scan", "-o", "json"]).env("SOURCE_DATE_EPOCH", "1000000000").output();
+        let ended = ended.unwrap();
+        assert!(ended.status.success(), "{ended:?}");
+        serde_json::from_slice(&ended.stdout).unwrap()
+    };
+    commit("one");
+    pipeline(&project, &text("    tags: [\"git-{commit}\"]\n"));
+    let first = run(&project);
+    commit("two");
+    let second = run(&project);
+    assert_eq!(second["steps"][0]["status"], json!("passed"), "{second}");
+    assert_ne!(first["images"][0]["digest"], second["images"][0]["digest"]);
+    // Where no tag says so, the files of the key decide.
+    commit("three");
+    pipeline(&project, &text(""));
+    assert_eq!(run(&project)["steps"][0]["status"], json!("taken"));
+}
