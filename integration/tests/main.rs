@@ -31,6 +31,7 @@ mod shared_caches;
 mod shipped_layout;
 mod source_rule;
 mod step_cache;
+mod stops;
 mod test_results;
 mod verify_is_offline;
 mod verify_refuses;

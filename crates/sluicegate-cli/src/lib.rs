@@ -6,6 +6,7 @@ mod broken_off;
 mod commands;
 mod gateway_folder;
 mod home;
+mod interrupts;
 mod outbound_environment;
 mod passphrase;
 mod policy_child;

@@ -13,7 +13,7 @@ use sluicegate_ports::images::FaultKind;
 
 use crate::{
     arguments::{Arguments, Format},
-    progress,
+    interrupts, progress,
 };
 
 /// Denied by policy.
@@ -151,11 +151,15 @@ fn hint(error: &sluicegate_flow::Error) -> Option<String> {
     use sluicegate_flow::Error as E;
     use sluicegate_ports::{
         evidence::EvidenceError, execute::ExecuteError, images::ImagePlaceError, ledger::LedgerError, scan::ScanError,
-        sign::SignError,
+        sign::SignError, trees::TreeError,
     };
     match error {
         E::StepFailed { fault, .. } => Some(after_a_step(*fault).to_owned()),
-        E::Stopped => Some(after_a_step(StepFault::Stopped).to_owned()),
+        E::Stopped
+        | E::Tree(TreeError::Stopped)
+        | E::Execute(ExecuteError::Stopped { .. })
+        | E::Scan(ScanError::Stopped)
+        | E::Inventory { source: ScanError::Stopped, .. } => Some(after_a_step(StepFault::Stopped).to_owned()),
         E::Execute(ExecuteError::NotHere { remedy, .. }) => Some(as_commands(remedy)),
         E::Scan(ScanError::NoScanner { .. }) | E::Inventory { source: ScanError::NoScanner { .. }, .. } => Some(
             "install Trivy and name it with --trivy, or run with --no-scan (the gate then stays undecided)".to_owned(),
@@ -329,8 +333,7 @@ pub(crate) fn code(failure: Failure) -> u8 {
         Failure::Unavailable => 5,
         Failure::Step => 6,
         Failure::Bug => 70,
-        // What a shell says of a program that an interrupt ended.
-        Failure::Stopped => 130,
+        Failure::Stopped => interrupts::exit_code(),
     }
 }
 
@@ -507,10 +510,11 @@ pub(crate) fn tell_anyway(text: &str) {
     to(&mut std::io::stderr(), text);
 }
 
-/// A reader that went away is no reason to fail, and there is nobody left to tell; a full disk is one.
+/// A reader or a terminal that went away is no reason to fail, and there is nobody left to tell; a full disk is one.
 fn to(out: &mut dyn Write, text: &str) {
     if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
         && error.kind() != std::io::ErrorKind::BrokenPipe
+        && !interrupts::hung_up()
     {
         UNWRITTEN.store(true, Ordering::Relaxed);
     }

@@ -294,6 +294,7 @@ impl Error {
                 ExecuteError::Refused { .. } => Failure::Usage,
                 ExecuteError::Content { .. } => Failure::Wrong,
                 ExecuteError::Output { .. } => Failure::Step,
+                ExecuteError::Stopped { .. } => Failure::Stopped,
                 ExecuteError::Store(error) => store(error),
             },
             Self::Sign(error) => match error {
@@ -310,12 +311,14 @@ impl Error {
             },
             Self::Scan(error) | Self::Inventory { source: error, .. } => match error {
                 ScanError::Scanner { .. } | ScanError::Database { .. } => Failure::Undecided,
+                ScanError::Stopped => Failure::Stopped,
                 _ => Failure::Unavailable,
             },
             Self::Store(error) => store(error),
             Self::Tree(error) => match error {
                 TreeError::Entry { .. } | TreeError::TooMany { .. } | TreeError::Address { .. } => Failure::Usage,
                 TreeError::Layer { .. } => Failure::Wrong,
+                TreeError::Stopped => Failure::Stopped,
                 TreeError::Store(error) => store(error),
                 TreeError::Git { .. } | TreeError::Fetch { .. } | TreeError::Io { .. } => Failure::Unavailable,
             },

@@ -15,7 +15,7 @@ use sluicegate_attestation::{
 };
 use sluicegate_pipeline::pipeline::{Artifact, InputSource, Pipeline, SourcePlace, Step};
 use sluicegate_ports::{
-    execute::{Compression, Layer},
+    execute::{Compression, Layer, Stop},
     images::{Descriptor, Manifest},
     trees::{LastChange, SourceFetcher, SourceLister},
 };
@@ -113,6 +113,8 @@ pub(crate) struct Pins<'a> {
     pub(crate) fetcher: &'a dyn SourceFetcher,
     /// What never belongs to a source.
     pub(crate) excluded: &'a [PathBuf],
+    /// Ends it from outside, between images and within a source.
+    pub(crate) stop: &'a Stop,
 }
 
 /// Everything that steps and artifacts name, by digest.
@@ -174,23 +176,28 @@ impl Pinned {
         artifacts: &[Artifact],
     ) -> Result<Self, Error> {
         let mut images = PinnedImages::default();
+        let go_on = || if pins.stop.is_raised() { Err(Error::Stopped) } else { Ok(()) };
         for step in steps {
+            go_on()?;
             images.pin(bench, &step.image, pins.folder, &Platform::of_steps())?;
         }
         for artifact in artifacts {
             for (base, platform) in
                 artifact.base.iter().flat_map(|base| artifact.platforms.iter().map(move |platform| (base, platform)))
             {
+                go_on()?;
                 images.pin(bench, base, pins.folder, platform)?;
             }
         }
         let mut snapshots = BTreeMap::new();
         for (name, wanted) in &pins.pipeline.sources {
             let snapshot = match &wanted.place {
-                SourcePlace::Folder(path) => source(pins.lister, pins.folder, path, &wanted.include, pins.excluded)?,
+                SourcePlace::Folder(path) => {
+                    source(pins.lister, pins.folder, path, &wanted.include, pins.excluded, pins.stop)?
+                }
                 SourcePlace::Git { url, reference } => {
                     (bench.tell)(&format!("source {name} is fetched from {url} at {reference}"));
-                    fetched(pins.fetcher, url, reference)?
+                    fetched(pins.fetcher, url, reference, pins.stop)?
                 }
             };
             snapshots.insert(name.clone(), snapshot);
@@ -287,8 +294,9 @@ pub fn source(
     folder: &Path,
     include: &[PathBuf],
     excluded: &[PathBuf],
+    stop: &Stop,
 ) -> Result<PinnedSource, Error> {
-    let tree = lister.list_including(project, folder, include, excluded)?;
+    let tree = lister.list_including(project, folder, include, excluded, stop)?;
     Ok(PinnedSource {
         content: Content { kind: ContentKind::Directory, digest: Digest::of(b"") },
         commit: tree.commit,
@@ -301,8 +309,8 @@ pub fn source(
 }
 
 /// Fetches a source at one commit.
-fn fetched(fetcher: &dyn SourceFetcher, url: &str, reference: &str) -> Result<PinnedSource, Error> {
-    let source = fetcher.fetch(url, reference)?;
+fn fetched(fetcher: &dyn SourceFetcher, url: &str, reference: &str, stop: &Stop) -> Result<PinnedSource, Error> {
+    let source = fetcher.fetch(url, reference, stop)?;
     Ok(PinnedSource {
         content: Content { kind: ContentKind::Directory, digest: Digest::of(b"") },
         commit: Some(source.commit),

@@ -134,6 +134,7 @@ pub fn plan(bench: &Workbench<'_>, request: &PlanRequest<'_>) -> Result<Plan, Er
         lister: request.lister,
         fetcher: request.fetcher,
         excluded: request.excluded,
+        stop: &Stop::default(),
     };
     let pinned = Pinned::of(bench, &pins, &steps, artifacts)?;
     // Of a secret only that it is there is part of a key.

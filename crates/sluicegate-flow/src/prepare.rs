@@ -215,7 +215,7 @@ fn environment(
     let home = match step.env.get("HOME").map(String::as_str).or_else(|| image.variable("HOME")) {
         Some(home) => home.to_owned(),
         // What the image's own files say of its user.
-        None => around.executor.account(&step.name, &image.layers, image.user())?.home,
+        None => around.executor.account(&step.name, &image.layers, image.user(), &around.stop)?.home,
     };
     let mut env = BTreeMap::from([
         ("PATH".to_owned(), image.variable("PATH").unwrap_or(DEFAULT_PATH).to_owned()),

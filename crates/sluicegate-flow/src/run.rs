@@ -1,6 +1,7 @@
 //! `run`: executes a pipeline step by step, proves each step, assembles, scans and proves the image, writes it with its evidence.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
@@ -120,6 +121,10 @@ pub struct RunReport {
     pub steps: Vec<StepReport>,
     /// What steps reported of their tests.
     pub tests: Vec<(StepName, TestResult)>,
+    /// Steps that failed, with why, in the order in which they did; one that left nothing to report is here alone.
+    pub failures: Vec<(StepName, String)>,
+    /// Steps that were to run and did not.
+    pub skipped: Vec<StepName>,
 }
 
 /// What became of a step.
@@ -204,13 +209,35 @@ pub struct FailedRun {
     /// The evidence record that says so; `None` if it could not be written, which was warned about.
     pub record: Option<u64>,
     /// What was done until then.
-    pub report: RunReport,
+    pub report: Box<RunReport>,
+}
+
+impl FailedRun {
+    /// Failures of steps beside the one that the run's error tells, a line each.
+    pub fn other_failures(&self) -> Vec<String> {
+        let told = self.error.causes().join(": ");
+        let mut others: Vec<_> = self.report.failures.iter().collect();
+        if let Some(at) = others.iter().position(|(_, why)| *why == told) {
+            others.remove(at);
+        }
+        let line = |(step, why): &(StepName, String)| {
+            if why.starts_with("step ") { why.clone() } else { format!("step {step}: {why}") }
+        };
+        others.into_iter().map(line).collect()
+    }
 }
 
 /// Runs a pipeline. The first failing step ends it; the failure is recorded. An image becomes visible at its repository only with
 /// all of its evidence.
 pub fn run(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, FailedRun> {
-    let mut report = RunReport { run: request.run.clone(), images: Vec::new(), steps: Vec::new(), tests: Vec::new() };
+    let mut report = RunReport {
+        run: request.run.clone(),
+        images: Vec::new(),
+        steps: Vec::new(),
+        tests: Vec::new(),
+        failures: Vec::new(),
+        skipped: Vec::new(),
+    };
     let ran = run_all(ports, request, &mut report);
     // What was proved before a failure is worth as much to other machines.
     if let Some(shared) = request.shared {
@@ -228,7 +255,7 @@ pub fn run(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Fai
                     None
                 }
             };
-            Err(FailedRun { error: Box::new(error), record, report })
+            Err(FailedRun { error: Box::new(error), record, report: Box::new(report) })
         }
     }
 }
@@ -245,6 +272,14 @@ fn record_run(
     let mut body = json!({"run": request.run, "pipeline": request.pipeline.name, "steps": steps});
     if let Some(error) = error {
         body["error"] = json!(error.causes());
+    }
+    // What became of steps that left nothing else to report.
+    if !report.failures.is_empty() {
+        let failures = report.failures.iter().map(|(step, error)| json!({"step": step, "error": error}));
+        body["failures"] = failures.collect();
+    }
+    if !report.skipped.is_empty() {
+        body["skipped"] = json!(report.skipped);
     }
     let record = NewRecord {
         kind: RecordKind::Run,
@@ -328,7 +363,7 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
     // step's, once its turn comes.
     for step in &steps {
         let image = pinned.images.of_step(step)?;
-        let _ = request.executor.account(&step.name, &image.layers, image.user());
+        let _ = request.executor.account(&step.name, &image.layers, image.user(), &request.stop);
     }
     let builder_version = builder_version(request.executor);
     let mut built = Built::default();
@@ -342,6 +377,15 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
         shared: request.shared,
         exact: reuse::exact(pipeline, artifacts),
     };
+    let (failures, skipped) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
+    let on_event = |event: &StepEvent<'_>| {
+        match event {
+            StepEvent::Failed(step, why, false) => failures.borrow_mut().push(((*step).clone(), (*why).to_owned())),
+            StepEvent::Skipped(step) => skipped.borrow_mut().push((*step).clone()),
+            _ => {}
+        }
+        (request.on_event)(event);
+    };
     let steps_request = StepsRequest {
         steps,
         known: BTreeMap::new(),
@@ -352,7 +396,7 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
         keep_going: request.keep_going,
         cache: request.cache.map(|cache| (cache, judged)),
         stop: &request.stop,
-        on_event: request.on_event,
+        on_event: &on_event,
     };
     // Taking a result takes no time, so that syncing each statement about one would be most of it.
     let together = Together::new(ports);
@@ -367,6 +411,8 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
         },
         || together.make_durable(),
     );
+    report.failures = failures.into_inner();
+    report.skipped = skipped.into_inner();
     // Which of two ended first says nothing: reports and records of the same run look the same.
     let place = |name: &StepName| pipeline.steps.iter().position(|step| step.name == *name);
     report.steps.sort_by_key(|done| place(&done.step));
@@ -412,7 +458,7 @@ pub(crate) fn selected<'a>(
     Ok((steps, others))
 }
 
-fn pins<'a>(request: &RunRequest<'a>) -> Pins<'a> {
+fn pins<'a>(request: &'a RunRequest<'a>) -> Pins<'a> {
     Pins {
         pipeline: request.pipeline,
         folder: request.folder,
@@ -420,6 +466,7 @@ fn pins<'a>(request: &RunRequest<'a>) -> Pins<'a> {
         lister: request.lister,
         fetcher: request.fetcher,
         excluded: request.excluded,
+        stop: &request.stop,
     }
 }
 

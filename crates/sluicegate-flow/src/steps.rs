@@ -220,12 +220,15 @@ pub(crate) fn run_steps(
                         }
                     }
                 }
-                // What nobody can prove any more is not tried to be proved.
-                Ok(_) if first.as_ref().is_some_and(|error| !is_of_a_step(error)) => {
-                    schedule.ended(step, None);
-                    (request.on_event)(&StepEvent::Skipped(&step.name));
-                }
                 Ok(mut left) => {
+                    // What nobody can prove any more is not tried to be proved, but is on record. That another step could not be
+                    // executed here keeps nobody from proving this one.
+                    let unproved =
+                        first.as_ref().filter(|error| !is_of_a_step(error) && !matches!(error, Error::Execute(_)));
+                    if let Some(error) = unproved.filter(|_| left.failure.is_none()) {
+                        let reason = format!("the step {} ended well and was not proved, as {error}", step.name);
+                        left.failure = Some(Error::Again(reason));
+                    }
                     let proved = finished((step, &work.prepared, &mut left));
                     let done = left.failure.take().map_or(proved, Err);
                     let done = done.map(|()| (request.on_event)(&StepEvent::Passed(&step.name)));
@@ -288,7 +291,7 @@ fn settle(
 ) {
     schedule.ended(step, done.is_ok().then_some(products));
     if let Err(error) = done {
-        (request.on_event)(&StepEvent::Failed(&step.name, &error.to_string(), false));
+        (request.on_event)(&StepEvent::Failed(&step.name, &error.causes().join(": "), false));
         first.get_or_insert(error);
     }
 }
@@ -583,6 +586,9 @@ fn check_outcome(step: &Step, outcome: &StepOutcome) -> Result<(), Error> {
         }
         Ended::Stopped => return failed(StepFault::Stopped, "was stopped".to_owned()),
         Ended::LogFull => {
+            if let Some(fault) = &outcome.fault {
+                return failed(StepFault::Work, fault.clone());
+            }
             return failed(StepFault::Work, format!("was killed: it printed more than {LOG_LIMIT} bytes"));
         }
     }
@@ -593,6 +599,9 @@ fn check_outcome(step: &Step, outcome: &StepOutcome) -> Result<(), Error> {
     if !outcome.leaking.is_empty() {
         let how = "wrote one of its secrets into its report (reports.junit), which was not kept".to_owned();
         return failed(StepFault::Leak, how);
+    }
+    if let Some(fault) = &outcome.fault {
+        return failed(StepFault::Output, fault.clone());
     }
     if let Some(output) = outcome.missing.first() {
         let (fault, how) = match (step.outputs.get(output), &step.junit) {
@@ -712,6 +721,7 @@ artifacts:
             outputs: Vec::new(),
             missing: missing.iter().map(|name| name.parse().unwrap()).collect(),
             leaking: Vec::new(),
+            fault: None,
             oom_kills,
             contacts: Vec::new(),
             observed: Observation::NotAsked,
@@ -740,6 +750,17 @@ artifacts:
                 }
                 other => panic!("{other}"),
             }
+        }
+        // Something that can't be kept fails a step that ended well, and only then says why it failed.
+        let unkept = |ended| StepOutcome { fault: Some("left a pipe".to_owned()), ..outcome(ended, None, &["app"]) };
+        for (ended, says, mend) in [
+            (Ended::Exit(0), "step build left a pipe", StepFault::Output),
+            (Ended::LogFull, "step build left a pipe", StepFault::Work),
+            (Ended::Exit(9), "step build ended with code 9", StepFault::Work),
+        ] {
+            let error = check_outcome(step, &unkept(ended)).unwrap_err();
+            assert_eq!(error.to_string(), says);
+            assert!(matches!(error, Error::StepFailed { fault, .. } if fault == mend), "{ended:?}");
         }
     }
 

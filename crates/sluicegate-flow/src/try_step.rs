@@ -123,6 +123,7 @@ fn with_surroundings<'a, T>(
         lister: plan.lister,
         fetcher: plan.fetcher,
         excluded: plan.excluded,
+        stop: &request.stop,
     };
     let pinned = Pinned::of(bench, &pins, &steps, &[])?;
     let around = Surroundings {

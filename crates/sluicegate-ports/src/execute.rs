@@ -27,7 +27,7 @@ pub trait StepExecutor: Send + Sync {
 
     /// Who a user of an image is, in the words of [`StepRequest::user`]; `step` is for messages. Names that the image does not have are
     /// refused, and so are ids from 2^31 on.
-    fn account(&self, step: &StepName, layers: &[Layer], user: &str) -> Result<Account, ExecuteError>;
+    fn account(&self, step: &StepName, layers: &[Layer], user: &str, stop: &Stop) -> Result<Account, ExecuteError>;
 
     /// Runs the request for somebody who talks to it, with everything of a step but its log and its outputs. What it prints to streams is
     /// masked like a log; a terminal shows what it gets, for each letter has to appear as soon as it is typed.
@@ -235,7 +235,7 @@ pub struct Trace {
     pub opened: Vec<String>,
     /// Files that were executed.
     pub executed: Vec<String>,
-    /// Places that are not seen: mounts of other file systems.
+    /// Places that are not seen: mounts of other file systems, and `/memfd:` for anonymous files.
     pub blind: Vec<String>,
     /// Events whose file could not be named, or that were too many to be kept.
     pub lost: u64,
@@ -356,6 +356,8 @@ pub struct StepOutcome {
     pub missing: Vec<OutputName>,
     /// Reports that were there and hold a secret of the step in some form: they were not kept.
     pub leaking: Vec<OutputName>,
+    /// Why the step failed although it may have ended well: an output that is there and can't be kept, a disk without room.
+    pub fault: Option<String>,
     /// Processes that the memory limit killed; `None` where the system does not say.
     pub oom_kills: Option<u64>,
     /// What it contacted through the proxy, sorted.
@@ -409,6 +411,8 @@ pub struct ToolRequest {
     pub memory: Option<u64>,
     /// Bytes of standard output that are taken; more is an error.
     pub stdout_bytes: u64,
+    /// Ends it from outside.
+    pub stop: Stop,
 }
 
 /// What a tool printed.
@@ -470,6 +474,12 @@ pub enum ExecuteError {
         action: &'static str,
         /// Why not.
         reason: String,
+    },
+    /// It was stopped from outside before it was begun.
+    #[error("step {step} was stopped")]
+    Stopped {
+        /// The step.
+        step: String,
     },
     /// The content store.
     #[error(transparent)]

@@ -90,6 +90,9 @@ pub enum ScanError {
         /// Its words.
         reason: String,
     },
+    /// It was stopped from outside.
+    #[error("the scan was stopped")]
+    Stopped,
     /// The report is not one.
     #[error("the scanner's report: {reason}")]
     Report {

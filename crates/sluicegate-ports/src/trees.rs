@@ -9,7 +9,10 @@ use std::{
 pub use sluicegate_attestation::output_sbom::{FileEntry, ITSELF};
 use sluicegate_types::{Content, Digest};
 
-use crate::{execute::Layer, store::StoreError};
+use crate::{
+    execute::{Layer, Stop},
+    store::StoreError,
+};
 
 /// Files that one content may be listed with.
 pub const MAX_FILES: usize = 100_000;
@@ -50,20 +53,23 @@ pub trait SourceLister: Send + Sync {
     ///
     /// Each file of `include`, relative to `folder`, stands under its own name at the top beside them: a plain file in the project,
     /// links followed, that may be a source itself. One whose name stands there already is an error.
+    ///
+    /// [`TreeError::Stopped`] once `stop` is raised.
     fn list_including(
         &self,
         project: &Path,
         folder: &Path,
         include: &[PathBuf],
         excluded: &[PathBuf],
+        stop: &Stop,
     ) -> Result<SourceTree, TreeError>;
 
     /// What is checked out around a folder, by what the repository's own HEAD says: whoever may write there may say another name.
     fn checkout(&self, folder: &Path) -> Result<Checkout, TreeError>;
 
-    /// The same as [`Self::list_including`] with nothing beside what is in the folder.
+    /// The same as [`Self::list_including`] with nothing beside what is in the folder, to its end.
     fn list(&self, project: &Path, folder: &Path, excluded: &[PathBuf]) -> Result<SourceTree, TreeError> {
-        self.list_including(project, folder, &[], excluded)
+        self.list_including(project, folder, &[], excluded, &Stop::default())
     }
 }
 
@@ -82,7 +88,8 @@ pub enum Checkout {
 pub trait SourceFetcher: Send + Sync {
     /// The files of the commit that `reference` (a branch, a tag, or a commit with all its digits) names in the repository at `url`
     /// now: as the commit holds them, without any filter, each compared with the name that the commit gives its bytes.
-    fn fetch(&self, url: &str, reference: &str) -> Result<FetchedSource, TreeError>;
+    /// [`TreeError::Stopped`] once `stop` is raised, however long the other side would take.
+    fn fetch(&self, url: &str, reference: &str, stop: &Stop) -> Result<FetchedSource, TreeError>;
 }
 
 /// An entry of a tar to be.
@@ -173,6 +180,9 @@ pub struct FetchedSource {
 /// Why a tree can't be listed or packed.
 #[derive(Debug, thiserror::Error)]
 pub enum TreeError {
+    /// It was stopped from outside.
+    #[error("it was stopped")]
+    Stopped,
     /// A file that can't be part of a tree.
     #[error("{path}: {reason}")]
     Entry {

@@ -11,7 +11,7 @@ use std::{
 
 use rustix::fs::Timestamps;
 use sluicegate_ports::{
-    execute::{Compression, Layer},
+    execute::{Compression, Layer, Stop},
     store::{ContentStore, StoreError},
 };
 use sluicegate_types::{Digest, Hasher};
@@ -48,6 +48,8 @@ pub(crate) enum CacheError {
     Content { digest: Digest, reason: String },
     /// The store.
     Store(StoreError),
+    /// It was stopped from outside.
+    Stopped,
     /// The file system.
     Io { action: &'static str, reason: String },
 }
@@ -67,7 +69,7 @@ impl Cache {
     ///
     /// A layer may say nothing of folders that it puts files into, and link to files of a layer below. Such a layer is unpacked for what
     /// lies below it and kept by the chain of all of them (OCI image-spec, "Layer ChainID"); any other is the same in every image.
-    pub(crate) fn layers(&self, layers: &[Layer]) -> Result<Vec<PathBuf>, CacheError> {
+    pub(crate) fn layers(&self, layers: &[Layer], stop: &Stop) -> Result<Vec<PathBuf>, CacheError> {
         let mut folders: Vec<PathBuf> = Vec::new();
         let mut chain: Option<Digest> = None;
         for layer in layers {
@@ -76,7 +78,7 @@ impl Cache {
                 Some(below) => Digest::of(format!("{below} {}", layer.diff_id).as_bytes()),
             };
             chain = Some(link);
-            let folder = self.layer(layer, &link, &folders)?;
+            let folder = self.layer(layer, &link, &folders, stop)?;
             self.note_use(&folder);
             if hides_all_below(&folder) {
                 folders.clear();
@@ -86,7 +88,7 @@ impl Cache {
         Ok(folders)
     }
 
-    fn layer(&self, layer: &Layer, chain: &Digest, below: &[PathBuf]) -> Result<PathBuf, CacheError> {
+    fn layer(&self, layer: &Layer, chain: &Digest, below: &[PathBuf], stop: &Stop) -> Result<PathBuf, CacheError> {
         let known =
             [("alone", layer.diff_id), ("chain", *chain)].map(|(kind, name)| self.root.join(kind).join(name.hex()));
         for known in &known {
@@ -95,17 +97,18 @@ impl Cache {
             }
         }
         self.make(|folder| {
-            let unpacked = self.unpack(&layer.blob, &layer.diff_id, layer.compression, folder, below, Kind::Layer)?;
+            let (blob, expected) = (&layer.blob, &layer.diff_id);
+            let unpacked = self.unpack((blob, expected), layer.compression, folder, below, Kind::Layer, stop)?;
             let [alone, chain] = &known;
             Ok(if unpacked.asked_below { chain.clone() } else { alone.clone() })
         })
     }
 
     /// The folder with the tree of a directory product.
-    pub(crate) fn tree(&self, digest: &Digest, stamp: Stamp) -> Result<PathBuf, CacheError> {
+    pub(crate) fn tree(&self, digest: &Digest, stamp: Stamp, stop: &Stop) -> Result<PathBuf, CacheError> {
         self.entry("tree", name(digest, stamp), |folder| {
             let kind = Kind::Tree { owner: stamp.owner, mtime: stamp.epoch, whereabouts: Whereabouts::Containers };
-            self.unpack(digest, digest, Compression::None, folder, &[], kind)?;
+            self.unpack((digest, digest), Compression::None, folder, &[], kind, stop)?;
             chown(folder, Some(stamp.owner.0), Some(stamp.owner.1)).map_err(io_error("own an unpacked input"))
         })
     }
@@ -179,17 +182,22 @@ impl Cache {
 
     fn unpack(
         &self,
-        blob: &Digest,
-        expected: &Digest,
+        (blob, expected): (&Digest, &Digest),
         compression: Compression,
         folder: &Path,
         below: &[PathBuf],
         kind: Kind,
+        stop: &Stop,
     ) -> Result<Unpacked, CacheError> {
         let content = |reason| CacheError::Content { digest: *blob, reason };
         let reader = self.store.open(blob).map_err(CacheError::Store)?;
-        let unpacked = unpack_into(reader, compression, folder, below, kind, &UnpackLimits::default())
-            .map_err(|error| content(with_sources(&error)))?;
+        let reader = UntilStopped { inner: reader, stop };
+        let unpacked = unpack_into(reader, compression, folder, below, kind, &UnpackLimits::default());
+        // What a reader says that was stopped is nothing about the content.
+        let unpacked = match unpacked {
+            Err(_) if stop.is_raised() => return Err(CacheError::Stopped),
+            unpacked => unpacked.map_err(|error| content(with_sources(&error)))?,
+        };
         if unpacked.digest == *expected {
             Ok(unpacked)
         } else {
@@ -223,6 +231,21 @@ impl Cache {
     }
 }
 
+/// Stored bytes, until it is to stop.
+struct UntilStopped<'a, R> {
+    inner: R,
+    stop: &'a Stop,
+}
+
+impl<R: Read> Read for UntilStopped<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.stop.is_raised() {
+            return Err(io::Error::other("it was stopped"));
+        }
+        self.inner.read(buffer)
+    }
+}
+
 fn name(digest: &Digest, stamp: Stamp) -> String {
     format!("{}-{}-{}-{}", digest.hex(), stamp.epoch, stamp.owner.0, stamp.owner.1)
 }
@@ -234,4 +257,74 @@ fn times(epoch: u64) -> Timestamps {
 
 fn io_error(action: &'static str) -> impl Fn(io::Error) -> CacheError {
     move |error| CacheError::Io { action, reason: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::fd::OwnedFd, sync::Mutex, thread};
+
+    use super::*;
+    use crate::pack::{LayerWriter, PackOptions};
+
+    /// A store of one blob, which comes through a pipe.
+    struct Coming(Mutex<Option<io::PipeReader>>);
+
+    impl ContentStore for Coming {
+        fn put(&self, _: &mut dyn Read, limit: u64) -> Result<(Digest, u64), StoreError> {
+            Err(StoreError::TooLarge { limit })
+        }
+
+        fn open(&self, digest: &Digest) -> Result<File, StoreError> {
+            let pipe = self.0.lock().unwrap().take().ok_or(StoreError::Missing { digest: *digest })?;
+            Ok(OwnedFd::from(pipe).into())
+        }
+
+        fn read(&self, digest: &Digest, _: u64) -> Result<Vec<u8>, StoreError> {
+            Err(StoreError::Missing { digest: *digest })
+        }
+
+        fn path(&self, digest: &Digest) -> Result<PathBuf, StoreError> {
+            Err(StoreError::Missing { digest: *digest })
+        }
+    }
+
+    #[test]
+    fn a_layer_is_left_in_the_middle_when_it_is_to_stop() {
+        let mut tar = LayerWriter::new(Vec::new(), &PackOptions::fixed(0, 1 << 30));
+        tar.add_bytes(Path::new("large"), &vec![7; 4 << 20], 0o644).unwrap();
+        let tar = tar.finish().unwrap().0;
+        let blob = Digest::of(&tar);
+        let layers = [Layer { blob, compression: Compression::None, diff_id: blob }];
+        for stops in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let (reader, mut writer) = io::pipe().unwrap();
+            let cache = Cache::open(
+                &folder.path().join("cache"),
+                &folder.path().join("seals"),
+                Arc::new(Coming(Mutex::new(Some(reader)))),
+            )
+            .unwrap();
+            let stop = Stop::default();
+            let unpacked = thread::scope(|scope| {
+                let unpacked = scope.spawn(|| cache.layers(&layers, &stop));
+                // More than a pipe and a buffer hold: by now it is being unpacked.
+                let (begin, rest) = tar.split_at(2 << 20);
+                writer.write_all(begin).unwrap();
+                if stops {
+                    stop.raise();
+                }
+                // Whoever stopped does not take it.
+                writer.write_all(rest).map_err(drop).unwrap_or_default();
+                drop(writer);
+                unpacked.join().unwrap()
+            });
+            match unpacked {
+                Ok(folders) => assert!(!stops && folders[0].join("large").is_file()),
+                Err(error) => assert!(stops && matches!(error, CacheError::Stopped), "{error:?}"),
+            }
+            let left = |part: &str| fs::read_dir(folder.path().join(part)).unwrap().flatten();
+            assert_eq!(left("alone").count(), usize::from(!stops));
+            assert!(left("tmp").all(|entry| entry.file_name().to_string_lossy().starts_with('.')));
+        }
+    }
 }

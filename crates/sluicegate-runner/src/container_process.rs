@@ -96,6 +96,8 @@ fn work(folder: &Path, control: &mut UnixStream) -> Result<Message, (Stage, Stri
     let mut observer = Observer::receive(&job, control, root.folder.as_fd()).map_err(in_job)?;
     let in_folders = |error: io::Error| (Stage::Folders, error.to_string());
     let system_files = system_files::place(root.folder.as_fd(), &job).map_err(in_folders)?;
+    // Now, as a step may leave no room for it.
+    fs::create_dir(RESULTS).map_err(in_folders)?;
     let ended = run_container(folder, &job, control, observer.as_mut()).map_err(|reason| (Stage::Container, reason))?;
     // The parent bounds how long a kill may take; from here on it only waits for the packing.
     say(control, &ended).map_err(|error| (Stage::Container, error.to_string()))?;
@@ -107,7 +109,6 @@ fn work(folder: &Path, control: &mut UnixStream) -> Result<Message, (Stage, Stri
     }
     system_files.take_away().map_err(in_folders)?;
     root.take_shared_away(&job.outputs)?;
-    fs::create_dir(RESULTS).map_err(in_folders)?;
     let collected =
         collect::collect(root.folder.as_fd(), &job).map_err(|(index, reason)| (Stage::Output(index), reason))?;
     Ok(Message::Collected(collected))

@@ -239,7 +239,10 @@ impl EmbeddedExecutor {
         let account = account::look_up(&lowers, &request.user).map_err(refused)?;
         let run = self.run_folder(step)?;
         let owner = (account.uid, account.gid);
-        let mut mounts = self.mounts(&run, request, owner)?;
+        let mut mounts = match self.mounts(&run, request, owner) {
+            Err(ExecuteError::Stopped { .. }) => return Ok(None),
+            mounts => mounts?,
+        };
         let held =
             request.caches.iter().enumerate().map(|(nth, cache)| self.shared.hold(run.path(), nth, cache, owner));
         let held = held.collect::<Result<Vec<_>, _>>().map_err(engine(step, "open a shared cache"))?;
@@ -266,6 +269,7 @@ impl EmbeddedExecutor {
             outputs: Vec::new(),
             missing: request.outputs.iter().map(|output| output.name.clone()).collect(),
             leaking: Vec::new(),
+            fault: None,
             oom_kills: None,
             contacts: Vec::new(),
             observed,
@@ -278,7 +282,10 @@ impl EmbeddedExecutor {
         if stop.is_raised() {
             return Ok(Vec::new());
         }
-        self.cache.layers(layers).map_err(|error| content(step, error))
+        match self.cache.layers(layers, stop) {
+            Err(CacheError::Stopped) => Ok(Vec::new()),
+            unpacked => unpacked.map_err(|error| content(step, error)),
+        }
     }
 
     fn mounts(&self, run: &RunFolder, request: &StepRequest, owner: (u32, u32)) -> Result<Vec<MountJob>, ExecuteError> {
@@ -291,7 +298,9 @@ impl EmbeddedExecutor {
             let digest = &input.content.digest;
             let name = format!("i{index}");
             let (folder, what) = match input.content.kind {
-                ContentKind::Directory => (self.cache.tree(digest, stamp), MountKind::Folder(name.clone())),
+                ContentKind::Directory => {
+                    (self.cache.tree(digest, stamp, &request.stop), MountKind::Folder(name.clone()))
+                }
                 ContentKind::File => {
                     let what = MountKind::File(name.clone(), input.executable);
                     (self.cache.file(digest, input.executable, stamp), what)
@@ -355,14 +364,23 @@ impl EmbeddedExecutor {
         let listener = Listener { on_output: &mut take_output, on_socket: &mut on_socket };
         held.iter().try_for_each(Held::begin).map_err(engine(step, "mark a shared cache"))?;
         let mut report = self.launch(step, run, launch, false, listener)?;
+        // What the step wrote is nobody's any more: a disk that it filled has room again for what is kept of it.
+        run.forget(&["upper", "work"]);
         text.clear();
         masker.finish(&mut text);
         if log.tell(&text, on_output).map_err(engine(step, "write the log"))? == Output::Full {
             report.killed.get_or_insert(Killed::TooMuchOutput);
         }
         let contacts = self.contacts(request, proxy)?;
+        let mut fault =
+            log.is_cut_by_the_disk.then(|| "was killed: the disk has no room for what it printed".to_owned());
         let collected = match report.result {
             Ok(collected) => collected,
+            // It ran all the same, and what it printed says what it was about.
+            Err(Failure { stage: Stage::Output(index), reason }) if request.outputs.get(index).is_some() => {
+                fault.get_or_insert_with(|| unkept(&request.outputs[index], &reason));
+                Vec::new()
+            }
             Err(failure) => return Err(failure_of(request, &failure)),
         };
         let (ended, oom_kills) = ended_of(step, report.killed, report.ended)?;
@@ -373,7 +391,8 @@ impl EmbeddedExecutor {
         let caches = held.into_iter().map(|held| held.end(was_killed)).collect::<Result<_, _>>();
         let caches = caches.map_err(engine(step, "keep a shared cache"))?;
         let (outputs, missing, leaking) = (Vec::new(), Vec::new(), Vec::new());
-        let mut outcome = StepOutcome { ended, log, outputs, missing, leaking, oom_kills, contacts, observed, caches };
+        let mut outcome =
+            StepOutcome { ended, log, outputs, missing, leaking, fault, oom_kills, contacts, observed, caches };
         self.keep_outputs(request, (run, forms), collected, &mut outcome)?;
         Ok(outcome)
     }
@@ -409,7 +428,12 @@ impl EmbeddedExecutor {
                 Err(StoreError::TooLarge { .. }) => {
                     let limit = request.limits.output_bytes;
                     let reason = format!("all outputs together are larger than the limit of {limit} bytes");
-                    return Err(output_error(request, output, reason));
+                    outcome.fault.get_or_insert_with(|| unkept(output, &reason));
+                    return Ok(());
+                }
+                Err(StoreError::Io { source, .. }) if is_full(&source) => {
+                    outcome.fault.get_or_insert_with(|| unkept(output, &source.to_string()));
+                    return Ok(());
                 }
                 result => result?,
             };
@@ -489,7 +513,7 @@ impl StepExecutor for EmbeddedExecutor {
         ended.map(|outcome| forms.outcome(outcome)).map_err(|error| forms.error(error))
     }
 
-    fn account(&self, step: &StepName, layers: &[Layer], user: &str) -> Result<Account, ExecuteError> {
+    fn account(&self, step: &StepName, layers: &[Layer], user: &str, stop: &Stop) -> Result<Account, ExecuteError> {
         let step = step.as_str();
         let refused = |reason| ExecuteError::Refused { step: step.to_owned(), reason };
         account::check(user).map_err(refused)?;
@@ -499,7 +523,12 @@ impl StepExecutor for EmbeddedExecutor {
         if let Some(known) = accounts().get(&key) {
             return Ok(known.clone());
         }
-        let account = account::look_up(&self.lowers(step, layers, &Stop::default())?, user).map_err(refused)?;
+        let lowers = self.lowers(step, layers, stop)?;
+        if stop.is_raised() {
+            // What was not unpacked says nothing of anybody.
+            return Err(ExecuteError::Stopped { step: step.to_owned() });
+        }
+        let account = account::look_up(&lowers, user).map_err(refused)?;
         accounts().insert(key, account.clone());
         Ok(account)
     }
@@ -580,12 +609,13 @@ pub(crate) fn unexpected_socket(_: OwnedFd) -> io::Result<()> {
 struct BoundedLog {
     file: File,
     left: u64,
+    is_cut_by_the_disk: bool,
 }
 
 impl BoundedLog {
     fn new(path: &Path, limit: u64) -> io::Result<Self> {
         let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
-        Ok(Self { file, left: limit })
+        Ok(Self { file, left: limit, is_cut_by_the_disk: false })
     }
 
     /// Takes what it can and tells that.
@@ -600,7 +630,14 @@ impl BoundedLog {
     fn take<'b>(&mut self, bytes: &'b [u8]) -> io::Result<(&'b [u8], Output)> {
         let room = usize::try_from(self.left).unwrap_or(usize::MAX);
         let (taken, verdict) = if bytes.len() > room { (&bytes[..room], Output::Full) } else { (bytes, Output::Taken) };
-        self.file.write_all(taken)?;
+        if let Err(error) = self.file.write_all(taken) {
+            if !is_full(&error) {
+                return Err(error);
+            }
+            // The step that filled the disk fails, and nothing else does.
+            (self.left, self.is_cut_by_the_disk) = (0, true);
+            return Ok((&[], Output::Full));
+        }
         self.left -= taken.len() as u64;
         Ok((taken, verdict))
     }
@@ -665,7 +702,7 @@ pub(crate) fn failure_of(request: &StepRequest, failure: &Failure) -> ExecuteErr
             ExecuteError::Refused { step, reason: format!("its root cannot be made: {reason}") }
         }
         Stage::Output(index) => match request.outputs.get(index) {
-            Some(output) => output_error(request, output, reason),
+            Some(output) => ExecuteError::Output { step, output: output.name.to_string(), reason },
             None => ExecuteError::Engine { step, action: "keep an output", reason },
         },
         Stage::Container => ExecuteError::Engine { step, action: "make the container", reason },
@@ -673,8 +710,14 @@ pub(crate) fn failure_of(request: &StepRequest, failure: &Failure) -> ExecuteErr
     }
 }
 
-fn output_error(request: &StepRequest, output: &OutputRequest, reason: String) -> ExecuteError {
-    ExecuteError::Output { step: request.step.to_string(), output: output.name.to_string(), reason }
+/// What is wrong with a step whose output is there and can't be kept, to be read after the step's name.
+fn unkept(output: &OutputRequest, reason: &str) -> String {
+    format!("left an output that cannot be kept: {} at {}: {reason}", output.name, output.path.display())
+}
+
+/// Whether a disk, or somebody's share of it, has no room.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn content(step: &str, error: CacheError) -> ExecuteError {
@@ -682,6 +725,7 @@ fn content(step: &str, error: CacheError) -> ExecuteError {
     match error {
         CacheError::Content { digest, reason } => ExecuteError::Content { step, digest, reason },
         CacheError::Store(error) => error.into(),
+        CacheError::Stopped => ExecuteError::Stopped { step },
         CacheError::Io { action, reason } => ExecuteError::Engine { step, action, reason },
     }
 }

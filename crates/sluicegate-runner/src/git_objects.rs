@@ -10,7 +10,7 @@ use std::{
 };
 
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
-use sluicegate_ports::trees::TreeError;
+use sluicegate_ports::{execute::Stop, trees::TreeError};
 use sluicegate_types::UnixTime;
 
 use crate::{bounded_command::Patiently, plain_file, source_repository::io};
@@ -73,8 +73,9 @@ impl Kind {
 }
 
 impl<'a> Objects<'a> {
-    /// Those that `command` sees: git, confined, before its arguments. `time` is how long it is waited for, all in all.
-    pub(crate) fn open(mut command: Command, place: &'a Path, time: Duration) -> Result<Self, TreeError> {
+    /// Those that `command` sees: git, confined, before its arguments. `time` is how long it is waited for, all in all, unless it is
+    /// to stop.
+    pub(crate) fn open(mut command: Command, place: &'a Path, time: Duration, stop: &Stop) -> Result<Self, TreeError> {
         command.args(["cat-file", "--batch"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let fault = |reason: String| TreeError::Git { path: place.to_owned(), reason };
         let mut child = command.spawn().map_err(|error| fault(format!("cannot start git: {error}")))?;
@@ -82,7 +83,7 @@ impl<'a> Objects<'a> {
             return Err(fault("it was started without pipes".to_owned()));
         };
         // Questions need no patience: each is short, and is asked when the one before it was answered.
-        let answers = BufReader::with_capacity(BUFFER, Patiently::new(answers, time));
+        let answers = BufReader::with_capacity(BUFFER, Patiently::new(answers, time, stop));
         Ok(Self { child, ask, answers, place })
     }
 

@@ -8,8 +8,9 @@
 //! first process is told to start: programs, the interpreters and loaders that the kernel opens for them, libraries, data. What the
 //! engine and the first process open themselves is not in it. A program counts as executed once the kernel opened it for that,
 //! even if it then was of no form that can be executed. Not in the list: folders; devices and named pipes; files that are only
-//! looked at (stat, readlink, O_PATH); anonymous files, and what is passed on as an open descriptor; everything in the places that
-//! are listed as blind.
+//! looked at (stat, readlink, O_PATH); what is passed on as an open descriptor; everything in the places that are listed as blind, among
+//! which are anonymous files: a program may write another one into memory and execute it there. A file has the name that it has when the
+//! event is read, so that a step that renames it, or a folder above it, at once after it was opened decides what it is called here.
 
 use std::{
     collections::BTreeMap,
@@ -61,6 +62,9 @@ const MAX_MOUNTS: u64 = 4 << 20;
 
 /// Events that are read after the step's end.
 const MAX_AFTERWARDS: usize = 20_000_000;
+
+/// As the kernel names files in memory that are in no folder (memfd_create): of no file system of the step, and not seen.
+const ANONYMOUS: &str = "/memfd:";
 
 /// What the kernel adds to the name of a file that is gone.
 const GONE: &[u8] = b" (deleted)";
@@ -193,6 +197,8 @@ impl Observer {
             return Err(format!("read the step's mounts: more than {MAX_MOUNTS} bytes"));
         }
         self.blind = blind_places(&mounts, &self.marked)?;
+        self.blind.push(ANONYMOUS.to_owned());
+        self.blind.sort();
         self.namespace = Some(File::open(process.join("ns/mnt")).map_err(text)?.into());
         self.init = Some(init);
         Ok(())

@@ -45,6 +45,15 @@ impl RunFolder {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Removes parts of it before all of it goes.
+    pub(crate) fn forget(&self, names: &[&str]) {
+        let Ok(folder) = in_root::open_root(&self.path) else { return };
+        for name in names {
+            // What cannot be removed now goes with the rest.
+            let _ = in_root::remove(folder.as_fd(), OsStr::new(name));
+        }
+    }
 }
 
 impl Drop for RunFolder {

@@ -13,7 +13,10 @@ use std::{
     process::Command,
 };
 
-use sluicegate_ports::trees::{EntryKind, LastChange, TreeEntry, TreeError};
+use sluicegate_ports::{
+    execute::Stop,
+    trees::{EntryKind, LastChange, TreeEntry, TreeError},
+};
 
 use crate::{
     git_objects::{self, Commit, Kind, MAX_DEPTH, Objects, file_id, object_id},
@@ -40,6 +43,7 @@ pub(crate) struct Question<'a> {
     pub(crate) submodules: &'a BTreeMap<PathBuf, String>,
     /// What is included from elsewhere, by its path from the root of the work tree.
     pub(crate) included: &'a [(PathBuf, TreeEntry)],
+    pub(crate) stop: &'a Stop,
 }
 
 /// What came of it.
@@ -54,8 +58,8 @@ pub(crate) struct Answer {
 /// Compares the entries with the commit's folder. What the commit has and the source has not counts as a difference, unless it never
 /// belongs to a source; then it must still lie there as it was committed.
 pub(crate) fn compare(question: Question<'_>) -> Result<Answer, TreeError> {
-    let Question { objects, commit, shallow, below, folder, entries, left_out, submodules, included } = question;
-    let mut objects = Objects::open(objects, folder, MAX_GIT_TIME)?;
+    let Question { objects, commit, shallow, below, folder, entries, left_out, submodules, included, stop } = question;
+    let mut objects = Objects::open(objects, folder, MAX_GIT_TIME, stop)?;
     let read = objects.commit(commit)?;
     let root = read.tree.clone();
     let places: BTreeSet<&Path> = included.iter().map(|(path, _)| path.as_path()).chain([below]).collect();

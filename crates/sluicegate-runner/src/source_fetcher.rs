@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    fs::{self, DirBuilder, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::ErrorKind,
     os::unix::{
         ffi::OsStrExt,
@@ -14,14 +14,18 @@ use std::{
     },
     path::{Path, PathBuf},
     process::Command,
+    thread,
     time::{Duration, SystemTime},
 };
 
-use sluicegate_ports::trees::{EntryKind, FetchedSource, SourceFetcher, TreeEntry, TreeError};
+use sluicegate_ports::{
+    execute::Stop,
+    trees::{EntryKind, FetchedSource, SourceFetcher, TreeEntry, TreeError},
+};
 use sluicegate_types::Digest;
 
 use crate::{
-    bounded_command::{self, CommandError, Limits},
+    bounded_command::{self, CommandError, LISTENING, Limits},
     git_address::{GitAddress, GitReference, Protocol},
     git_objects::{self, Kind, MAX_DEPTH, Objects, file_id},
     source_lister::{MAX_FILES, MAX_LINK, is_private_key, link_target},
@@ -84,7 +88,7 @@ impl GitSourceFetcher {
 }
 
 impl SourceFetcher for GitSourceFetcher {
-    fn fetch(&self, url: &str, reference: &str) -> Result<FetchedSource, TreeError> {
+    fn fetch(&self, url: &str, reference: &str, stop: &Stop) -> Result<FetchedSource, TreeError> {
         let refused = |reason: String| TreeError::Address { url: GitAddress::printable(url), reason };
         let address = GitAddress::parse(url).map_err(refused)?;
         let wanted = GitReference::parse(reference).map_err(refused)?;
@@ -94,13 +98,14 @@ impl SourceFetcher for GitSourceFetcher {
         let path = folder.join("lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
         let lock = lock.map_err(|source| io("open", &path, source))?;
-        lock.lock().map_err(|source| io("lock", &path, source))?;
+        wait_for(&lock, &path, stop)?;
         // When it was last used, for whoever has to decide what is kept. What can't be noted is only let go sooner.
         let _ = lock.set_modified(SystemTime::now());
-        let kept = Kept { settings: &self.settings, address: &address, url, folder };
+        let kept = Kept { settings: &self.settings, address: &address, url, folder, stop };
         let fetched = kept.fetch(&wanted);
         drop(lock);
-        fetched
+        // Whatever a git said that was stopped.
+        fetched.map_err(|error| if stop.is_raised() { TreeError::Stopped } else { error })
     }
 }
 
@@ -111,6 +116,7 @@ struct Kept<'a> {
     /// As errors say it.
     url: &'a str,
     folder: PathBuf,
+    stop: &'a Stop,
 }
 
 impl Kept<'_> {
@@ -134,6 +140,7 @@ impl Kept<'_> {
             }
         };
         match bring() {
+            Err(_) if self.stop.is_raised() => Err(TreeError::Stopped),
             // What was kept from earlier is damaged: it is only a cache.
             Err(TreeError::Git { .. }) => {
                 remove(&self.repository())?;
@@ -212,7 +219,7 @@ impl Kept<'_> {
         let id = self.ask(&["rev-parse", "--verify", "--quiet", FETCHED])?;
         let id = String::from_utf8_lossy(id.trim_ascii()).into_owned();
         let repository = self.repository();
-        Objects::open(self.git(), &repository, self.settings.limits.time)?.commit_behind(&id)
+        Objects::open(self.git(), &repository, self.settings.limits.time, self.stop)?.commit_behind(&id)
     }
 
     /// What git says to these arguments.
@@ -220,7 +227,8 @@ impl Kept<'_> {
         let mut command = self.git();
         command.args(arguments);
         let limits = Limits { bytes: MAX_WORDS, time: self.settings.limits.time };
-        let ended = bounded_command::output_of_group(&mut command, limits).map_err(|error| match error {
+        let ended = bounded_command::output_of_group(&command, limits, self.stop).map_err(|error| match error {
+            CommandError::Stopped => TreeError::Stopped,
             CommandError::TooLong(_) => self.fault(format!("{error}; try again, or fetch from a mirror")),
             error => self.fault(error.to_string()),
         })?;
@@ -304,7 +312,7 @@ impl Kept<'_> {
     fn read(&self, commit: &str, reference: &str) -> Result<FetchedSource, TreeError> {
         let limits = self.settings.limits;
         let repository = self.repository();
-        let mut objects = Objects::open(self.git(), &repository, limits.time)?;
+        let mut objects = Objects::open(self.git(), &repository, limits.time, self.stop)?;
         let told = objects.commit(commit)?;
         let date = || self.refused(format!("the commit {commit} has no date that can be read"));
         let commit_time = told.time.ok_or_else(date)?;
@@ -317,6 +325,9 @@ impl Kept<'_> {
                 return Err(self.refused(format!("more than {MAX_DEPTH} folders in each other")));
             }
             for entry in objects.folder(&id)? {
+                if self.stop.is_raised() {
+                    return Err(TreeError::Stopped);
+                }
                 // Folders count, too: one that holds itself many times is small.
                 count += 1;
                 if count > limits.files {
@@ -407,6 +418,18 @@ impl Files {
         let Some(left) = self.left.checked_sub(size) else { return Ok(None) };
         self.left = left;
         Ok(Some(path))
+    }
+}
+
+/// Waits until nobody else has the lock.
+fn wait_for(lock: &File, path: &Path, stop: &Stop) -> Result<(), TreeError> {
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if stop.is_raised() => return Err(TreeError::Stopped),
+            Err(TryLockError::WouldBlock) => thread::sleep(LISTENING),
+            Err(TryLockError::Error(source)) => return Err(io("lock", path, source)),
+        }
     }
 }
 

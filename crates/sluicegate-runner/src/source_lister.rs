@@ -10,7 +10,10 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use sluicegate_ports::trees::{Checkout, EntryKind, LastChange, SourceLister, SourceTree, TreeEntry, TreeError};
+use sluicegate_ports::{
+    execute::Stop,
+    trees::{Checkout, EntryKind, LastChange, SourceLister, SourceTree, TreeEntry, TreeError},
+};
 
 use crate::{
     git_objects::Kind,
@@ -43,6 +46,21 @@ impl SourceLister for GitSourceLister {
         folder: &Path,
         include: &[PathBuf],
         excluded: &[PathBuf],
+        stop: &Stop,
+    ) -> Result<SourceTree, TreeError> {
+        let listed = Self::list_until(project, folder, include, excluded, stop);
+        // Whatever a git said that was stopped.
+        listed.map_err(|error| if stop.is_raised() { TreeError::Stopped } else { error })
+    }
+}
+
+impl GitSourceLister {
+    fn list_until(
+        project: &Path,
+        folder: &Path,
+        include: &[PathBuf],
+        excluded: &[PathBuf],
+        stop: &Stop,
     ) -> Result<SourceTree, TreeError> {
         let real = |path: &Path| fs::canonicalize(path).map_err(|source| io("find", path, source));
         let project = real(project)?;
@@ -57,10 +75,10 @@ impl SourceLister for GitSourceLister {
             let reason = format!("it lies in {}, which is never a source", inside.display());
             return Err(TreeError::Entry { path: folder, reason });
         }
-        let repository = Repository::around(&folder)?;
+        let repository = Repository::around(&folder, stop)?;
         let mut tree = match &repository {
             Some(repository) => in_git(repository, &folder, &excluded, 0)?,
-            None => from_walk(&folder, &excluded)?,
+            None => from_walk(&folder, &excluded, stop)?,
         };
         let included = included(&project, &folder, include, &excluded, repository.as_ref(), &tree.entries)?;
         if tree.entries.is_empty() && included.is_empty() {
@@ -124,7 +142,7 @@ fn in_git(repository: &Repository, folder: &Path, excluded: &Excluded, depth: us
             // A tracked file that was deleted is no source any more; the tree is dirty then.
             Found::Nothing => {}
             Found::Folder if tracked == Some(Kind::Submodule) => {
-                let (head, of_submodule) = submodule(&folder.join(&name), excluded, depth)?;
+                let (head, of_submodule) = submodule(&folder.join(&name), excluded, depth, &repository.stop)?;
                 listed.add_submodule(&name, head, of_submodule);
             }
             Found::Folder => {
@@ -138,7 +156,7 @@ fn in_git(repository: &Repository, folder: &Path, excluded: &Excluded, depth: us
 }
 
 /// What a submodule holds, compared with the commit that it has checked out, and that commit.
-fn submodule(folder: &Path, excluded: &Excluded, depth: usize) -> Result<(String, Listed), TreeError> {
+fn submodule(folder: &Path, excluded: &Excluded, depth: usize, stop: &Stop) -> Result<(String, Listed), TreeError> {
     let fault = |reason: String| TreeError::Entry { path: folder.to_owned(), reason };
     if depth >= MAX_SUBMODULE_DEPTH {
         return Err(fault(format!("more than {MAX_SUBMODULE_DEPTH} submodules in each other")));
@@ -148,7 +166,7 @@ fn submodule(folder: &Path, excluded: &Excluded, depth: usize) -> Result<(String
             "the submodule is not checked out, so its files are missing; git submodule update --init --recursive";
         return Err(fault(reason.to_owned()));
     }
-    let repository = Repository::around(folder)?.filter(|repository| repository.work_tree == folder);
+    let repository = Repository::around(folder, stop)?.filter(|repository| repository.work_tree == folder);
     let repository = repository.ok_or_else(|| fault("the submodule's .git leads to another work tree".to_owned()))?;
     let head = repository.head.clone().ok_or_else(|| fault("the submodule has no commit".to_owned()))?;
     let mut listed = in_git(&repository, folder, excluded, depth + 1)?;
@@ -185,18 +203,22 @@ fn compare(
         left_out: &listed.left_out,
         submodules: &listed.own_submodules,
         included: &by_path,
+        stop: &repository.stop,
     })?;
     listed.dirty |= answer.differs;
     listed.last_change = answer.last_change;
     Ok(())
 }
 
-fn from_walk(folder: &Path, excluded: &Excluded) -> Result<Listed, TreeError> {
+fn from_walk(folder: &Path, excluded: &Excluded, stop: &Stop) -> Result<Listed, TreeError> {
     let ignored = ignored_names(&folder.join(IGNORE_FILE))?;
     let mut listed = Listed::new(true);
     let mut files = Files { folder, excluded, repository: None, seen: BTreeSet::new() };
     let mut open = vec![PathBuf::new()];
     while let Some(at) = open.pop() {
+        if stop.is_raised() {
+            return Err(TreeError::Stopped);
+        }
         let path = folder.join(&at);
         for child in fs::read_dir(&path).map_err(|source| io("list", &path, source))? {
             let name = at.join(child.map_err(|source| io("list", &path, source))?.file_name());
@@ -850,7 +872,7 @@ mod tests {
         assert_eq!(last(), LastChange::At(100_000_000), "a commit that changes something else");
         let including = |path: &str| {
             GitSourceLister
-                .list_including(folder.path(), Path::new("src"), &[PathBuf::from(path)], &[])
+                .list_including(folder.path(), Path::new("src"), &[PathBuf::from(path)], &[], &Stop::default())
                 .unwrap()
                 .last_change
         };

@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use sluicegate_ports::trees::{Checkout, TreeError};
+use sluicegate_ports::{
+    execute::Stop,
+    trees::{Checkout, TreeError},
+};
 use tempfile::TempDir;
 
 use crate::{
@@ -56,11 +59,13 @@ pub(crate) struct Repository {
     pub(crate) has_execute_bits: bool,
     /// Whether it keeps symbolic links.
     pub(crate) has_links: bool,
+    /// Ends what git is asked.
+    pub(crate) stop: Stop,
 }
 
 impl Repository {
     /// The repository whose work tree `folder` lies in; `None` outside one.
-    pub(crate) fn around(folder: &Path) -> Result<Option<Self>, TreeError> {
+    pub(crate) fn around(folder: &Path, stop: &Stop) -> Result<Option<Self>, TreeError> {
         if !is_in_a_repository(folder) {
             return Ok(None);
         }
@@ -68,7 +73,8 @@ impl Repository {
         let ask = |args: &[&str]| {
             let mut command = git(folder);
             command.arg("rev-parse").args(args);
-            output(folder, command).map(|out| OsStr::from_bytes(out.strip_suffix(b"\n").unwrap_or(&out)).to_owned())
+            output(folder, command, stop)
+                .map(|out| OsStr::from_bytes(out.strip_suffix(b"\n").unwrap_or(&out)).to_owned())
         };
         let path = |name: &str| ask(&["--path-format=absolute", "--git-path", name]).map(PathBuf::from);
         let fault = |reason: &str| TreeError::Git { path: folder.to_owned(), reason: reason.to_owned() };
@@ -83,7 +89,7 @@ impl Repository {
             return Err(fault("only repositories with SHA-1 objects are in this version"));
         }
         let head = ask(&["--verify", "--quiet", "HEAD"]).ok().map(|head| head.to_string_lossy().into_owned());
-        let (has_execute_bits, has_links) = what_the_file_system_keeps(folder)?;
+        let (has_execute_bits, has_links) = what_the_file_system_keeps(folder, stop)?;
         let own = tempfile::tempdir().map_err(|source| io("create a folder in", &std::env::temp_dir(), source))?;
         let write = |name: &str, bytes: &[u8]| {
             let path = own.path().join(name);
@@ -109,7 +115,8 @@ impl Repository {
         }
         let objects = path("objects")?;
         let shallow = shallow(&path("shallow")?)?;
-        Ok(Some(Self { own, objects, shallow, work_tree, head, has_execute_bits, has_links }))
+        let stop = stop.clone();
+        Ok(Some(Self { own, objects, shallow, work_tree, head, has_execute_bits, has_links, stop }))
     }
 
     /// The files below a folder that the index lists, relative to it, and as what.
@@ -117,7 +124,7 @@ impl Repository {
         let mut command = self.command(folder);
         command.args(["ls-files", "-z", "--stage", "--"]).arg(below);
         let mut tracked = BTreeMap::new();
-        for line in output(folder, command)?.split(|byte| *byte == 0).filter(|line| !line.is_empty()) {
+        for line in output(folder, command, &self.stop)?.split(|byte| *byte == 0).filter(|line| !line.is_empty()) {
             // MODE, a space, what it is and in which stage of a merge, a tab, and the name as it is.
             let tab = line.iter().position(|byte| *byte == b'\t');
             let read = tab.map(|tab| line.split_at(tab)).and_then(|(head, name)| {
@@ -137,7 +144,7 @@ impl Repository {
     pub(crate) fn untracked(&self, folder: &Path) -> Result<Vec<PathBuf>, TreeError> {
         let mut command = self.command(folder);
         command.args(["ls-files", "-z", "--others", "--exclude-standard", "--", "."]);
-        let said = output(folder, command)?;
+        let said = output(folder, command, &self.stop)?;
         let names = said.split(|byte| *byte == 0).filter(|name| !name.is_empty());
         Ok(names.map(|name| PathBuf::from(OsStr::from_bytes(name))).collect())
     }
@@ -161,7 +168,9 @@ pub(crate) fn checkout(folder: &Path) -> Result<Checkout, TreeError> {
     // Both only read names: they refresh no index and start nothing that the configuration names.
     let mut command = git(folder);
     command.args(["symbolic-ref", "--quiet", "HEAD"]);
-    let said = ended(folder, command)?;
+    // Two short questions, to their end.
+    let stop = Stop::default();
+    let said = ended(folder, command, &stop)?;
     let name = |bytes: &[u8]| -> Result<String, TreeError> {
         let text = std::str::from_utf8(bytes.strip_suffix(b"\n").unwrap_or(bytes)).ok();
         let text = text.filter(|text| !text.is_empty() && text.len() <= MAX_BRANCH);
@@ -176,7 +185,7 @@ pub(crate) fn checkout(folder: &Path) -> Result<Checkout, TreeError> {
         Some(1) => {
             let mut command = git(folder);
             command.args(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]);
-            Ok(Checkout::Commit(name(&output(folder, command)?)?))
+            Ok(Checkout::Commit(name(&output(folder, command, &stop)?)?))
         }
         _ => Err(TreeError::Git { path: folder.to_owned(), reason: complaint(&said) }),
     }
@@ -190,10 +199,10 @@ fn is_in_a_repository(folder: &Path) -> bool {
 
 /// Whether the repository says that execute bits and symbolic links are kept where its files lie. The only two lines of its configuration
 /// that count: without them, every file of such a file system could be executed, or none. `config` reads and starts nothing.
-fn what_the_file_system_keeps(folder: &Path) -> Result<(bool, bool), TreeError> {
+fn what_the_file_system_keeps(folder: &Path, stop: &Stop) -> Result<(bool, bool), TreeError> {
     let mut command = git(folder);
     command.args(["config", "-z", "--type=bool", "--get-regexp", r"^core\.(filemode|symlinks)$"]);
-    let ended = ended(folder, command)?;
+    let ended = ended(folder, command, stop)?;
     let mut keeps = (true, true);
     match ended.status.code() {
         // None of them is set.
@@ -276,8 +285,8 @@ pub(crate) fn git(folder: &Path) -> Command {
 /// Where programs are.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-fn output(folder: &Path, command: Command) -> Result<Vec<u8>, TreeError> {
-    let ended = ended(folder, command)?;
+fn output(folder: &Path, command: Command, stop: &Stop) -> Result<Vec<u8>, TreeError> {
+    let ended = ended(folder, command, stop)?;
     if ended.status.success() {
         Ok(ended.stdout)
     } else {
@@ -285,9 +294,10 @@ fn output(folder: &Path, command: Command) -> Result<Vec<u8>, TreeError> {
     }
 }
 
-fn ended(folder: &Path, mut command: Command) -> Result<Ended, TreeError> {
+fn ended(folder: &Path, mut command: Command, stop: &Stop) -> Result<Ended, TreeError> {
     let fault = |reason: String| TreeError::Git { path: folder.to_owned(), reason };
-    bounded_command::output(&mut command, GIT).map_err(|error| match error {
+    bounded_command::output(&mut command, GIT, stop).map_err(|error| match error {
+        CommandError::Stopped => TreeError::Stopped,
         CommandError::TooMuch(_) | CommandError::TooLong(_) => {
             fault(format!("{error}; name a smaller folder as the source, or let git ignore what is no source"))
         }

@@ -73,17 +73,24 @@ pub(crate) struct Listener<'a> {
 pub(crate) struct Ending<'a> {
     timeout: Duration,
     stopped: Option<&'a dyn Fn() -> bool>,
+    /// Whether it has a moment to end by itself.
+    asks: bool,
 }
 
 impl<'a> Ending<'a> {
     /// Of a step: by its time-out and when `stopped` says so. It is asked first and has a moment to end by itself.
     pub(crate) fn of_step(request: &StepRequest, stopped: &'a dyn Fn() -> bool) -> Self {
-        Self { timeout: request.limits.timeout, stopped: Some(stopped) }
+        Self { timeout: request.limits.timeout, stopped: Some(stopped), asks: true }
     }
 
     /// Of anything else: by its time-out, without being asked.
     pub(crate) fn by_force(timeout: Duration) -> Self {
-        Self { timeout, stopped: None }
+        Self { timeout, stopped: None, asks: false }
+    }
+
+    /// Of a tool: by its time-out and when `stopped` says so, without being asked.
+    pub(crate) fn of_tool(timeout: Duration, stopped: &'a dyn Fn() -> bool) -> Self {
+        Self { timeout, stopped: Some(stopped), asks: false }
     }
 }
 
@@ -110,6 +117,7 @@ pub(crate) fn supervise(
         phase: Phase::Running,
         until: deadline(ending.timeout),
         stopped: ending.stopped,
+        asks: ending.asks,
         killed: None,
         full: false,
         messages: Messages::default(),
@@ -136,6 +144,7 @@ struct Watch<'a> {
     phase: Phase,
     until: Option<Instant>,
     stopped: Option<&'a dyn Fn() -> bool>,
+    asks: bool,
     killed: Option<Killed>,
     full: bool,
     messages: Messages,
@@ -279,7 +288,7 @@ impl Watch<'_> {
 
     /// Asks a step to end; kills what is none.
     fn ask(&mut self, why: Killed) {
-        if self.stopped.is_none() {
+        if !self.asks {
             return self.kill(why);
         }
         self.killed = Some(why);

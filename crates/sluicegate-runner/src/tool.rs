@@ -5,7 +5,7 @@ use std::{
 };
 
 use sluicegate_ports::execute::{
-    Ended, ExecuteError, Limits, Network, StepRequest, Stop, ToolOutcome, ToolRequest, ToolSandbox,
+    Ended, ExecuteError, Limits, Network, StepRequest, ToolOutcome, ToolRequest, ToolSandbox,
 };
 
 use crate::{
@@ -47,6 +47,7 @@ impl ToolSandbox for EmbeddedExecutor {
             true => NOBODY,
             false => (0, 0),
         };
+        let stopped = || request.stop.is_raised();
         let launch = Launch {
             host_name: step,
             lowers: Vec::new(),
@@ -61,7 +62,7 @@ impl ToolSandbox for EmbeddedExecutor {
             outputs: &[],
             limits: &as_step.limits,
             epoch: 0,
-            ending: Ending::by_force(request.timeout),
+            ending: Ending::of_tool(request.timeout, &stopped),
             watch: None,
         };
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -140,7 +141,7 @@ fn as_step(request: &ToolRequest) -> Result<StepRequest, sluicegate_types::NameE
         network: Network::None,
         masked: Vec::new(),
         observe: false,
-        stop: Stop::default(),
+        stop: request.stop.clone(),
     })
 }
 

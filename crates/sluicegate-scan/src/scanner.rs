@@ -13,7 +13,7 @@ use sluicegate_attestation::{
     trivy_report::{Summary, summary},
 };
 use sluicegate_ports::{
-    execute::{Ended, ToolRequest, ToolSandbox},
+    execute::{Ended, Stop, ToolRequest, ToolSandbox},
     scan::{Database, Inventory, ScanError, ScanReport, Scanner, Tool},
 };
 use sluicegate_types::{Digest, NonEmpty, UnixTime};
@@ -74,6 +74,7 @@ impl Default for ScanLimits {
 /// Scans images with the Trivy that the gateway file allows and the database that it pins.
 pub struct TrivyScanner {
     config: Config,
+    stop: Stop,
     ready: Mutex<Option<Ready>>,
 }
 
@@ -91,7 +92,12 @@ impl TrivyScanner {
         if let Ok(absolute) = std::path::absolute(&config.work) {
             config.work = absolute;
         }
-        Self { config, ready: Mutex::new(None) }
+        Self { config, stop: Stop::default(), ready: Mutex::new(None) }
+    }
+
+    /// The same, whose scans end when `stop` is raised.
+    pub fn stopped_by(self, stop: Stop) -> Self {
+        Self { stop, ..self }
     }
 
     fn ready(&self) -> Result<Ready, ScanError> {
@@ -110,6 +116,9 @@ impl TrivyScanner {
     }
 
     fn run(&self, ready: &Ready, args: &[&str], folders: &[(&Path, &str)]) -> Result<Vec<u8>, ScanError> {
+        if self.stop.is_raised() {
+            return Err(ScanError::Stopped);
+        }
         let limits = &self.config.limits;
         let outcome = self.config.sandbox.run_tool(&ToolRequest {
             program: ready.program.clone(),
@@ -121,6 +130,7 @@ impl TrivyScanner {
             timeout: limits.timeout,
             memory: limits.memory,
             stdout_bytes: limits.report,
+            stop: self.stop.clone(),
         })?;
         match outcome.ended {
             Ended::Exit(0) if outcome.stdout.is_empty() => {
@@ -129,7 +139,7 @@ impl TrivyScanner {
             Ended::Exit(0) => Ok(outcome.stdout),
             Ended::Exit(code) => Err(failed(format!("it ended with code {code}; {}", last_words(&outcome.stderr)))),
             Ended::TimedOut => Err(failed(format!("it ran longer than {} s", limits.timeout.as_secs()))),
-            Ended::Stopped => Err(failed("it was stopped".to_owned())),
+            Ended::Stopped => Err(ScanError::Stopped),
             Ended::LogFull => Err(failed(format!("its report is larger than {} bytes", limits.report))),
         }
     }

@@ -1,7 +1,7 @@
 use std::{collections::VecDeque, sync::Mutex};
 
 use sluicegate_ports::execute::{
-    Account, Ended, ExecuteError, ExecutorIdentity, Layer, StepExecutor, StepOutcome, StepRequest, Terminal,
+    Account, Ended, ExecuteError, ExecutorIdentity, Layer, StepExecutor, StepOutcome, StepRequest, Stop, Terminal,
 };
 use sluicegate_types::StepName;
 
@@ -41,7 +41,7 @@ impl StepExecutor for FakeExecutor {
     }
 
     /// Root is at home in `/`, a number in `/` too, and every name is user 1000 with a home of that name.
-    fn account(&self, _: &StepName, _: &[Layer], user: &str) -> Result<Account, ExecuteError> {
+    fn account(&self, _: &StepName, _: &[Layer], user: &str, _: &Stop) -> Result<Account, ExecuteError> {
         let (name, group) = user.split_once(':').unwrap_or((user, ""));
         let number = |text: &str, otherwise| match text {
             "" | "root" => 0,

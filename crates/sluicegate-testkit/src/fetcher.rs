@@ -1,6 +1,9 @@
 use std::{collections::BTreeMap, sync::Mutex};
 
-use sluicegate_ports::trees::{FetchedSource, SourceFetcher, TreeError};
+use sluicegate_ports::{
+    execute::Stop,
+    trees::{FetchedSource, SourceFetcher, TreeError},
+};
 
 /// A fetcher that gives what it was told to give.
 #[derive(Default)]
@@ -25,7 +28,10 @@ impl FakeFetcher {
 
 impl SourceFetcher for FakeFetcher {
     /// [`TreeError::Fetch`] for an address where nothing is, [`TreeError::Address`] for a reference that is not there.
-    fn fetch(&self, url: &str, reference: &str) -> Result<FetchedSource, TreeError> {
+    fn fetch(&self, url: &str, reference: &str, stop: &Stop) -> Result<FetchedSource, TreeError> {
+        if stop.is_raised() {
+            return Err(TreeError::Stopped);
+        }
         let asked = (url.to_owned(), reference.to_owned());
         self.asked.lock().unwrap().push(asked.clone());
         if let Some(source) = self.published.get(&asked) {
@@ -53,10 +59,19 @@ mod tests {
         };
         let fetcher = FakeFetcher::default().publishes("https://git.example/a", "main", source.clone());
         for reference in ["main", &source.commit] {
-            assert_eq!(fetcher.fetch("https://git.example/a", reference).unwrap().commit, source.commit);
+            assert_eq!(
+                fetcher.fetch("https://git.example/a", reference, &Stop::default()).unwrap().commit,
+                source.commit
+            );
         }
-        assert!(matches!(fetcher.fetch("https://git.example/a", "other"), Err(TreeError::Address { .. })));
-        assert!(matches!(fetcher.fetch("https://git.example/b", "main"), Err(TreeError::Fetch { .. })));
+        assert!(matches!(
+            fetcher.fetch("https://git.example/a", "other", &Stop::default()),
+            Err(TreeError::Address { .. })
+        ));
+        assert!(matches!(
+            fetcher.fetch("https://git.example/b", "main", &Stop::default()),
+            Err(TreeError::Fetch { .. })
+        ));
         assert_eq!(fetcher.asked().len(), 4);
     }
 }

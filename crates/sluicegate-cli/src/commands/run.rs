@@ -5,25 +5,16 @@ use std::{
 };
 
 use serde_json::json;
-use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    flag,
-};
 use sluicegate_attestation::test_result::TestResult;
 use sluicegate_flow::{
-    Error, Failure,
+    Error,
     folders::EnvironmentPlaces,
     run::{self as flow, Selection, StepReport, StepStatus},
     steps::StepEvent,
 };
 use sluicegate_pipeline::pipeline::Pipeline;
 use sluicegate_ports::{
-    Clock,
-    execute::{StepExecutor, Stop},
-    scan::Scanner,
-    shared_cache::SharedCache,
-    step_cache::StepCache,
-    trees::TreePacker,
+    Clock, execute::StepExecutor, scan::Scanner, shared_cache::SharedCache, step_cache::StepCache, trees::TreePacker,
 };
 use sluicegate_types::{Digest, OutputName, RunId, StepName};
 
@@ -31,10 +22,10 @@ use super::{later, pipeline::OpenedPipeline, promote::With, release::Releases};
 use crate::{
     arguments::Run,
     gateway_folder::GatewayFolder,
-    passphrase,
+    interrupts, passphrase,
     progress::{Form, Progress},
     wire::{Logging, SystemClock, Wired},
-    words::{Problem, Words, code, printable},
+    words::{Problem, Words, printable},
 };
 
 /// `run`.
@@ -51,7 +42,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         None => opened.secrets(&pipeline.steps)?,
         Some(selection) => opened.secrets(pipeline.with_what_they_need(&selection.steps))?,
     };
-    let stop = interrupts()?;
+    let stop = interrupts::listen()?;
     let shared = if arguments.no_cache { None } else { wired.shared_store(gateway, &stop)? };
     let scanner = match (&gateway.gateway.scanner, arguments.no_scan || selection.is_some()) {
         (_, true) => None,
@@ -80,6 +71,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     let records = releases.are_asked_for().then(|| wired.signer(&gateway.gateway.signing.records, &passphrase));
     let records = records.transpose()?;
     let environments = EnvironmentPlaces::of(&gateway.gateway, &gateway.folder);
+    let scanner = scanner.map(|scanner| scanner.stopped_by(stop.clone()));
     let run = run_id()?;
     let progress = Progress::begin(words, form, pipeline, Some(run.clone()));
     let tell = |line: &str| progress.tell(line);
@@ -116,18 +108,31 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     let ports = wired.ports(log.as_ref(), &ledger, &tell, &warn);
     let ran = flow::run(&ports, &request);
     drop(progress);
-    if let Some(export) = export {
+    let exported = export.map_or(Ok(()), |export| {
         let steps = match &ran {
             Ok(report) => &report.steps,
             Err(failed) => &failed.report.steps,
         };
-        export.write(&wired.packer, steps)?;
-    }
-    let report = ran.map_err(|failed| Problem::from(*failed.error).recorded(failed.record))?;
+        export.write(&wired.packer, steps)
+    });
+    let report = match ran {
+        Ok(report) => report,
+        Err(failed) => {
+            for other in failed.other_failures() {
+                words.warn(&other);
+            }
+            // What ended the run decides how it ended; that what it left is not where it was asked for is told beside it.
+            if let Err(problem) = exported {
+                words.warn(&format!("--export: {}", problem.lines().join("; ")));
+            }
+            return Err(Problem::from(*failed.error).recorded(failed.record));
+        }
+    };
     let mut run = document(&report);
     if !words.json() {
         print(words, &report, pipeline, folder, gateway, &releases.artifacts());
     }
+    exported?;
     let mut code = 0;
     if let Some(records) = records {
         let (tell, warn) = (|line: &str| words.tell(line), |line: &str| words.warn(line));
@@ -142,18 +147,6 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     }
     words.finished();
     Ok(ExitCode::from(code))
-}
-
-/// The first interrupt ends the run as it should end; the second one ends this process at once, and with it whatever it runs.
-pub(crate) fn interrupts() -> Result<Stop, Problem> {
-    let stop = Stop::default();
-    for signal in [SIGINT, SIGTERM] {
-        // The order counts: what ends the process looks at what earlier signals have left.
-        let heard = flag::register_conditional_shutdown(signal, i32::from(code(Failure::Stopped)), stop.flag())
-            .and_then(|_| flag::register(signal, stop.flag()));
-        heard.map_err(|error| Problem::lost(format!("cannot listen for interrupts: {error}"), "try again"))?;
-    }
-    Ok(stop)
 }
 
 /// A folder for what steps left.

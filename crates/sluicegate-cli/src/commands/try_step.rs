@@ -15,9 +15,10 @@ use sluicegate_flow::{
 use sluicegate_ports::execute::{Ended, Stop, Terminal};
 use sluicegate_types::StepName;
 
-use super::{pipeline::OpenedPipeline, run::interrupts};
+use super::pipeline::OpenedPipeline;
 use crate::{
     arguments::{PipelineFile, Shell, Try},
+    interrupts,
     progress::{Form, Progress},
     wire::Wired,
     words::{Problem, Words, code},
@@ -26,7 +27,7 @@ use crate::{
 /// `try`.
 pub(crate) fn try_step(words: &Words, arguments: &Try) -> Result<ExitCode, Problem> {
     let form = Form::of(words, arguments.progress.form)?;
-    let stop = interrupts()?;
+    let stop = interrupts::listen()?;
     let (tried, done) = attempt(words, &arguments.pipeline, &arguments.step, stop, form)?;
     if words.json() && done.is_ok() {
         words.document(&json!({"schemaVersion": 1, "steps": tried.iter().map(document).collect::<Vec<_>>()}));
@@ -47,7 +48,7 @@ pub(crate) fn try_step(words: &Words, arguments: &Try) -> Result<ExitCode, Probl
 pub(crate) fn shell(words: &Words, arguments: &Shell) -> Result<ExitCode, Problem> {
     // The terminal is the shell's: nothing may be drawn on it beside.
     let form = if words.quiet() { Form::Quiet } else { Form::Plain };
-    let stop = interrupts()?;
+    let stop = interrupts::listen()?;
     if arguments.on_failure {
         let (_, done) = attempt(words, &arguments.pipeline, &arguments.step, stop.clone(), form)?;
         match done {

@@ -103,6 +103,7 @@ impl World {
                 workdir: step.workdir.clone(),
                 user: String::new(),
                 inputs: Vec::new(),
+                caches: Vec::new(),
                 outputs: Vec::new(),
                 limits,
                 epoch: 0,
@@ -114,6 +115,7 @@ impl World {
             image: Digest::of(b"image"),
             env: BTreeMap::new(),
             inputs,
+            caches: Default::default(),
             key: parts.key(),
             parts,
         }
@@ -132,6 +134,7 @@ impl World {
                 Dependency::image("image", Digest::of(b"image")),
                 Dependency::content("source:src".to_owned(), content(b"source"), None),
             ],
+            caches: Default::default(),
             builder_id: LOCAL_BUILDER.to_owned(),
             builder_version: self.builder_version.clone(),
             run: "r1".parse().unwrap(),

@@ -9,9 +9,12 @@ use super::Forms;
 impl Forms {
     /// The outcome without secrets. Outputs are content and stay as they are.
     pub(crate) fn outcome(&self, outcome: StepOutcome) -> StepOutcome {
-        let StepOutcome { ended, log, outputs, missing, leaking, oom_kills, contacts, observed, caches } = outcome;
-        let contacts = self.contacts(contacts);
-        StepOutcome { ended, log, outputs, missing, leaking, oom_kills, contacts, observed: self.observed(observed), caches }
+        let StepOutcome { ended, log, outputs, missing, leaking, fault, oom_kills, contacts, observed, caches } =
+            outcome;
+        let (contacts, observed) = (self.contacts(contacts), self.observed(observed));
+        let fault = fault.map(|fault| self.text(fault));
+        // What is told of shared caches are names and numbers of the pipeline's own.
+        StepOutcome { ended, log, outputs, missing, leaking, fault, oom_kills, contacts, observed, caches }
     }
 
     /// The error without secrets.
@@ -30,6 +33,7 @@ impl Forms {
             }
             // It speaks of digests and of places of this machine.
             ExecuteError::Store(error) => ExecuteError::Store(error),
+            ExecuteError::Stopped { step } => ExecuteError::Stopped { step },
         }
     }
 
@@ -121,6 +125,8 @@ mod tests {
             outputs: Vec::new(),
             missing: Vec::new(),
             leaking: Vec::new(),
+            fault: None,
+            caches: Vec::new(),
             oom_kills: None,
             contacts,
             observed,

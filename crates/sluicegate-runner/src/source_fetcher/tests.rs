@@ -13,6 +13,7 @@ struct World {
     mirror: tempfile::TempDir,
     cache: tempfile::TempDir,
     limits: FetchLimits,
+    stop: Stop,
 }
 
 impl World {
@@ -26,7 +27,8 @@ impl World {
         symlink("/etc/passwd", at("link")).unwrap();
         fs::create_dir_all(at("deep/er")).unwrap();
         fs::write(at("deep/er/file"), "one\n").unwrap();
-        let world = Self { mirror, cache: tempfile::tempdir().unwrap(), limits: FetchLimits::default() };
+        let world =
+            Self { mirror, cache: tempfile::tempdir().unwrap(), limits: FetchLimits::default(), stop: Stop::default() };
         world.git(&["init", "--quiet", "--initial-branch=main"]);
         world.commit();
         world
@@ -62,7 +64,7 @@ impl World {
             certificates: None,
             limits: self.limits,
         };
-        GitSourceFetcher::new(settings).fetch(url, reference)
+        GitSourceFetcher::new(settings).fetch(url, reference, &self.stop)
     }
 
     #[track_caller]
@@ -406,7 +408,8 @@ fn a_proxy_and_certificates_are_those_that_were_given_and_for_servers_alone() {
     let without = FetchSettings { proxy: None, no_proxy: None, certificates: None, ..given.clone() };
     let told = |settings: &FetchSettings, url: &str| {
         let address = GitAddress::parse(url).unwrap();
-        let kept = Kept { settings, address: &address, url, folder: PathBuf::from("/nowhere/kept") };
+        let kept =
+            Kept { settings, address: &address, url, folder: PathBuf::from("/nowhere/kept"), stop: &Stop::default() };
         let command = kept.git();
         let names = ["https_proxy", "no_proxy", "GIT_SSL_CAINFO"];
         let value = |name: &str| command.get_envs().find(|(known, _)| *known == name).and_then(|(_, value)| value);
@@ -428,4 +431,25 @@ fn two_that_fetch_the_same_do_not_disturb_each_other() {
         let asked = [(); 4].map(|()| scope.spawn(|| lines(&world.fetch("main").unwrap())));
         asked.into_iter().for_each(|asked| assert_eq!(asked.join().unwrap(), FIRST));
     });
+}
+
+#[test]
+fn a_fetch_from_somebody_who_never_answers_is_stopped_with_all_of_its_programs() {
+    let world = World::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/mirror", listener.local_addr().unwrap());
+    thread::scope(|scope| {
+        let fetched = scope.spawn(|| world.fetch_from(&url, "main"));
+        let (mut asked, _) = listener.accept().unwrap();
+        let mut line = String::new();
+        BufReader::new(asked.try_clone().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with("GET /mirror/info/refs"), "{line}");
+        world.stop.raise();
+        assert!(matches!(fetched.join().unwrap(), Err(TreeError::Stopped)));
+        // The program that asked is gone, and with it the connection: it ends, or ends with a reset.
+        asked.read_to_end(&mut Vec::new()).unwrap_or_default();
+    });
+    // Nothing was broken by it.
+    let world = World { stop: Stop::default(), ..world };
+    assert_eq!(lines(&world.fetch("main").unwrap()), FIRST);
 }

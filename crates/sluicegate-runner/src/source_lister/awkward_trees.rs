@@ -42,7 +42,8 @@ fn with_submodule() -> (tempfile::TempDir, tempfile::TempDir) {
 
 fn refusal(folder: &Path, include: &[&str], excluded: &[PathBuf]) -> String {
     let include: Vec<PathBuf> = include.iter().map(PathBuf::from).collect();
-    let error = GitSourceLister.list_including(folder, Path::new("src"), &include, excluded).unwrap_err();
+    let error =
+        GitSourceLister.list_including(folder, Path::new("src"), &include, excluded, &Stop::default()).unwrap_err();
     format!("{error}: {}", std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default())
 }
 
@@ -186,7 +187,7 @@ fn included_files_stand_at_the_top_and_have_to_be_committed_too() {
     fs::set_permissions(folder.path().join("a/b/tool"), fs::Permissions::from_mode(0o755)).unwrap();
     let list = || {
         let include = ["../go.sum", "../a/./b/tool"].map(PathBuf::from);
-        GitSourceLister.list_including(folder.path(), Path::new("src"), &include, &[]).unwrap()
+        GitSourceLister.list_including(folder.path(), Path::new("src"), &include, &[], &Stop::default()).unwrap()
     };
     let new = list();
     assert_eq!([at(&new, "go.sum"), at(&new, "tool"), at(&new, "tracked")], ["sums", "program tool", "1"]);
@@ -234,7 +235,13 @@ fn what_may_be_no_source_is_not_included_either() {
     symlink("home/evidence.db", at("in")).unwrap();
     rustix::fs::mkfifoat(rustix::fs::CWD, at("pipe"), rustix::fs::Mode::RUSR).unwrap();
     let excluded = [at("home"), at("token")];
-    let plain = GitSourceLister.list_including(project.path(), Path::new("src"), &["../plain".into()], &excluded);
+    let plain = GitSourceLister.list_including(
+        project.path(),
+        Path::new("src"),
+        &["../plain".into()],
+        &excluded,
+        &Stop::default(),
+    );
     assert_eq!(names(&plain.unwrap()), ["tracked", "plain"]);
     let beyond = format!("../../{}/file", outside.path().file_name().unwrap().to_string_lossy());
     for (include, says) in [

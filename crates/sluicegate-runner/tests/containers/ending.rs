@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use sluicegate_ports::{
-    execute::{Ended, StepExecutor, StepOutcome, StepRequest},
+    execute::{Ended, ExecuteError, StepExecutor, StepOutcome, StepRequest, Stop},
     store::ContentStore,
 };
 
@@ -71,4 +71,15 @@ fn a_step_that_ended_by_itself_was_not_stopped_and_its_own_signals_mean_nothing(
     // Only the helper's request is passed on: what a step sends to its first process ends nobody.
     let request = sh("kill -TERM 1; sleep 0.2; echo still here");
     assert_eq!(log_of(&request), "still here\n");
+}
+
+#[test]
+fn a_layer_that_is_being_unpacked_is_left_as_soon_as_it_is_to_stop() {
+    let request = sh("echo ran");
+    let layers = [request.layers.clone(), vec![layer_of(&[("only/here", "text")])]].concat();
+    request.stop.raise();
+    let account = |stop: &Stop| fixture().executor.account(&request.step, &layers, "98715", stop);
+    assert!(matches!(account(&request.stop), Err(ExecuteError::Stopped { .. })));
+    // Nothing half done is left: the same is unpacked whole where nobody stops it.
+    assert_eq!(account(&Stop::default()).unwrap().uid, 98715);
 }

@@ -179,6 +179,11 @@ pub(crate) fn refused(request: &StepRequest) -> ExecuteError {
     fixture().executor.run_step(request, &mut |_| {}).unwrap_err()
 }
 
+/// What is wrong with what a step left.
+pub(crate) fn unkept(request: &StepRequest) -> String {
+    run(request).0.fault.unwrap()
+}
+
 /// The log of a script that has to end with 0.
 pub(crate) fn log_of(request: &StepRequest) -> String {
     let (outcome, log) = run(request);

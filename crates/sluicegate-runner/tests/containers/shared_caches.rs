@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::symlink};
 
-use sluicegate_ports::execute::{CacheBegan, Ended, OutputRequest, SharedCache, StepRequest};
+use sluicegate_ports::execute::{CacheBegan, Ended, OutputRequest, OutputRole, SharedCache, StepRequest};
 use sluicegate_types::Digest;
 
 use crate::fixture::{fixture, log_of, refused, run, sh};
@@ -46,7 +46,11 @@ fn nothing_of_a_cache_is_in_an_output_whatever_link_leads_there() {
         "echo x > /var/deps/file; mkdir -p /out; ln -s /var/deps /out/app; ln -s /var/deps/file /out/one",
     );
     for name in ["app", "one"] {
-        request.outputs = vec![OutputRequest { name: name.parse().unwrap(), path: format!("/out/{name}").into() }];
+        request.outputs = vec![OutputRequest {
+            name: name.parse().unwrap(),
+            path: format!("/out/{name}").into(),
+            role: OutputRole::Product,
+        }];
         let error = refused(&request).to_string();
         assert!(error.contains("it leads into a shared cache"), "{error}");
     }
@@ -54,7 +58,8 @@ fn nothing_of_a_cache_is_in_an_output_whatever_link_leads_there() {
     request.outputs[0].path = "/out".into();
     assert_eq!(run(&request).0.ended, Ended::Exit(0));
     let mut copied = cached(Some("linked"), "mkdir /out; cp /var/deps/file /out/one");
-    copied.outputs = vec![OutputRequest { name: "one".parse().unwrap(), path: "/out/one".into() }];
+    copied.outputs =
+        vec![OutputRequest { name: "one".parse().unwrap(), path: "/out/one".into(), role: OutputRole::Product }];
     assert_eq!(run(&copied).0.outputs.len(), 1);
 }
 

@@ -116,13 +116,18 @@ fn an_output_may_be_reached_through_a_link_but_never_leave_the_root() {
 fn an_output_that_is_no_content_is_refused() {
     let mut request = sh("mkdir /dir; touch /dir/.wh.x");
     request.outputs = vec![output("dir", "/dir")];
-    let error = refused(&request);
-    assert!(matches!(&error, ExecuteError::Output { output, .. } if output == "dir"), "{error}");
-    request.argv[2] = "mknod /dir p".into();
-    let error = refused(&request);
-    assert!(error.to_string().contains("neither a file nor a folder"), "{error}");
+    let fault = unkept(&request);
+    assert!(fault.contains("dir at /dir: "), "{fault}");
+    request.argv[2] = "echo said; mknod /dir p; exit 3".into();
+    // It ran all the same: how it ended and what it printed are kept.
+    let (outcome, log) = run(&request);
+    assert_eq!((outcome.ended, log.as_str()), (Ended::Exit(3), "said\n"));
+    assert_eq!(fixture().store.read(&outcome.log, 99).unwrap(), b"said\n");
+    let fault = outcome.fault.unwrap();
+    assert!(fault.contains("neither a file nor a folder"), "{fault}");
     request.argv[2] = "mkdir /dir; touch /dir/.w".into();
-    assert_eq!(run(&request).0.outputs.len(), 1);
+    let (outcome, _) = run(&request);
+    assert_eq!((outcome.outputs.len(), outcome.fault), (1, None));
 }
 
 #[test]

@@ -1,8 +1,8 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
-use sluicegate_ports::execute::{Ended, ExecuteError, ToolRequest, ToolSandbox};
+use sluicegate_ports::execute::{Ended, ExecuteError, Stop, ToolRequest, ToolSandbox};
 
-use crate::fixture::fixture;
+use crate::fixture::{fixture, processes_with};
 
 /// A script with its interpreter: every folder that the shell is linked with comes along.
 fn request(dir: &tempfile::TempDir, script: &str) -> ToolRequest {
@@ -18,6 +18,7 @@ fn request(dir: &tempfile::TempDir, script: &str) -> ToolRequest {
         timeout: Duration::from_secs(60),
         memory: Some(256 << 20),
         stdout_bytes: 100,
+        stop: Stop::default(),
     }
 }
 
@@ -71,4 +72,20 @@ fn too_much_output_and_too_much_time_are_told_apart() {
     slow.timeout = Duration::from_millis(1500);
     let outcome = fixture().executor.run_tool(&slow).unwrap();
     assert_eq!((outcome.ended, outcome.stdout.as_slice()), (Ended::TimedOut, &b"begun\n"[..]));
+}
+
+#[test]
+fn a_tool_is_stopped_from_outside() {
+    let dir = dir();
+    let asked = request(&dir, "trap '' TERM; echo begun; while :; do sleep 98714.5; done");
+    std::thread::scope(|scope| {
+        let tool = scope.spawn(|| fixture().executor.run_tool(&asked).unwrap());
+        while processes_with("98714.5").is_empty() {
+            std::thread::yield_now();
+        }
+        asked.stop.raise();
+        let outcome = tool.join().unwrap();
+        assert_eq!((outcome.ended, outcome.stdout.as_slice()), (Ended::Stopped, &b"begun\n"[..]));
+    });
+    assert!(processes_with("98714.5").is_empty());
 }

@@ -13,7 +13,7 @@ fn as_user(user: &str, script: &str) -> StepRequest {
 }
 
 fn account(request: &StepRequest) -> Result<Account, ExecuteError> {
-    fixture().executor.account(&request.step, &request.layers, &request.user)
+    fixture().executor.account(&request.step, &request.layers, &request.user, &request.stop)
 }
 
 /// What a program can do with its streams, whoever runs it.

@@ -385,3 +385,21 @@ fn the_real_trivy_knows_the_packages_of_an_output() {
     assert_eq!(names(vec![file("shop", b"\x7fELF no more of it")]), [] as [&str; 0]);
     assert_eq!(names(Vec::new()), [] as [&str; 0]);
 }
+
+#[test]
+fn a_scan_that_is_stopped_says_so_and_begins_nothing_more() {
+    let world = World::new();
+    let stopped = world.canned(world.report(), Ended::Stopped).unwrap_err();
+    assert!(matches!(stopped, ScanError::Stopped), "{stopped}");
+    let sandbox = Arc::new(Canned { report: world.report(), ended: Ended::Exit(0), runs: AtomicUsize::new(0) });
+    for raised in [true, false] {
+        let stop = Stop::default();
+        if raised {
+            stop.raise();
+        }
+        let scanner = TrivyScanner::new(world.config(sandbox.clone())).stopped_by(stop);
+        let scan = scanner.scan(world.image.path(), &world.image.digest);
+        assert_eq!(matches!(scan, Err(ScanError::Stopped)), raised);
+        assert_eq!(sandbox.runs.load(Ordering::Relaxed) == 0, raised);
+    }
+}

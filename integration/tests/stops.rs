@@ -1,0 +1,253 @@
+//! A run that is ended from outside, or whose steps left what can't be kept: nothing survives, and everything is on record.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    net::TcpListener,
+    path::Path,
+    process::{Child, ChildStderr, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use integration::{Project, can_run_steps};
+use serde_json::{Value, json};
+
+const RUN: [&str; 2] = ["run", "--no-scan"];
+
+fn project(steps: &str) -> Project {
+    let project = Project::prepared();
+    let text = format!("version: 1\nname: stops\ndefaults: {{ image: oci:images/base }}\nsteps:\n{steps}");
+    fs::write(project.path("sluicegate.yaml"), text).unwrap();
+    project
+}
+
+fn begun(project: &Project) -> (Child, BufReader<ChildStderr>) {
+    let mut child = project.command(&RUN).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let errors = BufReader::new(child.stderr.take().unwrap());
+    (child, errors)
+}
+
+/// Reads until a line has this in it.
+fn until(errors: &mut BufReader<ChildStderr>, said: &str) {
+    let mut line = String::new();
+    while !line.contains(said) {
+        line.clear();
+        assert!(errors.read_line(&mut line).unwrap() > 0, "it ended before it said {said:?}");
+    }
+}
+
+fn send(signal: &str, child: &Child) {
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+}
+
+/// Processes with this in their arguments.
+fn processes_with(text: &str) -> Vec<String> {
+    let own = std::process::id().to_string();
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let arguments = entries.filter(|entry| entry.file_name().to_string_lossy() != own).filter_map(|entry| {
+        let bytes = fs::read(entry.path().join("cmdline")).ok()?;
+        Some(String::from_utf8_lossy(&bytes).replace('\0', " "))
+    });
+    arguments.filter(|arguments| arguments.contains(text)).collect()
+}
+
+/// Whether they are all gone, once they have had the time that dying takes.
+fn are_gone(text: &str) -> bool {
+    (0..1000).any(|_| {
+        let gone = processes_with(text).is_empty();
+        if !gone {
+            thread::sleep(Duration::from_millis(10));
+        }
+        gone
+    })
+}
+
+fn steps(record: &Value) -> Vec<(&str, &str)> {
+    let steps = record["body"]["steps"].as_array().unwrap();
+    steps.iter().map(|step| (step["step"].as_str().unwrap(), step["status"].as_str().unwrap())).collect()
+}
+
+#[test]
+fn a_fetch_from_somebody_who_never_answers_ends_with_the_run_and_leaves_no_git() {
+    if !can_run_steps("a_fetch_from_somebody_who_never_answers_ends_with_the_run_and_leaves_no_git") {
+        return;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/x", listener.local_addr().unwrap());
+    let project = project("  one:\n    run: \"true\"\n    inputs: { /s: s }\n");
+    let sources = format!("sources: {{ s: {{ git: \"{url}\", ref: main }} }}\ndefaults:");
+    project.replace("sluicegate.yaml", "defaults:", &sources);
+    for (signal, code) in [("-INT", Some(130)), ("-KILL", None)] {
+        let (mut child, mut errors) = begun(&project);
+        let (mut asked, _) = listener.accept().unwrap();
+        let mut request = String::new();
+        BufReader::new(asked.try_clone().unwrap()).read_line(&mut request).unwrap();
+        assert!(request.starts_with("GET /x/info/refs"), "{request}");
+        assert!(!processes_with(&url).is_empty());
+        send(signal, &child);
+        assert_eq!(child.wait().unwrap().code(), code);
+        asked.read_to_end(&mut Vec::new()).unwrap_or_default();
+        assert!(are_gone(&url), "{:?}", processes_with(&url));
+        let mut said = String::new();
+        errors.read_to_string(&mut said).unwrap();
+        if code.is_some() {
+            assert!(said.contains("was stopped"), "{said}");
+            assert_eq!(project.last_record("run")["outcome"], "aborted");
+        }
+    }
+}
+
+#[test]
+fn a_hangup_and_a_wish_to_end_are_heard_like_an_interrupt_and_have_codes_of_their_own() {
+    if !can_run_steps("a_hangup_and_a_wish_to_end_are_heard_like_an_interrupt_and_have_codes_of_their_own") {
+        return;
+    }
+    let project = project("  long:\n    run: echo waiting; sleep 1000\n");
+    for (signal, code) in [("-HUP", 129), ("-INT", 130), ("-TERM", 143)] {
+        let (mut child, mut errors) = begun(&project);
+        until(&mut errors, "long | waiting");
+        send(signal, &child);
+        let mut rest = String::new();
+        errors.read_to_string(&mut rest).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{signal}: {rest}");
+        let record = project.last_record("run");
+        assert_eq!((&record["outcome"], steps(&record)), (&json!("aborted"), vec![("long", "failed")]), "{signal}");
+        let left: Vec<_> =
+            fs::read_dir(project.path("home/run")).unwrap().flatten().map(|left| left.file_name()).collect();
+        assert!(left.iter().all(|name| name.to_string_lossy().starts_with('.')), "{signal}: {left:?}");
+    }
+}
+
+#[test]
+fn a_hangup_that_is_ignored_ends_nothing() {
+    if !can_run_steps("a_hangup_that_is_ignored_ends_nothing") {
+        return;
+    }
+    let project = project("  short:\n    run: echo waiting; sleep 1\n");
+    let mut command = Command::new("nohup");
+    project.environment(&mut command);
+    command.arg(integration::program()).args(RUN).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut errors = BufReader::new(child.stderr.take().unwrap());
+    until(&mut errors, "short | waiting");
+    send("-HUP", &child);
+    let mut rest = String::new();
+    errors.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{rest}");
+}
+
+#[test]
+fn a_step_whose_output_cannot_be_kept_is_on_record_with_its_log_and_every_failure_is_told() {
+    if !can_run_steps("a_step_whose_output_cannot_be_kept_is_on_record_with_its_log_and_every_failure_is_told") {
+        return;
+    }
+    let project = project(
+        "  pipe:\n    run: echo made a pipe; mkfifo /o\n    outputs: { o: /o }\n  \
+         deep:\n    run: mkdir -p /o/$(printf 'd/%.0s' 1 2 3 4 5 6 7 8)$(printf 'd/%.0s' $(seq 300)); exit 9\n    outputs: { o: /o }\n  \
+         after:\n    run: \"true\"\n    needs: [pipe]\n  good:\n    run: echo fine\n",
+    );
+    let ended = project.sluicegate(&["run", "--no-scan", "--keep-going", "-j", "1"]);
+    ended.assert(6, "step pipe left an output that cannot be kept: o at /o: it is neither a file nor a folder");
+    ended.assert(6, "step deep ended with code 9");
+    let record = project.last_record("run");
+    assert_eq!(steps(&record), [("pipe", "failed"), ("deep", "failed"), ("good", "passed")]);
+    assert_eq!(record["body"]["steps"][1]["exitCode"], 9);
+    let failures = record["body"]["failures"].as_array().unwrap();
+    assert_eq!((failures.len(), &failures[0]["step"]), (2, &json!("pipe")), "{record:#}");
+    assert_eq!(record["body"]["skipped"], json!(["after"]));
+    let log = project.command(&["logs", "LAST", "pipe"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&log.stdout), "made a pipe\n");
+    // The same that leaves a file passes.
+    project.replace("sluicegate.yaml", "mkfifo /o", "echo > /o");
+    project.sluicegate(&["run", "--no-scan", "pipe"]).assert(0, "");
+}
+
+#[test]
+fn an_export_that_fails_does_not_hide_the_failure_of_a_step() {
+    if !can_run_steps("an_export_that_fails_does_not_hide_the_failure_of_a_step") {
+        return;
+    }
+    // A folder that is empty and where even root can't make anything.
+    let nowhere = "/proc/tty/ldisc";
+    if !Path::new(nowhere).is_dir() {
+        return integration::skip("an_export_that_fails_does_not_hide_the_failure_of_a_step", "no /proc/tty/ldisc");
+    }
+    let project = project("  one:\n    run: echo > /o; exit 3\n    outputs: { o: /o }\n");
+    let ended = project.sluicegate(&["run", "--no-scan", "--export", nowhere]);
+    ended.assert(6, "step one ended with code 3");
+    ended.assert(6, "--export: cannot make the folder /proc/tty/ldisc/one");
+    // Where nothing else failed, this is what fails.
+    project.replace("sluicegate.yaml", "; exit 3", "");
+    let ended = project.sluicegate(&["run", "--no-scan", "--export", nowhere]);
+    assert_ne!(ended.code, 0);
+    ended.assert(ended.code, "cannot make the folder /proc/tty/ldisc/one");
+    assert!(ended.stdout.contains("RAN"), "{ended:?}");
+}
+
+/// A small disk of its own for what runs; gone with the test.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn at(folder: std::path::PathBuf) -> Option<Self> {
+        fs::create_dir_all(&folder).unwrap();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs"]).arg(&folder).status();
+        mounted.unwrap().success().then_some(Self(folder))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        Command::new("umount").arg("--lazy").arg(&self.0).status().map(drop).unwrap_or_default();
+    }
+}
+
+#[test]
+fn a_step_that_fills_the_disk_fails_and_what_comes_after_it_has_room_again() {
+    let test = "a_step_that_fills_the_disk_fails_and_what_comes_after_it_has_room_again";
+    if !can_run_steps(test) {
+        return;
+    }
+    let project = project(
+        "  prints:\n    run: echo begun; dd if=/dev/zero of=/x bs=64K; yes | head -c 9000000\n  \
+         writes:\n    run: head -c 5000000 /dev/zero > /o; echo whole\n    outputs: { o: /o }\n  \
+         good:\n    run: echo fine > /o\n    outputs: { o: /o }\n",
+    );
+    let Some(_disk) = SmallDisk::at(project.path("home/run")) else {
+        return integration::skip(test, "nothing can be mounted here");
+    };
+    let ended = project.sluicegate(&["run", "--no-scan", "--keep-going", "-j", "1"]);
+    ended.assert(6, "step prints was killed: the disk has no room for what it printed");
+    ended.assert(6, "step writes left an output that cannot be kept: o at /o: ");
+    let record = project.last_record("run");
+    assert_eq!(steps(&record), [("prints", "failed"), ("writes", "failed"), ("good", "passed")], "{record:#}");
+    assert!(record["body"]["steps"][2]["attestation"].is_string());
+    let log = |step: &str| project.command(&["logs", "LAST", step]).output().unwrap().stdout;
+    assert!(log("prints").starts_with(b"begun\n"));
+    assert_eq!(log("writes"), b"whole\n");
+}
+
+#[test]
+fn a_step_that_cannot_be_executed_here_keeps_nobody_from_proving_the_one_beside_it() {
+    if !can_run_steps("a_step_that_cannot_be_executed_here_keeps_nobody_from_proving_the_one_beside_it") {
+        return;
+    }
+    let project = project(
+        "  beside:\n    run: sleep 1; echo fine > /o\n    outputs: { o: /o }\n  \
+         nowhere:\n    run: \"true\"\n    workdir: /bin/sh/below\n  after:\n    run: \"true\"\n    needs: [nowhere]\n",
+    );
+    let ended = project.sluicegate(&["run", "--no-scan", "--keep-going", "-j", "2"]);
+    ended.assert(2, "step nowhere: ");
+    let record = project.last_record("run");
+    assert_eq!(steps(&record), [("beside", "passed")], "{record:#}");
+    assert!(record["body"]["steps"][0]["attestation"].is_string());
+    assert_eq!(record["body"]["failures"][0]["step"], "nowhere");
+    assert_eq!(record["body"]["skipped"], json!(["after"]));
+    // It is proved, so that nobody has to do it again.
+    project.replace("sluicegate.yaml", "workdir: /bin/sh/below", "workdir: /");
+    let again = project.sluicegate(&["run", "--no-scan", "-o", "json"]);
+    again.assert(0, "");
+    let document: Value = serde_json::from_str(&again.stdout).unwrap();
+    assert_eq!(document["steps"][0]["status"], "taken");
+}
