@@ -258,7 +258,7 @@ mod tests {
             ("published: 2025-04-24", "published: 2025-04-31", 5),
             ("source: here\n", "", 8),
             ("pip | h11 | <0.16.0 | 0.16.0", "pip | h11 | <0.16.0, <1 | 0.16.0", 7),
-            ("pip | h11", "npm | h11", 7),
+            ("pip | h11", "cargo | h11", 7),
             ("| - | will_not_fix", "| <1 | will_not_fix", 8),
             ("| - | will_not_fix", "| -", 8),
         ] {
