@@ -51,6 +51,38 @@ fn no_pipeline_file_gives_a_step_our_keys_their_passphrase_or_a_file_of_the_mach
 }
 
 #[test]
+fn no_pipeline_file_reads_a_repository_of_the_machine() {
+    if !can_run_steps("no_pipeline_file_reads_a_repository_of_the_machine") {
+        return;
+    }
+    let project = Project::prepared();
+    let outside = tempfile::tempdir().unwrap();
+    for folder in [outside.path(), &project.path("own")] {
+        fs::create_dir_all(folder).unwrap();
+        fs::write(folder.join("file"), "committed").unwrap();
+        for arguments in [&["init", "-q", "-b", "main"][..], &["add", "file"], &["commit", "-q", "-m", "x"]] {
+            let mut command = Command::new("git");
+            command.args(["-c", "user.name=A", "-c", "user.email=a@example.org", "-C"]).arg(folder).args(arguments);
+            assert!(command.output().unwrap().status.success());
+        }
+    }
+    std::os::unix::fs::symlink(outside.path(), project.path("link")).unwrap();
+    let run = |path: &std::path::Path| {
+        let text = format!(
+            "version: 1\nname: hostile\nsources: {{ far: {{ git: \"file://{}\", ref: main }} }}\n\
+             defaults: {{ image: oci:images/base }}\nsteps:\n  show:\n    run: cat /src/file\n    inputs: {{ /src: far }}\n    \
+             outputs: {{}}\n",
+            path.display()
+        );
+        fs::write(project.path("sluicegate.yaml"), text).unwrap();
+        project.sluicegate(&RUN)
+    };
+    run(outside.path()).assert(2, "no pipeline file leads there");
+    run(&project.path("link")).assert(2, "no pipeline file leads there");
+    run(&project.path("own")).assert(0, "");
+}
+
+#[test]
 fn what_is_exported_raises_nobodys_rights() {
     if !can_run_steps("what_is_exported_raises_nobodys_rights") {
         return;

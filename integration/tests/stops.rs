@@ -78,6 +78,11 @@ fn a_fetch_from_somebody_who_never_answers_ends_with_the_run_and_leaves_no_git()
     let project = project("  one:\n    run: \"true\"\n    inputs: { /s: s }\n");
     let sources = format!("sources: {{ s: {{ git: \"{url}\", ref: main }} }}\ndefaults:");
     project.replace("sluicegate.yaml", "defaults:", &sources);
+    // Inner servers are asked only where the gateway lists them.
+    project.sluicegate(&["run", "--no-scan"]).assert(2, "egress.private");
+    let gateway = fs::read_to_string(project.path("gateway.yaml")).unwrap();
+    let listed = format!("{gateway}egress: {{ private: [\"{}\"] }}\n", listener.local_addr().unwrap());
+    fs::write(project.path("gateway.yaml"), listed).unwrap();
     for (signal, code) in [("-INT", Some(130)), ("-KILL", None)] {
         let (mut child, mut errors) = begun(&project);
         let (mut asked, _) = listener.accept().unwrap();

@@ -21,7 +21,7 @@ use sluicegate_pipeline::{
 use sluicegate_ports::{
     Clock,
     evidence::{EvidenceError, EvidenceLog},
-    execute::Stop,
+    execute::{Destination, Stop},
     ledger::{Ledger, LedgerError},
     prune::Disposable,
     sign::{SignError, Signer, TransparencyLog},
@@ -29,7 +29,8 @@ use sluicegate_ports::{
 };
 use sluicegate_registry::{Places, RegistrySettings};
 use sluicegate_runner::{
-    Config, DisposableFolder, EmbeddedExecutor, FetchLimits, FetchSettings, GitSourceFetcher, GitSourceLister,
+    Config, DisposableFolder, EmbeddedExecutor, FetchLimits, FetchSettings, GitSourceLister,
+    PermittedFetcher,
     StoreTreePacker,
 };
 use sluicegate_scan::{
@@ -123,15 +124,17 @@ impl Wired {
     }
 
     /// What fetches sources at a commit, over the same proxy as everything else.
-    pub(crate) fn fetcher(&self) -> GitSourceFetcher {
+    pub(crate) fn fetcher(&self, project: &Path, private: &[Destination]) -> PermittedFetcher {
         let settings = outbound_environment::settings(Some(&self.home));
-        GitSourceFetcher::new(FetchSettings {
+        let settings = FetchSettings {
             cache: self.home.part("cache").join("git"),
             proxy: settings.proxy,
             no_proxy: settings.no_proxy,
             certificates: outbound_environment::certificate_file(),
             limits: FetchLimits::default(),
-        })
+            only: None,
+        };
+        PermittedFetcher::new(settings, project, private.to_vec())
     }
 
     /// The index of step results.

@@ -27,6 +27,7 @@ use std::{
 use rustix::{event::PollFlags, fd::AsFd};
 use sluicegate_ports::execute::Contact;
 
+pub(crate) use self::address::inside;
 pub(crate) use self::policy::Policy;
 pub(crate) use self::upstream::Upstream;
 pub use self::upstream::UpstreamProxy;

@@ -52,6 +52,8 @@ pub struct FetchSettings {
     pub certificates: Option<PathBuf>,
     /// How much a source may be.
     pub limits: FetchLimits,
+    /// `HOST:PORT:ADDRESS`: the only address that this server is asked at, whatever its name leads to meanwhile.
+    pub only: Option<String>,
 }
 
 /// How much a fetched source may be.
@@ -276,6 +278,7 @@ impl Kept<'_> {
             .args(["-c", "maintenance.auto=false"])
             // Somebody who stops answering is not waited for to the end of all time.
             .args(["-c", "http.lowSpeedLimit=100", "-c", "http.lowSpeedTime=60"])
+            .args(self.settings.only.iter().flat_map(|only| ["-c".to_owned(), format!("http.curloptResolve={only}")]))
             .current_dir(&self.folder)
             .env_clear()
             .env("PATH", PATH)

@@ -18,7 +18,7 @@ use sluicegate_flow::{
 };
 use sluicegate_pipeline::pipeline::{Pipeline, SecretSource, Step};
 use sluicegate_ports::execute::Destination;
-use sluicegate_runner::{EmbeddedExecutor, GitSourceFetcher, GitSourceLister, begins_as_private_key};
+use sluicegate_runner::{EmbeddedExecutor, GitSourceLister, PermittedFetcher, begins_as_private_key};
 use sluicegate_store::FileStepCache;
 use sluicegate_types::{Digest, Secret, UnixTime};
 use sluicegate_verify::Trust;
@@ -49,7 +49,7 @@ pub(crate) struct OpenedPipeline {
     pub(crate) executor: Arc<EmbeddedExecutor>,
     pub(crate) cache: FileStepCache,
     pub(crate) lister: GitSourceLister,
-    pub(crate) fetcher: GitSourceFetcher,
+    pub(crate) fetcher: PermittedFetcher,
     /// What is in no source: the home, and the files of secrets.
     pub(crate) excluded: Vec<PathBuf>,
 }
@@ -70,11 +70,11 @@ impl OpenedPipeline {
         let (trust, _) = trust(&gateway.gateway, &gateway)?;
         let domain = trust_domain(&gateway.gateway, &gateway)?;
         let listed = gateway.gateway.private_destinations.iter();
-        let private = listed.map(|one| Destination { host: one.host.clone(), port: one.port }).collect();
+        let private: Vec<_> = listed.map(|one| Destination { host: one.host.clone(), port: one.port }).collect();
         let epoch = epoch()?;
         let wired = Wired::new(Home::open()?)?.judged_by(&gateway.gateway);
         let executor = wired.executor()?;
-        let (cache, fetcher, lister) = (wired.step_cache(), wired.fetcher(), wire::lister());
+        let (cache, fetcher, lister) = (wired.step_cache(), wired.fetcher(&folder, &private), wire::lister());
         let secrets = pipeline.steps.iter().flat_map(|step| step.secrets.values());
         let files = secrets.filter_map(|source| match source {
             SecretSource::File(path) => Some(folder.join(path)),
