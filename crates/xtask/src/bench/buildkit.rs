@@ -28,9 +28,22 @@ pub(super) struct Daemon {
     groups_before: Vec<PathBuf>,
 }
 
+/// Does something beside a daemon whose files are in `folder`, and takes all of it away; a mount that it leaves is a failure.
+pub(super) fn beside(peers: &BenchPeers, folder: &Path, work: impl FnOnce(&Daemon) -> Outcome) -> Outcome {
+    let daemon = Daemon::start(peers, folder)?;
+    let done = work(&daemon);
+    drop(daemon);
+    let left = mounts_below(folder);
+    done?;
+    if !left.is_empty() {
+        return Err(Failure::new(format!("BuildKit left mounts behind: {left:?}")));
+    }
+    tools::remove(folder)
+}
+
 impl Daemon {
     /// Starts it and waits until it answers. As root; its files are in `folder`, which is made anew.
-    pub(super) fn start(peers: &BenchPeers, folder: &Path) -> Outcome<Self> {
+    fn start(peers: &BenchPeers, folder: &Path) -> Outcome<Self> {
         tools::remove(folder)?;
         fs::create_dir_all(folder).map_err(Failure::while_doing(format!("make {}", folder.display())))?;
         let settings = folder.join("buildkitd.toml");
@@ -149,7 +162,7 @@ fn control_groups() -> Vec<PathBuf> {
 
 /// Mount points below `folder`, as this process sees them.
 #[must_use]
-pub(super) fn mounts_below(folder: &Path) -> Vec<PathBuf> {
+fn mounts_below(folder: &Path) -> Vec<PathBuf> {
     mount_points(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(), folder)
 }
 

@@ -52,15 +52,7 @@ pub(super) fn measure(bench: &Bench<'_>, peers: &StepPeers, table: &mut Table) -
     many_files(&project)?;
     project.prepare(&["--binary", "true"], &peers.trivy)?;
     let folder = bench.folder.join("buildkit-cache");
-    let daemon = Daemon::start(&peers.programs, &folder)?;
-    let measured = beside(bench, table, &project, &daemon);
-    drop(daemon);
-    let left = buildkit::mounts_below(&folder);
-    measured?;
-    if !left.is_empty() {
-        return Err(Failure::new(format!("BuildKit left mounts behind: {left:?}")));
-    }
-    tools::remove(&folder)
+    buildkit::beside(&peers.programs, &folder, |daemon| beside(bench, table, &project, daemon))
 }
 
 fn beside(bench: &Bench<'_>, table: &mut Table, project: &Project, daemon: &Daemon) -> Outcome {

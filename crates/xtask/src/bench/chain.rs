@@ -12,7 +12,6 @@ use super::table::{Bar, Measured, Row, Table};
 use super::{Bench, StepPeers};
 use crate::commands;
 use crate::failure::{Failure, Outcome};
-use crate::tools;
 
 /// Rounds, unless others are asked for.
 pub(super) const ROUNDS: usize = 10;
@@ -38,15 +37,7 @@ pub(super) fn measure(bench: &Bench<'_>, peers: &StepPeers, table: &mut Table) -
     project.write("one.yaml", &pipeline(1))?;
     project.prepare(&["--binary", "true"], &peers.trivy)?;
     let folder = bench.folder.join("buildkit");
-    let daemon = Daemon::start(&peers.programs, &folder)?;
-    let measured = beside(bench, table, &project, &daemon);
-    drop(daemon);
-    let left = buildkit::mounts_below(&folder);
-    measured?;
-    if !left.is_empty() {
-        return Err(Failure::new(format!("BuildKit left mounts behind: {left:?}")));
-    }
-    tools::remove(&folder)
+    buildkit::beside(&peers.programs, &folder, |daemon| beside(bench, table, &project, daemon))
 }
 
 fn beside(bench: &Bench<'_>, table: &mut Table, project: &Project, daemon: &Daemon) -> Outcome {
