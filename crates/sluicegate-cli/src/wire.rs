@@ -29,8 +29,7 @@ use sluicegate_ports::{
 };
 use sluicegate_registry::{Places, RegistrySettings};
 use sluicegate_runner::{
-    Config, DisposableFolder, EmbeddedExecutor, FetchLimits, FetchSettings, GitSourceLister,
-    PermittedFetcher,
+    Config, DisposableFolder, EmbeddedExecutor, FetchLimits, FetchSettings, GitSourceLister, PermittedFetcher,
     StoreTreePacker,
 };
 use sluicegate_scan::{

@@ -1,5 +1,8 @@
 //! `run`: executes a pipeline step by step, proves each step, assembles, scans and proves the image, writes it with its evidence.
 
+mod image;
+mod records;
+
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
@@ -7,42 +10,35 @@ use std::{
 };
 
 use serde_json::json;
-use sluicegate_attestation::{
-    bundle::key_hint,
-    identifiers::{BUNDLE, LOCAL_BUILDER},
-    predicate::PredicateType,
-    provenance::{Build, Dependency, ImageParameters, Internals, Provenance},
-    test_result::TestResult,
-};
-use sluicegate_pipeline::pipeline::{Artifact, InputSource, Pipeline, SecretSource, Step};
+use sluicegate_attestation::test_result::TestResult;
+use sluicegate_pipeline::pipeline::{Artifact, Pipeline, SecretSource, Step};
 use sluicegate_ports::{
-    evidence::{NewRecord, RecordKind},
     execute::{Destination, Ended, Product, StepExecutor, Stop},
-    images::{Descriptor, ImagePlaceError, ImageTarget, Occupant, Publication},
     scan::Scanner,
     shared_cache::SharedCache,
     sign::Signer,
     step_cache::StepCache,
-    trees::{ITSELF, SourceFetcher, SourceLister},
+    trees::{SourceFetcher, SourceLister},
 };
-use sluicegate_types::{Digest, OutputName, Place, Platform, RunId, Secret, StepName, TagName, UnixTime};
+use sluicegate_types::{Digest, OutputName, Place, Platform, RunId, Secret, StepName};
 use sluicegate_verify::Trust;
 
 use crate::{
     Error, Failure, Ports,
-    assemble::{self, Assembled},
-    attest::{Attested, attest},
-    built::{Built, Done},
-    evidence,
-    folders::{EnvironmentPlaces, where_it_leads},
-    pin::{Pinned, PinnedImages, PinnedSource, Pins},
+    built::Built,
+    folders::EnvironmentPlaces,
+    pin::{Pinned, Pins},
     prepare::Surroundings,
-    prove, push,
-    reuse::{self, Judged},
-    scan, shared,
+    prove, reuse,
+    reuse::Judged,
+    shared,
     steps::{Capacity, Finished, ImageStage, StepEvent, StepsRequest, run_steps},
-    survey::Survey,
     together::Together,
+};
+
+use self::{
+    image::{build_artifact, build_tags, check_places},
+    records::{record_failure, record_image, record_run},
 };
 
 /// Everything a run needs beside the shared ports.
@@ -260,74 +256,6 @@ pub fn run(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Fai
     }
 }
 
-/// Puts a run on record that left no image.
-fn record_run(
-    ports: &Ports<'_>,
-    request: &RunRequest<'_>,
-    outcome: &str,
-    report: &RunReport,
-    error: Option<&Error>,
-) -> Result<u64, Error> {
-    let steps: Vec<_> = report.steps.iter().map(StepReport::to_json).collect();
-    let mut body = json!({"run": request.run, "pipeline": request.pipeline.name, "steps": steps});
-    if let Some(error) = error {
-        body["error"] = json!(error.causes());
-    }
-    // What became of steps that left nothing else to report.
-    if !report.failures.is_empty() {
-        let failures = report.failures.iter().map(|(step, error)| json!({"step": step, "error": error}));
-        body["failures"] = failures.collect();
-    }
-    if !report.skipped.is_empty() {
-        body["skipped"] = json!(report.skipped);
-    }
-    let record = NewRecord {
-        kind: RecordKind::Run,
-        at: ports.clock.now(),
-        subject: None,
-        environment: None,
-        outcome: outcome.to_owned(),
-        body,
-    };
-    Ok(evidence::record(ports, &record)?.sequence)
-}
-
-/// An image is on record as soon as it can be seen, whatever becomes of the next one.
-fn record_image(
-    ports: &Ports<'_>,
-    request: &RunRequest<'_>,
-    image: &BuiltImage,
-    artifact: &Artifact,
-    report: &RunReport,
-) -> Result<(), Error> {
-    let closure: BTreeSet<&StepName> = request.pipeline.closure(artifact).iter().map(|step| &step.name).collect();
-    let (steps, others): (Vec<_>, Vec<_>) = report.steps.iter().partition(|done| closure.contains(&done.step));
-    let json = |steps: Vec<&StepReport>| steps.into_iter().map(StepReport::to_json).collect::<Vec<_>>();
-    let (steps, others) = (json(steps), json(others));
-    let mut body = json!({
-        "run": request.run, "pipeline": request.pipeline.name, "artifact": image.artifact,
-        "attestations": image.attestations, "evidence": image.evidence, "steps": steps,
-    });
-    if !others.is_empty() {
-        // They are in no image's closure, and their logs are kept all the same.
-        body["otherSteps"] = others.into();
-    }
-    if !image.platforms.is_empty() {
-        let platforms = image.platforms.iter();
-        let platforms = platforms.map(|(platform, image)| json!({"platform": platform.to_string(), "image": image}));
-        body["platforms"] = platforms.collect();
-    }
-    let record = NewRecord {
-        kind: RecordKind::Run,
-        at: ports.clock.now(),
-        subject: Some(image.digest),
-        environment: None,
-        outcome: "succeeded".to_owned(),
-        body,
-    };
-    evidence::record(ports, &record).map(drop)
-}
-
 fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) -> Result<(), Error> {
     let pipeline = request.pipeline;
     // With a scan something is executed in any case; else the first step that is executed asks.
@@ -540,424 +468,6 @@ fn finish(
     }
     built.add(step.name.clone(), done);
     Ok(())
-}
-
-/// Puts on record what a failed step left: its provenance, and what it reported of its tests.
-fn record_failure(
-    ports: &Ports<'_>,
-    request: &RunRequest<'_>,
-    step: &Step,
-    exit_code: i32,
-    done: &Done,
-) -> Result<(), Error> {
-    let tested = done.tested.as_ref();
-    let record = NewRecord {
-        kind: RecordKind::Attestation,
-        at: ports.clock.now(),
-        subject: None,
-        environment: None,
-        outcome: "failed".to_owned(),
-        body: json!({
-            "run": request.run, "step": step.name, "exitCode": exit_code,
-            "attestation": done.attested.statement.bundle(),
-            "testResult": tested.map(|tested| tested.attested.statement.bundle()),
-            "report": tested.map(|tested| tested.report.digest),
-        }),
-    };
-    evidence::record(ports, &record)?;
-    Ok(())
-}
-
-/// Finds out before anything runs that the images can be written: to layouts, and to none that is an environment's.
-fn check_places(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<(), Error> {
-    for artifact in &request.pipeline.artifacts {
-        let place = artifact.repository.relative_to(request.folder);
-        if let Some(leads) = place.folder().map(where_it_leads)
-            && !leads.starts_with(where_it_leads(request.folder))
-        {
-            return Err(Error::Usage(format!(
-                "artifacts.{}.repository leads to {}, out of the pipeline file's folder",
-                artifact.name,
-                leads.display()
-            )));
-        }
-        if request.environments.at(&place).is_some() {
-            return Err(Error::Usage(format!(
-                "artifacts.{}.repository is the place of an environment, where only promote writes; choose another one",
-                artifact.name
-            )));
-        }
-        let occupant = ports.places.target(&place)?.current(known_tag(artifact)?.as_ref())?;
-        if let Some(environment) = occupant.and_then(|occupant| occupant.environment) {
-            return Err(ImagePlaceError::OfEnvironment { place, environment }.into());
-        }
-    }
-    Ok(())
-}
-
-/// What descriptions an artifact's closure has, in the order in which they stand in the image's provenance.
-#[derive(Default)]
-struct Parts {
-    dependencies: Vec<Dependency>,
-    /// What the evidence manifest carries.
-    carried: Vec<Descriptor>,
-}
-
-impl Parts {
-    /// What two steps share stands there once.
-    fn add(&mut self, name: String, attested: &Attested) {
-        self.add_bundle(name, attested.statement.bundle(), attested.size);
-    }
-
-    fn add_bundle(&mut self, name: String, bundle: Digest, size: u64) {
-        if self.carried.iter().any(|part| part.digest == bundle) {
-            return;
-        }
-        self.dependencies.push(Dependency::attestation(name, bundle));
-        self.carried.push(Descriptor::new(BUNDLE, bundle, size));
-    }
-
-    fn add_report(&mut self, name: &str, report: &Descriptor) {
-        if !self.carried.contains(report) {
-            self.dependencies.push(Dependency::other(name, report.digest, &report.media_type));
-            self.carried.push(report.clone());
-        }
-    }
-}
-
-/// Names every attestation of the closure: steps and what they reported, the images that they ran in once each, what they left.
-fn closure(
-    ports: &Ports<'_>,
-    request: &RunRequest<'_>,
-    artifact: &Artifact,
-    images: &PinnedImages,
-    built: &mut Built,
-    mut survey: Option<&mut Survey>,
-) -> Result<Parts, Error> {
-    let mut parts = Parts::default();
-    let steps = request.pipeline.closure(artifact);
-    for step in &steps {
-        let done = built.step(&step.name)?;
-        parts.add(format!("attestation:{}", step.name), &done.attested);
-        if let Some(origin) = &done.origin {
-            parts.add_bundle(format!("attestation:{}:origin", step.name), origin.bundle, origin.size);
-        }
-        if let Some(trace) = &done.trace {
-            parts.add(format!("attestation:{}:trace", step.name), trace);
-        }
-        if let Some(tested) = &done.tested {
-            parts.add(format!("attestation:{}:test-result", step.name), &tested.attested);
-            parts.add_report(&format!("report:{}.junit", step.name), &tested.report);
-        }
-    }
-    for step in &steps {
-        for product in built.step(&step.name)?.products.clone().values() {
-            let name = format!("{}.{}", step.name, product.name);
-            let attested = built.output(ports, request, &name, step, product, survey.as_deref_mut())?;
-            parts.add(format!("attestation:{name}:sbom"), attested);
-        }
-        let Some(survey) = survey.as_deref_mut() else { continue };
-        let image = images.of_step(step)?;
-        let described = built.image(ports, request, image, survey)?;
-        parts.add(format!("attestation:{}:sbom", image.digest), &described.sbom);
-        parts.add(format!("attestation:{}:vulns", image.digest), &described.vulns);
-        parts.add_report(&format!("report:{}:trivy", image.digest), &described.report);
-    }
-    Ok(parts)
-}
-
-/// Builds the image of an artifact, or an index of one for each of its platforms, and makes it visible.
-fn build_artifact(
-    ports: &Ports<'_>,
-    request: &RunRequest<'_>,
-    (artifact, tags): (&Artifact, &[TagName]),
-    images: &PinnedImages,
-    built: &mut Built,
-    epoch: u64,
-) -> Result<BuiltImage, Error> {
-    let mut proved = Vec::new();
-    for platform in artifact.platforms.iter() {
-        proved.push(build_image(ports, request, artifact, platform, images, built, epoch)?);
-    }
-    let image = match proved.as_slice() {
-        [one] => one.assembled.image.clone(),
-        several => {
-            let platforms = several.iter().map(|one| (one.platform.clone(), one.assembled.image.clone()));
-            let index = assemble::index(ports, &platforms.collect::<Vec<_>>())?;
-            (ports.tell)(&format!("index {} of {} images is {}", artifact.name, several.len(), index.digest));
-            index
-        }
-    };
-    (request.on_event)(&StepEvent::Image(&artifact.name, ImageStage::Published));
-    publish(ports, request, artifact, tags, &image, &proved)?;
-    // What several images share is there once.
-    let (mut evidence, mut seen) = (Vec::new(), BTreeSet::new());
-    evidence.extend(proved.iter().flat_map(Proved::evidence).filter(|part| seen.insert(*part)));
-    let bundles: BTreeSet<Digest> = proved.iter().flat_map(Proved::bundles).collect();
-    let platforms = if proved.len() > 1 {
-        proved.iter().map(|one| (one.platform.clone(), one.assembled.image.digest)).collect()
-    } else {
-        Vec::new()
-    };
-    Ok(BuiltImage {
-        artifact: artifact.name.clone(),
-        repository: artifact.repository.clone(),
-        digest: image.digest,
-        platforms,
-        attestations: bundles.len(),
-        evidence,
-        findings: proved.iter().map(|one| one.findings).sum(),
-    })
-}
-
-/// An image for one platform, with what proves it.
-struct Proved {
-    platform: Platform,
-    assembled: Assembled,
-    about_image: Vec<Attested>,
-    /// What its evidence manifest carries.
-    carried: Vec<Descriptor>,
-    findings: Option<usize>,
-}
-
-impl Proved {
-    fn evidence(&self) -> impl Iterator<Item = Digest> {
-        let bundles = self.about_image.iter().map(|attested| attested.statement.bundle());
-        bundles.chain(self.carried.iter().map(|part| part.digest))
-    }
-
-    fn bundles(&self) -> impl Iterator<Item = Digest> {
-        let carried = self.carried.iter().filter(|part| part.media_type == BUNDLE).map(|part| part.digest);
-        self.about_image.iter().map(|attested| attested.statement.bundle()).chain(carried)
-    }
-}
-
-fn build_image(
-    ports: &Ports<'_>,
-    request: &RunRequest<'_>,
-    artifact: &Artifact,
-    platform: &Platform,
-    images: &PinnedImages,
-    built: &mut Built,
-    epoch: u64,
-) -> Result<Proved, Error> {
-    let began = |stage| (request.on_event)(&StepEvent::Image(&artifact.name, stage));
-    began(ImageStage::Assembled);
-    let started_on = ports.clock.now();
-    let base = artifact.base.as_ref().map(|base| images.get(base, platform)).transpose()?;
-    let mut files = BTreeMap::new();
-    let mut dependencies = base.map(|base| base.dependencies("base")).unwrap_or_default();
-    for (path, (step, output)) in &artifact.files {
-        let (product, attestation) = built.product(step, output)?;
-        let dependency = Dependency::content(format!("{step}.{output}"), product.content, Some(attestation));
-        if !dependencies.contains(&dependency) {
-            dependencies.push(dependency);
-        }
-        files.insert(path.clone(), product.clone());
-    }
-    if is_said(artifact) {
-        files.iter().try_for_each(|(path, product)| refuse_other_machines(ports, artifact, platform, path, product))?;
-    }
-    let assembled = assemble::image(ports, base, &files, (&artifact.config, platform), epoch)?;
-    let which = if is_said(artifact) { format!(" for {platform}") } else { String::new() };
-    (ports.tell)(&format!("image {}{which} is {}", artifact.name, assembled.image.digest));
-    if request.scanner.is_some() {
-        began(ImageStage::Scanned);
-    }
-    let survey =
-        request.scanner.map(|scanner| Survey::ask(ports, request, scanner, (artifact, &assembled), images, built));
-    let mut survey = survey.transpose()?;
-    began(ImageStage::Proved);
-    let mut parts = closure(ports, request, artifact, images, built, survey.as_mut())?;
-    let mut about_image: Vec<Attested> = Vec::new();
-    let mut findings = None;
-    if let Some(mut survey) = survey {
-        let scan = survey.artifact()?;
-        findings = Some(scan.findings);
-        about_image = attest(ports, request.signer, request.trust, &[scan.sbom, scan.vulns], ports.clock.now())?;
-        for attested in &about_image {
-            let kind = attested.statement.statement().predicate_type.short();
-            dependencies.push(Dependency::attestation(format!("attestation:{kind}"), attested.statement.bundle()));
-        }
-        parts.add_report("report:trivy", &scan.report);
-    }
-    dependencies.append(&mut parts.dependencies);
-    // Written last, it names every bundle; what it does not name is not evidence of this image (trust model 3).
-    let provenance = image_provenance(request, (artifact, platform), dependencies, started_on, ports.clock.now());
-    let statement = scan::about(
-        (&assembled.image.media_type, assembled.image.digest),
-        artifact.name.as_str(),
-        PredicateType::Provenance,
-        provenance.to_predicate()?,
-    );
-    about_image.extend(attest(ports, request.signer, request.trust, &[statement], ports.clock.now())?);
-    Ok(Proved { platform: platform.clone(), assembled, about_image, carried: parts.carried, findings })
-}
-
-/// The same products go into the image of every platform, and a program runs on one kind of machine.
-fn refuse_other_machines(
-    ports: &Ports<'_>,
-    artifact: &Artifact,
-    platform: &Platform,
-    path: &Path,
-    product: &Product,
-) -> Result<(), Error> {
-    for (name, machine) in ports.packer.elf_machines(product.content)? {
-        if platform.runs_elf(machine) {
-            continue;
-        }
-        let inside = if name == ITSELF { path.to_owned() } else { path.join(name) };
-        return Err(Error::Usage(format!(
-            "artifacts.{}.platforms: {} is no program for {platform} (its ELF header says machine {machine}); the image of every platform \
-             gets the same files, so leave that platform out or make an artifact of its own for it",
-            artifact.name,
-            inside.display()
-        )));
-    }
-    Ok(())
-}
-
-/// Whether the artifact says something else of its platforms than what steps run on.
-fn is_said(artifact: &Artifact) -> bool {
-    artifact.platforms.as_slice() != [Platform::of_steps()]
-}
-
-fn image_provenance(
-    request: &RunRequest<'_>,
-    (artifact, platform): (&Artifact, &Platform),
-    dependencies: Vec<Dependency>,
-    started_on: UnixTime,
-    finished_on: UnixTime,
-) -> Provenance {
-    Provenance {
-        build: Build::Image(ImageParameters {
-            pipeline: request.pipeline.name.clone(),
-            artifact: artifact.name.to_string(),
-            base: artifact.base.as_ref().map_or_else(|| "scratch".to_owned(), ToString::to_string),
-            files: artifact
-                .files
-                .iter()
-                .map(|(path, (step, output))| (path.display().to_string(), format!("{step}.{output}")))
-                .collect(),
-            needs: artifact.needs.clone(),
-            config: json!(artifact.config),
-            platform: is_said(artifact).then(|| platform.to_string()),
-        }),
-        dependencies,
-        caches: Vec::new(),
-        builder_id: LOCAL_BUILDER.to_owned(),
-        builder_version: builder_version(request.executor),
-        run: request.run.clone(),
-        started_on,
-        finished_on,
-        byproducts: Vec::new(),
-        internal: Internals::default(),
-    }
-}
-
-fn publish(
-    ports: &Ports<'_>,
-    request: &RunRequest<'_>,
-    artifact: &Artifact,
-    tags: &[TagName],
-    image: &Descriptor,
-    proved: &[Proved],
-) -> Result<(), Error> {
-    let created = ports.clock.now();
-    let mut evidence = BTreeSet::from([assemble::empty_config()]);
-    let (mut referrers, mut blobs) = (Vec::new(), BTreeSet::new());
-    for one in proved {
-        let own = &one.assembled.image;
-        referrers.push(assemble::evidence_manifest(ports, own, one.carried.clone())?);
-        for attested in &one.about_image {
-            let bundle = attested.statement.bundle();
-            let kind = &attested.statement.statement().predicate_type;
-            referrers.push(assemble::bundle_referrer(ports, own, bundle, attested.size, kind, created)?);
-        }
-        evidence.extend(one.evidence());
-        blobs.extend(one.assembled.blobs.iter().copied());
-    }
-    let children: Vec<Descriptor> = match proved {
-        [_] => Vec::new(),
-        several => several.iter().map(|one| one.assembled.image.clone()).collect(),
-    };
-    let place = artifact.repository.relative_to(request.folder);
-    let target = ports.places.target(&place)?;
-    let held = held(target.as_ref(), &place, tags)?;
-    if place.folder().is_some() && held.iter().any(|occupant| occupant.image == image.digest) {
-        let own = key_hint(request.signer.public_key());
-        for subject in children.iter().chain([image]) {
-            let (manifests, parts) = push::said_since(ports, &place, subject, &own, request.trust)?;
-            referrers.extend(manifests);
-            evidence.extend(parts);
-        }
-    }
-    for occupant in held.iter().filter(|occupant| occupant.image != image.digest) {
-        if let Some(tag) = tags.iter().find(|tag| occupant.tags.contains(tag)) {
-            return Err(Error::Usage(format!(
-                "the build tag {tag} of {} names {} and is never moved; choose another tag for {}",
-                artifact.repository, occupant.image, image.digest
-            )));
-        }
-        (ports.tell)(&format!("{} held {} until now", artifact.repository, occupant.image));
-    }
-    target.publish(
-        &Publication {
-            image: image.clone(),
-            tags: tags.to_vec(),
-            children,
-            referrers,
-            blobs: blobs.into_iter().collect(),
-            evidence: evidence.into_iter().collect(),
-            beside: Vec::new(),
-            source: None,
-            expected: held.first().map(|occupant| occupant.image),
-            environment: None,
-        },
-        ports.store,
-    )?;
-    Ok(())
-}
-
-/// A build tag that is known before any source is.
-fn known_tag(artifact: &Artifact) -> Result<Option<TagName>, Error> {
-    let tag = artifact.tags.iter().find(|tag| !tag.needs_commit());
-    tag.map(|tag| tag.fill(None, false).map_err(|error| tag_fault(artifact, &error))).transpose()
-}
-
-/// The build tags of an artifact, with the one commit that the sources of its steps are of where a tag asks for it.
-fn build_tags(
-    pipeline: &Pipeline,
-    artifact: &Artifact,
-    sources: &BTreeMap<OutputName, PinnedSource>,
-) -> Result<Vec<TagName>, Error> {
-    let mut used = Vec::new();
-    for step in pipeline.closure(artifact) {
-        for input in step.inputs.values() {
-            if let InputSource::Source(name) = input {
-                used.extend(sources.get(name));
-            }
-        }
-    }
-    let commits: BTreeSet<Option<&str>> = used.iter().map(|source| source.commit.as_deref()).collect();
-    let commit = if commits.len() == 1 { commits.into_iter().next().flatten() } else { None };
-    let dirty = used.iter().any(|source| source.dirty);
-    artifact.tags.iter().map(|tag| tag.fill(commit, dirty).map_err(|error| tag_fault(artifact, &error))).collect()
-}
-
-fn tag_fault(artifact: &Artifact, error: &impl std::fmt::Display) -> Error {
-    Error::Usage(format!("artifacts.{}.tags: {error}", artifact.name))
-}
-
-/// What is there that a new image could be in the way of: of a layout the one image, of a registry those that the build tags name.
-fn held(target: &dyn ImageTarget, place: &Place, tags: &[TagName]) -> Result<Vec<Occupant>, Error> {
-    Ok(match place {
-        Place::Layout(_) => target.current(None)?.into_iter().collect(),
-        Place::Registry(_) => {
-            let of_tags = tags.iter().map(|tag| target.current(Some(tag))).collect::<Result<Vec<_>, _>>()?;
-            of_tags.into_iter().flatten().collect()
-        }
-    })
 }
 
 /// Versions of what takes part in a run.

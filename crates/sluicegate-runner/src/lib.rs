@@ -57,6 +57,6 @@ pub use egress::UpstreamProxy;
 pub use executor::{Config, EmbeddedExecutor};
 pub use machine::machine;
 pub use source_fetcher::{FetchLimits, FetchSettings, GitSourceFetcher};
-pub use source_permit::PermittedFetcher;
 pub use source_lister::{GitSourceLister, begins_as_private_key};
+pub use source_permit::PermittedFetcher;
 pub use tree_packer::StoreTreePacker;

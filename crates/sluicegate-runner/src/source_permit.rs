@@ -108,7 +108,8 @@ fn server(url: &str) -> Option<(&str, u16)> {
 /// Refuses a repository of this machine that does not lie in the project, links followed.
 fn in_project(project: &Path, url: &str) -> Result<(), String> {
     let path = url.strip_prefix("file://").map(unescaped).ok_or("it names no file")?;
-    let real = |path: &Path| fs::canonicalize(path).map_err(|error| format!("{} can't be found: {error}", path.display()));
+    let real =
+        |path: &Path| fs::canonicalize(path).map_err(|error| format!("{} can't be found: {error}", path.display()));
     let (project, repository) = (real(project)?, real(&path)?);
     if repository.starts_with(&project) {
         return Ok(());

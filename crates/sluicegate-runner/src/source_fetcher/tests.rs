@@ -400,7 +400,7 @@ fn a_server_of_this_machine_is_asked_over_http_and_leads_nowhere_else() {
 #[test]
 fn a_proxy_and_certificates_are_those_that_were_given_and_for_servers_alone() {
     let given = FetchSettings {
-            only: None,
+        only: None,
         cache: PathBuf::from("/nowhere"),
         proxy: Some("http://proxy.example:3128".to_owned()),
         no_proxy: Some("inner.example".to_owned()),
