@@ -77,7 +77,7 @@ fn what_a_step_asks_for_opens_and_fails_with_is_told_without_its_secret() {
          run: 'd=/out/$TOKEN; n=0; while [ $n -lt 64 ]; do d=$d/d; n=$((n+1)); done; mkdir -p $d'\n",
     );
     let ended = project.sluicegate(&["run", "--no-scan", "--observe"]);
-    ended.assert(6, "cannot keep output it");
+    ended.assert(6, "left an output that cannot be kept: it at /out");
     assert!(ended.stderr.contains("\"***/d/d/"), "{ended:?}");
     let told = statements_without_token(&project, &ended);
     for word in ["***.a.example:80", "\"file:///tmp/***\""] {

@@ -23,7 +23,11 @@ fn project(steps: &str) -> Project {
 }
 
 fn begun(project: &Project) -> (Child, BufReader<ChildStderr>) {
-    let mut child = project.command(&RUN).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    // Whoever runs the tests may ignore a hangup, and what is ignored stays so.
+    let mut command = Command::new("env");
+    project.environment(&mut command);
+    command.arg("--default-signal=HUP").arg(integration::program()).args(RUN);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let errors = BufReader::new(child.stderr.take().unwrap());
     (child, errors)
 }
