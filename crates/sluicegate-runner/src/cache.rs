@@ -322,7 +322,7 @@ mod tests {
                 Ok(folders) => assert!(!stops && folders[0].join("large").is_file()),
                 Err(error) => assert!(stops && matches!(error, CacheError::Stopped), "{error:?}"),
             }
-            let left = |part: &str| fs::read_dir(folder.path().join(part)).unwrap().flatten();
+            let left = |part: &str| fs::read_dir(folder.path().join("cache").join(part)).unwrap().flatten();
             assert_eq!(left("alone").count(), usize::from(!stops));
             assert!(left("tmp").all(|entry| entry.file_name().to_string_lossy().starts_with('.')));
         }

@@ -1,5 +1,5 @@
 use sluicegate_ports::{
-    execute::{Destination, Egress, Ended, Network, Observation, OutputRole, StepExecutor, StepRequest},
+    execute::{Destination, Egress, Ended, Network, Observation, OutputRole, StepRequest},
     store::ContentStore,
 };
 use sluicegate_types::Secret;
@@ -121,10 +121,7 @@ fn an_output_that_cannot_be_kept_is_told_without_secrets() {
     // More folders below each other than an archive takes.
     let mut request = sh(&format!("mkdir -p /out/s3cr3t-value{}", "/d".repeat(64)));
     request.outputs = vec![output("o", "/out")];
-    let told = |request: &StepRequest| match StepExecutor::run_step(&fixture().executor, request, &mut |_| {}) {
-        Ok(outcome) => panic!("{outcome:?}"),
-        Err(error) => error.to_string(),
-    };
+    let told = |request: &StepRequest| run(request).0.fault.unwrap();
     assert!(told(&request).contains("s3cr3t-value"), "it is about a path");
     request.masked = vec![secret(b"s3cr3t-value")];
     let error = told(&request);
