@@ -128,19 +128,16 @@ impl Relay<'_> {
         // A side of which nothing is wanted would wake this again and again once it has hung up.
         let watched: Vec<_> = sides.into_iter().filter(|(_, flags)| !flags.is_empty()).collect();
         self.stop.ready(&watched, until)?;
-        // What is not ready says so itself.
-        let mut fresh = 0;
-        if reads_client {
-            fresh = read_into(self.client, up)?;
-        }
-        if reads_server {
-            read_into(self.server, down)?;
-        }
+        // What is not ready says so itself. Written is first what was looked at before; what is read now is looked at first.
         if writes_server {
             carried.sent += write_from(self.server, up)?;
         }
         if writes_client {
             carried.received += write_from(self.client, down)?;
+        }
+        let fresh = if reads_client { read_into(self.client, up)? } else { 0 };
+        if reads_server {
+            read_into(self.server, down)?;
         }
         Ok(fresh)
     }
@@ -203,5 +200,41 @@ fn write_from(mut stream: &TcpStream, direction: &mut Direction) -> io::Result<u
         }
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (near, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn what_is_read_is_looked_at_before_it_is_written() {
+        let ((mut step, client), (server, mut far)) = (pair(), pair());
+        let (end, _running) = io::pipe().unwrap();
+        let stop = Stop(end);
+        let soon = Duration::from_secs(600);
+        let relay = Relay { client: &client, server: &server, stop: &stop, idle: soon, hello: soon };
+        step.write_all(b"not looked at").unwrap();
+        // It is there before anything is carried.
+        let mut seen = [0; 13];
+        while client.peek(&mut seen).unwrap() < seen.len() {}
+        client.set_nonblocking(true).unwrap();
+        server.set_nonblocking(true).unwrap();
+        let mut up = Direction { waiting: b"looked at".to_vec(), ..Direction::default() };
+        let (mut down, mut carried) = (Direction::default(), Carried::default());
+        let fresh = relay.carry(&mut up, &mut down, false, Instant::now() + soon, &mut carried).unwrap();
+        assert_eq!((fresh, up.waiting.as_slice()), (13, &b"not looked at"[..]));
+        drop(server);
+        let mut told = String::new();
+        far.read_to_string(&mut told).unwrap();
+        assert_eq!((told.as_str(), carried.sent), ("looked at", 9));
     }
 }
