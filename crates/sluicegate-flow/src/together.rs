@@ -30,6 +30,8 @@ pub(crate) struct Together<'a> {
 struct Kept {
     bundles: BTreeMap<Digest, Vec<u8>>,
     settled: Vec<Vec<u8>>,
+    /// Whether the log was asked to hold something; it does so under its lock, whatever became of the bundle.
+    has_appended: bool,
 }
 
 impl<'a> Together<'a> {
@@ -48,8 +50,8 @@ impl<'a> Together<'a> {
     }
 
     fn flush(&self) -> Result<(), Flush> {
-        let Kept { bundles, settled } = std::mem::take(&mut *self.kept());
-        if bundles.is_empty() && settled.is_empty() {
+        let Kept { bundles, settled, has_appended } = std::mem::take(&mut *self.kept());
+        if bundles.is_empty() && settled.is_empty() && !has_appended {
             return Ok(());
         }
         self.log.make_durable().map_err(Flush::Log)?;
@@ -96,6 +98,7 @@ impl From<Flush> for Error {
 
 impl TransparencyLog for Together<'_> {
     fn append(&self, bodies: &[Vec<u8>]) -> Result<Vec<LogEntry>, SignError> {
+        self.kept().has_appended = true;
         self.log.append_held(bodies)
     }
 
@@ -253,6 +256,16 @@ mod tests {
         assert_eq!(first, ["append, held", "append, held", "read", "durable"]);
         assert_eq!((last.len(), last[2].as_str()), (3, "settled"), "{last:?}");
         assert!(last[..2].iter().all(|said| said.starts_with("put ")), "{last:?}");
+    }
+
+    #[test]
+    fn a_log_that_holds_an_entry_is_let_go_although_no_bundle_came_of_it() {
+        let asked = Asked::default();
+        let together = together(&asked);
+        TransparencyLog::append(&together, &[b"one".to_vec()]).unwrap();
+        together.make_durable().unwrap();
+        together.make_durable().unwrap();
+        assert_eq!(*asked.0.lock().unwrap(), ["append, held", "durable", "settled"]);
     }
 
     #[test]
