@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    thread::{self, Scope, ScopedJoinHandle},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -65,6 +66,7 @@ pub(crate) struct Wired {
     pub(crate) packer: StoreTreePacker,
     pub(crate) places: Places,
     pub(crate) clock: SystemClock,
+    keys: KeyFolder,
     scratch: Scratch,
 }
 
@@ -85,6 +87,34 @@ enum AnyLog {
     Remote(Box<RekorLog>),
 }
 
+/// What [`Wired::begin_to_open`] began.
+pub(crate) struct Opening<'scope> {
+    signer: ScopedJoinHandle<'scope, Result<Box<dyn Signer>, sluicegate_flow::Error>>,
+    log: ScopedJoinHandle<'scope, Result<AnyLog, Problem>>,
+    ledger: ScopedJoinHandle<'scope, Result<EmbeddedLedger, Problem>>,
+}
+
+impl Opening<'_> {
+    /// Waits for them, and sends to a log elsewhere what waits for it.
+    pub(crate) fn finish(self, wired: &Wired, logging: Logging<'_>) -> Result<Opened, Problem> {
+        let broke_off = |_| sluicegate_flow::Error::Bug("opening a key broke off".to_owned());
+        let signer = self.signer.join().map_err(broke_off)??;
+        let log = self.log.join().map_err(broke_off)??;
+        let ledger = self.ledger.join().map_err(broke_off)??;
+        let log: Box<dyn TransparencyLog> = match log {
+            AnyLog::Embedded(log) => {
+                wired.warn_of_waiting(RekorLog::waiting_in(&wired.outbox()), logging.words);
+                log
+            }
+            AnyLog::Remote(log) => {
+                wired.settle(&log, logging)?;
+                log
+            }
+        };
+        Ok((signer, log, ledger))
+    }
+}
+
 impl Wired {
     pub(crate) fn new(home: Home) -> Result<Self, Problem> {
         let store = Arc::new(store(&home)?);
@@ -93,7 +123,8 @@ impl Wired {
         let scratch = Scratch::new(&home)?;
         let packer = StoreTreePacker::new(shared, scratch.folder.path().to_owned());
         let places = Places::new(registry_environment::settings(Some(&home)));
-        Ok(Self { home, store, evidence, packer, places, clock: SystemClock, scratch })
+        let keys = keys(&home);
+        Ok(Self { home, store, evidence, packer, places, clock: SystemClock, keys, scratch })
     }
 
     /// The same with evidence of registries' images where the gateway wants it.
@@ -228,51 +259,46 @@ impl Wired {
         Ok(folder)
     }
 
-    pub(crate) fn keys(&self) -> KeyFolder {
-        keys(&self.home)
+    pub(crate) fn keys(&self) -> &KeyFolder {
+        &self.keys
     }
 
     /// A signing key of the home.
     pub(crate) fn signer(&self, name: &str, passphrase: &Secret) -> Result<Box<dyn Signer>, sluicegate_flow::Error> {
-        Ok(Box::new(self.keys().open_signer(name, passphrase)?))
+        Ok(Box::new(self.keys.open_signer(name, passphrase)?))
     }
 
-    /// A signing key of the home, the log and the ledger, opened side by side: each key takes a tenth of a second of scrypt, by
-    /// design, and 64 MiB while it does.
-    ///
-    /// What waits for a log elsewhere is sent there first.
+    /// A signing key of the home, the log and the ledger, to which what waited for a log elsewhere was sent first.
     pub(crate) fn signer_and_logs(
         &self,
         name: &str,
         passphrase: &Secret,
         logging: Logging<'_>,
     ) -> Result<Opened, Problem> {
-        let remote = self.remote_log(logging.gateway)?;
-        let (signer, log, ledger) = std::thread::scope(|scope| {
-            let log = scope.spawn(|| match remote {
-                None => log(&self.home, passphrase).map(|log| AnyLog::Embedded(Box::new(log))),
+        thread::scope(|scope| self.begin_to_open(scope, name, passphrase, logging.gateway)?.finish(self, logging))
+    }
+
+    /// Begins to open them, each on a thread of its own, so that something else can be done meanwhile: a passphrase gives a key by a
+    /// tenth of a second of scrypt and 64 MiB, by design.
+    pub(crate) fn begin_to_open<'scope, 'env>(
+        &'env self,
+        scope: &'scope Scope<'scope, 'env>,
+        name: &'env str,
+        passphrase: &'env Secret,
+        gateway: &GatewayFolder,
+    ) -> Result<Opening<'scope>, Problem> {
+        let remote = self.remote_log(gateway)?;
+        Ok(Opening {
+            signer: scope.spawn(|| self.signer(name, passphrase)),
+            log: scope.spawn(|| match remote {
+                None => log(&self.home, &self.keys, passphrase).map(|log| AnyLog::Embedded(Box::new(log))),
                 Some((settings, logs)) => {
                     let opened = RekorLog::open(settings, &logs).map_err(sluicegate_flow::Error::from)?;
                     Ok(AnyLog::Remote(Box::new(opened)))
                 }
-            });
-            let ledger = scope.spawn(|| self.ledger(passphrase));
-            let signer = self.signer(name, passphrase)?;
-            let broke_off = |_| sluicegate_flow::Error::Bug("opening a key broke off".to_owned());
-            let log: Result<AnyLog, Problem> = log.join().map_err(broke_off)?;
-            Ok::<_, Problem>((signer, log?, ledger.join().map_err(broke_off)??))
-        })?;
-        let log: Box<dyn TransparencyLog> = match log {
-            AnyLog::Embedded(log) => {
-                self.warn_of_waiting(RekorLog::waiting_in(&self.outbox()), logging.words);
-                log
-            }
-            AnyLog::Remote(log) => {
-                self.settle(&log, logging)?;
-                log
-            }
-        };
-        Ok((signer, log, ledger))
+            }),
+            ledger: scope.spawn(|| self.ledger(passphrase)),
+        })
     }
 
     /// Where what is signed waits until a log elsewhere has it.
@@ -332,7 +358,7 @@ impl Wired {
 
     /// The ledger of the evidence store, to append to.
     fn ledger(&self, passphrase: &Secret) -> Result<EmbeddedLedger, Problem> {
-        let keys = self.keys();
+        let keys = &self.keys;
         if !keys.has(LEDGER_KEY).map_err(sluicegate_flow::Error::from)? {
             return Err(no_ledger(&self.home));
         }
@@ -579,8 +605,8 @@ pub(crate) fn lister() -> GitSourceLister {
 }
 
 /// The embedded log.
-pub(crate) fn log(home: &Home, passphrase: &Secret) -> Result<EmbeddedLog, Problem> {
-    let key = keys(home).open_log_key(LOG_KEY, passphrase).map_err(sluicegate_flow::Error::from)?;
+pub(crate) fn log(home: &Home, keys: &KeyFolder, passphrase: &Secret) -> Result<EmbeddedLog, Problem> {
+    let key = keys.open_log_key(LOG_KEY, passphrase).map_err(sluicegate_flow::Error::from)?;
     let origin = new_origin(key.public_key());
     Ok(EmbeddedLog::open(home.part("log"), key, &origin).map_err(sluicegate_flow::Error::from)?)
 }
@@ -593,15 +619,19 @@ pub(crate) fn log_reader(home: &Home) -> Result<EmbeddedLog, Problem> {
 }
 
 /// Makes the log of a new home.
-pub(crate) fn create_log(home: &Home, passphrase: &Secret) -> Result<EmbeddedLog, SignError> {
-    let key = keys(home).open_log_key(LOG_KEY, passphrase)?;
+pub(crate) fn create_log(home: &Home, keys: &KeyFolder, passphrase: &Secret) -> Result<EmbeddedLog, SignError> {
+    let key = keys.open_log_key(LOG_KEY, passphrase)?;
     let origin = new_origin(key.public_key());
     EmbeddedLog::create(home.part("log"), key, &origin)
 }
 
 /// Makes the ledger of a home that has its key.
-pub(crate) fn create_ledger(home: &Home, passphrase: &Secret) -> Result<EmbeddedLedger, sluicegate_flow::Error> {
-    let key = keys(home).open_log_key(LEDGER_KEY, passphrase)?;
+pub(crate) fn create_ledger(
+    home: &Home,
+    keys: &KeyFolder,
+    passphrase: &Secret,
+) -> Result<EmbeddedLedger, sluicegate_flow::Error> {
+    let key = keys.open_log_key(LEDGER_KEY, passphrase)?;
     let origin = new_ledger_origin(key.public_key());
     Ok(EmbeddedLedger::create(home.part("ledger"), key, &origin)?)
 }

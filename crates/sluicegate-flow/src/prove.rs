@@ -76,11 +76,11 @@ pub(crate) fn step(
     );
     let tested: Vec<Subject> = tested_subjects(&dependencies);
     let provenance = Provenance {
-        build: Build::Step(prepared.parameters(&request.pipeline.name, step, left.exit_code)),
+        build: Build::Step(prepared.parameters(&request.pinning.pipeline.name, step, left.exit_code)),
         dependencies,
         caches: prepared.caches.clone(),
         builder_id: LOCAL_BUILDER.to_owned(),
-        builder_version: builder_version(request.executor),
+        builder_version: builder_version(request.pinning.executor),
         run: request.run.clone(),
         started_on: left.started_on,
         finished_on: left.finished_on,

@@ -20,11 +20,11 @@ use sluicegate_ports::{
     step_cache::StepCache,
     trees::{SourceFetcher, SourceLister},
 };
-use sluicegate_types::{Digest, OutputName, Place, Platform, RunId, Secret, StepName};
+use sluicegate_types::{Digest, OutputName, Place, Platform, RunId, Secret, StepName, TagName};
 use sluicegate_verify::Trust;
 
 use crate::{
-    Error, Failure, Ports,
+    Error, Failure, Ports, Workbench,
     built::Built,
     folders::EnvironmentPlaces,
     pin::{Pinned, Pins},
@@ -41,14 +41,13 @@ use self::{
     records::{record_failure, record_image, record_run},
 };
 
-/// Everything a run needs beside the shared ports.
-pub struct RunRequest<'a> {
+/// What is to run, as far as nothing is signed: everything that [`pin`] needs beside the shared ports.
+#[derive(Clone, Copy)]
+pub struct PinRequest<'a> {
     /// What to run.
     pub pipeline: &'a Pipeline,
     /// The folder of the pipeline file; its paths are relative to this.
     pub folder: &'a Path,
-    /// The run's name.
-    pub run: RunId,
     /// SOURCE_DATE_EPOCH, if it was given.
     pub epoch: Option<u64>,
     /// Runs steps.
@@ -59,18 +58,37 @@ pub struct RunRequest<'a> {
     pub fetcher: &'a dyn SourceFetcher,
     /// Folders and files that never belong to a source: the home.
     pub excluded: &'a [PathBuf],
+    /// Places of environments, where nothing is built: a build tag is never a promotion.
+    pub environments: &'a EnvironmentPlaces,
+    /// Only these steps, and no image; `None` is all of the pipeline.
+    pub selection: Option<&'a Selection>,
+    /// Ends it from outside.
+    pub stop: &'a Stop,
+}
+
+/// A run of which every image, source, date and tag is known and nothing has been done.
+pub struct PinnedRun<'a> {
+    steps: Vec<&'a Step>,
+    only_taken: BTreeSet<StepName>,
+    artifacts: &'a [Artifact],
+    tags: Vec<Vec<TagName>>,
+    pinned: Pinned,
+}
+
+/// Everything a run needs beside the shared ports and what was pinned.
+pub struct RunRequest<'a> {
+    /// What was pinned.
+    pub pinning: PinRequest<'a>,
+    /// The run's name.
+    pub run: RunId,
     /// Scans images; `None` is `--no-scan`, and no gate that requires `sbom` or `vulns` will allow the result.
     pub scanner: Option<&'a dyn Scanner>,
     /// The key of role `steps`.
     pub signer: &'a dyn Signer,
-    /// Places of environments, where nothing is built: a build tag is never a promotion.
-    pub environments: &'a EnvironmentPlaces,
     /// What is signed must verify with this.
     pub trust: &'a Trust,
     /// A folder for scratch files.
     pub scratch: &'a Path,
-    /// Only these steps, and no image; `None` is all of the pipeline.
-    pub selection: Option<&'a Selection>,
     /// What `--set` says: `PARAM_NAME` and its value.
     pub arguments: &'a BTreeMap<String, String>,
     /// Values of secrets, by where they come from.
@@ -91,8 +109,6 @@ pub struct RunRequest<'a> {
     pub capacity: Capacity,
     /// Whether what steps open and execute is observed.
     pub observe: bool,
-    /// Ends the run from outside.
-    pub stop: Stop,
     /// Gets what happens to steps as it happens.
     pub on_event: &'a dyn Fn(&StepEvent<'_>),
 }
@@ -223,9 +239,44 @@ impl FailedRun {
     }
 }
 
-/// Runs a pipeline. The first failing step ends it; the failure is recorded. An image becomes visible at its repository only with
-/// all of its evidence.
-pub fn run(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, FailedRun> {
+/// Finds out what a run is made of, by digest: its images, sources and dates. Needs no key, so that keys can be opened meanwhile.
+///
+/// An artifact that would be written where nothing may be built, and a tag that cannot be filled, are found out here.
+pub fn pin<'a>(bench: &Workbench<'_>, request: &PinRequest<'a>) -> Result<PinnedRun<'a>, Error> {
+    let pipeline = request.pipeline;
+    let artifacts: &[Artifact] = if request.selection.is_some() { &[] } else { &pipeline.artifacts };
+    if !artifacts.is_empty() {
+        check_places(bench, request)?;
+    }
+    let (steps, only_taken) = selected(pipeline, request.selection)?;
+    let pins = Pins {
+        pipeline,
+        folder: request.folder,
+        epoch: request.epoch,
+        lister: request.lister,
+        fetcher: request.fetcher,
+        excluded: request.excluded,
+        stop: request.stop,
+    };
+    let pinned = Pinned::of(bench, &pins, &steps, artifacts)?;
+    let tags = artifacts.iter().map(|artifact| build_tags(pipeline, artifact, &pinned.sources));
+    let tags = tags.collect::<Result<Vec<_>, _>>()?;
+    // What an image's files say of its user is part of keys. Images are unpacked for it now, while nobody waits for the log; a fault is the
+    // step's, once its turn comes.
+    for step in &steps {
+        let image = pinned.images.of_step(step)?;
+        let _ = request.executor.account(&step.name, &image.layers, image.user(), request.stop);
+    }
+    Ok(PinnedRun { steps, only_taken, artifacts, tags, pinned })
+}
+
+/// Runs what was pinned, or records that it could not be pinned. The first failing step ends it; the failure is recorded. An image becomes
+/// visible at its repository only with all of its evidence.
+pub fn run(
+    ports: &Ports<'_>,
+    request: &RunRequest<'_>,
+    pinned: Result<PinnedRun<'_>, Error>,
+) -> Result<RunReport, FailedRun> {
     let mut report = RunReport {
         run: request.run.clone(),
         images: Vec::new(),
@@ -234,7 +285,7 @@ pub fn run(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Fai
         failures: Vec::new(),
         skipped: Vec::new(),
     };
-    let ran = run_all(ports, request, &mut report);
+    let ran = pinned.and_then(|pinned| run_all(ports, request, &pinned, &mut report));
     // What was proved before a failure is worth as much to other machines.
     if let Some(shared) = request.shared {
         shared.settle();
@@ -256,22 +307,18 @@ pub fn run(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<RunReport, Fai
     }
 }
 
-fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) -> Result<(), Error> {
-    let pipeline = request.pipeline;
+fn run_all(
+    ports: &Ports<'_>,
+    request: &RunRequest<'_>,
+    PinnedRun { steps, only_taken, artifacts, tags, pinned }: &PinnedRun<'_>,
+    report: &mut RunReport,
+) -> Result<(), Error> {
+    let pipeline = request.pinning.pipeline;
     // With a scan something is executed in any case; else the first step that is executed asks.
     if request.scanner.is_some() || request.cache.is_none() {
-        request.executor.probe()?;
+        request.pinning.executor.probe()?;
     }
-    let artifacts: &[Artifact] = if request.selection.is_some() { &[] } else { &pipeline.artifacts };
-    if !artifacts.is_empty() {
-        check_places(ports, request)?;
-    }
-    let (steps, only_taken) = selected(pipeline, request.selection)?;
     let bench = ports.workbench();
-    let pinned = Pinned::of(&bench, &pins(request), &steps, artifacts)?;
-    // A tag that cannot be filled is found out before anything runs.
-    let tags = artifacts.iter().map(|artifact| build_tags(pipeline, artifact, &pinned.sources));
-    let tags = tags.collect::<Result<Vec<_>, _>>()?;
     let around = Surroundings {
         images: &pinned.images,
         sources: &pinned.sources,
@@ -279,21 +326,15 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
         arguments: request.arguments,
         secrets: request.secrets,
         private: request.private,
-        executor: request.executor,
+        executor: request.pinning.executor,
         domain: request.domain,
         pipeline: &pipeline.name,
         cache_place: pinned.cache_place.as_ref(),
         keeps_caches: true,
         observe: request.observe,
-        stop: request.stop.clone(),
+        stop: request.pinning.stop.clone(),
     };
-    // What an image's files say of its user is part of keys. Images are unpacked for it now, while nobody waits for the log; a fault is the
-    // step's, once its turn comes.
-    for step in &steps {
-        let image = pinned.images.of_step(step)?;
-        let _ = request.executor.account(&step.name, &image.layers, image.user(), &request.stop);
-    }
-    let builder_version = builder_version(request.executor);
+    let builder_version = builder_version(request.pinning.executor);
     let mut built = Built::default();
     let judged = Judged {
         store: ports.store,
@@ -315,15 +356,15 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
         (request.on_event)(event);
     };
     let steps_request = StepsRequest {
-        steps,
+        steps: steps.clone(),
         known: BTreeMap::new(),
-        only_taken,
+        only_taken: only_taken.clone(),
         around: &around,
-        executor: request.executor,
+        executor: request.pinning.executor,
         capacity: request.capacity,
         keep_going: request.keep_going,
         cache: request.cache.map(|cache| (cache, judged)),
-        stop: &request.stop,
+        stop: request.pinning.stop,
         on_event: &on_event,
     };
     // Taking a result takes no time, so that syncing each statement about one would be most of it.
@@ -335,7 +376,7 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
             let taken = left.reused.is_some();
             let held = together.ports(ports);
             let ports = if taken { &held } else { ports };
-            finish(ports, request, &pinned, &mut built, report, (step, prepared, left))
+            finish(ports, request, pinned, &mut built, report, (step, prepared, left))
         },
         || together.make_durable(),
     );
@@ -346,8 +387,8 @@ fn run_all(ports: &Ports<'_>, request: &RunRequest<'_>, report: &mut RunReport) 
     report.steps.sort_by_key(|done| place(&done.step));
     report.tests.sort_by_key(|(step, _)| place(step));
     ran?;
-    for (artifact, tags) in artifacts.iter().zip(&tags) {
-        if request.stop.is_raised() {
+    for (artifact, tags) in artifacts.iter().zip(tags) {
+        if request.pinning.stop.is_raised() {
             return Err(Error::Stopped);
         }
         let image = build_artifact(
@@ -386,18 +427,6 @@ pub(crate) fn selected<'a>(
     Ok((steps, others))
 }
 
-fn pins<'a>(request: &'a RunRequest<'a>) -> Pins<'a> {
-    Pins {
-        pipeline: request.pipeline,
-        folder: request.folder,
-        epoch: request.epoch,
-        lister: request.lister,
-        fetcher: request.fetcher,
-        excluded: request.excluded,
-        stop: &request.stop,
-    }
-}
-
 /// Takes what a step left: on the report in any case; proved if that is worth a statement; kept for later runs if it passed.
 fn finish(
     ports: &Ports<'_>,
@@ -426,7 +455,7 @@ fn finish(
     });
     if let Some(cache) = request.cache {
         let parts = serde_json::to_vec(&prepared.parts).unwrap_or_default();
-        if let Err(reason) = cache.remember(&request.pipeline.name, &step.name, &parts) {
+        if let Err(reason) = cache.remember(&request.pinning.pipeline.name, &step.name, &parts) {
             (ports.warn)(&format!("the key of the step {} is not remembered: {reason}", step.name));
         }
     }

@@ -44,7 +44,7 @@ impl Survey {
     ) -> Result<Self, Error> {
         let mut questions = Vec::new();
         let (mut outputs, mut step_images) = (BTreeSet::new(), BTreeSet::new());
-        for step in request.pipeline.closure(artifact) {
+        for step in request.pinning.pipeline.closure(artifact) {
             for product in built.step(&step.name)?.products.values() {
                 let output = OutputIdentity::of(step, product)?;
                 if built.describes_output(&output) || !outputs.insert(output.clone()) {

@@ -2,6 +2,8 @@
 //!
 //! Format read from files that cosign 3 writes (sigstore/cosign `pkg/cosign`, secure-systems-lab `encrypted`).
 
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use crypto_secretbox::{
     XSalsa20Poly1305,
@@ -50,7 +52,7 @@ struct Kdf {
     salt: String,
 }
 
-#[derive(Serialize, Deserialize, Clone, Copy)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 struct Params {
     #[serde(rename = "N")]
     n: u64,
@@ -64,14 +66,57 @@ struct Cipher {
     nonce: String,
 }
 
-/// The PEM text that holds `pkcs8` under `passphrase`, with cosign's scrypt parameters and a fresh salt and nonce.
-pub(crate) fn seal(pkcs8: &Secret, passphrase: &Secret) -> Result<String, String> {
-    let (mut salt, mut nonce) = ([0; SALT_BYTES], [0; NONCE_BYTES]);
+/// Keys that passphrases have given, so that each is derived once in a process, whoever asks for it at the same time.
+#[derive(Debug, Default)]
+pub(crate) struct Derivations(Mutex<Vec<Arc<Derivation>>>);
+
+#[derive(Debug)]
+struct Derivation {
+    passphrase: Secret,
+    salt: Vec<u8>,
+    params: Params,
+    key: OnceLock<Result<Secret, String>>,
+}
+
+impl Derivations {
+    fn key(&self, passphrase: &Secret, salt: &[u8], params: Params) -> Result<Secret, String> {
+        let derivation = {
+            let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let same =
+                |one: &&Arc<Derivation>| one.passphrase == *passphrase && one.salt == salt && one.params == params;
+            if let Some(one) = known.iter().find(same) {
+                one.clone()
+            } else {
+                let key = OnceLock::new();
+                let one = Derivation { passphrase: passphrase.clone(), salt: salt.to_vec(), params, key };
+                let one = Arc::new(one);
+                known.push(one.clone());
+                one
+            }
+        };
+        derivation.key.get_or_init(|| derive(passphrase, salt, params)).clone()
+    }
+
+    /// The salt of a key of this passphrase that is known already: see [`seal`].
+    fn salt(&self, passphrase: &Secret, params: Params) -> Option<Vec<u8>> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |one: &&Arc<Derivation>| one.passphrase == *passphrase && one.params == params;
+        known.iter().filter(same).find(|one| one.salt.len() == SALT_BYTES).map(|one| one.salt.clone())
+    }
+}
+
+/// The PEM text that holds `pkcs8` under `passphrase`, with cosign's scrypt parameters and a fresh nonce of 24 random bytes.
+///
+/// Keys of one passphrase that are made or opened in one process share their salt, so that who opens several of them derives once. Who
+/// guesses at the passphrase gains nothing by that: it is the same one, and one file was enough to try a guess before.
+pub(crate) fn seal(pkcs8: &Secret, passphrase: &Secret, derivations: &Derivations) -> Result<String, String> {
+    let (mut fresh, mut nonce) = ([0; SALT_BYTES], [0; NONCE_BYTES]);
     let random = SystemRandom::new();
-    for buffer in [&mut salt[..], &mut nonce[..]] {
+    for buffer in [&mut fresh[..], &mut nonce[..]] {
         random.fill(buffer).map_err(|_| "the system gives no random bytes".to_owned())?;
     }
-    let ciphertext = secretbox(passphrase, &salt, OURS)?
+    let salt = derivations.salt(passphrase, OURS).unwrap_or_else(|| fresh.to_vec());
+    let ciphertext = secretbox(&derivations.key(passphrase, &salt, OURS)?)?
         .encrypt(&Nonce::<XSalsa20Poly1305>::from(nonce), pkcs8.expose())
         .map_err(|_| "the cipher failed".to_owned())?;
     let file = Encrypted {
@@ -84,7 +129,7 @@ pub(crate) fn seal(pkcs8: &Secret, passphrase: &Secret) -> Result<String, String
 }
 
 /// The PKCS#8 DER inside `text`.
-pub(crate) fn unseal(text: &[u8], passphrase: &Secret) -> Result<Secret, OpenError> {
+pub(crate) fn unseal(text: &[u8], passphrase: &Secret, derivations: &Derivations) -> Result<Secret, OpenError> {
     let format = |reason: &str| OpenError::Format(reason.to_owned());
     let (label, json) = pem::decode_vec(text).map_err(|error| OpenError::Format(format!("not a PEM file: {error}")))?;
     if label != HEADER && label != OLD_HEADER {
@@ -105,7 +150,8 @@ pub(crate) fn unseal(text: &[u8], passphrase: &Secret) -> Result<Secret, OpenErr
         decode("nonce", &file.cipher.nonce)?.try_into().map_err(|_| format("its nonce is not 24 bytes"))?;
     let ciphertext = decode("ciphertext", &file.ciphertext)?;
     bounded(file.kdf.params).map_err(OpenError::Format)?;
-    secretbox(passphrase, &salt, file.kdf.params)
+    let key = derivations.key(passphrase, &salt, file.kdf.params).map_err(OpenError::Format)?;
+    secretbox(&key)
         .map_err(OpenError::Format)?
         .decrypt(&Nonce::<XSalsa20Poly1305>::from(nonce), ciphertext.as_slice())
         .map(Secret::new)
@@ -130,12 +176,15 @@ fn bounded(params: Params) -> Result<(), String> {
     Ok(())
 }
 
-fn secretbox(passphrase: &Secret, salt: &[u8], params: Params) -> Result<XSalsa20Poly1305, String> {
+fn derive(passphrase: &Secret, salt: &[u8], params: Params) -> Result<Secret, String> {
     let log_n = u8::try_from(params.n.trailing_zeros()).map_err(|error| error.to_string())?;
     let parsed = scrypt::Params::new(log_n, params.r, params.p).map_err(|error| error.to_string())?;
     let mut key = vec![0; 32];
     scrypt::scrypt(passphrase.expose(), salt, &parsed, &mut key).map_err(|error| error.to_string())?;
-    let key = Secret::new(key);
+    Ok(Secret::new(key))
+}
+
+fn secretbox(key: &Secret) -> Result<XSalsa20Poly1305, String> {
     XSalsa20Poly1305::new_from_slice(key.expose()).map_err(|error| error.to_string())
 }
 
@@ -154,6 +203,16 @@ mod tests {
         Secret::new(text.as_bytes().to_vec())
     }
 
+    fn open(text: &str, passphrase: &str) -> Result<Secret, OpenError> {
+        unseal(text.as_bytes(), &secret(passphrase), &Derivations::default())
+    }
+
+    fn part(text: &str, of: &str, name: &str) -> serde_json::Value {
+        let (_, json) = pem::decode_vec(text.as_bytes()).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        value[of][name].clone()
+    }
+
     fn edited(edit: impl Fn(&mut serde_json::Value)) -> String {
         let (_, json) = pem::decode_vec(OF_COSIGN.as_bytes()).unwrap();
         let mut value: serde_json::Value = serde_json::from_slice(&json).unwrap();
@@ -162,7 +221,7 @@ mod tests {
     }
 
     fn refusal(text: &str) -> String {
-        match unseal(text.as_bytes(), &secret("x")) {
+        match open(text, "x") {
             Err(OpenError::Format(reason)) => reason,
             other => panic!("{other:?}"),
         }
@@ -170,10 +229,10 @@ mod tests {
 
     #[test]
     fn a_key_file_of_cosign_opens_with_its_passphrase_only() {
-        assert_eq!(unseal(OF_COSIGN.as_bytes(), &secret("x")).unwrap().expose()[0], 0x30);
-        assert_eq!(unseal(OF_COSIGN.as_bytes(), &secret("y")), Err(OpenError::Locked));
+        assert_eq!(open(OF_COSIGN, "x").unwrap().expose()[0], 0x30);
+        assert_eq!(open(OF_COSIGN, "y"), Err(OpenError::Locked));
         let old = OF_COSIGN.replace("SIGSTORE", "COSIGN");
-        assert!(unseal(old.as_bytes(), &secret("x")).is_ok());
+        assert!(open(&old, "x").is_ok());
         let other = OF_COSIGN.replace("ENCRYPTED SIGSTORE PRIVATE KEY", "PRIVATE KEY");
         assert!(refusal(&other).contains("PEM label is \"PRIVATE KEY\""));
     }
@@ -181,10 +240,37 @@ mod tests {
     #[test]
     fn what_is_sealed_opens_again_and_never_looks_the_same() {
         let key = secret("the key");
-        let (one, two) = (seal(&key, &secret("x")).unwrap(), seal(&key, &secret("x")).unwrap());
+        let derivations = Derivations::default();
+        let [one, two] = [(); 2].map(|()| seal(&key, &secret("x"), &derivations).unwrap());
         assert_ne!(one, two);
+        assert!(open(&two, "x").unwrap() == key);
+        assert_eq!(open(&two, "y"), Err(OpenError::Locked));
         assert!(one.ends_with("-----END ENCRYPTED SIGSTORE PRIVATE KEY-----\n") && !one.contains('\r'));
-        assert!(unseal(one.as_bytes(), &secret("x")).unwrap() == key);
+        assert!(open(&one, "x").unwrap() == key);
+    }
+
+    #[test]
+    fn keys_of_one_passphrase_share_a_salt_and_never_a_nonce() {
+        let derivations = Derivations::default();
+        let make = |passphrase: &str| seal(&secret("the key"), &secret(passphrase), &derivations).unwrap();
+        let (one, two, other) = (make("x"), make("x"), make("y"));
+        assert_eq!(part(&one, "kdf", "salt"), part(&two, "kdf", "salt"));
+        assert_ne!(part(&one, "cipher", "nonce"), part(&two, "cipher", "nonce"));
+        assert_ne!(part(&one, "kdf", "salt"), part(&other, "kdf", "salt"));
+        let beside = seal(&secret("the key"), &secret("x"), &Derivations::default()).unwrap();
+        assert_ne!(part(&one, "kdf", "salt"), part(&beside, "kdf", "salt"), "another process begins with another salt");
+    }
+
+    #[test]
+    fn what_was_derived_opens_only_what_its_passphrase_and_salt_opened() {
+        let derivations = Derivations::default();
+        let opened = |text: &str, passphrase: &str| unseal(text.as_bytes(), &secret(passphrase), &derivations);
+        assert!(opened(OF_COSIGN, "x").is_ok());
+        assert_eq!(opened(OF_COSIGN, "y"), Err(OpenError::Locked));
+        assert!(opened(OF_COSIGN, "x").is_ok());
+        let salted = edited(|file| file["kdf"]["salt"] = STANDARD.encode([7; SALT_BYTES]).into());
+        assert_eq!(opened(&salted, "x"), Err(OpenError::Locked));
+        assert_eq!(opened(&edited(|file| file["kdf"]["params"]["N"] = 32_768.into()), "x"), Err(OpenError::Locked));
     }
 
     #[test]
@@ -194,7 +280,7 @@ mod tests {
             bytes[20] ^= 1;
             file["ciphertext"] = STANDARD.encode(bytes).into();
         });
-        assert_eq!(unseal(damaged.as_bytes(), &secret("x")), Err(OpenError::Locked));
+        assert_eq!(open(&damaged, "x"), Err(OpenError::Locked));
     }
 
     #[test]

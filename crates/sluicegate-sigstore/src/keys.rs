@@ -5,6 +5,7 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use p256::{
@@ -22,7 +23,7 @@ use ring::{
 use sluicegate_ports::sign::{SignError, Signer};
 use sluicegate_types::Secret;
 
-use crate::key_file::{self, OpenError};
+use crate::key_file::{self, Derivations, OpenError};
 
 const NAME_LIMIT: usize = 128;
 const PUBLIC_LABEL: &str = "PUBLIC KEY";
@@ -33,10 +34,11 @@ const ED25519_PKCS8: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\
 /// SubjectPublicKeyInfo of an Ed25519 key (RFC 8410 section 4), up to the 32 bytes of the key.
 const ED25519_SPKI: [u8; 12] = *b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
 
-/// A folder of keys. Nothing in it is ever overwritten or removed.
+/// A folder of keys. Nothing in it is ever overwritten or removed. What passphrases give is derived once for it and its clones.
 #[derive(Clone, Debug)]
 pub struct KeyFolder {
     folder: PathBuf,
+    derivations: Arc<Derivations>,
 }
 
 /// A P-256 key that signs with SHA-256 (RFC 6979: the same message gives the same signature).
@@ -55,7 +57,7 @@ pub struct LogKey {
 impl KeyFolder {
     /// Names the folder; it is looked at when a key is asked for and made, mode 0700, with the first key.
     pub fn open(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into() }
+        Self { folder: folder.into(), derivations: Arc::default() }
     }
 
     /// Makes a P-256 key: `NAME.key` (mode 0600, readable by cosign with the same passphrase) and `NAME.pub`, both durable when this
@@ -175,7 +177,7 @@ impl KeyFolder {
 
     fn write(&self, name: &str, pkcs8: &Secret, spki: &[u8], passphrase: &Secret) -> Result<(), SignError> {
         let failed = |reason: String| SignError::Io { action: format!("write the key {name:?}"), reason };
-        let private = key_file::seal(pkcs8, passphrase).map_err(failed)?;
+        let private = key_file::seal(pkcs8, passphrase, &self.derivations).map_err(failed)?;
         let public =
             pem::encode_string(PUBLIC_LABEL, LineEnding::LF, spki).map_err(|error| failed(error.to_string()))?;
         DirBuilder::new()
@@ -218,7 +220,7 @@ impl KeyFolder {
 
     fn unseal(&self, name: &str, passphrase: &Secret) -> Result<Secret, SignError> {
         let text = read_bounded(&self.path(name, "key")?).map_err(|error| self.unreadable(name, "key", &error))?;
-        key_file::unseal(&text, passphrase).map_err(|error| match error {
+        key_file::unseal(&text, passphrase, &self.derivations).map_err(|error| match error {
             OpenError::Locked => SignError::Locked { name: name.to_owned() },
             OpenError::Format(reason) => SignError::KeyFile { name: name.to_owned(), reason },
         })

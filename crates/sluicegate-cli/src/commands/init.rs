@@ -15,7 +15,7 @@ use sluicegate_pipeline::{
 };
 use sluicegate_ports::{Clock, evidence::RecordKind, images::ImagePlaces};
 use sluicegate_scan::database;
-use sluicegate_sigstore::{signing_config_json, trusted_root_json};
+use sluicegate_sigstore::{KeyFolder, signing_config_json, trusted_root_json};
 use sluicegate_types::{Digest, ImageRef, Platform, Secret, Selector};
 
 use super::complete::{NO_SCANNER, allowed_bases, one_line, replace, with_bases, with_scanner};
@@ -289,10 +289,10 @@ fn make_home(words: &Words, home: &Home) -> Result<(), Problem> {
         keys.generate_log_key(LOG_KEY, &passphrase).map_err(Error::from)?;
     }
     if missing(LEDGER_KEY)? {
-        make_ledger(words, home, &passphrase)?;
+        make_ledger(words, home, &keys, &passphrase)?;
     }
     if !root.exists() {
-        let log = wire::create_log(home, &passphrase).map_err(Error::from)?;
+        let log = wire::create_log(home, &keys, &passphrase).map_err(Error::from)?;
         let now = SystemClock.now();
         write_new(&home.part("trust").join("signing_config.json"), &signing_config_json(None, now))?;
         write_new(&root, &trusted_root_json(log.public(), now))?;
@@ -307,12 +307,13 @@ fn complete_home(words: &Words) -> Result<Option<String>, Problem> {
         return Ok(None);
     }
     let home = Home::make()?;
-    if !wire::trusted_root(&home).exists() || wire::keys(&home).has(LEDGER_KEY).map_err(Error::from)? {
+    let keys = wire::keys(&home);
+    if !wire::trusted_root(&home).exists() || keys.has(LEDGER_KEY).map_err(Error::from)? {
         return Ok(None);
     }
     refuse_second_history(&home)?;
     drop(wire::evidence(&home)?);
-    make_ledger(words, &home, &passphrase::ask(false)?).map(Some)
+    make_ledger(words, &home, &keys, &passphrase::ask(false)?).map(Some)
 }
 
 /// Refuses, before anything is made, a home in which a log or a ledger would begin again: a key whose log is gone would vouch for two
@@ -370,14 +371,13 @@ fn refuse_second_history(home: &Home) -> Result<(), Problem> {
 }
 
 /// The ledger's key if it is missing, and the ledger, with the records that are there already.
-fn make_ledger(words: &Words, home: &Home, passphrase: &Secret) -> Result<String, Problem> {
-    let keys = wire::keys(home);
+fn make_ledger(words: &Words, home: &Home, keys: &KeyFolder, passphrase: &Secret) -> Result<String, Problem> {
     if !keys.has(LEDGER_KEY).map_err(Error::from)? {
         // One passphrase opens every key of a home; another one here would be found out at the next run.
         keys.open_log_key(LOG_KEY, passphrase).map_err(Error::from)?;
         keys.generate_log_key(LEDGER_KEY, passphrase).map_err(Error::from)?;
     }
-    let ledger = wire::create_ledger(home, passphrase)?;
+    let ledger = wire::create_ledger(home, keys, passphrase)?;
     let origin = ledger.public().origin.clone();
     words.tell(&format!("made the ledger {origin}"));
     let evidence = wire::evidence(home)?;

@@ -39,7 +39,7 @@ fn serve(words: &Words, listen: SocketAddr, beyond_loopback: bool) -> Result<Exi
         ));
     }
     let home = Home::open()?;
-    let log = wire::log(&home, &passphrase::ask(false)?)?;
+    let log = wire::log(&home, &wire::keys(&home), &passphrase::ask(false)?)?;
     let nowhere = |error: std::io::Error| {
         Problem::lost(format!("cannot listen on {listen}: {error}"), "name another address or port with --listen")
     };

@@ -65,11 +65,6 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         executor.probe().map_err(Error::from)?;
     }
     let passphrase = passphrase::ask(false)?;
-    let logging = Logging { gateway, trust, words };
-    let (signer, log, ledger) = wired.signer_and_logs(&gateway.gateway.signing.steps, &passphrase, logging)?;
-    // What promotes is opened before the run: a key that is missing is not found out after it.
-    let records = releases.are_asked_for().then(|| wired.signer(&gateway.gateway.signing.records, &passphrase));
-    let records = records.transpose()?;
     let environments = EnvironmentPlaces::of(&gateway.gateway, &gateway.folder);
     let scanner = scanner.map(|scanner| scanner.stopped_by(stop.clone()));
     let run = run_id()?;
@@ -77,21 +72,37 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     let tell = |line: &str| progress.tell(line);
     let warn = |line: &str| progress.warn(line);
     let on_event = |event: &StepEvent<'_>| progress.event(event);
-    let request = flow::RunRequest {
-        environments: &environments,
+    let pinning = flow::PinRequest {
         pipeline,
         folder,
-        run,
         epoch: opened.epoch,
         executor: executor.as_ref(),
         lister: &opened.lister,
         fetcher: &opened.fetcher,
         excluded: &opened.excluded,
+        environments: &environments,
+        selection: selection.as_ref(),
+        stop: &stop,
+    };
+    let signing = &gateway.gateway.signing;
+    let logging = Logging { gateway, trust, words };
+    let (keys, pinned) = std::thread::scope(|scope| {
+        let keys = wired.begin_to_open(scope, &signing.steps, &passphrase, gateway)?;
+        // What promotes is opened before the run: a key that is missing is not found out after it.
+        let records = releases.are_asked_for().then(|| scope.spawn(|| wired.signer(&signing.records, &passphrase)));
+        let pinned = flow::pin(&wired.workbench(&tell), &pinning);
+        let records =
+            records.map(|records| records.join().map_err(|_| Error::Bug("opening a key broke off".to_owned()))?);
+        Ok::<_, Problem>(((keys.finish(wired, logging)?, records.transpose()?), pinned))
+    })?;
+    let ((signer, log, ledger), records) = keys;
+    let request = flow::RunRequest {
+        pinning,
+        run,
         scanner: scanner.as_ref().map(|scanner| scanner as &dyn Scanner),
         signer: signer.as_ref(),
         trust,
         scratch: wired.scratch(),
-        selection: selection.as_ref(),
         arguments: &opened.arguments,
         secrets: &secrets,
         private: &opened.private,
@@ -102,11 +113,10 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         keep_going: arguments.keep_going,
         capacity: Wired::capacity(arguments.jobs),
         observe: arguments.observe,
-        stop: stop.clone(),
         on_event: &on_event,
     };
     let ports = wired.ports(log.as_ref(), &ledger, &tell, &warn);
-    let ran = flow::run(&ports, &request);
+    let ran = flow::run(&ports, &request, pinned);
     drop(progress);
     let exported = export.map_or(Ok(()), |export| {
         let steps = match &ran {

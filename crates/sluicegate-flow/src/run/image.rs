@@ -21,7 +21,7 @@ use sluicegate_ports::{
 use sluicegate_types::{Digest, OutputName, Place, Platform, TagName, UnixTime};
 
 use crate::{
-    Error, Ports, assemble,
+    Error, Ports, Workbench, assemble,
     assemble::Assembled,
     attest::{Attested, attest},
     built::Built,
@@ -32,10 +32,10 @@ use crate::{
     survey::Survey,
 };
 
-use super::{BuiltImage, RunRequest, builder_version};
+use super::{BuiltImage, PinRequest, RunRequest, builder_version};
 
 /// Finds out before anything runs that the images can be written: to layouts, and to none that is an environment's.
-pub(super) fn check_places(ports: &Ports<'_>, request: &RunRequest<'_>) -> Result<(), Error> {
+pub(super) fn check_places(bench: &Workbench<'_>, request: &PinRequest<'_>) -> Result<(), Error> {
     for artifact in &request.pipeline.artifacts {
         let place = artifact.repository.relative_to(request.folder);
         if let Some(leads) = place.folder().map(where_it_leads)
@@ -53,7 +53,7 @@ pub(super) fn check_places(ports: &Ports<'_>, request: &RunRequest<'_>) -> Resul
                 artifact.name
             )));
         }
-        let occupant = ports.places.target(&place)?.current(known_tag(artifact)?.as_ref())?;
+        let occupant = bench.places.target(&place)?.current(known_tag(artifact)?.as_ref())?;
         if let Some(environment) = occupant.and_then(|occupant| occupant.environment) {
             return Err(ImagePlaceError::OfEnvironment { place, environment }.into());
         }
@@ -101,7 +101,7 @@ fn closure(
     mut survey: Option<&mut Survey>,
 ) -> Result<Parts, Error> {
     let mut parts = Parts::default();
-    let steps = request.pipeline.closure(artifact);
+    let steps = request.pinning.pipeline.closure(artifact);
     for step in &steps {
         let done = built.step(&step.name)?;
         parts.add(format!("attestation:{}", step.name), &done.attested);
@@ -297,7 +297,7 @@ fn image_provenance(
 ) -> Provenance {
     Provenance {
         build: Build::Image(ImageParameters {
-            pipeline: request.pipeline.name.clone(),
+            pipeline: request.pinning.pipeline.name.clone(),
             artifact: artifact.name.to_string(),
             base: artifact.base.as_ref().map_or_else(|| "scratch".to_owned(), ToString::to_string),
             files: artifact
@@ -312,7 +312,7 @@ fn image_provenance(
         dependencies,
         caches: Vec::new(),
         builder_id: LOCAL_BUILDER.to_owned(),
-        builder_version: builder_version(request.executor),
+        builder_version: builder_version(request.pinning.executor),
         run: request.run.clone(),
         started_on,
         finished_on,
@@ -347,7 +347,7 @@ fn publish(
         [_] => Vec::new(),
         several => several.iter().map(|one| one.assembled.image.clone()).collect(),
     };
-    let place = artifact.repository.relative_to(request.folder);
+    let place = artifact.repository.relative_to(request.pinning.folder);
     let target = ports.places.target(&place)?;
     let held = held(target.as_ref(), &place, tags)?;
     if place.folder().is_some() && held.iter().any(|occupant| occupant.image == image.digest) {

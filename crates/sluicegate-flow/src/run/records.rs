@@ -20,7 +20,7 @@ pub(super) fn record_run(
     error: Option<&Error>,
 ) -> Result<u64, Error> {
     let steps: Vec<_> = report.steps.iter().map(StepReport::to_json).collect();
-    let mut body = json!({"run": request.run, "pipeline": request.pipeline.name, "steps": steps});
+    let mut body = json!({"run": request.run, "pipeline": request.pinning.pipeline.name, "steps": steps});
     if let Some(error) = error {
         body["error"] = json!(error.causes());
     }
@@ -51,12 +51,13 @@ pub(super) fn record_image(
     artifact: &Artifact,
     report: &RunReport,
 ) -> Result<(), Error> {
-    let closure: BTreeSet<&StepName> = request.pipeline.closure(artifact).iter().map(|step| &step.name).collect();
+    let closure: BTreeSet<&StepName> =
+        request.pinning.pipeline.closure(artifact).iter().map(|step| &step.name).collect();
     let (steps, others): (Vec<_>, Vec<_>) = report.steps.iter().partition(|done| closure.contains(&done.step));
     let json = |steps: Vec<&StepReport>| steps.into_iter().map(StepReport::to_json).collect::<Vec<_>>();
     let (steps, others) = (json(steps), json(others));
     let mut body = json!({
-        "run": request.run, "pipeline": request.pipeline.name, "artifact": image.artifact,
+        "run": request.run, "pipeline": request.pinning.pipeline.name, "artifact": image.artifact,
         "attestations": image.attestations, "evidence": image.evidence, "steps": steps,
     });
     if !others.is_empty() {

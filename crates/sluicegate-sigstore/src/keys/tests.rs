@@ -28,7 +28,7 @@ fn reason(error: SignError) -> String {
 
 fn plant(keys: &KeyFolder, name: &str, pkcs8: &[u8]) {
     fs::create_dir_all(&keys.folder).unwrap();
-    let text = key_file::seal(&Secret::new(pkcs8.to_vec()), &secret("x")).unwrap();
+    let text = key_file::seal(&Secret::new(pkcs8.to_vec()), &secret("x"), &Derivations::default()).unwrap();
     fs::write(keys.folder.join(format!("{name}.key")), text).unwrap();
 }
 
