@@ -196,27 +196,11 @@ impl TileLog {
 
     fn write_pending(&self, state: &mut State) -> Result<(), SignError> {
         let Some(pending) = state.pending.take() else { return Ok(()) };
-        let old = pending.before.size;
         if pending.bodies.is_empty() {
             return Ok(());
         }
         let bodies: Vec<&[u8]> = pending.bodies.iter().map(Vec::as_slice).collect();
-        let written = self.sign(&state.tree, old, &bodies).and_then(|(files, checkpoint)| {
-            put(&self.folder, &files, &mut state.durable)?;
-            Ok(checkpoint)
-        });
-        match written {
-            Ok(checkpoint) => {
-                state.checkpoint = checkpoint;
-                self.drop_partials(old, state);
-                Ok(())
-            }
-            Err(error) => {
-                state.tree.truncate(old);
-                state.checkpoint = pending.before;
-                Err(error)
-            }
-        }
+        self.publish(state, pending.before, &bodies)
     }
 
     fn held(&self, alone: bool) -> Result<Held<'_>, SignError> {
@@ -317,7 +301,19 @@ impl TileLog {
     }
 
     /// The files of a tree that grew from `old` entries by `bodies`: tiles first, the checkpoint last.
-    pub(crate) fn plan(&self, tree: &Tree, old: u64, bodies: &[&[u8]]) -> Result<(Vec<Planned>, Checkpoint), String> {
+    pub(crate) fn plan(
+        &self,
+        tree: &Tree,
+        old: u64,
+        bodies: &[&[u8]],
+    ) -> Result<(Vec<Planned>, Checkpoint), SignError> {
+        let mut files = self.tiles(tree, old, bodies).map_err(|reason| self.refused(reason))?;
+        let checkpoint = self.sign_checkpoint(tree)?;
+        files.push((CHECKPOINT.into(), checkpoint.note.clone().into_bytes()));
+        Ok((files, checkpoint))
+    }
+
+    fn tiles(&self, tree: &Tree, old: u64, bodies: &[&[u8]]) -> Result<Vec<Planned>, String> {
         let mut files = Vec::new();
         for tile in tiles::grown(old, tree.size()) {
             let bytes = match tile.row {
@@ -337,58 +333,57 @@ impl TileLog {
             };
             files.push((tile.path(), bytes));
         }
-        let key = self.key.as_ref().ok_or("it was opened without its key, to be read only")?;
-        let checkpoint = Checkpoint::sign(&self.public.origin, tree.size(), tree.root()?, key);
-        files.push((CHECKPOINT.into(), checkpoint.note.clone().into_bytes()));
-        Ok((files, checkpoint))
+        Ok(files)
     }
 
-    fn sign(&self, tree: &Tree, old: u64, bodies: &[&[u8]]) -> Result<(Vec<Planned>, Checkpoint), SignError> {
-        let (files, checkpoint) = self.plan(tree, old, bodies).map_err(|reason| self.refused(reason))?;
+    fn sign_checkpoint(&self, tree: &Tree) -> Result<Checkpoint, SignError> {
+        let key = self.key.as_ref().ok_or_else(|| self.refused("it was opened without its key, to be read only"))?;
+        let root = tree.root().map_err(|reason| self.refused(reason))?;
+        let checkpoint = Checkpoint::sign(&self.public.origin, tree.size(), root, key);
         // What others would not believe is not written.
         Checkpoint::verify(&checkpoint.note, &self.public).map_err(|reason| self.refused(reason))?;
-        Ok((files, checkpoint))
+        Ok(checkpoint)
     }
 
     /// Appends what is new in memory, under a checkpoint of its own. On an error the state is what it was.
     fn commit_held(&self, state: &mut State, bodies: &[&[u8]]) -> Result<(), SignError> {
         let old = state.tree.size();
-        let mut grow = || {
-            for body in bodies {
-                state.tree.push(record_hash(body)).map_err(|reason| self.refused(reason))?;
-            }
-            let key =
-                self.key.as_ref().ok_or_else(|| self.refused("it was opened without its key, to be read only"))?;
-            let root = state.tree.root().map_err(|reason| self.refused(reason))?;
-            let checkpoint = Checkpoint::sign(&self.public.origin, state.tree.size(), root, key);
-            Checkpoint::verify(&checkpoint.note, &self.public).map_err(|reason| self.refused(reason))?;
-            Ok(checkpoint)
-        };
-        match (grow(), &mut state.pending) {
+        let signed = self.grow(&mut state.tree, bodies).and_then(|()| self.sign_checkpoint(&state.tree));
+        match (signed, &mut state.pending) {
             (Ok(checkpoint), Some(pending)) => {
                 pending.bodies.extend(bodies.iter().map(|body| body.to_vec()));
                 state.checkpoint = checkpoint;
                 Ok(())
             }
-            (grown, _) => {
+            (signed, _) => {
                 state.tree.truncate(old);
-                grown.and_then(|_| Err(self.refused("nothing is held")))
+                signed.and_then(|_| Err(self.refused("nothing is held")))
             }
         }
     }
 
     /// Appends what is new, in one checkpoint. On an error the state is what it was.
     fn commit(&self, state: &mut State, bodies: &[&[u8]]) -> Result<(), SignError> {
-        let old = state.tree.size();
-        let mut write = || {
-            for body in bodies {
-                state.tree.push(record_hash(body)).map_err(|reason| self.refused(reason))?;
-            }
-            let (files, checkpoint) = self.sign(&state.tree, old, bodies)?;
+        let before = state.checkpoint.clone();
+        if let Err(error) = self.grow(&mut state.tree, bodies) {
+            state.tree.truncate(before.size);
+            return Err(error);
+        }
+        self.publish(state, before, bodies)
+    }
+
+    fn grow(&self, tree: &mut Tree, bodies: &[&[u8]]) -> Result<(), SignError> {
+        bodies.iter().try_for_each(|body| tree.push(record_hash(body))).map_err(|reason| self.refused(reason))
+    }
+
+    /// Writes what the tree has beyond the checkpoint `before`, which are `bodies`. On an error the state is that of `before`.
+    fn publish(&self, state: &mut State, before: Checkpoint, bodies: &[&[u8]]) -> Result<(), SignError> {
+        let old = before.size;
+        let written = self.plan(&state.tree, old, bodies).and_then(|(files, checkpoint)| {
             put(&self.folder, &files, &mut state.durable)?;
             Ok(checkpoint)
-        };
-        match write() {
+        });
+        match written {
             Ok(checkpoint) => {
                 state.checkpoint = checkpoint;
                 self.drop_partials(old, state);
@@ -396,6 +391,7 @@ impl TileLog {
             }
             Err(error) => {
                 state.tree.truncate(old);
+                state.checkpoint = before;
                 Err(error)
             }
         }
