@@ -140,10 +140,7 @@ fn add(hasher: &mut Hasher, path: &Path, stat: &Stat, with_change: bool) {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        os::unix::fs::{PermissionsExt, symlink},
-        time::Instant,
-    };
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
 
@@ -229,18 +226,5 @@ mod tests {
         assert!(seals(&made.dir).hold(&made.path));
         let elsewhere = Seals::open(&made.dir.path().join("other seals")).unwrap();
         assert!(!elsewhere.hold(&made.path) && !elsewhere.hold(&made.dir.path().join("alone/none")));
-    }
-
-    /// For whoever wants to know: `--ignored --nocapture` with SLUICEGATE_TREE.
-    #[test]
-    #[ignore = "it measures"]
-    fn what_a_seal_costs() {
-        let Some(tree) = std::env::var_os("SLUICEGATE_TREE") else { return };
-        for _ in 0..3 {
-            let begun = Instant::now();
-            let seal = fingerprint(Path::new(&tree)).unwrap();
-            assert!(begun.elapsed().as_secs() < 3600, "{seal}");
-            std::fs::write("/dev/stderr", format!("{:?}\n", begun.elapsed())).unwrap();
-        }
     }
 }
