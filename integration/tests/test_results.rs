@@ -36,6 +36,22 @@ fn tm02_without_a_test_result_nothing_is_decided_and_with_a_failing_one_it_is_de
     project.write_test_step(TEST_WITHOUT_REPORT);
     promote(3, "required evidence is missing: test-result");
     assert_eq!(project.last_record("decision")["outcome"], "undecided");
+    // A test of something else is none of this image, and is told.
+    std::fs::create_dir(project.path("other")).unwrap();
+    std::fs::write(project.path("other/file"), "of no image").unwrap();
+    let before = std::fs::read_to_string(project.path("sluicegate.yaml")).unwrap();
+    write(&project, PASSES);
+    project.replace("sluicegate.yaml", "{ src: { path: src } }", "{ src: { path: src }, other: { path: other } }");
+    let passes = std::fs::read_to_string(project.path("sluicegate.yaml")).unwrap();
+    project.replace(
+        "sluicegate.yaml",
+        "{ /app: build.app }\n    reports",
+        "{ /app: build.app, /other: other }\n    reports",
+    );
+    assert_ne!(std::fs::read_to_string(project.path("sluicegate.yaml")).unwrap(), passes);
+    promote(3, "missing: test-result (step test also tested source:other, of which the image is not made)")
+        .assert(3, "reads only sources and outputs from which the image is made");
+    std::fs::write(project.path("sluicegate.yaml"), before).unwrap();
     // The step ends with 0: its report says otherwise, and the report counts.
     write(&project, FAILS);
     promote(1, "tests.passed").assert(1, "is kind");

@@ -1,14 +1,15 @@
 //! Verified facts: what Rego sees, made from verified bytes only (DESIGN section 5, "Rego input").
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt};
 
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
 use sluicegate_attestation::{
-    coverage::Coverage, cyclonedx, predicate::PredicateType, trivy_report, trivy_report::Finding, vulns::Vulns,
+    coverage::Coverage, cyclonedx, predicate::PredicateType, statement::Subject, trivy_report, trivy_report::Finding,
+    vulns::Vulns,
 };
 use sluicegate_types::{
-    Digest, EnvironmentName, Repository, UnixTime,
+    Digest, EnvironmentName, Repository, StepName, UnixTime,
     checks::{Check, is_on},
 };
 use sluicegate_verify::{
@@ -24,9 +25,25 @@ pub struct Facts {
     input: Box<RawValue>,
     digest: Digest,
     kinds: BTreeSet<PredicateType>,
+    foreign_tests: Vec<ForeignTest>,
     used: Vec<Digest>,
     components: usize,
     scan: Option<GateScan>,
+}
+
+/// A test of something that the image is not made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignTest {
+    /// The step that tested.
+    pub step: StepName,
+    /// What of it is not material of the image: the name that the step has for it, else its digest.
+    pub tested: Vec<String>,
+}
+
+impl fmt::Display for ForeignTest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "step {} also tested {}", self.step, self.tested.join(", "))
+    }
 }
 
 /// The gate's own scan of the image (trust model 4): read back, verified in the role `records`, its report re-hashed.
@@ -166,6 +183,7 @@ impl Facts {
             digest: Digest::of(text.as_bytes()),
             input: RawValue::from_string(text).map_err(|error| FactsError::Input { reason: error.to_string() })?,
             kinds,
+            foreign_tests: foreign_tests(set),
             used,
             components: components.len(),
             scan,
@@ -191,6 +209,7 @@ impl Facts {
             digest: Digest::of(text.as_bytes()),
             input: RawValue::from_string(text).map_err(|error| FactsError::Input { reason: error.to_string() })?,
             kinds: set.kinds(),
+            foreign_tests: foreign_tests(set),
             used: set.statements().map(VerifiedStatement::bundle).collect(),
             components: 0,
             scan: None,
@@ -215,6 +234,11 @@ impl Facts {
     /// The kinds of evidence that are present.
     pub fn kinds(&self) -> &BTreeSet<PredicateType> {
         &self.kinds
+    }
+
+    /// Tests that do not count as tests of the image.
+    pub fn foreign_tests(&self) -> &[ForeignTest] {
+        &self.foreign_tests
     }
 
     /// Every attestation that was used.
@@ -268,6 +292,16 @@ impl<'a> Said<'a> {
             together.filter(|said| counts_by_hand(subject, said.statement())).collect(),
         )
     }
+}
+
+fn foreign_tests(set: &ClosedSet) -> Vec<ForeignTest> {
+    let called = |subject: &Subject| subject.name.clone().unwrap_or_else(|| subject.digest.to_string());
+    let tests = set.tests().iter().filter(|test| !test.foreign.is_empty());
+    let told = tests.map(|test| {
+        let tested = test.foreign.iter().map(called).collect();
+        ForeignTest { step: test.result.step.clone(), tested }
+    });
+    told.collect()
 }
 
 fn counts_by_hand(image: &Digest, said: &VerifiedStatement) -> bool {

@@ -9,7 +9,7 @@ use sluicegate_types::{
 };
 
 use crate::{
-    facts::Facts,
+    facts::{Facts, ForeignTest},
     rego::{Outcome, PolicyError, RuleAnswer, RuleResults, Violation},
 };
 
@@ -173,6 +173,8 @@ pub struct Denial {
 pub enum Reason {
     /// Required evidence is not there.
     MissingKind(String),
+    /// The image's tests are required, and there are only such of something that it is not made of.
+    ForeignTests(Vec<ForeignTest>),
     /// The gate has no scan of its own.
     NoScan,
     /// The database of the gate's scan is too old, or from the future.
@@ -191,6 +193,14 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MissingKind(kind) => write!(f, "required evidence is missing: {kind}"),
+            Self::ForeignTests(tests) => {
+                let tests: Vec<String> = tests.iter().map(ToString::to_string).collect();
+                write!(
+                    f,
+                    "required evidence is missing: test-result ({}, of which the image is not made)",
+                    tests.join("; ")
+                )
+            }
             Self::NoScan => write!(f, "required evidence is missing: the gate's own scan"),
             Self::Database(why) => write!(f, "the vulnerability database cannot be used: {why}"),
             Self::Coverage(gap) => write!(f, "the scan is not whole: {gap}"),
@@ -315,7 +325,11 @@ fn unmet(facts: &Facts, answers: &[RuleAnswer], conditions: &Conditions, now: Un
             .map(|kind| PredicateType::from_short(kind).unwrap_or_else(|| PredicateType::from_uri(kind))),
     );
     for kind in required.difference(facts.kinds()).filter(|_| is_on(Check::RequiredKind)) {
-        reasons.push(Reason::MissingKind(kind.short().to_owned()));
+        let foreign = facts.foreign_tests();
+        reasons.push(match kind {
+            PredicateType::TestResult if !foreign.is_empty() => Reason::ForeignTests(foreign.to_vec()),
+            kind => Reason::MissingKind(kind.short().to_owned()),
+        });
     }
     if is_on(Check::EmptySbom)
         && required.contains(&PredicateType::Sbom)

@@ -83,8 +83,8 @@ pub struct Test {
     pub statement: VerifiedStatement,
     /// What the raw report says, with the step's exit code.
     pub result: TestResult,
-    /// Whether everything that was tested is material of the image; only then it counts as the image's test (DESIGN section 5).
-    pub counts: bool,
+    /// What it tested beside material of the image; only where that is nothing it counts as the image's test (DESIGN section 5).
+    pub foreign: Vec<Subject>,
 }
 
 impl ClosedSet {
@@ -175,7 +175,7 @@ impl ClosedSet {
         let mut kinds = BTreeSet::from([PredicateType::Provenance]);
         kinds.extend((!self.sboms.is_empty()).then_some(PredicateType::Sbom));
         kinds.extend((!self.scans.is_empty()).then_some(PredicateType::Vulns));
-        kinds.extend(self.tests.iter().any(|test| test.counts).then_some(PredicateType::TestResult));
+        kinds.extend(self.tests.iter().any(|test| test.foreign.is_empty()).then_some(PredicateType::TestResult));
         kinds
     }
 }
@@ -611,7 +611,8 @@ impl ClosedSet {
         let raw = self.report("the raw report of the tests", claim.report, JUNIT_REPORT)?;
         let result = claim.check(raw).map_err(|error| unlinked(error.to_string()))?;
         let is_material = |subject: &Subject| material.iter().any(|content| subject.is(*content));
-        let counts = !is_on(Check::TestMaterial) || statement.subjects.iter().all(is_material);
-        Ok(Test { statement: taken.statement, result, counts })
+        let foreign = statement.subjects.iter().filter(|subject| is_on(Check::TestMaterial) && !is_material(subject));
+        let foreign = foreign.cloned().collect();
+        Ok(Test { statement: taken.statement, result, foreign })
     }
 }

@@ -289,6 +289,9 @@ fn remedy(reason: &OpenReason, image: &ImageRef, to_scan: &str) -> Option<String
                 "somebody whose key trust.yaml lists for it must say it: sluicegate attest {image} --type {kind} --predicate FILE"
             ),
         },
+        Reason::ForeignTests(_) => {
+            "let a step report tests that reads only sources and outputs from which the image is made, then sluicegate run".to_owned()
+        }
         Reason::NoScan => to_scan.to_owned(),
         Reason::Database(_) => format!(
             "get the newest (trivy image --download-db-only --cache-dir CACHE) and pin it under scanner: of the gateway file: \
