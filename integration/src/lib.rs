@@ -3,6 +3,7 @@
 
 pub mod object_server;
 pub mod registry;
+pub mod repository;
 
 use std::{
     collections::BTreeMap,
@@ -18,6 +19,9 @@ use serde_json::Value;
 use sluicegate_testkit::reseal_cheaply;
 use sluicegate_types::Digest;
 use tempfile::TempDir;
+
+/// The predicate type of provenance.
+pub const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
 
 /// A pipeline of three small steps, in an image of this machine's shell and core utilities.
 pub const PIPELINE: &str = r#"
@@ -329,6 +333,23 @@ impl Project {
         let (_, list) = self.json(&["evidence", "list"]);
         let records = list["records"].as_array().unwrap().clone();
         records.into_iter().find(|record| record["kind"] == kind).unwrap_or_else(|| panic!("no {kind}: {list:#}"))
+    }
+
+    /// The predicate of the provenance of a step of the newest run.
+    pub fn provenance(&self, step: &str) -> Value {
+        let (_, run) = self.json(&["logs", "LAST"]);
+        let found = run["steps"].as_array().unwrap().iter().find(|one| one["step"] == step).unwrap();
+        let hex = found["attestation"].as_str().unwrap().trim_start_matches("sha256:");
+        let bundle = fs::read(self.path("home/store/blobs/sha256").join(hex)).unwrap();
+        let bundle: Value = serde_json::from_slice(&bundle).unwrap();
+        let statement = decode(bundle["dsseEnvelope"]["payload"].as_str().unwrap());
+        assert_eq!(statement["predicateType"], PROVENANCE);
+        statement["predicate"].clone()
+    }
+
+    /// The log of a step of the newest run.
+    pub fn log(&self, step: &str) -> String {
+        self.must(&["logs", "LAST", step]).stdout
     }
 
     /// Sets a variable for every later command.

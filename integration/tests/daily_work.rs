@@ -6,8 +6,11 @@ use std::{
     process::{Command, Stdio},
 };
 
-use integration::{Ended, Project, can_run_steps};
-use serde_json::{Value, json};
+use integration::{
+    Ended, Project, can_run_steps,
+    repository::{commit, commit_at},
+};
+use serde_json::json;
 
 const RUN: [&str; 2] = ["run", "--no-scan"];
 
@@ -16,20 +19,6 @@ fn pipeline(project: &Project, steps: &str) {
         "version: 1\nname: day\nsources: {{ src: {{ path: src }} }}\ndefaults: {{ image: oci:images/base }}\n{steps}"
     );
     fs::write(project.path("sluicegate.yaml"), text).unwrap();
-}
-
-fn log(project: &Project, step: &str) -> String {
-    project.must(&["logs", "LAST", step]).stdout
-}
-
-/// The provenance of a step of the newest run.
-fn provenance(project: &Project, step: &str) -> Value {
-    let (_, list) = project.json(&["logs", "LAST"]);
-    let found = list["steps"].as_array().unwrap().iter().find(|one| one["step"] == step).unwrap();
-    let digest = found["attestation"].as_str().unwrap().trim_start_matches("sha256:").to_owned();
-    let bundle = fs::read(project.path("home/store/blobs/sha256").join(digest)).unwrap();
-    let bundle: Value = serde_json::from_slice(&bundle).unwrap();
-    integration::decode(bundle["dsseEnvelope"]["payload"].as_str().unwrap())["predicate"].clone()
 }
 
 #[test]
@@ -47,7 +36,7 @@ fn parameters_reach_steps_as_variables_and_nothing_else() {
     project.sluicegate(&["run", "--no-scan", "--set", "version=1.2"]).assert(2, "version");
     project.sluicegate(&["run", "--no-scan", "--set", "version=v1.2", "--set", "verison=v1"]).assert(2, "version");
     project.must(&["run", "--no-scan", "--set", "version=v1.2"]);
-    assert_eq!(log(&project, "say"), "v1.2 fast {version}\n");
+    assert_eq!(project.log("say"), "v1.2 fast {version}\n");
     // Another value is another key.
     let (_, run) = project.json(&["run", "--no-scan", "--set", "version=v1.3"]);
     assert_eq!(run["steps"][0]["status"], "passed");
@@ -70,14 +59,14 @@ fn a_secret_is_in_no_log_no_statement_and_nowhere_in_the_home() {
     project.sluicegate(&RUN).assert(2, "CI_TOKEN is not set");
     project.set("CI_TOKEN", "hunter2-and-more");
     let ended = project.must(&RUN);
-    assert_eq!(log(&project, "use"), "it is ***\n***\nsame\n");
+    assert_eq!(project.log("use"), "it is ***\n***\nsame\n");
     for word in ["hunter2", "aHVudGVyMi", "from-a-file"] {
         assert!(!ended.stderr.contains(word) && !ended.stdout.contains(word), "{word}");
         let found = Command::new("grep").args(["-rl", word]).arg(project.path("home")).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&found.stdout), "", "{word}");
     }
     assert_eq!(
-        provenance(&project, "use")["buildDefinition"]["externalParameters"]["secrets"],
+        project.provenance("use")["buildDefinition"]["externalParameters"]["secrets"],
         json!(["OTHER", "TOKEN"])
     );
     // What came by a secret is made anew.
@@ -98,7 +87,7 @@ fn a_step_is_tried_again_and_passes_with_a_code_that_is_accepted() {
     let failed = project.sluicegate(&["run", "--no-scan", "--keep-going"]);
     failed.assert(6, "step never ended with code 3");
     assert_eq!(failed.stderr.matches("it is tried again").count(), 2, "{failed:?}");
-    let parameters = provenance(&project, "found")["buildDefinition"]["externalParameters"].clone();
+    let parameters = project.provenance("found")["buildDefinition"]["externalParameters"].clone();
     assert_eq!((&parameters["exitCode"], &parameters["acceptExit"]), (&json!(1), &json!([1])));
     project.replace("sluicegate.yaml", "accept_exit: [1]", "accept_exit: [2]");
     project.sluicegate(&["run", "--no-scan", "found"]).assert(6, "step found ended with code 1");
@@ -171,7 +160,7 @@ fn an_interrupt_ends_a_run_with_130_and_it_is_on_record() {
         record["body"]["steps"].as_array().unwrap().iter().find(|step| step["step"] == name).unwrap()["status"].clone()
     };
     assert_eq!((status("first"), status("long")), (json!("passed"), json!("failed")));
-    assert_eq!(log(&project, "long"), "waiting\n");
+    assert_eq!(project.log("long"), "waiting\n");
 }
 
 #[test]
@@ -180,19 +169,9 @@ fn a_source_that_is_fetched_is_of_a_commit_that_is_known() {
         return;
     }
     let project = Project::prepared();
-    let git = |arguments: &[&str]| {
-        let mut command = Command::new("git");
-        command.args(["-c", "user.name=A", "-c", "user.email=a@example.org", "-C"]).arg(project.path("mirror"));
-        let output = command.args(arguments).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    };
     fs::create_dir(project.path("mirror")).unwrap();
-    git(&["init", "-q", "-b", "main"]);
     fs::write(project.path("mirror/file"), "as committed").unwrap();
-    git(&["add", "file"]);
-    git(&["commit", "-q", "-m", "one"]);
-    let commit = git(&["rev-parse", "HEAD"]);
+    let commit = commit(&project.path("mirror"), &["file"]);
     // What is only in the work tree is not fetched.
     fs::write(project.path("mirror/file"), "changed since").unwrap();
     let text = format!(
@@ -202,8 +181,8 @@ fn a_source_that_is_fetched_is_of_a_commit_that_is_known() {
     );
     fs::write(project.path("sluicegate.yaml"), text).unwrap();
     project.must(&RUN);
-    assert_eq!(log(&project, "show"), "as committed");
-    let dependencies = provenance(&project, "show")["buildDefinition"]["resolvedDependencies"].clone();
+    assert_eq!(project.log("show"), "as committed");
+    let dependencies = project.provenance("show")["buildDefinition"]["resolvedDependencies"].clone();
     let source = dependencies.as_array().unwrap().iter().find(|one| one["name"] == "source:far").unwrap();
     assert_eq!(source["annotations"]["sluicegate.dev/commit"], json!(commit));
     assert_eq!(source["annotations"]["sluicegate.dev/ref"], "refs/heads/main");
@@ -238,18 +217,7 @@ fn a_commit_that_changes_nothing_of_a_step_leaves_its_result_and_the_image_as_th
     let project = Project::prepared();
     fs::create_dir(project.path("other")).unwrap();
     fs::write(project.path("other/file"), "one").unwrap();
-    let commit = |seconds: u64| {
-        let git = |arguments: &[&str]| {
-            let mut command = Command::new("git");
-            command.args(["-c", "user.name=A", "-c", "user.email=a@example.org", "-C"]).arg(project.path(""));
-            let date = format!("{seconds} +0000");
-            command.args(arguments).env("GIT_COMMITTER_DATE", &date).env("GIT_AUTHOR_DATE", &date);
-            assert!(command.output().unwrap().status.success(), "{arguments:?}");
-        };
-        git(&["init", "-q"]);
-        git(&["add", "src", "other"]);
-        git(&["commit", "-q", "-m", "x"]);
-    };
+    let commit = |seconds: u64| commit_at(seconds, &project.path("."), &["src", "other"]);
     let show = |from: &str, then: &str| {
         format!("run: 'echo $SOURCE_DATE_EPOCH; stat -c %Y {then}; cp {then} /out'\n    inputs: {{ /src: {from} }}")
     };
@@ -267,7 +235,7 @@ fn a_commit_that_changes_nothing_of_a_step_leaves_its_result_and_the_image_as_th
     let (code, first) = project.json(&["run", "--no-scan"]);
     assert_eq!(code, 0, "{first}");
     for step in ["of-src", "of-other", "after"] {
-        assert_eq!(log(&project, step), "1000000000\n1000000000\n", "{step}");
+        assert_eq!(project.log(step), "1000000000\n1000000000\n", "{step}");
     }
     fs::write(project.path("other/file"), "two").unwrap();
     commit(1_100_000_000);
@@ -277,10 +245,10 @@ fn a_commit_that_changes_nothing_of_a_step_leaves_its_result_and_the_image_as_th
         found["status"].clone()
     };
     assert_eq!((fate("of-src"), fate("after"), fate("of-other")), (json!("taken"), json!("taken"), json!("passed")));
-    assert_eq!(log(&project, "of-other"), "1100000000\n1100000000\n");
+    assert_eq!(project.log("of-other"), "1100000000\n1100000000\n");
     assert_eq!(first["images"][0]["digest"], second["images"][0]["digest"]);
     // What is asked for counts for all.
     let ended = project.command(&["run", "--no-scan"]).env("SOURCE_DATE_EPOCH", "5").output().unwrap();
     assert!(ended.status.success(), "{ended:?}");
-    assert_eq!(log(&project, "of-src"), "5\n5\n");
+    assert_eq!(project.log("of-src"), "5\n5\n");
 }

@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use integration::{FROM_HOST, Project, can_run_steps, shared};
+use integration::{FROM_HOST, Project, can_run_steps, repository::git, shared};
 use serde_json::{Value, json};
 use sluicegate_types::Digest;
 
@@ -58,14 +58,6 @@ fn awkward(test: &str) -> Option<(Project, Table)> {
     git(&project.path("."), &["init", "--quiet"]);
     commit(&project.path("."));
     Some((project, table))
-}
-
-fn git(folder: &Path, arguments: &[&str]) -> String {
-    let identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "protocol.file.allow=always"];
-    let dates = [("GIT_AUTHOR_DATE", "1767312000 +0000"), ("GIT_COMMITTER_DATE", "1767312000 +0000")];
-    let done = Command::new("git").args(identity).args(arguments).current_dir(folder).envs(dates).output().unwrap();
-    assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
-    String::from_utf8_lossy(&done.stdout).trim().to_owned()
 }
 
 fn commit(folder: &Path) {

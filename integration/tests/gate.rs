@@ -1,8 +1,11 @@
 //! `promote` end to end: allowed, denied, undecided; what is recorded, what becomes visible.
 
-use std::{fs, process::Command};
+use std::fs;
 
-use integration::{Layout, PROMOTE, Project, WITHOUT_COMMIT_ACCEPTED, WITHOUT_COMMIT_DENIED, ready};
+use integration::{
+    Layout, PROMOTE, Project, WITHOUT_COMMIT_ACCEPTED, WITHOUT_COMMIT_DENIED, ready,
+    repository::{commit, git},
+};
 
 /// Nothing is allowed, nothing is visible, and the decision is on record with this outcome.
 #[track_caller]
@@ -317,16 +320,8 @@ fn tm11_a_source_in_no_commit_and_one_whose_change_the_index_hides_are_denied() 
     let project = Project::built();
     project.replace("policies/data.yaml", WITHOUT_COMMIT_ACCEPTED, WITHOUT_COMMIT_DENIED);
     refused(&project, 1, "names no commit", "deny");
-    let git = |arguments: &[&str]| {
-        let mut command = Command::new("git");
-        project.environment(&mut command);
-        let identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"];
-        assert!(command.args(identity).args(arguments).output().unwrap().status.success(), "git {arguments:?}");
-    };
-    git(&["init", "--quiet"]);
-    git(&["add", "src"]);
-    git(&["commit", "--quiet", "--message", "src"]);
-    git(&["update-index", "--assume-unchanged", "src/hello.txt"]);
+    commit(&project.path("."), &["src"]);
+    git(&project.path("."), &["update-index", "--assume-unchanged", "src/hello.txt"]);
     fs::write(project.path("src/hello.txt"), "hello, in no commit\n").unwrap();
     project.must(&["run"]);
     refused(&project, 1, "has changes that are not in a commit", "deny");

@@ -1,8 +1,8 @@
 //! A pipeline file that wants more than its project: keys, other people's files, rights on the machine, a commit that it is not of.
 
-use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt};
 
-use integration::{Project, can_run_steps};
+use integration::{Project, can_run_steps, repository::commit};
 use serde_json::{Value, json};
 
 const RUN: [&str; 2] = ["run", "--no-scan"];
@@ -60,11 +60,7 @@ fn no_pipeline_file_reads_a_repository_of_the_machine() {
     for folder in [outside.path(), &project.path("own")] {
         fs::create_dir_all(folder).unwrap();
         fs::write(folder.join("file"), "committed").unwrap();
-        for arguments in [&["init", "-q", "-b", "main"][..], &["add", "file"], &["commit", "-q", "-m", "x"]] {
-            let mut command = Command::new("git");
-            command.args(["-c", "user.name=A", "-c", "user.email=a@example.org", "-C"]).arg(folder).args(arguments);
-            assert!(command.output().unwrap().status.success());
-        }
+        commit(folder, &["file"]);
     }
     std::os::unix::fs::symlink(outside.path(), project.path("link")).unwrap();
     let run = |path: &std::path::Path| {
@@ -103,7 +99,7 @@ fn what_is_exported_raises_nobodys_rights() {
          b:\n    run: stat -c %a /d/sh\n    inputs: { /d: a.d }\n    outputs: {}\n",
     );
     project.must(&RUN);
-    assert_eq!(project.must(&["logs", "LAST", "b"]).stdout, "6755\n");
+    assert_eq!(project.log("b"), "6755\n");
 }
 
 #[test]
@@ -112,19 +108,9 @@ fn a_tag_never_names_a_commit_whose_sources_were_not_read() {
         return;
     }
     let project = Project::prepared();
-    let commit = |text: &str| {
+    let change = |text: &str| {
         fs::write(project.path("src/other.txt"), text).unwrap();
-        let git = |arguments: &[&str]| {
-            let mut command = Command::new("git");
-            command.args(["-c", "user.name=A", "-c", "user.email=a@example.org", "-C"]).arg(project.path(""));
-            let output = command.args(arguments).output().unwrap();
-            assert!(output.status.success(), "{output:?}");
-            String::from_utf8(output.stdout).unwrap().trim().to_owned()
-        };
-        git(&["init", "-q"]);
-        git(&["add", "src"]);
-        git(&["commit", "-q", "-m", "x"]);
-        git(&["rev-parse", "HEAD"])
+        commit(&project.path("."), &["src"]);
     };
     let text = |tags: &str| {
         format!(
@@ -140,15 +126,15 @@ fn a_tag_never_names_a_commit_whose_sources_were_not_read() {
         assert!(ended.status.success(), "{ended:?}");
         serde_json::from_slice(&ended.stdout).unwrap()
     };
-    commit("one");
+    change("one");
     pipeline(&project, &text("    tags: [\"git-{commit}\"]\n"));
     let first = run(&project);
-    commit("two");
+    change("two");
     let second = run(&project);
     assert_eq!(second["steps"][0]["status"], json!("passed"), "{second}");
     assert_ne!(first["images"][0]["digest"], second["images"][0]["digest"]);
     // Where no tag says so, the files of the key decide.
-    commit("three");
+    change("three");
     pipeline(&project, &text(""));
     assert_eq!(run(&project)["steps"][0]["status"], json!("taken"));
 }

@@ -6,7 +6,7 @@ mod npm_registry;
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
-use integration::{Project, WITHOUT_COMMIT_ACCEPTED, decode, ready};
+use integration::{Project, WITHOUT_COMMIT_ACCEPTED, ready};
 use serde_json::{Value, json};
 
 use self::{
@@ -71,23 +71,13 @@ fn run(project: &Project, arguments: &[&str]) -> (Value, Value) {
     (Value::Object(outputs.collect()), run["images"][0]["digest"].clone())
 }
 
-/// The predicate of the newest run's statement of this type about a step.
-fn provenance(project: &Project, step: &str) -> Value {
-    let (_, list) = project.json(&["logs", "LAST"]);
-    let found = list["steps"].as_array().unwrap().iter().find(|one| one["step"] == step).unwrap();
-    let digest = found["attestation"].as_str().unwrap().trim_start_matches("sha256:").to_owned();
-    let bundle = fs::read(project.path("home/store/blobs/sha256").join(digest)).unwrap();
-    let bundle: Value = serde_json::from_slice(&bundle).unwrap();
-    decode(bundle["dsseEnvelope"]["payload"].as_str().unwrap())["predicate"].clone()
-}
-
 /// What a command prints in the image that was promoted.
 fn promoted_says(project: &Project, command: &str) -> String {
     let text =
         format!("version: 1\nname: use\nsteps: {{ use: {{ image: \"oci:env/production\", run: {command} }} }}\n");
     fs::write(project.path("use.yaml"), text).unwrap();
     project.must(&["run", "--no-scan", "-f", "use.yaml"]);
-    project.must(&["logs", "LAST", "use"]).stdout
+    project.log("use")
 }
 
 #[test]
@@ -134,7 +124,7 @@ fn a_lock_file_of_npm_is_installed_by_the_proxy_and_comes_out_the_same_elsewhere
 
     let here = run(&project, &["run", "--set", &set]);
     let (host, port) = registry.server.rsplit_once(':').unwrap();
-    let contacts = provenance(&project, "install")["buildDefinition"]["internalParameters"]["contacts"].clone();
+    let contacts = project.provenance("install")["buildDefinition"]["internalParameters"]["contacts"].clone();
     let contacts = contacts.as_array().unwrap();
     assert!(contacts.len() == 1 && contacts[0]["refused"].is_null(), "{contacts:#?}");
     assert_eq!(contacts[0]["destination"], json!(format!("{host}:{port}")));

@@ -1,12 +1,14 @@
 //! Shared caches of steps: what the next run finds, who does not, what is on record about them, and what a gate says.
 
-use std::{fs, process::Command};
+use std::fs;
 
-use integration::{Layout, PROMOTE, Project, can_run_steps, ready};
+use integration::{
+    Layout, PROMOTE, Project, can_run_steps, ready,
+    repository::{commit, git},
+};
 use serde_json::{Value, json};
 
 const RUN: [&str; 2] = ["run", "--no-scan"];
-const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
 
 /// The step `build` with a cache in which it counts its runs.
 fn counting(project: &Project) {
@@ -25,27 +27,7 @@ fn counting(project: &Project) {
 /// Runs, and says how many runs the step has seen, its own among them.
 fn seen(project: &Project, arguments: &[&str]) -> usize {
     project.must(arguments);
-    let log = project.command(&["logs", "LAST", "build"]).output().unwrap();
-    String::from_utf8(log.stdout).unwrap().lines().filter(|line| *line == "run").count()
-}
-
-fn git(project: &Project, arguments: &[&str]) {
-    let mut command = Command::new("git");
-    project.environment(&mut command);
-    let identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"];
-    assert!(command.args(identity).args(arguments).output().unwrap().status.success(), "git {arguments:?}");
-}
-
-/// The provenance of the step `build` in the newest run.
-fn provenance(project: &Project) -> Value {
-    let (_, run) = project.json(&["logs", "LAST"]);
-    let step = run["steps"].as_array().unwrap().iter().find(|step| step["step"] == "build").unwrap().clone();
-    let hex = step["attestation"].as_str().unwrap().trim_start_matches("sha256:").to_owned();
-    let bundle = fs::read(project.path("home/store/blobs/sha256").join(hex)).unwrap();
-    let bundle: Value = serde_json::from_slice(&bundle).unwrap();
-    let statement = integration::decode(bundle["dsseEnvelope"]["payload"].as_str().unwrap());
-    assert_eq!(statement["predicateType"], PROVENANCE);
-    statement["predicate"].clone()
+    project.log("build").lines().filter(|line| *line == "run").count()
 }
 
 fn cache_of(predicate: &Value) -> Value {
@@ -62,31 +44,32 @@ fn tm09_a_run_finds_what_the_one_before_left_on_its_own_branch_and_nobody_else_d
     counting(&project);
     // Not in git.
     assert_eq!(seen(&project, &RUN), 1);
-    let first = cache_of(&provenance(&project));
+    let first = cache_of(&project.provenance("build"));
     assert_eq!(first["annotations"]["sluicegate.dev/unverified"], "true");
     assert_eq!(first["annotations"]["sluicegate.dev/checkout"], "nothing");
     assert_eq!(first.get("digest"), None, "nobody knows what was in it");
-    assert_eq!(provenance(&project)["buildDefinition"]["externalParameters"]["caches"], json!({"seen": "/var/seen"}));
+    assert_eq!(
+        project.provenance("build")["buildDefinition"]["externalParameters"]["caches"],
+        json!({"seen": "/var/seen"})
+    );
     // Executed again, though nothing has changed, and the cache is there.
     assert_eq!(seen(&project, &RUN), 2);
-    assert_eq!(cache_of(&provenance(&project)), first);
+    assert_eq!(cache_of(&project.provenance("build")), first);
     project.must(&["verify", "--offline", "oci:out/tiny"]);
     project.sluicegate(&["plan"]).assert(0, "it has a shared cache");
     // Whoever tries a step begins with nothing and leaves nothing.
     assert_eq!(project.must(&["try", "build"]).stderr.matches("build | run").count(), 1);
     assert_eq!(seen(&project, &RUN), 3);
-    git(&project, &["init", "--quiet", "--initial-branch", "main"]);
-    git(&project, &["add", "src", "sluicegate.yaml"]);
-    git(&project, &["commit", "--quiet", "--message", "one"]);
+    commit(&project.path("."), &["src", "sluicegate.yaml"]);
     assert_eq!((seen(&project, &RUN), seen(&project, &RUN)), (1, 2));
-    let of_main = cache_of(&provenance(&project));
+    let of_main = cache_of(&project.provenance("build"));
     assert_eq!(of_main["annotations"]["sluicegate.dev/checkout"], "branch refs/heads/main");
     assert_ne!(of_main["uri"], first["uri"]);
-    git(&project, &["checkout", "--quiet", "-b", "other"]);
+    git(&project.path("."), &["checkout", "--quiet", "-b", "other"]);
     assert_eq!(seen(&project, &RUN), 1);
-    git(&project, &["checkout", "--quiet", "--detach"]);
+    git(&project.path("."), &["checkout", "--quiet", "--detach"]);
     assert_eq!((seen(&project, &RUN), seen(&project, &RUN)), (1, 2));
-    git(&project, &["checkout", "--quiet", "main"]);
+    git(&project.path("."), &["checkout", "--quiet", "main"]);
     assert_eq!(seen(&project, &RUN), 3);
     // Another project under the same name, in the same home, with the same judge.
     let elsewhere = project.path("elsewhere");
@@ -94,7 +77,7 @@ fn tm09_a_run_finds_what_the_one_before_left_on_its_own_branch_and_nobody_else_d
     for name in ["src", "images", "sluicegate.yaml"] {
         project.keep(name, &format!("elsewhere/{name}"));
     }
-    git(&project, &["init", "--quiet", "--initial-branch", "main", "elsewhere"]);
+    git(&project.path("."), &["init", "--quiet", "--initial-branch", "main", "elsewhere"]);
     let there = ["run", "--no-scan", "-f", "elsewhere/sluicegate.yaml", "--gateway", "gateway.yaml"];
     assert_eq!((seen(&project, &there), seen(&project, &there)), (1, 2));
     assert_eq!(seen(&project, &RUN), 4);
@@ -125,7 +108,7 @@ fn tm09_what_was_made_with_a_shared_cache_is_taken_only_where_the_file_says_so_a
     assert_eq!(fate(&RUN), "passed");
     assert_eq!(fate(&RUN), "taken");
     // Whose result was taken has the cache of the run that did the work.
-    assert_eq!(cache_of(&provenance(&project))["annotations"]["sluicegate.dev/unverified"], "true");
+    assert_eq!(cache_of(&project.provenance("build"))["annotations"]["sluicegate.dev/unverified"], "true");
     project.must(&["verify", "--offline", "oci:out/tiny"]);
     assert_eq!(fate(&["run", "--no-scan", "--to", "staging"]), "passed");
     // What is in it is no part of the key; its path is.

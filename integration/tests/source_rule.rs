@@ -1,8 +1,11 @@
 //! The shipped rule about sources, end to end: what the executor fetched is a fact, what a work tree says of itself is none.
 
-use std::{fs, process::Command};
+use std::fs;
 
-use integration::{PROMOTE, Project, WITHOUT_COMMIT_ACCEPTED, WITHOUT_COMMIT_DENIED, ready};
+use integration::{
+    PROMOTE, Project, WITHOUT_COMMIT_ACCEPTED, WITHOUT_COMMIT_DENIED, ready,
+    repository::{commit, git},
+};
 use serde_json::json;
 
 const UNVERIFIED_ACCEPTED: &str = "accept_unverified_commits: true";
@@ -26,21 +29,11 @@ fn strict() -> Project {
     project
 }
 
-fn git(project: &Project, arguments: &[&str]) -> String {
-    let mut command = Command::new("git");
-    project.environment(&mut command);
-    command.args(["-c", "user.name=t", "-c", "user.email=t@example.org"]).args(arguments);
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "git {arguments:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
 /// A repository with the file of the pipeline's source, and its address.
 fn published(project: &Project) -> String {
-    git(project, &["init", "--quiet", "--initial-branch", "main", "published"]);
+    fs::create_dir(project.path("published")).unwrap();
     fs::copy(project.path("src/hello.txt"), project.path("published/hello.txt")).unwrap();
-    git(project, &["-C", "published", "add", "hello.txt"]);
-    git(project, &["-C", "published", "commit", "--quiet", "--message", "one"]);
+    commit(&project.path("published"), &["hello.txt"]);
     format!("file://{}", project.path("published").display())
 }
 
@@ -51,7 +44,7 @@ fn tm11_a_commit_that_was_fetched_from_an_allowed_repository_passes_and_no_other
     }
     let project = strict();
     let url = published(&project);
-    let commit = git(&project, &["-C", "published", "rev-parse", "HEAD"]);
+    let commit = git(&project.path("published"), &["rev-parse", "HEAD"]);
     project.replace(
         "sluicegate.yaml",
         "{ src: { path: src } }",
@@ -91,12 +84,10 @@ fn tm11_a_commit_that_nobody_fetched_leaves_the_gate_undecided_however_clean_it_
     // In no commit.
     project.must(&["run"]);
     gate(&project, 3, says);
-    git(&project, &["init", "--quiet"]);
-    git(&project, &["add", "src"]);
-    git(&project, &["commit", "--quiet", "--message", "src"]);
+    commit(&project.path("."), &["src"]);
     // A repository that is allowed is nothing that a work tree could claim.
     project.replace("policies/data.yaml", "repositories: []", "repositories: [\"https://git.example/shop\"]");
-    git(&project, &["remote", "add", "origin", "https://git.example/shop"]);
+    git(&project.path("."), &["remote", "add", "origin", "https://git.example/shop"]);
     project.must(&["run"]);
     gate(&project, 3, says);
     fs::write(project.path("src/hello.txt"), "hello, changed\n").unwrap();
@@ -105,7 +96,7 @@ fn tm11_a_commit_that_nobody_fetched_leaves_the_gate_undecided_however_clean_it_
     // Where the gate's owners accept such commits, changes are denied and a clean tree passes.
     project.replace("policies/data.yaml", UNVERIFIED_DENIED, UNVERIFIED_ACCEPTED);
     gate(&project, 1, "has changes that are not in a commit");
-    git(&project, &["commit", "--quiet", "--all", "--message", "changed"]);
+    git(&project.path("."), &["commit", "--quiet", "--all", "--message", "changed"]);
     project.must(&["run"]);
     gate(&project, 0, "ALLOWED");
 }

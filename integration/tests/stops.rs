@@ -4,13 +4,16 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read},
     net::TcpListener,
+    os::fd::OwnedFd,
     path::Path,
     process::{Child, ChildStderr, Command, Stdio},
-    thread,
-    time::Duration,
 };
 
 use integration::{Project, can_run_steps};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
 use serde_json::{Value, json};
 
 const RUN: [&str; 2] = ["run", "--no-scan"];
@@ -46,25 +49,22 @@ fn send(signal: &str, child: &Child) {
 }
 
 /// Processes with this in their arguments.
-fn processes_with(text: &str) -> Vec<String> {
-    let own = std::process::id().to_string();
+fn processes_with(text: &str) -> Vec<Pid> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
-    let arguments = entries.filter(|entry| entry.file_name().to_string_lossy() != own).filter_map(|entry| {
-        let bytes = fs::read(entry.path().join("cmdline")).ok()?;
-        Some(String::from_utf8_lossy(&bytes).replace('\0', " "))
-    });
-    arguments.filter(|arguments| arguments.contains(text)).collect()
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let others = numbers.filter(|number| *number != i32::try_from(std::process::id()).unwrap());
+    let has_it = |number: &i32| {
+        let arguments = fs::read(format!("/proc/{number}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&arguments).replace('\0', " ").contains(text)
+    };
+    others.filter(has_it).filter_map(Pid::from_raw).collect()
 }
 
-/// Whether they are all gone, once they have had the time that dying takes.
-fn are_gone(text: &str) -> bool {
-    (0..1000).any(|_| {
-        let gone = processes_with(text).is_empty();
-        if !gone {
-            thread::sleep(Duration::from_millis(10));
-        }
-        gone
-    })
+/// Waits until each of these processes is dead, however long that takes.
+fn wait_for(dying: &[OwnedFd]) {
+    for process in dying {
+        poll(&mut [PollFd::new(process, PollFlags::IN)], None).unwrap();
+    }
 }
 
 fn steps(record: &Value) -> Vec<(&str, &str)> {
@@ -93,11 +93,15 @@ fn a_fetch_from_somebody_who_never_answers_ends_with_the_run_and_leaves_no_git()
         let mut request = String::new();
         BufReader::new(asked.try_clone().unwrap()).read_line(&mut request).unwrap();
         assert!(request.starts_with("GET /x/info/refs"), "{request}");
-        assert!(!processes_with(&url).is_empty());
+        // One that has ended by now needs no waiting for.
+        let open = |process: &Pid| pidfd_open(*process, PidfdFlags::empty()).ok();
+        let clients: Vec<OwnedFd> = processes_with(&url).iter().filter_map(open).collect();
+        assert!(!clients.is_empty());
         send(signal, &child);
         assert_eq!(child.wait().unwrap().code(), code);
         asked.read_to_end(&mut Vec::new()).unwrap_or_default();
-        assert!(are_gone(&url), "{:?}", processes_with(&url));
+        wait_for(&clients);
+        assert_eq!(processes_with(&url), []);
         let mut said = String::new();
         errors.read_to_string(&mut said).unwrap();
         if code.is_some() {

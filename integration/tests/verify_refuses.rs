@@ -2,9 +2,7 @@
 
 use std::fs;
 
-use integration::{Layout, PROMOTE, Project, ready};
-
-const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
+use integration::{Layout, PROMOTE, PROVENANCE, Project, ready};
 
 #[test]
 fn an_untouched_image_verifies_and_lists_every_statement_once() {
