@@ -57,6 +57,8 @@ pub(crate) struct State {
     durable: BTreeSet<PathBuf>,
     /// What was appended and is in no file yet.
     pending: Option<Pending>,
+    /// Whether what was pending could not be written when somebody asked for something else; whoever makes it durable is told.
+    lost: bool,
 }
 
 /// Entries that are in memory alone, under the log's lock.
@@ -70,7 +72,7 @@ struct Pending {
 
 impl State {
     fn new(checkpoint: Checkpoint) -> Self {
-        Self { tree: Tree::default(), checkpoint, durable: BTreeSet::new(), pending: None }
+        Self { tree: Tree::default(), checkpoint, durable: BTreeSet::new(), pending: None, lost: false }
     }
 }
 
@@ -178,6 +180,9 @@ impl TileLog {
     /// The log alone, to append to in memory: what was appended so before is part of it.
     pub(crate) fn write_held(&self) -> Result<Held<'_>, SignError> {
         let state = self.state()?;
+        if state.lost {
+            return Err(self.refused("entries that were held before these could not be written"));
+        }
         if state.pending.is_some() {
             return Ok(Held { log: self, state, _lock: None });
         }
@@ -191,6 +196,9 @@ impl TileLog {
     /// Writes what is pending, in one checkpoint, and lets go of the lock. On an error none of it was appended.
     pub(crate) fn flush(&self) -> Result<(), SignError> {
         let mut state = self.state()?;
+        if std::mem::take(&mut state.lost) {
+            return Err(self.refused("entries that were held could not be written"));
+        }
         self.write_pending(&mut state)
     }
 
@@ -205,7 +213,10 @@ impl TileLog {
 
     fn held(&self, alone: bool) -> Result<Held<'_>, SignError> {
         let mut state = self.state()?;
-        self.write_pending(&mut state)?;
+        if let Err(error) = self.write_pending(&mut state) {
+            state.lost = true;
+            return Err(error);
+        }
         if state.tree.size() == 0 {
             // Before the lock's file would be made in a folder that is not there.
             self.read_checkpoint()?;

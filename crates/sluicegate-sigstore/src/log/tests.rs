@@ -570,6 +570,18 @@ fn what_is_held_is_gone_if_it_was_not_made_durable_and_comes_before_any_other_qu
     fs::rename(&hidden, folder.join("tile")).unwrap();
     assert_eq!(log.append(&[body(8)]).unwrap()[0].log_index, "6");
     assert_eq!(open(&folder).unwrap().check().unwrap().0, 7);
+    // Nor is it durable for whoever held it, if it was somebody else's question that could not write it.
+    log.append_held(&[body(9)]).unwrap();
+    fs::rename(folder.join("tile"), &hidden).unwrap();
+    fs::write(folder.join("tile"), "").unwrap();
+    log.size().unwrap_err();
+    fs::remove_file(folder.join("tile")).unwrap();
+    fs::rename(&hidden, folder.join("tile")).unwrap();
+    log.append_held(&[body(10)]).unwrap_err();
+    log.make_durable().unwrap_err();
+    log.append_held(&[body(11)]).unwrap();
+    log.make_durable().unwrap();
+    assert_eq!(open(&folder).unwrap().check().unwrap().0, 8);
 }
 
 #[test]
