@@ -124,9 +124,12 @@ fn a_record_is_a_digest_or_nothing() {
     assert_eq!(shared.origin(&key), Ok(None));
     let path = folder.path().join(record(&key));
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    for (text, says) in
-        [(&b"sha256:12"[..], "no digest"), (b"\xff", "no digest"), (&[b'a'; 129], "larger than the limit")]
-    {
+    for (text, says) in [
+        (&b"sha256:12"[..], "no digest"),
+        (b"", "no digest"),
+        (b"\xff", "no digest"),
+        (&[b'a'; 129], "larger than the limit"),
+    ] {
         fs::write(&path, text).unwrap();
         assert!(shared.origin(&key).unwrap_err().contains(says));
     }
