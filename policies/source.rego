@@ -14,7 +14,8 @@ code := "source.resolved"
 # title: Every source is a commit of an allowed repository
 # description: >-
 #   Each source that a step read was fetched as a commit by the executor itself, from a repository of
-#   data.sluicegate.source.repositories. A source whose commit nobody verified leaves the rule without an answer, unless
+#   data.sluicegate.source.repositories, under a reference of data.sluicegate.source.refs: whoever may open a pull request makes
+#   references and commits of an allowed repository that nobody reviewed. A source whose commit nobody verified leaves the rule without an answer, unless
 #   data.sluicegate.source.accept_unverified_commits is true; then it passes if it names a commit and says that it has no other changes.
 #   One with changes is denied, unless data.sluicegate.source.accept_uncommitted_changes is true, and one that names no commit, unless
 #   data.sluicegate.source.accept_sources_without_commit is true.
@@ -65,6 +66,23 @@ deny contains violation if {
 
 deny contains violation if {
 	some source in sources
+	is_resolved(source.dependency)
+	not is_under_an_allowed_reference(source.dependency)
+	violation := {
+		"code": code,
+		"msg": sprintf("%v was fetched as %v, which data.sluicegate.source.refs does not name: anyone may have made it", [
+			source.dependency.name,
+			annotation(source.dependency, "sluicegate.dev/ref", "a commit without a reference"),
+		]),
+		"term": "reference",
+		"source": source.dependency.name,
+		"commit": annotation(source.dependency, "sluicegate.dev/commit", ""),
+		"attestation": source.attestation,
+	}
+}
+
+deny contains violation if {
+	some source in sources
 	is_judged(source.dependency)
 	not has_digest(source.dependency)
 	violation := {
@@ -107,6 +125,7 @@ deny contains violation if {
 is_good(source) if {
 	is_resolved(source.dependency)
 	is_allowed(source.dependency)
+	is_under_an_allowed_reference(source.dependency)
 	has_digest(source.dependency)
 }
 
@@ -146,6 +165,24 @@ is_allowed(dependency) if {
 	repository := dependency.annotations["sluicegate.dev/repository"]
 	some allowed in data.sluicegate.source.repositories
 	allowed == repository
+}
+
+is_under_an_allowed_reference(dependency) if {
+	reference := annotation(dependency, "sluicegate.dev/ref", "")
+	some pattern in data.sluicegate.source.refs
+	names(pattern, reference)
+}
+
+names(pattern, reference) if {
+	pattern == "*"
+	is_string(reference)
+}
+
+names(pattern, reference) if pattern == reference
+
+names(pattern, reference) if {
+	endswith(pattern, "/*")
+	startswith(reference, trim_suffix(pattern, "*"))
 }
 
 has_commit(dependency) if annotation(dependency, "sluicegate.dev/commit-unverified", "") != ""

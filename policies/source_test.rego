@@ -8,7 +8,7 @@ hex := "3333333333333333333333333333333333333333333333333333333333333333"
 
 repository := "https://git.example/shop"
 
-allowed := {"source": {"repositories": [repository]}}
+allowed := {"source": {"repositories": [repository], "refs": ["refs/heads/main"]}}
 
 unverified := {"source": {"accept_unverified_commits": true}}
 
@@ -16,7 +16,9 @@ without_commit := {"source": {"accept_unverified_commits": true, "accept_sources
 
 uncommitted := {"source": {"accept_unverified_commits": true, "accept_uncommitted_changes": true}}
 
-fetched := named({"sluicegate.dev/commit": "c0ffee", "sluicegate.dev/repository": repository})
+fetched := fetched_as({"sluicegate.dev/ref": "refs/heads/main"})
+
+fetched_as(reference) := named(object.union(reference, {"sluicegate.dev/commit": "c0ffee", "sluicegate.dev/repository": repository}))
 
 clean := named({"sluicegate.dev/commit-unverified": "c0ffee", "sluicegate.dev/dirty": "false"})
 
@@ -60,8 +62,23 @@ test_a_fetched_commit_of_an_allowed_repository_passes if {
 	passes({"attestations": [step([image]), step([fetched])]}, allowed)
 }
 
+test_a_reference_that_nobody_named_is_denied_and_so_is_a_commit_without_one if {
+	every reference in [{"sluicegate.dev/ref": "refs/pull/7/head"}, {"sluicegate.dev/ref": "c0ffee"}, {"sluicegate.dev/ref": 7}, {}] {
+		some violation in denials(facts([fetched_as(reference)]), allowed)
+		violation.term == "reference"
+		denials(facts([fetched, fetched_as(reference)]), allowed)
+		passes(facts([fetched_as(reference)]), {"source": {"repositories": [repository], "refs": ["*"]}})
+	}
+	below := {"source": {"repositories": [repository], "refs": ["refs/tags/*"]}}
+	passes(facts([fetched_as({"sluicegate.dev/ref": "refs/tags/v1"})]), below)
+	denials(facts([fetched_as({"sluicegate.dev/ref": "refs/tags"})]), below)
+	denials(facts([fetched]), below)
+	denials(facts([fetched]), {"source": {"repositories": [repository]}})
+	denials(facts([fetched]), {"source": {"repositories": [repository], "refs": []}})
+}
+
 test_another_repository_is_denied_by_name if {
-	config := {"source": {"repositories": ["https://git.example/other"]}}
+	config := {"source": {"repositories": ["https://git.example/other"], "refs": ["*"]}}
 	some violation in denials(facts([fetched]), config)
 	violation.code == code
 	violation.term == repository

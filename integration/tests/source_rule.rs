@@ -64,9 +64,17 @@ fn tm11_a_commit_that_was_fetched_from_an_allowed_repository_passes_and_no_other
     let (code, run) = project.json(&["run", "--to", "production"]);
     assert_eq!((code, &run["promotions"][0]["verdict"]), (0, &json!("allow")));
     assert!(run["steps"].as_array().unwrap().iter().all(|step| step["status"] == "taken"), "{run:#}");
-    // By the commit itself, too.
-    project.replace("sluicegate.yaml", "ref: main", &format!("ref: \"{commit}\""));
-    project.sluicegate(&["run", "--to", "production"]).assert(0, "ALLOWED");
+    // Anyone may have made a commit that is named by itself, or under another reference.
+    for reference in [commit.as_str(), "refs/pull/7/head"] {
+        git(&project.path("published"), &["update-ref", "refs/pull/7/head", &commit]);
+        project.replace("sluicegate.yaml", "ref: main", &format!("ref: \"{reference}\""));
+        let says = format!("source:src was fetched as {reference}, which data.sluicegate.source.refs does not name");
+        project.sluicegate(&["run", "--to", "production"]).assert(1, &says);
+        project.replace("policies/data.yaml", "refs: [refs/heads/main]", "refs: [\"*\"]");
+        project.sluicegate(&["run", "--to", "production"]).assert(0, "ALLOWED");
+        project.replace("policies/data.yaml", "refs: [\"*\"]", "refs: [refs/heads/main]");
+        project.replace("sluicegate.yaml", &format!("ref: \"{reference}\""), "ref: main");
+    }
     // One source that was fetched does not vouch for another one.
     project.replace("sluicegate.yaml", " } }\ndefaults", " }, own: { path: src } }\ndefaults");
     project.replace("sluicegate.yaml", "inputs: { /src: src }", "inputs: { /src: src, /own: own }");

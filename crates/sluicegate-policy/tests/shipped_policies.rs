@@ -41,7 +41,7 @@ fn data() -> Value {
     json!({"sluicegate": {
         "allowed_builders": [{"builder_id": BUILDER, "signer": "builder"}],
         "allowed_base_images": [format!("sha256:{BASE}")],
-        "source": {"repositories": [REPOSITORY]},
+        "source": {"repositories": [REPOSITORY], "refs": ["refs/heads/main"]},
     }})
 }
 
@@ -74,7 +74,11 @@ fn good_facts() -> Value {
                     "resolvedDependencies": [{
                         "name": "source:shop",
                         "digest": {"sha256": BASE},
-                        "annotations": {"sluicegate.dev/commit": "c0ffee", "sluicegate.dev/repository": REPOSITORY},
+                        "annotations": {
+                            "sluicegate.dev/commit": "c0ffee",
+                            "sluicegate.dev/repository": REPOSITORY,
+                            "sluicegate.dev/ref": "refs/heads/main",
+                        },
                     }],
                 },
                 "runDetails": {"builder": {"id": BUILDER}},

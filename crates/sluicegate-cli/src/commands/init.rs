@@ -519,7 +519,7 @@ fn data_file(bases: &[(String, Digest)]) -> String {
     out.push_str("  allow_scratch: false\n");
     out.push_str(
         "  source:   # a commit counts as resolved only if the builder fetched it itself: git and ref of a source\n    \
-         repositories: []\n    accept_unverified_commits: true\n    accept_uncommitted_changes: false\n    \
+         repositories: []\n    refs: [refs/heads/main]\n    accept_unverified_commits: true\n    accept_uncommitted_changes: false\n    \
          accept_sources_without_commit: false\n  hermetic:\n    accept_shared_caches: false\n",
     );
     out
