@@ -18,7 +18,7 @@ use sluicegate_flow::{
     prune::{BrokeOff, Keep, Materials, Parts, Plan, carry_out, plan},
 };
 use sluicegate_ports::{
-    evidence::{EvidenceLog, NewRecord},
+    evidence::{EvidenceLog, NewRecord, RecordKind},
     ledger::Ledger,
     prune::{Disposable, Listed, PrunableStore, Thing, Tie},
     store::{ContentStore, StoreError},
@@ -68,7 +68,11 @@ fn pruned(world: &World, keep: &Keep, disposable: &[&dyn Disposable]) -> Plan {
 
 /// Puts on record what names this.
 fn on_record(world: &World, body: Value) {
-    world.with_ports(|ports: &Ports<'_>| record(ports, &NewRecord { body, ..new(9) }).unwrap());
+    on_record_as(RecordKind::Decision, world, body);
+}
+
+fn on_record_as(kind: RecordKind, world: &World, body: Value) {
+    world.with_ports(|ports: &Ports<'_>| record(ports, &NewRecord { kind, body, ..new(9) }).unwrap());
 }
 
 /// Every text of a document, and of the statement in it if it is a bundle: read as what it is, not as a row of bytes.
@@ -484,6 +488,32 @@ fn wherever_it_breaks_off_nothing_dangles_and_the_next_one_does_the_rest() {
     assert_eq!(broken_off, 6);
 }
 
+/// A step may leave bytes that read as a provenance; they name nothing as a material.
+#[test]
+fn what_only_looks_like_a_provenance_decides_nothing() {
+    let after = |is_on_record_as_one: bool| {
+        let image = VirtualImage::of_layer("application/vnd.oci.image.layer.v1.tar", b"server", Digest::of(b"server"));
+        let (world, signed) = World::of_image(image, |build| build);
+        for bytes in signed.bundles.values().chain(&signed.reports).chain(world.image.blobs.values()) {
+            world.store.put_bytes(bytes).unwrap();
+        }
+        for text in ["source", "built", "server", "log"] {
+            world.store.put_bytes(text.as_bytes()).unwrap();
+        }
+        // The provenance of `build`, which names `source`, is what a step of another run left.
+        let looks_like_one = signed.digest("build");
+        let (output, bundle) = (json!({"outputs": {"forged": looks_like_one}}), json!({"attestation": looks_like_one}));
+        on_record_as(RecordKind::Run, &world, json!({"steps": [output], "kept": Digest::of(b"source")}));
+        if is_on_record_as_one {
+            on_record_as(RecordKind::Run, &world, json!({"steps": [bundle]}));
+        }
+        pruned(&world, &Keep { materials: Materials::OfKeptResults, ..keep() }, &[]);
+        world.store.digests().contains(&Digest::of(b"source"))
+    };
+    assert!(after(false));
+    assert!(!after(true));
+}
+
 /// What steps read and left goes only when it is asked for, and never what an image consists of or what a person reads.
 #[test]
 fn materials_go_when_that_is_asked_for_and_documents_and_images_stay() {
@@ -498,8 +528,12 @@ fn materials_go_when_that_is_asked_for_and_documents_and_images_stay() {
             world.store.put_bytes(text.as_bytes()).unwrap();
         }
         let bundles: Vec<Digest> = signed.bundles.values().map(|bundle| Digest::of(bundle)).collect();
-        on_record(&world, json!({"evidence": bundles, "steps": [{"outputs": {"server": Digest::of(b"built")}}]}));
-        on_record(&world, json!({"attestation": signed.digest("test")}));
+        on_record_as(
+            RecordKind::Run,
+            &world,
+            json!({"evidence": bundles, "steps": [{"outputs": {"server": Digest::of(b"built")}}]}),
+        );
+        on_record_as(RecordKind::Attestation, &world, json!({"attestation": signed.digest("test")}));
         let results = MemoryThings::new("step results");
         if let Some(used) = result {
             results.add("build", 72, used, Tie::LeadsTo(Some(signed.digest("build"))));

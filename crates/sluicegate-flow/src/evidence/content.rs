@@ -127,14 +127,20 @@ fn content_of(record: &Record) -> Vec<(&'static str, Digest)> {
         RecordKind::Attestation => {
             take("its bundle", &body["bundle"]);
             take("its manifest", &body["referrer"]);
+            take("the provenance of a failed step", &body["attestation"]);
+            take("the test result of a failed step", &body["testResult"]);
+            take("the report of a failed step", &body["report"]);
         }
         RecordKind::Run => {
             let evidence = body["evidence"].as_array().into_iter().flatten();
             evidence.for_each(|part| take("a bundle or report of its evidence", part));
-            for step in body["steps"].as_array().into_iter().flatten() {
+            let steps = ["steps", "otherSteps"].into_iter().filter_map(|part| body[part].as_array());
+            for step in steps.flatten() {
                 take("a step's provenance", &step["attestation"]);
                 take("a step's test result", &step["testResult"]);
                 take("a step's log", &step["log"]);
+                take("a step's report", &step["report"]);
+                take("the statement that a step's result was taken from", &step["origin"]);
             }
         }
         RecordKind::Ledger => {}

@@ -8,19 +8,28 @@ use sluicegate_attestation::{
     statement::Statement,
 };
 use sluicegate_ports::store::ContentStore;
+use sluicegate_types::Digest;
 
 use super::references::{Contents, References, Unread};
 
-/// What the provenances of steps among `recorded` name as what was read and left, without logs, reports and what images consist of.
+/// What provenances of steps name as what was read and left, without logs, reports and what images consist of: those that records name by
+/// themselves (`named`), and those that these name as attestations. What looks like one and is only something that a step left says nothing.
 pub(super) fn of_steps(
     references: &mut References<'_>,
     store: &dyn ContentStore,
-    recorded: &Contents,
+    named: &Contents,
 ) -> Result<Contents, Unread> {
     let (mut materials, mut documents, mut images) = (Contents::new(), Contents::new(), Contents::new());
-    for content in recorded.iter().filter(|content| references.size(content) <= MAX_BUNDLE as u64) {
-        let bytes = store.read(content, MAX_BUNDLE as u64).map_err(|error| Unread { content: *content, error })?;
+    let (mut waiting, mut seen): (Vec<Digest>, Contents) = (named.iter().copied().collect(), Contents::new());
+    while let Some(content) = waiting.pop() {
+        let is_bundle = references.holds(&content) && references.size(&content) <= MAX_BUNDLE as u64;
+        if !is_bundle || !seen.insert(content) {
+            continue;
+        }
+        let bytes = store.read(&content, MAX_BUNDLE as u64).map_err(|error| Unread { content, error })?;
         let Some((statement, provenance)) = provenance(&bytes) else { continue };
+        let attestations = provenance.dependencies.iter().filter(|dependency| dependency.is_attestation());
+        waiting.extend(attestations.map(|dependency| dependency.digest));
         let subjects = statement.subjects.as_slice().iter().map(|subject| subject.digest);
         documents.extend(provenance.byproducts.iter().map(|byproduct| byproduct.digest));
         match provenance.build {
@@ -34,6 +43,7 @@ pub(super) fn of_steps(
     }
     // An output may be a layer as it is, and a report may be an output.
     documents.extend(references.reach(images, &Contents::new())?);
+    documents.extend(seen);
     Ok(materials.difference(&documents).copied().collect())
 }
 
