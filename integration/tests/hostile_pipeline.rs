@@ -31,6 +31,11 @@ fn no_pipeline_file_gives_a_step_our_keys_their_passphrase_or_a_file_of_the_mach
     std::os::unix::fs::symlink(outside.path().join("secret"), project.path("linked")).unwrap();
     fs::write(project.path("own"), "of the project").unwrap();
     fs::hard_link(project.path("home/keys/production.key"), project.path("other-name")).unwrap();
+    commit(&project.path("."), &["src"]);
+    std::os::unix::fs::symlink(".git/config", project.path("to-git")).unwrap();
+    let own_store = fs::read_to_string(project.path("gateway.yaml")).unwrap();
+    let bucket = "cache: { store: \"s3://shared\", region: here, endpoint: \"http://127.0.0.1:1\" }\n";
+    fs::write(project.path("gateway.yaml"), own_store.clone() + bucket).unwrap();
     let outside = format!("file: {}", outside.path().join("secret").display());
     for (what, words) in [
         ("env: COSIGN_PASSWORD", "opens our own keys"),
@@ -40,14 +45,24 @@ fn no_pipeline_file_gives_a_step_our_keys_their_passphrase_or_a_file_of_the_mach
         ("file: other-name", "is an encrypted signing key"),
         ("file: /etc/hostname", "lies outside of the pipeline file's folder"),
         ("file: linked", "lies outside of the pipeline file's folder"),
+        ("file: .git/config", "belongs to git"),
+        ("file: to-git", "belongs to git"),
+        ("env: HTTPS_PROXY", "shows to the shared store or to a proxy"),
+        ("env: all_proxy", "shows to the shared store or to a proxy"),
+        ("env: AWS_SECRET_ACCESS_KEY", "shows to the shared store or to a proxy"),
         (outside.as_str(), "lies outside of the pipeline file's folder"),
     ] {
         secret(what);
         project.sluicegate(&RUN).assert(2, words);
         project.sluicegate(&["try", "show"]).assert(2, words);
     }
+    fs::write(project.path("gateway.yaml"), own_store).unwrap();
     secret("file: own");
     project.must(&RUN);
+    // Where no store is shown them, they are somebody else's.
+    secret("env: AWS_SECRET_ACCESS_KEY");
+    let ended = project.command(&RUN).env("AWS_SECRET_ACCESS_KEY", "of a step").output().unwrap();
+    assert!(ended.status.success(), "{ended:?}");
 }
 
 #[test]

@@ -16,7 +16,10 @@ use sluicegate_flow::{
     plan::PlanRequest,
     run::Selection,
 };
-use sluicegate_pipeline::pipeline::{Pipeline, SecretSource, Step};
+use sluicegate_pipeline::{
+    pipeline::{Pipeline, SecretSource, Step},
+    shared_store::SharedPlace,
+};
 use sluicegate_ports::execute::Destination;
 use sluicegate_runner::{EmbeddedExecutor, GitSourceLister, PermittedFetcher, begins_as_private_key};
 use sluicegate_store::FileStepCache;
@@ -134,6 +137,9 @@ impl OpenedPipeline {
         if !real.starts_with(&project) {
             return Err(refused("lies outside of the pipeline file's folder, and no pipeline file names such a file"));
         }
+        if is_in_git(path) || real.strip_prefix(&project).is_ok_and(is_in_git) {
+            return Err(refused("belongs to git, which may keep tokens there, and no step gets it"));
+        }
         let home = fs::canonicalize(self.wired.home.folder()).map_err(|error| named(&error))?;
         if real.starts_with(&home) {
             return Err(refused("is a file of the home, where keys and evidence are, and no step gets one"));
@@ -143,6 +149,13 @@ impl OpenedPipeline {
             return Err(refused("is an encrypted signing key, and no step gets one"));
         }
         Ok(bytes)
+    }
+
+    /// Whether a variable has what this program itself shows to servers that steps have nothing to do with.
+    fn is_the_machines(&self, variable: &str) -> bool {
+        let shared = self.gateway.gateway.shared.as_ref().map(|shared| &shared.place);
+        let of_the_store = matches!(shared, Some(SharedPlace::Bucket { .. })) && variable.starts_with("AWS_");
+        of_the_store || PROXIES.contains(&variable.to_ascii_lowercase().as_str())
     }
 
     /// The values of these steps' secrets.
@@ -162,6 +175,14 @@ impl OpenedPipeline {
                         return Err(Problem::usage(
                             format!(
                                 "{at}: {variable} is what opens our own keys or says where they are, and no step gets it"
+                            ),
+                            "give the step's secret a variable of its own",
+                        ));
+                    }
+                    SecretSource::Env(variable) if self.is_the_machines(variable) => {
+                        return Err(Problem::usage(
+                            format!(
+                                "{at}: {variable} is what this program shows to the shared store or to a proxy, and no step gets it"
                             ),
                             "give the step's secret a variable of its own",
                         ));
@@ -192,6 +213,13 @@ impl OpenedPipeline {
         }
         Ok(secrets)
     }
+}
+
+/// Variables that may hold the password of a proxy.
+const PROXIES: [&str; 3] = ["http_proxy", "https_proxy", "all_proxy"];
+
+fn is_in_git(path: &Path) -> bool {
+    path.components().any(|part| part.as_os_str().eq_ignore_ascii_case(".git"))
 }
 
 /// Whether a variable is one of those by which whoever starts this program says where its keys are, and opens them.
