@@ -29,6 +29,7 @@ mod secrets;
 mod shared_cache;
 mod shared_caches;
 mod shipped_layout;
+mod slow_store;
 mod source_rule;
 mod step_cache;
 mod stops;

@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use integration::{Project, can_run_steps};
-use serde_json::Value;
+use serde_json::{Value, json as value};
 
 const RUN: [&str; 4] = ["run", "--no-scan", "-o", "json"];
 
@@ -257,4 +257,70 @@ fn what_was_changed_in_an_unpacked_layer_or_input_is_read_by_no_step() {
     fs::remove_dir_all(layers(&project)).unwrap();
     fs::rename(layers(&other), layers(&project)).unwrap();
     as_ever(&project, "a cache of another home");
+}
+
+#[test]
+fn what_could_not_be_made_durable_is_named_by_no_record() {
+    if !can_run_steps("what_could_not_be_made_durable_is_named_by_no_record") {
+        return;
+    }
+    let project = Project::prepared();
+    let run = ["run", "--no-scan", "build", "test", "package"];
+    project.must(&run);
+    // Folders where the log's next tiles belong: nothing can be written there, also by root.
+    let checkpoint = fs::read_to_string(project.path("home/log/checkpoint")).unwrap();
+    let size: u64 = checkpoint.lines().nth(1).unwrap().parse().unwrap();
+    let in_the_way = |size: u64| project.path("home/log/tile/entries/000.p").join(size.to_string());
+    for more in 1..20 {
+        fs::create_dir_all(in_the_way(size + more).join("x")).unwrap();
+    }
+    let ended = project.sluicegate(&run);
+    assert_ne!(ended.code, 0);
+    ended.assert(ended.code, "home/log");
+    let record = project.last_record("run");
+    let steps = record["body"]["steps"].as_array().unwrap();
+    assert_eq!((&record["outcome"], steps.len()), (&value!("failed"), 3), "{record:#}");
+    for step in steps {
+        assert_eq!((&step["status"], &step["attestation"]), (&value!("failed"), &Value::Null), "{record:#}");
+    }
+    // The home is whole, and the next run takes the same results.
+    for more in 1..20 {
+        fs::remove_dir_all(in_the_way(size + more)).unwrap();
+    }
+    project.sluicegate(&["evidence", "fsck"]).assert(0, "WHOLE");
+    let (code, again) = project.json(&run);
+    assert!(code == 0 && all_are(&again, "taken"), "{again:#}");
+    let record = project.last_record("run");
+    assert_eq!(record["body"]["steps"][0]["attestation"], again["steps"][0]["attestation"]);
+    project.sluicegate(&["evidence", "fsck"]).assert(0, "WHOLE");
+}
+
+/// Every signed trace in the store.
+fn traces(project: &Project) -> Vec<Value> {
+    let blobs = fs::read_dir(project.path("home/store/blobs/sha256")).unwrap().flatten();
+    let bundles = blobs.filter_map(|blob| serde_json::from_slice::<Value>(&fs::read(blob.path()).ok()?).ok());
+    let payloads = bundles.filter_map(|bundle| Some(integration::decode(bundle["dsseEnvelope"]["payload"].as_str()?)));
+    payloads.filter(|statement| statement["predicateType"].as_str().unwrap().contains("runtime-trace")).collect()
+}
+
+#[test]
+fn a_trace_says_of_a_result_that_was_taken_neither_what_was_opened_nor_who_was_asked() {
+    if !can_run_steps("a_trace_says_of_a_result_that_was_taken_neither_what_was_opened_nor_who_was_asked") {
+        return;
+    }
+    let project = Project::prepared();
+    project.replace(
+        "sluicegate.yaml",
+        "    inputs: { /src: src }\n",
+        "    inputs: { /src: src }\n    workdir: /src\n    reuse: { key: [hello.txt] }\n    network: { allow: [\"nobody.example:443\"] }\n",
+    );
+    let run = ["run", "--no-scan", "--observe", "build"];
+    project.must(&run);
+    let first = traces(&project);
+    let network = |trace: &Value| trace["predicate"]["monitorLog"].get("network").cloned();
+    assert_eq!(first.iter().map(network).collect::<Vec<_>>(), [Some(value!([]))], "{first:#?}");
+    let (code, taken) = project.json(&run);
+    assert!(code == 0 && all_are(&taken, "taken"), "{taken:#}");
+    let second: Vec<Value> = traces(&project).into_iter().filter(|trace| !first.contains(trace)).collect();
+    assert_eq!(second.iter().map(network).collect::<Vec<_>>(), [None], "{second:#?}");
 }

@@ -113,3 +113,27 @@ fn each_image_lists_the_tests_of_the_steps_that_it_stands_on() {
     assert!(other.contains("tests of second: passed") && !other.contains("tests of test:"), "{said}");
     assert!(!after.contains("tests of") && said.matches("tests of").count() == 3, "{said}");
 }
+
+#[test]
+fn a_step_that_failed_beside_an_accepted_code_is_proved_as_no_success() {
+    if !can_run_steps("a_step_that_failed_beside_an_accepted_code_is_proved_as_no_success") {
+        return;
+    }
+    let project = Project::prepared();
+    let step = |leaves: &str| {
+        let text = format!(
+            "version: 1\nname: tiny\nsources: {{ src: {{ path: src }} }}\ndefaults: {{ image: oci:images/base }}\nsteps:\n  test:\n    \
+             run: >-\n      {leaves} mkdir -p /r && printf '%s' '{PASSES}' > /r/junit.xml; exit 1\n    inputs: {{ /src: src }}\n    \
+             accept_exit: [1]\n    outputs: {{ o: /o }}\n    reports: {{ junit: /r/junit.xml }}\n"
+        );
+        std::fs::write(project.path("sluicegate.yaml"), text).unwrap();
+        let ended = project.sluicegate(&["run", "--no-scan"]);
+        (ended, project.last_record("run")["body"]["steps"][0].clone())
+    };
+    let (ended, failed) = step("");
+    ended.assert(6, "did not leave its output o");
+    assert_eq!((failed["status"].as_str(), failed["attestation"].as_str()), (Some("failed"), None), "{failed:#}");
+    let (ended, passed) = step("echo > /o;");
+    ended.assert(0, "");
+    assert!(passed["status"] == "passed" && passed["attestation"].is_string(), "{passed:#}");
+}

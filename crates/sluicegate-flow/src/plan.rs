@@ -163,6 +163,7 @@ pub fn plan(bench: &Workbench<'_>, request: &PlanRequest<'_>) -> Result<Plan, Er
         pipeline: &pipeline.name,
         builder_version: &builder_version,
         release: false,
+        after_secrets: BTreeSet::new(),
         shared: None,
         exact: reuse::exact(pipeline, artifacts),
     };

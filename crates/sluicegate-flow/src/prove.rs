@@ -142,7 +142,9 @@ fn trace(
             lost: trace.lost,
         },
     };
-    let contacts = matches!(step.network, Network::Allow(_)).then(|| left.contacts.iter().map(seen_contact).collect());
+    // Whom a step contacted whose result is taken was seen when it was made; now nobody looked.
+    let watched = matches!(step.network, Network::Allow(_)) && left.reused.is_none();
+    let contacts = watched.then(|| left.contacts.iter().map(seen_contact).collect());
     let trace = RuntimeTrace {
         step: step.name.clone(),
         run: request.run.clone(),

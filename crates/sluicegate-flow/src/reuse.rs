@@ -78,6 +78,8 @@ pub(crate) struct Judged<'a> {
     pub(crate) release: bool,
     /// Steps whose sources have to be the very ones, whatever `reuse.key` says: a tag says which commit they are of.
     pub(crate) exact: BTreeSet<StepName>,
+    /// Steps that have secrets or read what such steps left; nothing of theirs is shared.
+    pub(crate) after_secrets: BTreeSet<StepName>,
     /// Where other machines put theirs.
     pub(crate) shared: Option<&'a dyn SharedCache>,
 }

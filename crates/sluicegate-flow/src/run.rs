@@ -286,10 +286,21 @@ pub fn run(
         skipped: Vec::new(),
     };
     let ran = pinned.and_then(|pinned| run_all(ports, request, &pinned, &mut report));
-    // What was proved before a failure is worth as much to other machines.
+    let ran = recorded(ports, request, report, ran);
+    // What was proved before a failure is worth as much to other machines. The failure is on record before they are waited for.
     if let Some(shared) = request.shared {
         shared.settle();
     }
+    ran
+}
+
+/// A failure is put on record; an image was, as soon as it was there.
+fn recorded(
+    ports: &Ports<'_>,
+    request: &RunRequest<'_>,
+    report: RunReport,
+    ran: Result<(), Error>,
+) -> Result<RunReport, FailedRun> {
     match ran {
         Ok(()) => Ok(report),
         Err(error) => {
@@ -336,6 +347,7 @@ fn run_all(
     };
     let builder_version = builder_version(request.pinning.executor);
     let mut built = Built::default();
+    let after_secrets = shared::after_secrets(&pipeline.steps);
     let judged = Judged {
         store: ports.store,
         trust: request.trust,
@@ -343,6 +355,7 @@ fn run_all(
         pipeline: &pipeline.name,
         builder_version: &builder_version,
         release: request.release,
+        after_secrets: after_secrets.clone(),
         shared: request.shared,
         exact: reuse::exact(pipeline, artifacts),
     };
@@ -376,10 +389,17 @@ fn run_all(
             let taken = left.reused.is_some();
             let held = together.ports(ports);
             let ports = if taken { &held } else { ports };
-            finish(ports, request, pinned, &mut built, report, (step, prepared, left))
+            finish(ports, request, (pinned, &after_secrets), &mut built, report, (step, prepared, left))
         },
         || together.make_durable(),
     );
+    for done in &mut report.steps {
+        let is_lost = |bundle: &Digest| together.has_lost(bundle);
+        if done.attestation.as_ref().is_some_and(is_lost) || done.test_result.as_ref().is_some_and(is_lost) {
+            // A record that named them would name for ever what nobody has.
+            (done.attestation, done.test_result, done.status) = (None, None, StepStatus::Failed);
+        }
+    }
     report.failures = failures.into_inner();
     report.skipped = skipped.into_inner();
     // Which of two ended first says nothing: reports and records of the same run look the same.
@@ -431,7 +451,7 @@ pub(crate) fn selected<'a>(
 fn finish(
     ports: &Ports<'_>,
     request: &RunRequest<'_>,
-    pinned: &Pinned,
+    (pinned, after_secrets): (&Pinned, &BTreeSet<StepName>),
     built: &mut Built,
     report: &mut RunReport,
     (step, prepared, left): Finished<'_>,
@@ -459,7 +479,9 @@ fn finish(
             (ports.warn)(&format!("the key of the step {} is not remembered: {reason}", step.name));
         }
     }
-    let failed_by_itself = matches!(left.ended, Ended::Exit(code) if code != 0) && step.junit.is_some();
+    // A code that passes would make the statement of a step that failed otherwise one of a step that passed.
+    let failed_by_itself = matches!(left.ended, Ended::Exit(code) if code != 0 && !step.accept_exit.contains(&code))
+        && step.junit.is_some();
     if left.failure.is_some() && !failed_by_itself {
         return Ok(());
     }
@@ -488,7 +510,9 @@ fn finish(
         if let Err(reason) = cache.keep(&prepared.key, &bundle) {
             (ports.warn)(&format!("the result of the step {} is not kept for later runs: {reason}", step.name));
         }
-        if let (Some(shared), Some(result)) = (request.shared, shared::result(step, prepared, left, bundle)) {
+        if let (Some(shared), Some(result)) =
+            (request.shared, shared::result((step, after_secrets), prepared, left, bundle))
+        {
             shared.offer(result);
         }
     }

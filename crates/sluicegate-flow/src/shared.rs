@@ -1,12 +1,14 @@
 //! Results that machines share. What is brought from there is judged exactly as a result of this machine is; only where it comes from is
 //! another place.
 
-use sluicegate_pipeline::pipeline::{Network, Reuse, Step};
+use std::collections::BTreeSet;
+
+use sluicegate_pipeline::pipeline::{InputSource, Network, Reuse, Step};
 use sluicegate_ports::{
     shared_cache::{SharedCache, SharedResult},
     step_cache::StepCache,
 };
-use sluicegate_types::Digest;
+use sluicegate_types::{Digest, StepName};
 
 use crate::{
     prepare::Prepared,
@@ -16,15 +18,30 @@ use crate::{
 
 /// Why what this step leaves stays on this machine, and nothing of other machines is taken for it; `None` if it may be shared. Outputs and
 /// logs can be read by whoever can read the store, and what came by a secret may hold one.
-pub(crate) fn stays_here(step: &Step) -> Option<&'static str> {
-    if !step.secrets.is_empty() {
-        return Some("it has secrets");
+pub(crate) fn stays_here(step: &Step, after_secrets: &BTreeSet<StepName>) -> Option<&'static str> {
+    if after_secrets.contains(&step.name) {
+        return Some("it has secrets, or reads what a step left that has some");
     }
     if !step.caches.is_empty() {
         return Some("it has caches that only runs on this machine share");
     }
     let by_key = matches!(step.reuse, Reuse::Key(_));
     (step.network != Network::None && !by_key).then_some("it has a network")
+}
+
+/// The steps that have secrets, and those that read, over however many others, what these left.
+pub(crate) fn after_secrets(steps: &[Step]) -> BTreeSet<StepName> {
+    let mut after: BTreeSet<StepName> = BTreeSet::new();
+    loop {
+        let reads_of =
+            |step: &Step| step.inputs.values().filter_map(InputSource::step).any(|from| after.contains(from));
+        let more = steps.iter().filter(|step| !step.secrets.is_empty() || reads_of(step));
+        let more: BTreeSet<StepName> = more.map(|step| step.name.clone()).collect();
+        if more.len() == after.len() {
+            return after;
+        }
+        after = more;
+    }
 }
 
 /// Looks for a result of this work there; `missed` is why this machine has none.
@@ -34,7 +51,9 @@ pub(crate) fn look(
     (step, prepared): (&Step, &Prepared),
     missed: String,
 ) -> Looked {
-    let Some(shared) = judged.shared.filter(|_| stays_here(step).is_none()) else { return Looked::Miss(missed) };
+    let Some(shared) = judged.shared.filter(|_| stays_here(step, &judged.after_secrets).is_none()) else {
+        return Looked::Miss(missed);
+    };
     match taken(judged, shared, step, prepared) {
         Ok(Some(reused)) => {
             // The next run finds it here. What is not kept is asked for there once more.
@@ -62,8 +81,13 @@ fn taken(
 }
 
 /// What a step left that other machines may take.
-pub(crate) fn result(step: &Step, prepared: &Prepared, left: &Left, bundle: Digest) -> Option<SharedResult> {
-    if stays_here(step).is_some() {
+pub(crate) fn result(
+    (step, after_secrets): (&Step, &BTreeSet<StepName>),
+    prepared: &Prepared,
+    left: &Left,
+    bundle: Digest,
+) -> Option<SharedResult> {
+    if stays_here(step, after_secrets).is_some() {
         return None;
     }
     let content = left.products.values().chain(&left.report).map(|product| product.content.digest);

@@ -6,7 +6,7 @@ use std::{
     io,
     sync::mpsc::{self, SyncSender, TrySendError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sluicegate_pipeline::pipeline::{InputSource, Step};
@@ -122,14 +122,15 @@ pub(crate) struct Left {
 /// A step by its name with what it was asked and what became of it.
 pub(crate) type Finished<'a> = (&'a Step, &'a Prepared, &'a mut Left);
 
-/// Runs the steps. `finished` gets each one that was executed or taken, failed ones too, before anything that depends on it begins; an
-/// error of it fails the step. `pause` is called before anything is waited for and at the end; an error of it ends the run. The first failure is returned after everything that runs has ended; with `keep_going`, after everything
-/// that does not depend on a failure.
+/// Runs the steps. `finished` gets each one that was executed or taken, failed ones too, before anything that depends on it is executed; an
+/// error of it fails the step. Steps that were taken come to it several at a time, and `settled` is called after them: between the two
+/// nothing is waited for, whatever looking for an earlier result takes. An error of `settled` ends the run. The first failure is returned
+/// after everything that runs has ended; with `keep_going`, after everything that does not depend on a failure.
 pub(crate) fn run_steps(
     bench: &Workbench<'_>,
     request: &StepsRequest<'_>,
     mut finished: impl FnMut(Finished<'_>) -> Result<(), Error>,
-    pause: impl Fn() -> Result<(), Error>,
+    settled: impl Fn() -> Result<(), Error>,
 ) -> Result<(), Error> {
     let names: Vec<&StepName> = request.steps.iter().map(|step| &step.name).collect();
     (request.on_event)(&StepEvent::Planned(&names));
@@ -140,22 +141,29 @@ pub(crate) fn run_steps(
         // Gone with whoever decides, so that nobody waits for what is never heard.
         let hear = hear;
         let mut at_work: BTreeMap<&StepName, AtWork<'_>> = BTreeMap::new();
+        let mut taken = TakenSteps::default();
         loop {
-            let may_begin = !request.stop.is_raised() && goes_on(request, first.as_ref());
-            while may_begin && let Some(step) = schedule.next() {
+            while !request.stop.is_raised()
+                && goes_on(request, first.as_ref())
+                && let Some(step) = schedule.next()
+            {
                 let known = |from: &StepName, output: &OutputName| schedule.product(from, output);
                 let begun = begin(bench, request, step, known);
                 match begun {
-                    Ok(Begun::Taken(taken)) => {
-                        let (prepared, mut left) = *taken;
-                        (request.on_event)(&StepEvent::Logged(&step.name, left.log));
-                        let done = finished((step, &prepared, &mut left));
-                        if let (Ok(()), Some(reused)) = (&done, &left.reused) {
-                            (request.on_event)(&StepEvent::Taken(&step.name, reused.taken_from()));
+                    Ok(Begun::Taken(one)) => {
+                        let (prepared, left) = *one;
+                        schedule.ended(step, Some(left.products.clone()));
+                        taken.add((step, prepared, left));
+                        if taken.are_due() {
+                            taken.finish(request, &mut schedule, &mut first, &mut finished, &settled);
                         }
-                        settle(request, &mut schedule, &mut first, step, done, left.products);
                     }
                     Ok(Begun::Execute(prepared)) => {
+                        taken.finish(request, &mut schedule, &mut first, &mut finished, &settled);
+                        if !schedule.is_ready(step) || !goes_on(request, first.as_ref()) {
+                            schedule.takes_back(step);
+                            continue;
+                        }
                         if let Err(error) = request.executor.probe() {
                             settle(request, &mut schedule, &mut first, step, Err(error.into()), BTreeMap::new());
                             break;
@@ -179,15 +187,8 @@ pub(crate) fn run_steps(
                     }
                     Err(error) => settle(request, &mut schedule, &mut first, step, Err(error), BTreeMap::new()),
                 }
-                if !goes_on(request, first.as_ref()) {
-                    break;
-                }
             }
-            if let Err(error) = pause() {
-                // It weighs more than what a step did.
-                let before = first.take().filter(|first| !is_of_a_step(first));
-                first = Some(before.unwrap_or(error));
-            }
+            taken.finish(request, &mut schedule, &mut first, &mut finished, &settled);
             if at_work.is_empty() {
                 break;
             }
@@ -259,6 +260,65 @@ fn is_of_a_step(error: &Error) -> bool {
 
 /// Why nothing is known of the files of a step that was taken.
 const TAKEN: &str = "its result was taken from an earlier run (run --no-cache executes it)";
+
+/// Steps whose earlier results are taken and that nobody has proved yet.
+#[derive(Default)]
+struct TakenSteps<'a> {
+    steps: Vec<(&'a Step, Prepared, Left)>,
+    since: Option<Instant>,
+}
+
+/// After how long those that were taken are proved, however many there are: whoever watches sees them, and a crash loses no more.
+const PROVED_AFTER: Duration = Duration::from_secs(1);
+
+impl<'a> TakenSteps<'a> {
+    fn add(&mut self, taken: (&'a Step, Prepared, Left)) {
+        self.since.get_or_insert_with(Instant::now);
+        self.steps.push(taken);
+    }
+
+    fn are_due(&self) -> bool {
+        self.since.is_some_and(|since| since.elapsed() >= PROVED_AFTER)
+    }
+
+    /// Proves them, in their order. What depends on one that cannot be proved was not taken either.
+    fn finish(
+        &mut self,
+        request: &StepsRequest<'_>,
+        schedule: &mut Schedule<'a>,
+        first: &mut Option<Error>,
+        finished: &mut impl FnMut(Finished<'_>) -> Result<(), Error>,
+        settled: &impl Fn() -> Result<(), Error>,
+    ) {
+        self.since = None;
+        if self.steps.is_empty() {
+            return;
+        }
+        let mut proved = Vec::new();
+        for (step, prepared, mut left) in self.steps.drain(..) {
+            if !schedule.is_ready(step) || !goes_on(request, first.as_ref()) {
+                schedule.takes_back(step);
+                continue;
+            }
+            match finished((step, &prepared, &mut left)) {
+                Ok(()) => proved.push((step, left)),
+                Err(error) => settle(request, schedule, first, step, Err(error), BTreeMap::new()),
+            }
+        }
+        if let Err(error) = settled() {
+            // It weighs more than what a step did.
+            let before = first.take().filter(|first| !is_of_a_step(first));
+            *first = Some(before.unwrap_or(error));
+            return;
+        }
+        for (step, left) in proved {
+            (request.on_event)(&StepEvent::Logged(&step.name, left.log));
+            if let Some(reused) = &left.reused {
+                (request.on_event)(&StepEvent::Taken(&step.name, reused.taken_from()));
+            }
+        }
+    }
+}
 
 /// A step that is executed.
 struct AtWork<'a> {
@@ -504,8 +564,8 @@ struct Schedule<'a> {
     running: BTreeMap<&'a StepName, Capacity>,
     /// What those left that passed.
     passed: BTreeMap<StepName, BTreeMap<OutputName, Product>>,
-    /// Steps of this run, passed or not.
-    all: BTreeSet<&'a StepName>,
+    /// Steps of this run, passed or not, and their place in the pipeline.
+    all: BTreeMap<&'a StepName, usize>,
     capacity: Capacity,
 }
 
@@ -515,7 +575,7 @@ impl<'a> Schedule<'a> {
             waiting: steps.to_vec(),
             running: BTreeMap::new(),
             passed: known,
-            all: steps.iter().map(|step| &step.name).collect(),
+            all: steps.iter().enumerate().map(|(place, step)| (&step.name, place)).collect(),
             capacity,
         }
     }
@@ -530,9 +590,21 @@ impl<'a> Schedule<'a> {
             let fits = self.running.is_empty()
                 || (used.0.saturating_add(cost.cpu_millis) <= self.capacity.cpu_millis
                     && used.1.saturating_add(cost.memory) <= self.capacity.memory);
-            fits && before(step).all(|name| self.passed.contains_key(name) || !self.all.contains(name))
+            fits && self.is_ready(step)
         })?;
         Some(self.waiting.remove(at))
+    }
+
+    /// Whether everything that it needs has passed.
+    fn is_ready(&self, step: &Step) -> bool {
+        before(step).all(|name| self.passed.contains_key(name) || !self.all.contains_key(name))
+    }
+
+    /// A step that was taken out did not begin after all.
+    fn takes_back(&mut self, step: &'a Step) {
+        self.passed.remove(&step.name);
+        self.waiting.push(step);
+        self.waiting.sort_by_key(|step| self.all.get(&step.name));
     }
 
     fn starts(&mut self, step: &'a Step) {
@@ -542,8 +614,9 @@ impl<'a> Schedule<'a> {
     /// A step ended: with what it left, or badly.
     fn ended(&mut self, step: &Step, left: Option<BTreeMap<OutputName, Product>>) {
         self.running.remove(&step.name);
-        if let Some(products) = left {
-            self.passed.insert(step.name.clone(), products);
+        match left {
+            Some(products) => drop(self.passed.insert(step.name.clone(), products)),
+            None => drop(self.passed.remove(&step.name)),
         }
     }
 

@@ -1,9 +1,10 @@
 //! Attests many statements one after the other, each of which may name the bundle of the one before, and makes all of it durable at once.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::Read,
+    mem::take,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -32,6 +33,8 @@ struct Kept {
     settled: Vec<Vec<u8>>,
     /// Whether the log was asked to hold something; it does so under its lock, whatever became of the bundle.
     has_appended: bool,
+    /// Bundles that could not be made durable, though their digests were told.
+    lost: BTreeSet<Digest>,
 }
 
 impl<'a> Together<'a> {
@@ -49,14 +52,26 @@ impl<'a> Together<'a> {
         Ok(self.flush()?)
     }
 
+    /// Whether this bundle was attested and could not be made durable, so that nobody may be told of it.
+    pub(crate) fn has_lost(&self, bundle: &Digest) -> bool {
+        self.kept().lost.contains(bundle)
+    }
+
     fn flush(&self) -> Result<(), Flush> {
-        let Kept { bundles, settled, has_appended } = std::mem::take(&mut *self.kept());
+        let (bundles, settled, has_appended) = {
+            let mut kept = self.kept();
+            (take(&mut kept.bundles), take(&mut kept.settled), take(&mut kept.has_appended))
+        };
         if bundles.is_empty() && settled.is_empty() && !has_appended {
             return Ok(());
         }
-        self.log.make_durable().map_err(Flush::Log)?;
-        let bundles: Vec<Vec<u8>> = bundles.into_values().collect();
-        self.store.put_all(&bundles).map_err(Flush::Store)?;
+        let (digests, bundles): (Vec<Digest>, Vec<Vec<u8>>) = bundles.into_iter().unzip();
+        let stored = self.log.make_durable().map_err(Flush::Log);
+        let stored = stored.and_then(|()| self.store.put_all(&bundles).map(drop).map_err(Flush::Store));
+        if stored.is_err() {
+            self.kept().lost.extend(digests);
+        }
+        stored?;
         self.log.settled(&settled).map_err(Flush::Log)
     }
 

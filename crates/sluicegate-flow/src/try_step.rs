@@ -1,7 +1,7 @@
 //! `try` and `shell`: a step as a run would execute it, with what earlier runs left, and without any key: nothing is proved, logged, kept
 //! for later runs or pushed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sluicegate_pipeline::pipeline::{SecretSource, Step};
 use sluicegate_ports::execute::{Ended, Product, Stop, Terminal};
@@ -162,6 +162,7 @@ fn run(
         pipeline: &request.plan.pipeline.name,
         builder_version: &builder_version,
         release: false,
+        after_secrets: BTreeSet::new(),
         shared: None,
         exact: Default::default(),
     };

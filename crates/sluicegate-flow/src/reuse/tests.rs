@@ -167,6 +167,7 @@ impl World {
             builder_version: &self.builder_version,
             release: false,
             exact: self.exact.clone(),
+            after_secrets: BTreeSet::new(),
             shared: None,
         };
         judged.take(self.step(), &self.prepared(source), bundle, None)
