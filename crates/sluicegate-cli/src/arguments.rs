@@ -32,7 +32,7 @@ Exit codes:
     5  unavailable: a registry, a log, a disk, an engine
     6  a step of the pipeline failed
    70  a bug of sluicegate
-  130  interrupted
+  130  interrupted (129 by a hangup, 143 by a wish to end)
 
 Environment:
   SLUICEGATE_HOME     keys, store, log and evidence (default: ~/.local/state/sluicegate)
