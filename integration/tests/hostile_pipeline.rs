@@ -1,6 +1,6 @@
 //! A pipeline file that wants more than its project: keys, other people's files, rights on the machine, a commit that it is not of.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use integration::{Project, can_run_steps, repository::commit};
 use serde_json::{Value, json};
@@ -77,7 +77,8 @@ fn no_pipeline_file_reads_a_repository_of_the_machine() {
         fs::write(folder.join("file"), "committed").unwrap();
         commit(folder, &["file"]);
     }
-    std::os::unix::fs::symlink(outside.path(), project.path("link")).unwrap();
+    let link = |to: PathBuf, name: &str| std::os::unix::fs::symlink(to, project.path(name)).unwrap();
+    link(outside.path().to_owned(), "link");
     let run = |path: &std::path::Path| {
         let text = format!(
             "version: 1\nname: hostile\nsources: {{ far: {{ git: \"file://{}\", ref: main }} }}\n\
@@ -91,6 +92,34 @@ fn no_pipeline_file_reads_a_repository_of_the_machine() {
     run(outside.path()).assert(2, "no pipeline file leads there");
     run(&project.path("link")).assert(2, "no pipeline file leads there");
     run(&project.path("own")).assert(0, "");
+    // A repository in the project may consist of one elsewhere.
+    let theirs = outside.path().join(".git");
+    for folder in ["file", "linked", "common/.git", "parts/.git", "borrowing/.git/objects/info", "borrowing/.git/refs"]
+    {
+        fs::create_dir_all(project.path(folder)).unwrap();
+    }
+    fs::write(project.path("file/.git"), format!("gitdir: {}\n", theirs.display())).unwrap();
+    link(theirs.clone(), "linked/.git");
+    fs::write(project.path("common/.git/commondir"), format!("{}\n", theirs.display())).unwrap();
+    for part in ["objects", "refs"] {
+        link(theirs.join(part), &format!("parts/.git/{part}"));
+    }
+    let alternates = format!("{}\n", theirs.join("objects").display());
+    fs::write(project.path("borrowing/.git/objects/info/alternates"), alternates).unwrap();
+    fs::create_dir(project.path("borrowing/.git/refs/heads")).unwrap();
+    fs::copy(theirs.join("refs/heads/main"), project.path("borrowing/.git/refs/heads/main")).unwrap();
+    for folder in ["common", "parts", "borrowing"] {
+        fs::write(project.path(folder).join(".git/HEAD"), "ref: refs/heads/main\n").unwrap();
+    }
+    for (folder, words) in [
+        ("file", "file/.git: it is no folder"),
+        ("linked", "linked/.git: it is a link"),
+        ("common", "common/.git/commondir: it says that the rest"),
+        ("parts", "parts/.git/"),
+        ("borrowing", "borrowing/.git/objects/info/alternates: it borrows objects"),
+    ] {
+        run(&project.path(folder)).assert(2, words);
+    }
 }
 
 #[test]

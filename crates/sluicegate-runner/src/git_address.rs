@@ -1,5 +1,11 @@
 //! What a source may be fetched from, and what of it: parsed before any program is started.
 
+use std::{
+    ffi::OsString,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::{Path, PathBuf},
+};
+
 use sluicegate_types::is_loopback;
 
 use crate::git_objects::is_object_id;
@@ -52,7 +58,7 @@ impl GitAddress {
             return Err(format!("it is longer than {MAX_LEN} bytes"));
         }
         if text.starts_with('/') {
-            let url = format!("file://{}", escaped(text));
+            let url = Self::of_folder(Path::new(text));
             return Ok(Self { url, protocol: Protocol::File });
         }
         let (scheme, rest) = text.split_once("://").unwrap_or_default();
@@ -94,6 +100,16 @@ impl GitAddress {
             _ => {}
         }
         Ok(Self { url: text.to_owned(), protocol })
+    }
+
+    /// How git is given a folder of this machine.
+    pub(crate) fn of_folder(path: &Path) -> String {
+        format!("file://{}", escaped(path.as_os_str().as_bytes()))
+    }
+
+    /// The path that git makes of an address on this machine.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        self.url.strip_prefix("file://").map(unescaped)
     }
 
     /// An address that can't be used, as it may be printed: without what may be a password.
@@ -153,9 +169,33 @@ fn is_host(authority: &str) -> bool {
 }
 
 /// A path as part of an address.
-fn escaped(path: &str) -> String {
+fn escaped(path: &[u8]) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
-    path.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    path.iter()
+        .copied()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+/// The path in an address.
+fn unescaped(path: &str) -> PathBuf {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let digits = (*first == b'%').then(|| after.get(..2)).flatten();
+        let byte = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        match byte {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    PathBuf::from(OsString::from_vec(bytes))
 }
 
 #[cfg(test)]
@@ -172,7 +212,12 @@ mod tests {
             ("file:///srv/a", "file:///srv/a", Protocol::File),
             ("/srv/a b%", "file:///srv/a%20b%25", Protocol::File),
         ] {
-            assert_eq!(GitAddress::parse(text), Ok(GitAddress { url: url.to_owned(), protocol }), "{text}");
+            let address = GitAddress { url: url.to_owned(), protocol };
+            assert_eq!(
+                address.path().map(|path| GitAddress::of_folder(&path) == url),
+                (protocol == Protocol::File).then_some(true)
+            );
+            assert_eq!(GitAddress::parse(text), Ok(address), "{text}");
         }
         for (text, says) in [
             ("", "https://HOST/PATH"),

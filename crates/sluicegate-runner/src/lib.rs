@@ -14,6 +14,7 @@ mod bounded_command;
 mod cache;
 mod cgroup;
 mod collect;
+mod confined_repository;
 pub mod container_process;
 mod conversation;
 mod descriptors;

@@ -26,6 +26,7 @@ use sluicegate_types::Digest;
 
 use crate::{
     bounded_command::{self, CommandError, LISTENING, Limits},
+    confined_repository::own_folder,
     git_address::{GitAddress, GitReference, Protocol},
     git_objects::{self, Kind, MAX_DEPTH, Objects, file_id},
     source_lister::{MAX_FILES, MAX_LINK, is_private_key, link_target},
@@ -38,6 +39,10 @@ const MAX_WORDS: usize = 16 * 1024 * 1024;
 const MAX_MEMORY: u64 = 4 * 1024 * 1024 * 1024;
 /// Where what is fetched gets a name of ours.
 const FETCHED: &str = "refs/sluicegate/fetched";
+/// What reads a repository of this machine: the very folder that it is given, its packs as they are named in their folder and not in an
+/// index that may name others, and nothing that is missing is fetched from where the repository's configuration says.
+const UPLOAD_PACK: &str =
+    "--upload-pack=GIT_ALLOW_PROTOCOL=none GIT_NO_LAZY_FETCH=1 git -c core.multiPackIndex=false upload-pack --strict";
 
 /// Where sources are kept, and how they are reached.
 #[derive(Clone, Debug)]
@@ -93,6 +98,33 @@ impl SourceFetcher for GitSourceFetcher {
     fn fetch(&self, url: &str, reference: &str, stop: &Stop) -> Result<FetchedSource, TreeError> {
         let refused = |reason: String| TreeError::Address { url: GitAddress::printable(url), reason };
         let address = GitAddress::parse(url).map_err(refused)?;
+        let location = match address.path() {
+            Some(path) => GitAddress::of_folder(&own_folder(&path).map_err(refused)?),
+            None => address.url.clone(),
+        };
+        self.fetch_from(Origin { url, address: &address, location }, reference, stop)
+    }
+}
+
+/// A repository that was judged.
+pub(crate) struct Origin<'a> {
+    /// As errors say it.
+    pub(crate) url: &'a str,
+    pub(crate) address: &'a GitAddress,
+    /// As git is given it: of a repository of this machine, its own folder.
+    pub(crate) location: String,
+}
+
+impl GitSourceFetcher {
+    /// Fetches from there and nowhere else.
+    pub(crate) fn fetch_from(
+        &self,
+        origin: Origin<'_>,
+        reference: &str,
+        stop: &Stop,
+    ) -> Result<FetchedSource, TreeError> {
+        let Origin { url, address, location } = origin;
+        let refused = |reason: String| TreeError::Address { url: GitAddress::printable(url), reason };
         let wanted = GitReference::parse(reference).map_err(refused)?;
         let folder = self.settings.cache.join(Digest::of(address.url.as_bytes()).hex());
         create(&folder)?;
@@ -103,7 +135,7 @@ impl SourceFetcher for GitSourceFetcher {
         wait_for(&lock, &path, stop)?;
         // When it was last used, for whoever has to decide what is kept. What can't be noted is only let go sooner.
         let _ = lock.set_modified(SystemTime::now());
-        let kept = Kept { settings: &self.settings, address: &address, url, folder, stop };
+        let kept = Kept { settings: &self.settings, address, location, url, folder, stop };
         let fetched = kept.fetch(&wanted);
         drop(lock);
         // Whatever a git said that was stopped.
@@ -115,6 +147,7 @@ impl SourceFetcher for GitSourceFetcher {
 struct Kept<'a> {
     settings: &'a FetchSettings,
     address: &'a GitAddress,
+    location: String,
     /// As errors say it.
     url: &'a str,
     folder: PathBuf,
@@ -179,7 +212,7 @@ impl Kept<'_> {
 
     /// The one of these names that is published.
     fn published(&self, names: &[String]) -> Result<String, TreeError> {
-        let mut arguments = vec!["ls-remote", "--quiet", "--", &self.address.url];
+        let mut arguments = vec!["ls-remote", "--quiet", UPLOAD_PACK, "--", &self.location];
         arguments.extend(names.iter().map(String::as_str));
         let said = self.ask(&arguments)?;
         let said = String::from_utf8_lossy(&said);
@@ -209,8 +242,9 @@ impl Kept<'_> {
             "--no-write-fetch-head",
             "--no-show-forced-updates",
             "--refmap=",
+            UPLOAD_PACK,
             "--",
-            &self.address.url,
+            &self.location,
             &refspec,
         ];
         self.ask(&arguments).map(drop)

@@ -5,7 +5,6 @@
 use std::{
     fs,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
-    os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
 };
 
@@ -15,9 +14,10 @@ use sluicegate_ports::{
 };
 
 use crate::{
+    confined_repository::own_folder,
     egress::inside,
-    git_address::{GitAddress, Protocol},
-    source_fetcher::{FetchSettings, GitSourceFetcher},
+    git_address::GitAddress,
+    source_fetcher::{FetchSettings, GitSourceFetcher, Origin},
 };
 
 /// Fetches sources with the `git` program from where a pipeline file may lead.
@@ -39,14 +39,12 @@ impl SourceFetcher for PermittedFetcher {
     fn fetch(&self, url: &str, reference: &str, stop: &Stop) -> Result<FetchedSource, TreeError> {
         let refused = |reason: String| TreeError::Address { url: GitAddress::printable(url), reason };
         let address = GitAddress::parse(url).map_err(refused)?;
-        let only = match address.protocol {
-            Protocol::File => {
-                in_project(&self.project, &address.url).map_err(refused)?;
-                None
-            }
-            Protocol::Https | Protocol::Http => self.pinned(&address.url).map_err(refused)?,
+        let (location, only) = match address.path() {
+            Some(path) => (GitAddress::of_folder(&in_project(&self.project, &path).map_err(refused)?), None),
+            None => (address.url.clone(), self.pinned(&address.url).map_err(refused)?),
         };
-        GitSourceFetcher::new(FetchSettings { only, ..self.settings.clone() }).fetch(url, reference, stop)
+        let fetcher = GitSourceFetcher::new(FetchSettings { only, ..self.settings.clone() });
+        fetcher.fetch_from(Origin { url, address: &address, location }, reference, stop)
     }
 }
 
@@ -105,14 +103,14 @@ fn server(url: &str) -> Option<(&str, u16)> {
     }
 }
 
-/// Refuses a repository of this machine that does not lie in the project, links followed.
-fn in_project(project: &Path, url: &str) -> Result<(), String> {
-    let path = url.strip_prefix("file://").map(unescaped).ok_or("it names no file")?;
+/// The own folder of a repository of this machine, as git is to read it. Refuses one that does not lie in the project, links followed,
+/// or of which a part does not.
+fn in_project(project: &Path, path: &Path) -> Result<PathBuf, String> {
     let real =
         |path: &Path| fs::canonicalize(path).map_err(|error| format!("{} can't be found: {error}", path.display()));
-    let (project, repository) = (real(project)?, real(&path)?);
+    let (project, repository) = (real(project)?, real(path)?);
     if repository.starts_with(&project) {
-        return Ok(());
+        return own_folder(&repository);
     }
     Err(format!(
         "{} lies outside of {}, where the pipeline file stands, and no pipeline file leads there; fetch it over https, or put it into the \
@@ -120,27 +118,6 @@ fn in_project(project: &Path, url: &str) -> Result<(), String> {
         repository.display(),
         project.display()
     ))
-}
-
-/// The path that git makes of one in an address.
-fn unescaped(path: &str) -> PathBuf {
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let digits = (*first == b'%').then(|| after.get(..2)).flatten();
-        let byte = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
-        match byte {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(bytes))
 }
 
 #[cfg(test)]
@@ -197,12 +174,20 @@ mod tests {
         fs::create_dir_all(project.join("mirror of it")).unwrap();
         fs::create_dir(folder.path().join("else")).unwrap();
         std::os::unix::fs::symlink(folder.path().join("else"), project.join("link")).unwrap();
-        let url = |path: &str| format!("file://{}/{path}", folder.path().display());
-        in_project(&project, &url("project/mirror%20of%20it")).unwrap();
+        let judged = |path: &str| {
+            let address = GitAddress::parse(&format!("file://{}/{path}", folder.path().display())).unwrap();
+            in_project(&project, &address.path().unwrap())
+        };
+        judged("project/mirror%20of%20it").unwrap();
         for outside in ["else", "project/link", "project/../else", "project%2F..%2Felse"] {
-            let reason = in_project(&project, &url(outside)).unwrap_err();
+            let reason = judged(outside).unwrap_err();
             assert!(reason.contains("no pipeline file leads there"), "{outside}: {reason}");
         }
-        assert!(in_project(&project, &url("nowhere")).unwrap_err().contains("can't be found"));
+        assert!(judged("nowhere").unwrap_err().contains("can't be found"));
+        fs::create_dir_all(project.join("own/.git")).unwrap();
+        assert_eq!(judged("project/own"), Ok(project.join("own/.git")), "git is given this very folder");
+        fs::write(project.join("mirror of it/.git"), format!("gitdir: {}/else", folder.path().display())).unwrap();
+        let reason = judged("project/mirror%20of%20it").unwrap_err();
+        assert!(reason.contains("mirror of it/.git: it is no folder"), "{reason}");
     }
 }

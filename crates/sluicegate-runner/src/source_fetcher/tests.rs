@@ -155,6 +155,23 @@ fn a_commit_that_was_fetched_is_there_without_asking_and_a_name_never_is() {
 }
 
 #[test]
+fn a_repository_beside_the_one_that_was_named_is_not_taken_for_it() {
+    let world = World::new();
+    let bare = |name: &str| {
+        let folder = world.cache.path().join(name);
+        git(world.mirror.path(), &["clone", "--quiet", "--bare", ".", &folder.display().to_string()]);
+        folder
+    };
+    let named = bare("named");
+    bare("named.git");
+    let url = format!("file://{}", named.display());
+    assert_eq!(lines(&world.fetch_from(&url, "main").unwrap()), FIRST);
+    fs::write(named.join("HEAD"), "none of git's\n").unwrap();
+    let error = world.fetch_from(&url, "main").unwrap_err();
+    assert!(matches!(error, TreeError::Fetch { .. }), "{error:?}");
+}
+
+#[test]
 fn a_name_that_is_none_or_two_is_refused() {
     let world = World::new();
     world.git(&["tag", "both"]);
@@ -410,8 +427,14 @@ fn a_proxy_and_certificates_are_those_that_were_given_and_for_servers_alone() {
     let without = FetchSettings { proxy: None, no_proxy: None, certificates: None, ..given.clone() };
     let told = |settings: &FetchSettings, url: &str| {
         let address = GitAddress::parse(url).unwrap();
-        let kept =
-            Kept { settings, address: &address, url, folder: PathBuf::from("/nowhere/kept"), stop: &Stop::default() };
+        let kept = Kept {
+            settings,
+            address: &address,
+            location: url.to_owned(),
+            url,
+            folder: PathBuf::from("/nowhere/kept"),
+            stop: &Stop::default(),
+        };
         let command = kept.git();
         let names = ["https_proxy", "no_proxy", "GIT_SSL_CAINFO"];
         let value = |name: &str| command.get_envs().find(|(known, _)| *known == name).and_then(|(_, value)| value);
