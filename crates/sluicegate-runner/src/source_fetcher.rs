@@ -37,6 +37,9 @@ use crate::{
 const MAX_WORDS: usize = 16 * 1024 * 1024;
 /// Bytes of memory that each program of a fetch may ask for.
 const MAX_MEMORY: u64 = 4 * 1024 * 1024 * 1024;
+/// Bytes of a file's name, and of its path: what Linux allows (NAME_MAX, and PATH_MAX without the zero at its end).
+const MAX_NAME: usize = 255;
+const MAX_PATH: usize = 4095;
 /// Where what is fetched gets a name of ours.
 const FETCHED: &str = "refs/sluicegate/fetched";
 /// What reads a repository of this machine: the very folder that it is given, its packs as they are named in their folder and not in an
@@ -70,14 +73,24 @@ pub struct FetchLimits {
     pub bytes: u64,
     /// Files, links and folders.
     pub files: usize,
+    /// Bytes of all of their paths, and of what the links lead to: a folder's long name is small as it is packed, and stands in the path
+    /// of each file in it.
+    pub paths: u64,
     /// For each question to the other side, and for reading what arrived.
     pub time: Duration,
 }
 
 impl Default for FetchLimits {
     fn default() -> Self {
-        let gib = 1024 * 1024 * 1024;
-        Self { transfer: gib, bytes: 4 * gib, files: MAX_FILES, time: Duration::from_secs(600) }
+        let mib = 1024 * 1024;
+        // The paths: those of a million files of usual length.
+        Self {
+            transfer: 1024 * mib,
+            bytes: 4096 * mib,
+            files: MAX_FILES,
+            paths: 192 * mib,
+            time: Duration::from_secs(600),
+        }
     }
 }
 
@@ -356,6 +369,16 @@ impl Kept<'_> {
         let mut files = Files { folder: self.folder.join("files"), left: limits.bytes, known: BTreeMap::new() };
         let mut entries = Vec::new();
         let mut count = 0_usize;
+        let mut paths = limits.paths;
+        let mut take = |bytes: usize| {
+            paths = paths.checked_sub(bytes as u64).ok_or_else(|| {
+                let most = limits.paths;
+                self.refused(format!(
+                    "the paths of its files, with those that its links lead to, have more than {most} bytes"
+                ))
+            })?;
+            Ok::<(), TreeError>(())
+        };
         let mut open = vec![(PathBuf::new(), told.tree, 0_usize)];
         while let Some((at, id, depth)) = open.pop() {
             if depth > MAX_DEPTH {
@@ -370,6 +393,16 @@ impl Kept<'_> {
                 if count > limits.files {
                     return Err(self.refused(format!("it has more than {} files and folders", limits.files)));
                 }
+                // Before anything is made of it, or of what stands below it.
+                let length = at.as_os_str().len() + usize::from(!at.as_os_str().is_empty()) + entry.name.len();
+                if entry.name.len() > MAX_NAME || length > MAX_PATH {
+                    let begin: String = String::from_utf8_lossy(&entry.name).chars().take(40).collect();
+                    return Err(self.refused(format!(
+                        "{begin}…: its name has {} bytes and its path {length}; more than {MAX_NAME} and {MAX_PATH} can't be unpacked",
+                        entry.name.len()
+                    )));
+                }
+                take(length)?;
                 let path = git_objects::below(&at, &entry.name);
                 let wrong = |reason: &str| self.refused(format!("{}: {reason}", path.display()));
                 if entry.name.eq_ignore_ascii_case(b".git") {
@@ -388,7 +421,9 @@ impl Kept<'_> {
                     }
                     Kind::Link => {
                         let target = objects.blob(&entry.id, MAX_LINK)?.and_then(link_target);
-                        EntryKind::Symlink(target.ok_or_else(|| wrong("a link whose target is no path"))?)
+                        let target = target.ok_or_else(|| wrong("a link whose target is no path"))?;
+                        take(target.as_os_str().len())?;
+                        EntryKind::Symlink(target)
                     }
                     Kind::File { executable } => {
                         let source = files

@@ -346,6 +346,42 @@ fn a_source_is_fetched_at_its_limits_and_not_beyond() {
     assert!(matches!(error, TreeError::Fetch { .. }) && error.to_string().contains("longer than"), "{error}");
 }
 
+#[test]
+fn names_and_paths_are_taken_at_their_limits_and_not_beyond() {
+    let mut world = World::new();
+    let blob = world.git(&["rev-parse", "HEAD:file"]);
+    // A file with the last of these names in folders with those before.
+    let publish = |branch: &str, names: &[String]| {
+        let mut object = format!("100644 blob {blob}");
+        for name in names.iter().rev() {
+            world.write("entries", &format!("{object}\t{name}\n"));
+            let entries = fs::File::open(world.mirror.path().join("entries")).unwrap();
+            let made = Command::new("git").arg("mktree").current_dir(world.mirror.path()).stdin(entries).output();
+            object = format!("040000 tree {}", String::from_utf8(made.unwrap().stdout).unwrap().trim());
+        }
+        let commit = world.git(&["commit-tree", "-m", "x", object.trim_start_matches("040000 tree ")]);
+        world.git(&["update-ref", &format!("refs/heads/{branch}"), &commit]);
+    };
+    let names = |count, length| vec!["n".repeat(length); count];
+    publish("name-255", &names(1, 255));
+    publish("name-256", &names(1, 256));
+    publish("folder-256", &["d".repeat(256), "file".to_owned()]);
+    publish("path-4095", &names(16, 255));
+    publish("path-4096", &names(17, 240));
+    for (branch, length) in [("name-255", 255), ("path-4095", 4095)] {
+        let source = world.fetch(branch).unwrap();
+        assert_eq!(source.entries[0].path.as_os_str().len(), length, "{branch}");
+    }
+    world.refused("name-256", "its name has 256 bytes and its path 256");
+    world.refused("folder-256", "its name has 256 bytes");
+    world.refused("path-4096", "its name has 240 bytes and its path 4096");
+    // deep, deep/er, deep/er/file, file, run, link and what it leads to.
+    world.limits.paths = 4 + 7 + 12 + 4 + 3 + 4 + 11;
+    assert_eq!(lines(&world.fetch("main").unwrap()), FIRST);
+    world.limits.paths -= 1;
+    world.refused("main", "have more than 44 bytes");
+}
+
 /// Answers with what `git http-backend` says, or leads elsewhere. Gives the address of `mirror`.
 fn serve(mirror: &Path, leads_to: Option<String>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
