@@ -113,6 +113,16 @@ pub enum EntryKind {
         /// Whether it can be executed.
         executable: bool,
     },
+    /// A file of a commit as it was fetched onto this machine, read when packed. It is an error if its bytes are not, or no longer, those
+    /// that the commit names; mode as of a host file.
+    GitBlob {
+        /// Where it is.
+        source: PathBuf,
+        /// Its SHA-1 name as a git blob, in lower-case hexadecimal.
+        id: String,
+        /// Whether it can be executed.
+        executable: bool,
+    },
     /// These bytes, with this mode.
     Bytes(Vec<u8>, u32),
     /// A symbolic link to this target, kept as it is.

@@ -3,6 +3,7 @@
 //! Names are SHA-1, as git's are: two contents that were made to have the same one are not told apart here.
 
 use std::{
+    fs::File,
     io::{BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -245,6 +246,40 @@ pub(crate) fn file_id(path: &Path) -> Result<Option<String>, TreeError> {
         context.update(&buffer[..read]);
     }
     Ok((left == 0).then(|| finish(context)))
+}
+
+/// Hashes a file as a blob while somebody else reads it.
+pub(crate) struct BlobCheck {
+    file: File,
+    context: Context,
+    size: u64,
+}
+
+impl BlobCheck {
+    /// Of a regular file, which may not be a link.
+    pub(crate) fn open(path: &Path) -> std::io::Result<Self> {
+        let file = plain_file::open(path)?;
+        let size = file.metadata()?.len();
+        Ok(Self { file, context: begin("blob", size), size })
+    }
+
+    /// The bytes that it had when it was opened.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The name of what was read.
+    pub(crate) fn finish(self) -> String {
+        finish(self.context)
+    }
+}
+
+impl Read for BlobCheck {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.context.update(&buffer[..count]);
+        Ok(count)
+    }
 }
 
 /// The name of an object with these bytes.

@@ -432,7 +432,7 @@ impl Kept<'_> {
                         if is_private_key(&source) {
                             return Err(wrong("a private key, which is never a source"));
                         }
-                        EntryKind::HostFile { source, executable }
+                        EntryKind::GitBlob { source, id: entry.id, executable }
                     }
                 };
                 entries.push(TreeEntry { path, kind });

@@ -15,6 +15,7 @@ use sluicegate_ports::{
 use sluicegate_types::{Content, ContentKind, Digest};
 
 use crate::{
+    git_objects::BlobCheck,
     pack::{LayerOnto, LayerWriter, PackError, PackOptions, elf_machine, list_elf_machines, list_files},
     unpack::{self, ImageTree},
 };
@@ -42,6 +43,13 @@ impl StoreTreePacker {
                 EntryKind::Directory(mode) => writer.add_directory(&path, mode).map_err(fault)?,
                 EntryKind::HostFile { source, executable } => {
                     writer.add_file(&path, &source, if executable { 0o755 } else { 0o644 }).map_err(fault)?;
+                }
+                EntryKind::GitBlob { source, id, executable } => {
+                    let mut blob = open_blob(&source)?;
+                    let size = blob.size();
+                    let mode = if executable { 0o755 } else { 0o644 };
+                    writer.add_reader(&path, &mut blob, size, mode).map_err(fault)?;
+                    check_blob(blob, &id, &path, &source)?;
                 }
                 EntryKind::Bytes(bytes, mode) => writer.add_bytes(&path, &bytes, mode).map_err(fault)?,
                 EntryKind::Symlink(target) => writer.add_symlink(&path, &target).map_err(fault)?,
@@ -187,6 +195,13 @@ impl StoreTreePacker {
                 EntryKind::HostFile { source, executable } => {
                     layer.add_file(&path, |layer, at| layer.add_file(at, &source, mode_of(executable)))
                 }
+                EntryKind::GitBlob { source, id, executable } => {
+                    let mut blob = open_blob(&source)?;
+                    let (size, mode) = (blob.size(), mode_of(executable));
+                    layer.add_file(&path, |layer, at| layer.add_reader(at, &mut blob, size, mode)).map_err(fault)?;
+                    check_blob(blob, &id, &path, &source)?;
+                    Ok(())
+                }
                 EntryKind::Stored { content, executable } => {
                     let mut file = self.store.open(&content.digest)?;
                     let mut checked = HashCheck::new(&mut file, content.digest);
@@ -258,6 +273,24 @@ fn with_parents(entries: Vec<TreeEntry>) -> Result<BTreeMap<PathBuf, EntryKind>,
         }
     }
     Ok(out)
+}
+
+fn open_blob(source: &Path) -> Result<BlobCheck, TreeError> {
+    BlobCheck::open(source).map_err(|error| TreeError::Io { action: "read", path: source.to_owned(), source: error })
+}
+
+/// What was fetched lies where somebody else may write: its name counts when it is packed, and not only when it arrived.
+fn check_blob(blob: BlobCheck, id: &str, path: &Path, source: &Path) -> Result<(), TreeError> {
+    let found = blob.finish();
+    if found == id {
+        return Ok(());
+    }
+    let reason = format!(
+        "{} was changed after it was fetched: its bytes have the git name {found}, and the commit names {id}; run again, and see who \
+         else writes there",
+        source.display()
+    );
+    Err(TreeError::Entry { path: path.to_owned(), reason })
 }
 
 /// Hashes what is taken from the store while it is packed: a blob that was damaged on disk must not become part of an image.
@@ -380,5 +413,32 @@ mod tests {
         }
         let missing = Content { kind: ContentKind::File, digest: Digest::of(b"nothing") };
         assert!(matches!(packer.files(missing), Err(TreeError::Store(StoreError::Missing { .. }))));
+    }
+    #[test]
+    fn a_fetched_file_is_packed_only_as_the_commit_names_it() {
+        let (store, packer) = packer();
+        let source = store.0.path().join("fetched");
+        // What git hash-object says of these bytes.
+        let id = "5626abf0f72e58d7a153368ba57db4c673c0e171".to_owned();
+        let fetched = || {
+            let kind = EntryKind::GitBlob { source: source.clone(), id: id.clone(), executable: true };
+            vec![TreeEntry { path: "a/run".into(), kind }]
+        };
+        let plain = EntryKind::Bytes(b"one\n".to_vec(), 0o755);
+        let same = packer.pack(vec![TreeEntry { path: "a/run".into(), kind: plain }], 0).unwrap();
+        std::fs::write(&source, "one\n").unwrap();
+        assert_eq!(packer.pack(fetched(), 0).unwrap(), same);
+        assert_eq!(packer.pack_onto(fetched(), 0, &[]).unwrap(), same);
+        for other in ["two\n", "one\nand more", ""] {
+            std::fs::write(&source, other).unwrap();
+            for packed in [packer.pack(fetched(), 0), packer.pack_onto(fetched(), 0, &[])] {
+                let error = packed.unwrap_err();
+                assert!(matches!(&error, TreeError::Entry { path, .. } if path == Path::new("a/run")), "{error:?}");
+                assert!(error.to_string().contains("was changed after it was fetched"), "{error}");
+            }
+        }
+        std::fs::remove_file(&source).unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", &source).unwrap();
+        assert!(matches!(packer.pack(fetched(), 0), Err(TreeError::Io { .. })));
     }
 }

@@ -25,7 +25,7 @@ impl TreePacker for FakePacker<'_> {
         let mut text = format!("pack of {epoch}\n");
         for entry in entries {
             let what = match entry.kind {
-                EntryKind::HostFile { source, executable } => {
+                EntryKind::HostFile { source, executable } | EntryKind::GitBlob { source, executable, .. } => {
                     let bytes = std::fs::read(&source).map_err(|error| TreeError::Io {
                         action: "read",
                         path: source,

@@ -90,7 +90,7 @@ fn lines(source: &FetchedSource) -> Vec<String> {
         .iter()
         .map(|entry| {
             let what = match &entry.kind {
-                EntryKind::HostFile { source, executable } => {
+                EntryKind::GitBlob { source, executable, .. } => {
                     format!("{executable} {:?}", fs::read_to_string(source).unwrap())
                 }
                 EntryKind::Symlink(target) => format!("-> {}", target.display()),
@@ -289,7 +289,7 @@ fn what_is_kept_heals_itself() {
         fs::write(path, "other").unwrap();
     };
     for entry in &source.entries {
-        if let EntryKind::HostFile { source, .. } = &entry.kind {
+        if let EntryKind::GitBlob { source, .. } = &entry.kind {
             damage(source);
         }
     }
