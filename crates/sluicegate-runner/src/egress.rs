@@ -27,8 +27,8 @@ use std::{
 use rustix::{event::PollFlags, fd::AsFd};
 use sluicegate_ports::execute::Contact;
 
-pub(crate) use self::address::inside;
-pub(crate) use self::policy::Policy;
+pub(crate) use self::address::{Inside, inside, is_number_in_disguise};
+pub(crate) use self::policy::{Policy, inside_name};
 pub(crate) use self::upstream::Upstream;
 pub use self::upstream::UpstreamProxy;
 use self::{

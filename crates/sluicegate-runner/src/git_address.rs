@@ -8,7 +8,7 @@ use std::{
 
 use sluicegate_types::is_loopback;
 
-use crate::git_objects::is_object_id;
+use crate::{egress::is_number_in_disguise, git_objects::is_object_id};
 
 /// Bytes of an address or a name.
 const MAX_LEN: usize = 2048;
@@ -92,7 +92,9 @@ impl GitAddress {
                 return Err("a path begins with a slash: file:///PATH".to_owned());
             }
             Protocol::Https | Protocol::Http if !is_host(authority) => {
-                return Err(format!("{authority:?} is no host"));
+                return Err(format!(
+                    "{authority:?} is no host: write a name without a dot at its end, four decimal numbers, or [ADDRESS]"
+                ));
             }
             Protocol::Http if !is_loopback(authority) => {
                 return Err("without TLS nobody knows who answers; write https://".to_owned());
@@ -151,7 +153,8 @@ impl GitReference {
     }
 }
 
-/// A name or an address, with a port or without.
+/// A name or an address in its usual form, with a port or without. What could be read as another host than it looks like is none: the
+/// one that is judged has to be the one that is asked.
 fn is_host(authority: &str) -> bool {
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
@@ -163,6 +166,8 @@ fn is_host(authority: &str) -> bool {
         None => {
             host.starts_with(|c: char| c.is_ascii_alphanumeric())
                 && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
+                && !host.ends_with('.')
+                && !is_number_in_disguise(&host.to_ascii_lowercase())
         }
     };
     host_ok && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
@@ -207,6 +212,8 @@ mod tests {
         for (text, url, protocol) in [
             ("https://git.example/a/b.git", "https://git.example/a/b.git", Protocol::Https),
             ("https://git.example:8443/a", "https://git.example:8443/a", Protocol::Https),
+            ("https://localhost/a", "https://localhost/a", Protocol::Https),
+            ("https://127.0.0.1:8443/a", "https://127.0.0.1:8443/a", Protocol::Https),
             ("http://127.0.0.1:80/a", "http://127.0.0.1:80/a", Protocol::Http),
             ("http://[::1]:8080/a", "http://[::1]:8080/a", Protocol::Http),
             ("file:///srv/a", "file:///srv/a", Protocol::File),
@@ -241,6 +248,11 @@ mod tests {
             ("https://a:b/c", "is no host"),
             ("https://a:0/c", "is no host"),
             ("https://[::x]/c", "is no host"),
+            ("https://localhost./c", "is no host"),
+            ("https://127.1:8443/c", "is no host"),
+            ("https://2130706433/c", "is no host"),
+            ("https://0X7f.1/c", "is no host"),
+            ("https://0177.0.0.1/c", "is no host"),
             ("https://git.example/a?b", "no query"),
             ("https://git.example/a#b", "no query"),
             ("https://git.example/a b", "character"),

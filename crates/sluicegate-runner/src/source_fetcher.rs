@@ -54,7 +54,7 @@ pub struct FetchSettings {
     pub cache: PathBuf,
     /// The proxy that leads to servers.
     pub proxy: Option<String>,
-    /// Hosts that are reached without it, with commas between them.
+    /// Hosts that are reached without it, in the form of `NO_PROXY`. Who permits a fetch decides by them; git is not told.
     pub no_proxy: Option<String>,
     /// A file with the certificate authorities that count, in PEM, in place of the system's.
     pub certificates: Option<PathBuf>,
@@ -342,10 +342,8 @@ impl Kept<'_> {
         match self.address.protocol {
             Protocol::Https => {
                 command.args(["-c", "http.followRedirects=initial"]);
-                for (name, value) in [("https_proxy", &self.settings.proxy), ("no_proxy", &self.settings.no_proxy)] {
-                    if let Some(value) = value {
-                        command.env(name, value);
-                    }
+                if let Some(proxy) = &self.settings.proxy {
+                    command.env("https_proxy", proxy);
                 }
                 if let Some(file) = &self.settings.certificates {
                     command.env("GIT_SSL_CAINFO", file);

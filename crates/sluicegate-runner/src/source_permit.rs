@@ -15,8 +15,8 @@ use sluicegate_ports::{
 
 use crate::{
     confined_repository::own_folder,
-    egress::inside,
-    git_address::GitAddress,
+    egress::{Inside, inside, inside_name},
+    git_address::{GitAddress, Protocol},
     source_fetcher::{FetchSettings, GitSourceFetcher, Origin},
 };
 
@@ -39,57 +39,82 @@ impl SourceFetcher for PermittedFetcher {
     fn fetch(&self, url: &str, reference: &str, stop: &Stop) -> Result<FetchedSource, TreeError> {
         let refused = |reason: String| TreeError::Address { url: GitAddress::printable(url), reason };
         let address = GitAddress::parse(url).map_err(refused)?;
-        let (location, only) = match address.path() {
-            Some(path) => (GitAddress::of_folder(&in_project(&self.project, &path).map_err(refused)?), None),
-            None => (address.url.clone(), self.pinned(&address.url).map_err(refused)?),
+        let (location, settings) = match address.path() {
+            Some(path) => {
+                let folder = in_project(&self.project, &path).map_err(refused)?;
+                (GitAddress::of_folder(&folder), self.settings.clone())
+            }
+            None => (address.url.clone(), self.way(&address).map_err(refused)?),
         };
-        let fetcher = GitSourceFetcher::new(FetchSettings { only, ..self.settings.clone() });
-        fetcher.fetch_from(Origin { url, address: &address, location }, reference, stop)
+        GitSourceFetcher::new(settings).fetch_from(Origin { url, address: &address, location }, reference, stop)
     }
 }
 
 impl PermittedFetcher {
-    /// Looks the server up, and gives the one address that git may connect to, as it is judged here; nothing behind a proxy, which looks it
-    /// up by itself.
-    fn pinned(&self, url: &str) -> Result<Option<String>, String> {
-        let (host, port) = server(url).ok_or("it names no server")?;
-        let bare = host.trim_matches(['[', ']']);
-        let is_listed = self.private.iter().any(|one| one.host.eq_ignore_ascii_case(bare) && one.port == port);
-        let literal = bare.parse::<IpAddr>().ok();
-        if literal.is_none() && self.settings.proxy.is_some() && !self.is_exempt(bare) {
-            return Ok(None);
-        }
-        let found: Vec<SocketAddr> = match literal {
-            Some(address) => vec![SocketAddr::new(address, port)],
-            None => {
-                let found = (bare, port).to_socket_addrs();
-                found.map_err(|error| format!("{bare} was not found: {error}"))?.collect()
-            }
+    /// The one way on which git may go to a server: by the proxy, which looks names up by itself and is told of no exception, or without
+    /// it, and then to the one address that is judged here.
+    fn way(&self, address: &GitAddress) -> Result<FetchSettings, String> {
+        let (host, port) = server(&address.url).ok_or("it names no server")?;
+        let bare = host.trim_matches(['[', ']']).to_ascii_lowercase();
+        let is_listed = self.private.iter().any(|one| one.host.eq_ignore_ascii_case(&bare) && one.port == port);
+        let judge = |led: &str, place: Option<Inside>| match place.filter(|_| !is_listed) {
+            None => Ok(()),
+            Some(inner) => Err(format!(
+                "{led}, {inner}; sources come from there only where the gateway file lists {bare}:{port} under egress.private"
+            )),
         };
-        for one in &found {
-            if let Some(inner) = inside(one.ip()).filter(|_| !is_listed) {
-                return Err(format!(
-                    "{bare} leads to {}, {inner}; sources come from there only where the gateway file lists {bare}:{port} under egress.private",
-                    one.ip()
-                ));
-            }
+        let literal = bare.parse::<IpAddr>().ok();
+        let place = literal.map_or_else(|| inside_name(&bare), inside);
+        judge(&format!("{bare} leads inside"), place)?;
+        // No proxy elsewhere leads to this very machine.
+        let is_here = address.protocol == Protocol::Http || place == Some(Inside::Loopback);
+        let by_proxy = self.settings.proxy.is_some() && !is_here && !self.is_exempt(&bare);
+        let mut settings = FetchSettings { only: None, ..self.settings.clone() };
+        if by_proxy {
+            return Ok(settings);
         }
-        let first = found.first().ok_or_else(|| format!("{bare} leads nowhere"))?.ip();
-        let shown = if first.is_ipv6() { format!("[{first}]") } else { first.to_string() };
-        Ok(literal.is_none().then(|| format!("{bare}:{port}:{shown}")))
+        settings.proxy = None;
+        if literal.is_none() {
+            let found = (bare.as_str(), port).to_socket_addrs();
+            let found: Vec<SocketAddr> = found.map_err(|error| format!("{bare} was not found: {error}"))?.collect();
+            for one in &found {
+                judge(&format!("{bare} leads to {}", one.ip()), inside(one.ip()))?;
+            }
+            let first = found.first().ok_or_else(|| format!("{bare} leads nowhere"))?.ip();
+            let shown = if first.is_ipv6() { format!("[{first}]") } else { first.to_string() };
+            settings.only = Some(format!("{bare}:{port}:{shown}"));
+        }
+        Ok(settings)
     }
 
-    /// Whether a host is reached without the proxy.
+    /// Whether a host in lower case is reached without the proxy: by its name, or below it, or in a network `ADDRESS/BITS`.
     fn is_exempt(&self, host: &str) -> bool {
-        let listed = self.settings.no_proxy.iter().flat_map(|list| list.split(',')).map(str::trim);
-        listed.map(|one| one.trim_start_matches('.')).any(|one| {
-            one == "*" || !one.is_empty() && (host.eq_ignore_ascii_case(one) || ends_with(host, &format!(".{one}")))
+        let lists = self.settings.no_proxy.iter();
+        lists.flat_map(|list| list.split([',', ' ', '\t'])).any(|entry| {
+            let entry = entry.to_ascii_lowercase();
+            let entry = entry.trim_matches(['[', ']']).trim_end_matches('.');
+            let name = entry.strip_prefix('*').unwrap_or(entry).trim_start_matches('.');
+            entry == "*"
+                || !name.is_empty() && (host == name || host.strip_suffix(name).is_some_and(|rest| rest.ends_with('.')))
+                || is_in_network(host, entry)
         })
     }
 }
 
-fn ends_with(host: &str, end: &str) -> bool {
-    host.to_ascii_lowercase().ends_with(&end.to_ascii_lowercase())
+/// Whether a host is an address in the network `ADDRESS/BITS`.
+fn is_in_network(host: &str, network: &str) -> bool {
+    let bits = |address: &str| {
+        Some(match address.parse().ok()? {
+            IpAddr::V4(address) => (32, u128::from(u32::from(address)) << 96),
+            IpAddr::V6(address) => (128, u128::from(address)),
+        })
+    };
+    let Some((address, length)) = network.split_once('/') else { return false };
+    let (Some((width, one)), Some((same, other)), Ok(length)) = (bits(host), bits(address), length.parse::<u32>())
+    else {
+        return false;
+    };
+    width == same && length <= width && (one ^ other).checked_shr(128 - length).unwrap_or(0) == 0
 }
 
 /// Host and port of an address that was parsed.
@@ -125,17 +150,26 @@ mod tests {
     use super::*;
     use crate::source_fetcher::FetchLimits;
 
+    const NO_PROXY: &str =
+        "localhost, .inner.example other.example after.blank.example,dotted.example. *.star.example [::1] 10.9.0.0/16";
+
     fn fetcher(project: &Path, private: &[(&str, u16)], proxy: Option<&str>) -> PermittedFetcher {
         let settings = FetchSettings {
             cache: project.join("cache"),
             proxy: proxy.map(str::to_owned),
-            no_proxy: Some("localhost, .inner.example".to_owned()),
+            no_proxy: Some(NO_PROXY.to_owned()),
             certificates: None,
             limits: FetchLimits::default(),
             only: None,
         };
         let private = private.iter().map(|(host, port)| Destination { host: (*host).to_owned(), port: *port });
         PermittedFetcher::new(settings, project, private.collect())
+    }
+
+    /// What git is told: the proxy, and the only address.
+    fn way(fetcher: &PermittedFetcher, url: &str) -> Result<(Option<String>, Option<String>), String> {
+        let settings = fetcher.way(&GitAddress::parse(url)?)?;
+        Ok((settings.proxy, settings.only))
     }
 
     #[test]
@@ -147,24 +181,89 @@ mod tests {
             ("https://[::1]:8443/a", "a loopback address"),
             ("https://10.1.2.3/a", "a private network"),
             ("https://169.254.169.254/a", "hand out credentials"),
+            ("https://metadata.google.internal/a", "hand out credentials"),
             ("https://[::ffff:10.0.0.1]/a", "a private network"),
             ("http://localhost:3000/a", "a loopback address"),
         ] {
-            let reason = bare.pinned(url).unwrap_err();
+            let reason = way(&bare, url).unwrap_err();
             assert!(reason.contains(words) && reason.contains("egress.private"), "{url}: {reason}");
         }
         let listed = fetcher(folder.path(), &[("localhost", 3000), ("10.1.2.3", 443), ("::1", 8443)], None);
-        assert_eq!(listed.pinned("https://10.1.2.3/a"), Ok(None), "there is nothing to look up");
-        assert_eq!(listed.pinned("https://[::1]:8443/a"), Ok(None));
-        let pinned = listed.pinned("http://localhost:3000/a").unwrap().unwrap();
-        assert!(["localhost:3000:127.0.0.1", "localhost:3000:[::1]"].contains(&pinned.as_str()), "{pinned}");
-        assert!(listed.pinned("http://localhost:3001/a").is_err(), "another port");
-        // A proxy looks names up; an address is what it is all the same.
-        let proxied = fetcher(folder.path(), &[], Some("http://proxy.example:3128"));
-        assert_eq!(proxied.pinned("https://git.example/a"), Ok(None));
-        assert!(proxied.pinned("https://10.1.2.3/a").is_err());
-        assert!(proxied.pinned("http://localhost:80/a").is_err());
-        assert!(proxied.is_exempt("git.inner.example") && !proxied.is_exempt("inner.example.org"));
+        assert_eq!(way(&listed, "https://10.1.2.3/a"), Ok((None, None)), "there is nothing to look up");
+        assert_eq!(way(&listed, "https://[::1]:8443/a"), Ok((None, None)));
+        let (_, pinned) = way(&listed, "http://localhost:3000/a").unwrap();
+        assert!(is_here(pinned.as_deref()), "{pinned:?}");
+        assert!(way(&listed, "http://localhost:3001/a").is_err(), "another port");
+    }
+
+    fn is_here(pinned: Option<&str>) -> bool {
+        [Some("localhost:3000:127.0.0.1"), Some("localhost:3000:[::1]")].contains(&pinned)
+    }
+
+    #[test]
+    fn behind_a_proxy_a_server_is_asked_by_it_or_without_it_at_an_address_that_was_judged() {
+        let folder = tempfile::tempdir().unwrap();
+        let proxy = Some("http://proxy.example:3128");
+        let by_proxy = Ok((proxy.map(str::to_owned), None));
+        let shut = fetcher(folder.path(), &[], proxy);
+        assert_eq!(way(&shut, "https://git.example/a"), by_proxy, "it looks names up");
+        assert_eq!(way(&shut, "https://8.8.8.8/a"), by_proxy);
+        let listed = [("localhost", 3000), ("127.0.0.1", 3000), ("10.1.2.3", 443), ("10.9.9.9", 443)];
+        let open = fetcher(folder.path(), &listed, proxy);
+        for url in
+            ["https://10.1.2.3/a", "http://localhost:3000/a", "https://localhost:3000/a", "https://127.0.0.1:3000/a"]
+        {
+            assert!(way(&shut, url).unwrap_err().contains("egress.private"), "{url}");
+            let (proxy, pinned) = way(&open, url).unwrap();
+            assert_eq!(proxy.is_some(), url.contains("10.1.2.3"), "{url}");
+            assert_eq!(is_here(pinned.as_deref()), url.contains("localhost"), "{url}");
+        }
+        assert_eq!(way(&open, "https://10.9.9.9/a"), Ok((None, None)), "it is exempt by its network");
+        // What curl would read as an address, or as the host without the dot.
+        for url in ["https://127.1:3000/a", "https://2130706433:3000/a", "https://localhost.:3000/a"] {
+            assert!(way(&open, url).unwrap_err().contains("is no host"), "{url}");
+        }
+        for (host, exempt) in [
+            ("git.inner.example", true),
+            ("inner.example", true),
+            ("after.blank.example", true),
+            ("below.after.blank.example", true),
+            ("dotted.example", true),
+            ("a.star.example", true),
+            ("::1", true),
+            ("10.9.255.1", true),
+            ("10.10.0.1", false),
+            ("inner.example.org", false),
+            ("xinner.example", false),
+            ("example", false),
+        ] {
+            assert_eq!(shut.is_exempt(host), exempt, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_server_of_this_machine_is_not_reached_past_the_list_however_the_proxy_is_set() {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let url = format!("http://127.0.0.1:{port}/x");
+        let fetch = |private: &[(&str, u16)], url: &str| {
+            fetcher(folder.path(), private, Some("http://proxy.example:3128")).fetch(url, "main", &Stop::default())
+        };
+        listener.set_nonblocking(true).unwrap();
+        for url in [&url, &url.replace("127.0.0.1", "localhost")] {
+            assert!(matches!(fetch(&[], url), Err(TreeError::Address { .. })), "{url}");
+        }
+        assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "nobody came");
+        listener.set_nonblocking(false).unwrap();
+        let asked = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut line = String::new();
+            std::io::BufRead::read_line(&mut std::io::BufReader::new(stream), &mut line).unwrap();
+            line
+        });
+        assert!(matches!(fetch(&[("127.0.0.1", port)], &url), Err(TreeError::Fetch { .. })));
+        assert!(asked.join().unwrap().starts_with("GET /x/info/refs"));
     }
 
     #[test]

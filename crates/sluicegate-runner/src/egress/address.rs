@@ -48,6 +48,15 @@ pub(crate) fn inside(address: IpAddr) -> Option<Inside> {
     }
 }
 
+/// Whether a host in lower case is an old way to write an IPv4 address (127.1, 0x7f000001, 2130706433): who connects would read it as one,
+/// and here it would be a name.
+pub(crate) fn is_number_in_disguise(host: &str) -> bool {
+    let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    let is_number = !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());
+    let is_hexadecimal = last.strip_prefix("0x").is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    (is_number || is_hexadecimal) && host.parse::<Ipv4Addr>().is_err()
+}
+
 /// AWS, Azure, Google and many more; containers of AWS; Alibaba; Oracle; Azure's agent, which alone is public by its range.
 const METADATA_V4: [Ipv4Addr; 5] = [
     Ipv4Addr::new(169, 254, 169, 254),

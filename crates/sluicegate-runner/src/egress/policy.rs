@@ -147,7 +147,7 @@ fn in_one_form(destination: &Destination) -> Destination {
 
 /// Names that mean an inner place wherever they are looked up: this machine (RFC 6761 6.3 and what systems write into their hosts
 /// files), and what clouds call the place of their credentials.
-fn inside_name(host: &str) -> Option<Inside> {
+pub(crate) fn inside_name(host: &str) -> Option<Inside> {
     let host = host.strip_suffix('.').unwrap_or(host);
     let last = host.rsplit('.').next().unwrap_or_default();
     match host {

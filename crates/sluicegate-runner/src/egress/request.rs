@@ -1,8 +1,10 @@
 //! What a client asks of the proxy: the head of one HTTP request (RFC 9112), read strictly. Pure.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
 use sluicegate_ports::execute::Destination;
+
+use super::address::is_number_in_disguise;
 
 /// Bytes of a request's head.
 pub(crate) const MAX_HEAD: usize = 64 * 1024;
@@ -145,11 +147,7 @@ fn destination(host: &str, port: Option<&str>) -> Result<Destination, String> {
     if host.is_empty() || host.len() > 253 || !host.chars().all(plain) {
         return Err(wrong());
     }
-    // Old ways to write an address (127.1, 0x7f000001, 2130706433) would be read as one further on, and as a name here.
-    let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
-    let is_number = !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());
-    let is_hexadecimal = last.strip_prefix("0x").is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    if (is_number || is_hexadecimal) && host.parse::<Ipv4Addr>().is_err() {
+    if is_number_in_disguise(&host) {
         return Err("an IPv4 address is written as four decimal numbers".to_owned());
     }
     Ok(Destination { host, port })

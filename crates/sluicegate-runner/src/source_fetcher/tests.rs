@@ -476,7 +476,7 @@ fn a_proxy_and_certificates_are_those_that_were_given_and_for_servers_alone() {
         let value = |name: &str| command.get_envs().find(|(known, _)| *known == name).and_then(|(_, value)| value);
         names.map(|name| value(name).map(|value| value.to_string_lossy().into_owned()))
     };
-    let all = ["http://proxy.example:3128", "inner.example", "/authorities.pem"].map(|value| Some(value.to_owned()));
+    let all = [Some("http://proxy.example:3128"), None, Some("/authorities.pem")].map(|value| value.map(str::to_owned));
     assert_eq!(told(&given, "https://git.example/a"), all);
     for (settings, url) in
         [(&given, "http://127.0.0.1/a"), (&given, "file:///srv/a"), (&without, "https://git.example/a")]
