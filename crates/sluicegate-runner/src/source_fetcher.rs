@@ -295,6 +295,12 @@ impl Kept<'_> {
         if said.contains(&*repository.to_string_lossy()) {
             return Err(TreeError::Git { path: repository, reason: said });
         }
+        // 301 Moved Permanently, and its like.
+        if said.contains("returned error: 30") {
+            return Err(self.fault(format!(
+                "{said}; it leads to another address, where no fetch goes by itself: write that one (often the same with .git at its end)"
+            )));
+        }
         Err(self.fault(said))
     }
 
@@ -323,6 +329,8 @@ impl Kept<'_> {
             .args(["-c", "fetch.recurseSubmodules=false"])
             .args(["-c", "gc.auto=0"])
             .args(["-c", "maintenance.auto=false"])
+            // Where it would lead was judged by nobody.
+            .args(["-c", "http.followRedirects=false"])
             // Somebody who stops answering is not waited for to the end of all time.
             .args(["-c", "http.lowSpeedLimit=100", "-c", "http.lowSpeedTime=60"])
             .args(self.settings.only.iter().flat_map(|only| ["-c".to_owned(), format!("http.curloptResolve={only}")]))
@@ -341,7 +349,6 @@ impl Kept<'_> {
             .env("GIT_TERMINAL_PROMPT", "0");
         match self.address.protocol {
             Protocol::Https => {
-                command.args(["-c", "http.followRedirects=initial"]);
                 if let Some(proxy) = &self.settings.proxy {
                     command.env("https_proxy", proxy);
                 }
@@ -349,9 +356,7 @@ impl Kept<'_> {
                     command.env("GIT_SSL_CAINFO", file);
                 }
             }
-            // From this machine nothing leads elsewhere.
-            Protocol::Http => drop(command.args(["-c", "http.followRedirects=false"])),
-            Protocol::File => {}
+            Protocol::Http | Protocol::File => {}
         }
         command
     }

@@ -444,10 +444,14 @@ fn a_server_of_this_machine_is_asked_over_http_and_leads_nowhere_else() {
         let source = world.fetch_from(&url, reference).unwrap();
         assert_eq!((source.commit.as_str(), lines(&source)), (first.as_str(), FIRST.map(str::to_owned).to_vec()));
     }
-    let leading = serve(world.mirror.path(), Some(url));
+    let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    elsewhere.set_nonblocking(true).unwrap();
+    let there = format!("http://{}/mirror", elsewhere.local_addr().unwrap());
+    let leading = serve(world.mirror.path(), Some(there));
     let error = world.fetch_from(&leading, "main").unwrap_err();
     assert!(matches!(error, TreeError::Fetch { .. }), "{error:?}");
-    assert!(error.to_string().contains(&leading), "{error}");
+    assert!(error.to_string().contains(&leading) && error.to_string().contains("leads to another address"), "{error}");
+    assert_eq!(elsewhere.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "nobody came");
 }
 
 #[test]
@@ -472,6 +476,7 @@ fn a_proxy_and_certificates_are_those_that_were_given_and_for_servers_alone() {
             stop: &Stop::default(),
         };
         let command = kept.git();
+        assert!(command.get_args().any(|argument| argument == "http.followRedirects=false"), "{url}");
         let names = ["https_proxy", "no_proxy", "GIT_SSL_CAINFO"];
         let value = |name: &str| command.get_envs().find(|(known, _)| *known == name).and_then(|(_, value)| value);
         names.map(|name| value(name).map(|value| value.to_string_lossy().into_owned()))
