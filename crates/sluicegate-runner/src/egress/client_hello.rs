@@ -26,6 +26,9 @@ pub(crate) fn look_at(bytes: &[u8]) -> FirstBytes {
     match bytes.first() {
         None => return FirstBytes::TooFew,
         Some(&HANDSHAKE_RECORD) => {}
+        // Records that no connection begins with, and that some servers pass over until the hello comes: a change of ciphers, an alert,
+        // data, a heartbeat. And a hello of SSL 2.0, whose length begins with a bit that is set.
+        Some(20 | 21 | 23 | 24 | 0x80..) => return FirstBytes::Unreadable,
         Some(_) => return FirstBytes::NotTls,
     }
     match handshake(bytes) {
@@ -190,6 +193,14 @@ mod tests {
     fn what_is_no_tls_is_told_from_what_only_begins_like_it() {
         assert_eq!(look_at(b"SSH-2.0-x"), FirstBytes::NotTls);
         assert_eq!(look_at(b""), FirstBytes::TooFew);
+        for first in 0..=u8::MAX {
+            let told = match first {
+                22 => FirstBytes::TooFew,
+                20..=24 | 0x80.. => FirstBytes::Unreadable,
+                _ => FirstBytes::NotTls,
+            };
+            assert_eq!(look_at(&[first, 3, 1]), told, "{first}");
+        }
         let good = hello_for(Some("a.example"), 16_384);
         // The version, an empty record, an alert in place of the rest, another message, a length that no hello has.
         for (at, byte) in [(1, 2), (5, 2), (6, 1)] {
