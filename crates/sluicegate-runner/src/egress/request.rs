@@ -12,13 +12,14 @@ pub(crate) const MAX_HEAD: usize = 64 * 1024;
 /// Headers of a request.
 const MAX_HEADERS: usize = 128;
 
-/// Headers that are for the proxy alone (RFC 9110 7.6.1), beside those that `Connection` names.
-const FOR_THE_PROXY: [&str; 8] = [
+/// Headers that are for the proxy alone (RFC 9110 7.6.1 and 7.6.2), beside those that `Connection` names.
+const FOR_THE_PROXY: [&str; 9] = [
     "connection",
     "proxy-connection",
     "proxy-authorization",
     "proxy-authenticate",
     "keep-alive",
+    "max-forwards",
     "te",
     "upgrade",
     "host",
@@ -100,6 +101,11 @@ pub(crate) fn parse(head: &[u8]) -> Result<Request, String> {
     if method == "CONNECT" {
         let (host, port) = target.rsplit_once(':').ok_or("CONNECT wants HOST:PORT")?;
         return Ok(Request::Tunnel(destination(host, Some(port))?));
+    }
+    // Whoever answers a TRACE repeats what it got, and the password for the proxy of this machine is in that. There are servers that read
+    // a method in any case.
+    if ["TRACE", "CONNECT"].iter().any(|no| method.eq_ignore_ascii_case(no)) {
+        return Err(format!("{method} is not followed for a URL"));
     }
     let rest = strip_scheme(target).ok_or("only CONNECT HOST:PORT and http://HOST/… are answered here")?;
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -258,7 +264,7 @@ mod tests {
     fn a_message_goes_on_without_what_is_for_the_proxy_and_with_the_host_of_its_url() {
         let text = "POST HTTP://A.example:8080/x?y=1 HTTP/1.1\r\nHost: internal.example\r\nAccept: a, b\r\n\
                     Proxy-Authorization: Basic x\r\nConnection: keep-alive, X-Mine, Content-Length\r\nX-Mine: 1\r\n\
-                    Upgrade: websocket\r\nContent-Length: 3\r\n\r\n";
+                    Upgrade: websocket\r\nMax-Forwards: 0\r\nContent-Length: 3\r\n\r\n";
         let Ok(Request::Message(message)) = read(text) else { panic!("{:?}", read(text)) };
         assert_eq!((&message.destination, message.body), (&at("a.example", 8080), BodyLength::Bytes(3)));
         let head = String::from_utf8(message.head(None)).unwrap();
@@ -288,6 +294,9 @@ mod tests {
             ("http://a.example/", "http://a.example/ x"),
             ("GET ", "GET  "),
             ("GET ", "G:T "),
+            ("GET ", "TRACE "),
+            ("GET ", "trace "),
+            ("GET ", "connect "),
             ("HTTP/1.1", "HTTP/2.0"),
             ("Host:", "Host :"),
             ("Host: a.example", " Host: a.example"),

@@ -380,6 +380,9 @@ fn the_machines_own_proxy_is_asked_for_names_and_never_for_inner_places() {
     for host in ["localhost", "10.0.0.1"] {
         assert!(running.ask(&get(host, 80)).starts_with("HTTP/1.1 403 "), "{host}");
     }
+    // It would repeat the password.
+    let said = running.ask(&get("a.example", 80).replace("GET", "TRACE"));
+    assert!(said.starts_with("HTTP/1.1 400 ") && said.contains("TRACE is not followed"), "{said}");
     assert!(upstream.had_no_client());
     let contacts = running.proxy.finish().unwrap();
     let names: Vec<_> = contacts.iter().filter(|c| c.destination.host == "a.example").collect();
