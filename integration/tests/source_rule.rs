@@ -4,7 +4,7 @@ use std::fs;
 
 use integration::{
     PROMOTE, Project, WITHOUT_COMMIT_ACCEPTED, WITHOUT_COMMIT_DENIED, ready,
-    repository::{commit, git},
+    repository::{commit, git, git_at},
 };
 use serde_json::json;
 
@@ -104,7 +104,8 @@ fn tm11_a_commit_that_nobody_fetched_leaves_the_gate_undecided_however_clean_it_
     // Where the gate's owners accept such commits, changes are denied and a clean tree passes.
     project.replace("policies/data.yaml", UNVERIFIED_DENIED, UNVERIFIED_ACCEPTED);
     gate(&project, 1, "has changes that are not in a commit");
-    git(&project.path("."), &["commit", "--quiet", "--all", "--message", "changed"]);
+    // Later than the one before: of the same moment it would be the same image, which stands on the run with the changes, too.
+    git_at(1_767_398_400, &project.path("."), &["commit", "--quiet", "--all", "--message", "changed"]);
     project.must(&["run"]);
     gate(&project, 0, "ALLOWED");
 }
