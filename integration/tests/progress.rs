@@ -8,6 +8,7 @@ use std::{
 
 use integration::{Project, can_run_steps, program};
 use serde_json::{Value, json};
+use sluicegate_types::Styling;
 
 const RUN: [&str; 2] = ["run", "--no-scan"];
 
@@ -141,6 +142,43 @@ fn in_a_pipe_there_are_whole_lines_and_no_step_drives_or_forges_anything() {
     let stored =
         project.path("home/store/blobs/sha256").join(listed["log"].as_str().unwrap().trim_start_matches("sha256:"));
     assert_eq!(fs::read(stored).unwrap(), EVIL);
+}
+
+#[test]
+fn what_styles_a_secret_puts_it_together_nowhere() {
+    if !can_run_steps("what_styles_a_secret_puts_it_together_nowhere") {
+        return;
+    }
+    const SECRET: &str = "hunter22-long-secret";
+    const HARMLESS: &str = "hun\u{1b}[01;31m\u{1b}[Kter\u{1b}[m\u{1b}[K33 \u{2764}\u{fe0f}\n";
+    let mut project = Project::prepared();
+    project.set("CI_TOKEN", SECRET);
+    // As grep paints what it found, without a colour, and with a selector of variations.
+    pipeline(
+        &project,
+        "steps:\n  use:\n    secrets: { TOKEN: { env: CI_TOKEN } }\n    run: |\n      \
+         printf 'is hun\\033[01;31m\\033[Kter\\033[m\\033[K22-long-secret!\\n'\n      printf '%s\\n' \"is $TOKEN!\"\n      \
+         printf 'is hun\\357\\270\\217ter22-long-secret!\\n'\n      \
+         printf 'hun\\033[01;31m\\033[Kter\\033[m\\033[K33 \\342\\235\\244\\357\\270\\217\\n'\n      exit 3\n",
+    );
+    let masked = |text: &str, form: &str| {
+        let joined = String::from_utf8(Styling::left_out_of(text.as_bytes())).unwrap();
+        assert!(!text.contains(SECRET) && !joined.contains(SECRET), "{form}: {text}");
+        assert!(text.matches("is ***!").count() >= 3 && text.contains("33 \u{2764}"), "{form}: {text}");
+    };
+    for form in ["plain", "json", "quiet"] {
+        let failed = project.sluicegate(&["run", "--no-scan", "--progress", form]);
+        assert_eq!(failed.code, 6, "{failed:?}");
+        masked(&failed.stderr, form);
+        assert!(failed.stderr.contains("hunter33"), "{form}: {failed:?}");
+        let log = String::from_utf8(project.command(&["logs", "LAST", "use"]).output().unwrap().stdout).unwrap();
+        masked(&log, form);
+        assert!(log.ends_with(HARMLESS), "{log:?}");
+    }
+    let mut seen = AtTerminal::begin(&project, "run --no-scan --progress tree", (40, 100));
+    assert_eq!(seen.end(), 6);
+    masked(&seen.screen(), "tree");
+    masked(&String::from_utf8_lossy(&seen.shown), "tree");
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //!
 //! All forms of all secrets are found at once. Every byte that is part of an occurrence is hidden, also where occurrences overlap or touch:
 //! such a run becomes one [`MASK`]. What is held back is the longest end of the stream with which a form begins, so that a step that
-//! waits after its prompt is seen to have prompted; between digits of a form line ends and the like may stand, a limited number of them.
+//! waits after its prompt is seen to have prompted; between digits of a form line ends and the like may stand, a limited number of them,
+//! and within any form what only styles it: whoever shows the output leaves that out (`Styling`), and must not put a secret together.
 
 mod automaton;
 mod outcome;
@@ -14,7 +15,7 @@ mod stream;
 
 use std::{hint::black_box, sync::Arc};
 
-use sluicegate_types::Secret;
+use sluicegate_types::{Secret, Styling};
 
 use automaton::Automaton;
 use search::Lane;
@@ -63,7 +64,16 @@ impl Forms {
         let mut lanes = Family::ALL.map(|family| Lane { family, automaton: Automaton::new() });
         for secret in secrets {
             each_part(secret.expose(), MIN_BYTES, &mut |part| {
-                each_form(part, &mut |family, form| lanes[family as usize].insert(form));
+                each_form(part, &mut |family, form| {
+                    let lane = &mut lanes[family as usize];
+                    lane.insert(form);
+                    // As it is shown, a secret lacks what styles it.
+                    let mut shown = Styling::left_out_of(form);
+                    if shown.len() < form.len() && shown.trim_ascii().len() >= MIN_BYTES {
+                        lane.insert(&shown);
+                    }
+                    wipe(&mut shown);
+                });
             });
         }
         lanes.iter_mut().for_each(|lane| lane.automaton.connect());
@@ -239,6 +249,81 @@ mod tests {
     }
 
     #[test]
+    fn what_styles_a_secret_does_not_hide_it_from_the_masker() {
+        let secret: &[u8] = b"hunter22-long-secret";
+        let grep = "\u{1b}[01;31m\u{1b}[K";
+        let end = "\u{1b}[m\u{1b}[K";
+        for (text, expected) in [
+            (format!("is hun{grep}ter{end}22-long-secret!\n"), "is ***!\n".to_owned()),
+            (format!("is {grep}hunter22-long-secret{end}!\n"), format!("is {grep}***{end}!\n")),
+            ("hun\u{fe0f}ter22-l\u{e0101}ong-secret\u{fe0f}".to_owned(), "***\u{fe0f}".to_owned()),
+            // In each way of writing it, with what a way of its own passes over.
+            (
+                format!("{grep}68 75{end} 6e {grep}74 65{end}\n72 32 32 2d 6c 6f 6e 67 2d 73 65 63 72 65 74"),
+                format!("{grep}***"),
+            ),
+            (format!("aHVudGVyM{grep}jIt\nbG9u{end}Zy1zZWNyZXQ="), "***".to_owned()),
+            (
+                format!(
+                    "\\x68{end}\\x75\\x6e\\x74\\x65\\x72\\x32\\x32\\x2d\\x6c\\x6f\\x6e\\x67\\x2d\\x73\\x65\\x63\\x72\\x65\\x74"
+                ),
+                "***".to_owned(),
+            ),
+        ] {
+            assert_eq!(masked(&[secret], &[text.as_bytes()]), expected, "{text:?}");
+            for cut in 0..text.len() {
+                let (one, other) = text.as_bytes().split_at(cut);
+                assert_eq!(masked(&[secret], &[one, other]), expected, "{cut} {text:?}");
+            }
+        }
+        // Without a secret it stays as it was, also where something else stands within what looks like one.
+        for text in [
+            format!("{grep}harmless{end} \u{2764}\u{fe0f} hun{grep}ter{end}23"),
+            "hun\u{1b}[2Jter22-long-secret hun\u{1b}ter22-long-secret hun\u{fffd}ter22-long-secret".to_owned(),
+            format!("hunter{grep}"),
+            "hunter\u{1b}[3".to_owned(),
+        ] {
+            let bytes: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
+            assert_eq!(masked(&[secret], &bytes), text, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_secret_that_is_styled_itself_is_masked_with_and_without_that() {
+        let secret = "pass\u{2764}\u{fe0f}word \u{1b}[1m22";
+        for text in [secret, "pass\u{2764}word 22", "pa\u{1b}[mss\u{2764}\u{fe0f}word \u{1b}[1m22"] {
+            assert_eq!(masked(&[secret.as_bytes()], &[format!("<{text}>").as_bytes()]), "<***>", "{text:?}");
+        }
+        // Of this one nothing is shown that could be masked.
+        assert_eq!(masked(&[b"\x1b[1;31mab\x1b[0m"], &[b"ab \x1b[1;31mab\x1b[0m"]), "ab ***");
+        // The end of the stream makes text of what did not become a sequence.
+        assert_eq!(masked(&[b"hunter\x1b[3"], &[b"hun\x1b[mter\x1b[3"]), "***");
+        assert_eq!(masked(&[b"hunter\x1b[3"], &[b"hun\x1b[mter\x1b[3 "]), "*** ");
+    }
+
+    #[test]
+    fn little_is_held_back_however_much_styles_a_beginning() {
+        let forms = Forms::of(&secrets(&[b"hunter22"])).unwrap();
+        let (mut masker, mut out) = (forms.stream(), Vec::new());
+        for letter in ["hunt", "er2"] {
+            masker.push(letter.as_bytes(), &mut out);
+            for _ in 0..100_000 {
+                masker.push(b"\x1b[m", &mut out);
+                assert!(masker.held() < search::MAX_STYLING + 100);
+            }
+        }
+        masker.push(b"2", &mut out);
+        masker.finish(&mut out);
+        assert!(out.starts_with(b"hunt\x1b[m") && out.ends_with(b"\x1b[m2"));
+        // A line as long as those that are shown is not too much; a beginning within one that is given up counts.
+        let much = "\x1b[m".repeat(4000);
+        assert_eq!(masked(&[b"hunter22"], &[format!("hun{much}ter{much}22").as_bytes()]), "***");
+        let (long, later) = ("\x1b[m".repeat(20_000), "\x1b[m".repeat(10_000));
+        let seen = masked(&[b"aaaabbbb"], &[format!("aa{long}aa{later}aabb{later}bb").as_bytes()]);
+        assert_eq!(seen, format!("aa{long}***"));
+    }
+
+    #[test]
     fn letters_count_in_either_case_but_not_in_base64() {
         assert_eq!(masked(&[b"Hunter22"], &[b"HUNTER22.hunter22"]), "***.***");
         assert_eq!(masked(&[b"Hunter22"], &[b"SHVUDGVYMJI"]), "SHVUDGVYMJI");
@@ -287,9 +372,9 @@ mod tests {
     #[test]
     fn cuts_change_nothing_no_form_remains_and_little_is_held_back() {
         let (mut numbers, mut exact) = (Numbers(0x5eed), 0);
-        for round in 0..1000 {
+        for round in 0..1400 {
             // Few letters, so that beginnings, overlaps and repetitions are frequent.
-            let letters: &[u8] = [&b"ab"[..], b"abc\n", b"a+/ \xff%4"][round % 3];
+            let letters: &[u8] = [&b"ab"[..], b"abc\n", b"a+/ \xff%4", b"ab\x1b[m"][round % 4];
             let values: Vec<Vec<u8>> = (0..1 + numbers.below(3))
                 .map(|_| (0..4 + numbers.below(12)).map(|_| letters[numbers.below(letters.len())]).collect())
                 .collect();
@@ -308,7 +393,8 @@ mod tests {
             };
             let mut text = Vec::new();
             while text.len() < 200 {
-                match numbers.below(3) {
+                match numbers.below(4) {
+                    3 if letters.contains(&0x1b) => text.extend_from_slice(b"\x1b[m"),
                     0 => text.push(letters[numbers.below(letters.len())]),
                     1 => text.extend_from_slice(&all_forms[numbers.below(all_forms.len())].1),
                     _ => {
@@ -335,9 +421,17 @@ mod tests {
             assert_eq!(out, whole, "round {round}");
             let remains = |form: &(Family, Vec<u8>)| out.windows(form.1.len()).any(|window| is_form(window, form));
             assert!(!all_forms.iter().any(remains), "round {round}");
+            let shown = Styling::left_out_of(&out);
+            let joined = |(family, form): &(Family, Vec<u8>)| {
+                let form = (*family, Styling::left_out_of(form));
+                form.1.len() >= MIN_BYTES && shown.windows(form.1.len()).any(|window| is_form(window, &form))
+            };
+            assert!(!all_forms.iter().any(joined), "round {round}");
 
             // Where nothing is passed over, the slow way: every byte of every occurrence is hidden, every other one is there.
-            if text.iter().any(|byte| Family::ALL.iter().any(|family| family.passes_over(*byte, true))) {
+            let passed_over =
+                |byte: &u8| *byte == 0x1b || Family::ALL.iter().any(|family| family.passes_over(*byte, true));
+            if text.iter().any(passed_over) {
                 continue;
             }
             exact += 1;

@@ -13,6 +13,7 @@ mod place;
 mod platform;
 mod repository_pattern;
 mod secret;
+mod styling;
 mod time;
 
 pub use digest::{Content, ContentKind, Digest, DigestError, Hasher};
@@ -24,4 +25,5 @@ pub use place::{Place, RegistryRepository, is_loopback};
 pub use platform::{Platform, PlatformError};
 pub use repository_pattern::{RepositoryPattern, RepositoryPatternError};
 pub use secret::Secret;
+pub use styling::Styling;
 pub use time::{TimeError, UnixTime};

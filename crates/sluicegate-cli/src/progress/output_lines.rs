@@ -1,6 +1,7 @@
 //! A step's output as lines that may be shown. Steps are hostile: nothing that they print may drive a terminal, begin a line that looks
 //! like one of ours, or make this program remember without end. The exact bytes are in the step's log.
 
+use sluicegate_types::Styling;
 use unicode_width::UnicodeWidthChar;
 
 use crate::words::printable;
@@ -64,19 +65,22 @@ impl OutputLines {
     }
 }
 
-/// One line of somebody else's bytes as text that does nothing but stand there: colours are left out, and what else would drive a terminal
-/// or turn the text around is shown as U+FFFD.
+/// One line of somebody else's bytes as text that does nothing but stand there: what only styles is left out, as secrets are masked with
+/// that in them; what else would drive a terminal or turn the text around is shown as U+FFFD. Nothing else may be left out without a trace:
+/// what stood around it would join to something that nobody has looked for.
 pub(crate) fn shown(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let text = printable(&without_colours(&text).replace('\t', "    "));
+    let text = Styling::left_out_of(String::from_utf8_lossy(bytes).as_bytes());
+    let text = printable(&String::from_utf8_lossy(&text).replace('\t', "    "));
     let mut marks = 0;
-    let keep = |c: &char| {
+    let without_towers = |c: char| {
         marks = if c.width() == Some(0) { marks + 1 } else { 0 };
-        // They make of what stands before them something of another width.
-        let selects = matches!(c, '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}');
-        marks <= MARKS && !selects
+        match marks {
+            0..=MARKS => Some(c),
+            // Once for all that is too much.
+            _ => (marks == MARKS + 1).then_some('\u{fffd}'),
+        }
     };
-    text.chars().filter(keep).collect()
+    text.chars().filter_map(without_towers).collect()
 }
 
 /// Bytes of whole characters at the beginning of a piece; all, if it does not end within a character.
@@ -85,25 +89,6 @@ fn whole_characters(bytes: &[u8]) -> usize {
         Err(error) if error.error_len().is_none() => error.valid_up_to().max(1),
         _ => bytes.len(),
     }
-}
-
-/// Without the sequences that programs print for colours and to erase the rest of a line, which hold no text.
-fn without_colours(text: &str) -> String {
-    let mut left = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("\u{1b}[") {
-        left.push_str(before);
-        let end = after.find(|c: char| !matches!(c, '0'..='9' | ';' | ':'));
-        match end.map(|end| after.split_at(end)) {
-            Some((_, tail)) if tail.starts_with(['m', 'K']) => rest = &tail[1..],
-            _ => {
-                left.push_str("\u{1b}[");
-                rest = after;
-            }
-        }
-    }
-    left.push_str(rest);
-    left
 }
 
 #[cfg(test)]
@@ -159,9 +144,25 @@ mod tests {
             ("a\u{202e}b\u{2066}c\u{2028}d\tz".as_bytes(), "a\u{fffd}b\u{fffd}c\u{fffd}d    z"),
             (b"\x1b[\x1b[31m", "\u{fffd}["),
             (b"\x1b[999", "\u{fffd}[999"),
-            ("e\u{301}\u{301}\u{301}\u{301}! \u{2764}\u{fe0f}".as_bytes(), "e\u{301}\u{301}! \u{2764}"),
+            ("e\u{301}\u{301}\u{301}\u{301}! \u{2764}\u{fe0f}".as_bytes(), "e\u{301}\u{301}\u{fffd}! \u{2764}"),
         ] {
             assert_eq!(shown(bytes), text, "{bytes:?}");
         }
+    }
+    #[test]
+    fn nothing_joins_but_what_the_masker_passes_over() {
+        let towers = |c: char| c.to_string().repeat(5);
+        let characters = (0..=0x10_ffff).filter_map(char::from_u32).flat_map(|c| [c.to_string(), towers(c)]);
+        let orders =
+            ["[31m", "[K", "[2J", "[31", "[?25l", "]0;x\u{7}", "(0", "[31n"].map(|order| format!("\u{1b}{order}"));
+        let mut joined = 0;
+        for between in characters.chain(orders) {
+            if shown(format!("hun{between}ter").as_bytes()) == "hunter" {
+                assert_eq!(Styling::left_out_of(between.as_bytes()), b"", "{between:?}");
+                joined += 1;
+            }
+        }
+        // Selectors of variations, singly and in towers, and two sequences.
+        assert_eq!(joined, 2 * (16 + 240) + 2);
     }
 }

@@ -103,6 +103,11 @@ impl Automaton {
         state
     }
 
+    /// The state of the next shorter beginning with which this one ends.
+    pub(super) fn shorter(&self, state: u32) -> u32 {
+        self.nodes[self.nodes[state as usize].fallback as usize].rest
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.nodes.len() == 1
     }

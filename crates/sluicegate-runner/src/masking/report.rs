@@ -29,11 +29,18 @@ impl Forms {
                 return Ok(true);
             }
         }
-        Ok(self.found(&mut meant, &references.begun))
+        if self.found(&mut meant, &references.begun) {
+            return Ok(true);
+        }
+        let mut found = false;
+        [written, meant].iter_mut().for_each(|search| search.finish(&self.0, &mut |_| found = true));
+        Ok(found)
     }
 
     fn found(&self, search: &mut Search, bytes: &[u8]) -> bool {
-        bytes.iter().any(|byte| search.take(&self.0, *byte).is_some())
+        let mut found = false;
+        bytes.iter().for_each(|byte| search.take(&self.0, *byte, &mut |_| found = true));
+        found
     }
 }
 

@@ -31,30 +31,23 @@ impl Masker {
             return out.extend_from_slice(bytes);
         }
         self.held.extend_from_slice(bytes);
+        let Self { forms, search, runs, .. } = self;
         for byte in bytes {
-            if let Some(run) = self.search.take(&self.forms.0, *byte) {
-                self.hide(run);
-            }
+            search.take(&forms.0, *byte, &mut |run| hide(runs, run));
         }
         self.give(self.search.undecided(), out);
     }
 
     /// The stream has ended: appends what was held back.
     pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
+        let Self { forms, search, runs, .. } = self;
+        search.finish(&forms.0, &mut |run| hide(runs, run));
         self.give(self.search.read(), out);
     }
 
     #[cfg(test)]
     pub(super) fn held(&self) -> u64 {
         self.search.read() - self.given
-    }
-
-    fn hide(&mut self, mut run: Range<u64>) {
-        while let Some(last) = self.runs.back().filter(|last| last.end >= run.start) {
-            run.start = run.start.min(last.start);
-            self.runs.pop_back();
-        }
-        self.runs.push_back(run);
     }
 
     fn give(&mut self, until: u64, out: &mut Vec<u8>) {
@@ -89,6 +82,18 @@ impl Masker {
             self.front = 0;
         }
     }
+}
+
+/// Puts a run among the others. One that was found late may end before the last of them.
+fn hide(runs: &mut VecDeque<Range<u64>>, mut run: Range<u64>) {
+    let mut at = runs.iter().rposition(|other| other.start <= run.end).map_or(0, |last| last + 1);
+    while let Some(other) = at.checked_sub(1).and_then(|before| runs.get(before)).filter(|other| other.end >= run.start)
+    {
+        run = run.start.min(other.start)..run.end.max(other.end);
+        at -= 1;
+        runs.remove(at);
+    }
+    runs.insert(at, run);
 }
 
 impl Drop for Masker {
