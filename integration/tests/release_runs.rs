@@ -64,6 +64,33 @@ fn a_run_that_promotes_moves_the_tag_only_where_the_gate_allows_it() {
 }
 
 #[test]
+fn the_last_event_of_a_run_that_promotes_tells_what_the_process_ends_with() {
+    if !ready("the_last_event_of_a_run_that_promotes_tells_what_the_process_ends_with") {
+        return;
+    }
+    let project = Project::prepared();
+    let ends = |code: i32, outcome: &str| {
+        for format in ["json", "table"] {
+            let ended = project.sluicegate(&[&RELEASE[..], &["--progress", "json", "-o", format]].concat());
+            assert_eq!(ended.code, code, "{ended:?}");
+            let events: Vec<Value> = ended.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            let last = events.last().unwrap();
+            assert_eq!((&last["event"], &last["exit"]), (&json!("run-finished"), &json!(code)), "{ended:?}");
+            assert_eq!((&last["outcome"], &last["error"]), (&json!(outcome), &Value::Null), "{ended:?}");
+        }
+    };
+    ends(0, "succeeded");
+    let allowed = fs::read_to_string(project.path("policies/data.yaml")).unwrap();
+    let digest = allowed.lines().find_map(|line| line.trim().strip_prefix("- sha256:")).unwrap();
+    let digest = digest.split(' ').next().unwrap();
+    project.replace("policies/data.yaml", digest, &"0".repeat(64));
+    ends(1, "denied");
+    project.replace("policies/data.yaml", &"0".repeat(64), digest);
+    project.write_test_step(TEST_WITHOUT_REPORT);
+    ends(3, "undecided");
+}
+
+#[test]
 fn several_images_are_all_judged_and_the_worst_exit_code_counts() {
     if !ready("several_images_are_all_judged_and_the_worst_exit_code_counts") {
         return;

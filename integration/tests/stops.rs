@@ -26,10 +26,14 @@ fn project(steps: &str) -> Project {
 }
 
 fn begun(project: &Project) -> (Child, BufReader<ChildStderr>) {
+    begun_with(project, &[])
+}
+
+fn begun_with(project: &Project, arguments: &[&str]) -> (Child, BufReader<ChildStderr>) {
     // Whoever runs the tests may ignore a hangup, and what is ignored stays so.
     let mut command = Command::new("env");
     project.environment(&mut command);
-    command.arg("--default-signal=HUP").arg(integration::program()).args(RUN);
+    command.arg("--default-signal=HUP").arg(integration::program()).args(RUN).args(arguments);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let errors = BufReader::new(child.stderr.take().unwrap());
     (child, errors)
@@ -129,6 +133,25 @@ fn a_hangup_and_a_wish_to_end_are_heard_like_an_interrupt_and_have_codes_of_thei
         let left: Vec<_> =
             fs::read_dir(project.path("home/run")).unwrap().flatten().map(|left| left.file_name()).collect();
         assert!(left.iter().all(|name| name.to_string_lossy().starts_with('.')), "{signal}: {left:?}");
+    }
+}
+
+#[test]
+fn programs_are_told_that_a_run_was_stopped_whatever_the_signal() {
+    if !can_run_steps("programs_are_told_that_a_run_was_stopped_whatever_the_signal") {
+        return;
+    }
+    let project = project("  long:\n    run: echo waiting; sleep 1000\n");
+    for (signal, code) in [("-HUP", 129), ("-INT", 130), ("-TERM", 143)] {
+        let (mut child, mut errors) = begun_with(&project, &["--progress", "json"]);
+        until(&mut errors, r#""line":"waiting""#);
+        send(signal, &child);
+        let mut rest = String::new();
+        errors.read_to_string(&mut rest).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{signal}: {rest}");
+        let last: Value = serde_json::from_str(rest.lines().last().unwrap()).unwrap();
+        assert_eq!((&last["event"], &last["exit"]), (&json!("run-finished"), &json!(code)), "{rest}");
+        assert_eq!(last["outcome"], json!("stopped"), "{rest}");
     }
 }
 

@@ -399,10 +399,10 @@ impl Words {
         to(&mut std::io::stderr(), &text);
     }
 
-    /// That a run came to its good end, for who reads its events.
-    pub(crate) fn finished(&self) {
+    /// That a run came to its end with this exit code, for who reads its events: the last thing that is said of it.
+    pub(crate) fn finished(&self, exit: u8) {
         if self.events {
-            to(&mut std::io::stderr(), &progress::finished(0, None));
+            to(&mut std::io::stderr(), &progress::finished(as_written(exit), None));
         }
     }
 
@@ -452,13 +452,14 @@ impl Words {
         if let Some(record) = problem.record {
             text.push_str(&format!("  recorded: sluicegate evidence show {record}\n"));
         }
-        if self.events {
-            text = progress::finished(problem.code, Some(problem.document()));
-        }
-        to(&mut std::io::stderr(), &text);
+        // Before the last event: that one tells, too, whether this could be written.
         if self.json {
             self.document(&problem.document());
         }
+        if self.events {
+            text = progress::finished(as_written(problem.code), Some(problem.document()));
+        }
+        to(&mut std::io::stderr(), &text);
         ExitCode::from(problem.code)
     }
 
@@ -503,6 +504,11 @@ static UNWRITTEN: AtomicBool = AtomicBool::new(false);
 /// The exit code, or 5 if a result could not be written.
 pub(crate) fn or_unwritten(code: ExitCode) -> ExitCode {
     if UNWRITTEN.load(Ordering::Relaxed) { ExitCode::from(self::code(Failure::Unavailable)) } else { code }
+}
+
+/// The same as a number.
+fn as_written(code: u8) -> u8 {
+    if UNWRITTEN.load(Ordering::Relaxed) { self::code(Failure::Unavailable) } else { code }
 }
 
 /// Writes to standard error, if there is one, where nothing else is known yet.

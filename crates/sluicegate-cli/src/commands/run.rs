@@ -155,7 +155,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     if words.json() {
         words.document(&run);
     }
-    words.finished();
+    words.finished(code);
     Ok(ExitCode::from(code))
 }
 

@@ -40,7 +40,7 @@ pub(crate) fn try_step(words: &Words, arguments: &Try) -> Result<ExitCode, Probl
             arguments.step
         ));
     }
-    words.finished();
+    words.finished(0);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -7,6 +7,7 @@ use sluicegate_flow::steps::{ImageStage, StepEvent};
 use sluicegate_types::UnixTime;
 
 use super::board::{Board, Now, RowState};
+use crate::words::DENIED;
 
 /// A line.
 #[derive(Serialize)]
@@ -125,11 +126,12 @@ pub(crate) enum Event<'a> {
     },
     /// The last event, also of what was refused before anything ran.
     RunFinished {
-        /// The exit code.
+        /// The exit code of the process.
         exit: u8,
         /// What that means.
         outcome: Outcome,
-        /// The document that `-o json` prints of an error; null without one.
+        /// The document that `-o json` prints of an error; null without one, also where an image was not promoted: what was decided of each
+        /// is the result, on standard output.
         error: Option<Value>,
     },
 }
@@ -158,6 +160,8 @@ pub(crate) enum Stage {
 pub(crate) enum Outcome {
     /// Exit code 0.
     Succeeded,
+    /// Exit code 1: the run succeeded, and a gate denied what it was to promote.
+    Denied,
     /// Exit code 2: the command, a file or what is named in it is wrong.
     Usage,
     /// Exit code 3: something that is needed could not be decided.
@@ -170,7 +174,7 @@ pub(crate) enum Outcome {
     StepFailed,
     /// Exit code 70: a bug of sluicegate.
     Bug,
-    /// Exit code 130: it was interrupted.
+    /// Exit code 129, 130 or 143: a hangup, an interrupt or a wish to end stopped it.
     Stopped,
 }
 
@@ -178,12 +182,13 @@ impl Outcome {
     pub(crate) fn of(code: u8) -> Self {
         match code {
             0 => Self::Succeeded,
+            DENIED => Self::Denied,
             2 => Self::Usage,
             3 => Self::Undecided,
             4 => Self::Wrong,
             5 => Self::Unavailable,
             6 => Self::StepFailed,
-            130 => Self::Stopped,
+            129 | 130 | 143 => Self::Stopped,
             _ => Self::Bug,
         }
     }
@@ -299,7 +304,10 @@ pub(super) mod tests {
         for (failure, outcome) in outcomes {
             assert_eq!(Outcome::of(crate::words::code(failure)), outcome);
         }
-        assert_eq!(Outcome::of(0), Outcome::Succeeded);
+        assert_eq!([0, DENIED].map(Outcome::of), [O::Succeeded, O::Denied]);
+        // Whichever signal it was.
+        assert_eq!([129, 130, 143].map(Outcome::of), [O::Stopped; 3]);
+        assert_eq!([128, 131, 255].map(Outcome::of), [O::Bug; 3]);
     }
 
     #[test]
