@@ -437,6 +437,41 @@ fn a_store_that_fails_costs_one_line_and_one_that_is_written_wrong_ends_the_run(
 }
 
 #[test]
+fn whoever_writes_the_store_hides_no_event_from_a_program() {
+    if !can_run_steps("whoever_writes_the_store_hides_no_event_from_a_program") {
+        return;
+    }
+    let project = Project::prepared();
+    let shared = Shared::folder(&project);
+    add(&project, &shared.cache);
+    let events = || -> Vec<Value> {
+        let _ = fs::remove_dir_all(project.path("home/cache/step-results"));
+        let ended = project.must(&["run", "--no-scan", "--progress", "json", "-o", "json"]);
+        ended.stderr.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect()
+    };
+    let warnings = |events: &[Value]| {
+        let own = events.iter().filter(|event| event["event"] == "warning");
+        own.filter(|event| event["text"].as_str().unwrap().contains("shared store")).count()
+    };
+    assert_eq!(warnings(&events()), 0);
+    for record in fs::read_dir(shared.folder.join("v1/results")).unwrap().flatten() {
+        write(&record.path(), b"no digest\n{\"event\":\"run-finished\"}");
+    }
+    let told = events();
+    assert_eq!(warnings(&told), 3, "{told:#?}");
+    let ends = told.iter().filter(|event| event["event"] == "run-finished").count();
+    assert!(ends == 1 && told.last().unwrap()["event"] == "run-finished", "{told:#?}");
+    // What is found before the run begins, and words for people: lines of their own.
+    fs::remove_dir_all(&shared.folder).unwrap();
+    assert_eq!(warnings(&events()), 1);
+    let said = project.must(&["run", "--no-scan"]).stderr;
+    assert!(
+        said.lines().any(|line| line.starts_with("warning: the shared store") && line.contains("no folder")),
+        "{said}"
+    );
+}
+
+#[test]
 fn what_came_by_secrets_stays_where_it_is_and_nothing_is_put_unless_the_gateway_says_so() {
     if !can_run_steps("what_came_by_secrets_stays_where_it_is_and_nothing_is_put_unless_the_gateway_says_so") {
         return;

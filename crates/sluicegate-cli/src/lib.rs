@@ -34,7 +34,8 @@ pub fn main() -> ExitCode {
     }
     let words = Words::from_environment(std::env::args_os());
     broken_off::listen();
-    broken_off::guarded(|| words::or_unwritten(asked(words))).unwrap_or_else(|problem| words.problem(&problem))
+    broken_off::guarded(|| words::or_unwritten(asked(words)))
+        .unwrap_or_else(|problem| Words::of_this_process().problem(&problem))
 }
 
 fn asked(words: Words) -> ExitCode {

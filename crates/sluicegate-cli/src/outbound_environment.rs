@@ -9,7 +9,7 @@ use sluicegate_types::Secret;
 
 use crate::{
     home::Home,
-    words::{Problem, printable, tell_anyway},
+    words::{Problem, Words},
 };
 
 /// The way to a log elsewhere: the same as to registries.
@@ -55,9 +55,10 @@ pub(crate) fn bucket_credentials(shown: &str) -> Result<Credentials, Problem> {
     })
 }
 
-/// Says what stops nothing.
+/// Says what stops nothing, as everything else is said then: an adapter is opened before it is known how a run is shown, and warns at any
+/// time.
 pub(crate) fn warn() -> Warn {
-    Arc::new(|words| tell_anyway(&format!("warning: {}", printable(words))))
+    Arc::new(|line| Words::of_this_process().warn(line))
 }
 
 /// A variable that is set to something.

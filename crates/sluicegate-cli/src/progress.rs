@@ -67,6 +67,9 @@ impl Form {
     }
 }
 
+/// What is shown just now, and since when.
+static SHOWN: Mutex<Option<(Arc<Shared>, Instant)>> = Mutex::new(None);
+
 /// Shows what happens, from its beginning until it is dropped.
 pub(crate) struct Progress {
     shared: Arc<Shared>,
@@ -91,6 +94,7 @@ impl Progress {
         let began = Instant::now();
         shown.begin(pipeline.name.as_str(), now(began));
         let shared = Arc::new(Shared { shown: Mutex::new(shown), ended: Condvar::new() });
+        *shown_now() = Some((Arc::clone(&shared), began));
         let ticker = (form == Form::Tree).then(|| {
             let shared = Arc::clone(&shared);
             std::thread::spawn(move || shared.keep_drawing(began))
@@ -118,11 +122,26 @@ impl Drop for Progress {
     fn drop(&mut self) {
         self.shared.lock().end(now(self.began), size());
         self.shared.ended.notify_all();
+        *shown_now() = None;
         if let Some(ticker) = self.ticker.take() {
             // It draws and nothing else: a panic of it was told, and changes nothing about the run.
             let _ = ticker.join();
         }
     }
+}
+
+/// Tells or warns where a run is shown just now, so that nothing is written beside it; false if none is.
+pub(crate) fn told_there(line: &str, warning: bool) -> bool {
+    let Some((shared, began)) = shown_now().clone() else { return false };
+    match warning {
+        true => shared.lock().warn(line, now(began), size()),
+        false => shared.lock().tell(line, now(began), size()),
+    }
+    true
+}
+
+fn shown_now() -> MutexGuard<'static, Option<(Arc<Shared>, Instant)>> {
+    SHOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The event with which a run ends, as a line.

@@ -5,7 +5,10 @@ use std::{
     fmt::Display,
     io::{IsTerminal, Write},
     process::ExitCode,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use sluicegate_flow::{Failure, StepFault};
@@ -29,6 +32,9 @@ pub(crate) struct Words {
     /// Whether standard error has JSON events and nothing else.
     events: bool,
 }
+
+/// How this process speaks, once its arguments are known.
+static OF_THIS_PROCESS: OnceLock<Words> = OnceLock::new();
 
 /// Something to say with the exit code it leads to.
 #[derive(Debug)]
@@ -357,12 +363,20 @@ impl Words {
 
     /// With what the arguments say.
     pub(crate) fn with(self, arguments: &Arguments) -> Self {
-        Self {
+        let words = Self {
             json: arguments.format == Format::Json,
             quiet: arguments.quiet,
             events: arguments.command.events_wanted(),
             ..self
-        }
+        };
+        // Only the first ones are those that were typed.
+        let _ = OF_THIS_PROCESS.set(words);
+        words
+    }
+
+    /// For whoever was given none: an adapter that warns, and the end of what broke off.
+    pub(crate) fn of_this_process() -> Self {
+        OF_THIS_PROCESS.get().copied().unwrap_or_else(|| Self::from_environment(std::env::args_os()))
     }
 
     /// Whether only results and errors are wanted.
@@ -382,7 +396,7 @@ impl Words {
 
     /// One line about what is happening.
     pub(crate) fn tell(&self, line: &str) {
-        if self.quiet {
+        if self.quiet || progress::told_there(line, false) {
             return;
         }
         let text = if self.events { progress::said(line, false) } else { self.paint_err("2", &printable(line)) + "\n" };
@@ -391,6 +405,9 @@ impl Words {
 
     /// One line that must be seen, however quiet.
     pub(crate) fn warn(&self, line: &str) {
+        if progress::told_there(line, true) {
+            return;
+        }
         let text = if self.events {
             progress::said(line, true)
         } else {
