@@ -5,6 +5,9 @@
 //! such a run becomes one [`MASK`]. What is held back is the longest end of the stream with which a form begins, so that a step that
 //! waits after its prompt is seen to have prompted; between digits of a form line ends and the like may stand, a limited number of them,
 //! and within any form what only styles it: whoever shows the output leaves that out (`Styling`), and must not put a secret together.
+//!
+//! Not masked, beside what no program prints as a matter of course: letters beyond ASCII in the other case; text of which only some bytes
+//! are escaped, as Python prints bytes (`b'caf\xc3\xa9'`); percent escapes that leave other marks than the usual ones as they are.
 
 mod automaton;
 mod outcome;
@@ -153,6 +156,25 @@ mod tests {
         ] {
             assert_eq!(masked(&[secret], &[text.as_bytes()]), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn escapes_of_forms_and_of_attributes_are_masked() {
+        for text in ["my+pass~word%2A1", "my+pass%7Eword*1", "my%20pass~word%2a1", "my%20pass~word*1"] {
+            assert_eq!(masked(&[b"my pass~word*1"], &[format!("a={text}&b").as_bytes()]), "a=***&b", "{text}");
+        }
+        assert_eq!(masked(&[b"my pass~word*1"], &[b"my+pass~word*1"]), "my+pass~word*1");
+        // As a whole: its last line is too short to be masked alone.
+        let secret: &[u8] = b"ab\tc\"\r\nd'e";
+        for text in [
+            "ab&#9;c&quot;&#13;&#10;d'e",
+            "ab&#09;c&quot;&#13;&#10;d'e",
+            "ab&#9;c&quot;&#xD;&#xA;d'e",
+            "ab&#x9;c&#34;&#xD;&#xA;d&#39;e",
+        ] {
+            assert_eq!(masked(&[secret], &[format!("<a b=\"{text}\"/>").as_bytes()]), "<a b=\"***\"/>", "{text}");
+        }
+        assert_eq!(masked(&[secret], &[b"ab&#11;c"]), "ab&#11;c");
     }
 
     #[test]

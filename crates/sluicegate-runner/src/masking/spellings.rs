@@ -98,9 +98,9 @@ pub(super) fn each_form(text: &[u8], tell: &mut dyn FnMut(Family, &[u8])) {
         ascii_json(text, &mut scratch);
         tell(Family::Text, &scratch);
     }
-    for plain in PLAIN {
+    for (plain, blank) in PLAIN {
         scratch.clear();
-        text.iter().for_each(|byte| percent(plain, *byte, &mut scratch));
+        text.iter().for_each(|byte| percent((plain, blank), *byte, &mut scratch));
         tell(Family::Text, &scratch);
     }
     for (family, mark) in [(Family::Digits, ""), (Family::MarkedDigits, "\\x"), (Family::MarkedDigits, "0x")] {
@@ -122,7 +122,7 @@ pub(super) fn each_form(text: &[u8], tell: &mut dyn FnMut(Family, &[u8])) {
 /// Writes one byte.
 type Escape = fn(u8, &mut Vec<u8>);
 
-const ESCAPES: [Escape; 14] = [
+const ESCAPES: [Escape; 18] = [
     // JSON: what must be escaped, with the slash, and with what HTML takes for its own.
     |byte, out| json(byte, b"", out),
     |byte, out| match byte {
@@ -137,6 +137,11 @@ const ESCAPES: [Escape; 14] = [
     |byte, out| xml(byte, (b"&quot;", b"&#39;"), out),
     |byte, out| xml(byte, (b"&quot;", b"&#x27;"), out),
     |byte, out| xml(byte, (b"&#34;", b"&#39;"), out),
+    // With tabs and line ends, as attributes have them: of libxml2, Python, browsers and Go.
+    |byte, out| xml_line(byte, (b"&quot;", b"'"), [b"&#9;", b"&#10;", b"&#13;"], out),
+    |byte, out| xml_line(byte, (b"&quot;", b"'"), [b"&#09;", b"&#10;", b"&#13;"], out),
+    |byte, out| xml_line(byte, (b"&quot;", b"'"), [b"&#9;", b"&#xA;", b"&#xD;"], out),
+    |byte, out| xml_line(byte, (b"&#34;", b"&#39;"), [b"&#x9;", b"&#xA;", b"&#xD;"], out),
     // A shell: in single quotes.
     |byte, out| match byte {
         b'\'' => out.extend_from_slice(b"'\\''"),
@@ -156,10 +161,16 @@ const ESCAPES: [Escape; 14] = [
     },
 ];
 
-/// What stands beside letters and digits without an escape: of RFC 3986, of the same with slashes, of encodeURIComponent, of forms (where
-/// a space is a plus); and nothing, not even letters.
-const PLAIN: [Option<&[u8]>; 5] = [Some(b"-._~"), Some(b"-._~/"), Some(b"-._~!*'()"), Some(FORM), None];
-const FORM: &[u8] = b"-._*";
+/// What stands beside letters and digits without an escape, and what a blank is: of RFC 3986, of the same with slashes, of
+/// encodeURIComponent, of forms, of forms in Python and Go; and nothing, not even letters.
+const PLAIN: [(Option<&[u8]>, &[u8]); 6] = [
+    (Some(b"-._~"), b"%20"),
+    (Some(b"-._~/"), b"%20"),
+    (Some(b"-._~!*'()"), b"%20"),
+    (Some(b"-._*"), b"+"),
+    (Some(b"-._~"), b"+"),
+    (None, b"%20"),
+];
 
 const LOWER: &[u8; 16] = b"0123456789abcdef";
 const STANDARD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -216,9 +227,18 @@ fn xml(byte: u8, (double, single): (&[u8], &[u8]), out: &mut Vec<u8>) {
     }
 }
 
-fn percent(plain: Option<&[u8]>, byte: u8, out: &mut Vec<u8>) {
+fn xml_line(byte: u8, quotes: (&[u8], &[u8]), [tab, line_feed, carriage_return]: [&[u8]; 3], out: &mut Vec<u8>) {
     match byte {
-        b' ' if plain == Some(FORM) => out.push(b'+'),
+        b'\t' => out.extend_from_slice(tab),
+        b'\n' => out.extend_from_slice(line_feed),
+        b'\r' => out.extend_from_slice(carriage_return),
+        byte => xml(byte, quotes, out),
+    }
+}
+
+fn percent((plain, blank): (Option<&[u8]>, &[u8]), byte: u8, out: &mut Vec<u8>) {
+    match byte {
+        b' ' => out.extend_from_slice(blank),
         byte if plain.is_some_and(|plain| byte.is_ascii_alphanumeric() || plain.contains(&byte)) => out.push(byte),
         byte => {
             out.push(b'%');
