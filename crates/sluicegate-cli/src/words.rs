@@ -127,10 +127,12 @@ impl Problem {
         std::iter::once(self.text.clone()).chain(causes).chain(hint).chain(record).collect()
     }
 
-    /// The same for programs.
+    /// The same for programs, which may print it as it is.
     pub(crate) fn document(&self) -> serde_json::Value {
+        let causes: Vec<String> = self.causes.iter().map(|cause| harmless(cause)).collect();
+        let hint = self.hint.as_deref().map(harmless);
         serde_json::json!({
-            "schemaVersion": 1, "error": self.text, "causes": self.causes, "hint": self.hint, "exit": self.code,
+            "schemaVersion": 1, "error": harmless(&self.text), "causes": causes, "hint": hint, "exit": self.code,
             "reason": self.reason, "record": self.record,
         })
     }
@@ -425,11 +427,7 @@ impl Words {
 
     /// Bytes of somebody else, with all that would drive a terminal shown instead of done.
     pub(crate) fn harmlessly(&self, out: &mut impl Write, bytes: &[u8]) -> std::io::Result<()> {
-        let shown: String = String::from_utf8_lossy(bytes)
-            .chars()
-            .map(|c| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c })
-            .collect();
-        out.write_all(shown.as_bytes())
+        out.write_all(harmless(&String::from_utf8_lossy(bytes)).as_bytes())
     }
 
     /// A line of the result, for people.
@@ -439,7 +437,7 @@ impl Words {
 
     /// The result, for programs: the only thing on standard output.
     pub(crate) fn document(&self, value: &serde_json::Value) {
-        to(&mut std::io::stdout(), &format!("{value:#}\n"));
+        to(&mut std::io::stdout(), &harmless_json(&format!("{value:#}\n")));
     }
 
     /// Good news in a result.
@@ -506,8 +504,31 @@ fn paint(colour: bool, style: &str, text: &str) -> String {
 
 /// One line of text: names from files, images and strangers' bundles must neither drive the terminal nor begin a line of their own.
 pub(crate) fn printable(text: &str) -> String {
-    let turns = |c: char| matches!(c, '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
-    text.chars().map(|c| if c.is_control() || turns(c) { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if drives(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// The same of several lines, which stay.
+pub(crate) fn harmless(text: &str) -> String {
+    text.chars().map(|c| if drives(c) && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c }).collect()
+}
+
+/// JSON that means the same and does nothing to a terminal on which somebody looks at it. What it may hold of such characters outside ASCII
+/// stands in texts.
+pub(crate) fn harmless_json(json: &str) -> String {
+    let mut written = String::with_capacity(json.len());
+    for c in json.chars() {
+        match drives(c) && !matches!(c, '\n' | '\t') {
+            true => written.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => written.push(c),
+        }
+    }
+    written
+}
+
+/// Whether a character does something to a terminal, or to how the text around it is read, and does not just stand there.
+fn drives(c: char) -> bool {
+    let turns = matches!(c, '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
+    c.is_control() || turns
 }
 
 /// Several lines of an error, such as a piece of a file with a mark below it; every line after the first is set in.
@@ -565,5 +586,29 @@ mod tests {
             assert!(problem.hint().is_some());
         }
         assert!(Arguments::try_parse_from(["sluicegate", "verify", "oci:out/app"]).is_ok());
+    }
+    #[test]
+    fn what_would_drive_a_terminal_is_harmless_wherever_it_is_told() {
+        let hostile = "a\u{1b}[2J\u{9b}2J\u{202e}b\u{2066}c\u{2028}\u{feff}\u{7f}\nd\te";
+        let told = "a\u{fffd}[2J\u{fffd}2J\u{fffd}b\u{fffd}c\u{fffd}\u{fffd}\u{fffd}\nd\te";
+        let usual = "Ünïcode \u{754c} \u{1f600}\u{fe0f} \u{5d0}";
+        let (words, mut out) = (Words::from_environment(std::iter::empty()), Vec::new());
+        words.harmlessly(&mut out, format!("{hostile}{usual}").as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), format!("{told}{usual}"));
+        assert_eq!(printable(hostile), told.replace(['\n', '\t'], "\u{fffd}"));
+        assert_eq!(printable(usual), usual);
+        let problem = Problem { causes: vec![hostile.to_owned()], ..Problem::usage(hostile, hostile) };
+        let document = problem.document();
+        for text in [&document["error"], &document["causes"][0], &document["hint"]] {
+            assert_eq!(text, told);
+        }
+        assert_eq!(Problem::usage(usual, usual).document()["error"], usual);
+        // Other documents keep what they say, written harmlessly.
+        let value = serde_json::json!({"a": [hostile, usual]});
+        for written in [format!("{value:#}"), value.to_string()] {
+            let shown = harmless_json(&written);
+            assert!(!shown.contains(|c| drives(c) && c != '\n') && shown.contains(usual), "{shown:?}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+        }
     }
 }

@@ -7,7 +7,7 @@ use sluicegate_flow::steps::{ImageStage, StepEvent};
 use sluicegate_types::UnixTime;
 
 use super::board::{Board, Now, RowState};
-use crate::words::DENIED;
+use crate::words::{DENIED, harmless, harmless_json};
 
 /// A line.
 #[derive(Serialize)]
@@ -70,7 +70,7 @@ pub(crate) enum Event<'a> {
         step: &'a str,
         /// The attempt that failed.
         attempt: u32,
-        /// Why.
+        /// Why; characters that would drive a terminal are U+FFFD, lines stay.
         reason: &'a str,
     },
     /// A step passed, and in a run it is proved.
@@ -97,7 +97,7 @@ pub(crate) enum Event<'a> {
         step: &'a str,
         /// From its first start until now; 0 if it could not start.
         milliseconds: u64,
-        /// Why.
+        /// Why; characters that would drive a terminal are U+FFFD, lines stay.
         reason: &'a str,
         /// The last lines that it printed, ten at most.
         tail: Vec<&'a str>,
@@ -198,7 +198,7 @@ impl Outcome {
 pub(crate) fn line(event: &Event<'_>, now: Now) -> String {
     let line = Line { schema_version: 1, time: moment(now), event };
     // It has only texts, numbers and lists of them.
-    serde_json::to_string(&line).map(|line| line + "\n").unwrap_or_default()
+    serde_json::to_string(&line).map(|line| harmless_json(&line) + "\n").unwrap_or_default()
 }
 
 /// What happened to a step or an image as lines, by what the board knows of it now. Lines of output have been written before it.
@@ -227,14 +227,14 @@ pub(crate) fn lines(board: &Board, event: &StepEvent<'_>, now: Now) -> String {
         }
         StepEvent::Failed(name, reason, true) => {
             let attempt = board.row(name).map_or(1, |row| row.attempt);
-            of(Event::StepRetrying { step: name.as_str(), attempt, reason })
+            of(Event::StepRetrying { step: name.as_str(), attempt, reason: &harmless(reason) })
         }
         StepEvent::Failed(name, reason, false) => {
             let row = board.row(name);
             of(Event::StepFailed {
                 step: name.as_str(),
                 milliseconds: row.map_or(0, |row| milliseconds(&row.state)),
-                reason,
+                reason: &harmless(reason),
                 tail: row.map(|row| row.tail().collect()).unwrap_or_default(),
             })
         }

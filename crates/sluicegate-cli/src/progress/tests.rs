@@ -487,6 +487,23 @@ fn every_event_is_a_json_object_on_its_line() {
 }
 
 #[test]
+fn reasons_are_told_to_programs_without_what_would_drive_a_terminal() {
+    let mut watched = Watched::new(Form::Json, &[("a", &[])], (24, 80), Look { colour: true, unicode: true });
+    watched.start("a");
+    let reason = "left an output that cannot be kept: \"\u{9b}2J\u{202e}\u{2066}\u{1b}c\"\nas git says: über";
+    watched.event(&StepEvent::Failed(&name("a"), reason, true));
+    watched.fail("a", reason);
+    let sent = watched.sent();
+    let reasons: Vec<String> = sent
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .filter_map(|event| event["reason"].as_str().map(str::to_owned))
+        .collect();
+    let told = "left an output that cannot be kept: \"\u{fffd}2J\u{fffd}\u{fffd}\u{fffd}c\"\nas git says: über";
+    assert_eq!(reasons, [told.to_owned(), format!("step a {told}")]);
+}
+
+#[test]
 fn what_is_remembered_of_a_step_does_not_grow_with_what_it_prints() {
     let mut watched = Watched::tree(&[("a", &[])], (24, 80));
     watched.start("a");
