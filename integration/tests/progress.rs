@@ -330,3 +330,19 @@ fn an_interrupt_at_a_terminal_ends_the_run_as_it_should_and_leaves_the_terminal_
     assert!(!screen.contains("^C"), "{screen}");
     assert_eq!(project.last_record("run")["outcome"], "aborted");
 }
+
+#[test]
+fn an_interrupt_that_a_step_does_not_hear_is_seen_at_a_terminal() {
+    if !can_run_steps("an_interrupt_that_a_step_does_not_hear_is_seen_at_a_terminal") {
+        return;
+    }
+    let project = Project::prepared();
+    pipeline(&project, "steps:\n  deaf:\n    run: trap '' INT TERM; echo waiting; sleep 1000\n");
+    let mut seen = AtTerminal::begin(&project, RUN.join(" ").as_str(), (24, 80));
+    seen.until("waiting");
+    seen.type_in(b"\x03");
+    seen.until("stopping; once more ends it at once");
+    assert_eq!(seen.end(), 130, "{}", seen.screen());
+    let screen = timeless(&seen.screen());
+    assert!(screen.contains("✗ deaf TIME was stopped\n") && !screen.contains("stopping"), "{screen}");
+}

@@ -1,7 +1,7 @@
 //! A run that is ended from outside, or whose steps left what can't be kept: nothing survives, and everything is on record.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{BufRead, BufReader, Read},
     net::TcpListener,
     os::fd::OwnedFd,
@@ -152,6 +152,42 @@ fn programs_are_told_that_a_run_was_stopped_whatever_the_signal() {
         let last: Value = serde_json::from_str(rest.lines().last().unwrap()).unwrap();
         assert_eq!((&last["event"], &last["exit"]), (&json!("run-finished"), &json!(code)), "{rest}");
         assert_eq!(last["outcome"], json!("stopped"), "{rest}");
+    }
+}
+
+#[test]
+fn a_second_interrupt_ends_everything_at_once_and_the_first_says_so() {
+    if !can_run_steps("a_second_interrupt_ends_everything_at_once_and_the_first_says_so") {
+        return;
+    }
+    let sleep = format!("sleep 1000{}", std::process::id());
+    let project = project(&format!("  deaf:\n    run: trap '' INT TERM; echo begun; exec {sleep}\n"));
+    for (arguments, told) in
+        [(&[][..], "stopping; once more ends it at once"), (&["--progress", "json"], r#""event":"stopping""#)]
+    {
+        let (mut child, mut errors) = begun_with(&project, arguments);
+        until(&mut errors, "begun");
+        // Nobody else may write there now: it can't be the first interrupt that ends the run.
+        let held = ["home/log/lock", "home/ledger/lock"].map(|lock| {
+            let lock = File::options().write(true).open(project.path(lock)).unwrap();
+            lock.lock().unwrap();
+            lock
+        });
+        send("-INT", &child);
+        until(&mut errors, told);
+        let open = |process: &Pid| pidfd_open(*process, PidfdFlags::empty()).ok();
+        let running: Vec<OwnedFd> = processes_with(&sleep).iter().filter_map(open).collect();
+        assert!(!running.is_empty());
+        send("-INT", &child);
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        wait_for(&running);
+        assert_eq!(processes_with(&sleep), []);
+        let mut rest = String::new();
+        errors.read_to_string(&mut rest).unwrap();
+        assert!(!rest.contains("error") && !rest.contains("run-finished"), "{rest}");
+        drop(held);
+        let (_, records) = project.json(&["evidence", "list"]);
+        assert_eq!(records["records"], json!([]));
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{
     fs,
+    io::Read,
+    os::unix::net::UnixStream,
     sync::{
         Arc, LazyLock,
         atomic::{AtomicUsize, Ordering},
@@ -11,10 +13,11 @@ use std::{
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     flag,
+    low_level::pipe,
 };
 use sluicegate_ports::execute::Stop;
 
-use crate::words::Problem;
+use crate::{progress, words::Problem};
 
 /// The number of the signal that was heard; 0 until then.
 static HEARD: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
@@ -23,19 +26,33 @@ static HEARD: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
 const SIGNALLED: i32 = 128;
 
 /// The first interrupt, hangup or wish to end ends the run as it should end; the second one ends this process at once, and with it
-/// whatever it runs.
+/// whatever it runs. What is shown of a run says so.
 pub(crate) fn listen() -> Result<Stop, Problem> {
+    let failed = |error: std::io::Error| Problem::lost(format!("cannot listen for interrupts: {error}"), "try again");
     let stop = Stop::default();
+    let (mut told, teller) = UnixStream::pair().map_err(failed)?;
     // Whoever starts this with nohup wants it to outlive the terminal.
     let hangup = (!is_ignored(&fs::read_to_string("/proc/self/status").unwrap_or_default(), SIGHUP)).then_some(SIGHUP);
     for signal in [SIGINT, SIGTERM].into_iter().chain(hangup) {
         // The order counts: what ends the process looks at what earlier signals have left, and whoever sees the stop sees the number.
         let heard = flag::register_conditional_shutdown(signal, SIGNALLED + signal, stop.flag())
             .and_then(|_| flag::register_usize(signal, Arc::clone(&HEARD), usize::try_from(signal).unwrap_or_default()))
-            .and_then(|_| flag::register(signal, stop.flag()));
-        heard.map_err(|error| Problem::lost(format!("cannot listen for interrupts: {error}"), "try again"))?;
+            .and_then(|_| flag::register(signal, stop.flag()))
+            .and_then(|_| pipe::register(signal, teller.try_clone()?));
+        heard.map_err(failed)?;
     }
-    Ok(stop)
+    // A handler may not print; this thread waits for its word, once.
+    let waiting = std::thread::Builder::new().spawn(move || {
+        if told.read_exact(&mut [0]).is_ok() {
+            progress::stopping();
+        }
+    });
+    waiting.map(|_| stop).map_err(failed)
+}
+
+/// Whether a signal was heard.
+pub(crate) fn heard() -> bool {
+    HEARD.load(Ordering::SeqCst) != 0
 }
 
 /// The exit code of whatever was stopped: 130 where no signal did it, as for an interrupt.

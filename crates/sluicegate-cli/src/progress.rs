@@ -27,11 +27,15 @@ use self::{
 };
 use crate::{
     arguments::ProgressForm,
+    interrupts,
     words::{Problem, Words, printable, tell_anyway},
 };
 
 /// How often the tree is drawn.
 const TICK: Duration = Duration::from_millis(100);
+
+/// What is said of a run that was asked to end.
+const STOPPING: &str = "stopping; once more ends it at once";
 
 /// Rows and columns of a terminal that does not say how large it is.
 const USUAL: (usize, usize) = (24, 80);
@@ -95,6 +99,9 @@ impl Progress {
         shown.begin(pipeline.name.as_str(), now(began));
         let shared = Arc::new(Shared { shown: Mutex::new(shown), ended: Condvar::new() });
         *shown_now() = Some((Arc::clone(&shared), began));
+        if interrupts::heard() {
+            stopping();
+        }
         let ticker = (form == Form::Tree).then(|| {
             let shared = Arc::clone(&shared);
             std::thread::spawn(move || shared.keep_drawing(began))
@@ -138,6 +145,14 @@ pub(crate) fn told_there(line: &str, warning: bool) -> bool {
         false => shared.lock().tell(line, now(began), size()),
     }
     true
+}
+
+/// The first signal was heard: says that the run is ended, and how it ends at once, where one is shown.
+pub(crate) fn stopping() {
+    let shown = shown_now().clone();
+    if let Some((shared, began)) = shown {
+        shared.lock().stopping(now(began), size());
+    }
 }
 
 fn shown_now() -> MutexGuard<'static, Option<(Arc<Shared>, Instant)>> {
@@ -223,6 +238,19 @@ impl Shown {
             Form::Json => (self.sink)(&events::line(&Event::Warning { text: &printable(line) }, now)),
             Form::Tree => self.above(&text, now, size),
             Form::Plain | Form::Quiet => (self.sink)(&text),
+        }
+    }
+
+    /// Once, and not after the end, where nobody waits any more.
+    fn stopping(&mut self, now: Now, size: (usize, usize)) {
+        if self.ended || std::mem::replace(&mut self.board.stopping, true) {
+            return;
+        }
+        match self.form {
+            Form::Plain => (self.sink)(&self.look.line("33", STOPPING)),
+            Form::Json => (self.sink)(&events::line(&Event::Stopping, now)),
+            Form::Tree => self.draw(now, size),
+            Form::Quiet => {}
         }
     }
 

@@ -35,6 +35,8 @@ pub(crate) struct Board {
     pub(crate) images: Vec<ImageRow>,
     /// What was said last.
     pub(crate) activity: String,
+    /// Whether the run was asked to end.
+    pub(crate) stopping: bool,
     needs: BTreeMap<StepName, Vec<StepName>>,
     /// Lines of all steps so far.
     lines: u64,
@@ -77,7 +79,8 @@ pub(crate) struct ImageRow {
 impl Board {
     /// Nothing is planned yet. `needs` says what each step of the pipeline depends on.
     pub(crate) fn new(run: Option<RunId>, needs: BTreeMap<StepName, Vec<StepName>>) -> Self {
-        Self { run, rows: Vec::new(), images: Vec::new(), activity: String::new(), needs, lines: 0 }
+        let (rows, images) = (Vec::new(), Vec::new());
+        Self { run, rows, images, activity: String::new(), stopping: false, needs, lines: 0 }
     }
 
     pub(crate) fn row(&self, name: &StepName) -> Option<&Row> {

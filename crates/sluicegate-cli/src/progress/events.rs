@@ -124,6 +124,8 @@ pub(crate) enum Event<'a> {
         /// It.
         text: &'a str,
     },
+    /// A signal asked the run to end, and it does; one more ends it at once, without any further event.
+    Stopping,
     /// The last event, also of what was refused before anything ran.
     RunFinished {
         /// The exit code of the process.

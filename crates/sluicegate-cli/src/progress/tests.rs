@@ -458,6 +458,7 @@ fn every_event_is_a_json_object_on_its_line() {
     watched.image(ImageStage::Written);
     watched.shown.tell("pinned", at(0), (24, 80));
     watched.shown.warn("odd", at(0), (24, 80));
+    watched.shown.stopping(at(0), (24, 80));
     watched.end();
     let sent = watched.sent() + &finished(6, Some(serde_json::json!({"exit": 6})));
     let events: Vec<serde_json::Value> = sent.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -501,6 +502,39 @@ fn reasons_are_told_to_programs_without_what_would_drive_a_terminal() {
         .collect();
     let told = "left an output that cannot be kept: \"\u{fffd}2J\u{fffd}\u{fffd}\u{fffd}c\"\nas git says: über";
     assert_eq!(reasons, [told.to_owned(), format!("step a {told}")]);
+}
+
+#[test]
+fn who_asks_a_run_to_end_is_told_once_that_it_does() {
+    for form in [Form::Tree, Form::Plain, Form::Quiet, Form::Json] {
+        let mut watched = Watched::new(form, &[("a", &[])], (24, 80), Look { colour: false, unicode: true });
+        watched.start("a");
+        let before = watched.sent();
+        watched.shown.stopping(at(0), (24, 80));
+        let said = watched.sent().split_off(before.len());
+        match form {
+            Form::Tree => {
+                watched.shown.tell("step a is proved", at(0), (24, 80));
+                watched.after(100);
+                let line = "0/1 steps  0.1s  stopping; once more ends it at once";
+                assert_eq!(watched.screen().lines().last(), Some(line));
+            }
+            Form::Plain => assert_eq!(said, "stopping; once more ends it at once\n"),
+            Form::Json => assert!(said.ends_with("\"event\":\"stopping\"}\n"), "{said}"),
+            Form::Quiet => assert_eq!(said, ""),
+        }
+        let before = watched.sent();
+        watched.shown.stopping(at(0), (24, 80));
+        assert_eq!(watched.sent(), before, "{form:?}");
+        watched.end();
+        assert!(form != Form::Tree || !watched.screen().contains("stopping"), "{}", watched.screen());
+        // A signal that comes when all is over is nothing to tell.
+        let mut watched = Watched::new(form, &[("a", &[])], (24, 80), Look { colour: false, unicode: true });
+        watched.end();
+        let before = watched.sent();
+        watched.shown.stopping(at(0), (24, 80));
+        assert_eq!(watched.sent(), before, "{form:?}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use sluicegate_flow::steps::ImageStage;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::{
+    STOPPING,
     board::{Board, ImageRow, Now, Row, RowState, TAIL},
     output_lines::shown,
     screen::DrawnLine,
@@ -233,7 +234,9 @@ impl Drawing<'_> {
         }
         let gap = if all > 0 { "  " } else { "" };
         line.push(Paint::Plain, format!("{gap}{}", time(self.now.elapsed)));
-        if !self.board.activity.is_empty() {
+        if self.board.stopping {
+            line.push(Paint::Yellow, format!("  {STOPPING}"));
+        } else if !self.board.activity.is_empty() {
             line.push(Paint::Dim, format!("  {}", shown(self.board.activity.as_bytes())));
         }
         line
