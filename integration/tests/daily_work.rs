@@ -252,3 +252,31 @@ fn a_commit_that_changes_nothing_of_a_step_leaves_its_result_and_the_image_as_th
     assert!(ended.status.success(), "{ended:?}");
     assert_eq!(project.log("of-src"), "5\n5\n");
 }
+
+#[test]
+fn one_step_is_one_and_what_was_taken_did_not_run() {
+    if !can_run_steps("one_step_is_one_and_what_was_taken_did_not_run") {
+        return;
+    }
+    let project = Project::prepared();
+    let run = |first: &str, second: &str| {
+        pipeline(&project, &format!("steps:\n  one:\n    run: {first}\n  two:\n    run: {second}\n"));
+        project.must(&RUN).stdout
+    };
+    let said = run("echo 1", "echo 2");
+    assert!(said.starts_with("RAN  2 steps of run ") && !said.contains("taken"), "{said}");
+    let said = run("echo 1", "echo 3");
+    assert!(
+        said.starts_with("1 of 2 steps taken from earlier runs") && said.contains("\nRAN  2 steps of run "),
+        "{said}"
+    );
+    let said = run("echo 1", "echo 3");
+    assert!(said.starts_with("2 of 2 steps taken") && said.contains("\nTAKEN  2 steps of run "), "{said}");
+    pipeline(&project, "steps:\n  one:\n    run: echo 4\n");
+    project.sluicegate(&["plan"]).assert(0, "\n1 step: 0 taken");
+    let said = project.must(&RUN).stdout;
+    assert!(said.starts_with("RAN  1 step of run "), "{said}");
+    project.sluicegate(&["plan"]).assert(0, "\n1 step: 1 taken");
+    let said = project.must(&RUN).stdout;
+    assert!(said.starts_with("1 of 1 step taken") && said.contains("\nTAKEN  1 step of run "), "{said}");
+}

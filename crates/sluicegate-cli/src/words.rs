@@ -322,6 +322,11 @@ fn this_command() -> String {
     words.join(" ")
 }
 
+/// So many steps, for people.
+pub(crate) fn steps(count: usize) -> String {
+    if count == 1 { "1 step".to_owned() } else { format!("{count} steps") }
+}
+
 /// A word as a shell takes it.
 pub(crate) fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@=,+".contains(c);

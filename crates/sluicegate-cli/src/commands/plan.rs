@@ -11,7 +11,7 @@ use sluicegate_types::StepName;
 use super::pipeline::OpenedPipeline;
 use crate::{
     arguments::{Explain, Plan},
-    words::{Problem, Words, printable},
+    words::{Problem, Words, printable, steps},
 };
 
 /// `plan`.
@@ -43,7 +43,7 @@ pub(crate) fn plan(words: &Words, arguments: &Plan) -> Result<ExitCode, Problem>
         }
     }
     let taken = plan.steps.iter().filter(|step| matches!(step.fate, Fate::Taken(_))).count();
-    words.line(format!("{} steps: {taken} taken from earlier runs; nothing was executed", plan.steps.len()));
+    words.line(format!("{}: {taken} taken from earlier runs; nothing was executed", steps(plan.steps.len())));
     Ok(ExitCode::SUCCESS)
 }
 

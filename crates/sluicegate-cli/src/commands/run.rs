@@ -25,7 +25,7 @@ use crate::{
     interrupts, passphrase,
     progress::{Form, Progress},
     wire::{Logging, SystemClock, Wired},
-    words::{Problem, Words, printable},
+    words::{Problem, Words, printable, steps},
 };
 
 /// `run`.
@@ -221,15 +221,16 @@ fn print(
     let taken = report.steps.iter().filter(|step| step.status == StepStatus::Taken).count();
     if taken > 0 {
         words.line(format!(
-            "{taken} of {} steps taken from earlier runs, their content hashed again",
-            report.steps.len()
+            "{taken} of {} taken from earlier runs, their content hashed again",
+            steps(report.steps.len())
         ));
     }
     if report.images.is_empty() {
+        let did = if taken > 0 && taken == report.steps.len() { "TAKEN" } else { "RAN" };
         words.line(format!(
-            "{}  {} steps of run {}; no image was asked for",
-            words.good("RAN"),
-            report.steps.len(),
+            "{}  {} of run {}; no image was asked for",
+            words.good(did),
+            steps(report.steps.len()),
             report.run
         ));
     }
