@@ -104,7 +104,49 @@ fn only_named_steps_run_and_with_only_nothing_else_is_executed() {
     let names: Vec<&str> = run["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
     assert_eq!((names, &run["images"]), (vec!["build", "test"], &json!([])));
     project.must(&["run", "--only", "test"]);
-    project.sluicegate(&["run", "tset"]).assert(2, "no step is called tset; there are build, test, package");
+}
+
+#[test]
+fn a_step_that_is_not_there_is_refused_before_anything_is_opened_or_recorded() {
+    if !can_run_steps("a_step_that_is_not_there_is_refused_before_anything_is_opened_or_recorded") {
+        return;
+    }
+    let project = Project::prepared();
+    let keyless = |arguments: &[&str]| {
+        let mut command = project.command(arguments);
+        command.env_remove("COSIGN_PASSWORD").stdin(Stdio::null());
+        Ended::of(arguments, command.output().unwrap())
+    };
+    let records = || project.must(&["evidence", "list"]).stdout;
+    let before = records();
+    for arguments in [
+        &["run", "--no-scan", "tset"][..],
+        &["run", "--no-scan", "--only", "tset"],
+        &["run", "--no-scan", "tset", "--export", "kept"],
+        &["plan", "tset"],
+        &["explain", "tset"],
+        &["try", "tset"],
+        &["shell", "tset"],
+        &["shell", "tset", "--on-failure"],
+    ] {
+        let ended = keyless(arguments);
+        ended.assert(2, "no step is called tset; did you mean test?");
+        assert!(!ended.stderr.contains("passphrase") && !ended.stderr.contains("in the container"), "{ended:?}");
+    }
+    assert!(!project.path("kept").exists());
+    assert_eq!(records(), before, "nothing is recorded");
+    // With the name right the passphrase is asked for.
+    keyless(&["run", "--no-scan", "test"]).assert(2, "COSIGN_PASSWORD");
+    project.must(&["run", "--no-scan", "test"]);
+    project
+        .sluicegate(&["logs", "LAST", "tset"])
+        .assert(2, "has no step tset that was executed or taken; did you mean test?");
+    // A run that broke off before its first step is not the last one that has a log.
+    project.keep("images/base", "images/kept");
+    fs::write(project.path("images/base/index.json"), "{}").unwrap();
+    project.sluicegate(&["run", "--no-scan", "test"]).assert(2, "recorded: ");
+    project.restore("images/kept", "images/base");
+    assert_eq!(project.json(&["logs", "LAST", "test"]).0, 0);
 }
 
 #[test]

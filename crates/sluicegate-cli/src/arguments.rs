@@ -385,7 +385,7 @@ pub(crate) struct Prune {
 
 #[derive(Args)]
 pub(crate) struct Logs {
-    /// The run, as sluicegate run prints it, or LAST.
+    /// The run, as sluicegate run prints it, or LAST: the newest one that has steps.
     #[arg(value_name = "RUN")]
     pub(crate) run: String,
     /// The step; without one the run's steps are listed.

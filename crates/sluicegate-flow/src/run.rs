@@ -436,10 +436,7 @@ pub(crate) fn selected<'a>(
 ) -> Result<(Vec<&'a Step>, BTreeSet<StepName>), Error> {
     let Some(selection) = selection else { return Ok((pipeline.steps.iter().collect(), BTreeSet::new())) };
     for name in &selection.steps {
-        if !pipeline.steps.iter().any(|step| step.name == *name) {
-            let known: Vec<&str> = pipeline.steps.iter().map(|step| step.name.as_str()).collect();
-            return Err(Error::Usage(format!("no step is called {name}; there are {}", known.join(", "))));
-        }
+        pipeline.step(name)?;
     }
     let steps = pipeline.with_what_they_need(selection.steps.iter());
     let others = steps.iter().map(|step| &step.name).filter(|name| selection.only && !selection.steps.contains(*name));

@@ -55,6 +55,14 @@ pub enum Error {
         /// What may be meant, after a semicolon.
         hint: String,
     },
+    /// A step that somebody asked for and the pipeline has not.
+    #[error("no step is called {name}{hint}")]
+    NoStep {
+        /// The name.
+        name: String,
+        /// What may be meant, after a semicolon.
+        hint: String,
+    },
     /// Steps that wait for each other.
     #[error("{spot}steps: these wait for each other: {}{}", chain(.steps), .spot.excerpt())]
     Cycle {

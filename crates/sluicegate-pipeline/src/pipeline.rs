@@ -20,7 +20,7 @@ use sluicegate_types::{ImageRef, NameError, NonEmpty, OutputName, Place, Platfor
 
 pub use self::tags::{TagFault, TagTemplate};
 use self::wire::WirePipeline;
-use crate::{Error, In, yaml};
+use crate::{Error, In, nearest::suggestion, yaml};
 
 /// A pipeline that can be run: its steps in an order in which every input exists before it is read.
 #[derive(Clone, Debug)]
@@ -295,6 +295,15 @@ impl Pipeline {
         self.with_what_they_need(artifact.files.values().map(|(step, _)| step).chain(&artifact.needs))
     }
 
+    /// The step that somebody asked for by this name.
+    pub fn step(&self, name: &StepName) -> Result<&Step, Error> {
+        let unknown = || {
+            let hint = suggestion(name.as_str(), self.steps.iter().map(|step| step.name.as_str()));
+            Error::NoStep { name: name.to_string(), hint }
+        };
+        self.steps.iter().find(|step| step.name == *name).ok_or_else(unknown)
+    }
+
     /// These steps with all that they read from or need, in the order in which they run.
     pub fn with_what_they_need<'a>(&self, names: impl IntoIterator<Item = &'a StepName>) -> Vec<&Step> {
         let mut wanted: BTreeSet<&StepName> = names.into_iter().collect();
@@ -380,6 +389,22 @@ artifacts:
         assert_eq!(names, ["build", "package", "test"]);
         assert_eq!(pipeline.steps[0].argv, ["sh", "-c", "make"]);
         assert_eq!(pipeline.steps[1].argv, ["cp", "-r", "/in", "/out/app"]);
+    }
+
+    #[test]
+    fn a_step_is_found_by_its_name_or_what_may_be_meant_is_said() {
+        let pipeline = Pipeline::parse("p.yaml", GOOD).unwrap();
+        let found = |name: &str| {
+            let found = pipeline.step(&name.parse().unwrap());
+            found.map(|step| step.name.to_string()).map_err(|error| error.to_string())
+        };
+        assert_eq!(found("test"), Ok("test".to_owned()));
+        assert_eq!(found("tets"), Err("no step is called tets; did you mean test?".to_owned()));
+        assert_eq!(found("deploy"), Err("no step is called deploy; there is build, package, test".to_owned()));
+        let steps: String = (0..1000).map(|nth| format!("  s{nth}: {{ run: x, image: oci:x }}\n")).collect();
+        let many = Pipeline::parse("p.yaml", &format!("version: 1\nname: p\nsteps:\n{steps}")).unwrap();
+        let found = many.step(&"deploy".parse().unwrap()).unwrap_err().to_string();
+        assert!(found.ends_with("s9 and 990 more"), "{found}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{
 
 use serde_json::{Value, json};
 use sluicegate_flow::Error;
+use sluicegate_pipeline::suggestion;
 use sluicegate_ports::{
     evidence::{Record, RecordKind},
     store::ContentStore,
@@ -31,10 +32,11 @@ pub(crate) fn logs(words: &Words, arguments: &Logs) -> Result<ExitCode, Problem>
     let Some(name) = &arguments.step else { return Ok(list(words, &records, &steps)) };
     let step = steps.iter().find(|step| step["step"] == json!(name));
     let step = step.ok_or_else(|| {
-        let known: Vec<&str> = steps.iter().filter_map(|step| step["step"].as_str()).collect();
+        let run = records.first().and_then(|record| record.body["run"].as_str()).unwrap_or_default();
+        let hint = suggestion(name.as_str(), steps.iter().filter_map(|step| step["step"].as_str()));
         Problem::usage(
-            format!("the run has no step {name} that was executed or taken"),
-            format!("it has {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") }),
+            format!("the run {run} has no step {name} that was executed or taken{hint}"),
+            "sluicegate logs RUN lists the steps of a run, sluicegate evidence list the runs",
         )
     })?;
     let (what, digest) = if arguments.report { ("report", &step["report"]) } else { ("log", &step["log"]) };
@@ -54,14 +56,18 @@ pub(crate) fn logs(words: &Words, arguments: &Logs) -> Result<ExitCode, Problem>
 fn of_run<'a>(records: &'a [Record], run: &str) -> Result<Vec<&'a Record>, Problem> {
     let runs = || records.iter().filter(|record| record.kind == RecordKind::Run);
     let name = match run {
-        "LAST" | "last" => runs().find_map(|record| record.body["run"].as_str()),
+        // One that broke off before its first step has no logs to read.
+        "LAST" | "last" => {
+            let with_steps = runs().find(|record| steps_of(&record.body).next().is_some());
+            with_steps.or_else(|| runs().next()).and_then(|record| record.body["run"].as_str())
+        }
         name => Some(name),
     };
     let found: Vec<&Record> = runs().filter(|record| name.is_some() && record.body["run"].as_str() == name).collect();
     if found.is_empty() {
         return Err(Problem::usage(
             format!("no run {run} is on record here"),
-            "sluicegate evidence list shows what is; LAST is the newest run",
+            "sluicegate evidence list shows what is; LAST is the newest run that has steps",
         ));
     }
     Ok(found)

@@ -34,6 +34,8 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     let form = Form::of(words, arguments.progress.form)?;
     let opened = OpenedPipeline::open(&arguments.file, &arguments.gateway, &arguments.values)?;
     let OpenedPipeline { pipeline, folder, gateway, trust, wired, executor, .. } = &opened;
+    // Found out before a passphrase is asked for, a key is opened or a run is on record.
+    arguments.steps.iter().try_for_each(|name| pipeline.step(name).map(drop)).map_err(Error::from)?;
     let releases = Releases::open(&opened, arguments)?;
     let names: BTreeSet<StepName> = arguments.steps.iter().cloned().collect();
     let selection = (!names.is_empty()).then_some(Selection { steps: names, only: arguments.only });

@@ -93,6 +93,7 @@ fn with_request<T>(
     work: impl FnOnce(&sluicegate_flow::Workbench<'_>, &TryRequest<'_>) -> T,
 ) -> Result<T, Problem> {
     let opened = OpenedPipeline::open(&from.file, &from.gateway, &from.values)?;
+    opened.pipeline.step(step).map_err(sluicegate_flow::Error::from)?;
     let secrets = opened.secrets(opened.pipeline.with_what_they_need([step]))?;
     let progress = Progress::begin(words, form, &opened.pipeline, None);
     let on_event = |event: &StepEvent<'_>| progress.event(event);
