@@ -1,6 +1,6 @@
 //! Earlier results: what is taken, what is not, and that nothing that was tampered with is ever signed anew.
 
-use std::{fs, path::PathBuf};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use integration::{Project, can_run_steps};
 use serde_json::{Value, json as value};
@@ -63,6 +63,37 @@ fn a_second_run_takes_every_result_gives_the_same_image_and_names_the_first_orig
     project.must(&["logs", "LAST", "build"]);
     project.sluicegate(&["explain", "build"]).assert(0, "TAKEN");
     project.sluicegate(&["plan"]).assert(0, "3 taken");
+}
+
+#[test]
+fn the_files_of_a_key_are_their_content_and_whether_they_may_be_executed() {
+    if !can_run_steps("the_files_of_a_key_are_their_content_and_whether_they_may_be_executed") {
+        return;
+    }
+    let project = Project::prepared();
+    let steps = "  build:\n    run: mkdir -p /out && if test -x tool.sh; then echo may; else echo may not; fi > /out/says\n    \
+                 inputs: { /src: src }\n    workdir: /src\n    reuse: { key: [tool.sh] }\n    outputs: { says: /out/says }\n";
+    let text = format!(
+        "version: 1\nname: keyed\nsources: {{ src: {{ path: src }} }}\ndefaults: {{ image: oci:images/base }}\nsteps:\n{steps}"
+    );
+    fs::write(project.path("sluicegate.yaml"), text).unwrap();
+    fs::write(project.path("src/tool.sh"), "true\n").unwrap();
+    let set_mode = |mode| fs::set_permissions(project.path("src/tool.sh"), fs::Permissions::from_mode(mode)).unwrap();
+    let run = || {
+        let run = json(&project, &RUN);
+        let build = step(&run, "build").clone();
+        let says = fs::read_to_string(blob(&project, &build["outputs"]["says"])).unwrap();
+        (build["status"].as_str().unwrap().to_owned(), says)
+    };
+    set_mode(0o644);
+    assert_eq!(run(), ("passed".to_owned(), "may not\n".to_owned()));
+    // Neither another file nor the same content and mode written anew is a change.
+    fs::write(project.path("src/hello.txt"), "other\n").unwrap();
+    fs::write(project.path("src/tool.sh"), "true\n").unwrap();
+    assert_eq!(run(), ("taken".to_owned(), "may not\n".to_owned()));
+    set_mode(0o755);
+    assert_eq!(run(), ("passed".to_owned(), "may\n".to_owned()));
+    assert_eq!(run(), ("taken".to_owned(), "may\n".to_owned()));
 }
 
 #[test]

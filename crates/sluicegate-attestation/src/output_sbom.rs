@@ -19,6 +19,8 @@ pub struct FileEntry {
     pub digest: Digest,
     /// Bytes.
     pub size: u64,
+    /// Whether its mode in a directory says that it may be executed; content that is itself a file has no mode.
+    pub executable: bool,
 }
 
 /// The packages that a scanner recognised, and which scanner that was. Without packages it says that one looked and found none.
@@ -179,7 +181,7 @@ mod tests {
     use crate::{cyclonedx::components, trivy_report::ListedPackage};
 
     fn entry(path: &str, bytes: &[u8]) -> FileEntry {
-        FileEntry { path: path.to_owned(), digest: Digest::of(bytes), size: bytes.len() as u64 }
+        FileEntry { path: path.to_owned(), digest: Digest::of(bytes), size: bytes.len() as u64, executable: false }
     }
 
     #[test]

@@ -127,6 +127,7 @@ fn the_sbom_of_an_output_is_the_published_one() {
         path: path.to_owned(),
         digest: Digest::of(bytes.as_bytes()),
         size: bytes.len() as u64,
+        executable: false,
     };
     let directory = Content { kind: ContentKind::Directory, digest: Digest::of(b"the tar of build.site") };
     let libraries = Content { digest: Digest::of(b"the tar of build.libs"), ..directory };

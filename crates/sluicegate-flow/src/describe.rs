@@ -61,7 +61,7 @@ fn fullest(
     });
     let unlisted = inventory.as_ref().filter(|inventory| !inventory.packages.is_empty()).map(Inventory::unlisted);
     let inventories = || std::iter::once(inventory.as_ref()).chain(unlisted.as_ref().map(Some));
-    let itself = [FileEntry { path: ITSELF.to_owned(), digest: content.digest, size: product.size }];
+    let itself = [FileEntry { path: ITSELF.to_owned(), digest: content.digest, size: product.size, executable: false }];
     let one_by_one = files.filter(|files| files.len() <= MAX_FILES);
     for files in one_by_one.into_iter().chain([&itself[..]]) {
         for inventory in inventories() {
@@ -107,7 +107,7 @@ mod tests {
     }
 
     fn entry(path: String) -> FileEntry {
-        FileEntry { digest: Digest::of(path.as_bytes()), path, size: 1 }
+        FileEntry { digest: Digest::of(path.as_bytes()), path, size: 1, executable: false }
     }
 
     /// Packages with names of `length` bytes, at `place`.

@@ -319,7 +319,8 @@ fn parts(
             for file in files {
                 let Ok(inside) = file.strip_prefix(at) else { continue };
                 let Some(entry) = listed.iter().find(|entry| Path::new(&entry.path) == inside) else { continue };
-                parts.add(format!("file.{}", file.display()), entry.digest);
+                let kind = if entry.executable { "executable" } else { "file" };
+                parts.add(format!("file.{}", file.display()), format!("{kind} {}", entry.digest));
             }
             parts.add(format!("input.{}", at.display()), "a source, by the files of reuse.key");
             continue;

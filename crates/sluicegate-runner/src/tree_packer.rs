@@ -140,7 +140,7 @@ impl TreePacker for StoreTreePacker {
         self.look_through(content, |checked, place| match content.kind {
             ContentKind::File => {
                 let size = checked.size(place)?;
-                Ok(vec![FileEntry { path: ITSELF.to_owned(), digest: content.digest, size }])
+                Ok(vec![FileEntry { path: ITSELF.to_owned(), digest: content.digest, size, executable: false }])
             }
             ContentKind::Directory => list_files(checked, MAX_FILES).map_err(|error| no_tree_of_ours(error, place)),
         })
@@ -396,6 +396,7 @@ mod tests {
             path: path.to_owned(),
             digest: Digest::of(text.as_bytes()),
             size: text.len() as u64,
+            executable: false,
         };
         assert_eq!(packer.files(directory).unwrap(), [entry("a/b", "one"), entry("c", "two")]);
         let (file, _) = store.put(&mut &b"elf"[..], 3).unwrap();

@@ -138,7 +138,7 @@ impl VirtualBuild {
         for (part, name, product) in [("built-sbom", "build.server", built), ("server-sbom", "package.server", server)]
         {
             self.add(&mut build, log, part, &[Subject::product(name.to_owned(), product)], |_| {
-                let file = FileEntry { path: ITSELF.to_owned(), digest: product.digest, size: 1 };
+                let file = FileEntry { path: ITSELF.to_owned(), digest: product.digest, size: 1, executable: false };
                 (PredicateType::Sbom, output_sbom(name, product, None, &[file]))
             });
         }

@@ -57,7 +57,7 @@ impl TreePacker for FakePacker<'_> {
             ContentKind::File => ITSELF,
             ContentKind::Directory => "content",
         };
-        Ok(vec![FileEntry { path: path.to_owned(), digest: content.digest, size }])
+        Ok(vec![FileEntry { path: path.to_owned(), digest: content.digest, size, executable: false }])
     }
 
     /// A file that begins as an ELF file does is one; a directory holds none.

@@ -19,18 +19,19 @@ use super::{
 /// Every regular file of an archive that this module wrote (a directory product), hard links as the files that they lead to, sorted by
 /// path. More than `max_files` is an error. The reader is read to its end.
 pub(crate) fn list_files(reader: impl Read, max_files: usize) -> Result<Vec<FileEntry>, PackError> {
-    let mut files: BTreeMap<PathBuf, (Digest, u64)> = BTreeMap::new();
+    let mut files: BTreeMap<PathBuf, (Digest, u64, bool)> = BTreeMap::new();
     each_entry(reader, |entry| {
         let path = inside(Path::new(""), &entry.path_bytes())?;
         let file = match entry.header().entry_type() {
             EntryType::Directory | EntryType::Symlink => return Ok(()),
             EntryType::Regular => {
                 let announced = entry.size();
+                let executable = entry.header().mode().map_err(|error| broken(&error))? & 0o111 != 0;
                 let (digest, size) = Digest::of_reader(entry).map_err(|error| broken(&error))?;
                 if size != announced {
                     return Err(not_ours(&path, "it is cut"));
                 }
-                (digest, size)
+                (digest, size, executable)
             }
             EntryType::Link => {
                 let target = entry.link_name_bytes().ok_or_else(|| not_ours(&path, "a link without a target"))?;
@@ -49,7 +50,12 @@ pub(crate) fn list_files(reader: impl Read, max_files: usize) -> Result<Vec<File
     })?;
     let mut out: Vec<_> = files
         .into_iter()
-        .map(|(path, (digest, size))| FileEntry { path: readable(path.as_os_str()), digest, size })
+        .map(|(path, (digest, size, executable))| FileEntry {
+            path: readable(path.as_os_str()),
+            digest,
+            size,
+            executable,
+        })
         .collect();
     out.sort();
     Ok(out)
@@ -69,7 +75,7 @@ pub(super) fn readable(path: &OsStr) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::{
         super::{PackOptions, pack_directory},
@@ -77,7 +83,7 @@ mod tests {
     };
 
     fn entry(path: &str, bytes: &[u8]) -> FileEntry {
-        FileEntry { path: path.to_owned(), digest: Digest::of(bytes), size: bytes.len() as u64 }
+        FileEntry { path: path.to_owned(), digest: Digest::of(bytes), size: bytes.len() as u64, executable: false }
     }
 
     fn product() -> Vec<u8> {
@@ -103,6 +109,21 @@ mod tests {
         let mut empty = Vec::new();
         pack_directory(dir.path(), &mut empty, &PackOptions::fixed(7, 1000)).unwrap();
         assert_eq!(list_files(&empty[..], 4).unwrap(), []);
+    }
+
+    #[test]
+    fn a_file_that_may_be_executed_is_listed_as_one_and_so_is_a_hard_link_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, mode) in [("plain", 0o644), ("tool", 0o755)] {
+            fs::write(dir.path().join(name), name).unwrap();
+            fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        fs::hard_link(dir.path().join("tool"), dir.path().join("tool2")).unwrap();
+        let mut packed = Vec::new();
+        pack_directory(dir.path(), &mut packed, &PackOptions::fixed(7, 1000)).unwrap();
+        let found = list_files(&packed[..], 9).unwrap();
+        let found: Vec<_> = found.iter().map(|file| (file.path.as_str(), file.executable)).collect();
+        assert_eq!(found, [("plain", false), ("tool", true), ("tool2", true)]);
     }
 
     #[test]
