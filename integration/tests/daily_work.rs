@@ -150,6 +150,28 @@ fn a_step_that_is_not_there_is_refused_before_anything_is_opened_or_recorded() {
 }
 
 #[test]
+fn a_plan_refuses_what_a_run_refuses_before_its_first_step() {
+    if !can_run_steps("a_plan_refuses_what_a_run_refuses_before_its_first_step") {
+        return;
+    }
+    let project = Project::prepared();
+    project.must(&["plan"]);
+    for (to, says) in [
+        ("repository: oci:env/production", "is the place of an environment, where only promote writes"),
+        ("repository: oci:out/tiny\n    tags: [\"git-{commit}\"]", "the tag git-{commit} needs the one commit"),
+    ] {
+        project.replace("sluicegate.yaml", "repository: oci:out/tiny", to);
+        for arguments in [&["run", "--no-scan"][..], &["plan"]] {
+            project.sluicegate(arguments).assert(2, says);
+        }
+        // Of steps alone no image is made.
+        project.must(&["plan", "test"]);
+        project.replace("sluicegate.yaml", to, "repository: oci:out/tiny");
+    }
+    project.must(&["plan"]);
+}
+
+#[test]
 fn a_step_is_tried_and_looked_into_without_any_key() {
     if !can_run_steps("a_step_is_tried_and_looked_into_without_any_key") {
         return;

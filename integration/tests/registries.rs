@@ -365,9 +365,11 @@ fn nothing_is_built_in_the_repository_of_an_environment() {
     let repository = format!("{}/prod/tiny", free_address());
     project.replace("gateway.yaml", "oci:env/production", &repository);
     project.replace("sluicegate.yaml", "repository: oci:out/tiny", &format!("repository: {repository}"));
-    let ended = project.sluicegate(&["run", "--no-scan"]);
-    ended.assert(2, "is the place of an environment, where only promote writes; choose another one");
-    assert!(!ended.stderr.contains("step build runs"), "{ended:?}");
+    for arguments in [&["run", "--no-scan"][..], &["plan"]] {
+        let ended = project.sluicegate(arguments);
+        ended.assert(2, "is the place of an environment, where only promote writes; choose another one");
+        assert!(!ended.stderr.contains("step build runs"), "{ended:?}");
+    }
 }
 
 #[test]

@@ -1,50 +1,31 @@
 //! `plan`: the dry run. Everything is pinned, every key is made as far as it can be known, and nothing is executed or signed.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use sluicegate_pipeline::{
     cache_key::{Difference, KeyParts},
-    pipeline::{Artifact, InputSource, Pipeline, SecretSource, Step},
+    pipeline::{InputSource, SecretSource, Step},
 };
 use sluicegate_ports::{
-    execute::{Destination, Product, StepExecutor, Stop},
+    execute::{Destination, Product},
     step_cache::StepCache,
-    trees::{SourceFetcher, SourceLister},
 };
 use sluicegate_types::{Digest, OutputName, Secret, StepName};
 use sluicegate_verify::Trust;
 
 use crate::{
     Error, Workbench,
-    pin::{Pinned, Pins},
     prepare::{Surroundings, prepare},
     reuse::{self, Judged, Looked},
-    run::{Selection, builder_version, selected},
+    run::{PinRequest, PinnedRun, builder_version, pin_alone},
 };
 
 /// What is planned, and by whom earlier results are judged.
 pub struct PlanRequest<'a> {
     /// What would run.
-    pub pipeline: &'a Pipeline,
-    /// The folder of the pipeline file; its paths are relative to this.
-    pub folder: &'a Path,
-    /// SOURCE_DATE_EPOCH, if it was given.
-    pub epoch: Option<u64>,
-    /// Who would execute; only its name and version are asked for.
-    pub executor: &'a dyn StepExecutor,
-    /// Lists sources.
-    pub lister: &'a dyn SourceLister,
-    /// Fetches sources.
-    pub fetcher: &'a dyn SourceFetcher,
-    /// Folders and files that never belong to a source.
-    pub excluded: &'a [PathBuf],
+    pub pinning: PinRequest<'a>,
     /// Whose statements count.
     pub trust: &'a Trust,
-    /// Only these steps; `None` is all of the pipeline with its artifacts.
-    pub selection: Option<&'a Selection>,
     /// `PARAM_NAME` and its value.
     pub arguments: &'a BTreeMap<String, String>,
     /// Private places that the gateway lists for steps.
@@ -122,21 +103,10 @@ pub enum Fate {
     Open(Vec<StepName>),
 }
 
-/// Plans a run.
+/// Plans a run. What a run would refuse before its first step is refused here, in the same words.
 pub fn plan(bench: &Workbench<'_>, request: &PlanRequest<'_>) -> Result<Plan, Error> {
-    let pipeline = request.pipeline;
-    let artifacts: &[Artifact] = if request.selection.is_some() { &[] } else { &pipeline.artifacts };
-    let (steps, _) = selected(pipeline, request.selection)?;
-    let pins = Pins {
-        pipeline,
-        folder: request.folder,
-        epoch: request.epoch,
-        lister: request.lister,
-        fetcher: request.fetcher,
-        excluded: request.excluded,
-        stop: &Stop::default(),
-    };
-    let pinned = Pinned::of(bench, &pins, &steps, artifacts)?;
+    let PinRequest { pipeline, executor, stop, .. } = request.pinning;
+    let PinnedRun { steps, artifacts, pinned, .. } = pin_alone(bench, &request.pinning)?;
     // Of a secret only that it is there is part of a key.
     let placeholder = |source: &SecretSource| (source.clone(), Secret::new(b"not asked for".to_vec()));
     let secrets = steps.iter().flat_map(|step| step.secrets.values()).map(placeholder).collect();
@@ -147,15 +117,15 @@ pub fn plan(bench: &Workbench<'_>, request: &PlanRequest<'_>) -> Result<Plan, Er
         arguments: request.arguments,
         secrets: &secrets,
         private: request.private,
-        executor: request.executor,
+        executor,
         domain: request.domain,
         pipeline: &pipeline.name,
         cache_place: pinned.cache_place.as_ref(),
         keeps_caches: false,
         observe: false,
-        stop: Stop::default(),
+        stop: stop.clone(),
     };
-    let builder_version = builder_version(request.executor);
+    let builder_version = builder_version(executor);
     let judged = Judged {
         store: bench.store,
         trust: request.trust,

@@ -68,11 +68,11 @@ pub struct PinRequest<'a> {
 
 /// A run of which every image, source, date and tag is known and nothing has been done.
 pub struct PinnedRun<'a> {
-    steps: Vec<&'a Step>,
+    pub(crate) steps: Vec<&'a Step>,
     only_taken: BTreeSet<StepName>,
-    artifacts: &'a [Artifact],
+    pub(crate) artifacts: &'a [Artifact],
     tags: Vec<Vec<TagName>>,
-    pinned: Pinned,
+    pub(crate) pinned: Pinned,
 }
 
 /// Everything a run needs beside the shared ports and what was pinned.
@@ -243,6 +243,18 @@ impl FailedRun {
 ///
 /// An artifact that would be written where nothing may be built, and a tag that cannot be filled, are found out here.
 pub fn pin<'a>(bench: &Workbench<'_>, request: &PinRequest<'a>) -> Result<PinnedRun<'a>, Error> {
+    let run = pin_alone(bench, request)?;
+    // What an image's files say of its user is part of keys. Images are unpacked for it now, while nobody waits for the log; a fault is the
+    // step's, once its turn comes.
+    for step in &run.steps {
+        let image = run.pinned.images.of_step(step)?;
+        let _ = request.executor.account(&step.name, &image.layers, image.user(), request.stop);
+    }
+    Ok(run)
+}
+
+/// The same, and no image is unpacked.
+pub(crate) fn pin_alone<'a>(bench: &Workbench<'_>, request: &PinRequest<'a>) -> Result<PinnedRun<'a>, Error> {
     let pipeline = request.pipeline;
     let artifacts: &[Artifact] = if request.selection.is_some() { &[] } else { &pipeline.artifacts };
     if !artifacts.is_empty() {
@@ -261,12 +273,6 @@ pub fn pin<'a>(bench: &Workbench<'_>, request: &PinRequest<'a>) -> Result<Pinned
     let pinned = Pinned::of(bench, &pins, &steps, artifacts)?;
     let tags = artifacts.iter().map(|artifact| build_tags(pipeline, artifact, &pinned.sources));
     let tags = tags.collect::<Result<Vec<_>, _>>()?;
-    // What an image's files say of its user is part of keys. Images are unpacked for it now, while nobody waits for the log; a fault is the
-    // step's, once its turn comes.
-    for step in &steps {
-        let image = pinned.images.of_step(step)?;
-        let _ = request.executor.account(&step.name, &image.layers, image.user(), request.stop);
-    }
     Ok(PinnedRun { steps, only_taken, artifacts, tags, pinned })
 }
 
@@ -430,7 +436,7 @@ fn run_all(
 }
 
 /// The steps to run with all that they depend on, in the order of the pipeline, and those of them that are not to be executed.
-pub(crate) fn selected<'a>(
+fn selected<'a>(
     pipeline: &'a Pipeline,
     selection: Option<&Selection>,
 ) -> Result<(Vec<&'a Step>, BTreeSet<StepName>), Error> {

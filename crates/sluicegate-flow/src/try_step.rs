@@ -9,11 +9,10 @@ use sluicegate_types::{Digest, OutputName, Secret, StepName};
 
 use crate::{
     Error, Workbench,
-    pin::{Pinned, Pins},
     plan::PlanRequest,
     prepare::{Surroundings, prepare},
     reuse::Judged,
-    run::{Selection, builder_version, selected},
+    run::{PinRequest, PinnedRun, Selection, builder_version, pin_alone},
     steps::{Capacity, Left, StepEvent, StepsRequest, run_steps},
 };
 
@@ -102,30 +101,22 @@ pub fn shell(
         asked.argv = argv.to_vec();
         asked.outputs.clear();
         asked.observe = false;
-        Ok(request.plan.executor.shell(&asked, terminal)?)
+        Ok(request.plan.pinning.executor.shell(&asked, terminal)?)
     })
 }
 
 /// Pins everything that the step stands on, and gives the steps in their order, it last.
-fn with_surroundings<'a, T>(
+fn with_surroundings<T>(
     bench: &Workbench<'_>,
-    request: &TryRequest<'a>,
-    work: impl FnOnce(&Surroundings<'_>, Vec<&'a Step>) -> Result<T, Error>,
+    request: &TryRequest<'_>,
+    work: impl FnOnce(&Surroundings<'_>, Vec<&Step>) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let plan = &request.plan;
-    plan.executor.probe()?;
+    let PinRequest { pipeline, executor, .. } = plan.pinning;
+    executor.probe()?;
     let selection = Selection { steps: std::iter::once(request.step.clone()).collect(), only: false };
-    let (steps, _) = selected(plan.pipeline, Some(&selection))?;
-    let pins = Pins {
-        pipeline: plan.pipeline,
-        folder: plan.folder,
-        epoch: plan.epoch,
-        lister: plan.lister,
-        fetcher: plan.fetcher,
-        excluded: plan.excluded,
-        stop: &request.stop,
-    };
-    let pinned = Pinned::of(bench, &pins, &steps, &[])?;
+    let pinning = PinRequest { selection: Some(&selection), stop: &request.stop, ..plan.pinning };
+    let PinnedRun { steps, pinned, .. } = pin_alone(bench, &pinning)?;
     let around = Surroundings {
         images: &pinned.images,
         sources: &pinned.sources,
@@ -133,9 +124,9 @@ fn with_surroundings<'a, T>(
         arguments: plan.arguments,
         secrets: request.secrets,
         private: plan.private,
-        executor: plan.executor,
+        executor,
         domain: plan.domain,
-        pipeline: &plan.pipeline.name,
+        pipeline: &pipeline.name,
         cache_place: pinned.cache_place.as_ref(),
         // What nobody proves reaches no run.
         keeps_caches: false,
@@ -154,12 +145,12 @@ fn run(
     from_earlier: bool,
     took: &mut dyn FnMut(&StepName, &Left),
 ) -> Result<(), Error> {
-    let builder_version = builder_version(request.plan.executor);
+    let builder_version = builder_version(request.plan.pinning.executor);
     let judged = Judged {
         store: bench.store,
         trust: request.plan.trust,
         clock: bench.clock,
-        pipeline: &request.plan.pipeline.name,
+        pipeline: &request.plan.pinning.pipeline.name,
         builder_version: &builder_version,
         release: false,
         after_secrets: BTreeSet::new(),
@@ -171,7 +162,7 @@ fn run(
         known,
         only_taken: Default::default(),
         around,
-        executor: request.plan.executor,
+        executor: request.plan.pinning.executor,
         capacity: request.capacity,
         keep_going: false,
         cache: request.plan.cache.filter(|_| from_earlier).map(|cache| (cache, judged)),

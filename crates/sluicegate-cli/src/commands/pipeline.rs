@@ -12,15 +12,16 @@ use std::{
 
 use sluicegate_flow::{
     Error,
+    folders::EnvironmentPlaces,
     gateway::{trust, trust_domain},
     plan::PlanRequest,
-    run::Selection,
+    run::{PinRequest, Selection},
 };
 use sluicegate_pipeline::{
     pipeline::{Pipeline, SecretSource, Step},
     shared_store::SharedPlace,
 };
-use sluicegate_ports::execute::Destination;
+use sluicegate_ports::execute::{Destination, Stop};
 use sluicegate_runner::{EmbeddedExecutor, GitSourceLister, PermittedFetcher, begins_as_private_key};
 use sluicegate_store::FileStepCache;
 use sluicegate_types::{Digest, Secret, UnixTime};
@@ -45,6 +46,8 @@ pub(crate) struct OpenedPipeline {
     pub(crate) arguments: BTreeMap<String, String>,
     pub(crate) epoch: Option<u64>,
     pub(crate) gateway: GatewayFolder,
+    /// Places of environments, where nothing is built.
+    pub(crate) environments: EnvironmentPlaces,
     pub(crate) trust: Trust,
     pub(crate) domain: Digest,
     pub(crate) private: Vec<Destination>,
@@ -74,6 +77,7 @@ impl OpenedPipeline {
         let domain = trust_domain(&gateway.gateway, &gateway)?;
         let listed = gateway.gateway.private_destinations.iter();
         let private: Vec<_> = listed.map(|one| Destination { host: one.host.clone(), port: one.port }).collect();
+        let environments = EnvironmentPlaces::of(&gateway.gateway, &gateway.folder);
         let epoch = epoch()?;
         let wired = Wired::new(Home::open()?)?.judged_by(&gateway.gateway);
         let executor = wired.executor()?;
@@ -90,6 +94,7 @@ impl OpenedPipeline {
             arguments,
             epoch,
             gateway,
+            environments,
             trust,
             domain,
             private,
@@ -102,9 +107,9 @@ impl OpenedPipeline {
         })
     }
 
-    /// What a plan of it needs.
-    pub(crate) fn plan_request<'a>(&'a self, selection: Option<&'a Selection>) -> PlanRequest<'a> {
-        PlanRequest {
+    /// What finding out needs what it is made of.
+    pub(crate) fn pin_request<'a>(&'a self, selection: Option<&'a Selection>, stop: &'a Stop) -> PinRequest<'a> {
+        PinRequest {
             pipeline: &self.pipeline,
             folder: &self.folder,
             epoch: self.epoch,
@@ -112,8 +117,17 @@ impl OpenedPipeline {
             lister: &self.lister,
             fetcher: &self.fetcher,
             excluded: &self.excluded,
-            trust: &self.trust,
+            environments: &self.environments,
             selection,
+            stop,
+        }
+    }
+
+    /// What a plan of it needs.
+    pub(crate) fn plan_request<'a>(&'a self, selection: Option<&'a Selection>, stop: &'a Stop) -> PlanRequest<'a> {
+        PlanRequest {
+            pinning: self.pin_request(selection, stop),
+            trust: &self.trust,
             arguments: &self.arguments,
             private: &self.private,
             cache: Some(&self.cache),

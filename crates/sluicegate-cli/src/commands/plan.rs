@@ -6,6 +6,7 @@ use sluicegate_flow::{
     run::Selection,
 };
 use sluicegate_pipeline::cache_key::Difference;
+use sluicegate_ports::execute::Stop;
 use sluicegate_types::StepName;
 
 use super::pipeline::OpenedPipeline;
@@ -80,7 +81,8 @@ pub(crate) fn explain(words: &Words, arguments: &Explain) -> Result<ExitCode, Pr
 
 fn make(words: &Words, opened: &OpenedPipeline, selection: Option<&Selection>) -> Result<flow::Plan, Problem> {
     let tell = |line: &str| words.tell(line);
-    Ok(flow::plan(&opened.wired.workbench(&tell), &opened.plan_request(selection))?)
+    let stop = Stop::default();
+    Ok(flow::plan(&opened.wired.workbench(&tell), &opened.plan_request(selection, &stop))?)
 }
 
 fn state(source: &flow::PlannedSource) -> &'static str {

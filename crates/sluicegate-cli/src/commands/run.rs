@@ -8,7 +8,6 @@ use serde_json::json;
 use sluicegate_attestation::test_result::TestResult;
 use sluicegate_flow::{
     Error,
-    folders::EnvironmentPlaces,
     run::{self as flow, Selection, StepReport, StepStatus},
     steps::StepEvent,
 };
@@ -67,25 +66,13 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         executor.probe().map_err(Error::from)?;
     }
     let passphrase = passphrase::ask(false)?;
-    let environments = EnvironmentPlaces::of(&gateway.gateway, &gateway.folder);
     let scanner = scanner.map(|scanner| scanner.stopped_by(stop.clone()));
     let run = run_id()?;
     let progress = Progress::begin(words, form, pipeline, Some(run.clone()));
     let tell = |line: &str| progress.tell(line);
     let warn = |line: &str| progress.warn(line);
     let on_event = |event: &StepEvent<'_>| progress.event(event);
-    let pinning = flow::PinRequest {
-        pipeline,
-        folder,
-        epoch: opened.epoch,
-        executor: executor.as_ref(),
-        lister: &opened.lister,
-        fetcher: &opened.fetcher,
-        excluded: &opened.excluded,
-        environments: &environments,
-        selection: selection.as_ref(),
-        stop: &stop,
-    };
+    let pinning = opened.pin_request(selection.as_ref(), &stop);
     let signing = &gateway.gateway.signing;
     let logging = Logging { gateway, trust, words };
     let (keys, pinned) = std::thread::scope(|scope| {

@@ -99,11 +99,11 @@ fn with_request<T>(
     let on_event = |event: &StepEvent<'_>| progress.event(event);
     let tell = |line: &str| progress.tell(line);
     let request = TryRequest {
-        plan: opened.plan_request(None),
+        plan: opened.plan_request(None, &stop),
         step,
         secrets: &secrets,
         capacity: Wired::capacity(None),
-        stop,
+        stop: stop.clone(),
         on_event: &on_event,
     };
     Ok(work(&opened.wired.workbench(&tell), &request))
