@@ -150,6 +150,29 @@ fn a_step_that_is_not_there_is_refused_before_anything_is_opened_or_recorded() {
 }
 
 #[test]
+fn a_folder_that_is_not_there_is_told_with_the_line_that_names_it() {
+    if !can_run_steps("a_folder_that_is_not_there_is_told_with_the_line_that_names_it") {
+        return;
+    }
+    let project = Project::prepared();
+    for (from, to, says) in [
+        ("path: src", "path: srcs", "line 4, column 25: sources.src.path: there is no folder srcs; did you mean src?"),
+        (
+            "defaults: { image: oci:images/base",
+            "defaults: { image: oci:images/bsae",
+            "line 5, column 20: defaults.image: there is no folder images/bsae; did you mean images/base?",
+        ),
+    ] {
+        project.replace("sluicegate.yaml", from, to);
+        for arguments in [&["plan"][..], &["run", "--no-scan"], &["try", "test"]] {
+            project.sluicegate(arguments).assert(2, says);
+        }
+        project.replace("sluicegate.yaml", to, from);
+    }
+    project.must(&["plan"]);
+}
+
+#[test]
 fn a_plan_refuses_what_a_run_refuses_before_its_first_step() {
     if !can_run_steps("a_plan_refuses_what_a_run_refuses_before_its_first_step") {
         return;

@@ -21,7 +21,7 @@ use sluicegate_ports::{
 };
 use sluicegate_types::{Content, ContentKind, Digest, ImageRef, OutputName, Platform, StepName};
 
-use crate::{Error, Workbench, fetch, image_tree, shared_caches::CachePlace};
+use crate::{Error, Workbench, fetch, image_tree, named_folders, shared_caches::CachePlace};
 
 /// An image whose every layer is in the store.
 #[derive(Clone, Debug)]
@@ -197,7 +197,8 @@ impl Pinned {
                 }
                 SourcePlace::Git { url, reference } => {
                     (bench.tell)(&format!("source {name} is fetched from {url} at {reference}"));
-                    fetched(pins.fetcher, url, reference, pins.stop)?
+                    fetched(pins.fetcher, url, reference, pins.stop)
+                        .map_err(|error| named_folders::at_its_reference(pins.pipeline, name, error))?
                 }
             };
             snapshots.insert(name.clone(), snapshot);

@@ -27,6 +27,7 @@ use crate::{
     Error, Failure, Ports, Workbench,
     built::Built,
     folders::EnvironmentPlaces,
+    named_folders,
     pin::{Pinned, Pins},
     prepare::Surroundings,
     prove, reuse,
@@ -257,10 +258,11 @@ pub fn pin<'a>(bench: &Workbench<'_>, request: &PinRequest<'a>) -> Result<Pinned
 pub(crate) fn pin_alone<'a>(bench: &Workbench<'_>, request: &PinRequest<'a>) -> Result<PinnedRun<'a>, Error> {
     let pipeline = request.pipeline;
     let artifacts: &[Artifact] = if request.selection.is_some() { &[] } else { &pipeline.artifacts };
+    let (steps, only_taken) = selected(pipeline, request.selection)?;
+    named_folders::check(pipeline, request.folder, &steps, artifacts)?;
     if !artifacts.is_empty() {
         check_places(bench, request)?;
     }
-    let (steps, only_taken) = selected(pipeline, request.selection)?;
     let pins = Pins {
         pipeline,
         folder: request.folder,

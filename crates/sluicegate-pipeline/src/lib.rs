@@ -19,5 +19,5 @@ mod yaml;
 
 pub use error::Error;
 pub(crate) use error::In;
-pub use nearest::suggestion;
+pub use nearest::{nearest, suggestion};
 pub use spot::Spot;

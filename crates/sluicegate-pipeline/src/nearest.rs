@@ -4,7 +4,7 @@
 pub(crate) const MAX_WORD: usize = 64;
 
 /// The known name that is nearest to `name`, if it is near: more than a third wrong is another word.
-pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let name = shortened(name);
     let nearest = known.into_iter().map(|known| (distance(&name, &shortened(known)), known)).min();
     nearest.filter(|(distance, known)| *distance <= known.len().div_ceil(3)).map(|(_, known)| known)

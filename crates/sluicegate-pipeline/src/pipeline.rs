@@ -20,7 +20,7 @@ use sluicegate_types::{ImageRef, NameError, NonEmpty, OutputName, Place, Platfor
 
 pub use self::tags::{TagFault, TagTemplate};
 use self::wire::WirePipeline;
-use crate::{Error, In, nearest::suggestion, yaml};
+use crate::{Error, In, Spot, nearest::suggestion, yaml};
 
 /// A pipeline that can be run: its steps in an order in which every input exists before it is read.
 #[derive(Clone, Debug)]
@@ -35,6 +35,14 @@ pub struct Pipeline {
     pub steps: Vec<Step>,
     /// What is assembled from products; without any the steps run, and their statements are all that comes of it.
     pub artifacts: Vec<Artifact>,
+    written: Written,
+}
+
+/// The file that a pipeline was read from, for what is found out to be wrong with it later.
+#[derive(Clone, Debug)]
+struct Written {
+    file: String,
+    text: String,
 }
 
 /// A value that is set from outside; steps see it as the variable `PARAM_NAME` and nowhere else.
@@ -295,6 +303,14 @@ impl Pipeline {
         self.with_what_they_need(artifact.files.values().map(|(step, _)| step).chain(&artifact.needs))
     }
 
+    /// What is wrong with what the file says, found out beside it: at the first of these places that stand in it, each written as the keys
+    /// that lead there, `sources.app.path`.
+    pub fn refuse(&self, places: &[&str], reason: impl ToString) -> Error {
+        let Written { file, text } = &self.written;
+        let stands = places.iter().find(|place| Spot::is_there(text, place)).or(places.first());
+        In { file, text }.meaning(stands.copied().unwrap_or_default(), reason)
+    }
+
     /// The step that somebody asked for by this name.
     pub fn step(&self, name: &StepName) -> Result<&Step, Error> {
         let unknown = || {
@@ -333,7 +349,8 @@ impl Pipeline {
         let steps = steps::steps(&at, wire.steps, &wire.defaults, &sources, &params)?;
         let steps = order::in_order(&at, steps)?;
         let artifacts = artifacts::artifacts(&at, wire.artifacts, &steps)?;
-        Ok(Self { name, params, sources, steps, artifacts })
+        let written = Written { file: file.to_owned(), text: text.to_owned() };
+        Ok(Self { name, params, sources, steps, artifacts, written })
     }
 }
 
@@ -405,6 +422,18 @@ artifacts:
         let many = Pipeline::parse("p.yaml", &format!("version: 1\nname: p\nsteps:\n{steps}")).unwrap();
         let found = many.step(&"deploy".parse().unwrap()).unwrap_err().to_string();
         assert!(found.ends_with("s9 and 990 more"), "{found}");
+    }
+
+    #[test]
+    fn what_is_found_out_later_is_said_with_the_line_that_says_it() {
+        let text = GOOD.replace("  test:\n", "  test:\n    image: oci:images/other\n");
+        let pipeline = Pipeline::parse("p.yaml", &text).unwrap();
+        let found = |places: &[&str]| pipeline.refuse(places, "it is gone").to_string();
+        assert!(found(&["sources.app.path"]).starts_with("p.yaml: line 4, column 25: sources.app.path: it is gone\n"));
+        let own = found(&["steps.test.image", "defaults.image"]);
+        assert!(own.contains("line 17, ") && own.contains(": steps.test.image: it is gone"), "{own}");
+        let shared = found(&["steps.build.image", "defaults.image"]);
+        assert!(shared.contains("line 5, ") && shared.contains(": defaults.image: it is gone"), "{shared}");
     }
 
     #[test]

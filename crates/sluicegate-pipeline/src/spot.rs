@@ -30,9 +30,14 @@ impl Spot {
     /// What stands at `path`, which is written `steps.build.needs[1]`, or as much of that path as there is.
     pub(crate) fn of(file: &str, text: &str, path: &str, aim: Aim) -> Self {
         match locate(text, path, aim) {
-            Some(Found { line, column, width }) => Self::at(file, text, line, column, width),
+            Some((_, Found { line, column, width })) => Self::at(file, text, line, column, width),
             None => Self::file(file),
         }
+    }
+
+    /// Whether something stands at the whole of `path`.
+    pub(crate) fn is_there(text: &str, path: &str) -> bool {
+        locate(text, path, Aim::Key).is_some_and(|(matched, _)| matched == path.len())
     }
 
     /// The same without the line: what stands there is nobody's to read who reads an error.
@@ -100,8 +105,8 @@ enum Kind {
 }
 
 /// Walks through the document, keeping nothing but the way to where it is: what is looked for is asked once, when something is wrong,
-/// and an index of everything would be as large as its author likes.
-fn locate(text: &str, path: &str, aim: Aim) -> Option<Found> {
+/// and an index of everything would be as large as its author likes. Gives how much of the path leads there, too.
+fn locate(text: &str, path: &str, aim: Aim) -> Option<(usize, Found)> {
     let mut levels: Vec<Level> = Vec::new();
     let mut best: Option<(usize, Found)> = None;
     for event in Parser::new_from_str(text) {
@@ -147,7 +152,7 @@ fn locate(text: &str, path: &str, aim: Aim) -> Option<Found> {
         }
         levels.extend(kind.map(|kind| Level { matched, kind }));
     }
-    best.map(|(_, found)| found)
+    best
 }
 
 /// Of two places the one to which more of the path leads, and of equals the first.
@@ -213,7 +218,7 @@ mod tests {
     const TEXT: &str = "version: 1\nsteps:\n  build:\n    needs: [a, b]\n    inputs:\n      /usr/lib/x.so: app\n    limits: { timeout: 10 }\n? [odd, key]\n: v\n";
 
     fn place(path: &str, aim: Aim) -> Option<(usize, usize, usize)> {
-        locate(TEXT, path, aim).map(|found| (found.line, found.column, found.width))
+        locate(TEXT, path, aim).map(|(_, found)| (found.line, found.column, found.width))
     }
 
     #[test]
@@ -254,6 +259,6 @@ mod tests {
     fn deep_and_wide_files_are_walked_through_in_little_memory() {
         let long = "k".repeat(1000);
         let text = format!("{long}: [{}]\nz: 1\n", "x, ".repeat(150_000));
-        assert_eq!(locate(&text, "z", Aim::Value).map(|found| found.line), Some(2));
+        assert_eq!(locate(&text, "z", Aim::Value).map(|(_, found)| found.line), Some(2));
     }
 }

@@ -35,6 +35,9 @@ use crate::{
 
 /// What git may say beside the objects that it fetches.
 const MAX_WORDS: usize = 16 * 1024 * 1024;
+/// Branches that an error lists, and bytes of the name of one.
+const MAX_LISTED: usize = 10;
+const MAX_SHOWN: usize = 100;
 /// Bytes of memory that each program of a fetch may ask for.
 const MAX_MEMORY: u64 = 4 * 1024 * 1024 * 1024;
 /// Bytes of a file's name, and of its path: what Linux allows (NAME_MAX, and PATH_MAX without the zero at its end).
@@ -236,9 +239,28 @@ impl Kept<'_> {
             (Some(name), None) => Ok(name.clone()),
             (Some(branch), Some(tag)) => Err(self.refused(format!("there are {branch} and {tag}; write which"))),
             (None, _) => Err(self.refused(format!(
-                "there is no {}; write a branch, a tag, or a commit with all its 40 digits",
-                names.join(" and no ")
+                "there is no {}; write a branch, a tag, or a commit with all its 40 digits{}",
+                names.join(" and no "),
+                self.branches()
             ))),
+        }
+    }
+
+    /// The branches that are published, some of them where there are many, after a semicolon; nothing if that can't be asked.
+    fn branches(&self) -> String {
+        let said = self.ask(&["ls-remote", "--quiet", "--heads", "--", &self.address.url]).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said);
+        let names = said.lines().filter_map(|line| line.split_once("\trefs/heads/")).map(|(_, name)| name);
+        // The other side may say anything.
+        let is_plain =
+            |name: &&str| name.len() <= MAX_SHOWN && name.chars().all(|c| c.is_alphanumeric() || "/._-+".contains(c));
+        let names: Vec<&str> = names.filter(is_plain).collect();
+        match names.len() {
+            0 => String::new(),
+            count if count > MAX_LISTED => {
+                format!("; branches are {} and {} more", names[..MAX_LISTED].join(", "), count - MAX_LISTED)
+            }
+            _ => format!("; branches are {}", names.join(", ")),
         }
     }
 
