@@ -198,7 +198,7 @@ impl In<'_> {
 const MAX_PLACE: usize = 4 * MAX_WORD;
 
 /// A place without the numbers of list entries, short and harmless.
-fn said_as(place: impl AsRef<str>) -> String {
+pub(crate) fn said_as(place: impl AsRef<str>) -> String {
     let place = place.as_ref();
     let mut said = String::new();
     let mut rest = place;

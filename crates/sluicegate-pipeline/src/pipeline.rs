@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod container_path;
+mod forms;
 mod order;
 mod params;
 mod sources;
@@ -334,7 +335,7 @@ impl Pipeline {
 
     /// Reads a pipeline file; `file` is how errors call it.
     pub fn parse(file: &str, text: &str) -> Result<Self, Error> {
-        let wire: WirePipeline = yaml::read(file, text)?;
+        let wire: WirePipeline = yaml::read_as(file, text, forms::FORMS)?;
         let at = In { file, text };
         at.version(wire.version)?;
         for (key, value) in [("caches", wire.caches), ("matrix", wire.matrix), ("services", wire.services)] {
@@ -474,7 +475,7 @@ artifacts:
             ("platforms: [windows/amd64]", "other systems are not in this version"),
             ("platforms: [linux/x86_64]", "no architecture that is known"),
             ("platforms: [amd64]", "write linux/ARCHITECTURE"),
-            ("platforms: linux/amd64", "expected sequence start"),
+            ("platforms: linux/amd64", "artifacts.shop.platforms is a list of platforms: [linux/amd64]"),
         ] {
             let found = with(platforms).unwrap_err();
             assert!(found.contains(says), "{platforms}: {found}");
@@ -560,6 +561,23 @@ artifacts:
         ] {
             assert!(error(from, to).contains(says), "{to}: {}", error(from, to));
         }
+    }
+
+    #[test]
+    fn a_file_has_at_most_so_many_steps_and_an_artifact_so_many_platforms() {
+        let with = |count: usize| {
+            let steps: String = (0..count).map(|nth| format!("  s{nth}: {{ run: x, image: oci:x }}\n")).collect();
+            Pipeline::parse("p.yaml", &format!("version: 1\nname: p\nsteps:\n{steps}")).map_err(|e| e.to_string())
+        };
+        assert_eq!(with(1000).unwrap().steps.len(), 1000);
+        assert!(with(1001).unwrap_err().contains("steps: more than 1000"));
+        let refused = |count: usize| {
+            let platforms = vec!["linux/amd64"; count].join(", ");
+            let to = format!("repository: oci:out/shop\n    platforms: [{platforms}]");
+            error("repository: oci:out/shop", &to)
+        };
+        assert!(refused(16).contains("linux/amd64 is named twice"));
+        assert!(refused(17).contains("artifacts.shop.platforms: more than 16"));
     }
 
     #[test]

@@ -155,6 +155,87 @@ fn locate(text: &str, path: &str, aim: Aim) -> Option<(usize, Found)> {
     best
 }
 
+/// A key of a mapping, or the number of an entry of a list.
+pub(crate) enum Part {
+    /// The key.
+    Key(String),
+    /// The number, counted from 0.
+    Item(usize),
+}
+
+/// The parts that lead to what begins at this line and column, both counted from 1, and whether that is a key. A mapping may begin where
+/// its first key does: `aim` says which of them is meant. Without a place, or where nothing begins, as far as the document can be read.
+pub(crate) fn parts_to(text: &str, place: Option<(usize, usize)>, aim: Aim) -> (Vec<Part>, bool) {
+    struct Level {
+        part: Part,
+        /// Whether a key waits for its value.
+        has_key: bool,
+    }
+    let mut levels: Vec<Level> = Vec::new();
+    // Whether the mapping that is meant, or its first key is, has just begun.
+    let mut begun = false;
+    for event in Parser::new_from_str(text) {
+        let Ok((event, span)) = event else { break };
+        let (scalar, inner) = match &event {
+            Event::Scalar(value, ..) => (Some(value.as_ref()), None),
+            Event::SequenceStart(..) => (None, Some(Part::Item(0))),
+            Event::MappingStart(..) => (None, Some(Part::Key(String::new()))),
+            Event::SequenceEnd | Event::MappingEnd => {
+                levels.pop();
+                if begun {
+                    break;
+                }
+                if let Some(Level { part: Part::Item(next), .. }) = levels.last_mut() {
+                    *next += 1;
+                }
+                continue;
+            }
+            _ => continue,
+        };
+        let is_here = place == Some((span.start.line(), span.start.col() + 1));
+        let is_key = match levels.last_mut() {
+            Some(Level { part: Part::Key(key), has_key: has_key @ false }) => {
+                *key = scalar.unwrap_or_default().to_owned();
+                *has_key = true;
+                true
+            }
+            Some(level) => {
+                level.has_key = false;
+                false
+            }
+            None => false,
+        };
+        if is_here && (aim == Aim::Value || !matches!(event, Event::MappingStart(..))) {
+            return (levels.into_iter().map(|level| level.part).collect(), is_key);
+        }
+        if begun {
+            // Its first key stands elsewhere.
+            levels.pop();
+            return (levels.into_iter().map(|level| level.part).collect(), false);
+        }
+        begun = is_here;
+        match (inner, levels.last_mut()) {
+            (Some(part), _) => levels.push(Level { part, has_key: false }),
+            (None, Some(Level { part: Part::Item(next), .. })) => *next += 1,
+            (None, _) => {}
+        }
+    }
+    (levels.into_iter().map(|level| level.part).collect(), false)
+}
+
+/// Parts as a path is written: `steps.build.needs[1]`.
+pub(crate) fn written(parts: &[Part]) -> String {
+    let mut path = String::new();
+    for part in parts {
+        match part {
+            Part::Item(nth) => path.push_str(&format!("[{nth}]")),
+            Part::Key(key) if path.is_empty() => path.push_str(key),
+            Part::Key(key) => path.push_str(&format!(".{key}")),
+        }
+    }
+    path
+}
+
 /// Of two places the one to which more of the path leads, and of equals the first.
 fn consider(best: &mut Option<(usize, Found)>, matched: Option<usize>, found: Found) {
     if let Some(matched) = matched
@@ -260,5 +341,44 @@ mod tests {
         let long = "k".repeat(1000);
         let text = format!("{long}: [{}]\nz: 1\n", "x, ".repeat(150_000));
         assert_eq!(locate(&text, "z", Aim::Value).map(|(_, found)| found.line), Some(2));
+    }
+
+    #[test]
+    fn the_parts_that_lead_to_a_place_are_those_that_lead_back() {
+        let text = "a: x\nb:\n  c: [1, { d: 2 }, [3]]\n  e:\n    f: 4\n\"g.h\": 5\n";
+        let found = |line: usize, column: usize| {
+            let (parts, is_key) = parts_to(text, Some((line, column)), Aim::Value);
+            (written(&parts), is_key)
+        };
+        for (place, path, is_key) in [
+            ((1, 4), "a", false),
+            ((2, 1), "b", true),
+            ((3, 6), "b.c", false),
+            ((3, 7), "b.c[0]", false),
+            ((3, 10), "b.c[1]", false),
+            ((3, 12), "b.c[1].d", true),
+            ((3, 15), "b.c[1].d", false),
+            ((3, 21), "b.c[2][0]", false),
+            ((4, 3), "b.e", true),
+            ((5, 8), "b.e.f", false),
+            ((6, 8), "g.h", false),
+        ] {
+            assert_eq!(found(place.0, place.1), (path.to_owned(), is_key), "{place:?}");
+        }
+        // The first key of a block begins where the block does.
+        assert_eq!(found(5, 5), ("b.e".to_owned(), false));
+        let key = |line: usize, column: usize| {
+            let (parts, is_key) = parts_to(text, Some((line, column)), Aim::Key);
+            (written(&parts), is_key)
+        };
+        assert_eq!(key(5, 5), ("b.e.f".to_owned(), true));
+        assert_eq!(key(3, 10), ("b.c[1]".to_owned(), false));
+        assert_eq!(key(1, 4), ("a".to_owned(), false));
+        let empty = parts_to("a: { b: {}, c: 1 }\n", Some((1, 9)), Aim::Key);
+        assert_eq!((written(&empty.0), empty.1), ("a.b".to_owned(), false));
+        assert_eq!(written(&parts_to("a:\n  - b: [1, 2\nc: 3\n", None, Aim::Value).0), "a[0].b[1]");
+        // Depth costs what it costs to read.
+        let deep = "[".repeat(100_000);
+        assert!(parts_to(&deep, None, Aim::Value).0.len() <= 100_000);
     }
 }

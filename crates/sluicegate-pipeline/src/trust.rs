@@ -648,7 +648,7 @@ authority_self: false
             ("promise_only: false", "promise_only: true", "formats.promise_only: not in this version"),
             ("unlogged: false", "unlogged: true", "formats.unlogged: not in this version"),
             ("authority_self: false", "authority_self: perhaps", "line 15"),
-            ("authority_self: false", "authority_self: \"true\"", "line 15, column 1: invalid type"),
+            ("authority_self: false", "authority_self: \"true\"", "line 15, column 1: authority_self: invalid type"),
             ("unlogged: false", "unlogged: 'false'", "true or false without quotes"),
             ("SLSA_BUILD_LEVEL_1", "SLSA_BUILD_LEVEL_3", "and no more"),
             ("levels: { builder:", "levels: { stranger:", "no signer of this file"),

@@ -16,15 +16,25 @@ use serde_saphyr::{Error as YamlError, Location, options::MergeKeyPolicy};
 
 use crate::{
     Error,
+    error::said_as,
     nearest::{nearest, shortened},
-    spot::Spot,
+    spot::{self, Aim, Part, Spot},
 };
 
 /// Bytes of one file.
 pub(crate) const MAX_FILE: usize = 1024 * 1024;
 
+/// What stands where in a kind of file: keys that lead there, joined by dots, where `*` is any key and `[]` any entry of a list, and what
+/// that is in words, with an example.
+pub(crate) type Forms = &'static [(&'static str, &'static str)];
+
 /// Reads `text` as a `T`. `file` is how errors call it.
 pub(crate) fn read<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, Error> {
+    read_as(file, text, &[])
+}
+
+/// The same for a kind of file of which is known in words what stands where.
+pub(crate) fn read_as<T: DeserializeOwned>(file: &str, text: &str, forms: Forms) -> Result<T, Error> {
     if text.len() > MAX_FILE {
         let reason = format!("larger than the limit of {MAX_FILE} bytes");
         return Err(Error::Syntax { spot: Spot::file(file), reason });
@@ -36,8 +46,8 @@ pub(crate) fn read<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, Err
     check_line_breaks(text).map_err(|(line, column, reason)| syntax(line, column, 1, reason))?;
     let mut documents = 0;
     for event in Parser::new_from_str(text) {
-        let (event, span) =
-            event.map_err(|error| syntax(error.marker().line(), error.marker().col() + 1, 1, error.info()))?;
+        let (event, span) = event
+            .map_err(|error| syntax(error.marker().line(), error.marker().col() + 1, 1, broken(text, &error.info())))?;
         documents += usize::from(matches!(event, Event::DocumentStart(..)));
         let refusal =
             if documents > 1 { Some("a second document; a file holds one".to_owned()) } else { refusal(&event) };
@@ -53,7 +63,7 @@ pub(crate) fn read<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, Err
         reject_unsupported_tags: true,
         with_snippet: false,
     };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| words(file, text, &error))
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| words(file, text, forms, &error))
 }
 
 /// Why this part of a document is refused, whatever it should be read as.
@@ -100,32 +110,117 @@ fn check_line_breaks(text: &str) -> Result<(), (usize, usize, String)> {
     Ok(())
 }
 
+/// Why a text is no YAML at all, with the way to where that is and what is usually the matter.
+fn broken(text: &str, said: &str) -> String {
+    let usual = [
+        (
+            "did not find expected key",
+            "this line begins neither where the keys before it do nor below one of them; indent it as they are",
+        ),
+        ("found a tab", "a tab; indent with spaces"),
+        (
+            "mapping values are not allowed",
+            "a colon and a space within a text; quote the text, or write it on lines of its own below | ",
+        ),
+        ("illegal placement of ':'", "a colon where none may stand; is a bracket or a quote before it still open?"),
+    ];
+    let usual = usual.into_iter().find(|(part, _)| said.contains(part));
+    let said = usual.map_or_else(|| said.to_owned(), |(_, usual)| format!("{} ({said})", usual.trim_end()));
+    match said_as(spot::written(&spot::parts_to(text, None, Aim::Value).0)).as_str() {
+        "" => said,
+        path => format!("{path}: {said}"),
+    }
+}
+
 /// An error of the library in our words: its place first, and each thing once.
-fn words(file: &str, text: &str, error: &YamlError) -> Error {
+fn words(file: &str, text: &str, forms: Forms, error: &YamlError) -> Error {
     let error = error.without_snippet();
+    let place = error.location().filter(|place| *place != Location::UNKNOWN);
+    let place = place.map(|place| (place.line() as usize, place.column() as usize));
+    // What is refused by its type is pointed at by its key.
+    let aim = if matches!(error, YamlError::SerdeInvalidType { .. }) { Aim::Key } else { Aim::Value };
+    let (mut parts, is_key) = place.map(|place| spot::parts_to(text, Some(place), aim)).unwrap_or_default();
+    if is_key && matches!(error, YamlError::SerdeMissingField { .. }) {
+        // The library points at the last key of the mapping where one is missing.
+        parts.pop();
+    }
+    let path = said_as(spot::written(&parts));
+    let at_path = |reason: String| if path.is_empty() { reason } else { format!("{path}: {reason}") };
+    let is = |form: &str| match parts.last() {
+        None => format!("the file is {form}"),
+        Some(Part::Item(_)) => format!("an entry of {path} is {form}"),
+        Some(Part::Key(_)) => format!("{path} is {form}"),
+    };
     let mut width = 1;
     let reason = match error {
         YamlError::SerdeUnknownField { field, expected, .. } => {
             width = field.chars().count();
             unknown_key(field, expected)
         }
+        YamlError::SerdeMissingField { field, .. } => {
+            let form = form_of(forms, parts.iter().map(Some).chain([None]), field);
+            let form = form.map(|form| format!("; it is {form}")).unwrap_or_default();
+            let reason = at_path(format!("the key {field} is missing{form}"));
+            let spot = match path.as_str() {
+                "" => Spot::file(file),
+                _ => Spot::of(file, text, &spot::written(&parts), Aim::Key),
+            };
+            return Error::Syntax { spot, reason };
+        }
         YamlError::DuplicateMappingKey { key: Some(key), .. } => {
             format!("a duplicate: the key {:?} stands here twice", shortened(key))
         }
         // Nothing, null and ~ are no text for some readers, and which text they are differs between the others.
         YamlError::NullIntoString { .. } => {
-            "no text: a value is missing; if the text null or ~ is meant, quote it".to_owned()
+            at_path("no text: a value is missing; if the text null or ~ is meant, quote it".to_owned())
+        }
+        YamlError::Unexpected { .. } | YamlError::InvalidScalar { .. } => {
+            let form = form_of(forms, parts.iter().map(Some), "");
+            form.or_else(|| any_form(error)).map_or_else(|| at_path(error.to_string()), is)
+        }
+        YamlError::SerdeInvalidType { .. } | YamlError::SerdeInvalidValue { .. } => {
+            form_of(forms, parts.iter().map(Some), "").map_or_else(|| at_path(error.to_string()), is)
         }
         other => other.to_string(),
     };
-    match error.location().filter(|place| *place != Location::UNKNOWN) {
-        Some(place) => {
-            let (line, column) = (place.line() as usize, place.column() as usize);
+    match place {
+        Some((line, column)) => {
             let said = format!(" at line {line}, column {column}");
             let reason = reason.strip_suffix(&said).unwrap_or(&reason).to_owned();
             Error::Syntax { spot: Spot::at(file, text, line, column, width), reason }
         }
         None => Error::Syntax { spot: Spot::file(file), reason },
+    }
+}
+
+/// What stands at the end of these parts; `None` among them is the key `last`.
+fn form_of<'a>(
+    forms: Forms,
+    parts: impl Iterator<Item = Option<&'a Part>> + Clone,
+    last: &str,
+) -> Option<&'static str> {
+    let fits = |pattern: &str| {
+        let mut wanted = pattern.split('.').filter(|wanted| !wanted.is_empty());
+        let fit = parts.clone().all(|part| match (wanted.next(), part) {
+            (Some("[]"), Some(Part::Item(_))) | (Some("*"), Some(Part::Key(_)) | None) => true,
+            (Some(wanted), Some(Part::Key(key))) => wanted == key,
+            (Some(wanted), None) => wanted == last,
+            _ => false,
+        });
+        fit && wanted.next().is_none()
+    };
+    forms.iter().find(|(pattern, _)| fits(pattern)).map(|(_, form)| *form)
+}
+
+/// What the library wants, where nobody says what that is for.
+fn any_form(error: &YamlError) -> Option<&'static str> {
+    match error {
+        YamlError::Unexpected { expected: "mapping start", .. } => Some("a mapping: { KEY: VALUE }"),
+        YamlError::Unexpected { expected: "sequence start", .. } => Some("a list: [VALUE]"),
+        YamlError::Unexpected { expected: "string scalar", .. } => Some("a text"),
+        YamlError::InvalidScalar { ty, .. } if ty.starts_with(['u', 'i']) => Some("a whole number"),
+        YamlError::InvalidScalar { ty, .. } if ty.starts_with("floating") => Some("a number"),
+        _ => None,
     }
 }
 
@@ -392,10 +487,12 @@ mod tests {
     #[test]
     fn what_the_library_says_has_its_place_first_and_once() {
         for (text, says) in [
-            ("b: {}\n", "some.yaml: line 1, column 1: missing field `a`"),
-            ("a: [x]\n", "some.yaml: line 1, column 4: expected string scalar"),
+            ("b: {}\n", "some.yaml: the key a is missing"),
+            ("a: [x]\n", "some.yaml: line 1, column 4: a is a text"),
             ("a: x\na: w\n", "some.yaml: line 2, column 1: a duplicate: the key \"a\" stands here twice"),
-            ("a: \"x\n", "some.yaml: line 1, column 4: unclosed quote"),
+            ("a: x\nb: [k]\n", "some.yaml: line 2, column 4: b is a mapping: { KEY: VALUE }"),
+            ("a: x\nb: { k: {} }\n", "some.yaml: line 2, column 9: b.k is a text"),
+            ("a: \"x\n", "some.yaml: line 1, column 4: a: unclosed quote"),
         ] {
             let found = refusal(text);
             assert!(found.starts_with(says), "{text:?}: {found}");

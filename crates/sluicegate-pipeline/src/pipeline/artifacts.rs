@@ -76,7 +76,7 @@ pub(super) fn artifacts(at: &In<'_>, wire: Ordered<WireArtifact>, steps: &[Step]
         if repository.folder().is_some_and(leaves) {
             return Err(at.escapes(format!("{place}.repository"), "a folder below the pipeline file's, without .."));
         }
-        if out.iter().any(|other| other.repository == repository) {
+        if out.iter().any(|other| is_same(&other.repository, &repository)) {
             return Err(at.overlap(
                 format!("{place}.repository"),
                 Aim::Value,
@@ -97,11 +97,23 @@ pub(super) fn artifacts(at: &In<'_>, wire: Ordered<WireArtifact>, steps: &[Step]
     Ok(out)
 }
 
+/// Whether two places are written for one, with or without `.` parts.
+fn is_same(one: &Place, other: &Place) -> bool {
+    let plain = |folder: &Path| folder.components().filter(|c| *c != Component::CurDir).collect::<PathBuf>();
+    match (one.folder(), other.folder()) {
+        (Some(one), Some(other)) => plain(one) == plain(other),
+        _ => one == other,
+    }
+}
+
 /// Platforms that one artifact may name.
 const MAX_PLATFORMS: usize = 16;
 
 fn platforms(at: &In<'_>, place: &str, written: Option<Vec<String>>) -> Result<NonEmpty<Platform>, Error> {
     let Some(written) = written else { return Ok(NonEmpty::one(Platform::of_steps())) };
+    if written.len() > MAX_PLATFORMS {
+        return Err(at.meaning(place, format!("more than {MAX_PLATFORMS}")));
+    }
     let mut platforms: Vec<Platform> = Vec::new();
     for (nth, text) in written.into_iter().enumerate() {
         let place = &format!("{place}[{nth}]");
@@ -110,9 +122,6 @@ fn platforms(at: &In<'_>, place: &str, written: Option<Vec<String>>) -> Result<N
             return Err(at.meaning(place, format!("{text} is named twice")));
         }
         platforms.push(platform);
-    }
-    if platforms.len() > MAX_PLATFORMS {
-        return Err(at.meaning(place, format!("more than {MAX_PLATFORMS}")));
     }
     NonEmpty::try_from(platforms).map_err(|_| at.meaning(place, "at least one, or leave it out"))
 }
