@@ -180,7 +180,7 @@ fn executables(products: &BTreeMap<OutputName, Product>) -> BTreeSet<String> {
 fn contacted(contact: &Contact) -> Contacted {
     let Contact { destination, address, refused, connections, sent, received } = contact;
     Contacted {
-        destination: format!("{}:{}", destination.host, destination.port),
+        destination: destination.to_string(),
         address: address.map(|address| address.to_string()),
         refused: refused.clone(),
         connections: *connections,

@@ -11,9 +11,7 @@ use std::{
 
 use sluicegate_pipeline::pipeline::{InputSource, Step};
 use sluicegate_ports::{
-    execute::{
-        Contact, Destination, Ended, ExecuteError, Observation, Product, StepExecutor, StepOutcome, StepRequest, Stop,
-    },
+    execute::{Contact, Ended, ExecuteError, Observation, Product, StepExecutor, StepOutcome, StepRequest, Stop},
     step_cache::StepCache,
 };
 use sluicegate_types::{Digest, OutputName, RunId, StepName, UnixTime};
@@ -547,8 +545,7 @@ fn together(before: Vec<Contact>, now: Vec<Contact>) -> Vec<Contact> {
 /// What a step was refused by the proxy of its list of servers: few clients show what a proxy answers them.
 fn refusals(step: &StepName, contacts: &[Contact]) -> Vec<String> {
     let lines = contacts.iter().filter_map(|contact| {
-        let (Destination { host, port }, reason) = (&contact.destination, contact.refused.as_ref()?);
-        let server = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let (server, reason) = (&contact.destination, contact.refused.as_ref()?);
         Some(format!(
             "step {step} was refused {server}: {reason}. What it may reach stands under steps.{step}.network.allow of the pipeline \
              file, and for inner addresses under egress.private of the gateway file, too"
@@ -692,6 +689,7 @@ fn check_outcome(step: &Step, outcome: &StepOutcome) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use sluicegate_pipeline::pipeline::Pipeline;
+    use sluicegate_ports::execute::Destination;
 
     use super::*;
 
@@ -772,7 +770,7 @@ artifacts:
     #[test]
     fn what_several_attempts_contacted_is_all_there() {
         let contact = |host: &str, sent| Contact {
-            destination: sluicegate_ports::execute::Destination { host: host.to_owned(), port: 443 },
+            destination: Destination { host: host.to_owned(), port: 443 },
             address: None,
             refused: None,
             connections: 1,
