@@ -57,6 +57,15 @@ fn a_secret_is_in_no_log_no_statement_and_nowhere_in_the_home() {
     );
     fs::write(project.path("src/other.secret"), "from-a-file\n").unwrap();
     project.sluicegate(&RUN).assert(2, "CI_TOKEN is not set");
+    // One that can't be masked is found before anything runs.
+    let records = project.must(&["evidence", "list"]).stdout;
+    project.set("CI_TOKEN", "abc");
+    for command in [&RUN[..], &["try", "use"]] {
+        let ended = project.sluicegate(command);
+        ended.assert(2, "steps.use.secrets.TOKEN has less than 4 bytes");
+        assert!(!ended.stderr.contains("step use"), "{ended:?}");
+    }
+    assert_eq!(project.must(&["evidence", "list"]).stdout, records);
     project.set("CI_TOKEN", "hunter2-and-more");
     let ended = project.must(&RUN);
     assert_eq!(project.log("use"), "it is ***\n***\nsame\n");

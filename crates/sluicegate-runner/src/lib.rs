@@ -57,6 +57,7 @@ pub use disposable_folder::DisposableFolder;
 pub use egress::UpstreamProxy;
 pub use executor::{Config, EmbeddedExecutor};
 pub use machine::machine;
+pub use masking::check_secret;
 pub use source_fetcher::{FetchLimits, FetchSettings, GitSourceFetcher};
 pub use source_lister::{GitSourceLister, begins_as_private_key};
 pub use source_permit::PermittedFetcher;

@@ -37,20 +37,25 @@ const MAX_BYTES: usize = 32 * 1024;
 /// Refuses secrets that cannot be masked, by their number and never by their value.
 pub(crate) fn check(secrets: &[Secret]) -> Result<(), String> {
     for (index, secret) in secrets.iter().enumerate() {
-        // A line end is what an editor adds, and a shell makes one blank of many; programs print the rest without them.
-        let mut words = in_words(secret.expose());
-        let length = words.len();
-        wipe(&mut words);
-        if length < MIN_BYTES {
-            return Err(format!(
-                "secret number {} has less than {MIN_BYTES} bytes: it cannot be masked, for it would be found everywhere; use a longer one",
-                index + 1
-            ));
-        }
+        check_secret(secret).map_err(|reason| format!("secret number {} {reason}", index + 1))?;
     }
     if secrets.iter().map(|secret| secret.expose().len()).sum::<usize>() > MAX_BYTES {
         return Err(format!(
             "the secrets of a step have at most {MAX_BYTES} bytes together; give it fewer or shorter ones"
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses a secret that cannot be masked. What it says stands behind the secret's name.
+pub fn check_secret(secret: &Secret) -> Result<(), String> {
+    // A line end is what an editor adds, and a shell makes one blank of many; programs print the rest without them.
+    let mut words = in_words(secret.expose());
+    let length = words.len();
+    wipe(&mut words);
+    if length < MIN_BYTES {
+        return Err(format!(
+            "has less than {MIN_BYTES} bytes: it cannot be masked, for it would be found everywhere; use a longer one"
         ));
     }
     Ok(())

@@ -22,7 +22,7 @@ use sluicegate_pipeline::{
     shared_store::SharedPlace,
 };
 use sluicegate_ports::execute::{Destination, Stop};
-use sluicegate_runner::{EmbeddedExecutor, GitSourceLister, PermittedFetcher, begins_as_private_key};
+use sluicegate_runner::{EmbeddedExecutor, GitSourceLister, PermittedFetcher, begins_as_private_key, check_secret};
 use sluicegate_store::FileStepCache;
 use sluicegate_types::{Digest, Secret, UnixTime};
 use sluicegate_verify::Trust;
@@ -222,7 +222,16 @@ impl OpenedPipeline {
                         "name something smaller",
                     ));
                 }
-                secrets.insert(source.clone(), Secret::new(bytes));
+                if std::str::from_utf8(&bytes).is_err() || bytes.contains(&0) {
+                    return Err(Problem::usage(
+                        format!("{at}: its value is no text"),
+                        "write it as text, such as base64, and let the step decode it",
+                    ));
+                }
+                let secret = Secret::new(bytes);
+                check_secret(&secret)
+                    .map_err(|reason| Problem::usage(format!("{at} {reason}"), "nothing was run; set another value"))?;
+                secrets.insert(source.clone(), secret);
             }
         }
         Ok(secrets)
