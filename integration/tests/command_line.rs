@@ -60,6 +60,20 @@ fn next(document: &serde_json::Value) -> Vec<String> {
 }
 
 #[test]
+fn where_a_pipeline_file_is_missing_what_run_says_to_do_can_be_done() {
+    let project = Project::empty();
+    project.sluicegate(&["run"]).assert(2, "now: sluicegate init writes one; -f names another");
+    project.must(&["init"]);
+    fs::remove_file(project.path("sluicegate.yaml")).unwrap();
+    project.sluicegate(&["init"]).assert(2, "gateway.yaml exists and is not overwritten");
+    project.sluicegate(&["run"]).assert(2, "sluicegate init NEW writes one into the folder NEW");
+    project.must(&["init", "NEW"]);
+    fs::copy(project.path("NEW/sluicegate.yaml"), project.path("sluicegate.yaml")).unwrap();
+    let ended = project.sluicegate(&["run", "--no-scan"]);
+    assert!(!ended.stderr.contains("read the pipeline file"), "{ended:?}");
+}
+
+#[test]
 fn what_init_says_comes_next_leads_to_a_promotion() {
     if !ready("what_init_says_comes_next_leads_to_a_promotion") {
         return;

@@ -64,7 +64,15 @@ impl OpenedPipeline {
     /// Reads the files and opens the home.
     pub(crate) fn open(file: &Path, gateway: &GatewayFlag, values: &PipelineValues) -> Result<Self, Problem> {
         let text = read(file).map_err(|error| {
-            Problem::named("read the pipeline file", file, &error).or("sluicegate init writes one; -f names another")
+            // init writes nothing into a project that it wrote before.
+            let hint = match ["gateway.yaml", "trust/trust.yaml"].iter().find(|name| folder_of(file).join(name).exists()) {
+                None => "sluicegate init writes one; -f names another".to_owned(),
+                Some(other) => format!(
+                    "-f names another. As {other} is here, init writes none: sluicegate init NEW writes one into the folder NEW, to \
+                     begin with; copy it here"
+                ),
+            };
+            Problem::named("read the pipeline file", file, &error).or(hint)
         })?;
         let name = file.display().to_string();
         let text =
