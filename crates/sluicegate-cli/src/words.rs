@@ -162,12 +162,12 @@ fn hint(error: &sluicegate_flow::Error) -> Option<String> {
         sign::SignError, trees::TreeError,
     };
     match error {
-        E::StepFailed { fault, .. } => Some(after_a_step(*fault).to_owned()),
+        E::StepFailed { fault, .. } => Some(after_a_step(*fault).replace("sluicegate run", &as_typed())),
         E::Stopped
         | E::Tree(TreeError::Stopped)
         | E::Execute(ExecuteError::Stopped { .. })
         | E::Scan(ScanError::Stopped)
-        | E::Inventory { source: ScanError::Stopped, .. } => Some(after_a_step(StepFault::Stopped).to_owned()),
+        | E::Inventory { source: ScanError::Stopped, .. } => Some(after_a_step(StepFault::Stopped).replace("sluicegate run", &as_typed())),
         E::Execute(ExecuteError::NotHere { remedy, .. }) => Some(as_commands(remedy)),
         E::Scan(ScanError::NoScanner { .. }) | E::Inventory { source: ScanError::NoScanner { .. }, .. } => Some(
             "install Trivy and name it with --trivy, or run with --no-scan (the gate then stays undecided)".to_owned(),
@@ -325,6 +325,12 @@ fn this_command() -> String {
 /// So many steps, for people.
 pub(crate) fn steps(count: usize) -> String {
     if count == 1 { "1 step".to_owned() } else { format!("{count} steps") }
+}
+
+/// What was typed, for somebody to type again.
+fn as_typed() -> String {
+    let words = std::env::args_os().skip(1).map(|word| shell_word(&word.to_string_lossy()));
+    std::iter::once("sluicegate".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
 /// A word as a shell takes it.

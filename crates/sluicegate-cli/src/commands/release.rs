@@ -63,7 +63,10 @@ impl Releases {
             usual if usual == Path::new("sluicegate.yaml") => String::new(),
             other => format!(" -f {}", shell_word(&other.display().to_string())),
         };
-        let flags = format!("{file}{}", gateway_flag(arguments.gateway.gateway.as_deref()));
+        let set = arguments.values.set.iter();
+        let set: String =
+            set.map(|(name, value)| format!(" --set {}", shell_word(&format!("{name}={value}")))).collect();
+        let flags = format!("{file}{}{set}", gateway_flag(arguments.gateway.gateway.as_deref()));
         Ok(Self { all, flags })
     }
 
