@@ -1,7 +1,10 @@
 //! `try` and `shell`: a step as a run would execute it, with what earlier runs left, and without any key: nothing is proved, logged, kept
 //! for later runs or pushed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use sluicegate_pipeline::pipeline::{SecretSource, Step};
 use sluicegate_ports::execute::{Ended, Product, Stop, Terminal};
@@ -80,7 +83,8 @@ pub fn try_step(bench: &Workbench<'_>, request: &TryRequest<'_>) -> (Vec<Tried>,
     (tried, done)
 }
 
-/// Runs `argv` where the step would run, with everything that the step would find there, and with somebody at `terminal`.
+/// Runs `argv` where the step would run, with everything that the step would find there, and with somebody at `terminal`. The step's limits
+/// hold but that of time.
 pub fn shell(
     bench: &Workbench<'_>,
     request: &TryRequest<'_>,
@@ -101,6 +105,9 @@ pub fn shell(
         asked.argv = argv.to_vec();
         asked.outputs.clear();
         asked.observe = false;
+        // Whoever sits there ends it.
+        asked.limits.timeout = Duration::MAX;
+        (bench.tell)(&format!("{} in the container of {}: what is changed there vanishes", argv.join(" "), step.name));
         Ok(request.plan.pinning.executor.shell(&asked, terminal)?)
     })
 }

@@ -62,16 +62,12 @@ pub(crate) fn shell(words: &Words, arguments: &Shell) -> Result<ExitCode, Proble
     }
     let argv = if arguments.command.is_empty() { vec!["/bin/sh".to_owned()] } else { arguments.command.clone() };
     let terminal = terminal()?;
-    words.tell(&format!("{} in the container of {}: what is changed there vanishes", argv.join(" "), arguments.step));
     let ended = with_request(words, &arguments.pipeline, &arguments.step, stop, form, |bench, request| {
         flow::shell(bench, request, &argv, terminal)
     })??;
     match ended {
         Ended::Exit(code) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))),
-        Ended::TimedOut => Err(Problem::from(sluicegate_flow::Error::Usage(
-            "the shell was ended by the step's time limit (limits.timeout)".to_owned(),
-        ))),
-        Ended::LogFull | Ended::Stopped => Err(sluicegate_flow::Error::Stopped.into()),
+        Ended::TimedOut | Ended::LogFull | Ended::Stopped => Err(sluicegate_flow::Error::Stopped.into()),
     }
 }
 
