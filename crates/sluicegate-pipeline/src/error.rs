@@ -1,9 +1,9 @@
 //! Why a file is refused.
 
-use sluicegate_types::StepName;
+use sluicegate_types::{OutputName, StepName};
 
 use crate::{
-    nearest::{MAX_WORD, shortened, suggestion},
+    nearest::{MAX_LISTED, MAX_WORD, shortened, suggestion},
     spot::{Aim, Spot, harmless},
     yaml::Given,
 };
@@ -63,6 +63,38 @@ pub enum Error {
         /// What may be meant, after a semicolon.
         hint: String,
     },
+    /// A step where one of its outputs is meant.
+    #[error("{spot}{what}: {step} is a step{}{}", its_outputs(.step, .outputs), .spot.excerpt())]
+    StepForOutput {
+        /// Where.
+        spot: Spot,
+        /// The keys that lead there.
+        what: String,
+        /// The step.
+        step: String,
+        /// What it leaves, by name.
+        outputs: Vec<String>,
+    },
+    /// An output that its step has not.
+    #[error("{spot}{what}: the step {step} has no output {output}{hint}{}", .spot.excerpt())]
+    NoOutput {
+        /// Where.
+        spot: Spot,
+        /// The keys that lead there.
+        what: String,
+        /// The step.
+        step: StepName,
+        /// The output.
+        output: OutputName,
+        /// What it has, after a semicolon.
+        hint: String,
+    },
+    /// Nothing to do, so that nothing could be wrong with it.
+    #[error("{spot}steps: there is none, and a run of nothing would pass; write one: {{ build: {{ run: make }} }}{}", .spot.excerpt())]
+    NoSteps {
+        /// Where steps would stand.
+        spot: Spot,
+    },
     /// Steps that wait for each other.
     #[error("{spot}steps: these wait for each other: {}{}", chain(.steps), .spot.excerpt())]
     Cycle {
@@ -104,6 +136,17 @@ pub enum Error {
 fn chain(steps: &[StepName]) -> String {
     let names: Vec<&str> = steps.iter().chain(steps.first()).map(StepName::as_str).collect();
     names.join(" -> ")
+}
+
+fn its_outputs(step: &str, outputs: &[String]) -> String {
+    match outputs {
+        [] => " without outputs: name what it leaves under its outputs:".to_owned(),
+        [one] => format!(": write {step}.{one}"),
+        several if several.len() <= MAX_LISTED => {
+            format!(": write {step}.OUTPUT; its outputs are {}", several.join(", "))
+        }
+        many => format!(": write {step}.OUTPUT; it has {} of them", many.len()),
+    }
 }
 
 /// Makes errors about one file.
@@ -158,6 +201,38 @@ impl In<'_> {
     /// A path leads out.
     pub(crate) fn escapes(&self, place: impl AsRef<str>, reason: impl ToString) -> Error {
         Error::Escapes { spot: self.value(&place), what: said_as(place), reason: reason.to_string() }
+    }
+
+    /// A value names a step, and an output of it is meant.
+    pub(crate) fn step_for_output<'a>(
+        &self,
+        place: impl AsRef<str>,
+        step: &str,
+        outputs: impl IntoIterator<Item = &'a str>,
+    ) -> Error {
+        let outputs = outputs.into_iter().map(plain).collect();
+        Error::StepForOutput { spot: self.value(&place), what: said_as(place), step: plain(step), outputs }
+    }
+
+    /// A value names an output that its step has not.
+    pub(crate) fn no_output<'a>(
+        &self,
+        place: impl AsRef<str>,
+        (step, output): (&StepName, &OutputName),
+        outputs: impl IntoIterator<Item = &'a OutputName>,
+    ) -> Error {
+        let hint = suggestion(output.as_str(), outputs.into_iter().map(OutputName::as_str));
+        Error::NoOutput {
+            spot: self.value(&place),
+            what: said_as(place),
+            step: step.clone(),
+            output: output.clone(),
+            hint,
+        }
+    }
+
+    pub(crate) fn no_steps(&self) -> Error {
+        Error::NoSteps { spot: self.key("steps") }
     }
 
     pub(crate) fn cycle(&self, steps: Vec<StepName>) -> Error {

@@ -31,7 +31,7 @@ pub(crate) fn shortened(word: &str) -> String {
 }
 
 /// Names that an error lists.
-const MAX_LISTED: usize = 10;
+pub(crate) const MAX_LISTED: usize = 10;
 
 /// How many characters must be inserted, removed or replaced to make one of the other (Levenshtein).
 fn distance(one: &str, other: &str) -> usize {

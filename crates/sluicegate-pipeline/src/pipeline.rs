@@ -344,6 +344,9 @@ impl Pipeline {
         let name = wire.name.parse().map_err(|e: NameError| at.meaning("name", e.of("pipeline name")))?;
         let params = params::params(&at, wire.params)?;
         let sources = sources::sources(&at, wire.sources)?;
+        if wire.steps.0.is_empty() {
+            return Err(at.no_steps());
+        }
         if wire.steps.0.len() > MAX_STEPS {
             return Err(at.meaning("steps", format!("more than {MAX_STEPS}")));
         }
@@ -518,13 +521,13 @@ artifacts:
             (
                 "build.site",
                 "build.nothing",
-                "steps.package.inputs./in: the step build has no output nothing; it has site",
+                "steps.package.inputs./in: the step build has no output nothing; there is site",
             ),
-            ("build.site", "test.site", "the step test has no output site; it has none"),
+            ("build.site", "test.site", "the step test has no output site; there is none"),
             (
                 "package.app",
                 "package.ap",
-                "artifacts.shop.files./opt/shop: the step package has no output ap; it has app",
+                "artifacts.shop.files./opt/shop: the step package has no output ap; did you mean app?",
             ),
             ("image: oci:images/build", "image: images/build", "defaults.image: \"images/build\": oci: is missing"),
             ("run: make\n", "run: make\n    image: images/x\n", "steps.build.image: \"images/x\": oci: is missing"),
@@ -548,7 +551,7 @@ artifacts:
             ("timeout: 10m", "pids: 0", "defaults.limits.pids: at least 1"),
             ("run: make\n", "run: make\n    limits: { timeout: 10 }\n", "steps.build.limits.timeout: "),
             ("run: make\n", "run: make\n    limits: { cpus: 0 }\n", "steps.build.limits.cpus: between"),
-            ("package.app", "package", "STEP.OUTPUT"),
+            ("package.app", "package", "artifacts.shop.files./opt/shop: package is a step: write package.app"),
             ("name: shop", "name: Shop", "name: pipeline name \"Shop\": lower-case"),
             ("  build:", "  Build:", "steps.Build: step name \"Build\": lower-case"),
             ("  shop:\n", "  Shop:\n", "artifacts.Shop: artifact name \"Shop\": lower-case"),

@@ -65,7 +65,10 @@ fn in_registry(text: &str) -> Result<ImageRef, ImageError> {
         _ => (name, None),
     };
     let repository: RegistryRepository = name.parse().map_err(|error| match error {
-        ImageError::NoHost { .. } => ImageError::NoHost { text: text.chars().take(200).collect() },
+        ImageError::NoHost { .. } => {
+            let text = text.chars().take(200).collect::<String>();
+            if text.contains('/') { ImageError::NoHost { text } } else { ImageError::NameAlone { text } }
+        }
         other => other,
     })?;
     let tag: Option<TagName> = tag.map(str::parse).transpose()?;
@@ -155,6 +158,14 @@ pub enum ImageError {
         /// What was written, cut at 200 characters.
         text: String,
     },
+    /// A name alone, which Docker takes for one of its own images.
+    #[error(
+        "{text:?}: no host and no folder; an image of Docker Hub is written docker.io/library/{text}, one in a layout folder oci:{text}"
+    )]
+    NameAlone {
+        /// What was written, cut at 200 characters.
+        text: String,
+    },
     /// A host, and something that is no repository.
     #[error("{text:?} names no repository: {rule}")]
     Repository {
@@ -223,9 +234,16 @@ mod tests {
     #[test]
     fn a_folder_without_its_scheme_is_said_to_be_one() {
         let says = |text: &str| text.parse::<ImageRef>().unwrap_err().to_string();
-        for folder in ["images/build", "./images/build", "../x.y/z", "/srv/images", "images/build:v1.2", "base"] {
+        for folder in ["images/build", "./images/build", "../x.y/z", "/srv/images", "images/build:v1.2"] {
             assert!(says(folder).contains(&format!("did you mean oci:{folder}?")), "{}", says(folder));
             assert!(format!("oci:{folder}").parse::<ImageRef>().is_ok());
+        }
+        for name in ["debian", "debian:12", "base"] {
+            let hub = format!(
+                "an image of Docker Hub is written docker.io/library/{name}, one in a layout folder oci:{name}"
+            );
+            assert!(says(name).contains(&hub), "{}", says(name));
+            assert!(format!("docker.io/library/{name}").parse::<ImageRef>().is_ok());
         }
         assert!(says("https://example.com/app").contains("names no repository"), "{}", says("https://example.com/app"));
         assert_eq!("oci:".parse::<ImageRef>(), Err(ImageError::NoFolder));

@@ -7,7 +7,7 @@ use std::{
 
 use sluicegate_types::{NameError, NonEmpty, OutputName, Place, Platform};
 
-use super::{Artifact, ImageConfig, Step, TagTemplate, container_path::absolute, order::no_output, wire::WireArtifact};
+use super::{Artifact, ImageConfig, Step, TagTemplate, container_path::absolute, wire::WireArtifact};
 use crate::{Error, In, spot::Aim, yaml::Ordered};
 
 pub(super) fn artifacts(at: &In<'_>, wire: Ordered<WireArtifact>, steps: &[Step]) -> Result<Vec<Artifact>, Error> {
@@ -18,13 +18,19 @@ pub(super) fn artifacts(at: &In<'_>, wire: Ordered<WireArtifact>, steps: &[Step]
         let mut files = BTreeMap::new();
         for (path, product) in artifact.files.0 {
             let place = format!("{place}.files.{path}");
-            let (step, output) = product.split_once('.').ok_or_else(|| at.meaning(&place, "write STEP.OUTPUT"))?;
-            let found = steps.iter().find(|s| s.name.as_str() == step);
+            let called = |name: &str| steps.iter().find(|step| step.name.as_str() == name);
+            let Some((step, output)) = product.split_once('.') else {
+                return Err(match called(&product) {
+                    Some(step) => at.step_for_output(&place, &product, step.outputs.keys().map(OutputName::as_str)),
+                    None => at.meaning(&place, "write STEP.OUTPUT"),
+                });
+            };
+            let found = called(step);
             let known = || steps.iter().map(|step| step.name.as_str());
             let found = found.ok_or_else(|| at.unknown(&place, "step", step, known()))?;
             let output: OutputName = output.parse().map_err(|e: NameError| at.meaning(&place, e.of("output name")))?;
             if !found.outputs.contains_key(&output) {
-                return Err(at.meaning(&place, no_output(&found.name, &output, found.outputs.keys())));
+                return Err(at.no_output(&place, (&found.name, &output), found.outputs.keys()));
             }
             let path = absolute(&path).map_err(|e| at.name(&place, e))?;
             if path == Path::new("/") {

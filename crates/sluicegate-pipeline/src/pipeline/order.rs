@@ -31,7 +31,7 @@ pub(super) fn in_order(at: &In<'_>, steps: Vec<Step>) -> Result<Vec<Step>, Error
                     return Err(at.unknown(place, "step", from.as_str(), known));
                 }
                 Some(names) if !names.contains(output) => {
-                    return Err(at.meaning(place, no_output(from, output, names)));
+                    return Err(at.no_output(place, (from, output), names));
                 }
                 Some(_) => before.insert(from.clone()),
             };
@@ -64,15 +64,4 @@ fn cycle(waiting: &[(Step, BTreeSet<StepName>)], done: &BTreeSet<StepName>) -> V
         way.push(step);
     }
     way
-}
-
-/// What a step has in place of an output that it has not.
-pub(super) fn no_output<'a>(
-    step: &StepName,
-    output: &OutputName,
-    outputs: impl IntoIterator<Item = &'a OutputName>,
-) -> String {
-    let names: Vec<&str> = outputs.into_iter().map(OutputName::as_str).collect();
-    let has = if names.is_empty() { "it has none".to_owned() } else { format!("it has {}", names.join(", ")) };
-    format!("the step {step} has no output {output}; {has}")
 }

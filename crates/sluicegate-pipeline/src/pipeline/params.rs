@@ -71,7 +71,8 @@ impl Pipeline {
         for (name, value) in set {
             let Some((known, param)) = self.params.iter().find(|(known, _)| known.as_str() == name) else {
                 let hint = suggestion(name, self.params.keys().map(OutputName::as_str));
-                return Err(wrong(name, format!("the pipeline {} has no such parameter{hint}", self.name)));
+                let declare = if hint.contains("did you mean") { "" } else { "; declare it under params: of the file" };
+                return Err(wrong(name, format!("the pipeline {} has no such parameter{hint}{declare}", self.name)));
             };
             fits(param, value).map_err(|reason| wrong(name, reason))?;
             if values.insert(known, value).is_some() {
@@ -178,6 +179,10 @@ mod tests {
                 "parameter version: it has no value and no default (what is released); set it with --set version=VALUE",
             ),
             (vec![("verison", "v1")], "parameter verison: the pipeline p has no such parameter; did you mean version?"),
+            (
+                vec![("registry", "v1")],
+                "has no such parameter; there is b, count, version; declare it under params: of the file",
+            ),
             (vec![("version", "1.2")], "\"1.2\" does not match \"v[0-9.]+\" as a whole"),
             (vec![("version", "v1.2-rc")], "as a whole"),
             (vec![("version", "xv1")], "as a whole"),

@@ -44,6 +44,7 @@ pub(super) fn steps(
     let shared = Shared {
         defaults,
         sources,
+        outputs: wire.0.iter().map(|(name, step)| (name.clone(), names(&step.outputs))).collect(),
         params,
         network: defaults.network.as_ref().map(|wire| network(at, "defaults", wire)).transpose()?,
         reuse: match &defaults.reuse {
@@ -63,10 +64,16 @@ pub(super) fn steps(
     wire.0.into_iter().map(|(name, body)| step_of(at, &name, body, &shared)).collect()
 }
 
+fn names<T>(all: &Ordered<T>) -> Vec<String> {
+    all.0.iter().map(|(name, _)| name.clone()).collect()
+}
+
 /// What all steps share.
 struct Shared<'a> {
     defaults: &'a WireDefaults,
     sources: &'a BTreeMap<OutputName, Source>,
+    /// Names of each step's outputs.
+    outputs: BTreeMap<String, Vec<String>>,
     params: &'a BTreeMap<OutputName, Param>,
     network: Option<Network>,
     reuse: Option<Reuse>,
@@ -124,7 +131,11 @@ fn step_of(at: &In<'_>, name: &str, wire: WireStep, shared: &Shared<'_>) -> Resu
         if let InputSource::Source(name) = &source
             && !shared.sources.contains_key(name)
         {
-            return Err(at.unknown(&place, "source", name.as_str(), shared.sources.keys().map(OutputName::as_str)));
+            let sources = shared.sources.keys().map(OutputName::as_str);
+            return Err(match shared.outputs.get(name.as_str()) {
+                Some(outputs) => at.step_for_output(&place, name.as_str(), outputs.iter().map(String::as_str)),
+                None => at.unknown(&place, "source", name.as_str(), sources),
+            });
         }
         let mount = absolute(&mount).map_err(|e| at.name(&place, e))?;
         if is_reserved(&mount) {
