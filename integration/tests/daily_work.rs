@@ -103,6 +103,64 @@ fn a_step_is_tried_again_and_passes_with_a_code_that_is_accepted() {
 }
 
 #[test]
+fn a_step_that_passes_when_it_is_tried_again_passes_and_how_often_it_was_tried_is_signed() {
+    if !can_run_steps("a_step_that_passes_when_it_is_tried_again_passes_and_how_often_it_was_tried_is_signed") {
+        return;
+    }
+    let project = Project::prepared();
+    // What an attempt leaves in its container is gone in the next one; a cache stays.
+    let flaky = "test -e /var/seen/once || { echo first; touch /var/seen/once; exit 1; }; echo second";
+    pipeline(
+        &project,
+        &format!(
+            "steps:\n  once:\n    run: echo once\n    retry: 2\n  flaky:\n    run: '{flaky}'\n    caches: {{ seen: /var/seen }}\n    \
+             retry: 2\n"
+        ),
+    );
+    let (code, run) = project.json(&RUN);
+    assert_eq!((code, &run["steps"][1]["status"]), (0, &json!("passed")), "{run:#}");
+    let attempts = |step: &str| project.provenance(step)["buildDefinition"]["internalParameters"]["attempts"].clone();
+    assert_eq!((attempts("flaky"), attempts("once")), (json!(2), json!(null)));
+    // Without another try the same step fails.
+    project.replace("sluicegate.yaml", "/once", "/another");
+    project.replace("sluicegate.yaml", "seen }\n    retry: 2", "seen }\n    retry: 0");
+    project.sluicegate(&RUN).assert(6, "step flaky ended with code 1");
+}
+
+#[test]
+fn a_step_that_takes_longer_than_its_limit_fails_with_6() {
+    if !can_run_steps("a_step_that_takes_longer_than_its_limit_fails_with_6") {
+        return;
+    }
+    let project = Project::prepared();
+    pipeline(&project, "steps:\n  slow:\n    run: sleep 1000\n    limits: { timeout: 1s }\n");
+    let ended = project.sluicegate(&RUN);
+    ended.assert(6, "step slow was killed after 1 s (limits.timeout)");
+    ended.assert(6, "give it more under limits:");
+    assert_eq!(project.last_record("run")["outcome"], "failed");
+    // Whoever looks into it takes the time that it takes.
+    project.sluicegate(&["shell", "slow", "--", "sh", "-c", "sleep 2 && echo still here"]).assert(0, "still here");
+    project.replace("sluicegate.yaml", "sleep 1000", "'true'");
+    project.must(&RUN);
+}
+
+#[test]
+fn what_to_do_next_is_the_command_as_it_was_typed() {
+    if !can_run_steps("what_to_do_next_is_the_command_as_it_was_typed") {
+        return;
+    }
+    let project = Project::prepared();
+    pipeline(&project, "params: { word: {} }\nsteps:\n  never:\n    run: exit 3\n");
+    fs::rename(project.path("sluicegate.yaml"), project.path("t.yaml")).unwrap();
+    project
+        .sluicegate(&["run", "-f", "t.yaml", "--no-scan", "--set", "word=two words"])
+        .assert(6, "; then sluicegate run -f t.yaml --no-scan --set 'word=two words'\n");
+    project
+        .sluicegate(&["try", "never", "-f", "t.yaml", "--set", "word=x"])
+        .assert(6, "; then sluicegate try never -f t.yaml --set word=x\n");
+}
+
+#[test]
 fn only_named_steps_run_and_with_only_nothing_else_is_executed() {
     if !can_run_steps("only_named_steps_run_and_with_only_nothing_else_is_executed") {
         return;

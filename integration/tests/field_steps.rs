@@ -312,6 +312,15 @@ fn explain_names_the_part_of_the_key_that_changed() {
     project.sluicegate(&["explain", "build"]).assert(0, "run.2: ");
     let (_, explained) = project.json(&["explain", "test"]);
     assert_eq!((&explained["fate"], &explained["waitsFor"]), (&json!("open"), &json!(["build"])));
-    project.sluicegate(&["plan", "--diff"]).assert(0, "RUNS");
+    // Only with --diff it says what has changed.
+    let (changed, plain) = (project.must(&["plan", "--diff"]), project.must(&["plan"]));
+    for (said, has) in [(changed.stdout, true), (plain.stdout, false)] {
+        assert!(said.contains("RUNS") && said.contains("    run.2: ") == has, "{said}");
+    }
+    let plan = |arguments: &[&str]| project.json(arguments).1;
+    let build =
+        |plan: &Value| plan["steps"].as_array().unwrap().iter().find(|step| step["step"] == "build").unwrap().clone();
+    assert_eq!(build(&plan(&["plan", "--diff"]))["changed"][0]["part"], "run.2");
+    assert_eq!(build(&plan(&["plan"])).get("changed"), None);
     project.sluicegate(&["plan", "--dot"]).assert(0, "\"build\" -> \"test\"");
 }

@@ -60,7 +60,6 @@ fn a_second_run_takes_every_result_gives_the_same_image_and_names_the_first_orig
     }
     // Whoever asks for it executes all the same.
     assert!(all_are(&json(&project, &["run", "--no-scan", "--no-cache", "-o", "json"]), "passed"));
-    project.must(&["logs", "LAST", "build"]);
     project.sluicegate(&["explain", "build"]).assert(0, "TAKEN");
     project.sluicegate(&["plan"]).assert(0, "3 taken");
 }
@@ -94,6 +93,54 @@ fn the_files_of_a_key_are_their_content_and_whether_they_may_be_executed() {
     set_mode(0o755);
     assert_eq!(run(), ("passed".to_owned(), "may\n".to_owned()));
     assert_eq!(run(), ("taken".to_owned(), "may\n".to_owned()));
+}
+
+#[test]
+fn the_log_of_a_result_that_was_taken_is_the_one_of_the_run_that_did_the_work() {
+    if !can_run_steps("the_log_of_a_result_that_was_taken_is_the_one_of_the_run_that_did_the_work") {
+        return;
+    }
+    let project = Project::prepared();
+    // The time of day, so that another log would be seen.
+    project.replace("sluicegate.yaml", "    run: mkdir -p /out/app", "    run: date +%s.%N && mkdir -p /out/app");
+    let log = || project.command(&["logs", "LAST", "build"]).output().unwrap().stdout;
+    assert!(all_are(&json(&project, &RUN), "passed"));
+    let first = log();
+    assert!(first.len() > 10, "{first:?}");
+    assert!(all_are(&json(&project, &RUN), "taken"));
+    assert_eq!(log(), first);
+    project.must(&["run", "--no-scan", "--no-cache"]);
+    assert_ne!(log(), first);
+}
+
+#[test]
+fn a_plan_for_programs_names_what_a_run_is_made_of_by_digest() {
+    if !can_run_steps("a_plan_for_programs_names_what_a_run_is_made_of_by_digest") {
+        return;
+    }
+    let project = Project::prepared();
+    let (_, plan) = project.json(&["plan"]);
+    let run = json(&project, &RUN);
+    let image = integration::Layout::at(project.path("images/base")).index()["manifests"][0]["digest"].clone();
+    assert_eq!(
+        plan["images"],
+        serde_json::json!([
+            { "name": "oci:images/base", "platform": "linux/amd64", "digest": image, "indexes": [] }
+        ])
+    );
+    let provenance = project.provenance("build");
+    let dependencies = provenance["buildDefinition"]["resolvedDependencies"].as_array().unwrap().clone();
+    let digest = |name: &str| {
+        let found = dependencies.iter().find(|one| one["name"].as_str().is_some_and(|one| one.starts_with(name)));
+        format!(
+            "sha256:{}",
+            found.unwrap_or_else(|| panic!("{name}: {dependencies:?}"))["digest"]["sha256"].as_str().unwrap()
+        )
+    };
+    assert_eq!((digest("image").into(), digest("source:src").into()), (image, plan["sources"][0]["digest"].clone()));
+    assert_eq!(plan["steps"][0]["key"], step(&run, "build")["key"]);
+    // What waits for another step's outputs has no key yet.
+    assert_eq!((&plan["steps"][1]["fate"], &plan["steps"][1]["key"]), (&"open".into(), &Value::Null));
 }
 
 #[test]
