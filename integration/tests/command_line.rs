@@ -71,6 +71,7 @@ fn where_a_pipeline_file_is_missing_what_run_says_to_do_can_be_done() {
     fs::copy(project.path("NEW/sluicegate.yaml"), project.path("sluicegate.yaml")).unwrap();
     let ended = project.sluicegate(&["run", "--no-scan"]);
     assert!(!ended.stderr.contains("read the pipeline file"), "{ended:?}");
+    project.sluicegate(&["run", "-f", "ohter.yaml"]).assert(2, "now: name one that is there with -f");
 }
 
 #[test]

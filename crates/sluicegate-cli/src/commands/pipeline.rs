@@ -63,17 +63,8 @@ pub(crate) struct OpenedPipeline {
 impl OpenedPipeline {
     /// Reads the files and opens the home.
     pub(crate) fn open(file: &Path, gateway: &GatewayFlag, values: &PipelineValues) -> Result<Self, Problem> {
-        let text = read(file).map_err(|error| {
-            // init writes nothing into a project that it wrote before.
-            let hint = match ["gateway.yaml", "trust/trust.yaml"].iter().find(|name| folder_of(file).join(name).exists()) {
-                None => "sluicegate init writes one; -f names another".to_owned(),
-                Some(other) => format!(
-                    "-f names another. As {other} is here, init writes none: sluicegate init NEW writes one into the folder NEW, to \
-                     begin with; copy it here"
-                ),
-            };
-            Problem::named("read the pipeline file", file, &error).or(hint)
-        })?;
+        let text = read(file)
+            .map_err(|error| Problem::named("read the pipeline file", file, &error).or(no_pipeline(folder_of(file))))?;
         let name = file.display().to_string();
         let text =
             String::from_utf8(text).map_err(|_| Problem::usage(format!("{name} is not UTF-8"), "write it as UTF-8"))?;
@@ -251,6 +242,21 @@ const PROXIES: [&str; 3] = ["http_proxy", "https_proxy", "all_proxy"];
 
 fn is_in_git(path: &Path) -> bool {
     path.components().any(|part| part.as_os_str().eq_ignore_ascii_case(".git"))
+}
+
+/// What to do where the pipeline file is not in this folder.
+fn no_pipeline(folder: &Path) -> String {
+    if folder.join("sluicegate.yaml").exists() {
+        return "name one that is there with -f; without it, it is sluicegate.yaml".to_owned();
+    }
+    // init writes nothing into a project that it wrote before.
+    match ["gateway.yaml", "trust/trust.yaml"].iter().find(|name| folder.join(name).exists()) {
+        None => "sluicegate init writes one; -f names another".to_owned(),
+        Some(other) => format!(
+            "-f names another. As {other} is here, init writes none: sluicegate init NEW writes one into the folder NEW, to begin with; \
+             copy it here"
+        ),
+    }
 }
 
 /// Whether a variable is one of those by which whoever starts this program says where its keys are, and opens them.
