@@ -278,3 +278,24 @@ pub(crate) fn step_subjects(
         NonEmpty::one(Subject::product(format!("{step}:log"), Content { kind: ContentKind::File, digest: log }))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use sluicegate_ports::execute::Destination;
+
+    use super::*;
+
+    #[test]
+    fn a_contact_is_signed_as_the_pipeline_file_writes_its_server() {
+        let destination = |host: &str| {
+            let destination = Destination { host: host.to_owned(), port: 443 };
+            contacted(&Contact { destination, address: None, refused: None, connections: 1, sent: 0, received: 0 })
+                .destination
+        };
+        for server in ["[::1]:443", "a.example:443", "127.0.0.1:443"] {
+            let written: sluicegate_pipeline::pipeline::Destination = server.parse().unwrap();
+            assert_eq!(destination(&written.host), server);
+            assert_eq!(written.to_string(), server);
+        }
+    }
+}
