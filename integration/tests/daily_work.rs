@@ -340,6 +340,14 @@ fn a_source_that_is_fetched_is_of_a_commit_that_is_known() {
     let source = dependencies.as_array().unwrap().iter().find(|one| one["name"] == "source:far").unwrap();
     assert_eq!(source["annotations"]["sluicegate.dev/commit"], json!(commit));
     assert_eq!(source["annotations"]["sluicegate.dev/ref"], "refs/heads/main");
+    project.replace("sluicegate.yaml", "ref: main", "ref: mian");
+    for arguments in [&["plan"][..], &RUN] {
+        let ended = project.sluicegate(arguments);
+        ended.assert(2, "sluicegate.yaml: line 3, column ");
+        ended.assert(2, ": sources.far.ref: the git source file://");
+        ended.assert(2, "there is no refs/heads/mian and no refs/tags/mian");
+        ended.assert(2, "; branches are main");
+    }
 }
 
 #[test]
