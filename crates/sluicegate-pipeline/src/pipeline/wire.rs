@@ -44,7 +44,7 @@ pub(super) struct WirePipeline {
     #[serde(default)]
     pub(super) defaults: WireDefaults,
     /// The steps by name, in any order.
-    #[cfg_attr(test, schemars(extend("propertyNames" = {"pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"}, "maxProperties" = 1000)))]
+    #[cfg_attr(test, schemars(extend("propertyNames" = {"pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"}, "minProperties" = 1, "maxProperties" = 1000)))]
     pub(super) steps: Ordered<WireStep>,
     /// The images that are assembled of what steps leave.
     #[cfg_attr(test, schemars(extend("propertyNames" = {"pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"})))]
