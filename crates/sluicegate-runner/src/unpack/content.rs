@@ -16,7 +16,7 @@ use tar::{Entry, EntryType};
 
 use super::{
     Kind, UnpackError, UnpackLimits, Whereabouts,
-    merged::Merged,
+    merged::{Found, Merged},
     said::{Globals, Said},
     sparse::Sparse,
     stream::Tally,
@@ -34,6 +34,10 @@ const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOF
 
 /// The attribute by which overlayfs knows folders that hide what lies below.
 const OPAQUE: &str = "trusted.overlay.opaque";
+
+/// The attribute with the capabilities of a program, and how many bytes the kernel lets it have.
+const CAPABILITY: &str = "security.capability";
+const MAX_CAPABILITY: usize = 64;
 
 /// The attribute of the root of a layer that says itself whose and how its root is.
 pub(crate) const SAYS_ROOT: &str = "trusted.sluicegate.root";
@@ -342,9 +346,11 @@ impl<'a> Writer<'a> {
                 if target.is_empty() || target.len() >= 4096 || target.contains(&0) {
                     return refuse(path, "a link without a usable target");
                 }
-                self.replacing(folder, name, || fs::symlinkat(OsStr::from_bytes(&target), folder, name))
-                    .and_then(|()| Ok(own_and_date(folder, name, meta)?))
-                    .map_err(|source| UnpackError::Io { action: "make the link", path: path.to_owned(), source })
+                self.link(folder, name, &target, meta).map_err(|source| UnpackError::Io {
+                    action: "make the link",
+                    path: path.to_owned(),
+                    source,
+                })
             }
             EntryType::Link => self.hard_link(folder, name, path, &target),
             EntryType::Fifo if self.kind == Kind::Layer => self
@@ -391,15 +397,7 @@ impl<'a> Writer<'a> {
         entry: &mut Entry<'_, R>,
     ) -> Result<(), UnpackError> {
         let failed = |source| UnpackError::Io { action: "write", path: path.to_owned(), source };
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut made = None;
-        self.replacing(folder, name, || {
-            made = Some(fs::openat(folder, name, flags, Mode::from_raw_mode(0o600))?);
-            Ok(())
-        })
-        .map_err(failed)?;
-        let Some(made) = made else { return Err(failed(io::Error::other("no file was made"))) };
-        let mut file = File::from(made);
+        let mut file = self.new_file(folder, name).map_err(failed)?;
         match sparse {
             None => {
                 self.copy(path, entry, &mut file)?;
@@ -420,16 +418,28 @@ impl<'a> Writer<'a> {
                 self.count(path, size)?;
             }
         }
-        let set = || -> rustix::io::Result<()> {
-            fs::fchown(&file, Some(Uid::from_raw(meta.owner.0)), Some(Gid::from_raw(meta.owner.1)))?;
-            // After the owner: a change of owner clears set-user-ID and capabilities.
-            fs::fchmod(&file, Mode::from_raw_mode(meta.mode))?;
-            if let Some(capability) = &meta.capability {
-                fs::fsetxattr(&file, "security.capability", capability, XattrFlags::empty())?;
-            }
-            fs::futimens(&file, &times(meta.mtime))
-        };
-        set().map_err(|error| failed(error.into()))
+        self.complete(&file, meta).map_err(|error| failed(error.into()))
+    }
+
+    fn new_file(&mut self, folder: &OwnedFd, name: &OsStr) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut made = None;
+        self.replacing(folder, name, || {
+            made = Some(fs::openat(folder, name, flags, Mode::from_raw_mode(0o600))?);
+            Ok(())
+        })?;
+        made.map(File::from).ok_or_else(|| io::Error::other("no file was made"))
+    }
+
+    /// Sets what a file has beside its content.
+    fn complete(&mut self, file: &File, meta: &Meta) -> rustix::io::Result<()> {
+        fs::fchown(file, Some(Uid::from_raw(meta.owner.0)), Some(Gid::from_raw(meta.owner.1)))?;
+        // After the owner: a change of owner clears set-user-ID and capabilities.
+        fs::fchmod(file, Mode::from_raw_mode(meta.mode))?;
+        if let Some(capability) = &meta.capability {
+            fs::fsetxattr(file, CAPABILITY, capability, XattrFlags::empty())?;
+        }
+        fs::futimens(file, &times(meta.mtime))
     }
 
     /// Copies what is left of `reader` and says how much that was.
@@ -473,14 +483,13 @@ impl<'a> Writer<'a> {
         let own = own.and_then(|own| Ok((fs::statat(&own, &target_name, AtFlags::SYMLINK_NOFOLLOW)?, own)));
         let (target_folder, stat) = match own {
             Ok((stat, own)) => (own, stat),
-            // A layer may link to a file of one below. Unpacked layers are never changed, so that both may share it.
             Err(Errno::NOENT) if self.kind == Kind::Layer => {
                 self.counts.asked_below = true;
                 let merged = self.merged();
                 let found = merged.resolve(target_folder).and_then(|folder| merged.look(&folder.join(&target_name)));
                 let found = found.map_err(|error| failed(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
                 let Some(found) = found else { return Err(failed(Errno::NOENT)) };
-                (found.folder, found.stat)
+                return self.copy_of_below((folder, name, path), &found, &target_name);
             }
             Err(error) => return Err(failed(error)),
         };
@@ -489,6 +498,41 @@ impl<'a> Writer<'a> {
         }
         self.replacing(folder, name, || fs::linkat(&target_folder, &target_name, folder, name, AtFlags::empty()))
             .map_err(|source| UnpackError::Io { action: "make the hard link", path: path.to_owned(), source })
+    }
+
+    /// A layer may link to a file of one below. It gets one of its own: another name would be a change of the file below, which others read.
+    fn copy_of_below(
+        &mut self,
+        (folder, name, path): (&OwnedFd, &OsStr, &Path),
+        found: &Found,
+        target: &OsStr,
+    ) -> Result<(), UnpackError> {
+        let failed = |source| UnpackError::Io { action: "copy what is below to", path: path.to_owned(), source };
+        let mut meta = Meta::of(&found.stat);
+        match found.kind() {
+            FileType::RegularFile => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let below = fs::openat(&found.folder, target, flags, Mode::empty());
+                let mut below = File::from(below.map_err(|error| failed(error.into()))?);
+                let mut capability = [0; MAX_CAPABILITY];
+                if let Ok(length) = fs::fgetxattr(&below, CAPABILITY, &mut capability[..]) {
+                    meta.capability = Some(capability[..length].to_vec());
+                }
+                let mut file = self.new_file(folder, name).map_err(failed)?;
+                self.copy(path, &mut below, &mut file)?;
+                self.complete(&file, &meta).map_err(|error| failed(error.into()))
+            }
+            FileType::Symlink => {
+                let text = fs::readlinkat(&found.folder, target, Vec::new()).map_err(|error| failed(error.into()))?;
+                self.link(folder, name, text.as_bytes(), &meta).map_err(failed)
+            }
+            _ => refuse(path, "a hard link to something else than a file"),
+        }
+    }
+
+    fn link(&mut self, folder: &OwnedFd, name: &OsStr, target: &[u8], meta: &Meta) -> io::Result<()> {
+        self.replacing(folder, name, || fs::symlinkat(OsStr::from_bytes(target), folder, name))?;
+        Ok(own_and_date(folder, name, meta)?)
     }
 
     /// Makes something; what stood there before goes first, as the later entry of a layer wins.

@@ -541,10 +541,16 @@ fn folders_that_a_layer_only_implies_are_as_they_are_below() {
 #[test]
 fn a_hard_link_may_lead_to_a_file_of_a_layer_below_unless_it_was_removed() {
     let below = Tar::default().dir("a").file("a/file", "shared").symlink("l", "a").end();
-    let link = Tar::default().dir("b").hard_link("b/link", "l/file").end();
-    let (dir, folders, unpacked) = stack(&[below.clone(), link.clone()]);
+    let link = Tar::default().dir("b").hard_link("b/link", "l/file").hard_link("b/l", "l").end();
+    let (dir, folders, unpacked) = stack(&[below.clone(), link]);
     assert_eq!(fs::read_to_string(folders[1].join("b/link")).unwrap(), "shared");
+    assert_eq!(fs::read_link(folders[1].join("b/l")).unwrap(), Path::new("a"));
     assert!(unpacked[1].asked_below);
+    // The file below is as it was: a layer that others use is not changed by one that is stacked on it.
+    let (file, link) = (folders[0].join("a/file"), folders[1].join("b/link"));
+    let (file, link) = (fs::metadata(file).unwrap(), fs::metadata(link).unwrap());
+    assert_eq!((file.nlink(), link.nlink()), (1, 1));
+    assert_eq!((file.mode(), file.uid(), file.mtime()), (link.mode(), link.uid(), link.mtime()));
     drop(dir);
     let removed = Tar::default().file("a/.wh.file", "").end();
     let (dir, mut folders, _) = stack(&[below, removed]);
@@ -552,6 +558,7 @@ fn a_hard_link_may_lead_to_a_file_of_a_layer_below_unless_it_was_removed() {
     let folder = dir.path().join("third");
     fs::create_dir(&folder).unwrap();
     let limits = UnpackLimits::default();
+    let link = Tar::default().dir("b").hard_link("b/link", "l/file").end();
     let third = unpack_into(&link[..], Compression::None, &folder, &folders, Kind::Layer, &limits);
     assert!(matches!(third, Err(UnpackError::Io { .. })), "{third:?}");
 }
