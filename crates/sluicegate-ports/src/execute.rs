@@ -454,8 +454,8 @@ pub enum ExecuteError {
         /// Why.
         reason: String,
     },
-    /// A layer or an input is broken, hostile or beyond a limit.
-    #[error("step {step}: cannot unpack {digest}: {reason}")]
+    /// A layer or an input is broken, hostile or beyond a limit, or what was unpacked of it is not what it was.
+    #[error("step {step}: cannot use {digest}: {reason}")]
     Content {
         /// The step.
         step: String,

@@ -1,5 +1,8 @@
 //! Unpacked layers and inputs, by digest: disposable, private, and only ever complete. A folder gets its name after every byte of
 //! its content has been compared with the digest and written to the disk, and is used while its seal holds.
+//!
+//! Several runs use one cache at a time, and a folder whose seal is broken may be what a step of another run reads: it loses its name and
+//! nothing else. What has lost its name is removed by `prune`, which nobody runs beside.
 
 use std::{
     fs::{self, File},
@@ -9,7 +12,10 @@ use std::{
     sync::Arc,
 };
 
-use rustix::fs::Timestamps;
+use rustix::{
+    fs::{CWD, RenameFlags, Timestamps},
+    io::Errno,
+};
 use sluicegate_ports::{
     execute::{Compression, Layer, Stop},
     store::{ContentStore, StoreError},
@@ -18,12 +24,15 @@ use sluicegate_types::{Digest, Hasher};
 
 use crate::{
     collect::with_sources,
-    disposable_folder::{self, KINDS, MARKS},
+    disposable_folder::{self, GOING, KINDS, MARKS},
     mounts::FILE_NAME,
     run_folder::{self, RunFolder},
-    seal::Seals,
+    seal::{Found, Inode, Seal, Seals},
     unpack::{Kind, UnpackLimits, Unpacked, Whereabouts, hides_all_below, unpack_into},
 };
+
+/// How often a place is looked at anew that others change meanwhile.
+const MAX_TRIES: usize = 16;
 
 /// Who owns the entries of an input, and their one time.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +48,15 @@ pub(crate) struct Cache {
     root: PathBuf,
     seals: Seals,
     store: Arc<dyn ContentStore>,
+}
+
+/// A folder of the cache as it was when it was found whole, or made.
+#[derive(Clone, Debug)]
+pub(crate) struct Whole {
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    content: Digest,
+    seal: Seal,
 }
 
 /// Why content could not be unpacked.
@@ -69,8 +87,8 @@ impl Cache {
     ///
     /// A layer may say nothing of folders that it puts files into, and link to files of a layer below. Such a layer is unpacked for what
     /// lies below it and kept by the chain of all of them (OCI image-spec, "Layer ChainID"); any other is the same in every image.
-    pub(crate) fn layers(&self, layers: &[Layer], stop: &Stop) -> Result<Vec<PathBuf>, CacheError> {
-        let mut folders: Vec<PathBuf> = Vec::new();
+    pub(crate) fn layers(&self, layers: &[Layer], stop: &Stop) -> Result<Vec<Whole>, CacheError> {
+        let mut folders: Vec<Whole> = Vec::new();
         let mut chain: Option<Digest> = None;
         for layer in layers {
             let link = match chain {
@@ -79,8 +97,8 @@ impl Cache {
             };
             chain = Some(link);
             let folder = self.layer(layer, &link, &folders, stop)?;
-            self.note_use(&folder);
-            if hides_all_below(&folder) {
+            self.note_use(&folder.path);
+            if hides_all_below(&folder.path) {
                 folders.clear();
             }
             folders.insert(0, folder);
@@ -88,25 +106,44 @@ impl Cache {
         Ok(folders)
     }
 
-    fn layer(&self, layer: &Layer, chain: &Digest, below: &[PathBuf], stop: &Stop) -> Result<PathBuf, CacheError> {
+    /// Whether these are the very same folders still and as they were: an error names the first content of which they are not. All of their
+    /// entries are looked at once more, some microseconds each, and none is read.
+    pub(crate) fn require_unchanged(&self, folders: &[Whole]) -> Result<(), CacheError> {
+        for Whole { path, content, seal } in folders {
+            if !seal.holds(path) {
+                self.seals.doubt(path);
+                let reason = "what was unpacked of it was changed by somebody else while it was used".to_owned();
+                return Err(CacheError::Content { digest: *content, reason });
+            }
+        }
+        Ok(())
+    }
+
+    fn layer(&self, layer: &Layer, chain: &Digest, below: &[Whole], stop: &Stop) -> Result<Whole, CacheError> {
         let known =
             [("alone", layer.diff_id), ("chain", *chain)].map(|(kind, name)| self.root.join(kind).join(name.hex()));
         for known in &known {
-            if self.is_whole(known)? {
-                return Ok(known.clone());
+            if let Some(whole) = self.find(known, &layer.blob)? {
+                return Ok(whole);
             }
         }
-        self.make(|folder| {
+        self.make(&layer.blob, |folder| {
             let (blob, expected) = (&layer.blob, &layer.diff_id);
-            let unpacked = self.unpack((blob, expected), layer.compression, folder, below, Kind::Layer, stop)?;
+            let lower: Vec<_> = below.iter().map(|below| below.path.clone()).collect();
+            let unpacked = self.unpack((blob, expected), layer.compression, folder, &lower, Kind::Layer, stop)?;
             let [alone, chain] = &known;
-            Ok(if unpacked.asked_below { chain.clone() } else { alone.clone() })
+            if !unpacked.asked_below {
+                return Ok(alone.clone());
+            }
+            // What was made of something else than was judged must not outlive this.
+            self.require_unchanged(below)?;
+            Ok(chain.clone())
         })
     }
 
     /// The folder with the tree of a directory product.
-    pub(crate) fn tree(&self, digest: &Digest, stamp: Stamp, stop: &Stop) -> Result<PathBuf, CacheError> {
-        self.entry("tree", name(digest, stamp), |folder| {
+    pub(crate) fn tree(&self, digest: &Digest, stamp: Stamp, stop: &Stop) -> Result<Whole, CacheError> {
+        self.entry("tree", digest, name(digest, stamp), |folder| {
             let kind = Kind::Tree { owner: stamp.owner, mtime: stamp.epoch, whereabouts: Whereabouts::Containers };
             self.unpack((digest, digest), Compression::None, folder, &[], kind, stop)?;
             chown(folder, Some(stamp.owner.0), Some(stamp.owner.1)).map_err(io_error("own an unpacked input"))
@@ -114,9 +151,9 @@ impl Cache {
     }
 
     /// A folder with one file, [`FILE_NAME`].
-    pub(crate) fn file(&self, digest: &Digest, executable: bool, stamp: Stamp) -> Result<PathBuf, CacheError> {
+    pub(crate) fn file(&self, digest: &Digest, executable: bool, stamp: Stamp) -> Result<Whole, CacheError> {
         let suffix = if executable { "-x" } else { "" };
-        self.entry("file", format!("{}{suffix}", name(digest, stamp)), |folder| {
+        self.entry("file", digest, format!("{}{suffix}", name(digest, stamp)), |folder| {
             self.copy(digest, &folder.join(FILE_NAME), executable, stamp)
         })
     }
@@ -124,32 +161,50 @@ impl Cache {
     fn entry(
         &self,
         kind: &str,
+        content: &Digest,
         name: String,
         fill: impl FnOnce(&Path) -> Result<(), CacheError>,
-    ) -> Result<PathBuf, CacheError> {
+    ) -> Result<Whole, CacheError> {
         let path = self.root.join(kind).join(name);
-        if !self.is_whole(&path)? {
-            self.make(|folder| fill(folder).map(|()| path.clone()))?;
-        }
+        let whole = match self.find(&path, content)? {
+            Some(whole) => whole,
+            None => self.make(content, |folder| fill(folder).map(|()| path.clone()))?,
+        };
         self.note_use(&path);
-        Ok(path)
+        Ok(whole)
     }
 
-    /// Whether there is something at `path` that is as it was made; something else makes room.
-    fn is_whole(&self, path: &Path) -> Result<bool, CacheError> {
-        if path.symlink_metadata().is_err() {
-            return Ok(false);
+    /// What is at `path`, if it is as it was made; something else makes room.
+    fn find(&self, path: &Path, content: &Digest) -> Result<Option<Whole>, CacheError> {
+        let failed = io_error("look at what is in the cache of unpacked content");
+        for _ in 0..MAX_TRIES {
+            match self.seals.find(path).map_err(&failed)? {
+                Found::Nothing => return Ok(None),
+                Found::Whole(seal) => return Ok(Some(Whole { path: path.to_owned(), content: *content, seal })),
+                Found::Broken(judged) => self.set_aside(path, judged).map_err(&failed)?,
+            }
         }
-        if self.seals.hold(path) {
-            return Ok(true);
+        Err(contended(path))
+    }
+
+    /// Takes the name from the folder that was judged and from no other. It stays as it is for whoever reads it.
+    fn set_aside(&self, path: &Path, judged: Inode) -> io::Result<()> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let aside = path.with_file_name(format!("{GOING}{name}-{:x}", judged.number));
+        match rustix::fs::renameat_with(CWD, path, CWD, &aside, RenameFlags::NOREPLACE) {
+            Ok(()) => {}
+            // Another process was faster, and what has the name now is judged anew.
+            Err(Errno::NOENT | Errno::EXIST) => return Ok(()),
+            Err(error) => return Err(error.into()),
         }
-        // It gets another name first: what is half removed is nobody's.
-        let failed = io_error("remove what was changed in the cache of unpacked content");
-        let aside = RunFolder::new(&self.root.join("tmp")).map_err(&failed)?;
-        match fs::rename(path, aside.path().join("changed")) {
-            // Another process was faster.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            renamed => renamed.map(|()| false).map_err(failed),
+        if Inode::at(&aside)? == judged {
+            self.seals.forget(path, judged);
+            return Ok(());
+        }
+        // Meanwhile somebody else had made it anew. If there is yet another one, this one is spare.
+        match rustix::fs::renameat_with(CWD, &aside, CWD, path, RenameFlags::NOREPLACE) {
+            Ok(()) | Err(Errno::NOENT | Errno::EXIST) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -161,8 +216,12 @@ impl Cache {
         }
     }
 
-    /// A new folder, by the name that whoever fills it gives it.
-    fn make(&self, fill: impl FnOnce(&Path) -> Result<PathBuf, CacheError>) -> Result<PathBuf, CacheError> {
+    /// A new folder, by the name that whoever fills it gives it; or the one that somebody else made meanwhile, if its seal holds.
+    fn make(
+        &self,
+        content: &Digest,
+        fill: impl FnOnce(&Path) -> Result<PathBuf, CacheError>,
+    ) -> Result<Whole, CacheError> {
         let failed = io_error("write to the cache of unpacked content");
         let temporary = RunFolder::new(&self.root.join("tmp")).map_err(&failed)?;
         let folder = temporary.path().join("content");
@@ -171,13 +230,23 @@ impl Cache {
         let path = fill(&folder)?;
         // After a power failure a name must not stand for files whose bytes never reached the disk.
         rustix::fs::syncfs(File::open(&folder).map_err(&failed)?).map_err(|error| failed(error.into()))?;
-        self.seals.put(&folder, &path);
-        match fs::rename(&folder, &path) {
-            Ok(()) => Ok(path),
-            // Another run was faster with the same content.
-            Err(_) if path.is_dir() => Ok(path),
-            Err(error) => Err(failed(error)),
+        let seal = Seal::of(&folder).map_err(&failed)?;
+        self.seals.put(&seal, &path);
+        for _ in 0..MAX_TRIES {
+            match rustix::fs::renameat_with(CWD, &folder, CWD, &path, RenameFlags::NOREPLACE) {
+                Ok(()) => {
+                    self.seals.believe(&path, seal);
+                    return Ok(Whole { path, content: *content, seal });
+                }
+                Err(Errno::EXIST) => {
+                    if let Some(whole) = self.find(&path, content)? {
+                        return Ok(whole);
+                    }
+                }
+                Err(error) => return Err(failed(error.into())),
+            }
         }
+        Err(contended(&path))
     }
 
     fn unpack(
@@ -246,6 +315,11 @@ impl<R: Read> Read for UntilStopped<'_, R> {
     }
 }
 
+fn contended(path: &Path) -> CacheError {
+    let reason = format!("others change {} all the time", path.display());
+    CacheError::Io { action: "take a place in the cache of unpacked content", reason }
+}
+
 fn name(digest: &Digest, stamp: Stamp) -> String {
     format!("{}-{}-{}-{}", digest.hex(), stamp.epoch, stamp.owner.0, stamp.owner.1)
 }
@@ -263,8 +337,14 @@ fn io_error(action: &'static str) -> impl Fn(io::Error) -> CacheError {
 mod tests {
     use std::{os::fd::OwnedFd, sync::Mutex, thread};
 
+    use rustix::fs::{Mode, OFlags};
+    use sluicegate_ports::prune::Disposable;
+
     use super::*;
-    use crate::pack::{LayerWriter, PackOptions};
+    use crate::{
+        DisposableFolder,
+        pack::{LayerWriter, PackOptions},
+    };
 
     /// A store of one blob, which comes through a pipe.
     struct Coming(Mutex<Option<io::PipeReader>>);
@@ -285,6 +365,151 @@ mod tests {
 
         fn path(&self, digest: &Digest) -> Result<PathBuf, StoreError> {
             Err(StoreError::Missing { digest: *digest })
+        }
+    }
+
+    /// A store of this blob, any number of times.
+    struct Stored(Vec<u8>);
+
+    impl ContentStore for Stored {
+        fn put(&self, _: &mut dyn Read, limit: u64) -> Result<(Digest, u64), StoreError> {
+            Err(StoreError::TooLarge { limit })
+        }
+
+        fn open(&self, _: &Digest) -> Result<File, StoreError> {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&self.0).unwrap();
+            io::Seek::rewind(&mut file).unwrap();
+            Ok(file)
+        }
+
+        fn read(&self, digest: &Digest, _: u64) -> Result<Vec<u8>, StoreError> {
+            Err(StoreError::Missing { digest: *digest })
+        }
+
+        fn path(&self, digest: &Digest) -> Result<PathBuf, StoreError> {
+            Err(StoreError::Missing { digest: *digest })
+        }
+    }
+
+    /// A home that several processes unpack this layer in.
+    struct Home {
+        folder: tempfile::TempDir,
+        tar: Vec<u8>,
+        layer: Layer,
+    }
+
+    impl Home {
+        fn new() -> Self {
+            let mut tar = LayerWriter::new(Vec::new(), &PackOptions::fixed(0, 1 << 30));
+            tar.add_bytes(Path::new("program"), b"a program", 0o755).unwrap();
+            let tar = tar.finish().unwrap().0;
+            let blob = Digest::of(&tar);
+            let layer = Layer { blob, compression: Compression::None, diff_id: blob };
+            Self { folder: tempfile::tempdir().unwrap(), tar, layer }
+        }
+
+        fn root(&self) -> PathBuf {
+            self.folder.path().join("cache")
+        }
+
+        /// The cache as a process has it that begins now.
+        fn cache(&self) -> Cache {
+            Cache::open(&self.root(), &self.folder.path().join("seals"), Arc::new(Stored(self.tar.clone()))).unwrap()
+        }
+
+        fn layer(&self, cache: &Cache) -> Whole {
+            cache.layers(std::slice::from_ref(&self.layer), &Stop::default()).unwrap().remove(0)
+        }
+    }
+
+    #[test]
+    fn what_another_run_reads_stays_when_its_seal_is_broken_until_it_is_pruned() {
+        for is_changed in [false, true] {
+            let home = Home::new();
+            let first = home.layer(&home.cache());
+            // As a mounted layer is held: by the folder and not by its name.
+            let mounted = File::open(&first.path).unwrap();
+            let program = first.path.join("program");
+            if is_changed {
+                fs::set_permissions(&program, program.metadata().unwrap().permissions()).unwrap();
+            }
+            let second = home.layer(&home.cache());
+            assert_eq!(second.path, first.path);
+            assert_eq!(second.seal.eq(&first.seal), !is_changed);
+            let read = rustix::fs::openat(&mounted, "program", OFlags::RDONLY, Mode::empty()).unwrap();
+            assert_eq!(io::read_to_string(File::from(read)).unwrap(), "a program");
+
+            let disposable = DisposableFolder::of_layers(home.folder.path(), home.root());
+            let things = disposable.things().unwrap();
+            let going: Vec<_> = things.iter().filter(|thing| thing.name.contains(GOING)).collect();
+            assert_eq!(going.len(), usize::from(is_changed), "{things:?}");
+            going.iter().for_each(|thing| disposable.remove(&thing.name).unwrap());
+            assert_eq!(disposable.things().unwrap().len(), 1);
+            let seals = fs::read_dir(home.folder.path().join("seals")).unwrap().count();
+            assert_eq!(seals, 1, "one for each folder that has a name");
+            assert_eq!(home.layer(&home.cache()).seal, second.seal);
+        }
+    }
+
+    #[test]
+    fn what_was_changed_while_it_was_used_is_named_and_made_anew() {
+        let home = Home::new();
+        let cache = home.cache();
+        let used = [home.layer(&cache)];
+        cache.require_unchanged(&used).unwrap();
+        let program = used[0].path.join("program");
+        fs::set_permissions(&program, program.metadata().unwrap().permissions()).unwrap();
+        for _ in 0..2 {
+            let error = cache.require_unchanged(&used).unwrap_err();
+            assert!(matches!(error, CacheError::Content { digest, .. } if digest == home.layer.blob), "{error:?}");
+        }
+        // The same where another process has made it anew already.
+        home.layer(&home.cache());
+        assert!(cache.require_unchanged(&used).is_err());
+        cache.require_unchanged(&[home.layer(&cache)]).unwrap();
+    }
+
+    #[test]
+    fn only_the_folder_that_was_judged_loses_its_name() {
+        let home = Home::new();
+        let cache = home.cache();
+        let first = home.layer(&cache);
+        let judged = Inode::at(&first.path).unwrap();
+        // While it was judged another process has made it anew.
+        fs::rename(&first.path, home.root().join("alone/away")).unwrap();
+        let second = home.layer(&home.cache());
+        assert_ne!(second.seal, first.seal);
+        cache.set_aside(&first.path, judged).unwrap();
+        assert!(second.path.exists());
+        assert_eq!(home.layer(&cache).seal, second.seal);
+        // And the same folder, judged rightly.
+        cache.set_aside(&second.path, Inode::at(&second.path).unwrap()).unwrap();
+        assert!(!second.path.exists());
+    }
+
+    #[test]
+    fn what_gets_the_name_meanwhile_is_used_if_it_is_whole_and_not_otherwise() {
+        for is_whole in [true, false] {
+            let home = Home::new();
+            let cache = home.cache();
+            let path = home.root().join("alone").join(home.layer.diff_id.hex());
+            let made = cache.make(&home.layer.blob, |folder| {
+                fs::write(folder.join("program"), "a program").unwrap();
+                if is_whole {
+                    home.layer(&home.cache());
+                } else {
+                    fs::create_dir(&path).unwrap();
+                    fs::write(path.join("program"), "a foreign one").unwrap();
+                }
+                Ok(path.clone())
+            });
+            let made = made.unwrap();
+            cache.require_unchanged(std::slice::from_ref(&made)).unwrap();
+            assert_eq!(fs::read_to_string(path.join("program")).unwrap(), "a program");
+            assert_eq!(home.layer(&home.cache()).seal, made.seal);
+            let names = fs::read_dir(home.root().join("alone")).unwrap().count();
+            assert_eq!(names, if is_whole { 1 } else { 2 });
         }
     }
 
@@ -319,7 +544,7 @@ mod tests {
                 unpacked.join().unwrap()
             });
             match unpacked {
-                Ok(folders) => assert!(!stops && folders[0].join("large").is_file()),
+                Ok(folders) => assert!(!stops && folders[0].path.join("large").is_file()),
                 Err(error) => assert!(stops && matches!(error, CacheError::Stopped), "{error:?}"),
             }
             let left = |part: &str| fs::read_dir(folder.path().join("cache").join(part)).unwrap().flatten();

@@ -30,8 +30,8 @@ use sluicegate_types::{Digest, UnixTime};
 
 use crate::{executor::SEALS, in_root, seal};
 
-/// The name of a thing that is going begins with this.
-const GOING: &str = ".going-";
+/// The name of a thing that is going begins with this; it is removed by `prune` alone, as somebody may still read it.
+pub(crate) const GOING: &str = ".going-";
 /// Where a [`crate::cache::Cache`] notes when a thing was last used, one empty file each.
 pub(crate) const MARKS: &str = "used";
 /// The folders of such a cache.

@@ -21,7 +21,7 @@ use sluicegate_types::{Content, ContentKind, Digest, StepName};
 
 use crate::{
     account,
-    cache::{Cache, CacheError, Stamp},
+    cache::{Cache, CacheError, Stamp, Whole},
     cgroup,
     collect::RESULTS,
     conversation,
@@ -232,14 +232,15 @@ impl EmbeddedExecutor {
         let refused = |reason| ExecuteError::Refused { step: step.to_owned(), reason };
         plan::check(request).map_err(refused)?;
         require_this_machine()?;
-        let lowers = self.lowers(step, &request.layers, &request.stop)?;
+        let mut unpacked = self.lowers(step, &request.layers, &request.stop)?;
         if request.stop.is_raised() {
             return Ok(None);
         }
+        let lowers = paths(&unpacked);
         let account = account::look_up(&lowers, &request.user).map_err(refused)?;
         let run = self.run_folder(step)?;
         let owner = (account.uid, account.gid);
-        let mut mounts = match self.mounts(&run, request, owner) {
+        let mut mounts = match self.mounts(&run, request, owner, &mut unpacked) {
             Err(ExecuteError::Stopped { .. }) => return Ok(None),
             mounts => mounts?,
         };
@@ -254,7 +255,7 @@ impl EmbeddedExecutor {
         let system_files =
             system_files::of_step(step, &request.network).map_err(engine(step, "read the system's files"))?;
         let env = request.env.iter().cloned().chain(request.network.variables_beside(&request.env)).collect();
-        let prepared = Prepared { run, lowers, mounts, held, system_files, env, account };
+        let prepared = Prepared { run, lowers, unpacked, mounts, held, system_files, env, account };
         Ok(if request.stop.is_raised() { None } else { Some(prepared) })
     }
 
@@ -278,7 +279,7 @@ impl EmbeddedExecutor {
     }
 
     /// The unpacked layers, topmost first; none once `stop` is raised.
-    fn lowers(&self, step: &str, layers: &[Layer], stop: &Stop) -> Result<Vec<PathBuf>, ExecuteError> {
+    fn lowers(&self, step: &str, layers: &[Layer], stop: &Stop) -> Result<Vec<Whole>, ExecuteError> {
         if stop.is_raised() {
             return Ok(Vec::new());
         }
@@ -288,7 +289,14 @@ impl EmbeddedExecutor {
         }
     }
 
-    fn mounts(&self, run: &RunFolder, request: &StepRequest, owner: (u32, u32)) -> Result<Vec<MountJob>, ExecuteError> {
+    /// Unpacks the inputs, adds them to what is unpacked, and says where they belong.
+    fn mounts(
+        &self,
+        run: &RunFolder,
+        request: &StepRequest,
+        owner: (u32, u32),
+        unpacked: &mut Vec<Whole>,
+    ) -> Result<Vec<MountJob>, ExecuteError> {
         let step = request.step.as_str();
         let mut inputs: Vec<&Input> = request.inputs.iter().collect();
         inputs.sort_by_key(|input| input.mount_point.components().count());
@@ -307,7 +315,8 @@ impl EmbeddedExecutor {
                 }
             };
             let folder = folder.map_err(|error| content(step, error))?;
-            symlink(folder, run.path().join(name)).map_err(engine(step, "name an input"))?;
+            symlink(&folder.path, run.path().join(name)).map_err(engine(step, "name an input"))?;
+            unpacked.push(folder);
             let read_only = input.access == InputAccess::ReadOnly;
             mounts.push(MountJob { at: input.mount_point.clone(), what, read_only });
         }
@@ -387,6 +396,8 @@ impl EmbeddedExecutor {
         let mut text = File::open(&log_path).map_err(engine(step, "read the log"))?;
         let (log, _) = self.store.put(&mut text, request.limits.log_bytes)?;
         let observed = watch.map_or(Observation::NotAsked, |watch| watch.end(run.path()));
+        // Nobody vouches for what a step made of something else than the contents that are named.
+        self.cache.require_unchanged(&prepared.unpacked).map_err(|error| content(step, error))?;
         let was_killed = !matches!(ended, Ended::Exit(_)) || oom_kills.is_some_and(|kills| kills > 0);
         let caches = held.into_iter().map(|held| held.end(was_killed)).collect::<Result<_, _>>();
         let caches = caches.map_err(engine(step, "keep a shared cache"))?;
@@ -528,7 +539,7 @@ impl StepExecutor for EmbeddedExecutor {
             // What was not unpacked says nothing of anybody.
             return Err(ExecuteError::Stopped { step: step.to_owned() });
         }
-        let account = account::look_up(&lowers, user).map_err(refused)?;
+        let account = account::look_up(&paths(&lowers), user).map_err(refused)?;
         accounts().insert(key, account.clone());
         Ok(account)
     }
@@ -549,6 +560,8 @@ impl StepExecutor for EmbeddedExecutor {
 struct Prepared {
     run: RunFolder,
     lowers: Vec<PathBuf>,
+    /// The layers and the inputs, as they were before it began.
+    unpacked: Vec<Whole>,
     mounts: Vec<MountJob>,
     /// Shared caches, locked as long as the step has them.
     held: Vec<Held>,
@@ -578,6 +591,10 @@ impl Prepared {
             watch,
         }
     }
+}
+
+fn paths(folders: &[Whole]) -> Vec<PathBuf> {
+    folders.iter().map(|folder| folder.path.clone()).collect()
 }
 
 /// What is never told of the request.

@@ -9,7 +9,7 @@
 //! one, is unpacked anew from the store, every byte of it hashed.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     ffi::{OsStr, OsString},
     fs,
     io::{self, Write},
@@ -19,20 +19,43 @@ use std::{
 };
 
 use rustix::{
-    fd::AsFd,
+    fd::{AsFd, OwnedFd},
     fs::{AtFlags, Dir, FileType, ResolveFlags, Stat},
 };
 use sluicegate_types::{Digest, Hasher};
 
-use crate::{in_root, run_folder, unpack::hides_all_below};
+use crate::{in_root, run_folder, unpack::is_opaque};
 
 const INSIDE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 
 /// The seals of one cache.
 pub(crate) struct Seals {
     folder: PathBuf,
-    /// What this process has found whole, or made, and need not look at again.
-    whole: Mutex<BTreeSet<PathBuf>>,
+    /// What this process has found whole, or made, and need not look at again before it is used.
+    whole: Mutex<BTreeMap<PathBuf, Seal>>,
+}
+
+/// How a folder was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seal {
+    folder: Inode,
+    fingerprint: Digest,
+}
+
+/// Which folder it is, whatever its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Inode {
+    device: u64,
+    pub(crate) number: u64,
+}
+
+/// What is at the path of something that was sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    Nothing,
+    Whole(Seal),
+    /// Changed, brought from elsewhere, or no folder.
+    Broken(Inode),
 }
 
 impl Seals {
@@ -42,37 +65,78 @@ impl Seals {
         Ok(Self { folder: folder.to_owned(), whole: Mutex::default() })
     }
 
-    /// Seals what is in `folder` and will be at `path`: before it gets that name, so that what has the name has its seal.
-    pub(crate) fn put(&self, folder: &Path, path: &Path) {
-        // What can't be sealed, such as a tree deeper than any path, is believed by this process, which has just made it.
-        let _ = fingerprint(folder).and_then(|seal| {
-            let mut draft = tempfile::NamedTempFile::new_in(&self.folder)?;
-            draft.write_all(seal.to_string().as_bytes())?;
-            draft.persist(self.place(path, fs::symlink_metadata(folder)?.ino())).map_err(|error| error.error)
+    /// Keeps the seal of what will be at `path`: before it gets that name, so that what has the name has its seal.
+    pub(crate) fn put(&self, seal: &Seal, path: &Path) {
+        // One that can't be kept is known to this process alone, and the next one unpacks anew.
+        let _ = tempfile::NamedTempFile::new_in(&self.folder).and_then(|mut draft| {
+            draft.write_all(seal.fingerprint.to_string().as_bytes())?;
+            draft.persist(self.place(path, seal.folder)).map_err(|error| error.error)
         });
-        self.believe(path);
     }
 
-    /// Whether what is at `path` is what was sealed there.
-    pub(crate) fn hold(&self, path: &Path) -> bool {
-        if self.whole.lock().unwrap_or_else(PoisonError::into_inner).contains(path) {
-            return true;
+    /// What is at `path`. A folder that this process knows already is not looked through again.
+    pub(crate) fn find(&self, path: &Path) -> io::Result<Found> {
+        let inode = match Inode::at(path) {
+            Ok(inode) => inode,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+            Err(error) => return Err(error),
+        };
+        let known = self.whole.lock().unwrap_or_else(PoisonError::into_inner).get(path).copied();
+        if let Some(known) = known.filter(|known| known.folder == inode) {
+            return Ok(Found::Whole(known));
         }
-        let kept = fs::symlink_metadata(path).and_then(|found| fs::read(self.place(path, found.ino())));
-        let holds = kept.is_ok_and(|kept| fingerprint(path).is_ok_and(|seal| seal.to_string().as_bytes() == kept));
-        if holds {
-            self.believe(path);
+        let Ok(kept) = fs::read(self.place(path, inode)) else { return Ok(Found::Broken(inode)) };
+        match Seal::of(path) {
+            Ok(seal) if seal.folder == inode && seal.fingerprint.to_string().as_bytes() == kept => {
+                self.believe(path, seal);
+                Ok(Found::Whole(seal))
+            }
+            _ => Ok(Found::Broken(inode)),
         }
-        holds
     }
 
-    fn believe(&self, path: &Path) {
-        self.whole.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned());
+    /// From now on this process takes what is at `path` for whole as long as it is the same folder.
+    pub(crate) fn believe(&self, path: &Path, seal: Seal) {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), seal);
     }
 
-    fn place(&self, path: &Path, inode: u64) -> PathBuf {
+    /// What is at `path` is looked through before it is used again.
+    pub(crate) fn doubt(&self, path: &Path) {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+    }
+
+    /// Lets go of the seal of a folder that is not at `path` any more.
+    pub(crate) fn forget(&self, path: &Path, inode: Inode) {
+        // One that stays is the seal of nothing.
+        let _ = fs::remove_file(self.place(path, inode));
+    }
+
+    fn place(&self, path: &Path, inode: Inode) -> PathBuf {
         let name = |path: Option<&Path>| path.and_then(Path::file_name).unwrap_or_default().to_owned();
-        self.folder.join(file_name(&name(path.parent()), &name(Some(path)), inode))
+        self.folder.join(file_name(&name(path.parent()), &name(Some(path)), inode.number))
+    }
+}
+
+impl Seal {
+    /// Looks through a whole folder: some microseconds for each of its entries.
+    pub(crate) fn of(folder: &Path) -> io::Result<Self> {
+        let root = in_root::open_root(folder)?;
+        let stat = rustix::fs::fstat(&root)?;
+        let fingerprint = fingerprint(&root, &stat)?;
+        Ok(Self { folder: Inode { device: stat.st_dev, number: stat.st_ino }, fingerprint })
+    }
+
+    /// Whether the folder that was sealed is at `path` and still as it was. It is looked through once more.
+    pub(crate) fn holds(&self, path: &Path) -> bool {
+        Self::of(path).is_ok_and(|now| now == *self)
+    }
+}
+
+impl Inode {
+    /// What is at `path`, which may be a link.
+    pub(crate) fn at(path: &Path) -> io::Result<Self> {
+        let found = fs::symlink_metadata(path)?;
+        Ok(Self { device: found.dev(), number: found.ino() })
     }
 }
 
@@ -86,12 +150,11 @@ pub(crate) fn file_name(kind: &OsStr, name: &OsStr, inode: u64) -> OsString {
 }
 
 /// A digest over what the file system says of every entry, by path.
-fn fingerprint(folder: &Path) -> io::Result<Digest> {
-    let root = in_root::open_root(folder)?;
+fn fingerprint(root: &OwnedFd, stat: &Stat) -> io::Result<Digest> {
     let mut hasher = Hasher::new();
-    hasher.update(&[u8::from(hides_all_below(folder))]);
+    hasher.update(&[u8::from(is_opaque(root.as_fd()))]);
     // The root's own last change is when it got its name. Everything that is in it has its own.
-    add(&mut hasher, Path::new(""), &rustix::fs::fstat(&root)?, false);
+    add(&mut hasher, Path::new(""), stat, false);
     let mut waiting = vec![PathBuf::new()];
     while let Some(path) = waiting.pop() {
         let folder = in_root::open_folder(root.as_fd(), &path, INSIDE)?;
@@ -159,7 +222,7 @@ mod tests {
         symlink("sh", draft.join("bin/link")).unwrap();
         fs::create_dir(dir.path().join("alone")).unwrap();
         let path = dir.path().join("alone/layer");
-        seals(&dir).put(&draft, &path);
+        seals(&dir).put(&Seal::of(&draft).unwrap(), &path);
         fs::rename(&draft, &path).unwrap();
         Made { dir, path }
     }
@@ -169,13 +232,17 @@ mod tests {
         Seals::open(&dir.path().join("seals")).unwrap()
     }
 
+    fn is_whole(seals: &Seals, path: &Path) -> bool {
+        matches!(seals.find(path).unwrap(), Found::Whole(_))
+    }
+
     #[test]
     fn a_change_of_anything_breaks_the_seal() {
         let made_one = made();
-        assert!(seals(&made_one.dir).hold(&made_one.path));
+        assert!(is_whole(&seals(&made_one.dir), &made_one.path));
         // Read, it is as it was.
         assert_eq!(fs::read(made_one.path.join("bin/sh")).unwrap(), b"a shell");
-        assert!(seals(&made_one.dir).hold(&made_one.path));
+        assert!(is_whole(&seals(&made_one.dir), &made_one.path));
         type Change = (&'static str, fn(&Path));
         let changes: [Change; 9] = [
             ("the same length, and the time set back", |layer| {
@@ -213,18 +280,20 @@ mod tests {
         ];
         for (what, change) in changes {
             let made = made();
-            let before = seals(&made.dir);
-            assert!(before.hold(&made.path), "{what}");
+            let Found::Whole(seal) = seals(&made.dir).find(&made.path).unwrap() else { panic!("{what}") };
+            assert!(seal.holds(&made.path), "{what}");
             change(&made.path);
-            assert!(!seals(&made.dir).hold(&made.path), "{what}");
+            assert!(!seal.holds(&made.path), "{what}");
+            assert!(!is_whole(&seals(&made.dir), &made.path), "{what}");
         }
     }
 
     #[test]
     fn what_has_no_seal_is_not_believed() {
         let made = made();
-        assert!(seals(&made.dir).hold(&made.path));
+        assert!(is_whole(&seals(&made.dir), &made.path));
         let elsewhere = Seals::open(&made.dir.path().join("other seals")).unwrap();
-        assert!(!elsewhere.hold(&made.path) && !elsewhere.hold(&made.dir.path().join("alone/none")));
+        assert!(matches!(elsewhere.find(&made.path).unwrap(), Found::Broken(_)));
+        assert_eq!(elsewhere.find(&made.dir.path().join("alone/none")).unwrap(), Found::Nothing);
     }
 }

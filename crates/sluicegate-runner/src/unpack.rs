@@ -18,6 +18,7 @@ use std::{
 
 pub(crate) use content::SAYS_ROOT;
 pub(crate) use image_tree::{FolderMeta, ImageTree, Node};
+pub(crate) use merged::is_opaque;
 use rustix::fd::{AsFd, BorrowedFd};
 use sluicegate_ports::execute::Compression;
 use sluicegate_types::Digest;
@@ -197,7 +198,7 @@ pub(crate) fn unpack_into(
 
 /// Whether nothing below an unpacked layer is seen.
 pub(crate) fn hides_all_below(layer: &Path) -> bool {
-    crate::in_root::open_root(layer).is_ok_and(|root| merged::is_opaque(root.as_fd()))
+    crate::in_root::open_root(layer).is_ok_and(|root| is_opaque(root.as_fd()))
 }
 
 #[cfg(test)]

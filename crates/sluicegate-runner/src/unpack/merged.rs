@@ -117,7 +117,7 @@ impl Merged<'_> {
 }
 
 /// Whether what lies below this folder of a layer is hidden.
-pub(super) fn is_opaque(folder: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_opaque(folder: BorrowedFd<'_>) -> bool {
     let mut value = [0; 1];
     fs::fgetxattr(folder, "trusted.overlay.opaque", &mut value[..]).is_ok_and(|length| value[..length] == *b"y")
 }

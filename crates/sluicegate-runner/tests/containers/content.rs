@@ -1,5 +1,5 @@
 use sluicegate_ports::{
-    execute::{Compression, ExecuteError, InputAccess::*, Layer},
+    execute::{Compression, Ended, ExecuteError, InputAccess::*, Layer, StepExecutor},
     store::{ContentStore, StoreError},
 };
 use sluicegate_runner::pack::{LayerWriter, PackOptions};
@@ -96,6 +96,46 @@ fn content_that_the_store_lacks_or_holds_damaged_is_named() {
     assert!(matches!(refused(&request), ExecuteError::Store(StoreError::Corrupt { .. })));
     std::fs::write(&path, &text).unwrap();
     assert_eq!(log_of(&request), text);
+}
+
+#[test]
+fn a_step_whose_layer_or_input_is_changed_while_it_runs_fails() {
+    let fixture = fixture();
+    let is_there = |path: &std::path::Path, name: &str| path.join(name).exists();
+    for (kind, name) in [("alone", "read"), ("tree", "source")] {
+        for is_changed in [false, true] {
+            // Never unpacked before: the cache outlives a run of these tests.
+            let text = format!("{kind} {is_changed} {:?}", std::time::SystemTime::now());
+            let mut request = sh("cat /read /src/source; echo begun");
+            request.layers.push(layer_of(&[("read", &text)]));
+            request.inputs = vec![folder("/src", &[("source", &text)], CopyOnWrite)];
+            let content = match kind {
+                "alone" => request.layers[1].blob,
+                _ => request.inputs[0].content.digest,
+            };
+            let mut changes = usize::from(is_changed);
+            let result = fixture.executor.run_step(&request, &mut |output| {
+                if !output.ends_with(b"begun\n") || std::mem::take(&mut changes) == 0 {
+                    return;
+                }
+                // What it read is what it was; nobody knows that afterwards.
+                let folders = std::fs::read_dir(fixture.state.join("cache").join(kind)).unwrap();
+                let names_it = |path: &std::path::PathBuf| path.to_string_lossy().contains(&content.hex());
+                let mut folders = folders.map(|entry| entry.unwrap().path()).filter(names_it);
+                let path = folders.find(|path| is_there(path, name)).unwrap().join(name);
+                std::fs::set_permissions(&path, std::fs::metadata(&path).unwrap().permissions()).unwrap();
+            });
+            match result {
+                Ok(outcome) => assert!(!is_changed && outcome.ended == Ended::Exit(0), "{kind}"),
+                Err(ExecuteError::Content { digest, reason, .. }) => {
+                    assert!(is_changed && digest == content && reason.contains("changed"), "{kind}: {reason}");
+                }
+                Err(error) => panic!("{kind}: {error}"),
+            }
+            // The next one gets it as it was.
+            assert_eq!(log_of(&request), format!("{text}{text}begun\n"));
+        }
+    }
 }
 
 #[test]
