@@ -10,9 +10,11 @@ use std::{
     os::unix::fs::{OpenOptionsExt, PermissionsExt, chown},
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
 };
 
 use rustix::{
+    fd::AsFd,
     fs::{CWD, RenameFlags, Timestamps},
     io::Errno,
 };
@@ -25,10 +27,11 @@ use sluicegate_types::{Digest, Hasher};
 use crate::{
     collect::with_sources,
     disposable_folder::{self, GOING, KINDS, MARKS},
+    in_root,
     mounts::FILE_NAME,
     run_folder::{self, RunFolder},
-    seal::{Found, Inode, Seal, Seals},
-    unpack::{Kind, UnpackLimits, Unpacked, Whereabouts, hides_all_below, unpack_into},
+    seal::{self, Found, Inode, Seal, Seals},
+    unpack::{Kind, Made, Thing, UnpackLimits, Unpacked, What, Whereabouts, hides_all_below, unpack_into_noted},
 };
 
 /// How often a place is looked at anew that others change meanwhile.
@@ -130,14 +133,15 @@ impl Cache {
         self.make(&layer.blob, |folder| {
             let (blob, expected) = (&layer.blob, &layer.diff_id);
             let lower: Vec<_> = below.iter().map(|below| below.path.clone()).collect();
-            let unpacked = self.unpack((blob, expected), layer.compression, folder, &lower, Kind::Layer, stop)?;
+            let (unpacked, made) =
+                self.unpack((blob, expected), layer.compression, folder, &lower, Kind::Layer, stop)?;
             let [alone, chain] = &known;
             if !unpacked.asked_below {
-                return Ok(alone.clone());
+                return Ok((alone.clone(), made));
             }
             // What was made of something else than was judged must not outlive this.
             self.require_unchanged(below)?;
-            Ok(chain.clone())
+            Ok((chain.clone(), made))
         })
     }
 
@@ -145,8 +149,11 @@ impl Cache {
     pub(crate) fn tree(&self, digest: &Digest, stamp: Stamp, stop: &Stop) -> Result<Whole, CacheError> {
         self.entry("tree", digest, name(digest, stamp), |folder| {
             let kind = Kind::Tree { owner: stamp.owner, mtime: stamp.epoch, whereabouts: Whereabouts::Containers };
-            self.unpack((digest, digest), Compression::None, folder, &[], kind, stop)?;
-            chown(folder, Some(stamp.owner.0), Some(stamp.owner.1)).map_err(io_error("own an unpacked input"))
+            let (_, mut made) = self.unpack((digest, digest), Compression::None, folder, &[], kind, stop)?;
+            let failed = io_error("own an unpacked input");
+            chown(folder, Some(stamp.owner.0), Some(stamp.owner.1)).map_err(&failed)?;
+            let noted = File::open(folder).and_then(|folder| Ok(made.own(&folder, stamp.owner)?));
+            noted.map(|()| made).map_err(failed)
         })
     }
 
@@ -154,7 +161,7 @@ impl Cache {
     pub(crate) fn file(&self, digest: &Digest, executable: bool, stamp: Stamp) -> Result<Whole, CacheError> {
         let suffix = if executable { "-x" } else { "" };
         self.entry("file", digest, format!("{}{suffix}", name(digest, stamp)), |folder| {
-            self.copy(digest, &folder.join(FILE_NAME), executable, stamp)
+            self.copy(digest, folder, executable, stamp)
         })
     }
 
@@ -163,12 +170,12 @@ impl Cache {
         kind: &str,
         content: &Digest,
         name: String,
-        fill: impl FnOnce(&Path) -> Result<(), CacheError>,
+        fill: impl FnOnce(&Path) -> Result<Made, CacheError>,
     ) -> Result<Whole, CacheError> {
         let path = self.root.join(kind).join(name);
         let whole = match self.find(&path, content)? {
             Some(whole) => whole,
-            None => self.make(content, |folder| fill(folder).map(|()| path.clone()))?,
+            None => self.make(content, |folder| Ok((path.clone(), fill(folder)?)))?,
         };
         self.note_use(&path);
         Ok(whole)
@@ -217,20 +224,41 @@ impl Cache {
     }
 
     /// A new folder, by the name that whoever fills it gives it; or the one that somebody else made meanwhile, if its seal holds.
+    ///
+    /// A seal says that a folder is as it was left. That it was left as its content says is compared before: all of it is read back, between
+    /// two looks that have to find the same.
     fn make(
         &self,
         content: &Digest,
-        fill: impl FnOnce(&Path) -> Result<PathBuf, CacheError>,
+        fill: impl FnOnce(&Path) -> Result<(PathBuf, Made), CacheError>,
     ) -> Result<Whole, CacheError> {
         let failed = io_error("write to the cache of unpacked content");
         let temporary = RunFolder::new(&self.root.join("tmp")).map_err(&failed)?;
         let folder = temporary.path().join("content");
         fs::create_dir(&folder).map_err(&failed)?;
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).map_err(&failed)?;
-        let path = fill(&folder)?;
-        // After a power failure a name must not stand for files whose bytes never reached the disk.
-        rustix::fs::syncfs(File::open(&folder).map_err(&failed)?).map_err(|error| failed(error.into()))?;
+        let (path, made) = fill(&folder)?;
+        seal::wait_for_the_next_tick(temporary.path()).map_err(&failed)?;
         let seal = Seal::of(&folder).map_err(&failed)?;
+        let opened = File::open(&folder).map_err(&failed)?;
+        let (written, difference) = thread::scope(|scope| {
+            // After a power failure a name must not stand for files whose bytes never reached the disk.
+            let written = scope.spawn(|| rustix::fs::syncfs(&opened));
+            // What is read back comes from memory, and costs nothing beside the disk.
+            let difference = made.difference(&folder);
+            (written.join().unwrap_or(Err(Errno::IO)), difference)
+        });
+        written.map_err(|error| failed(error.into()))?;
+        let foreign = |what: &Path| {
+            let reason = format!("somebody else changed what was unpacked of it: /{}", what.display());
+            CacheError::Content { digest: *content, reason }
+        };
+        if let Some(path) = difference.map_err(&failed)? {
+            return Err(foreign(&path));
+        }
+        if !seal.holds(&folder) {
+            return Err(foreign(Path::new("")));
+        }
         self.seals.put(&seal, &path);
         for _ in 0..MAX_TRIES {
             match rustix::fs::renameat_with(CWD, &folder, CWD, &path, RenameFlags::NOREPLACE) {
@@ -257,35 +285,38 @@ impl Cache {
         below: &[PathBuf],
         kind: Kind,
         stop: &Stop,
-    ) -> Result<Unpacked, CacheError> {
+    ) -> Result<(Unpacked, Made), CacheError> {
         let content = |reason| CacheError::Content { digest: *blob, reason };
         let reader = self.store.open(blob).map_err(CacheError::Store)?;
         let reader = UntilStopped { inner: reader, stop };
-        let unpacked = unpack_into(reader, compression, folder, below, kind, &UnpackLimits::default());
+        let unpacked = unpack_into_noted(reader, compression, folder, below, kind, &UnpackLimits::default());
         // What a reader says that was stopped is nothing about the content.
-        let unpacked = match unpacked {
+        let (unpacked, made) = match unpacked {
             Err(_) if stop.is_raised() => return Err(CacheError::Stopped),
             unpacked => unpacked.map_err(|error| content(with_sources(&error)))?,
         };
         if unpacked.digest == *expected {
-            Ok(unpacked)
+            Ok((unpacked, made))
         } else {
             let found = unpacked.digest;
             Err(content(format!("its uncompressed bytes have the digest {found}, expected {expected}")))
         }
     }
 
-    fn copy(&self, digest: &Digest, path: &Path, executable: bool, stamp: Stamp) -> Result<(), CacheError> {
+    fn copy(&self, digest: &Digest, folder: &Path, executable: bool, stamp: Stamp) -> Result<Made, CacheError> {
         let failed = io_error("copy an input");
+        let path = folder.join(FILE_NAME);
         let mut source = self.store.open(digest).map_err(CacheError::Store)?;
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(path).map_err(&failed)?;
         let mut hasher = Hasher::new();
         let mut buffer = vec![0; 128 * 1024];
+        let mut size = 0;
         loop {
             let n = source.read(&mut buffer).map_err(&failed)?;
             if n == 0 {
                 break;
             }
+            size += n as u64;
             hasher.update(&buffer[..n]);
             file.write_all(&buffer[..n]).map_err(&failed)?;
         }
@@ -296,7 +327,15 @@ impl Cache {
         std::os::unix::fs::fchown(&file, Some(stamp.owner.0), Some(stamp.owner.1)).map_err(&failed)?;
         let mode = if executable { 0o755 } else { 0o644 };
         file.set_permissions(fs::Permissions::from_mode(mode)).map_err(&failed)?;
-        rustix::fs::futimens(&file, &times(stamp.epoch)).map_err(|error| failed(error.into()))
+        let note = || -> io::Result<Made> {
+            rustix::fs::futimens(&file, &times(stamp.epoch))?;
+            let folder = in_root::open_root(folder)?;
+            let mut made = Made::in_folder(folder.as_fd())?;
+            let thing = Thing::new(What::File { size, digest: found }, mode, stamp.owner);
+            made.put(&folder, FILE_NAME.as_ref(), &rustix::fs::fstat(&file)?, thing)?;
+            Ok(made)
+        };
+        note().map_err(failed)
     }
 }
 
@@ -335,7 +374,7 @@ fn io_error(action: &'static str) -> impl Fn(io::Error) -> CacheError {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::fd::OwnedFd, sync::Mutex, thread};
+    use std::{os::fd::OwnedFd, sync::Mutex};
 
     use rustix::fs::{Mode, OFlags};
     use sluicegate_ports::prune::Disposable;
@@ -495,14 +534,21 @@ mod tests {
             let cache = home.cache();
             let path = home.root().join("alone").join(home.layer.diff_id.hex());
             let made = cache.make(&home.layer.blob, |folder| {
-                fs::write(folder.join("program"), "a program").unwrap();
+                let layer = unpack_into_noted(
+                    &home.tar[..],
+                    Compression::None,
+                    folder,
+                    &[],
+                    Kind::Layer,
+                    &UnpackLimits::default(),
+                );
                 if is_whole {
                     home.layer(&home.cache());
                 } else {
                     fs::create_dir(&path).unwrap();
                     fs::write(path.join("program"), "a foreign one").unwrap();
                 }
-                Ok(path.clone())
+                Ok((path.clone(), layer.unwrap().1))
             });
             let made = made.unwrap();
             cache.require_unchanged(std::slice::from_ref(&made)).unwrap();
@@ -510,6 +556,78 @@ mod tests {
             assert_eq!(home.layer(&home.cache()).seal, made.seal);
             let names = fs::read_dir(home.root().join("alone")).unwrap().count();
             assert_eq!(names, if is_whole { 1 } else { 2 });
+        }
+    }
+
+    #[test]
+    fn what_somebody_else_puts_into_a_layer_that_is_being_unpacked_is_never_used() {
+        let mut tar = LayerWriter::new(Vec::new(), &PackOptions::fixed(7, 1 << 30));
+        tar.add_directory(Path::new("bin"), 0o755).unwrap();
+        tar.add_bytes(Path::new("bin/tool"), b"a tool", 0o755).unwrap();
+        tar.add_symlink(Path::new("link"), Path::new("bin")).unwrap();
+        tar.add_bytes(Path::new("zeros"), &vec![0; 4 << 20], 0o644).unwrap();
+        let tar = tar.finish().unwrap().0;
+        let blob = Digest::of(&tar);
+        let layers = [Layer { blob, compression: Compression::None, diff_id: blob }];
+        type Change = (&'static str, fn(&Path));
+        let changes: [Change; 10] = [
+            ("", |_| {}),
+            ("/bin/more", |draft| fs::write(draft.join("bin/more"), "").unwrap()),
+            ("/more", |draft| fs::create_dir(draft.join("more")).unwrap()),
+            // The same length, and the time set back.
+            ("/bin/tool", |draft| {
+                let tool = draft.join("bin/tool");
+                let modified = fs::metadata(&tool).unwrap().modified().unwrap();
+                fs::write(&tool, "a fool").unwrap();
+                File::options().write(true).open(&tool).unwrap().set_modified(modified).unwrap();
+            }),
+            ("/bin/tool", |draft| {
+                fs::set_permissions(draft.join("bin/tool"), fs::Permissions::from_mode(0o4755)).unwrap();
+            }),
+            ("/bin/tool", |draft| {
+                let file = File::open(draft.join("bin/tool")).unwrap();
+                rustix::fs::fsetxattr(&file, "user.more", b"y", rustix::fs::XattrFlags::empty()).unwrap();
+            }),
+            ("/bin/tool", |draft| {
+                fs::copy(draft.join("bin/tool"), draft.join("copy")).unwrap();
+                fs::rename(draft.join("copy"), draft.join("bin/tool")).unwrap();
+            }),
+            ("/bin", |draft| fs::remove_file(draft.join("bin/tool")).unwrap()),
+            ("/link", |draft| {
+                fs::remove_file(draft.join("link")).unwrap();
+                std::os::unix::fs::symlink("zeros", draft.join("link")).unwrap();
+            }),
+            ("/", |draft| fs::set_permissions(draft, fs::Permissions::from_mode(0o777)).unwrap()),
+        ];
+        for (says, change) in changes {
+            let folder = tempfile::tempdir().unwrap();
+            let (reader, mut writer) = io::pipe().unwrap();
+            let root = folder.path().join("cache");
+            let store = Arc::new(Coming(Mutex::new(Some(reader))));
+            let cache = Cache::open(&root, &folder.path().join("seals"), store).unwrap();
+            let unpacked = thread::scope(|scope| {
+                let unpacked = scope.spawn(|| cache.layers(&layers, &Stop::default()));
+                // More than a pipe and a buffer hold: all but the last file is there.
+                let (begin, rest) = tar.split_at(2 << 20);
+                writer.write_all(begin).unwrap();
+                let run = fs::read_dir(root.join("tmp")).unwrap().map(|entry| entry.unwrap().path());
+                let draft = run.map(|run| run.join("content")).find(|draft| draft.exists()).unwrap();
+                change(&draft);
+                writer.write_all(rest).unwrap();
+                drop(writer);
+                unpacked.join().unwrap()
+            });
+            match unpacked {
+                Ok(found) => assert!(says.is_empty() && found[0].path.join("bin/tool").exists(), "{says}"),
+                Err(CacheError::Content { digest, reason }) => {
+                    assert!(digest == blob && !says.is_empty() && reason.ends_with(says), "{says}: {reason}");
+                }
+                Err(error) => panic!("{says}: {error:?}"),
+            }
+            let kept = fs::read_dir(root.join("alone")).unwrap().count();
+            assert_eq!(kept, usize::from(says.is_empty()), "{says}");
+            let seals = fs::read_dir(folder.path().join("seals")).unwrap().count();
+            assert_eq!(seals, kept, "{says}");
         }
     }
 

@@ -54,6 +54,17 @@ pub(crate) fn make_folders(
     owner: (u32, u32),
     resolve: ResolveFlags,
 ) -> io::Result<OwnedFd> {
+    make_folders_telling(root, path, owner, resolve, |_, _, _| Ok(()))
+}
+
+/// The same, and tells of each folder that it makes: in which one, by which name, and itself.
+pub(crate) fn make_folders_telling(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    owner: (u32, u32),
+    resolve: ResolveFlags,
+    mut tell: impl FnMut(&OwnedFd, &OsStr, &OwnedFd) -> rustix::io::Result<()>,
+) -> io::Result<OwnedFd> {
     match open_folder(root, path, resolve) {
         Err(Errno::NOENT) => {}
         result => return result.map_err(io::Error::from),
@@ -69,6 +80,7 @@ pub(crate) fn make_folders(
                 let made = fs::openat(&folder, name, FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
                 fs::fchown(&made, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))?;
                 fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
+                tell(&folder, name, &made)?;
                 made
             }
             result => result?,

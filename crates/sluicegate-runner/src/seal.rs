@@ -16,17 +16,22 @@ use std::{
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
+    thread,
+    time::Duration,
 };
 
 use rustix::{
     fd::{AsFd, OwnedFd},
-    fs::{AtFlags, Dir, FileType, ResolveFlags, Stat},
+    fs::{AtFlags, Dir, FileType, Mode, ResolveFlags, Stat},
 };
 use sluicegate_types::{Digest, Hasher};
 
 use crate::{in_root, run_folder, unpack::is_opaque};
 
 const INSIDE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
+
+/// How long a tick of a file system's clock is waited for; it has ten milliseconds at most.
+const MAX_TICK_MILLIS: usize = 1000;
 
 /// The seals of one cache.
 pub(crate) struct Seals {
@@ -138,6 +143,25 @@ impl Inode {
         let found = fs::symlink_metadata(path)?;
         Ok(Self { device: found.dev(), number: found.ino() })
     }
+}
+
+/// Returns when the clock by which the file system dates changes has moved on: whatever is changed from now on has a later date than what
+/// was changed before. It goes in ticks of some milliseconds; a file of `folder`, which is the caller's own, shows them.
+pub(crate) fn wait_for_the_next_tick(folder: &Path) -> io::Result<()> {
+    let probe = tempfile::tempfile_in(folder)?;
+    let touch = || -> io::Result<_> {
+        rustix::fs::fchmod(&probe, Mode::from_raw_mode(0o600))?;
+        let stat = rustix::fs::fstat(&probe)?;
+        Ok((stat.st_ctime, stat.st_ctime_nsec))
+    };
+    let before = touch()?;
+    for _ in 0..MAX_TICK_MILLIS {
+        if touch()? != before {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Err(io::Error::other("the clock of its file system stands still"))
 }
 
 /// The name of the seal of a folder with this number: two processes that make the same content at a time make two seals.

@@ -6,6 +6,7 @@
 
 mod content;
 mod image_tree;
+mod made;
 mod merged;
 mod said;
 mod sparse;
@@ -18,6 +19,7 @@ use std::{
 
 pub(crate) use content::SAYS_ROOT;
 pub(crate) use image_tree::{FolderMeta, ImageTree, Node};
+pub(crate) use made::{Made, Thing, What};
 pub(crate) use merged::is_opaque;
 use rustix::fd::{AsFd, BorrowedFd};
 use sluicegate_ports::execute::Compression;
@@ -138,21 +140,33 @@ pub fn unpack(
     kind: Kind,
     limits: &UnpackLimits,
 ) -> Result<Unpacked, UnpackError> {
+    unpack_noted(reader, compression, root, below, kind, limits).map(|(unpacked, _)| unpacked)
+}
+
+fn unpack_noted(
+    reader: impl Read,
+    compression: Compression,
+    root: BorrowedFd<'_>,
+    below: &[BorrowedFd<'_>],
+    kind: Kind,
+    limits: &UnpackLimits,
+) -> Result<(Unpacked, Made), UnpackError> {
     let (plain, tally) = stream::plain(reader, compression, limits.max_bytes);
     let (metered, meter) = Metered::new(plain);
     let mut archive = Archive::new(metered);
-    let mut content = content::Writer::new(root, below.to_vec(), kind, limits, &tally);
+    let mut content = content::Writer::new(root, below.to_vec(), kind, limits, &tally)?;
     for_each_entry(&mut archive, &meter, |entry| content.entry(entry))?;
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(UnpackError::Archive)?;
-    let counts = content.finish()?;
-    Ok(Unpacked {
+    let (counts, made) = content.finish()?;
+    let unpacked = Unpacked {
         digest: tally.digest(),
         entries: counts.entries,
         bytes: counts.bytes,
         devices: counts.devices,
         attributes: counts.attributes,
         asked_below: counts.asked_below,
-    })
+    };
+    Ok((unpacked, made))
 }
 
 /// Reads the entries one after the other, each to its end; the headers of each are bounded.
@@ -183,6 +197,18 @@ pub(crate) fn unpack_into(
     kind: Kind,
     limits: &UnpackLimits,
 ) -> Result<Unpacked, UnpackError> {
+    unpack_into_noted(reader, compression, folder, below, kind, limits).map(|(unpacked, _)| unpacked)
+}
+
+/// The same, with what was made, which can be compared with what is there later.
+pub(crate) fn unpack_into_noted(
+    reader: impl Read,
+    compression: Compression,
+    folder: &Path,
+    below: &[PathBuf],
+    kind: Kind,
+    limits: &UnpackLimits,
+) -> Result<(Unpacked, Made), UnpackError> {
     let open = |folder: &Path| {
         crate::in_root::open_root(folder).map_err(|error| UnpackError::Io {
             action: "open",
@@ -193,7 +219,7 @@ pub(crate) fn unpack_into(
     let root = open(folder)?;
     let opened = below.iter().map(|folder| open(folder)).collect::<Result<Vec<_>, _>>()?;
     let below: Vec<_> = opened.iter().map(AsFd::as_fd).collect();
-    unpack(reader, compression, root.as_fd(), &below, kind, limits)
+    unpack_noted(reader, compression, root.as_fd(), &below, kind, limits)
 }
 
 /// Whether nothing below an unpacked layer is seen.

@@ -12,10 +12,12 @@ use rustix::{
     fs::{self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags},
     io::Errno,
 };
+use sluicegate_types::Hasher;
 use tar::{Entry, EntryType};
 
 use super::{
     Kind, UnpackError, UnpackLimits, Whereabouts,
+    made::{Made, Thing, What},
     merged::{Found, Merged},
     said::{Globals, Said},
     sparse::Sparse,
@@ -36,7 +38,7 @@ const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOF
 const OPAQUE: &str = "trusted.overlay.opaque";
 
 /// The attribute with the capabilities of a program, and how many bytes the kernel lets it have.
-const CAPABILITY: &str = "security.capability";
+pub(super) const CAPABILITY: &str = "security.capability";
 const MAX_CAPABILITY: usize = 64;
 
 /// The attribute of the root of a layer that says itself whose and how its root is.
@@ -65,6 +67,7 @@ pub(super) struct Writer<'a> {
     limits: &'a UnpackLimits,
     tally: &'a Tally,
     counts: Counts,
+    made: Made,
     /// The folder of the last entry, for most entries share it with the one before.
     last: Option<(PathBuf, OwnedFd)>,
     /// Whether the entry at hand took the place of an earlier one.
@@ -106,21 +109,23 @@ impl<'a> Writer<'a> {
         kind: Kind,
         limits: &'a UnpackLimits,
         tally: &'a Tally,
-    ) -> Self {
+    ) -> Result<Self, UnpackError> {
         let buffer = vec![0; 128 * 1024];
-        Self {
+        let made = Made::in_folder(root).map_err(|error| io_error("look at", Path::new(""), error))?;
+        Ok(Self {
             root,
             below,
             kind,
             limits,
             tally,
             counts: Counts::default(),
+            made,
             last: None,
             replaced: false,
             folders: BTreeMap::new(),
             globals: Globals::default(),
             buffer,
-        }
+        })
     }
 
     /// Writes one entry or says why not.
@@ -152,7 +157,7 @@ impl<'a> Writer<'a> {
         }
         let folder = self.folder(parent)?;
         if let Some(hidden) = hidden {
-            Self::remove(&folder, &hidden, &path)?;
+            self.remove(&folder, &hidden, &path)?;
         } else {
             self.write(&folder, &name, &path, &meta, said, entry)?;
         }
@@ -164,24 +169,28 @@ impl<'a> Writer<'a> {
     }
 
     /// Sets what could only be set at the end.
-    pub(super) fn finish(self) -> Result<Counts, UnpackError> {
+    pub(super) fn finish(self) -> Result<(Counts, Made), UnpackError> {
+        let mut made = self.made;
         for (path, meta) in self.folders.iter().rev() {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
             // A later entry may have put something else in its place.
             let Ok(folder) = in_root::open(self.root, path, flags, RESOLVE | ResolveFlags::NO_SYMLINKS) else {
                 continue;
             };
-            let set = || -> rustix::io::Result<()> {
+            let mut set = || -> rustix::io::Result<()> {
                 if path.as_os_str().is_empty() {
                     fs::fchown(&folder, Some(Uid::from_raw(meta.owner.0)), Some(Gid::from_raw(meta.owner.1)))?;
                     fs::fsetxattr(&folder, SAYS_ROOT, b"y", XattrFlags::empty())?;
+                    made.own(&folder, meta.owner)?;
+                    made.attribute(&folder, SAYS_ROOT)?;
                 }
                 fs::fchmod(&folder, Mode::from_raw_mode(meta.mode))?;
-                fs::futimens(&folder, &times(meta.mtime))
+                fs::futimens(&folder, &times(meta.mtime))?;
+                made.complete(&folder, meta.mode)
             };
             set().map_err(|error| io_error("set the mode of", path, error))?;
         }
-        Ok(self.counts)
+        Ok((self.counts, made))
     }
 
     fn folder(&mut self, parent: &Path) -> Result<OwnedFd, UnpackError> {
@@ -191,7 +200,11 @@ impl<'a> Writer<'a> {
             return Ok(folder);
         }
         let made = match self.kind {
-            Kind::Tree { owner, .. } => in_root::make_folders(self.root, parent, owner, RESOLVE),
+            Kind::Tree { owner, .. } => {
+                in_root::make_folders_telling(self.root, parent, owner, RESOLVE, |folder, name, made| {
+                    self.made.put(folder, name, &fs::fstat(made)?, Thing::new(What::Folder, 0o755, owner))
+                })
+            }
             Kind::Layer => match in_root::open_folder(self.root, parent, RESOLVE) {
                 Err(Errno::NOENT | Errno::NOTDIR) => self.missing_folders(parent),
                 result => result.map_err(io::Error::from),
@@ -241,8 +254,9 @@ impl<'a> Writer<'a> {
                 fs::mkdirat(&folder, name, Mode::from_raw_mode(0o700))?;
                 let made = fs::openat(&folder, name, FOLDER, Mode::empty())?;
                 fs::fchown(&made, Some(Uid::from_raw(meta.owner.0)), Some(Gid::from_raw(meta.owner.1)))?;
+                self.made.put(&folder, name, &fs::fstat(&made)?, Thing::new(What::Folder, 0o700, meta.owner))?;
                 if replaces_removal {
-                    fs::fsetxattr(&made, OPAQUE, b"y", XattrFlags::empty())?;
+                    self.hide_below(&made)?;
                 }
                 self.folders.insert(at.clone(), meta);
             }
@@ -306,25 +320,33 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn remove(folder: &OwnedFd, hidden: &OsStr, path: &Path) -> Result<(), UnpackError> {
+    fn remove(&mut self, folder: &OwnedFd, hidden: &OsStr, path: &Path) -> Result<(), UnpackError> {
         match hidden.as_bytes() {
             // overlayfs hides nothing below an opaque root: whoever stacks the layers stops there.
-            b".wh..opq" => fs::fsetxattr(folder, OPAQUE, b"y", XattrFlags::empty())
-                .map_err(|error| io_error("mark as opaque the folder of", path, error)),
+            b".wh..opq" => {
+                self.hide_below(folder).map_err(|error| io_error("mark as opaque the folder of", path, error))
+            }
             // Bookkeeping of aufs; other tools ignore it as well.
             bytes if bytes.starts_with(WHITEOUT_PREFIX) => Ok(()),
             _ => match fs::mknodat(folder, hidden, FileType::CharacterDevice, Mode::empty(), 0) {
-                Ok(()) => Ok(()),
+                Ok(()) => fs::statat(folder, hidden, AtFlags::SYMLINK_NOFOLLOW)
+                    .and_then(|stat| self.made.put(folder, hidden, &stat, Thing::new(What::Removal, 0, (0, 0))))
+                    .map_err(|error| io_error("look at the removal", path, error)),
                 // The same layer adds it: the addition wins, and of a folder only what the layer adds to it.
                 Err(Errno::EXIST) => match fs::openat(folder, hidden, FOLDER, Mode::empty()) {
-                    Ok(added) => fs::fsetxattr(&added, OPAQUE, b"y", XattrFlags::empty())
-                        .map_err(|error| io_error("mark as opaque", path, error)),
+                    Ok(added) => self.hide_below(&added).map_err(|error| io_error("mark as opaque", path, error)),
                     Err(Errno::NOTDIR | Errno::LOOP) => Ok(()),
                     Err(error) => Err(io_error("look at what is added and removed", path, error)),
                 },
                 Err(error) => Err(io_error("make the removal", path, error)),
             },
         }
+    }
+
+    /// Marks a folder: what the layers below have in it is not seen.
+    fn hide_below(&mut self, folder: &OwnedFd) -> rustix::io::Result<()> {
+        fs::fsetxattr(folder, OPAQUE, b"y", XattrFlags::empty())?;
+        self.made.attribute(folder, OPAQUE)
     }
 
     fn write<R: Read>(
@@ -357,7 +379,11 @@ impl<'a> Writer<'a> {
                 .replacing(folder, name, || {
                     fs::mknodat(folder, name, FileType::Fifo, Mode::from_raw_mode(meta.mode & 0o777), 0)
                 })
-                .and_then(|()| Ok(own_and_date(folder, name, meta)?))
+                .and_then(|()| {
+                    let stat = own_and_date(folder, name, meta)?;
+                    // The umask has its say.
+                    Ok(self.made.put(folder, name, &stat, Thing::new(What::Fifo, stat.st_mode, meta.owner))?)
+                })
                 .map_err(|source| UnpackError::Io { action: "make the FIFO", path: path.to_owned(), source }),
             EntryType::Block | EntryType::Char if self.kind == Kind::Layer => {
                 self.counts.devices += 1;
@@ -375,12 +401,15 @@ impl<'a> Writer<'a> {
                 self.replacing(folder, name, || fs::mkdirat(folder, name, Mode::from_raw_mode(0o700)))?;
             }
             let made = fs::openat(folder, name, FOLDER, Mode::empty())?;
+            if existing != Some(FileType::Directory) {
+                self.made.put(folder, name, &fs::fstat(&made)?, Thing::new(What::Folder, 0o700, meta.owner))?;
+            }
             // A removal, and the folder anew: what lies below stays removed.
             if existing == Some(FileType::CharacterDevice) {
-                fs::fsetxattr(&made, OPAQUE, b"y", XattrFlags::empty())?;
+                self.hide_below(&made)?;
             }
             fs::fchown(&made, Some(Uid::from_raw(meta.owner.0)), Some(Gid::from_raw(meta.owner.1)))?;
-            Ok(())
+            Ok(self.made.own(&made, meta.owner)?)
         };
         make().map_err(|source| UnpackError::Io { action: "make the folder", path: path.to_owned(), source })?;
         self.folders.insert(path.to_owned(), meta.clone());
@@ -398,27 +427,43 @@ impl<'a> Writer<'a> {
     ) -> Result<(), UnpackError> {
         let failed = |source| UnpackError::Io { action: "write", path: path.to_owned(), source };
         let mut file = self.new_file(folder, name).map_err(failed)?;
-        match sparse {
-            None => {
-                self.copy(path, entry, &mut file)?;
-            }
+        let mut hasher = Hasher::new();
+        let size = match sparse {
+            None => self.copy(path, entry, &mut file, &mut hasher)?,
             Some(sparse) => {
                 let size = sparse.size;
+                let mut end = 0;
                 for (at, length) in sparse.pieces(entry).map_err(UnpackError::Archive)? {
                     file.seek(SeekFrom::Start(at)).map_err(failed)?;
-                    if self.copy(path, &mut entry.take(length), &mut file)? != length {
+                    self.hash_hole(path, at - end, &mut hasher)?;
+                    if self.copy(path, &mut entry.take(length), &mut file, &mut hasher)? != length {
                         return refuse(path, "a sparse file is shorter than its pieces");
                     }
-                    self.counts.bytes -= length;
+                    end = at + length;
                 }
                 if entry.read(&mut [0]).map_err(UnpackError::Archive)? != 0 {
                     return refuse(path, "a sparse file is longer than its pieces");
                 }
+                self.hash_hole(path, size - end, &mut hasher)?;
                 file.set_len(size).map_err(failed)?;
-                self.count(path, size)?;
+                size
             }
+        };
+        let content = What::File { size, digest: hasher.finish() };
+        self.complete((folder, name), &file, meta, content).map_err(|error| failed(error.into()))
+    }
+
+    /// What is not written of a file counts as what is.
+    fn hash_hole(&mut self, path: &Path, length: u64, hasher: &mut Hasher) -> Result<(), UnpackError> {
+        self.count(path, length)?;
+        let zeros = [0; 16 * 1024];
+        let mut left = length;
+        while left > 0 {
+            let n = left.min(zeros.len() as u64);
+            hasher.update(&zeros[..usize::try_from(n).unwrap_or(zeros.len())]);
+            left -= n;
         }
-        self.complete(&file, meta).map_err(|error| failed(error.into()))
+        Ok(())
     }
 
     fn new_file(&mut self, folder: &OwnedFd, name: &OsStr) -> io::Result<File> {
@@ -432,18 +477,32 @@ impl<'a> Writer<'a> {
     }
 
     /// Sets what a file has beside its content.
-    fn complete(&mut self, file: &File, meta: &Meta) -> rustix::io::Result<()> {
+    fn complete(
+        &mut self,
+        (folder, name): (&OwnedFd, &OsStr),
+        file: &File,
+        meta: &Meta,
+        content: What,
+    ) -> rustix::io::Result<()> {
         fs::fchown(file, Some(Uid::from_raw(meta.owner.0)), Some(Gid::from_raw(meta.owner.1)))?;
         // After the owner: a change of owner clears set-user-ID and capabilities.
         fs::fchmod(file, Mode::from_raw_mode(meta.mode))?;
         if let Some(capability) = &meta.capability {
             fs::fsetxattr(file, CAPABILITY, capability, XattrFlags::empty())?;
         }
-        fs::futimens(file, &times(meta.mtime))
+        fs::futimens(file, &times(meta.mtime))?;
+        let thing = Thing::new(content, meta.mode, meta.owner).with_capability(meta.capability.as_deref());
+        self.made.put(folder, name, &fs::fstat(file)?, thing)
     }
 
     /// Copies what is left of `reader` and says how much that was.
-    fn copy(&mut self, path: &Path, reader: &mut impl Read, file: &mut File) -> Result<u64, UnpackError> {
+    fn copy(
+        &mut self,
+        path: &Path,
+        reader: &mut impl Read,
+        file: &mut File,
+        hasher: &mut Hasher,
+    ) -> Result<u64, UnpackError> {
         let mut copied = 0;
         loop {
             let n = match reader.read(&mut self.buffer) {
@@ -455,6 +514,7 @@ impl<'a> Writer<'a> {
             self.count(path, n as u64)?;
             let failed = |source| UnpackError::Io { action: "write", path: path.to_owned(), source };
             file.write_all(&self.buffer[..n]).map_err(failed)?;
+            hasher.update(&self.buffer[..n]);
         }
     }
 
@@ -497,6 +557,7 @@ impl<'a> Writer<'a> {
             return refuse(path, "a hard link to something else than a file");
         }
         self.replacing(folder, name, || fs::linkat(&target_folder, &target_name, folder, name, AtFlags::empty()))
+            .and_then(|()| Ok(self.made.name(folder, name, stat.st_ino)?))
             .map_err(|source| UnpackError::Io { action: "make the hard link", path: path.to_owned(), source })
     }
 
@@ -519,8 +580,10 @@ impl<'a> Writer<'a> {
                     meta.capability = Some(capability[..length].to_vec());
                 }
                 let mut file = self.new_file(folder, name).map_err(failed)?;
-                self.copy(path, &mut below, &mut file)?;
-                self.complete(&file, &meta).map_err(|error| failed(error.into()))
+                let mut hasher = Hasher::new();
+                let size = self.copy(path, &mut below, &mut file, &mut hasher)?;
+                let content = What::File { size, digest: hasher.finish() };
+                self.complete((folder, name), &file, &meta, content).map_err(|error| failed(error.into()))
             }
             FileType::Symlink => {
                 let text = fs::readlinkat(&found.folder, target, Vec::new()).map_err(|error| failed(error.into()))?;
@@ -532,7 +595,9 @@ impl<'a> Writer<'a> {
 
     fn link(&mut self, folder: &OwnedFd, name: &OsStr, target: &[u8], meta: &Meta) -> io::Result<()> {
         self.replacing(folder, name, || fs::symlinkat(OsStr::from_bytes(target), folder, name))?;
-        Ok(own_and_date(folder, name, meta)?)
+        let stat = own_and_date(folder, name, meta)?;
+        let link = Thing::new(What::Link(target.to_owned()), 0o777, meta.owner);
+        Ok(self.made.put(folder, name, &stat, link)?)
     }
 
     /// Makes something; what stood there before goes first, as the later entry of a layer wins.
@@ -553,10 +618,11 @@ impl<'a> Writer<'a> {
     }
 }
 
-fn own_and_date(folder: &OwnedFd, name: &OsStr, meta: &Meta) -> rustix::io::Result<()> {
+fn own_and_date(folder: &OwnedFd, name: &OsStr, meta: &Meta) -> rustix::io::Result<fs::Stat> {
     let (uid, gid) = (Uid::from_raw(meta.owner.0), Gid::from_raw(meta.owner.1));
     fs::chownat(folder, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-    fs::utimensat(folder, name, &times(meta.mtime), AtFlags::SYMLINK_NOFOLLOW)
+    fs::utimensat(folder, name, &times(meta.mtime), AtFlags::SYMLINK_NOFOLLOW)?;
+    fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
 }
 
 fn times((seconds, nanos): (i64, u32)) -> Timestamps {

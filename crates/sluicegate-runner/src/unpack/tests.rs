@@ -98,7 +98,11 @@ impl Place {
     }
 
     fn unpack_as(&self, bytes: &[u8], kind: Kind, limits: &UnpackLimits) -> Result<Unpacked, UnpackError> {
-        let result = unpack_into(bytes, Compression::None, &self.root(), &[], kind, limits);
+        let result =
+            unpack_into_noted(bytes, Compression::None, &self.root(), &[], kind, limits).map(|(unpacked, made)| {
+                assert_eq!(made.difference(&self.root()).unwrap(), None, "something else was made than was noted");
+                unpacked
+            });
         assert_eq!(fs::read(self.0.path().join("canary")).unwrap(), b"untouched");
         assert_eq!(fs::read_dir(self.0.path()).unwrap().count(), 2, "something was made outside");
         result
@@ -505,7 +509,10 @@ fn stack(layers: &[Vec<u8>]) -> (tempfile::TempDir, Vec<std::path::PathBuf>, Vec
         let folder = dir.path().join(number.to_string());
         fs::create_dir(&folder).unwrap();
         let limits = UnpackLimits::default();
-        unpacked.push(unpack_into(&layer[..], Compression::None, &folder, &folders, Kind::Layer, &limits).unwrap());
+        let (done, made) =
+            unpack_into_noted(&layer[..], Compression::None, &folder, &folders, Kind::Layer, &limits).unwrap();
+        assert_eq!(made.difference(&folder).unwrap(), None);
+        unpacked.push(done);
         folders.insert(0, folder);
     }
     folders.reverse();
