@@ -324,6 +324,40 @@ fn nothing_goes_where_the_evidence_cannot_be_read() {
 }
 
 #[test]
+fn a_shared_cache_goes_by_its_last_use_and_not_while_a_step_has_it() {
+    if !can_run_steps("a_shared_cache_goes_by_its_last_use_and_not_while_a_step_has_it") {
+        return;
+    }
+    let project = Project::prepared();
+    let scope = |name: &str, days: u64| {
+        let path = project.path("home/cache/shared").join(Digest::of(name.as_bytes()).hex());
+        fs::create_dir_all(path.join("content")).unwrap();
+        fs::write(path.join("content/file"), name).unwrap();
+        let then = SystemTime::now() - Duration::from_secs(days * 86_400);
+        File::create(path.join("lock")).unwrap().set_modified(then).unwrap();
+        path
+    };
+    let (old, new, busy) = (scope("old", 31), scope("new", 29), scope("busy", 31));
+    let lock = File::open(busy.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let counts = |arguments: &[&str]| {
+        let (code, pruned) = project.json(arguments);
+        assert_eq!(code, 0, "{pruned}");
+        let of = |which| amount(&pruned, "shared caches of steps", which);
+        (of("deleted"), of("kept"))
+    };
+    assert_eq!(counts(&["prune", "--dry-run"]), (1, 1));
+    assert!(old.exists());
+    assert_eq!(counts(&["prune"]), (1, 1));
+    assert!(!old.exists() && new.join("content/file").exists() && busy.join("content/file").exists());
+    assert_eq!(counts(&["prune", "--all"]), (1, 0));
+    assert!(!new.exists() && busy.join("content/file").exists());
+    drop(lock);
+    assert_eq!(counts(&["prune", "--all"]), (1, 0));
+    assert!(!busy.exists());
+}
+
+#[test]
 fn a_link_in_the_home_leads_no_deletion_out_of_it() {
     if !can_run_steps("a_link_in_the_home_leads_no_deletion_out_of_it") {
         return;
@@ -359,6 +393,7 @@ fn a_link_in_the_home_leads_no_deletion_out_of_it() {
         ("home/cache/git", ""),
         ("home/cache/trivy-db", ""),
         ("home/cache/scanner", ""),
+        ("home/cache/shared", ""),
     ] {
         let project = whole.copy();
         let junk = junk(&project, "nobody's");

@@ -569,6 +569,7 @@ pub(crate) fn disposable(home: &Home) -> Vec<Box<dyn Disposable>> {
         Box::new(DisposableFolder::of_sources(cache.join("git"))),
         Box::new(DisposableFolder::of("vulnerability databases", cache.join("trivy-db")).named_by_content()),
         Box::new(DisposableFolder::of("copies of the scanner and its databases", cache.join("scanner"))),
+        Box::new(DisposableFolder::of_shared_caches(cache.join("shared"))),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! What `prune` asks of whoever keeps things in a home: what is there, since when nobody used it, and that it goes.
 //!
-//! A kind of things that can be made or fetched again is one [`Disposable`]: what comes to a home later, be it a folder of shared caches or
-//! what was taken from a store elsewhere, implements that and is named in the one wiring file.
+//! A kind of things that can be made or fetched again is one [`Disposable`]: what comes to a home later, such as what was taken from a store
+//! elsewhere, implements that and is named in the one wiring file.
 
 use std::path::PathBuf;
 

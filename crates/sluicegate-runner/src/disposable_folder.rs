@@ -1,5 +1,5 @@
 //! Folders of things that can be made or fetched again, as `prune` sees them: unpacked layers and inputs, fetched sources, what the scanner
-//! works with.
+//! works with, shared caches of steps.
 //!
 //! A thing gets another name before anything of it goes: whoever finds it by its own name finds all of it, even after a crash. Nothing here
 //! follows a link.
@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeSet,
     ffi::OsStr,
-    fs,
+    fs::{self, TryLockError},
     io::{self, ErrorKind},
     os::unix::{
         ffi::OsStrExt,
@@ -19,7 +19,7 @@ use std::{
 
 use rustix::{
     fd::{AsFd, OwnedFd},
-    fs::{AtFlags, Dir, OFlags, RenameFlags, ResolveFlags, Stat},
+    fs::{AtFlags, Dir, Mode, OFlags, RenameFlags, ResolveFlags, Stat},
     io::Errno,
 };
 use sluicegate_ports::{
@@ -28,7 +28,7 @@ use sluicegate_ports::{
 };
 use sluicegate_types::{Digest, UnixTime};
 
-use crate::{executor::SEALS, in_root, seal};
+use crate::{executor::SEALS, in_root, seal, shared_cache::LOCK};
 
 /// The name of a thing that is going begins with this; it is removed by `prune` alone, as somebody may still read it.
 pub(crate) const GOING: &str = ".going-";
@@ -47,6 +47,8 @@ pub struct DisposableFolder {
     used: LastUse,
     /// Where the seal of each thing is, if they have any.
     seals: Option<PathBuf>,
+    /// The file in each that whoever uses it holds locked, if there is one.
+    lock: Option<&'static str>,
     /// Whether each is named after the content that it was made from.
     named_by_content: bool,
 }
@@ -74,9 +76,14 @@ impl DisposableFolder {
         Self { used: LastUse::Inside("lock"), ..Self::of("fetched sources", cache) }
     }
 
+    /// The scopes of caches that steps share. One that a step has is not there for anybody who removes.
+    pub fn of_shared_caches(folder: PathBuf) -> Self {
+        Self { used: LastUse::Inside(LOCK), lock: Some(LOCK), ..Self::of("shared caches of steps", folder) }
+    }
+
     /// Things of another kind, of which nothing is known but when they were made.
     pub fn of(what: &'static str, folder: PathBuf) -> Self {
-        Self { what, folder, kinds: &[], used: LastUse::Own, seals: None, named_by_content: false }
+        Self { what, folder, kinds: &[], used: LastUse::Own, seals: None, lock: None, named_by_content: false }
     }
 
     /// The same whose names are the digests of the contents that they were made from.
@@ -99,6 +106,12 @@ impl DisposableFolder {
                 Err(Errno::NOENT) => continue,
                 Err(error) => return Err(store_error("look at", &path.join(name), error)),
             };
+            if let Err(error) = self.lock(&folder, name) {
+                if error.kind() == ErrorKind::WouldBlock {
+                    continue;
+                }
+                return Err(StoreError::Io { action: "lock", path: path.join(name), source: error });
+            }
             // What is going already was used by nobody since.
             let used = if name.starts_with(GOING) { UnixTime::EPOCH } else { self.used(&folder, kind, name, &own) };
             let content = Digest::from_hex(name).ok().filter(|_| self.named_by_content);
@@ -128,6 +141,23 @@ impl DisposableFolder {
         };
         // When it got its name.
         noted.unwrap_or_else(|| time(own.st_ctime))
+    }
+
+    /// The lock of a thing, if it has one; whoever uses the thing has it otherwise.
+    fn lock(&self, folder: &OwnedFd, name: &str) -> io::Result<Option<fs::File>> {
+        let Some(file) = self.lock else { return Ok(None) };
+        // What is no folder, or has no lock, is used by nobody.
+        let Ok(inner) = in_root::open_folder(folder.as_fd(), Path::new(name), INSIDE) else { return Ok(None) };
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&inner, file, flags, Mode::empty()) {
+            Err(Errno::NOENT | Errno::LOOP | Errno::ISDIR | Errno::NXIO) => return Ok(None),
+            opened => fs::File::from(opened?),
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Err(io::Error::new(ErrorKind::WouldBlock, "it is in use")),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
     }
 
     /// A folder in this one, through no link; `None` if it is not there.
@@ -172,6 +202,12 @@ impl Disposable for DisposableFolder {
         }
         let Some(folder) = self.open(kind)? else { return Ok(()) };
         let failed = |error: Errno| store_error("remove", &path, error);
+        // Held until it is gone: whoever waits for it finds another one or none.
+        let _lock = self.lock(&folder, name).map_err(|source| StoreError::Io {
+            action: "remove",
+            path: path.clone(),
+            source,
+        })?;
         let inode = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).map(|found| found.st_ino);
         let going = if name.starts_with(GOING) { name.to_owned() } else { format!("{GOING}{name}") };
         if going != name {

@@ -11,6 +11,7 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use rustix::{
@@ -38,7 +39,8 @@ impl Default for CacheLimits {
     }
 }
 
-const LOCK: &str = "lock";
+/// Locked by whoever has a scope or removes it; its time is when a step had it last.
+pub(crate) const LOCK: &str = "lock";
 const CONTENT: &str = "content";
 const IN_USE: &str = "in-use";
 
@@ -78,6 +80,8 @@ impl SharedCaches {
         run_folder::make_private(&self.root)?;
         run_folder::make_private(&above)?;
         let Some(lock) = lock(&above)? else { return own(CacheBegan::Busy) };
+        // For whoever decides what is kept: what can't be noted is only let go sooner.
+        let _ = lock.set_modified(SystemTime::now());
         let content = above.join(CONTENT);
         let was_killed = fs::symlink_metadata(above.join(IN_USE)).is_ok();
         let is_mine = match fs::symlink_metadata(&content) {
@@ -199,9 +203,11 @@ fn too_much(folder: &Path, limits: CacheLimits) -> io::Result<Option<String>> {
 
 #[cfg(test)]
 mod tests {
+    use sluicegate_ports::prune::Disposable;
     use sluicegate_types::Digest;
 
     use super::*;
+    use crate::DisposableFolder;
 
     /// Whoever runs this may give a folder only to themselves.
     fn owner() -> (u32, u32) {
@@ -286,6 +292,41 @@ mod tests {
         assert!(held.end(true).unwrap().thrown_away.unwrap().contains("was killed"));
         let next = home.hold(Some("main"));
         assert_eq!((next.began, names(&next)), (CacheBegan::Empty, 0));
+    }
+
+    #[test]
+    fn a_scope_is_as_old_as_its_last_use_and_one_that_a_step_has_is_not_removed() {
+        let home = Home::new();
+        let disposable = DisposableFolder::of_shared_caches(home.folder.path().join("shared"));
+        assert!(disposable.things().unwrap().is_empty());
+        let held = home.hold(Some("main"));
+        fs::write(content(&held).join("large"), vec![1; 1 << 20]).unwrap();
+        let other = home.hold(Some("branch"));
+        let (above, name) = (held.above.clone(), held.above.file_name().unwrap().to_str().unwrap().to_owned());
+        other.end(false).unwrap();
+        assert_eq!(disposable.things().unwrap().len(), 1, "the other one");
+        assert!(disposable.remove(&name).unwrap_err().to_string().contains("remove"));
+        assert!(content(&held).join("large").exists());
+        held.end(false).unwrap();
+
+        let age = || {
+            let thing = disposable.things().unwrap().into_iter().find(|thing| thing.name == name).unwrap();
+            assert!(thing.size >= 1 << 20);
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+            i64::try_from(now).unwrap() - thing.used.seconds()
+        };
+        assert!(age() < 86_400);
+        let in_1980 = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(315_532_800);
+        File::options().write(true).open(above.join(LOCK)).unwrap().set_modified(in_1980).unwrap();
+        assert!(age() > 86_400);
+        home.hold(Some("main")).end(false).unwrap();
+        assert!(age() < 86_400);
+
+        disposable.remove(&name).unwrap();
+        assert!(!above.exists());
+        assert_eq!(disposable.things().unwrap().len(), 1);
+        assert_eq!(home.hold(Some("main")).end(false).unwrap().began, CacheBegan::Empty);
+        assert_eq!(home.hold(Some("branch")).end(false).unwrap().began, CacheBegan::Continued);
     }
 
     #[test]
