@@ -145,7 +145,7 @@ impl FileStore {
 }
 
 /// Files that are synced at a time: a disk that is told once for many is told in less time.
-const SYNCED_AT_A_TIME: usize = 8;
+const SYNCED_AT_A_TIME: usize = 64;
 
 impl FileStore {
     fn write_synced(&self, bytes: &[u8]) -> Result<(NamedTempFile, Digest), StoreError> {
