@@ -296,7 +296,9 @@ fn a_step_that_fills_the_disk_fails_and_what_comes_after_it_has_room_again() {
     assert_eq!(steps(&record), [("prints", "failed"), ("writes", "failed"), ("good", "passed")], "{record:#}");
     assert!(record["body"]["steps"][2]["attestation"].is_string());
     let log = |step: &str| project.command(&["logs", "LAST", step]).output().unwrap().stdout;
-    assert!(log("prints").starts_with(b"begun\n"));
+    // The disk may be full before the first line is written down.
+    let printed = log("prints");
+    assert!(printed.is_empty() || printed.starts_with(b"begun\n"), "{}", String::from_utf8_lossy(&printed));
     assert_eq!(log("writes"), b"whole\n");
 }
 

@@ -29,6 +29,9 @@ pub fn run(workspace: &Workspace, choice: Choice) -> Outcome {
         println!("trivy could not be installed: {failure}");
     }
     cargo.args(["test", "--workspace", "--no-fail-fast"]);
+    // Most of what they do is to wait for other programs and for the disk.
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    cargo.env("RUST_TEST_THREADS", (2 * processors).to_string());
     let mut missing = Vec::new();
     cargo.envs(tools::for_tests(workspace, |name| missing.push(name.to_owned())));
     for name in &missing {
