@@ -248,7 +248,8 @@ impl Kept<'_> {
 
     /// The branches that are published, some of them where there are many, after a semicolon; nothing if that can't be asked.
     fn branches(&self) -> String {
-        let said = self.ask(&["ls-remote", "--quiet", "--heads", "--", &self.address.url]).unwrap_or_default();
+        let arguments = ["ls-remote", "--quiet", "--heads", UPLOAD_PACK, "--", &self.location];
+        let said = self.ask(&arguments).unwrap_or_default();
         let said = String::from_utf8_lossy(&said);
         let names = said.lines().filter_map(|line| line.split_once("\trefs/heads/")).map(|(_, name)| name);
         // The other side may say anything.

@@ -187,7 +187,7 @@ fn a_name_that_is_none_or_two_is_refused() {
     for nth in 0..10 {
         world.git(&["branch", &format!("b{nth}")]);
     }
-    world.refused("nothing", ", b8 and 3 more");
+    world.refused("nothing", ", b9 and 2 more");
     world.refused(&second[..10], "all its 40 digits");
     world.refused("--upload-pack=touch /tmp/x", "names no branch");
     let error = world.fetch_from("ext::sh -c touch% /tmp/x", "main").unwrap_err().to_string();
