@@ -29,7 +29,8 @@ use crate::{
     confined_repository::own_folder,
     git_address::{GitAddress, GitReference, Protocol},
     git_objects::{self, Kind, MAX_DEPTH, Objects, file_id},
-    source_lister::{MAX_FILES, MAX_LINK, is_private_key, link_target},
+    private_key::is_private_key,
+    source_lister::{MAX_FILES, MAX_LINK, link_target},
     source_repository::{CONFIG, PATH, complaint, io},
 };
 
