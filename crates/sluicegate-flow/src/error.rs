@@ -316,7 +316,10 @@ impl Error {
             },
             Self::Store(error) => store(error),
             Self::Tree(error) => match error {
-                TreeError::Entry { .. } | TreeError::TooMany { .. } | TreeError::Address { .. } => Failure::Usage,
+                TreeError::Entry { .. }
+                | TreeError::TooMany { .. }
+                | TreeError::Address { .. }
+                | TreeError::Reference { .. } => Failure::Usage,
                 TreeError::Layer { .. } => Failure::Wrong,
                 TreeError::Stopped => Failure::Stopped,
                 TreeError::Store(error) => store(error),

@@ -44,12 +44,12 @@ pub(crate) fn check(pipeline: &Pipeline, project: &Path, steps: &[&Step], artifa
 
 /// What can't be fetched as it is named, with the line that names it.
 pub(crate) fn at_its_reference(pipeline: &Pipeline, source: &OutputName, error: Error) -> Error {
-    match error {
-        Error::Tree(TreeError::Address { url, reason }) => {
-            pipeline.refuse(&[&format!("sources.{source}.ref")], format!("the git source {url}: {reason}")).into()
-        }
-        other => other,
-    }
+    let (key, url, reason) = match error {
+        Error::Tree(TreeError::Address { url, reason }) => ("git", url, reason),
+        Error::Tree(TreeError::Reference { url, reason }) => ("ref", url, reason),
+        other => return other,
+    };
+    pipeline.refuse(&[&format!("sources.{source}.{key}")], format!("the git source {url}: {reason}")).into()
 }
 
 fn check_image(pipeline: &Pipeline, project: &Path, image: &ImageRef, places: &[&str]) -> Result<(), Error> {
@@ -91,7 +91,10 @@ fn missing(project: &Path, named: &Path) -> Option<Missing> {
         }
         !is_there
     })?;
-    let folders = folders_in(&project.join(&there));
+    // What else this machine has is nothing that a pipeline file may ask.
+    let own = fs::canonicalize(project).ok().zip(fs::canonicalize(project.join(&there)).ok());
+    let is_own = own.is_some_and(|(project, there)| there.starts_with(project));
+    let folders = if is_own { folders_in(&project.join(&there)) } else { Vec::new() };
     let known = || folders.iter().map(String::as_str);
     let gone = gone.as_os_str().to_string_lossy();
     let hint = match nearest(&gone, known()) {
@@ -179,5 +182,8 @@ mod tests {
             let found = found(from, to).unwrap_err();
             assert!(found.contains(says), "{to}: {found}");
         }
+        // What else there is on this machine is not told.
+        let outside = found("oci:images/build\n", "oci:/usr/nothing\n").unwrap_err();
+        assert!(outside.contains("there is no folder /usr/nothing") && !outside.contains("/usr/bin"), "{outside}");
     }
 }

@@ -233,6 +233,14 @@ pub enum TreeError {
         /// Why not.
         reason: String,
     },
+    /// What a source is to be fetched at is no reference there.
+    #[error("the git source {url}: {reason}")]
+    Reference {
+        /// The address, without what may be a password.
+        url: String,
+        /// Why not.
+        reason: String,
+    },
     /// A source could not be fetched.
     #[error("cannot fetch the git source {url}: {reason}")]
     Fetch {

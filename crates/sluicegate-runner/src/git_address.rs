@@ -188,6 +188,8 @@ fn unescaped(path: &str) -> PathBuf {
     let mut rest = path.as_bytes();
     while let Some((first, after)) = rest.split_first() {
         let digits = (*first == b'%').then(|| after.get(..2)).flatten();
+        // A sign before a digit is none of git's escapes, and the folder that is judged has to be the one that is asked.
+        let digits = digits.filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
         let byte = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
         match byte {
             Some(byte) => {
@@ -206,6 +208,15 @@ fn unescaped(path: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_read_as_git_reads_it() {
+        for (written, path) in
+            [("/a%20b", "/a b"), ("/%2e%2E", "/.."), ("/%+2", "/%+2"), ("/%2", "/%2"), ("/%zz", "/%zz")]
+        {
+            assert_eq!(unescaped(written), PathBuf::from(path), "{written}");
+        }
+    }
 
     #[test]
     fn an_address_is_one_of_four_kinds_and_holds_no_password() {

@@ -141,7 +141,7 @@ impl GitSourceFetcher {
         stop: &Stop,
     ) -> Result<FetchedSource, TreeError> {
         let Origin { url, address, location } = origin;
-        let refused = |reason: String| TreeError::Address { url: GitAddress::printable(url), reason };
+        let refused = |reason: String| TreeError::Reference { url: GitAddress::printable(url), reason };
         let wanted = GitReference::parse(reference).map_err(refused)?;
         let folder = self.settings.cache.join(Digest::of(address.url.as_bytes()).hex());
         create(&folder)?;
@@ -227,9 +227,16 @@ impl Kept<'_> {
         Ok(())
     }
 
+    /// What reads the repository, where that is a program of this machine; a server has its own, and git says so if it is named another.
+    fn upload_pack(&self) -> Option<&'static str> {
+        (self.address.protocol == Protocol::File).then_some(UPLOAD_PACK)
+    }
+
     /// The one of these names that is published.
     fn published(&self, names: &[String]) -> Result<String, TreeError> {
-        let mut arguments = vec!["ls-remote", "--quiet", UPLOAD_PACK, "--", &self.location];
+        let mut arguments = vec!["ls-remote", "--quiet"];
+        arguments.extend(self.upload_pack());
+        arguments.extend(["--", &self.location]);
         arguments.extend(names.iter().map(String::as_str));
         let said = self.ask(&arguments)?;
         let said = String::from_utf8_lossy(&said);
@@ -238,8 +245,8 @@ impl Kept<'_> {
         let mut found = names.iter().filter(|name| known.contains(&name.as_str()));
         match (found.next(), found.next()) {
             (Some(name), None) => Ok(name.clone()),
-            (Some(branch), Some(tag)) => Err(self.refused(format!("there are {branch} and {tag}; write which"))),
-            (None, _) => Err(self.refused(format!(
+            (Some(branch), Some(tag)) => Err(self.no_reference(format!("there are {branch} and {tag}; write which"))),
+            (None, _) => Err(self.no_reference(format!(
                 "there is no {}; write a branch, a tag, or a commit with all its 40 digits{}",
                 names.join(" and no "),
                 self.branches()
@@ -249,7 +256,9 @@ impl Kept<'_> {
 
     /// The branches that are published, some of them where there are many, after a semicolon; nothing if that can't be asked.
     fn branches(&self) -> String {
-        let arguments = ["ls-remote", "--quiet", "--heads", UPLOAD_PACK, "--", &self.location];
+        let mut arguments = vec!["ls-remote", "--quiet", "--heads"];
+        arguments.extend(self.upload_pack());
+        arguments.extend(["--", &self.location]);
         let said = self.ask(&arguments).unwrap_or_default();
         let said = String::from_utf8_lossy(&said);
         let names = said.lines().filter_map(|line| line.split_once("\trefs/heads/")).map(|(_, name)| name);
@@ -269,7 +278,7 @@ impl Kept<'_> {
     /// Brings what a name stands for, and nothing of its history.
     fn transfer(&self, name: &str) -> Result<(), TreeError> {
         let refspec = format!("+{name}:{FETCHED}");
-        let arguments = [
+        let mut arguments = vec![
             "fetch",
             "--quiet",
             "--depth=1",
@@ -279,11 +288,9 @@ impl Kept<'_> {
             "--no-write-fetch-head",
             "--no-show-forced-updates",
             "--refmap=",
-            UPLOAD_PACK,
-            "--",
-            &self.location,
-            &refspec,
         ];
+        arguments.extend(self.upload_pack());
+        arguments.extend(["--", &self.location, &refspec]);
         self.ask(&arguments).map(drop)
     }
 
@@ -474,6 +481,10 @@ impl Kept<'_> {
 
     fn refused(&self, reason: String) -> TreeError {
         TreeError::Address { url: self.url.to_owned(), reason }
+    }
+
+    fn no_reference(&self, reason: String) -> TreeError {
+        TreeError::Reference { url: self.url.to_owned(), reason }
     }
 
     fn fault(&self, reason: String) -> TreeError {

@@ -70,6 +70,12 @@ impl PermittedFetcher {
         let is_here = address.protocol == Protocol::Http || place == Some(Inside::Loopback);
         let by_proxy = self.settings.proxy.is_some() && !is_here && !self.is_exempt(&bare);
         let mut settings = FetchSettings { only: None, ..self.settings.clone() };
+        // Any other kind of proxy has names looked up here, by git, and nobody judges where they lead.
+        let proxy = settings.proxy.as_deref().unwrap_or_default().to_ascii_lowercase();
+        let is_of_http = proxy.split_once("://").is_none_or(|(scheme, _)| matches!(scheme, "http" | "https"));
+        if by_proxy && !is_of_http {
+            return Err("this machine's proxy is none of HTTP, and git sources are fetched by no other kind".to_owned());
+        }
         if by_proxy {
             return Ok(settings);
         }
@@ -263,6 +269,8 @@ mod tests {
             line
         });
         assert!(matches!(fetch(&[("127.0.0.1", port)], &url), Err(TreeError::Fetch { .. })));
+        // Whoever did not come lets it end all the same.
+        drop(std::net::TcpStream::connect(("127.0.0.1", port)));
         assert!(asked.join().unwrap().starts_with("GET /x/info/refs"));
     }
 

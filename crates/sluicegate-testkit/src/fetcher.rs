@@ -27,7 +27,7 @@ impl FakeFetcher {
 }
 
 impl SourceFetcher for FakeFetcher {
-    /// [`TreeError::Fetch`] for an address where nothing is, [`TreeError::Address`] for a reference that is not there.
+    /// [`TreeError::Fetch`] for an address where nothing is, [`TreeError::Reference`] for a reference that is not there.
     fn fetch(&self, url: &str, reference: &str, stop: &Stop) -> Result<FetchedSource, TreeError> {
         if stop.is_raised() {
             return Err(TreeError::Stopped);
@@ -39,7 +39,7 @@ impl SourceFetcher for FakeFetcher {
         }
         let known = self.published.keys().any(|(known, _)| known == url);
         let (url, reason) = (url.to_owned(), format!("there is no {reference}"));
-        Err(if known { TreeError::Address { url, reason } } else { TreeError::Fetch { url, reason } })
+        Err(if known { TreeError::Reference { url, reason } } else { TreeError::Fetch { url, reason } })
     }
 }
 

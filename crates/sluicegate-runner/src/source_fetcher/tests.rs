@@ -71,7 +71,7 @@ impl World {
     #[track_caller]
     fn refused(&self, reference: &str, says: &str) {
         let error = self.fetch(reference).unwrap_err();
-        assert!(matches!(error, TreeError::Address { .. }), "{error:?}");
+        assert!(matches!(error, TreeError::Reference { .. } | TreeError::Address { .. }), "{error:?}");
         assert!(error.to_string().contains(says), "{error}");
     }
 }
@@ -455,6 +455,7 @@ fn a_server_of_this_machine_is_asked_over_http_and_leads_nowhere_else() {
     let leading = serve(world.mirror.path(), Some(there));
     let error = world.fetch_from(&leading, "main").unwrap_err();
     assert!(matches!(error, TreeError::Fetch { .. }), "{error:?}");
+    assert!(!error.to_string().contains("warning"), "{error}");
     assert!(error.to_string().contains(&leading) && error.to_string().contains("leads to another address"), "{error}");
     assert_eq!(elsewhere.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "nobody came");
 }
