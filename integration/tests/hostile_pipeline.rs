@@ -2,7 +2,10 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
-use integration::{Project, can_run_steps, repository::commit};
+use integration::{
+    Project, can_run_steps,
+    repository::{commit, git},
+};
 use serde_json::{Value, json};
 
 const RUN: [&str; 2] = ["run", "--no-scan"];
@@ -33,6 +36,7 @@ fn no_pipeline_file_gives_a_step_our_keys_their_passphrase_or_a_file_of_the_mach
     fs::hard_link(project.path("home/keys/production.key"), project.path("other-name")).unwrap();
     commit(&project.path("."), &["src"]);
     std::os::unix::fs::symlink(".git/config", project.path("to-git")).unwrap();
+    git(&project.path("."), &["clone", "--quiet", "--bare", ".", "mirror.git"]);
     let own_store = fs::read_to_string(project.path("gateway.yaml")).unwrap();
     let bucket = "cache: { store: \"s3://shared\", region: here, endpoint: \"http://127.0.0.1:1\" }\n";
     fs::write(project.path("gateway.yaml"), own_store.clone() + bucket).unwrap();
@@ -47,6 +51,7 @@ fn no_pipeline_file_gives_a_step_our_keys_their_passphrase_or_a_file_of_the_mach
         ("file: linked", "lies outside of the pipeline file's folder"),
         ("file: .git/config", "belongs to git"),
         ("file: to-git", "belongs to git"),
+        ("file: mirror.git/config", "belongs to git"),
         ("env: HTTPS_PROXY", "shows to the shared store or to a proxy"),
         ("env: all_proxy", "shows to the shared store or to a proxy"),
         ("env: AWS_SECRET_ACCESS_KEY", "shows to the shared store or to a proxy"),

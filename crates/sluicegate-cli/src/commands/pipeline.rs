@@ -150,7 +150,7 @@ impl OpenedPipeline {
         if !real.starts_with(&project) {
             return Err(refused("lies outside of the pipeline file's folder, and no pipeline file names such a file"));
         }
-        if is_in_git(path) || real.strip_prefix(&project).is_ok_and(is_in_git) {
+        if is_in_git(path) || real.strip_prefix(&project).is_ok_and(is_in_git) || is_in_repository(&real, &project) {
             return Err(refused("belongs to git, which may keep tokens there, and no step gets it"));
         }
         let home = fs::canonicalize(self.wired.home.folder()).map_err(|error| named(&error))?;
@@ -242,6 +242,13 @@ const PROXIES: [&str; 3] = ["http_proxy", "https_proxy", "all_proxy"];
 
 fn is_in_git(path: &Path) -> bool {
     path.components().any(|part| part.as_os_str().eq_ignore_ascii_case(".git"))
+}
+
+/// Whether a file lies in what git takes for a repository without a work tree.
+fn is_in_repository(file: &Path, project: &Path) -> bool {
+    let folders = file.ancestors().skip(1).take_while(|folder| folder.starts_with(project));
+    let is_one = |folder: &Path| ["HEAD", "objects", "refs"].iter().all(|part| folder.join(part).exists());
+    folders.into_iter().any(is_one)
 }
 
 /// What to do where the pipeline file is not in this folder.
