@@ -34,8 +34,9 @@ pub fn main() -> ExitCode {
     }
     let words = Words::from_environment(std::env::args_os());
     broken_off::listen();
-    broken_off::guarded(|| words::or_unwritten(asked(words)))
-        .unwrap_or_else(|problem| Words::of_this_process().problem(&problem))
+    words::or_unwritten(
+        broken_off::guarded(|| asked(words)).unwrap_or_else(|problem| Words::of_this_process().problem(&problem)),
+    )
 }
 
 fn asked(words: Words) -> ExitCode {

@@ -150,8 +150,10 @@ pub(crate) fn told_there(line: &str, warning: bool) -> bool {
 /// The first signal was heard: says that the run is ended, and how it ends at once, where one is shown.
 pub(crate) fn stopping() {
     let shown = shown_now().clone();
-    if let Some((shared, began)) = shown {
-        shared.lock().stopping(now(began), size());
+    match shown {
+        Some((shared, began)) => shared.lock().stopping(now(began), size()),
+        // Before the first step is known, and while images are promoted.
+        None => Words::of_this_process().tell(STOPPING),
     }
 }
 
