@@ -220,6 +220,10 @@ pub(crate) fn parts_to(text: &str, place: Option<(usize, usize)>, aim: Aim) -> (
             (None, _) => {}
         }
     }
+    // A mapping that has begun and has no key yet leads nowhere.
+    if matches!(levels.last(), Some(Level { part: Part::Key(key), .. }) if key.is_empty()) {
+        levels.pop();
+    }
     (levels.into_iter().map(|level| level.part).collect(), false)
 }
 
