@@ -238,15 +238,19 @@ impl Cache {
         fs::create_dir(&folder).map_err(&failed)?;
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).map_err(&failed)?;
         let (path, made) = fill(&folder)?;
-        seal::wait_for_the_next_tick(temporary.path()).map_err(&failed)?;
         let seal = Seal::of(&folder).map_err(&failed)?;
+        // What is changed in this tick is read back; what is changed later has a later date, which the seal shows.
+        seal::wait_for_the_next_tick(temporary.path()).map_err(&failed)?;
         let opened = File::open(&folder).map_err(&failed)?;
         let (written, difference) = thread::scope(|scope| {
             // After a power failure a name must not stand for files whose bytes never reached the disk.
-            let written = scope.spawn(|| rustix::fs::syncfs(&opened));
+            let sync = || rustix::fs::syncfs(&opened);
+            let written = thread::Builder::new().spawn_scoped(scope, sync);
             // What is read back comes from memory, and costs nothing beside the disk.
             let difference = made.difference(&folder);
-            (written.join().unwrap_or(Err(Errno::IO)), difference)
+            // Without a thread it is done one after the other.
+            let written = written.map_or_else(|_| sync(), |written| written.join().unwrap_or(Err(Errno::IO)));
+            (written, difference)
         });
         written.map_err(|error| failed(error.into()))?;
         let foreign = |what: &Path| {

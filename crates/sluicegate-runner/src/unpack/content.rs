@@ -52,6 +52,8 @@ pub(crate) const FIRST_REFUSED_ID: u64 = 1 << 31;
 pub(super) struct Counts {
     pub(super) entries: u64,
     pub(super) bytes: u64,
+    /// Those of them that are copies of what the layers below have, and no part of the archive.
+    pub(super) from_below: u64,
     pub(super) devices: u64,
     pub(super) attributes: u64,
     /// Whether what was made depends on the layers below.
@@ -524,7 +526,7 @@ impl<'a> Writer<'a> {
             return Err(UnpackError::Limit { what: "bytes", limit: self.limits.max_bytes });
         }
         // A sparse file grows here and not in the archive.
-        if self.tally.is_a_bomb(self.counts.bytes) {
+        if self.tally.is_a_bomb(self.counts.bytes.saturating_sub(self.counts.from_below)) {
             return refuse(path, "the archive unpacks to more than 200 times its size");
         }
         Ok(())
@@ -581,6 +583,8 @@ impl<'a> Writer<'a> {
                 }
                 let mut file = self.new_file(folder, name).map_err(failed)?;
                 let mut hasher = Hasher::new();
+                let size = u64::try_from(found.stat.st_size).unwrap_or_default();
+                self.counts.from_below = self.counts.from_below.saturating_add(size);
                 let size = self.copy(path, &mut below, &mut file, &mut hasher)?;
                 let content = What::File { size, digest: hasher.finish() };
                 self.complete((folder, name), &file, &meta, content).map_err(|error| failed(error.into()))

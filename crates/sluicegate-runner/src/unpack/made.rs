@@ -247,7 +247,8 @@ impl Check {
         Ok(hasher.finish() == *digest)
     }
 
-    /// Whether it has these attributes and no other that a container or this program would see a meaning in.
+    /// Whether it has these attributes and no other of `user.`, `trusted.` and capabilities, which a container or this program would see a
+    /// meaning in. Lists of access (`system.posix_acl_*`) are not looked at.
     fn has_attributes(&mut self, file: BorrowedFd<'_>, expected: &[(&'static str, Vec<u8>)]) -> io::Result<bool> {
         for (name, value) in expected {
             let found = match fs::fgetxattr(file, *name, &mut self.buffer[..]) {

@@ -571,6 +571,15 @@ fn a_hard_link_may_lead_to_a_file_of_a_layer_below_unless_it_was_removed() {
 }
 
 #[test]
+fn a_link_to_a_large_file_below_is_no_bomb() {
+    let large = "x".repeat(65 << 20);
+    let below = Tar::default().file("large", &large).end();
+    let link = Tar::default().hard_link("link", "large").end();
+    let (_dir, folders, _) = stack(&[below, link]);
+    assert_eq!(fs::metadata(folders[1].join("link")).unwrap().len(), large.len() as u64);
+}
+
+#[test]
 fn a_folder_that_is_removed_and_made_anew_hides_what_is_below() {
     let below = Tar::default().dir("d").file("d/old", "old").end();
     let is_opaque = |folder: &Path| {
