@@ -160,10 +160,10 @@ pub fn plan(parts: &Parts<'_>, keep: &Keep) -> Result<Plan, Error> {
     let roots = roots(parts)?;
     let mut recorded = references.reach(roots.clone(), &Contents::new()).map_err(needed)?;
     if keep.materials == Materials::OfKeptResults {
-        let named: Contents = named_by_records(parts.evidence, store)?.contents.into_keys().collect();
-        let mut materials = materials::of_steps(&mut references, store, &named).map_err(needed)?;
+        let named = named_by_records(parts.evidence, store)?;
+        let mut materials = materials::of_steps(&mut references, store, &named.own).map_err(needed)?;
         // Whatever a step read or left of these, the records keep them as documents of their own.
-        materials.retain(|material| !named.contains(material));
+        materials.retain(|material| !named.contents.contains_key(material));
         recorded = references.reach(roots, &materials).map_err(needed)?;
     }
 

@@ -502,8 +502,10 @@ fn what_only_looks_like_a_provenance_decides_nothing() {
         }
         // The provenance of `build`, which names `source`, is what a step of another run left.
         let looks_like_one = signed.digest("build");
-        let (output, bundle) = (json!({"outputs": {"forged": looks_like_one}}), json!({"attestation": looks_like_one}));
-        on_record_as(RecordKind::Run, &world, json!({"steps": [output], "kept": Digest::of(b"source")}));
+        let bundle = json!({"attestation": looks_like_one});
+        let left = json!({"outputs": {"forged": looks_like_one}, "log": looks_like_one, "report": looks_like_one});
+        on_record_as(RecordKind::Run, &world, json!({"steps": [left], "kept": Digest::of(b"source")}));
+        on_record_as(RecordKind::Attestation, &world, json!({"report": looks_like_one}));
         if is_on_record_as_one {
             on_record_as(RecordKind::Run, &world, json!({"steps": [bundle]}));
         }

@@ -1,7 +1,7 @@
 //! What records keep in the content store beside themselves: documents, facts, bundles and everything that a decision can be made again
 //! from. A record whose content is gone or changed proves less than it says (trust model 16).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use sluicegate_ports::{
@@ -32,7 +32,7 @@ pub(crate) struct Contents {
 
 /// Hashes every content that a record names, and what is named by the list of inputs of a decision. It changes nothing.
 pub(crate) fn check(evidence: &dyn EvidenceLog, store: &dyn ContentStore) -> Result<Contents, Error> {
-    let Named { contents: named, mut faults } = named(evidence, store)?;
+    let Named { contents: named, mut faults, .. } = named(evidence, store)?;
     let mut contents = Contents { count: named.len() as u64, damage: Vec::new() };
     for (digest, (sequence, what)) in named {
         if let Some(fault) = whole(store, &digest)? {
@@ -55,6 +55,8 @@ pub(crate) fn check(evidence: &dyn EvidenceLog, store: &dyn ContentStore) -> Res
 pub(crate) struct Named {
     /// Each with the first record that names it, and what it is there.
     pub(crate) contents: BTreeMap<Digest, (u64, String)>,
+    /// Those that this program wrote: whatever a log or a report says is the step's that left it.
+    pub(crate) own: BTreeSet<Digest>,
     /// Lists that say nothing of sense, by their records.
     faults: Vec<(u64, String)>,
 }
@@ -62,9 +64,12 @@ pub(crate) struct Named {
 /// Every content that a record keeps, and what is named by the list of inputs of a decision.
 pub(crate) fn named(evidence: &dyn EvidenceLog, store: &dyn ContentStore) -> Result<Named, Error> {
     let mut named: BTreeMap<Digest, (u64, String)> = BTreeMap::new();
-    let mut lists = Vec::new();
+    let (mut lists, mut own) = (Vec::new(), BTreeSet::new());
     evidence.walk(&mut |record| {
         for (what, digest) in content_of(record) {
+            if ![LOG, REPORT, FAILED_REPORT].contains(&what) {
+                own.insert(digest);
+            }
             if what == REPLAY && !named.contains_key(&digest) {
                 lists.push((record.sequence, digest));
             }
@@ -87,7 +92,7 @@ pub(crate) fn named(evidence: &dyn EvidenceLog, store: &dyn ContentStore) -> Res
             }
         }
     }
-    Ok(Named { contents: named, faults })
+    Ok(Named { contents: named, own, faults })
 }
 
 /// `None` if the bytes are those of the digest.
@@ -102,6 +107,9 @@ fn whole(store: &dyn ContentStore, digest: &Digest) -> Result<Option<String>, Er
 }
 
 const REPLAY: &str = "the list of its inputs";
+const LOG: &str = "a step's log";
+const REPORT: &str = "a step's report";
+const FAILED_REPORT: &str = "the report of a failed step";
 
 /// The contents that a record's body names, each with what it is.
 fn content_of(record: &Record) -> Vec<(&'static str, Digest)> {
@@ -129,7 +137,7 @@ fn content_of(record: &Record) -> Vec<(&'static str, Digest)> {
             take("its manifest", &body["referrer"]);
             take("the provenance of a failed step", &body["attestation"]);
             take("the test result of a failed step", &body["testResult"]);
-            take("the report of a failed step", &body["report"]);
+            take(FAILED_REPORT, &body["report"]);
         }
         RecordKind::Run => {
             let evidence = body["evidence"].as_array().into_iter().flatten();
@@ -138,8 +146,8 @@ fn content_of(record: &Record) -> Vec<(&'static str, Digest)> {
             for step in steps.flatten() {
                 take("a step's provenance", &step["attestation"]);
                 take("a step's test result", &step["testResult"]);
-                take("a step's log", &step["log"]);
-                take("a step's report", &step["report"]);
+                take(LOG, &step["log"]);
+                take(REPORT, &step["report"]);
                 take("the statement that a step's result was taken from", &step["origin"]);
             }
         }
