@@ -355,12 +355,15 @@ fn what_could_not_be_made_durable_is_named_by_no_record() {
     let ended = project.sluicegate(&run);
     assert_ne!(ended.code, 0);
     ended.assert(ended.code, "home/log");
+    assert!(!ended.stderr.contains("is proved") && !ended.stderr.contains("is taken"), "{ended:?}");
     let record = project.last_record("run");
     let steps = record["body"]["steps"].as_array().unwrap();
     assert_eq!((&record["outcome"], steps.len()), (&value!("failed"), 3), "{record:#}");
     for step in steps {
         assert_eq!((&step["status"], &step["attestation"]), (&value!("failed"), &Value::Null), "{record:#}");
     }
+    let failures = record["body"]["failures"].as_array().unwrap();
+    assert!(failures.len() == 3 && failures[0]["error"].as_str().unwrap().contains("could not be kept"), "{record:#}");
     // The home is whole, and the next run takes the same results.
     for more in 1..20 {
         fs::remove_dir_all(in_the_way(size + more)).unwrap();

@@ -275,10 +275,13 @@ impl Wired {
         passphrase: &Secret,
         logging: Logging<'_>,
     ) -> Result<Opened, Problem> {
-        thread::scope(|scope| self.begin_to_open(scope, name, passphrase, logging.gateway)?.finish(self, logging))
+        let stop = Stop::default();
+        thread::scope(|scope| {
+            self.begin_to_open(scope, name, passphrase, logging.gateway, &stop)?.finish(self, logging)
+        })
     }
 
-    /// Begins to open them, each on a thread of its own, so that something else can be done meanwhile: a passphrase gives a key by a
+    /// Begins to open them, each on a thread of its own, so that something else can be done meanwhile, which `stop` ends where one does not open: a passphrase gives a key by a
     /// tenth of a second of scrypt and 64 MiB, by design.
     pub(crate) fn begin_to_open<'scope, 'env>(
         &'env self,
@@ -286,18 +289,19 @@ impl Wired {
         name: &'env str,
         passphrase: &'env Secret,
         gateway: &GatewayFolder,
+        stop: &Stop,
     ) -> Result<Opening<'scope>, Problem> {
         let remote = self.remote_log(gateway)?;
         Ok(Opening {
-            signer: scope.spawn(|| self.signer(name, passphrase)),
-            log: scope.spawn(|| match remote {
+            signer: begin(scope, stop, || self.signer(name, passphrase))?,
+            log: begin(scope, stop, || match remote {
                 None => log(&self.home, &self.keys, passphrase).map(|log| AnyLog::Embedded(Box::new(log))),
                 Some((settings, logs)) => {
                     let opened = RekorLog::open(settings, &logs).map_err(sluicegate_flow::Error::from)?;
                     Ok(AnyLog::Remote(Box::new(opened)))
                 }
-            }),
-            ledger: scope.spawn(|| self.ledger(passphrase)),
+            })?,
+            ledger: begin(scope, stop, || self.ledger(passphrase))?,
         })
     }
 
@@ -387,6 +391,19 @@ impl Wired {
             warn,
         }
     }
+}
+
+/// Begins to open something on a thread; where it does not open, `stop` is raised.
+pub(crate) fn begin<'scope, T: Send + 'scope, E: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    stop: &Stop,
+    open: impl FnOnce() -> Result<T, E> + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, Result<T, E>>, Problem> {
+    let stop = stop.clone();
+    let open = move || open().inspect_err(|_| stop.raise());
+    thread::Builder::new()
+        .spawn_scoped(scope, open)
+        .map_err(|error| Problem::lost(format!("cannot begin a thread to open a key: {error}"), "try again"))
 }
 
 /// The evidence store. One that is missing where there was one is never begun anew: what it held would be gone without a word.

@@ -395,11 +395,12 @@ fn run_all(
         &steps_request,
         |(step, prepared, left)| {
             let taken = left.reused.is_some();
-            let held = together.ports(ports);
+            let (tell, warn) = (|line: &str| together.tell(line), |line: &str| together.warn(line));
+            let held = Ports { tell: &tell, warn: &warn, ..together.ports(ports) };
             let ports = if taken { &held } else { ports };
             finish(ports, request, (pinned, &after_secrets), &mut built, report, (step, prepared, left))
         },
-        || together.make_durable(),
+        || together.make_durable(ports),
     );
     for done in &mut report.steps {
         let is_lost = |bundle: &Digest| together.has_lost(bundle);

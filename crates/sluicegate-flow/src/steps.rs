@@ -184,7 +184,11 @@ pub(crate) fn run_steps(
                             }
                         }
                     }
-                    Err(error) => settle(request, &mut schedule, &mut first, step, Err(error), BTreeMap::new()),
+                    Err(error) => {
+                        // What was taken before it is proved, whatever ends the run.
+                        taken.finish(request, &mut schedule, &mut first, &mut finished, &settled);
+                        settle(request, &mut schedule, &mut first, step, Err(error), BTreeMap::new());
+                    }
                 }
             }
             taken.finish(request, &mut schedule, &mut first, &mut finished, &settled);
@@ -306,8 +310,14 @@ impl<'a> TakenSteps<'a> {
         }
         if let Err(error) = settled() {
             // It weighs more than what a step did.
+            let reason =
+                format!("its result was taken, and what proves that could not be kept: {}", error.causes().join(": "));
             let before = first.take().filter(|first| !is_of_a_step(first));
             *first = Some(before.unwrap_or(error));
+            for (step, _) in proved {
+                let lost = Err(Error::Again(reason.clone()));
+                settle(request, schedule, first, step, lost, BTreeMap::new());
+            }
             return;
         }
         for (step, left) in proved {

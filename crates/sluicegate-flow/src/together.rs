@@ -33,8 +33,15 @@ struct Kept {
     settled: Vec<Vec<u8>>,
     /// Whether the log was asked to hold something; it does so under its lock, whatever became of the bundle.
     has_appended: bool,
-    /// Bundles that could not be made durable, though their digests were told.
+    /// Bundles that could not be made durable.
     lost: BTreeSet<Digest>,
+    /// Lines to tell once what they are about is durable, and warnings.
+    lines: Vec<Line>,
+}
+
+enum Line {
+    Tell(String),
+    Warn(String),
 }
 
 impl<'a> Together<'a> {
@@ -47,9 +54,27 @@ impl<'a> Together<'a> {
         Ports { log: self, store: self, ..*ports }
     }
 
-    /// Makes durable what was attested since the last time.
-    pub(crate) fn make_durable(&self) -> Result<(), Error> {
-        Ok(self.flush()?)
+    /// Keeps a line until what it is about is durable: whoever it is told to may be slow, and the log waits for nobody.
+    pub(crate) fn tell(&self, line: &str) {
+        self.kept().lines.push(Line::Tell(line.to_owned()));
+    }
+
+    /// Keeps a warning until the log is free again.
+    pub(crate) fn warn(&self, line: &str) {
+        self.kept().lines.push(Line::Warn(line.to_owned()));
+    }
+
+    /// Makes durable what was attested since the last time, and tells of it.
+    pub(crate) fn make_durable(&self, ports: &Ports<'_>) -> Result<(), Error> {
+        let flushed = self.flush();
+        let lines = take(&mut self.kept().lines);
+        for line in lines {
+            match line {
+                Line::Tell(line) => (ports.tell)(&line),
+                Line::Warn(line) => (ports.warn)(&line),
+            }
+        }
+        Ok(flushed?)
     }
 
     /// Whether this bundle was attested and could not be made durable, so that nobody may be told of it.
@@ -69,7 +94,9 @@ impl<'a> Together<'a> {
         let stored = self.log.make_durable().map_err(Flush::Log);
         let stored = stored.and_then(|()| self.store.put_all(&bundles).map(drop).map_err(Flush::Store));
         if stored.is_err() {
-            self.kept().lost.extend(digests);
+            let mut kept = self.kept();
+            kept.lost.extend(digests);
+            kept.lines.retain(|line| matches!(line, Line::Warn(_)));
         }
         stored?;
         self.log.settled(&settled).map_err(Flush::Log)
@@ -264,8 +291,8 @@ mod tests {
             together.settled(&[bundle.to_vec()]).unwrap();
         }
         together.read(&Digest::of(b"other"), 10).unwrap_err();
-        together.make_durable().unwrap();
-        together.make_durable().unwrap();
+        together.flush().map_err(Error::from).unwrap();
+        together.flush().map_err(Error::from).unwrap();
         let said = asked.0.lock().unwrap().clone();
         let (first, last) = said.split_at(4);
         assert_eq!(first, ["append, held", "append, held", "read", "durable"]);
@@ -278,8 +305,8 @@ mod tests {
         let asked = Asked::default();
         let together = together(&asked);
         TransparencyLog::append(&together, &[b"one".to_vec()]).unwrap();
-        together.make_durable().unwrap();
-        together.make_durable().unwrap();
+        together.flush().map_err(Error::from).unwrap();
+        together.flush().map_err(Error::from).unwrap();
         assert_eq!(*asked.0.lock().unwrap(), ["append, held", "durable", "settled"]);
     }
 
@@ -295,7 +322,7 @@ mod tests {
         let full = Asked(Mutex::default(), true);
         let kept = together(&full);
         kept.put_bytes(b"one").unwrap();
-        assert!(matches!(kept.make_durable(), Err(Error::Sign(_))));
+        assert!(matches!(kept.flush().map_err(Error::from), Err(Error::Sign(_))));
         assert_eq!(*full.0.lock().unwrap(), ["durable"]);
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     gateway_folder::GatewayFolder,
     interrupts, passphrase,
     progress::{Form, Progress},
-    wire::{Logging, SystemClock, Wired},
+    wire::{self, Logging, SystemClock, Wired},
     words::{Problem, Words, printable, steps},
 };
 
@@ -76,9 +76,10 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
     let signing = &gateway.gateway.signing;
     let logging = Logging { gateway, trust, words };
     let (keys, pinned) = std::thread::scope(|scope| {
-        let keys = wired.begin_to_open(scope, &signing.steps, &passphrase, gateway)?;
+        let keys = wired.begin_to_open(scope, &signing.steps, &passphrase, gateway, &stop)?;
         // What promotes is opened before the run: a key that is missing is not found out after it.
-        let records = releases.are_asked_for().then(|| scope.spawn(|| wired.signer(&signing.records, &passphrase)));
+        let open = || wire::begin(scope, &stop, || wired.signer(&signing.records, &passphrase));
+        let records = releases.are_asked_for().then(open).transpose()?;
         let pinned = flow::pin(&wired.workbench(&tell), &pinning);
         let records =
             records.map(|records| records.join().map_err(|_| Error::Bug("opening a key broke off".to_owned()))?);
