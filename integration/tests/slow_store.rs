@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStderr, Command, Stdio},
     sync::{
         Arc, Mutex, Weak,
         atomic::{AtomicU32, Ordering},
@@ -84,7 +84,7 @@ fn project(url: &str, push: bool) -> Project {
 fn begun(project: &Project) -> Child {
     let mut command = Command::new(program());
     project.environment(&mut command);
-    command.args(["run", "--no-scan", "-o", "json"]);
+    command.args(["run", "--no-scan", "-o", "json", "--progress", "json"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
@@ -119,23 +119,16 @@ fn a_run_that_is_stopped_asks_a_shared_store_for_nothing_more() {
     if !can_run_steps("a_run_that_is_stopped_asks_a_shared_store_for_nothing_more") {
         return;
     }
-    let (asked, run): (Arc<Mutex<Vec<String>>>, Arc<Mutex<Option<u32>>>) = Default::default();
+    let (asked, run) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(None::<(u32, ChildStderr)>)));
     let url = {
         let (asked, run) = (asked.clone(), run.clone());
         serve(move |(request, _)| {
             asked.lock().unwrap().push(request.to_owned());
-            if let Some(run) = run.lock().unwrap().take() {
+            if let Some((run, said)) = run.lock().unwrap().take() {
                 assert!(Command::new("kill").args(["-INT", &run.to_string()]).status().unwrap().success());
-                // Until it has heard it: the signal is pending or its handler has run once it is not any more.
-                let status = || std::fs::read_to_string(format!("/proc/{run}/status")).unwrap_or_default();
-                let is_pending = |status: &str| {
-                    status
-                        .lines()
-                        .any(|line| line.starts_with("ShdPnd:") && !line.trim_end().ends_with("0000000000000000"))
-                };
-                while is_pending(&status()) {
-                    std::thread::yield_now();
-                }
+                // Until it says that it has heard it.
+                let heard = BufReader::new(said).lines().any(|line| line.unwrap().contains("\"event\":\"stopping\""));
+                assert!(heard, "it ended before it heard the signal");
             }
         })
     };
@@ -143,8 +136,8 @@ fn a_run_that_is_stopped_asks_a_shared_store_for_nothing_more() {
     let child = {
         // The server waits for its name.
         let mut run = run.lock().unwrap();
-        let child = begun(&project);
-        *run = Some(child.id());
+        let mut child = begun(&project);
+        *run = Some((child.id(), child.stderr.take().unwrap()));
         child
     };
     let ended = child.wait_with_output().unwrap();
@@ -159,7 +152,7 @@ fn a_failure_is_on_record_before_a_shared_store_is_waited_for() {
     if !can_run_steps("a_failure_is_on_record_before_a_shared_store_is_waited_for") {
         return;
     }
-    let (home, seen): (Arc<Mutex<Weak<Project>>>, Arc<Mutex<Vec<bool>>>) = Default::default();
+    let (home, seen) = (Arc::new(Mutex::new(Weak::<Project>::new())), Arc::new(Mutex::new(Vec::new())));
     let url = {
         let (home, seen) = (home.clone(), seen.clone());
         serve(move |(request, connection)| {
