@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     sync::{Once, OnceLock},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -379,6 +379,13 @@ impl Project {
     /// Runs `sluicegate`.
     pub fn sluicegate(&self, arguments: &[&str]) -> Ended {
         Ended::of(arguments, self.command(arguments).output().unwrap())
+    }
+
+    /// Runs `sluicegate` without a passphrase and without anybody to ask for one.
+    pub fn keyless(&self, arguments: &[&str]) -> Ended {
+        let mut command = self.command(arguments);
+        command.env_remove("COSIGN_PASSWORD").stdin(Stdio::null());
+        Ended::of(arguments, command.output().unwrap())
     }
 
     /// Runs `sluicegate`, which must end with 0.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use integration::{
-    Ended, Project, can_run_steps,
+    Project, can_run_steps,
     repository::{commit, commit_at},
 };
 use serde_json::json;
@@ -179,11 +179,6 @@ fn a_step_that_is_not_there_is_refused_before_anything_is_opened_or_recorded() {
         return;
     }
     let project = Project::prepared();
-    let keyless = |arguments: &[&str]| {
-        let mut command = project.command(arguments);
-        command.env_remove("COSIGN_PASSWORD").stdin(Stdio::null());
-        Ended::of(arguments, command.output().unwrap())
-    };
     let records = || project.must(&["evidence", "list"]).stdout;
     let before = records();
     for arguments in [
@@ -196,14 +191,14 @@ fn a_step_that_is_not_there_is_refused_before_anything_is_opened_or_recorded() {
         &["shell", "tset"],
         &["shell", "tset", "--on-failure"],
     ] {
-        let ended = keyless(arguments);
+        let ended = project.keyless(arguments);
         ended.assert(2, "no step is called tset; did you mean test?");
         assert!(!ended.stderr.contains("passphrase") && !ended.stderr.contains("in the container"), "{ended:?}");
     }
     assert!(!project.path("kept").exists());
     assert_eq!(records(), before, "nothing is recorded");
     // With the name right the passphrase is asked for.
-    keyless(&["run", "--no-scan", "test"]).assert(2, "COSIGN_PASSWORD");
+    project.keyless(&["run", "--no-scan", "test"]).assert(2, "COSIGN_PASSWORD");
     project.must(&["run", "--no-scan", "test"]);
     project
         .sluicegate(&["logs", "LAST", "tset"])
@@ -267,16 +262,11 @@ fn a_step_is_tried_and_looked_into_without_any_key() {
         return;
     }
     let project = Project::prepared();
-    let keyless = |arguments: &[&str]| {
-        let mut command = project.command(arguments);
-        command.env_remove("COSIGN_PASSWORD").stdin(Stdio::null());
-        Ended::of(arguments, command.output().unwrap())
-    };
     let records = || project.must(&["evidence", "list"]).stdout;
     let before = records();
-    keyless(&["try", "test"]).assert(0, "PASSED");
+    project.keyless(&["try", "test"]).assert(0, "PASSED");
     project.replace("sluicegate.yaml", "grep -q hello", "grep -q goodbye");
-    keyless(&["try", "test"]).assert(6, "step test ended with code 1");
+    project.keyless(&["try", "test"]).assert(6, "step test ended with code 1");
     assert_eq!(records(), before, "nothing is recorded");
     let mut command = project.command(&["shell", "test", "--on-failure"]);
     command.env_remove("COSIGN_PASSWORD").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

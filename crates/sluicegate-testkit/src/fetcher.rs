@@ -66,7 +66,7 @@ mod tests {
         }
         assert!(matches!(
             fetcher.fetch("https://git.example/a", "other", &Stop::default()),
-            Err(TreeError::Address { .. })
+            Err(TreeError::Reference { .. })
         ));
         assert!(matches!(
             fetcher.fetch("https://git.example/b", "main", &Stop::default()),
