@@ -31,7 +31,7 @@ use crate::{
     mounts::FILE_NAME,
     run_folder::{self, RunFolder},
     seal::{self, Found, Inode, Seal, Seals},
-    unpack::{Kind, Made, Thing, UnpackLimits, Unpacked, What, Whereabouts, hides_all_below, unpack_into_noted},
+    unpack::{Kind, Made, Thing, UnpackLimits, Unpacked, What, Whereabouts, hides_all_below, unpack_into},
 };
 
 /// How often a place is looked at anew that others change meanwhile.
@@ -293,7 +293,7 @@ impl Cache {
         let content = |reason| CacheError::Content { digest: *blob, reason };
         let reader = self.store.open(blob).map_err(CacheError::Store)?;
         let reader = UntilStopped { inner: reader, stop };
-        let unpacked = unpack_into_noted(reader, compression, folder, below, kind, &UnpackLimits::default());
+        let unpacked = unpack_into(reader, compression, folder, below, kind, &UnpackLimits::default());
         // What a reader says that was stopped is nothing about the content.
         let (unpacked, made) = match unpacked {
             Err(_) if stop.is_raised() => return Err(CacheError::Stopped),
@@ -538,14 +538,8 @@ mod tests {
             let cache = home.cache();
             let path = home.root().join("alone").join(home.layer.diff_id.hex());
             let made = cache.make(&home.layer.blob, |folder| {
-                let layer = unpack_into_noted(
-                    &home.tar[..],
-                    Compression::None,
-                    folder,
-                    &[],
-                    Kind::Layer,
-                    &UnpackLimits::default(),
-                );
+                let layer =
+                    unpack_into(&home.tar[..], Compression::None, folder, &[], Kind::Layer, &UnpackLimits::default());
                 if is_whole {
                     home.layer(&home.cache());
                 } else {

@@ -125,7 +125,7 @@ impl TreePacker for StoreTreePacker {
                 let kind = unpack::Kind::Tree { owner, mtime, whereabouts: unpack::Whereabouts::Machine };
                 let unpacked =
                     unpack::unpack_into(file, Compression::None, &whole, &[], kind, &unpack::UnpackLimits::default());
-                let found = unpacked.map_err(refused)?.digest;
+                let found = unpacked.map_err(refused)?.0.digest;
                 if found != content.digest {
                     return Err(StoreError::Corrupt { digest: content.digest, found }.into());
                 }
@@ -415,6 +415,7 @@ mod tests {
         let missing = Content { kind: ContentKind::File, digest: Digest::of(b"nothing") };
         assert!(matches!(packer.files(missing), Err(TreeError::Store(StoreError::Missing { .. }))));
     }
+
     #[test]
     fn a_fetched_file_is_packed_only_as_the_commit_names_it() {
         let (store, packer) = packer();

@@ -131,19 +131,8 @@ pub enum UnpackError {
 }
 
 /// Unpacks `reader` into the empty folder `root`, which must be private until the caller has compared the digest. `below` are the roots
-/// of the layers under this one, unpacked, the upper one first.
-pub fn unpack(
-    reader: impl Read,
-    compression: Compression,
-    root: BorrowedFd<'_>,
-    below: &[BorrowedFd<'_>],
-    kind: Kind,
-    limits: &UnpackLimits,
-) -> Result<Unpacked, UnpackError> {
-    unpack_noted(reader, compression, root, below, kind, limits).map(|(unpacked, _)| unpacked)
-}
-
-fn unpack_noted(
+/// of the layers under this one, unpacked, the upper one first. What was made comes with it, which can be compared with what is there later.
+fn unpack(
     reader: impl Read,
     compression: Compression,
     root: BorrowedFd<'_>,
@@ -196,18 +185,6 @@ pub(crate) fn unpack_into(
     below: &[PathBuf],
     kind: Kind,
     limits: &UnpackLimits,
-) -> Result<Unpacked, UnpackError> {
-    unpack_into_noted(reader, compression, folder, below, kind, limits).map(|(unpacked, _)| unpacked)
-}
-
-/// The same, with what was made, which can be compared with what is there later.
-pub(crate) fn unpack_into_noted(
-    reader: impl Read,
-    compression: Compression,
-    folder: &Path,
-    below: &[PathBuf],
-    kind: Kind,
-    limits: &UnpackLimits,
 ) -> Result<(Unpacked, Made), UnpackError> {
     let open = |folder: &Path| {
         crate::in_root::open_root(folder).map_err(|error| UnpackError::Io {
@@ -219,7 +196,7 @@ pub(crate) fn unpack_into_noted(
     let root = open(folder)?;
     let opened = below.iter().map(|folder| open(folder)).collect::<Result<Vec<_>, _>>()?;
     let below: Vec<_> = opened.iter().map(AsFd::as_fd).collect();
-    unpack_noted(reader, compression, root.as_fd(), &below, kind, limits)
+    unpack(reader, compression, root.as_fd(), &below, kind, limits)
 }
 
 /// Whether nothing below an unpacked layer is seen.
