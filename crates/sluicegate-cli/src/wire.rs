@@ -281,8 +281,8 @@ impl Wired {
         })
     }
 
-    /// Begins to open them, each on a thread of its own, so that something else can be done meanwhile, which `stop` ends where one does not open: a passphrase gives a key by a
-    /// tenth of a second of scrypt and 64 MiB, by design.
+    /// Begins to open them, each on a thread of its own, so that something else can be done meanwhile, which `stop` ends where one does not
+    /// open: a passphrase gives a key by a tenth of a second of scrypt and 64 MiB, by design.
     pub(crate) fn begin_to_open<'scope, 'env>(
         &'env self,
         scope: &'scope Scope<'scope, 'env>,

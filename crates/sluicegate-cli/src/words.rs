@@ -538,8 +538,10 @@ pub(crate) fn harmless_json(json: &str) -> String {
 
 /// Whether a character does something to a terminal, or to how the text around it is read, and does not just stand there.
 fn drives(c: char) -> bool {
-    let turns = matches!(c, '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
-    c.is_control() || turns
+    let is_direction =
+        matches!(c, '\u{061c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let is_unseen = matches!(c, '\u{200b}'..='\u{200d}' | '\u{2028}'..='\u{2029}' | '\u{2060}' | '\u{feff}');
+    c.is_control() || is_direction || is_unseen
 }
 
 /// Several lines of an error, such as a piece of a file with a mark below it; every line after the first is set in.
@@ -598,6 +600,7 @@ mod tests {
         }
         assert!(Arguments::try_parse_from(["sluicegate", "verify", "oci:out/app"]).is_ok());
     }
+
     #[test]
     fn what_would_drive_a_terminal_is_harmless_wherever_it_is_told() {
         let hostile = "a\u{1b}[2J\u{9b}2J\u{202e}b\u{2066}c\u{2028}\u{feff}\u{7f}\nd\te";

@@ -46,11 +46,6 @@ impl Spot {
         Self(Box::new(Inner { excerpt: String::new(), ..*self.0 }))
     }
 
-    /// Line and column, counted from 1 in characters.
-    pub fn line_and_column(&self) -> Option<(usize, usize)> {
-        self.0.place
-    }
-
     /// The line with a caret below it, each on a line of its own after a line feed; empty where no line is known.
     pub fn excerpt(&self) -> &str {
         &self.0.excerpt

@@ -19,11 +19,6 @@ impl LogUrl {
     pub fn host(&self) -> &str {
         host_of(&self.0).unwrap_or_default()
     }
-
-    /// Whether it is spoken with over TLS.
-    pub fn is_https(&self) -> bool {
-        self.0.starts_with("https://")
-    }
 }
 
 fn host_of(url: &str) -> Option<&str> {

@@ -149,6 +149,7 @@ mod tests {
             assert_eq!(shown(bytes), text, "{bytes:?}");
         }
     }
+
     #[test]
     fn nothing_joins_but_what_the_masker_passes_over() {
         let towers = |c: char| c.to_string().repeat(5);
