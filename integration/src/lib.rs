@@ -1,6 +1,7 @@
 //! A real project, built and judged by the real program: what the tests of this folder share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this crate is test code")]
 
+pub mod git_server;
 pub mod object_server;
 pub mod registry;
 pub mod repository;

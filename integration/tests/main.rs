@@ -11,6 +11,7 @@ mod field_sources;
 mod field_steps;
 mod field_trust;
 mod gate;
+mod git_servers;
 mod hostile_pipeline;
 mod ledger;
 mod log_elsewhere;

@@ -1,8 +1,7 @@
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
+    io::{BufRead, BufReader, Read},
+    net::TcpListener,
     os::unix::fs::{PermissionsExt, symlink},
-    process::Stdio,
     thread,
 };
 
@@ -385,79 +384,6 @@ fn names_and_paths_are_taken_at_their_limits_and_not_beyond() {
     assert_eq!(lines(&world.fetch("main").unwrap()), FIRST);
     world.limits.paths -= 1;
     world.refused("main", "have more than 44 bytes");
-}
-
-/// Answers with what `git http-backend` says, or leads elsewhere. Gives the address of `mirror`.
-fn serve(mirror: &Path, leads_to: Option<String>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/mirror", listener.local_addr().unwrap());
-    let root = mirror.join(".git");
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            answer(stream.unwrap(), &root, leads_to.as_deref());
-        }
-    });
-    url
-}
-
-fn answer(mut stream: TcpStream, root: &Path, leads_to: Option<&str>) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut line = String::new();
-    reader.read_line(&mut line).unwrap();
-    let mut words = line.split_whitespace().map(str::to_owned);
-    let (Some(method), Some(target)) = (words.next(), words.next()) else { return };
-    let mut command = Command::new("git");
-    command.arg("http-backend").env("REQUEST_METHOD", &method).env("GIT_HTTP_EXPORT_ALL", "1");
-    let mut len = 0;
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).unwrap();
-        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
-        match name.to_ascii_lowercase().as_str() {
-            "content-length" => len = value.parse().unwrap(),
-            "content-type" => drop(command.env("CONTENT_TYPE", value)),
-            "git-protocol" => drop(command.env("GIT_PROTOCOL", value)),
-            "content-encoding" => drop(command.env("HTTP_CONTENT_ENCODING", value)),
-            _ => {}
-        }
-    }
-    let mut body = vec![0; len];
-    reader.read_exact(&mut body).unwrap();
-    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    if let Some(to) = leads_to {
-        let to = format!("{to}{}?{query}", path.trim_start_matches("/mirror"));
-        let answer = format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-        stream.write_all(answer.as_bytes()).unwrap();
-        return;
-    }
-    let within = path.trim_start_matches("/mirror");
-    command.env("QUERY_STRING", query).env("PATH_TRANSLATED", format!("{}{within}", root.display()));
-    command.env("CONTENT_LENGTH", len.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(&body).unwrap();
-    let said = child.wait_with_output().unwrap().stdout;
-    stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n").unwrap();
-    stream.write_all(&said).unwrap();
-}
-
-#[test]
-fn a_server_of_this_machine_is_asked_over_http_and_leads_nowhere_else() {
-    let world = World::new();
-    let first = world.git(&["rev-parse", "HEAD"]);
-    let url = serve(world.mirror.path(), None);
-    for reference in ["main", &first] {
-        let source = world.fetch_from(&url, reference).unwrap();
-        assert_eq!((source.commit.as_str(), lines(&source)), (first.as_str(), FIRST.map(str::to_owned).to_vec()));
-    }
-    let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
-    elsewhere.set_nonblocking(true).unwrap();
-    let there = format!("http://{}/mirror", elsewhere.local_addr().unwrap());
-    let leading = serve(world.mirror.path(), Some(there));
-    let error = world.fetch_from(&leading, "main").unwrap_err();
-    assert!(matches!(error, TreeError::Fetch { .. }), "{error:?}");
-    assert!(!error.to_string().contains("warning"), "{error}");
-    assert!(error.to_string().contains(&leading) && error.to_string().contains("leads to another address"), "{error}");
-    assert_eq!(elsewhere.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "nobody came");
 }
 
 #[test]
