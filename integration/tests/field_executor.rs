@@ -196,7 +196,7 @@ fn ex_18_what_the_bases_configuration_becomes() {
                 assert_eq!((&history[..steps.len()], history.len()), (&steps[..], steps.len() + 1), "{case}");
             }
         }
-        for _ in 0..2 {
+        for _ in 0..9 {
             assert_eq!(run()["digest"], flat["digest"], "{case}");
         }
     }
