@@ -52,12 +52,12 @@ impl Inputs {
         project
     }
 
-    fn reference(&self, case: &str) -> String {
+    pub(crate) fn reference(&self, case: &str) -> String {
         format!("oci:{}", self.layout(case).display())
     }
 
     /// What the independent reading finds in a layout.
-    fn flatten(&self, layout: &Path, digest: Option<&str>) -> Value {
+    pub(crate) fn flatten(&self, layout: &Path, digest: Option<&str>) -> Value {
         let output = Command::new("python3").arg(&self.flatten).arg(layout).args(digest).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
@@ -163,6 +163,14 @@ fn ex_17_a_pretty_manifest_keeps_its_digest() {
     inputs.assert_expected("pretty-manifest", &inputs.built(&project)["tree"]);
     let provenance = Layout::at(project.path("dest")).attached("https://slsa.dev/provenance/v1");
     assert!(provenance["predicate"]["buildDefinition"]["resolvedDependencies"].to_string().contains(&digest[7..]));
+    // And as the image of a step.
+    let looked = Project::prepared();
+    fs::write(looked.path("src/script"), "exit 0\n").unwrap();
+    fs::write(looked.path("sluicegate.yaml"), LOOK.replace("@IMG@", &base)).unwrap();
+    let (_, plan) = looked.json(&["plan"]);
+    assert!(plan["images"].as_array().unwrap().iter().any(|image| image["digest"] == digest), "{plan:#}");
+    looked.must(&RUN);
+    assert!(looked.provenance("look")["buildDefinition"]["resolvedDependencies"].to_string().contains(&digest[7..]));
     let original = fs::read(Layout::at(inputs.layout("pretty-manifest")).blob(digest)).unwrap();
     let registry = TestRegistry::start(Behaviour::default());
     let first = format!("{}/first:a", registry.host());
