@@ -1,6 +1,8 @@
 //! Machines that share the results of steps: what one has made another one takes, over a folder and over a real server that speaks S3, and
 //! whatever is wrong there is made again and never signed.
 
+mod plans;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -391,10 +393,12 @@ fn a_store_that_fails_costs_one_line_and_one_that_is_written_wrong_ends_the_run(
     again(&project, &bucket).assert(2, "AWS_ACCESS_KEY_ID is not set");
     again(&project, "{ store: redis://x }").assert(2, "write file:DIR");
     again(&project, "{ store: \"s3://ci-cache\", endpoint: \"http://s3.example\" }").assert(2, "write https://");
-    // Who needs no result needs no store: neither a plan nor a run without results.
+    // Who looks for earlier results needs the store, and who looks for none does without.
     fs::write(project.path("gateway.yaml"), format!("{gateway}cache: {bucket}\n")).unwrap();
-    project.must(&["plan"]);
-    project.must(&["run", "--no-scan", "--no-cache"]);
+    for command in [&["run", "--no-scan"][..], &["plan"], &["explain", "build"], &["try", "test"]] {
+        project.sluicegate(command).assert(2, "AWS_ACCESS_KEY_ID is not set");
+        project.must(&[command, &["--no-cache"]].concat());
+    }
     project.set("AWS_ACCESS_KEY_ID", "id");
     project.set("AWS_SECRET_ACCESS_KEY", "a-secret-of-a-test");
     let lines = |said: &str| -> Vec<String> {

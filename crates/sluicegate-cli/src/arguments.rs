@@ -306,6 +306,9 @@ pub(crate) struct PipelineFile {
     pub(crate) gateway: GatewayFlag,
     #[command(flatten)]
     pub(crate) values: PipelineValues,
+    /// Look at no earlier results, neither this home's nor those of the store that machines share.
+    #[arg(long, help_heading = PIPELINE)]
+    pub(crate) no_cache: bool,
 }
 
 #[derive(Args)]

@@ -1,6 +1,7 @@
 #![forbid(unsafe_code)]
 //! The command line: arguments, wiring, words and exit codes. Only this crate prints, exits and reads the environment.
 
+mod amounts;
 mod arguments;
 mod broken_off;
 mod commands;

@@ -175,18 +175,8 @@ impl Wired {
     /// The store that machines share, if the gateway names one.
     pub(crate) fn shared_store(&self, gateway: &GatewayFolder, stop: &Stop) -> Result<Option<SharedStore>, Problem> {
         let Some(named) = &gateway.gateway.shared else { return Ok(None) };
-        let place = match &named.place {
-            written::SharedPlace::Folder(folder) => SharedPlace::Folder(gateway.folder.join(folder)),
-            written::SharedPlace::Bucket { bucket, prefix, endpoint, region } => SharedPlace::Bucket(Bucket {
-                name: bucket.clone(),
-                prefix: prefix.clone(),
-                endpoint: endpoint.clone(),
-                region: region.clone(),
-                credentials: outbound_environment::bucket_credentials(&named.shown)?,
-            }),
-        };
         let settings = SharedSettings {
-            place,
+            place: shared_place(gateway, named)?,
             shown: named.shown.clone(),
             push: named.push,
             outbound: outbound_environment::outbound(Some(&self.home)),
@@ -195,13 +185,7 @@ impl Wired {
             warn: outbound_environment::warn(),
         };
         let opened = SharedStore::open(settings, self.store.clone());
-        let wrong = |reason| {
-            Problem::usage(
-                format!("the shared store {} can't be asked: {reason}", named.shown),
-                "mend cache: in the gateway file, or run with --no-cache",
-            )
-        };
-        opened.map(Some).map_err(wrong)
+        opened.map(Some).map_err(|reason| cannot_be_asked(named, reason).or(WITHOUT_STORE))
     }
 
     /// What needs no key.
@@ -588,6 +572,27 @@ pub(crate) fn disposable(home: &Home) -> Vec<Box<dyn Disposable>> {
         Box::new(DisposableFolder::of("copies of the scanner and its databases", cache.join("scanner"))),
         Box::new(DisposableFolder::of_shared_caches(cache.join("shared"))),
     ]
+}
+
+/// What to do if a shared store cannot be asked and is not what somebody wants of it.
+const WITHOUT_STORE: &str = "mend cache: in the gateway file, or do without earlier results: --no-cache";
+
+fn cannot_be_asked(named: &written::SharedStore, reason: String) -> Problem {
+    let what = format!("the shared store {} can't be asked: {reason}", named.shown);
+    Problem::usage(what, "mend cache: in the gateway file")
+}
+
+fn shared_place(gateway: &GatewayFolder, named: &written::SharedStore) -> Result<SharedPlace, Problem> {
+    Ok(match &named.place {
+        written::SharedPlace::Folder(folder) => SharedPlace::Folder(gateway.folder.join(folder)),
+        written::SharedPlace::Bucket { bucket, prefix, endpoint, region } => SharedPlace::Bucket(Bucket {
+            name: bucket.clone(),
+            prefix: prefix.clone(),
+            endpoint: endpoint.clone(),
+            region: region.clone(),
+            credentials: outbound_environment::bucket_credentials(&named.shown)?,
+        }),
+    })
 }
 
 /// The statements that wait for a log elsewhere.

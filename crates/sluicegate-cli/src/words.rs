@@ -322,11 +322,6 @@ fn this_command() -> String {
     words.join(" ")
 }
 
-/// So many steps, for people.
-pub(crate) fn steps(count: usize) -> String {
-    if count == 1 { "1 step".to_owned() } else { format!("{count} steps") }
-}
-
 /// What was typed, for somebody to type again.
 fn as_typed() -> String {
     let words = std::env::args_os().skip(1).map(|word| shell_word(&word.to_string_lossy()));

@@ -8,6 +8,7 @@ use sluicegate_pipeline::{
 };
 use sluicegate_ports::{
     execute::{Destination, Product},
+    shared_cache::SharedCache,
     step_cache::StepCache,
 };
 use sluicegate_types::{Digest, OutputName, Secret, StepName};
@@ -16,8 +17,9 @@ use sluicegate_verify::Trust;
 use crate::{
     Error, Workbench,
     prepare::{Surroundings, prepare},
-    reuse::{self, Judged, Looked},
+    reuse::{self, ContentThere, Elsewhere, Judged, Looked},
     run::{PinRequest, PinnedRun, builder_version, pin_alone},
+    shared,
 };
 
 /// What is planned, and by whom earlier results are judged.
@@ -30,8 +32,12 @@ pub struct PlanRequest<'a> {
     pub arguments: &'a BTreeMap<String, String>,
     /// Private places that the gateway lists for steps.
     pub private: &'a [Destination],
-    /// Earlier results.
-    pub cache: Option<&'a dyn StepCache>,
+    /// Earlier results, and what the keys of steps were made of when they last ran.
+    pub cache: &'a dyn StepCache,
+    /// Whether earlier results are looked at.
+    pub reuses: bool,
+    /// Where other machines put theirs.
+    pub shared: Option<&'a dyn SharedCache>,
     /// Whose results count.
     pub domain: Digest,
 }
@@ -95,8 +101,13 @@ pub struct PlannedStep {
 /// What would be done about a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// An earlier result is taken: the statement of the run that did the work.
-    Taken(Digest),
+    /// An earlier result is taken.
+    Taken {
+        /// The statement of the run that did the work.
+        origin: Digest,
+        /// If it is in the store that machines share: how many bytes of it a run has to fetch from there. They are said to be there.
+        to_fetch: Option<u64>,
+    },
     /// It is executed, and why.
     Executed(String),
     /// That is known once these have run.
@@ -133,8 +144,8 @@ pub fn plan(bench: &Workbench<'_>, request: &PlanRequest<'_>) -> Result<Plan, Er
         pipeline: &pipeline.name,
         builder_version: &builder_version,
         release: false,
-        after_secrets: BTreeSet::new(),
-        shared: None,
+        after_secrets: shared::after_secrets(&pipeline.steps),
+        shared: request.shared.map(|store| Elsewhere { store, content: ContentThere::Asked }),
         exact: reuse::exact(pipeline, artifacts),
     };
     let mut left: BTreeMap<StepName, BTreeMap<OutputName, Product>> = BTreeMap::new();
@@ -145,16 +156,16 @@ pub fn plan(bench: &Workbench<'_>, request: &PlanRequest<'_>) -> Result<Plan, Er
         let (key, fate, changed) = match &prepared {
             None => (None, Fate::Open(unknown(step, &left)), None),
             Some(prepared) => {
-                let looked = request.cache.map(|cache| reuse::look(&judged, cache, step, prepared));
+                let looked = request.reuses.then(|| reuse::look(&judged, request.cache, step, prepared));
                 let fate = match looked {
                     Some(Looked::Hit(reused)) => {
                         left.insert(step.name.clone(), reused.products);
-                        Fate::Taken(reused.origin.bundle())
+                        Fate::Taken { origin: reused.origin.bundle(), to_fetch: reused.elsewhere }
                     }
                     Some(Looked::Miss(reason)) => Fate::Executed(reason),
                     None => Fate::Executed("earlier results are not looked at".to_owned()),
                 };
-                let before = request.cache.and_then(|cache| cache.remembered(&pipeline.name, &step.name));
+                let before = request.cache.remembered(&pipeline.name, &step.name);
                 let before = before.and_then(|bytes| serde_json::from_slice::<KeyParts>(&bytes).ok());
                 (Some(prepared.key), fate, before.map(|before| prepared.parts.differences(&before)))
             }

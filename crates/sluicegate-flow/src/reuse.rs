@@ -45,6 +45,8 @@ pub(crate) struct Reused {
     pub(crate) exit_code: i32,
     /// Whom it contacted.
     pub(crate) contacts: Vec<Contacted>,
+    /// Where another machine's result was found: how many bytes of what it left are there and not here. All are here but for a plan.
+    pub(crate) elsewhere: Option<u64>,
     /// The run that did the work, and when that was done.
     run: RunId,
     finished_on: UnixTime,
@@ -58,6 +60,28 @@ impl Reused {
 
 /// Outputs, the raw report of tests, and the log.
 type LeftBehind = (BTreeMap<OutputName, Product>, Option<Product>, Digest);
+
+/// A store that machines share, and what becomes of content that only it has.
+#[derive(Clone, Copy)]
+pub(crate) struct Elsewhere<'a> {
+    pub(crate) store: &'a dyn SharedCache,
+    pub(crate) content: ContentThere,
+}
+
+/// What becomes of content that only a shared store has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ContentThere {
+    /// It is brought here and hashed, so that it can be used.
+    Brought,
+    /// Its size is asked for: what only plans uses none of it.
+    Asked,
+}
+
+/// Content that there is.
+struct Found {
+    size: u64,
+    is_here: bool,
+}
 
 /// What became of looking for one.
 pub(crate) enum Looked {
@@ -81,7 +105,7 @@ pub(crate) struct Judged<'a> {
     /// Steps that have secrets or read what such steps left; nothing of theirs is shared.
     pub(crate) after_secrets: BTreeSet<StepName>,
     /// Where other machines put theirs.
-    pub(crate) shared: Option<&'a dyn SharedCache>,
+    pub(crate) shared: Option<Elsewhere<'a>>,
 }
 
 fn check_age(provenance: &Provenance, now: UnixTime) -> Result<(), String> {
@@ -134,18 +158,18 @@ pub(crate) fn look(judged: &Judged<'_>, cache: &dyn StepCache, step: &Step, prep
 
 impl Judged<'_> {
     /// What this bundle proves, if it proves this work. What the content store lacks is brought from `shared`, the bundle first: nothing
-    /// else comes before it is verified.
+    /// else comes before it is verified. Of content that is only asked about, the statement says what it is, and nobody what it will be.
     pub(crate) fn take(
         &self,
         step: &Step,
         prepared: &Prepared,
         bundle: Digest,
-        shared: Option<&dyn SharedCache>,
+        shared: Option<Elsewhere<'_>>,
     ) -> Result<Reused, String> {
         let limit = MAX_BUNDLE as u64;
         let bytes = match (self.store.read(&bundle, limit), shared) {
             (Err(_), Some(shared)) => {
-                shared.bring(&bundle, limit)?;
+                shared.store.bring(&bundle, limit)?;
                 self.store.read(&bundle, limit)
             }
             (read, _) => read,
@@ -195,20 +219,29 @@ impl Judged<'_> {
             return Err("it ran in another image".to_owned());
         }
         let exit_code = parameters.exit_code;
-        let (products, report, log) = self.content(step, &origin, (&provenance, parameters), shared)?;
+        let mut lacking = 0;
+        let left = self.content(step, &origin, (&provenance, parameters), (shared, &mut lacking))?;
+        let ((products, report, log), elsewhere) = (left, shared.map(|_| lacking));
         let (run, finished_on, contacts) = (provenance.run, provenance.finished_on, provenance.internal.contacts);
         let size = bytes.len() as u64;
-        Ok(Reused { size, origin, inputs, products, report, log, exit_code, contacts, run, finished_on })
+        Ok(Reused { size, origin, inputs, products, report, log, exit_code, contacts, elsewhere, run, finished_on })
     }
 
-    /// What it left, every byte hashed again.
+    /// What it left, every byte of it that is here hashed again; `lacking` counts the others.
     fn content(
         &self,
         step: &Step,
         origin: &VerifiedStatement,
         (provenance, parameters): (&Provenance, &StepParameters),
-        shared: Option<&dyn SharedCache>,
+        (shared, lacking): (Option<Elsewhere<'_>>, &mut u64),
     ) -> Result<LeftBehind, String> {
+        let mut rehash = |what: &str, digest: &Digest, limit: u64| {
+            let found = self.rehash(what, digest, shared.map(|shared| (shared, limit)))?;
+            if !found.is_here {
+                *lacking += found.size;
+            }
+            Ok::<_, String>(found.size)
+        };
         let mut products = BTreeMap::new();
         let mut output_bytes = OUTPUT_LIMIT;
         for name in step.outputs.keys() {
@@ -219,13 +252,13 @@ impl Judged<'_> {
             let kind = kind.ok_or_else(|| format!("{called} is neither a file nor a folder"))?;
             let content = Content { kind, digest: subject.digest };
             let executable = provenance.internal.executables.contains(name.as_str());
-            let size = self.rehash(&called, &content.digest, shared.map(|shared| (shared, output_bytes)))?;
+            let size = rehash(&called, &content.digest, output_bytes)?;
             output_bytes = output_bytes.saturating_sub(size);
             products.insert(name.clone(), Product { name: name.clone(), content, size, executable });
         }
         let log = provenance.byproducts.iter().find(|by| by.name == "log").map(|by| by.digest);
         let log = log.ok_or("it names no log")?;
-        self.rehash("its log", &log, shared.map(|shared| (shared, LOG_LIMIT)))?;
+        rehash("its log", &log, LOG_LIMIT)?;
         // A statement that says more or less about what was left than this step would is none of this work.
         let expected = step_subjects(&step.name, &products, log);
         if origin.statement().subjects.as_slice() != expected.as_slice() {
@@ -235,7 +268,7 @@ impl Judged<'_> {
         if parameters.reports.contains_key(REPORT) {
             let found = provenance.byproducts.iter().find(|by| by.media_type == JUNIT_REPORT);
             let digest = found.ok_or("it names no report")?.digest;
-            let size = self.rehash("its report", &digest, shared.map(|shared| (shared, MAX_REPORT)))?;
+            let size = rehash("its report", &digest, MAX_REPORT)?;
             let name = REPORT.parse().map_err(|_| "a report has no name")?;
             let content = Content { kind: ContentKind::File, digest };
             report = Some(Product { name, content, size, executable: false });
@@ -243,14 +276,22 @@ impl Judged<'_> {
         Ok((products, report, log))
     }
 
-    /// Hashes stored content and gives its size. What is not here, or damaged, is brought from another place if there is one.
-    fn rehash(&self, what: &str, digest: &Digest, shared: Option<(&dyn SharedCache, u64)>) -> Result<u64, String> {
-        match (self.rehash_here(what, digest), shared) {
-            (Err(_), Some((shared, limit))) => {
-                shared.bring(digest, limit).map_err(|reason| format!("{what}: {reason}"))?;
-                self.rehash_here(what, digest)
+    /// Hashes stored content. What is not here, or damaged, is brought from another place if there is one, or asked for there.
+    fn rehash(&self, what: &str, digest: &Digest, shared: Option<(Elsewhere<'_>, u64)>) -> Result<Found, String> {
+        let (shared, limit) = match (self.rehash_here(what, digest), shared) {
+            (Err(_), Some(shared)) => shared,
+            (hashed, _) => return hashed.map(|size| Found { size, is_here: true }),
+        };
+        let of_it = |reason| format!("{what}: {reason}");
+        match shared.content {
+            ContentThere::Brought => {
+                shared.store.bring(digest, limit).map_err(of_it)?;
+                self.rehash_here(what, digest).map(|size| Found { size, is_here: true })
             }
-            (hashed, _) => hashed,
+            ContentThere::Asked => match shared.store.size(digest).map_err(of_it)? {
+                size if size > limit => Err(format!("{what}: it is larger there than the limit of {limit} bytes")),
+                size => Ok(Found { size, is_here: false }),
+            },
         }
     }
 

@@ -31,7 +31,7 @@ use crate::{
     pin::{Pinned, Pins},
     prepare::Surroundings,
     prove, reuse,
-    reuse::Judged,
+    reuse::{ContentThere, Elsewhere, Judged},
     shared,
     steps::{Capacity, Finished, ImageStage, StepEvent, StepsRequest, run_steps},
     together::Together,
@@ -364,7 +364,7 @@ fn run_all(
         builder_version: &builder_version,
         release: request.release,
         after_secrets: after_secrets.clone(),
-        shared: request.shared,
+        shared: request.shared.map(|store| Elsewhere { store, content: ContentThere::Brought }),
         exact: reuse::exact(pipeline, artifacts),
     };
     let (failures, skipped) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));

@@ -4,15 +4,12 @@
 use std::collections::BTreeSet;
 
 use sluicegate_pipeline::pipeline::{InputSource, Network, Reuse, Step};
-use sluicegate_ports::{
-    shared_cache::{SharedCache, SharedResult},
-    step_cache::StepCache,
-};
+use sluicegate_ports::{shared_cache::SharedResult, step_cache::StepCache};
 use sluicegate_types::{Digest, StepName};
 
 use crate::{
     prepare::Prepared,
-    reuse::{Judged, Looked, Reused},
+    reuse::{ContentThere, Elsewhere, Judged, Looked, Reused},
     steps::Left,
 };
 
@@ -57,12 +54,14 @@ pub(crate) fn look(
     match taken(judged, shared, step, prepared) {
         Ok(Some(reused)) => {
             // The next run finds it here. What is not kept is asked for there once more.
-            let _ = cache.keep(&prepared.key, &reused.origin.bundle());
+            if shared.content == ContentThere::Brought {
+                let _ = cache.keep(&prepared.key, &reused.origin.bundle());
+            }
             Looked::Hit(Box::new(reused))
         }
         Ok(None) => Looked::Miss(format!("{missed}; the shared store has nothing with this key")),
         Err(reason) => {
-            shared.refused(&step.name, &reason);
+            shared.store.refused(&step.name, &reason);
             Looked::Miss(format!("{missed}; what the shared store has is not taken: {reason}"))
         }
     }
@@ -70,11 +69,11 @@ pub(crate) fn look(
 
 fn taken(
     judged: &Judged<'_>,
-    shared: &dyn SharedCache,
+    shared: Elsewhere<'_>,
     step: &Step,
     prepared: &Prepared,
 ) -> Result<Option<Reused>, String> {
-    match shared.origin(&prepared.key)? {
+    match shared.store.origin(&prepared.key)? {
         Some(bundle) => judged.take(step, prepared, bundle, Some(shared)).map(Some),
         None => Ok(None),
     }

@@ -1,10 +1,7 @@
 //! `try` and `shell`: a step as a run would execute it, with what earlier runs left, and without any key: nothing is proved, logged, kept
 //! for later runs or pushed.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use sluicegate_pipeline::pipeline::{SecretSource, Step};
 use sluicegate_ports::execute::{Ended, Product, Stop, Terminal};
@@ -14,8 +11,9 @@ use crate::{
     Error, Workbench,
     plan::PlanRequest,
     prepare::{Surroundings, prepare},
-    reuse::Judged,
+    reuse::{ContentThere, Elsewhere, Judged},
     run::{PinRequest, PinnedRun, Selection, builder_version, pin_alone},
+    shared,
     steps::{Capacity, Left, StepEvent, StepsRequest, run_steps},
 };
 
@@ -152,16 +150,17 @@ fn run(
     from_earlier: bool,
     took: &mut dyn FnMut(&StepName, &Left),
 ) -> Result<(), Error> {
-    let builder_version = builder_version(request.plan.pinning.executor);
+    let PinRequest { pipeline, executor, .. } = request.plan.pinning;
+    let builder_version = builder_version(executor);
     let judged = Judged {
         store: bench.store,
         trust: request.plan.trust,
         clock: bench.clock,
-        pipeline: &request.plan.pinning.pipeline.name,
+        pipeline: &pipeline.name,
         builder_version: &builder_version,
         release: false,
-        after_secrets: BTreeSet::new(),
-        shared: None,
+        after_secrets: shared::after_secrets(&pipeline.steps),
+        shared: request.plan.shared.map(|store| Elsewhere { store, content: ContentThere::Brought }),
         exact: Default::default(),
     };
     let steps_request = StepsRequest {
@@ -169,10 +168,10 @@ fn run(
         known,
         only_taken: Default::default(),
         around,
-        executor: request.plan.pinning.executor,
+        executor,
         capacity: request.capacity,
         keep_going: false,
-        cache: request.plan.cache.filter(|_| from_earlier).map(|cache| (cache, judged)),
+        cache: (request.plan.reuses && from_earlier).then_some((request.plan.cache, judged)),
         stop: &request.stop,
         on_event: request.on_event,
     };

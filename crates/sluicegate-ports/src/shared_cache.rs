@@ -11,6 +11,9 @@ pub trait SharedCache: Send + Sync {
     /// Brings content of at most `limit` bytes into the content store. Nothing is stored whose bytes are not the digest's.
     fn bring(&self, content: &Digest, limit: u64) -> Result<(), String>;
 
+    /// How many bytes are said to be there of this content. Nothing comes of it but the number, which nobody has checked.
+    fn size(&self, content: &Digest) -> Result<u64, String>;
+
     /// Says to a person that what was there for this step does not count.
     fn refused(&self, step: &StepName, reason: &str);
 

@@ -22,7 +22,11 @@ use std::{
     time::Duration,
 };
 
-use object_store::{BackoffConfig, ObjectStore, RetryConfig, aws::AmazonS3Builder, local::LocalFileSystem};
+use object_store::{
+    BackoffConfig, ObjectStore, RetryConfig,
+    aws::{AmazonS3, AmazonS3Builder},
+    local::LocalFileSystem,
+};
 use sluicegate_outbound::{Outbound, Warn};
 use sluicegate_ports::{
     execute::Stop,
@@ -87,7 +91,7 @@ pub struct SharedSettings {
     pub outbound: Arc<Outbound>,
     /// How long it is waited for.
     pub limits: SharedLimits,
-    /// Ends what is being put there.
+    /// Ends what is being put there or brought here.
     pub stop: Stop,
     /// Is told what a person should know.
     pub warn: Warn,
@@ -135,6 +139,8 @@ pub struct SharedStore {
     objects: Option<Objects>,
     content: Arc<dyn ContentStore>,
     warn: Warn,
+    /// Ends what is being brought here.
+    stop: Stop,
     /// It failed, and a person knows.
     is_down: AtomicBool,
     /// `None` where nothing is put.
@@ -151,7 +157,7 @@ impl SharedStore {
                 // It may be a share that is not mounted: made here, it would hide that.
                 Err(_) => {
                     warn(&format!("the shared store {shown} is not used: there is no folder {}", folder.display()));
-                    return Ok(Self::closed(shown, content, warn));
+                    return Ok(Self::closed(shown, content, warn, stop));
                 }
             },
             SharedPlace::Bucket(bucket) => {
@@ -164,14 +170,14 @@ impl SharedStore {
             false => None,
             true => {
                 let objects = Objects::new(store, root, &prefix, limits)?;
-                Some(Mutex::new(Sending::new(objects, content.clone(), shown.clone(), warn.clone(), stop)))
+                Some(Mutex::new(Sending::new(objects, content.clone(), shown.clone(), warn.clone(), stop.clone())))
             }
         };
-        Ok(Self { shown, objects: Some(objects), content, warn, is_down: AtomicBool::new(false), sending })
+        Ok(Self { shown, objects: Some(objects), content, warn, stop, is_down: AtomicBool::new(false), sending })
     }
 
-    fn closed(shown: String, content: Arc<dyn ContentStore>, warn: Warn) -> Self {
-        Self { shown, objects: None, content, warn, is_down: AtomicBool::new(true), sending: None }
+    fn closed(shown: String, content: Arc<dyn ContentStore>, warn: Warn, stop: Stop) -> Self {
+        Self { shown, objects: None, content, warn, stop, is_down: AtomicBool::new(true), sending: None }
     }
 
     fn objects(&self) -> Result<&Objects, String> {
@@ -209,7 +215,7 @@ impl SharedCache for SharedStore {
         if *content == Digest::of(b"") {
             return self.content.put_bytes(b"").map(drop).map_err(|error| error.to_string());
         }
-        let mut incoming = self.objects()?.content(blob(content), *content, limit);
+        let mut incoming = self.objects()?.content(blob(content), *content, limit, &self.stop);
         match self.content.put(&mut incoming, limit) {
             Ok(_) => Ok(()),
             Err(error) => match incoming.fault {
@@ -219,8 +225,15 @@ impl SharedCache for SharedStore {
         }
     }
 
+    fn size(&self, content: &Digest) -> Result<u64, String> {
+        if *content == Digest::of(b"") {
+            return Ok(0);
+        }
+        self.objects()?.size(&blob(content)).map_err(|fault| self.failed(fault))
+    }
+
     fn refused(&self, step: &StepName, reason: &str) {
-        if !self.is_down.load(Ordering::SeqCst) {
+        if !self.is_down.load(Ordering::SeqCst) && !self.stop.is_raised() {
             (self.warn)(&format!(
                 "what the shared store {} has for the step {step} is not taken: {reason}",
                 self.shown
@@ -247,18 +260,28 @@ impl fmt::Debug for SharedStore {
     }
 }
 
+/// Where it is named which bundle proves the work of a key.
+const RESULTS: [&str; 2] = ["v1", "results"];
+
+/// Where contents are.
+const CONTENTS: [&str; 2] = ["v1", "sha256"];
+
 /// Where the bundle of a key is named.
 fn record(key: &Digest) -> String {
-    format!("v1/results/{}", key.hex())
+    object(RESULTS, &key.hex())
 }
 
 /// Where content is.
 fn blob(content: &Digest) -> String {
-    format!("v1/sha256/{}", content.hex())
+    object(CONTENTS, &content.hex())
+}
+
+fn object([version, kind]: [&str; 2], name: &str) -> String {
+    format!("{version}/{kind}/{name}")
 }
 
 /// A server, which is asked only with the credentials that are given here: nothing is looked for in files or at metadata addresses.
-fn server(bucket: Bucket, outbound: Arc<Outbound>, limits: SharedLimits) -> Result<impl ObjectStore, String> {
+fn server(bucket: Bucket, outbound: Arc<Outbound>, limits: SharedLimits) -> Result<AmazonS3, String> {
     let endpoint = bucket.endpoint.unwrap_or_else(|| format!("https://s3.{}.amazonaws.com", bucket.region));
     let url = endpoint.parse().map_err(|error| format!("{endpoint} is no URL: {error}"))?;
     let text = |secret: &Secret| {

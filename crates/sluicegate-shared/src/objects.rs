@@ -9,6 +9,7 @@ use std::{
 };
 
 use object_store::{GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, path::Path};
+use sluicegate_ports::execute::Stop;
 use sluicegate_types::{Digest, Hasher};
 use tokio::runtime::{Builder, Runtime};
 
@@ -58,9 +59,10 @@ impl Objects {
     }
 
     /// The content of `expected`, to be read to its end, where an error says that it was something else.
-    pub(crate) fn content(&self, name: String, expected: Digest, limit: u64) -> Incoming<'_> {
+    pub(crate) fn content<'a>(&'a self, name: String, expected: Digest, limit: u64, stop: &'a Stop) -> Incoming<'a> {
         Incoming {
             objects: self,
+            stop,
             name,
             expected,
             limit,
@@ -105,10 +107,7 @@ impl Objects {
 
     /// A part of an object, and the size of the whole.
     fn piece(&self, name: &str, range: std::ops::Range<u64>) -> Result<(Vec<u8>, u64), Fault> {
-        let path = self.path(name)?;
-        if let Some(root) = &self.root {
-            check_file(&root.join(path.as_ref()))?;
-        }
+        let path = self.readable(name)?;
         let (from, asked) = (range.start, range.end - range.start);
         let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
         let got = self.wait(async {
@@ -133,8 +132,28 @@ impl Objects {
         self.wait(self.store.head(path)).is_ok_and(|found| found.size == 0)
     }
 
-    fn path(&self, name: &str) -> Result<Path, Fault> {
-        let whole = if self.prefix.is_empty() { name.to_owned() } else { format!("{}/{name}", self.prefix) };
+    /// The bytes of an object, as it is said.
+    pub(crate) fn size(&self, name: &str) -> Result<u64, Fault> {
+        let path = self.readable(name)?;
+        self.wait(self.store.head(&path)).map(|found| found.size)
+    }
+
+    /// Where an object is read from.
+    fn readable(&self, name: &str) -> Result<Path, Fault> {
+        let path = self.path(name)?;
+        if let Some(root) = &self.root {
+            check_file(&root.join(path.as_ref()))?;
+        }
+        Ok(path)
+    }
+
+    /// The whole name of an object.
+    pub(crate) fn whole(&self, name: &str) -> String {
+        if self.prefix.is_empty() { name.to_owned() } else { format!("{}/{name}", self.prefix) }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> Result<Path, Fault> {
+        let whole = self.whole(name);
         Path::parse(&whole).map_err(|error| Fault::Store(format!("{whole} is no name there: {error}")))
     }
 
@@ -156,7 +175,7 @@ impl Objects {
         Ok(path)
     }
 
-    fn wait<T>(&self, work: impl Future<Output = object_store::Result<T>>) -> Result<T, Fault> {
+    pub(crate) fn wait<T>(&self, work: impl Future<Output = object_store::Result<T>>) -> Result<T, Fault> {
         let Some(runtime) = &self.runtime else { return Err(Fault::Store("it is closed".to_owned())) };
         // A server is waited for by the client, which ends earlier; a folder may hang as well.
         let longest = self.limits.request.saturating_mul(self.limits.tries.saturating_add(1)) + self.limits.connect;
@@ -181,6 +200,7 @@ impl Drop for Objects {
 /// Content on its way here.
 pub(crate) struct Incoming<'a> {
     objects: &'a Objects,
+    stop: &'a Stop,
     name: String,
     expected: Digest,
     limit: u64,
@@ -197,6 +217,9 @@ pub(crate) struct Incoming<'a> {
 impl Incoming<'_> {
     fn next(&mut self) -> Result<(), Fault> {
         let limits = self.objects.limits;
+        if self.stop.is_raised() {
+            return Err(Fault::Wrong("fetching it was stopped".to_owned()));
+        }
         if self.started.elapsed() > limits.patience(self.read) {
             return Err(Fault::Store(format!("it gives less than {} bytes in a second", limits.pace)));
         }

@@ -57,15 +57,18 @@ fn over(folder: &Path, content: &Arc<MemoryStore>, heard: &Heard) -> SharedStore
 }
 
 fn over_server(url: &str, content: &Arc<MemoryStore>, heard: &Heard) -> SharedStore {
+    SharedStore::open(settings(SharedPlace::Bucket(bucket(url)), heard), content.clone()).unwrap()
+}
+
+fn bucket(url: &str) -> Bucket {
     let credentials = Credentials { key_id: "id".to_owned(), secret: Secret::new(b"a secret".to_vec()), session: None };
-    let place = SharedPlace::Bucket(Bucket {
+    Bucket {
         name: "bucket".to_owned(),
-        prefix: String::new(),
+        prefix: "team".to_owned(),
         endpoint: Some(url.to_owned()),
         region: "us-east-1".to_owned(),
         credentials,
-    });
-    SharedStore::open(settings(place, heard), content.clone()).unwrap()
+    }
 }
 
 fn result(content: &MemoryStore, output: &[u8]) -> SharedResult {
@@ -179,6 +182,47 @@ fn a_link_in_the_folder_leads_nothing_out_of_it_and_what_is_damaged_here_is_not_
 }
 
 #[test]
+fn a_run_that_was_stopped_brings_nothing_more() {
+    let (folder, heard) = (tempfile::tempdir().unwrap(), Heard::default());
+    let ours = Arc::new(MemoryStore::default());
+    let result = result(&ours, b"output");
+    let put = over(folder.path(), &ours, &heard);
+    put.offer(result.clone());
+    put.settle();
+    let settings = settings(SharedPlace::Folder(folder.path().to_owned()), &heard);
+    let (stop, theirs) = (settings.stop.clone(), Arc::new(MemoryStore::default()));
+    let shared = SharedStore::open(settings, theirs.clone()).unwrap();
+    shared.bring(&result.bundle, 99).unwrap();
+    stop.raise();
+    assert!(shared.bring(&result.content[0], 99).unwrap_err().contains("was stopped"));
+    assert!(theirs.open(&result.content[0]).is_err());
+    shared.refused(&result.step, "it was not brought");
+    assert_eq!(heard.all(), [""; 0]);
+}
+
+#[test]
+fn the_size_of_content_is_asked_for_and_nothing_is_brought() {
+    let (folder, heard) = (tempfile::tempdir().unwrap(), Heard::default());
+    let ours = Arc::new(MemoryStore::default());
+    let result = result(&ours, &[b'x'; 3000]);
+    let put = over(folder.path(), &ours, &heard);
+    put.offer(result.clone());
+    put.settle();
+    let theirs = Arc::new(MemoryStore::default());
+    let shared = over(folder.path(), &theirs, &heard);
+    assert_eq!(shared.size(&result.content[0]), Ok(3000));
+    assert!(theirs.open(&result.content[0]).is_err());
+    // Of nothing nobody has to be asked.
+    assert_eq!(shared.size(&Digest::of(b"")), Ok(0));
+    assert!(shared.size(&Digest::of(b"another")).unwrap_err().contains("has not got it"));
+    let file = folder.path().join(blob(&result.content[0]));
+    fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", &file).unwrap();
+    assert!(shared.size(&result.content[0]).unwrap_err().contains("no regular file"));
+    assert_eq!(heard.all(), [""; 0]);
+}
+
+#[test]
 fn a_run_that_was_stopped_puts_nothing_more() {
     let (folder, heard) = (tempfile::tempdir().unwrap(), Heard::default());
     let content = Arc::new(MemoryStore::default());
@@ -242,6 +286,7 @@ fn a_server_that_says_too_much_too_little_or_nothing_costs_one_line() {
         for _ in 0..3 {
             assert!(shared.origin(&Digest::of(b"key")).is_err(), "{what}");
             assert!(shared.bring(&Digest::of(b"output"), 1024).is_err(), "{what}");
+            assert!(shared.size(&Digest::of(b"output")).is_err(), "{what}");
         }
         shared.refused(&"build".parse().unwrap(), "it is not there");
         let said = heard.all();

@@ -21,8 +21,12 @@ use sluicegate_pipeline::{
     pipeline::{Pipeline, SecretSource, Step},
     shared_store::SharedPlace,
 };
-use sluicegate_ports::execute::{Destination, Stop};
+use sluicegate_ports::{
+    execute::{Destination, Stop},
+    shared_cache::SharedCache,
+};
 use sluicegate_runner::{EmbeddedExecutor, GitSourceLister, PermittedFetcher, begins_as_private_key, check_secret};
+use sluicegate_shared::SharedStore;
 use sluicegate_store::FileStepCache;
 use sluicegate_types::{Digest, Secret, UnixTime};
 use sluicegate_verify::Trust;
@@ -122,14 +126,26 @@ impl OpenedPipeline {
         }
     }
 
-    /// What a plan of it needs.
-    pub(crate) fn plan_request<'a>(&'a self, selection: Option<&'a Selection>, stop: &'a Stop) -> PlanRequest<'a> {
+    /// The store that machines share, if the gateway names one and earlier results are looked at.
+    pub(crate) fn shared_store(&self, reuses: bool, stop: &Stop) -> Result<Option<SharedStore>, Problem> {
+        if reuses { self.wired.shared_store(&self.gateway, stop) } else { Ok(None) }
+    }
+
+    /// What a plan of it needs; `shared` is [`OpenedPipeline::shared_store`].
+    pub(crate) fn plan_request<'a>(
+        &'a self,
+        selection: Option<&'a Selection>,
+        stop: &'a Stop,
+        (reuses, shared): (bool, Option<&'a SharedStore>),
+    ) -> PlanRequest<'a> {
         PlanRequest {
             pinning: self.pin_request(selection, stop),
             trust: &self.trust,
             arguments: &self.arguments,
             private: &self.private,
-            cache: Some(&self.cache),
+            cache: &self.cache,
+            reuses,
+            shared: shared.map(|shared| shared as &dyn SharedCache),
             domain: self.domain,
         }
     }

@@ -11,8 +11,9 @@ use sluicegate_types::StepName;
 
 use super::pipeline::OpenedPipeline;
 use crate::{
+    amounts::{bytes, steps},
     arguments::{Explain, Plan},
-    words::{Problem, Words, printable, steps},
+    words::{Problem, Words, printable},
 };
 
 /// `plan`.
@@ -21,7 +22,7 @@ pub(crate) fn plan(words: &Words, arguments: &Plan) -> Result<ExitCode, Problem>
     let opened = OpenedPipeline::open(&from.file, &from.gateway, &from.values)?;
     let names: BTreeSet<StepName> = arguments.steps.iter().cloned().collect();
     let selection = (!names.is_empty()).then_some(Selection { steps: names, only: false });
-    let plan = make(words, &opened, selection.as_ref())?;
+    let plan = make(words, &opened, selection.as_ref(), !from.no_cache)?;
     if arguments.dot {
         words.line(dot(&opened, &plan));
         return Ok(ExitCode::SUCCESS);
@@ -43,7 +44,7 @@ pub(crate) fn plan(words: &Words, arguments: &Plan) -> Result<ExitCode, Problem>
             print_changes(words, step);
         }
     }
-    let taken = plan.steps.iter().filter(|step| matches!(step.fate, Fate::Taken(_))).count();
+    let taken = plan.steps.iter().filter(|step| matches!(step.fate, Fate::Taken { .. })).count();
     words.line(format!("{}: {taken} taken from earlier runs; nothing was executed", steps(plan.steps.len())));
     Ok(ExitCode::SUCCESS)
 }
@@ -53,7 +54,7 @@ pub(crate) fn explain(words: &Words, arguments: &Explain) -> Result<ExitCode, Pr
     let from = &arguments.pipeline;
     let opened = OpenedPipeline::open(&from.file, &from.gateway, &from.values)?;
     let selection = Selection { steps: BTreeSet::from([arguments.step.clone()]), only: false };
-    let plan = make(words, &opened, Some(&selection))?;
+    let plan = make(words, &opened, Some(&selection), !from.no_cache)?;
     let step = plan.steps.iter().find(|step| step.step == arguments.step);
     let step = step.ok_or_else(|| Problem::bug("the step was not planned".to_owned(), "explain"))?;
     if words.json() {
@@ -79,10 +80,17 @@ pub(crate) fn explain(words: &Words, arguments: &Explain) -> Result<ExitCode, Pr
     Ok(ExitCode::SUCCESS)
 }
 
-fn make(words: &Words, opened: &OpenedPipeline, selection: Option<&Selection>) -> Result<flow::Plan, Problem> {
+fn make(
+    words: &Words,
+    opened: &OpenedPipeline,
+    selection: Option<&Selection>,
+    reuses: bool,
+) -> Result<flow::Plan, Problem> {
     let tell = |line: &str| words.tell(line);
     let stop = Stop::default();
-    Ok(flow::plan(&opened.wired.workbench(&tell), &opened.plan_request(selection, &stop))?)
+    let shared = opened.shared_store(reuses, &stop)?;
+    let request = opened.plan_request(selection, &stop, (reuses, shared.as_ref()));
+    Ok(flow::plan(&opened.wired.workbench(&tell), &request)?)
 }
 
 fn state(source: &flow::PlannedSource) -> &'static str {
@@ -95,7 +103,11 @@ fn state(source: &flow::PlannedSource) -> &'static str {
 
 fn fate(words: &Words, fate: &Fate) -> String {
     match fate {
-        Fate::Taken(origin) => format!("{} from {origin}", words.good("TAKEN")),
+        Fate::Taken { origin, to_fetch: None } => format!("{} from {origin}", words.good("TAKEN")),
+        Fate::Taken { origin, to_fetch: Some(there) } => {
+            let there = bytes(*there);
+            format!("{} from {origin} in the shared store, {there} to fetch", words.good("TAKEN"))
+        }
         Fate::Executed(reason) => format!("{}: {}", words.open("RUNS"), printable(reason)),
         Fate::Open(waits) => format!("{} {}", words.open("OPEN"), after(waits)),
     }
@@ -134,14 +146,14 @@ fn document(plan: &flow::Plan, with_changes: bool) -> Value {
 }
 
 fn step_document(step: &PlannedStep, with_changes: bool) -> Value {
-    let (fate, origin, reason, waits) = match &step.fate {
-        Fate::Taken(origin) => ("taken", Some(origin), None, None),
-        Fate::Executed(reason) => ("executed", None, Some(reason), None),
-        Fate::Open(waits) => ("open", None, None, Some(waits)),
+    let (fate, origin, to_fetch, reason, waits) = match &step.fate {
+        Fate::Taken { origin, to_fetch } => ("taken", Some(origin), *to_fetch, None, None),
+        Fate::Executed(reason) => ("executed", None, None, Some(reason), None),
+        Fate::Open(waits) => ("open", None, None, None, Some(waits)),
     };
     let mut document = json!({
         "step": step.step, "image": step.image, "epoch": step.epoch, "key": step.key, "after": step.after, "fate": fate, "origin": origin,
-        "reason": reason, "waitsFor": waits,
+        "toFetch": to_fetch, "reason": reason, "waitsFor": waits,
     });
     if with_changes {
         document["changed"] = step.changed.as_ref().map_or(Value::Null, |changed| {
@@ -156,7 +168,7 @@ fn dot(opened: &OpenedPipeline, plan: &flow::Plan) -> String {
     let mut text = format!("digraph \"{}\" {{\n  rankdir=LR;\n  node [shape=box];\n", opened.pipeline.name);
     for step in &plan.steps {
         let style = match step.fate {
-            Fate::Taken(_) => "filled",
+            Fate::Taken { .. } => "filled",
             Fate::Executed(_) => "bold",
             Fate::Open(_) => "dashed",
         };

@@ -8,6 +8,7 @@ use sluicegate_ports::{
 };
 
 use crate::{
+    amounts::amount,
     arguments::Prune,
     home::Home,
     wire::{self, SystemClock},
@@ -48,7 +49,7 @@ pub(crate) fn prune(words: &Words, arguments: &Prune) -> Result<ExitCode, Proble
     let plan = flow::plan(&parts, &keep)?;
     if !arguments.dry_run {
         flow::carry_out(&parts, &plan).map_err(|broke_off| {
-            let deleted = said(broke_off.deleted);
+            let deleted = amount(broke_off.deleted);
             Problem::from(*broke_off.error)
                 .or(format!("{deleted} were deleted before, and what is left is whole: mend that, then prune again"))
         })?;
@@ -73,13 +74,13 @@ fn rows(plan: &Plan) -> Vec<(&'static str, Amount, Amount)> {
 }
 
 fn document(plan: &Plan, dry_run: bool) -> Value {
-    let amount = |amount: Amount| json!({"count": amount.count, "bytes": amount.bytes});
+    let counted = |amount: Amount| json!({"count": amount.count, "bytes": amount.bytes});
     let kinds = rows(plan);
     let kinds = kinds
         .into_iter()
-        .map(|(what, deleted, kept)| json!({"what": what, "deleted": amount(deleted), "kept": amount(kept)}));
+        .map(|(what, deleted, kept)| json!({"what": what, "deleted": counted(deleted), "kept": counted(kept)}));
     json!({
-        "schemaVersion": 1, "dryRun": dry_run, "deleted": amount(plan.deleted()), "kinds": kinds.collect::<Vec<_>>(),
+        "schemaVersion": 1, "dryRun": dry_run, "deleted": counted(plan.deleted()), "kinds": kinds.collect::<Vec<_>>(),
         "leftAlone": plan.strangers.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
     })
 }
@@ -87,11 +88,11 @@ fn document(plan: &Plan, dry_run: bool) -> Value {
 fn print(words: &Words, plan: &Plan, dry_run: bool) {
     let gone = if dry_run { "TO DELETE" } else { "DELETED" };
     let row = |what: &str, deleted: &str, kept: &str| words.line(format!("  {what:<40} {deleted:>22} {kept:>22}"));
-    words.line(format!("{}  {}", if dry_run { words.open(gone) } else { words.good(gone) }, said(plan.deleted())));
+    words.line(format!("{}  {}", if dry_run { words.open(gone) } else { words.good(gone) }, amount(plan.deleted())));
     row("", &gone.to_lowercase(), "kept");
     for (what, deleted, kept) in rows(plan) {
         if deleted != Amount::default() || kept != Amount::default() {
-            row(what, &said(deleted), &said(kept));
+            row(what, &amount(deleted), &amount(kept));
         }
     }
     for stranger in &plan.strangers {
@@ -99,33 +100,5 @@ fn print(words: &Words, plan: &Plan, dry_run: bool) {
     }
     if dry_run {
         words.line("  nothing was deleted");
-    }
-}
-
-fn said(amount: Amount) -> String {
-    if amount.count == 0 { "-".to_owned() } else { format!("{} ({})", amount.count, bytes(amount.bytes)) }
-}
-
-/// Bytes in the largest unit of which there is at least one, with one decimal.
-fn bytes(bytes: u64) -> String {
-    let units = [("GiB", 1_u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    match units.into_iter().find(|(_, unit)| bytes >= *unit) {
-        Some((name, unit)) => format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit),
-        None => format!("{bytes} B"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_have_the_largest_unit_that_fits() {
-        for (number, said) in
-            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1_600_000, "1.5 MiB"), (5 << 30, "5.0 GiB")]
-        {
-            assert_eq!(bytes(number), said);
-        }
-        assert_eq!(said(Amount { count: 2, bytes: 2048 }), "2 (2.0 KiB)");
     }
 }

@@ -19,12 +19,13 @@ use sluicegate_types::{Digest, OutputName, RunId, StepName};
 
 use super::{later, pipeline::OpenedPipeline, promote::With, release::Releases};
 use crate::{
+    amounts::steps,
     arguments::Run,
     gateway_folder::GatewayFolder,
     interrupts, passphrase,
     progress::{Form, Progress},
     wire::{self, Logging, SystemClock, Wired},
-    words::{Problem, Words, printable, steps},
+    words::{Problem, Words, printable},
 };
 
 /// `run`.
@@ -44,7 +45,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         Some(selection) => opened.secrets(pipeline.with_what_they_need(&selection.steps))?,
     };
     let stop = interrupts::listen()?;
-    let shared = if arguments.no_cache { None } else { wired.shared_store(gateway, &stop)? };
+    let shared = opened.shared_store(!arguments.no_cache, &stop)?;
     let scanner = match (&gateway.gateway.scanner, arguments.no_scan || selection.is_some()) {
         (_, true) => None,
         (Some(trivy), false) => {

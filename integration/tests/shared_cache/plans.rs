@@ -1,0 +1,199 @@
+//! What is only planned or tried, with a store that machines share.
+
+use std::{collections::BTreeSet, fs};
+
+use integration::{Project, can_run_steps, object_server::ObjectServer};
+use serde_json::Value;
+
+use super::{Shared, add, all_are, copy, hex, run, step, two_machines, write};
+
+/// What a plan says of each step.
+fn fates(project: &Project) -> (Value, String) {
+    let ended = project.must(&["plan", "-o", "json"]);
+    (serde_json::from_str(&ended.stdout).unwrap(), ended.stderr)
+}
+
+fn contents(project: &Project) -> BTreeSet<String> {
+    let names = fs::read_dir(project.path("home/store/blobs/sha256")).unwrap();
+    names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+fn has_results(project: &Project) -> bool {
+    fs::read_dir(project.path("home/cache/step-results/steps")).is_ok_and(|mut steps| steps.next().is_some())
+}
+
+/// A plan says of each step what a run does then, and fetches the statements alone; a try fetches what it needs and executes the rest.
+fn plans_say_what_runs_do(first: &Project, second: &Project, shared: &Shared) {
+    let (made, _) = run(first);
+    let (planned, said) = fates(second);
+    assert!(!said.contains("shared store"), "{said}");
+    let names = ["build", "test", "package"];
+    let brought = contents(second);
+    let mut to_fetch = 0;
+    for name in names {
+        let (plan, ran) = (step(&planned, name), step(&made, name));
+        assert_eq!((&plan["fate"], &plan["origin"]), (&"taken".into(), &ran["attestation"]), "{planned}");
+        assert_eq!(plan["key"], ran["key"]);
+        let outputs = ran["outputs"].as_object().unwrap().values().chain([&ran["log"]]);
+        let outputs: Vec<&Value> = outputs.chain(Some(&ran["report"]).filter(|report| report.is_string())).collect();
+        let there = |digest: &&Value| fs::metadata(shared.blob(digest)).map_or(0, |found| found.len());
+        assert_eq!(plan["toFetch"], outputs.iter().map(there).sum::<u64>(), "{name}: {planned}");
+        to_fetch += plan["toFetch"].as_u64().unwrap();
+        // Of all that, nothing is here but what says so.
+        assert!(brought.contains(hex(&ran["attestation"])));
+        let empty = |digest: &Value| there(&digest) == 0;
+        assert!(outputs.iter().all(|digest| empty(digest) || !brought.contains(hex(digest))), "{name}");
+    }
+    assert!(to_fetch > 0 && !has_results(second));
+    let said = second.must(&["plan"]).stdout;
+    assert_eq!(said.matches("in the shared store, ").count(), 3, "{said}");
+    assert!(said.contains("3 taken from earlier runs"), "{said}");
+    let explained = second.must(&["explain", "test"]).stdout;
+    assert!(explained.contains("TAKEN") && explained.contains("to fetch"), "{explained}");
+    let without = second.must(&["plan", "--no-cache"]).stdout;
+    assert!(without.contains("0 taken") && without.contains("earlier results are not looked at"), "{without}");
+    // What it reads comes from there, and it is executed all the same.
+    let tried: Value = serde_json::from_str(&second.must(&["try", "test", "-o", "json"]).stdout).unwrap();
+    assert_eq!((&step(&tried, "build")["taken"], &step(&tried, "test")["taken"]), (&true.into(), &false.into()));
+    let build = step(&made, "build");
+    assert!(contents(second).contains(hex(build["outputs"].as_object().unwrap().values().next().unwrap())));
+    // That step is this machine's own now.
+    let (planned, _) = fates(second);
+    assert_eq!(
+        (&step(&planned, "build")["fate"], &step(&planned, "build")["toFetch"]),
+        (&"taken".into(), &Value::Null)
+    );
+    assert!(step(&planned, "package")["toFetch"].is_u64());
+    let tried: Value = serde_json::from_str(&second.must(&["try", "test", "--no-cache", "-o", "json"]).stdout).unwrap();
+    assert_eq!(step(&tried, "build")["taken"], false);
+    assert!(all_are(&run(second).0, "taken"));
+}
+
+#[test]
+fn plans_say_what_runs_take_from_a_folder_and_fetch_only_statements() {
+    if !can_run_steps("plans_say_what_runs_take_from_a_folder_and_fetch_only_statements") {
+        return;
+    }
+    let (first, second) = two_machines();
+    let shared = Shared::folder(&first);
+    [&first, &second].iter().for_each(|project| add(project, &shared.cache));
+    plans_say_what_runs_do(&first, &second, &shared);
+}
+
+#[test]
+fn plans_say_what_runs_take_from_a_real_server_and_fetch_only_statements() {
+    let test = "plans_say_what_runs_take_from_a_real_server_and_fetch_only_statements";
+    if !can_run_steps(test) {
+        return;
+    }
+    let Some(server) = ObjectServer::start(test) else { return };
+    let (mut first, mut second) = two_machines();
+    [&mut first, &mut second].into_iter().for_each(|project| server.introduce(project));
+    let shared = Shared::bucket(&server);
+    [&first, &second].iter().for_each(|project| add(project, &shared.cache));
+    plans_say_what_runs_do(&first, &second, &shared);
+}
+
+/// What a plan can find out without fetching content it says; what it can not, the run finds out.
+#[test]
+fn a_plan_takes_nothing_that_is_not_proved_and_a_run_nothing_that_the_store_only_says() {
+    if !can_run_steps("a_plan_takes_nothing_that_is_not_proved_and_a_run_nothing_that_the_store_only_says") {
+        return;
+    }
+    let (first, second) = two_machines();
+    let shared = Shared::folder(&first);
+    [&first, &second].iter().for_each(|project| add(project, &shared.cache));
+    let (made, _) = run(&first);
+    let build = step(&made, "build");
+    let output = shared.blob(build["outputs"].as_object().unwrap().values().next().unwrap());
+    copy(&shared.folder, &second.path("pristine"));
+    second.keep("home", "home-that-was-empty");
+    let again = |tamper: &dyn Fn()| {
+        second.restore("home-that-was-empty", "home");
+        copy(&second.path("pristine"), &shared.folder);
+        tamper();
+        let (planned, said) = fates(&second);
+        (step(&planned, "build").clone(), step(&planned, "test").clone(), said)
+    };
+    let stranger = Project::stranger();
+    let theirs = Shared::folder(&stranger);
+    add(&stranger, &theirs.cache);
+    let foreign = step(&run(&stranger).0, "build").clone();
+    type Tampering<'a> = (&'a str, &'a str, Box<dyn Fn() + 'a>);
+    let tamperings: [Tampering<'_>; 4] = [
+        ("the output is gone", "has not got it", Box::new(|| fs::remove_file(&output).unwrap())),
+        (
+            "the output is larger than any",
+            "larger there than the limit",
+            Box::new(|| fs::File::options().write(true).open(&output).unwrap().set_len(1 << 40).unwrap()),
+        ),
+        (
+            "the record leads to another step",
+            "another key",
+            Box::new(|| write(&shared.record(build), shared.bundle(step(&made, "test")).as_str().unwrap().as_bytes())),
+        ),
+        (
+            "the statement is a stranger's",
+            "",
+            Box::new(|| {
+                fs::copy(theirs.blob(&foreign["attestation"]), shared.blob(&foreign["attestation"])).unwrap();
+                write(&shared.record(build), foreign["attestation"].as_str().unwrap().as_bytes());
+            }),
+        ),
+    ];
+    for (what, says, tamper) in tamperings {
+        let (build, test, said) = again(&tamper);
+        assert_eq!((&build["fate"], &test["fate"]), (&"executed".into(), &"open".into()), "{what}: {build}");
+        assert!(build["reason"].as_str().unwrap().contains(says), "{what}: {build}");
+        assert!(said.contains("is not taken"), "{what}: {said}");
+    }
+    // Nothing wrong.
+    let (build_now, test, said) = again(&|| {});
+    assert_eq!((&build_now["fate"], &test["fate"]), (&"taken".into(), &"taken".into()));
+    assert!(!said.contains("is not taken"), "{said}");
+    // The store says that it has the output, and has something else of its name.
+    let (build_now, ..) = again(&|| write(&output, b"something else"));
+    assert_eq!(build_now["fate"], "taken");
+    let (ran, said) = run(&second);
+    assert_eq!((&step(&ran, "build")["status"], &step(&ran, "test")["status"]), (&"passed".into(), &"taken".into()));
+    assert!(said.contains("has the digest"), "{said}");
+    // As a try finds it out.
+    again(&|| write(&output, b"something else"));
+    let tried: Value = serde_json::from_str(&second.must(&["try", "test", "-o", "json"]).stdout).unwrap();
+    assert_eq!(step(&tried, "build")["taken"], false);
+}
+
+#[test]
+fn a_plan_and_a_try_ask_nothing_about_what_came_by_secrets() {
+    if !can_run_steps("a_plan_and_a_try_ask_nothing_about_what_came_by_secrets") {
+        return;
+    }
+    let (mut first, mut second) = two_machines();
+    for project in [&mut first, &mut second] {
+        project.set("TOKEN", "a-secret-of-a-test");
+        project.replace(
+            "sluicegate.yaml",
+            "    inputs: { /src: src }\n",
+            "    inputs: { /src: src }\n    workdir: /src\n    secrets: { TOKEN: { env: TOKEN } }\n    reuse: { key: [hello.txt] }\n",
+        );
+    }
+    let shared = Shared::folder(&first);
+    [&first, &second].iter().for_each(|project| add(project, &shared.cache));
+    let (made, _) = run(&first);
+    // Somebody puts it there all the same, with all that is asked for.
+    let build = step(&made, "build");
+    for digest in [&build["attestation"], &build["log"], build["outputs"].as_object().unwrap().values().next().unwrap()]
+    {
+        let to = shared.blob(digest);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(first.path("home/store/blobs/sha256").join(hex(digest)), to).unwrap();
+    }
+    fs::create_dir_all(shared.folder.join("v1/results")).unwrap();
+    fs::write(shared.record(build), build["attestation"].as_str().unwrap()).unwrap();
+    let (planned, _) = fates(&second);
+    assert_eq!(step(&planned, "build")["fate"], "executed", "{planned}");
+    let tried: Value = serde_json::from_str(&second.must(&["try", "test", "-o", "json"]).stdout).unwrap();
+    assert_eq!(step(&tried, "build")["taken"], false);
+    // On the machine that made it, it is taken.
+    assert_eq!(step(&fates(&first).0, "build")["fate"], "taken");
+}
