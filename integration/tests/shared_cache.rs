@@ -2,6 +2,7 @@
 //! whatever is wrong there is made again and never signed.
 
 mod plans;
+mod prune;
 
 use std::{
     fs,

@@ -381,6 +381,13 @@ pub(crate) struct Prune {
     /// Evidence stays whole, and so does every image that was made; what is gone can only be fetched or made again.
     #[arg(long)]
     pub(crate) materials: bool,
+    /// Delete nothing of the home: delete from the store that machines share (cache: of the gateway file) what was put there longer ago than
+    /// the time of --keep-duration, and contents a day later.
+    #[arg(long, conflicts_with_all = ["keep_storage", "materials"])]
+    pub(crate) shared: bool,
+    /// The gateway file that names the store (default: SLUICEGATE_GATEWAY, then gateway.yaml in the current folder).
+    #[arg(long, value_name = "FILE", requires = "shared")]
+    pub(crate) gateway: Option<PathBuf>,
     /// Say what would be deleted, and delete nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,

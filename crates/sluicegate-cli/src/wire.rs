@@ -37,12 +37,14 @@ use sluicegate_scan::{
     ScanLimits, TrivyScanner,
     database_archive::{self, DATABASE_LAYER},
 };
-use sluicegate_shared::{Bucket, SharedLimits, SharedPlace, SharedSettings, SharedStore};
+use sluicegate_shared::{
+    Bucket, BucketObjects, CONTENTS, RESULTS, SharedLimits, SharedPlace, SharedSettings, SharedStore,
+};
 use sluicegate_sigstore::{
     EmbeddedLedger, EmbeddedLog, KeyFolder, LogPublic, RekorLog, RekorSettings, RemoteLimits, RemoteLog,
     new_ledger_origin, new_origin,
 };
-use sluicegate_store::{FileStepCache, FileStore, ScratchStore};
+use sluicegate_store::{FileStepCache, FileStore, FilesByDigest, ScratchStore};
 use sluicegate_types::{LogUrl, Secret, UnixTime};
 use sluicegate_verify::Trust;
 
@@ -572,6 +574,39 @@ pub(crate) fn disposable(home: &Home) -> Vec<Box<dyn Disposable>> {
         Box::new(DisposableFolder::of("copies of the scanner and its databases", cache.join("scanner"))),
         Box::new(DisposableFolder::of_shared_caches(cache.join("shared"))),
     ]
+}
+
+/// What is in the store that machines share. The home is only the place of certificates, if it is there.
+pub(crate) fn shared_objects(gateway: &GatewayFolder, named: &written::SharedStore) -> Result<SharedObjects, Problem> {
+    let outbound = outbound_environment::outbound(Home::read().ok().as_ref());
+    let place = match shared_place(gateway, named)? {
+        // That it is a link is whoever's wrote the gateway file; what is in it is anybody's.
+        SharedPlace::Folder(folder) => SharedPlace::Folder(folder.canonicalize().map_err(|error| {
+            Problem::named("open the shared store", &folder, &error)
+                .or("it may not be mounted; make the folder, or mend cache: in the gateway file")
+        })?),
+        bucket @ SharedPlace::Bucket(_) => bucket,
+    };
+    let objects = |below, what| -> Result<Box<dyn Disposable>, Problem> {
+        match place.clone() {
+            SharedPlace::Folder(folder) => Ok(Box::new(FilesByDigest::new(folder, below, what))),
+            SharedPlace::Bucket(bucket) => {
+                let bucket = (bucket, named.shown.clone());
+                let opened = BucketObjects::open(bucket, (below, what), outbound.clone(), SharedLimits::default());
+                Ok(Box::new(opened.map_err(|reason| cannot_be_asked(named, reason))?))
+            }
+        }
+    };
+    Ok(SharedObjects {
+        results: objects(RESULTS, "step results in the shared store")?,
+        contents: objects(CONTENTS, "contents of the shared store")?,
+    })
+}
+
+/// What is in a store that machines share.
+pub(crate) struct SharedObjects {
+    pub(crate) results: Box<dyn Disposable>,
+    pub(crate) contents: Box<dyn Disposable>,
 }
 
 /// What to do if a shared store cannot be asked and is not what somebody wants of it.

@@ -10,6 +10,7 @@
 
 mod http_client;
 mod objects;
+mod pruning;
 mod sending;
 
 use std::{
@@ -35,6 +36,7 @@ use sluicegate_ports::{
 };
 use sluicegate_types::{Digest, Secret, StepName};
 
+pub use self::pruning::BucketObjects;
 use crate::{
     http_client::ServerClient,
     objects::{Fault, Objects},
@@ -110,6 +112,8 @@ pub struct SharedLimits {
     pub piece: usize,
     /// Bytes in a second that content has to come or go with, after `request` has gone by.
     pub pace: u64,
+    /// Answers that list objects: a server may go on without end.
+    pub pages: usize,
 }
 
 impl Default for SharedLimits {
@@ -121,6 +125,7 @@ impl Default for SharedLimits {
             // S3 takes parts of at least 5 MiB, and 10 000 of them.
             piece: 8 * 1024 * 1024,
             pace: 512 * 1024,
+            pages: 20_000,
         }
     }
 }
@@ -261,10 +266,10 @@ impl fmt::Debug for SharedStore {
 }
 
 /// Where it is named which bundle proves the work of a key.
-const RESULTS: [&str; 2] = ["v1", "results"];
+pub const RESULTS: [&str; 2] = ["v1", "results"];
 
 /// Where contents are.
-const CONTENTS: [&str; 2] = ["v1", "sha256"];
+pub const CONTENTS: [&str; 2] = ["v1", "sha256"];
 
 /// Where the bundle of a key is named.
 fn record(key: &Digest) -> String {
@@ -293,6 +298,8 @@ fn server(bucket: Bucket, outbound: Arc<Outbound>, limits: SharedLimits) -> Resu
         .with_region(bucket.region)
         .with_bucket_name(bucket.name)
         .with_access_key_id(bucket.credentials.key_id)
+        // Not every server deletes many at once.
+        .with_disable_bulk_delete(true)
         .with_secret_access_key(text(&bucket.credentials.secret)?)
         .with_retry(RetryConfig {
             backoff: BackoffConfig {

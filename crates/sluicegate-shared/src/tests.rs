@@ -10,6 +10,7 @@ use std::{
     thread,
 };
 
+use sluicegate_ports::prune::Disposable;
 use sluicegate_testkit::MemoryStore;
 
 use super::*;
@@ -36,6 +37,7 @@ fn limits() -> SharedLimits {
         tries: 0,
         piece: 1024,
         pace: 1,
+        pages: 3,
     }
 }
 
@@ -307,4 +309,91 @@ fn a_server_that_says_too_much_too_little_or_nothing_costs_one_line() {
     });
     let shared = over_server(&good, &Arc::new(MemoryStore::default()), &heard);
     assert_eq!((shared.origin(&Digest::of(b"key")), heard.all().len()), (Ok(Some(digest)), 0));
+}
+
+/// An answer that lists objects by key, day and size, and goes on if there is a token.
+fn listing(objects: &[(&str, &str, u64)], token: Option<&str>) -> String {
+    let contents: String = objects
+        .iter()
+        .map(|(key, day, size)| {
+            format!(
+                "<Contents><Key>{key}</Key><LastModified>{day}T09:00:00.000Z</LastModified><Size>{size}</Size></Contents>"
+            )
+        })
+        .collect();
+    let token = token.map(|token| format!("<NextContinuationToken>{token}</NextContinuationToken>"));
+    let body = format!("<ListBucketResult>{contents}{}</ListBucketResult>", token.unwrap_or_default());
+    format!("HTTP/1.1 200 X\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+fn results_over(answer: impl Fn(&str) -> String + Send + 'static) -> (BucketObjects, Arc<Mutex<Vec<String>>>) {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let heard = asked.clone();
+    let url = serve(move |first, stream| {
+        heard.lock().unwrap().push(first.trim_end().to_owned());
+        let _ = stream.write_all(answer(first).as_bytes());
+    });
+    let bucket = (bucket(&url), "HERE".to_owned());
+    (BucketObjects::open(bucket, (RESULTS, "results"), Arc::default(), limits()).unwrap(), asked)
+}
+
+#[test]
+fn what_a_server_lists_is_named_below_one_name_and_nothing_else_is_removed() {
+    let (one, other) = (Digest::of(b"one").hex(), Digest::of(b"other").hex());
+    let pages = {
+        let (one, other) = (one.clone(), other.clone());
+        move |first: &str| {
+            if first.starts_with("DELETE") {
+                return "HTTP/1.1 204 X\r\nconnection: close\r\n\r\n".to_owned();
+            }
+            if first.contains("continuation-token=more") {
+                return listing(&[(&format!("elsewhere/{other}"), "2026-11-02", 7)], None);
+            }
+            let named = format!("team/v1/results/{one}");
+            listing(&[(&named, "2026-11-01", 72), ("team/v1/results/notes", "2026-11-01", 1)], Some("more"))
+        }
+    };
+    let (results, asked) = results_over(pages);
+    let things = results.things().unwrap();
+    let found: Vec<_> = things.iter().map(|thing| (&thing.name, thing.size, thing.used.to_string())).collect();
+    assert_eq!(found, [(&one, 72, "2026-11-01T09:00:00Z".to_owned()), (&other, 7, "2026-11-02T09:00:00Z".to_owned())]);
+    things.iter().for_each(|thing| results.remove(&thing.name).unwrap());
+    for name in ["../x", "", "notes"] {
+        assert!(results.remove(name).is_err(), "{name}");
+    }
+    let asked = asked.lock().unwrap();
+    assert!(asked[0].starts_with("GET /bucket?") && asked[0].contains("prefix=team%2Fv1%2Fresults%2F"), "{asked:?}");
+    let deleted: Vec<&String> = asked.iter().filter(|line| line.starts_with("DELETE")).collect();
+    // Whatever the server says where they are.
+    assert_eq!(
+        deleted,
+        [&one, &other].map(|name| format!("DELETE /bucket/team/v1/results/{name} HTTP/1.1")).iter().collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn a_server_that_lists_without_end_or_nonsense_deletes_nothing() {
+    let (endless, _) = results_over(|_| listing(&[], Some("more")));
+    assert!(endless.things().unwrap_err().causes().contains("does not come to an end"));
+    let (refusing, _) = results_over(|_| "HTTP/1.1 403 X\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_owned());
+    assert!(refusing.things().unwrap_err().causes().contains("403 Forbidden"));
+    assert!(refusing.remove(&Digest::of(b"one").hex()).unwrap_err().causes().contains("(403)"));
+    let (nonsense, _) =
+        results_over(|_| "HTTP/1.1 200 X\r\nconnection: close\r\ncontent-length: 4\r\n\r\n<a><".to_owned());
+    assert!(nonsense.things().is_err());
+    // What is gone already was to be gone.
+    let (gone, _) = results_over(|_| "HTTP/1.1 404 X\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_owned());
+    assert_eq!(gone.remove(&Digest::of(b"one").hex()).map_err(|error| error.causes()), Ok(()));
+}
+
+/// What an error says with all its causes.
+trait Causes {
+    fn causes(&self) -> String;
+}
+
+impl Causes for sluicegate_ports::store::StoreError {
+    fn causes(&self) -> String {
+        let all = std::iter::successors(Some(self as &dyn std::error::Error), |error| error.source());
+        all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    }
 }

@@ -7,5 +7,6 @@ mod scratch_store;
 mod step_cache;
 
 pub use file_store::FileStore;
+pub use pruned::FilesByDigest;
 pub use scratch_store::ScratchStore;
 pub use step_cache::FileStepCache;

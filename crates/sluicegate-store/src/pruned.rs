@@ -93,6 +93,45 @@ impl Disposable for FileStepCache {
     }
 }
 
+/// Files of a folder that are named by digests, such as those of a store that machines share. What is called otherwise is none of them, but
+/// for a draft of one: its name with `#` and a number behind, as `object_store` writes them.
+#[derive(Debug)]
+pub struct FilesByDigest {
+    top: PathBuf,
+    below: [&'static str; 2],
+    what: &'static str,
+}
+
+impl FilesByDigest {
+    /// Those in the folder `below` `top`; `what` they are, in the plural.
+    pub fn new(top: PathBuf, below: [&'static str; 2], what: &'static str) -> Self {
+        Self { top, below, what }
+    }
+}
+
+impl Disposable for FilesByDigest {
+    fn what(&self) -> &'static str {
+        self.what
+    }
+
+    fn things(&self) -> Result<Vec<Thing>, StoreError> {
+        let mut things = Vec::new();
+        for_each(&self.top, &self.below, |_, name, found| {
+            let Some(name) = name.to_str().filter(|_| found.is_file) else { return };
+            let named = name.split_once('#').map_or(name, |(named, _)| named);
+            if Digest::from_hex(named).is_ok() {
+                let (size, used) = (found.size, found.modified);
+                things.push(Thing { name: name.to_owned(), size, used, tie: Tie::Nothing });
+            }
+        })?;
+        Ok(things)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        remove(&self.top, &self.below, name)
+    }
+}
+
 /// What is known of an entry of a folder without opening it.
 struct Found {
     is_file: bool,
@@ -240,6 +279,40 @@ mod tests {
         PrunableStore::remove(&store, &link).unwrap();
         assert!(matches!(PrunableStore::remove(&store, &folder), Err(StoreError::Io { .. })));
         assert_eq!(fs::read(&outside).unwrap(), b"outside");
+    }
+
+    #[test]
+    fn files_by_digest_are_listed_with_their_drafts_and_nothing_else_is() {
+        let (dir, path) = home();
+        let folder = path.join("v1/results");
+        fs::create_dir_all(&folder).unwrap();
+        let files = FilesByDigest::new(path.clone(), ["v1", "results"], "results");
+        let (one, other) = (Digest::of(b"one").hex(), Digest::of(b"other").hex());
+        let outside = dir.path().join("outside");
+        fs::write(&outside, b"outside").unwrap();
+        fs::write(folder.join(&one), b"abc").unwrap();
+        fs::write(folder.join(format!("{one}#1")), b"ab").unwrap();
+        fs::write(folder.join("notes#1"), b"x").unwrap();
+        fs::create_dir(folder.join(&other)).unwrap();
+        symlink(&outside, folder.join(Digest::of(b"link").hex())).unwrap();
+        let mut found: Vec<_> = files.things().unwrap().into_iter().map(|thing| (thing.name, thing.size)).collect();
+        found.sort();
+        assert_eq!(found, [(one.clone(), 3), (format!("{one}#1"), 2)]);
+        found.iter().for_each(|(name, _)| files.remove(name).unwrap());
+        files.remove(&one).unwrap();
+        assert!(files.things().unwrap().is_empty());
+        assert!(folder.join("notes#1").exists() && outside.exists());
+        // Whoever can write there leads nobody to files elsewhere.
+        let elsewhere = dir.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        fs::write(elsewhere.join(&one), b"mine").unwrap();
+        fs::rename(&folder, path.join("aside")).unwrap();
+        symlink(&elsewhere, &folder).unwrap();
+        assert!(matches!(files.things(), Err(StoreError::Io { .. })));
+        assert!(matches!(files.remove(&one), Err(StoreError::Io { .. })));
+        assert!(elsewhere.join(&one).exists());
+        fs::remove_file(&folder).unwrap();
+        assert!(files.things().unwrap().is_empty());
     }
 
     #[test]

@@ -1,7 +1,10 @@
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use serde_json::{Value, json};
-use sluicegate_flow::prune::{self as flow, Amount, Keep, Materials, Parts, Plan};
+use sluicegate_flow::prune::{
+    self as flow, Amount, BrokeOff, Keep, KindPlan, Materials, Parts,
+    shared_store::{self, SharedParts},
+};
 use sluicegate_ports::{
     Clock,
     prune::{Disposable, PrunableStore},
@@ -10,6 +13,7 @@ use sluicegate_ports::{
 use crate::{
     amounts::amount,
     arguments::Prune,
+    gateway_folder::GatewayFolder,
     home::Home,
     wire::{self, SystemClock},
     words::{Problem, Words, printable},
@@ -17,6 +21,16 @@ use crate::{
 
 /// `prune`.
 pub(crate) fn prune(words: &Words, arguments: &Prune) -> Result<ExitCode, Problem> {
+    let said = if arguments.shared { of_shared_store(arguments)? } else { of_home(arguments)? };
+    if words.json() {
+        words.document(&said.document());
+    } else {
+        said.print(words);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn of_home(arguments: &Prune) -> Result<Said, Problem> {
     let home = Home::read()?;
     let evidence = wire::evidence_there(&home)?;
     let ledger = wire::whole_ledger_reader(&home)?;
@@ -48,57 +62,110 @@ pub(crate) fn prune(words: &Words, arguments: &Prune) -> Result<ExitCode, Proble
     };
     let plan = flow::plan(&parts, &keep)?;
     if !arguments.dry_run {
-        flow::carry_out(&parts, &plan).map_err(|broke_off| {
-            let deleted = amount(broke_off.deleted);
-            Problem::from(*broke_off.error)
-                .or(format!("{deleted} were deleted before, and what is left is whole: mend that, then prune again"))
-        })?;
+        flow::carry_out(&parts, &plan).map_err(broke_off)?;
     }
-    if words.json() {
-        words.document(&document(&plan, arguments.dry_run));
-    } else {
-        print(words, &plan, arguments.dry_run);
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Each kind of what there is, with what of it goes and what stays.
-fn rows(plan: &Plan) -> Vec<(&'static str, Amount, Amount)> {
-    let mut rows: Vec<_> = plan.kinds.iter().map(|kind| (kind.what, kind.deleted(), kind.kept)).collect();
     let nothing = Amount::default();
-    rows.push(("unfinished files", plan.drafts, nothing));
-    rows.push(("contents that nothing refers to", plan.deleted_contents(), nothing));
-    rows.push(("contents of what is kept for reuse", nothing, plan.reusable));
-    rows.push(("contents that records refer to", nothing, plan.recorded));
-    rows
+    let mut rows: Vec<Row> = plan.kinds.iter().map(Row::of).collect();
+    for (what, deleted, kept) in [
+        ("unfinished files", plan.drafts, nothing),
+        ("contents that nothing refers to", plan.deleted_contents(), nothing),
+        ("contents of what is kept for reuse", nothing, plan.reusable),
+        ("contents that records refer to", nothing, plan.recorded),
+    ] {
+        rows.push(Row { what, deleted, kept });
+    }
+    let left_alone = plan.strangers.iter().map(|path| path.display().to_string()).collect();
+    Ok(Said { dry_run: arguments.dry_run, shared_store: None, deleted: plan.deleted(), rows, left_alone })
 }
 
-fn document(plan: &Plan, dry_run: bool) -> Value {
-    let counted = |amount: Amount| json!({"count": amount.count, "bytes": amount.bytes});
-    let kinds = rows(plan);
-    let kinds = kinds
-        .into_iter()
-        .map(|(what, deleted, kept)| json!({"what": what, "deleted": counted(deleted), "kept": counted(kept)}));
-    json!({
-        "schemaVersion": 1, "dryRun": dry_run, "deleted": counted(plan.deleted()), "kinds": kinds.collect::<Vec<_>>(),
-        "leftAlone": plan.strangers.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
+fn of_shared_store(arguments: &Prune) -> Result<Said, Problem> {
+    let gateway = GatewayFolder::open(arguments.gateway.as_deref(), Path::new("."))?;
+    let named = gateway.gateway.shared.as_ref().ok_or_else(|| {
+        Problem::usage(
+            "the gateway file names no store that machines share",
+            "--gateway names a file with cache: in it",
+        )
+    })?;
+    if !named.push {
+        return Err(Problem::usage(
+            format!("by this gateway file nothing is written to the shared store {}, nor deleted there", named.shown),
+            "prune where cache.push is true, or let whoever runs the store do it",
+        ));
+    }
+    let objects = wire::shared_objects(&gateway, named)?;
+    let parts = SharedParts { results: objects.results.as_ref(), contents: objects.contents.as_ref() };
+    let within = Some(arguments.keep_duration).filter(|_| !arguments.all);
+    let plan = shared_store::plan(&parts, within, SystemClock.now())?;
+    if !arguments.dry_run {
+        shared_store::carry_out(&parts, &plan).map_err(broke_off)?;
+    }
+    Ok(Said {
+        dry_run: arguments.dry_run,
+        shared_store: Some(named.shown.clone()),
+        deleted: plan.deleted(),
+        rows: plan.kinds.iter().map(Row::of).collect(),
+        left_alone: Vec::new(),
     })
 }
 
-fn print(words: &Words, plan: &Plan, dry_run: bool) {
-    let gone = if dry_run { "TO DELETE" } else { "DELETED" };
-    let row = |what: &str, deleted: &str, kept: &str| words.line(format!("  {what:<40} {deleted:>22} {kept:>22}"));
-    words.line(format!("{}  {}", if dry_run { words.open(gone) } else { words.good(gone) }, amount(plan.deleted())));
-    row("", &gone.to_lowercase(), "kept");
-    for (what, deleted, kept) in rows(plan) {
-        if deleted != Amount::default() || kept != Amount::default() {
-            row(what, &amount(deleted), &amount(kept));
+fn broke_off(broke_off: BrokeOff) -> Problem {
+    let deleted = amount(broke_off.deleted);
+    Problem::from(*broke_off.error)
+        .or(format!("{deleted} were deleted before, and what is left is whole: mend that, then prune again"))
+}
+
+/// What went, or would, and what stays.
+struct Said {
+    dry_run: bool,
+    /// Where, if not in the home.
+    shared_store: Option<String>,
+    deleted: Amount,
+    rows: Vec<Row>,
+    left_alone: Vec<String>,
+}
+
+/// A kind of what there is, with what of it goes and what stays.
+struct Row {
+    what: &'static str,
+    deleted: Amount,
+    kept: Amount,
+}
+
+impl Row {
+    fn of(kind: &KindPlan) -> Self {
+        Self { what: kind.what, deleted: kind.deleted(), kept: kind.kept }
+    }
+}
+
+impl Said {
+    fn document(&self) -> Value {
+        let counted = |amount: Amount| json!({"count": amount.count, "bytes": amount.bytes});
+        let kinds = self.rows.iter();
+        let kinds =
+            kinds.map(|row| json!({"what": row.what, "deleted": counted(row.deleted), "kept": counted(row.kept)}));
+        json!({
+            "schemaVersion": 1, "dryRun": self.dry_run, "sharedStore": self.shared_store, "deleted": counted(self.deleted),
+            "kinds": kinds.collect::<Vec<_>>(), "leftAlone": self.left_alone,
+        })
+    }
+
+    fn print(&self, words: &Words) {
+        let gone = if self.dry_run { "TO DELETE" } else { "DELETED" };
+        let place = self.shared_store.as_ref().map(|store| format!(" in {}", printable(store))).unwrap_or_default();
+        let shown = if self.dry_run { words.open(gone) } else { words.good(gone) };
+        words.line(format!("{shown}  {}{place}", amount(self.deleted)));
+        let line = |what: &str, deleted: &str, kept: &str| words.line(format!("  {what:<40} {deleted:>22} {kept:>22}"));
+        line("", &gone.to_lowercase(), "kept");
+        for row in &self.rows {
+            if row.deleted != Amount::default() || row.kept != Amount::default() {
+                line(row.what, &amount(row.deleted), &amount(row.kept));
+            }
         }
-    }
-    for stranger in &plan.strangers {
-        words.line(printable(&format!("  left alone: {}, which is no content of the store", stranger.display())));
-    }
-    if dry_run {
-        words.line("  nothing was deleted");
+        for stranger in &self.left_alone {
+            words.line(printable(&format!("  left alone: {stranger}, which is no content of the store")));
+        }
+        if self.dry_run {
+            words.line("  nothing was deleted");
+        }
     }
 }
