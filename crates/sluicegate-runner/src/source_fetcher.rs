@@ -46,6 +46,8 @@ const MAX_NAME: usize = 255;
 const MAX_PATH: usize = 4095;
 /// Where what is fetched gets a name of ours.
 const FETCHED: &str = "refs/sluicegate/fetched";
+/// The git that first keeps to the address that it is given; an earlier one does not know `http.curloptResolve` and passes over it.
+const PINNED_SINCE: (u32, u32) = (2, 37);
 /// What reads a repository of this machine: the very folder that it is given, its packs as they are named in their folder and not in an
 /// index that may name others, and nothing that is missing is fetched from where the repository's configuration says.
 const UPLOAD_PACK: &str =
@@ -174,6 +176,10 @@ struct Kept<'a> {
 impl Kept<'_> {
     fn fetch(&self, wanted: &GitReference) -> Result<FetchedSource, TreeError> {
         self.prepare()?;
+        if self.settings.only.is_some() {
+            let said = self.ask(&["--version"])?;
+            keeps_to_its_address(&String::from_utf8_lossy(&said)).map_err(|reason| self.fault(reason))?;
+        }
         // A commit's name says all of it, so one that is whole need not be fetched again.
         if let GitReference::Commit(id) = wanted
             && let Ok(source) = self.read(id, id)
@@ -489,6 +495,22 @@ impl Kept<'_> {
 
     fn fault(&self, reason: String) -> TreeError {
         TreeError::Fetch { url: self.url.to_owned(), reason }
+    }
+}
+
+/// Whether the git that says this of itself goes to no other address than the one that was judged.
+fn keeps_to_its_address(said: &str) -> Result<(), String> {
+    let version = said.trim().strip_prefix("git version ").unwrap_or_default();
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= PINNED_SINCE => Ok(()),
+        _ => {
+            let said: String = said.trim().chars().take(MAX_SHOWN).collect();
+            let (major, minor) = PINNED_SINCE;
+            Err(format!(
+                "git calls itself {said:?}, and only git {major}.{minor} and later keep to the address that was judged; install one"
+            ))
+        }
     }
 }
 

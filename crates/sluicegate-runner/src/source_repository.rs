@@ -278,7 +278,9 @@ pub(crate) fn git(folder: &Path) -> Command {
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("GIT_TERMINAL_PROMPT", "0")
         .env("GIT_NO_REPLACE_OBJECTS", "1")
-        .env("GIT_NO_LAZY_FETCH", "1");
+        .env("GIT_NO_LAZY_FETCH", "1")
+        // A git before 2.39.4 does not know that, and goes nowhere all the same.
+        .env("GIT_ALLOW_PROTOCOL", "none");
     command
 }
 

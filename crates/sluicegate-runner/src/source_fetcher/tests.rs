@@ -451,3 +451,56 @@ fn a_fetch_from_somebody_who_never_answers_is_stopped_with_all_of_its_programs()
     let world = World { stop: Stop::default(), ..world };
     assert_eq!(lines(&world.fetch("main").unwrap()), FIRST);
 }
+
+#[test]
+fn a_git_that_would_pass_over_the_address_it_is_given_fetches_nothing() {
+    for said in ["git version 2.37.0\n", "git version 2.39.5", "git version 2.50.1 (Apple Git-155)", "git version 3.0"]
+    {
+        assert_eq!(keeps_to_its_address(said), Ok(()), "{said}");
+    }
+    for said in ["git version 2.36.9", "git version 1.99.0", "git version 2", "git version x.40", "2.40.0", ""] {
+        assert!(keeps_to_its_address(said).unwrap_err().contains("git 2.37 and later"), "{said}");
+    }
+}
+
+#[test]
+fn an_index_that_names_packs_elsewhere_leads_nowhere() {
+    let (world, others) = (World::new(), World::new());
+    others.write("file", "not yours\n");
+    let commit = others.commit();
+    others.git(&["repack", "-a", "-d", "--quiet"]);
+    others.git(&["multi-pack-index", "write"]);
+    let packs = others.mirror.path().join(".git/objects/pack");
+    let found = fs::read_dir(&packs).unwrap().map(|entry| entry.unwrap().path());
+    let packed = found.filter(|path| path.extension().is_some_and(|end| end == "pack" || end == "idx"));
+    let packed: Vec<PathBuf> = packed.collect();
+    assert_eq!(packed.len(), 2, "{packed:?}");
+    for path in &packed {
+        fs::copy(path, packs.join("p").with_extension(path.extension().unwrap())).unwrap();
+    }
+    // Its only name, in as many bytes, as seen from the folder where it is put.
+    let own = packed.iter().find(|path| path.extension().unwrap() == "idx").unwrap().file_name().unwrap();
+    let mut elsewhere =
+        format!("../../../../{}/.git/objects/pack/", others.mirror.path().file_name().unwrap().display());
+    while elsewhere.len() + "p.idx".len() < own.len() {
+        elsewhere.push('/');
+    }
+    elsewhere.push_str("p.idx");
+    let mut index = fs::read(packs.join("multi-pack-index")).unwrap();
+    let at = index.windows(own.len()).position(|window| window == own.as_bytes()).unwrap();
+    index[at..at + own.len()].copy_from_slice(elsewhere.as_bytes());
+    let of_world = world.mirror.path().join(".git/objects/pack");
+    fs::create_dir_all(&of_world).unwrap();
+    fs::write(of_world.join("multi-pack-index"), index).unwrap();
+    fs::write(world.mirror.path().join(".git/refs/heads/borrowed"), format!("{commit}\n")).unwrap();
+    // So it is read by whoever is not told otherwise.
+    assert_eq!(world.git(&["cat-file", "-t", &commit]), "commit");
+    let error = world.fetch("borrowed").unwrap_err();
+    assert!(matches!(error, TreeError::Reference { .. } | TreeError::Fetch { .. }), "{error:?}");
+    assert_eq!(lines(&world.fetch("main").unwrap()), FIRST);
+    // With a pack of its own it needs nothing from elsewhere.
+    for path in &packed {
+        fs::copy(path, of_world.join(path.file_name().unwrap())).unwrap();
+    }
+    assert!(lines(&world.fetch("borrowed").unwrap()).contains(&r#"file false "not yours\n""#.to_owned()));
+}
