@@ -113,8 +113,11 @@ impl Cache {
     /// entries are looked at once more, some microseconds each, and none is read.
     pub(crate) fn require_unchanged(&self, folders: &[Whole]) -> Result<(), CacheError> {
         for Whole { path, content, seal } in folders {
-            if !seal.holds(path) {
+            let holds = seal.holds(path);
+            if !holds.as_ref().is_ok_and(|holds| *holds) {
                 self.seals.doubt(path);
+            }
+            if !holds.map_err(io_error("look once more at what was unpacked"))? {
                 let reason = "what was unpacked of it was changed by somebody else while it was used".to_owned();
                 return Err(CacheError::Content { digest: *content, reason });
             }
@@ -260,7 +263,7 @@ impl Cache {
         if let Some(path) = difference.map_err(&failed)? {
             return Err(foreign(&path));
         }
-        if !seal.holds(&folder) {
+        if !seal.holds(&folder).map_err(&failed)? {
             return Err(foreign(Path::new("")));
         }
         self.seals.put(&seal, &path);

@@ -23,6 +23,7 @@ use std::{
 use rustix::{
     fd::{AsFd, OwnedFd},
     fs::{AtFlags, Dir, FileType, Mode, ResolveFlags, Stat},
+    io::Errno,
 };
 use sluicegate_types::{Digest, Hasher};
 
@@ -131,9 +132,17 @@ impl Seal {
         Ok(Self { folder: Inode { device: stat.st_dev, number: stat.st_ino }, fingerprint })
     }
 
-    /// Whether the folder that was sealed is at `path` and still as it was. It is looked through once more.
-    pub(crate) fn holds(&self, path: &Path) -> bool {
-        Self::of(path).is_ok_and(|now| now == *self)
+    /// Whether the folder that was sealed is at `path` and still as it was. It is looked through once more; an error is that this could not
+    /// be found out.
+    pub(crate) fn holds(&self, path: &Path) -> io::Result<bool> {
+        match Self::of(path) {
+            Ok(now) => Ok(now == *self),
+            Err(error) => match Errno::from_io_error(&error) {
+                // Something is gone, or has another thing in its place.
+                Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(false),
+                _ => Err(error),
+            },
+        }
     }
 }
 
@@ -305,11 +314,21 @@ mod tests {
         for (what, change) in changes {
             let made = made();
             let Found::Whole(seal) = seals(&made.dir).find(&made.path).unwrap() else { panic!("{what}") };
-            assert!(seal.holds(&made.path), "{what}");
+            assert!(seal.holds(&made.path).unwrap(), "{what}");
             change(&made.path);
-            assert!(!seal.holds(&made.path), "{what}");
+            assert!(!seal.holds(&made.path).unwrap(), "{what}");
             assert!(!is_whole(&seals(&made.dir), &made.path), "{what}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_looked_through_is_no_change_and_not_whole_either() {
+        let made = made();
+        let Found::Whole(seal) = seals(&made.dir).find(&made.path).unwrap() else { panic!() };
+        assert!(!seal.holds(&made.dir.path().join("nothing")).unwrap());
+        let beyond = made.dir.path().join("x/".repeat(4096));
+        assert_eq!(Errno::from_io_error(&seal.holds(&beyond).unwrap_err()), Some(Errno::NAMETOOLONG));
+        assert!(seal.holds(&made.path).unwrap());
     }
 
     #[test]
