@@ -9,7 +9,7 @@ use std::{
     process::{Child, ChildStderr, Command, Stdio},
 };
 
-use integration::{Project, can_run_steps};
+use integration::{Project, can_run_steps, ready};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     process::{Pid, PidfdFlags, pidfd_open},
@@ -323,4 +323,76 @@ fn a_step_that_cannot_be_executed_here_keeps_nobody_from_proving_the_one_beside_
     again.assert(0, "");
     let document: Value = serde_json::from_str(&again.stdout).unwrap();
     assert_eq!(document["steps"][0]["status"], "taken");
+}
+
+#[test]
+fn an_interrupt_while_one_image_is_promoted_ends_that_as_it_should_end_and_promotes_no_other() {
+    let test = "an_interrupt_while_one_image_is_promoted_ends_that_as_it_should_end_and_promotes_no_other";
+    if !ready(test) {
+        return;
+    }
+    let project = Project::prepared();
+    let text = fs::read_to_string(project.path("sluicegate.yaml")).unwrap();
+    let other =
+        "  other:\n    base: oci:images/base\n    files: { /opt/one: package.one }\n    repository: oci:out/other\n";
+    fs::write(project.path("sluicegate.yaml"), text + other).unwrap();
+    // Somebody else writes to the environment.
+    fs::create_dir_all(project.path("env/staging")).unwrap();
+    let held = File::create(project.path("env/staging/.sluicegate.lock")).unwrap();
+    held.lock().unwrap();
+    let mut command = Command::new(integration::program());
+    project.environment(&mut command);
+    command.args(["run", "--to", "tiny=staging", "--to", "other=production"]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut errors = BufReader::new(child.stderr.take().unwrap());
+    until(&mut errors, "oci:out/tiny");
+    send("-INT", &child);
+    until(&mut errors, "stopping");
+    drop(held);
+    let (mut said, mut rest) = (String::new(), String::new());
+    errors.read_to_string(&mut rest).unwrap();
+    child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}{rest}");
+    assert!(said.contains("NOT PROMOTED  other to production"), "{said}");
+    assert!(project.path("env/staging/index.json").exists() && !project.path("env/production/index.json").exists());
+    assert_eq!(project.last_record("promotion")["environment"], "staging");
+    // With nobody in between.
+    project.must(&["verify", "--offline", "oci:env/staging"]);
+}
+
+#[test]
+fn a_key_that_does_not_open_ends_what_is_found_out_beside_it() {
+    if !can_run_steps("a_key_that_does_not_open_ends_what_is_found_out_beside_it") {
+        return;
+    }
+    let mut project = project("  one:\n    run: \"true\"\n    inputs: { /s: s }\n");
+    let git = |arguments: &[&str]| {
+        let mut command = Command::new("git");
+        command.args([
+            "-C",
+            project.path("lib").to_str().unwrap(),
+            "-c",
+            "user.name=t",
+            "-c",
+            "user.email=t@example.org",
+        ]);
+        assert!(command.args(arguments).stdout(Stdio::null()).status().unwrap().success());
+    };
+    fs::create_dir(project.path("lib")).unwrap();
+    fs::write(project.path("lib/file"), "x").unwrap();
+    git(&["init", "--quiet", "--initial-branch=main"]);
+    git(&["add", "."]);
+    git(&["commit", "--quiet", "--message", "x"]);
+    let lib = project.path("lib");
+    let sources = format!("sources: {{ s: {{ git: \"file://{}\", ref: main }} }}\ndefaults:", lib.display());
+    project.replace("sluicegate.yaml", "defaults:", &sources);
+    project.must(&RUN);
+    let kept = fs::read_dir(project.path("home/cache/git")).unwrap().next().unwrap().unwrap().path();
+    let held = File::options().write(true).open(kept.join("lock")).unwrap();
+    // Whoever fetches waits for it without end.
+    held.lock().unwrap();
+    project.set("COSIGN_PASSWORD", "another one");
+    let ended = project.sluicegate(&RUN);
+    ended.assert(2, "passphrase");
+    drop(held);
 }
