@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeSet,
     ffi::OsStr,
-    fs::{self, TryLockError},
+    fs,
     io::{self, ErrorKind},
     os::unix::{
         ffi::OsStrExt,
@@ -28,7 +28,7 @@ use sluicegate_ports::{
 };
 use sluicegate_types::{Digest, UnixTime};
 
-use crate::{executor::SEALS, in_root, seal, shared_cache::LOCK};
+use crate::{executor::SEALS, held_lock::HeldLock, in_root, seal, shared_cache::LOCK};
 
 /// The name of a thing that is going begins with this; it is removed by `prune` alone, as somebody may still read it.
 pub(crate) const GOING: &str = ".going-";
@@ -144,7 +144,7 @@ impl DisposableFolder {
     }
 
     /// The lock of a thing, if it has one; whoever uses the thing has it otherwise.
-    fn lock(&self, folder: &OwnedFd, name: &str) -> io::Result<Option<fs::File>> {
+    fn lock(&self, folder: &OwnedFd, name: &str) -> io::Result<Option<HeldLock>> {
         let Some(file) = self.lock else { return Ok(None) };
         // What is no folder, or has no lock, is used by nobody.
         let Ok(inner) = in_root::open_folder(folder.as_fd(), Path::new(name), INSIDE) else { return Ok(None) };
@@ -153,10 +153,9 @@ impl DisposableFolder {
             Err(Errno::NOENT | Errno::LOOP | Errno::ISDIR | Errno::NXIO) => return Ok(None),
             opened => fs::File::from(opened?),
         };
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(TryLockError::WouldBlock) => Err(io::Error::new(ErrorKind::WouldBlock, "it is in use")),
-            Err(TryLockError::Error(error)) => Err(error),
+        match HeldLock::try_on(file)? {
+            None => Err(io::Error::new(ErrorKind::WouldBlock, "it is in use")),
+            held => Ok(held),
         }
     }
 

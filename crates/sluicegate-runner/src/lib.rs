@@ -24,6 +24,7 @@ mod executor;
 mod fanotify;
 mod git_address;
 mod git_objects;
+mod held_lock;
 pub mod host_image;
 mod in_root;
 mod init;

@@ -7,7 +7,7 @@
 
 use std::{
     ffi::OsStr,
-    fs::{self, DirBuilder, File, TryLockError},
+    fs::{self, DirBuilder, File},
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown},
     path::{Path, PathBuf},
@@ -20,7 +20,7 @@ use rustix::{
 };
 use sluicegate_ports::execute::{CacheBegan, CacheUse, SharedCache};
 
-use crate::{in_root, job::MountKind, run_folder};
+use crate::{held_lock::HeldLock, in_root, job::MountKind, run_folder};
 
 /// How much one shared cache may hold.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +59,7 @@ pub(crate) struct Held {
     above: PathBuf,
     content: String,
     /// Held as long as this is; without one the folder goes with its run.
-    lock: Option<File>,
+    lock: Option<HeldLock>,
     limits: CacheLimits,
 }
 
@@ -134,15 +134,11 @@ impl Held {
 }
 
 /// The lock of a scope's folder; `None` if somebody else has it.
-fn lock(above: &Path) -> io::Result<Option<File>> {
+fn lock(above: &Path) -> io::Result<Option<HeldLock>> {
     let path = above.join(LOCK);
     let flags = OFlags::NOFOLLOW.bits().cast_signed();
     let file = File::options().create(true).truncate(false).write(true).mode(0o600).custom_flags(flags).open(&path)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Ok(None),
-        Err(TryLockError::Error(error)) => return Err(error),
-    }
+    let Some(file) = HeldLock::try_on(file)? else { return Ok(None) };
     // Whoever deletes a scope holds its lock while doing so: one that was deleted meanwhile locks nothing.
     let is_there = fs::symlink_metadata(&path)
         .and_then(|there| Ok((there.dev(), there.ino()) == file.metadata().map(|own| (own.dev(), own.ino()))?));
