@@ -90,9 +90,9 @@ fn with_request<T>(
 ) -> Result<T, Problem> {
     let opened = OpenedPipeline::open(&from.file, &from.gateway, &from.values)?;
     opened.pipeline.step(step).map_err(sluicegate_flow::Error::from)?;
+    let secrets = opened.secrets(opened.pipeline.with_what_they_need([step]))?;
     let reuses = !from.no_cache;
     let shared = opened.shared_store(reuses, &stop)?;
-    let secrets = opened.secrets(opened.pipeline.with_what_they_need([step]))?;
     let progress = Progress::begin(words, form, &opened.pipeline, None);
     let on_event = |event: &StepEvent<'_>| progress.event(event);
     let tell = |line: &str| progress.tell(line);
