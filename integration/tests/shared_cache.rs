@@ -3,6 +3,7 @@
 
 mod plans;
 mod prune;
+mod serving;
 
 use std::{
     fs,

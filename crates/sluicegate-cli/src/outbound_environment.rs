@@ -43,7 +43,7 @@ pub(crate) fn bucket_credentials(shown: &str) -> Result<Credentials, Problem> {
         variable(name).ok_or_else(|| {
             Problem::usage(
                 format!("the gateway's shared store {shown} needs credentials, and {name} is not set"),
-                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN, if they were lent); a command that looks for earlier results does without them with --no-cache",
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN, if they were lent)",
             )
         })
     };

@@ -24,7 +24,7 @@ use sluicegate_ports::{
     evidence::{EvidenceError, EvidenceLog},
     execute::{Destination, Stop},
     ledger::{Ledger, LedgerError},
-    prune::Disposable,
+    prune::{AgedObjects, Disposable},
     sign::{SignError, Signer, TransparencyLog},
     store::ContentStore,
 };
@@ -178,7 +178,7 @@ impl Wired {
     pub(crate) fn shared_store(&self, gateway: &GatewayFolder, stop: &Stop) -> Result<Option<SharedStore>, Problem> {
         let Some(named) = &gateway.gateway.shared else { return Ok(None) };
         let settings = SharedSettings {
-            place: shared_place(gateway, named)?,
+            place: shared_place(gateway, named).map_err(|problem| problem.or_also(WITHOUT_STORE))?,
             shown: named.shown.clone(),
             push: named.push,
             outbound: outbound_environment::outbound(Some(&self.home)),
@@ -187,7 +187,7 @@ impl Wired {
             warn: outbound_environment::warn(),
         };
         let opened = SharedStore::open(settings, self.store.clone());
-        opened.map(Some).map_err(|reason| cannot_be_asked(named, reason).or(WITHOUT_STORE))
+        opened.map(Some).map_err(|reason| cannot_be_asked(named, reason).or_also(WITHOUT_STORE))
     }
 
     /// What needs no key.
@@ -579,15 +579,20 @@ pub(crate) fn disposable(home: &Home) -> Vec<Box<dyn Disposable>> {
 /// What is in the store that machines share. The home is only the place of certificates, if it is there.
 pub(crate) fn shared_objects(gateway: &GatewayFolder, named: &written::SharedStore) -> Result<SharedObjects, Problem> {
     let outbound = outbound_environment::outbound(Home::read().ok().as_ref());
+    let mend = "it may not be mounted; make the folder, or mend cache: in the gateway file";
     let place = match shared_place(gateway, named)? {
         // That it is a link is whoever's wrote the gateway file; what is in it is anybody's.
-        SharedPlace::Folder(folder) => SharedPlace::Folder(folder.canonicalize().map_err(|error| {
-            Problem::named("open the shared store", &folder, &error)
-                .or("it may not be mounted; make the folder, or mend cache: in the gateway file")
-        })?),
+        SharedPlace::Folder(folder) => {
+            let is_folder = folder.metadata().and_then(|found| match found.is_dir() {
+                true => folder.canonicalize(),
+                false => Err(std::io::ErrorKind::NotADirectory.into()),
+            });
+            let open = |error| Problem::named("open the shared store", &folder, &error).or(mend);
+            SharedPlace::Folder(is_folder.map_err(open)?)
+        }
         bucket @ SharedPlace::Bucket(_) => bucket,
     };
-    let objects = |below, what| -> Result<Box<dyn Disposable>, Problem> {
+    let objects = |below, what| -> Result<Box<dyn AgedObjects>, Problem> {
         match place.clone() {
             SharedPlace::Folder(folder) => Ok(Box::new(FilesByDigest::new(folder, below, what))),
             SharedPlace::Bucket(bucket) => {
@@ -605,12 +610,12 @@ pub(crate) fn shared_objects(gateway: &GatewayFolder, named: &written::SharedSto
 
 /// What is in a store that machines share.
 pub(crate) struct SharedObjects {
-    pub(crate) results: Box<dyn Disposable>,
-    pub(crate) contents: Box<dyn Disposable>,
+    pub(crate) results: Box<dyn AgedObjects>,
+    pub(crate) contents: Box<dyn AgedObjects>,
 }
 
 /// What to do if a shared store cannot be asked and is not what somebody wants of it.
-const WITHOUT_STORE: &str = "mend cache: in the gateway file, or do without earlier results: --no-cache";
+const WITHOUT_STORE: &str = "or do without earlier results: --no-cache";
 
 fn cannot_be_asked(named: &written::SharedStore, reason: String) -> Problem {
     let what = format!("the shared store {} can't be asked: {reason}", named.shown);

@@ -114,6 +114,12 @@ impl Problem {
         self
     }
 
+    /// The same with one more thing that can be done.
+    pub(crate) fn or_also(mut self, hint: &str) -> Self {
+        self.hint = Some(self.hint.map_or_else(|| hint.to_owned(), |first| format!("{first}; {hint}")));
+        self
+    }
+
     /// The same with the evidence record that it is on.
     pub(crate) fn recorded(self, record: Option<u64>) -> Self {
         Self { record, ..self }

@@ -1,6 +1,9 @@
 //! `plan`: the dry run. Everything is pinned, every key is made as far as it can be known, and nothing is executed or signed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use sluicegate_pipeline::{
     cache_key::{Difference, KeyParts},
@@ -105,7 +108,8 @@ pub enum Fate {
     Taken {
         /// The statement of the run that did the work.
         origin: Digest,
-        /// If it is in the store that machines share: how many bytes of it a run has to fetch from there. They are said to be there.
+        /// If it is in the store that machines share: how many bytes of it a run has to fetch from there that it has not fetched for a step
+        /// before. They are said to be there.
         to_fetch: Option<u64>,
     },
     /// It is executed, and why.
@@ -137,6 +141,7 @@ pub fn plan(bench: &Workbench<'_>, request: &PlanRequest<'_>) -> Result<Plan, Er
         stop: stop.clone(),
     };
     let builder_version = builder_version(executor);
+    let sizes = RefCell::default();
     let judged = Judged {
         store: bench.store,
         trust: request.trust,
@@ -145,7 +150,7 @@ pub fn plan(bench: &Workbench<'_>, request: &PlanRequest<'_>) -> Result<Plan, Er
         builder_version: &builder_version,
         release: false,
         after_secrets: shared::after_secrets(&pipeline.steps),
-        shared: request.shared.map(|store| Elsewhere { store, content: ContentThere::Asked }),
+        shared: request.shared.map(|store| Elsewhere { store, content: ContentThere::Asked(&sizes) }),
         exact: reuse::exact(pipeline, artifacts),
     };
     let mut left: BTreeMap<StepName, BTreeMap<OutputName, Product>> = BTreeMap::new();

@@ -121,12 +121,6 @@ pub struct KindPlan {
 }
 
 impl KindPlan {
-    /// Splits things by whether `is_kept`.
-    fn split(what: &'static str, things: Vec<Thing>, is_kept: impl Fn(&Thing) -> bool) -> Self {
-        let (kept, things): (Vec<_>, Vec<_>) = things.into_iter().partition(is_kept);
-        Self { what, things, kept: Amount::of(kept.iter().map(|thing| thing.size)) }
-    }
-
     /// How much goes.
     pub fn deleted(&self) -> Amount {
         Amount::of(self.things.iter().map(|thing| thing.size))
@@ -234,15 +228,11 @@ pub fn carry_out(parts: &Parts<'_>, plan: &Plan) -> Result<(), BrokeOff> {
 }
 
 impl Keep {
+    /// Whether what was used then is kept for it. What is from the future was used by a clock that is ahead.
     fn is_young(&self, used: UnixTime) -> bool {
-        is_within(self.used_within, used, self.now)
+        let age = u64::try_from(self.now.seconds().saturating_sub(used.seconds())).unwrap_or_default();
+        self.used_within.is_some_and(|time| age <= time.as_secs())
     }
-}
-
-/// Whether it was no longer ago than this; `None` is nothing. What is from the future is of a clock that is ahead.
-fn is_within(time: Option<Duration>, then: UnixTime, now: UnixTime) -> bool {
-    let age = u64::try_from(now.seconds().saturating_sub(then.seconds())).unwrap_or_default();
-    time.is_some_and(|time| age <= time.as_secs())
 }
 
 /// Records that are missing or changed, and contents of them that are, say less than what they referred to.

@@ -3,6 +3,7 @@
 //! what led to it is believed in nothing.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     io::Read,
     time::Duration,
@@ -45,7 +46,8 @@ pub(crate) struct Reused {
     pub(crate) exit_code: i32,
     /// Whom it contacted.
     pub(crate) contacts: Vec<Contacted>,
-    /// Where another machine's result was found: how many bytes of what it left are there and not here. All are here but for a plan.
+    /// Where another machine's result was found: how many bytes of what it left are there and not here, and were not counted for another
+    /// result. All are here but for a plan.
     pub(crate) elsewhere: Option<u64>,
     /// The run that did the work, and when that was done.
     run: RunId,
@@ -65,22 +67,25 @@ type LeftBehind = (BTreeMap<OutputName, Product>, Option<Product>, Digest);
 #[derive(Clone, Copy)]
 pub(crate) struct Elsewhere<'a> {
     pub(crate) store: &'a dyn SharedCache,
-    pub(crate) content: ContentThere,
+    pub(crate) content: ContentThere<'a>,
 }
 
 /// What becomes of content that only a shared store has.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ContentThere {
-    /// It is brought here and hashed, so that it can be used.
+#[derive(Clone, Copy)]
+pub(crate) enum ContentThere<'a> {
+    /// It is brought here and hashed, and the result is this machine's own from then on.
+    Kept,
+    /// It is brought here and hashed, for this time.
     Brought,
-    /// Its size is asked for: what only plans uses none of it.
-    Asked,
+    /// Its size is asked for, and known from then on: what only plans uses none of it.
+    Asked(&'a RefCell<BTreeMap<Digest, u64>>),
 }
 
 /// Content that there is.
 struct Found {
     size: u64,
-    is_here: bool,
+    /// Bytes of it that are still to be fetched, and were not counted before.
+    lacking: u64,
 }
 
 /// What became of looking for one.
@@ -237,9 +242,7 @@ impl Judged<'_> {
     ) -> Result<LeftBehind, String> {
         let mut rehash = |what: &str, digest: &Digest, limit: u64| {
             let found = self.rehash(what, digest, shared.map(|shared| (shared, limit)))?;
-            if !found.is_here {
-                *lacking += found.size;
-            }
+            *lacking += found.lacking;
             Ok::<_, String>(found.size)
         };
         let mut products = BTreeMap::new();
@@ -280,18 +283,27 @@ impl Judged<'_> {
     fn rehash(&self, what: &str, digest: &Digest, shared: Option<(Elsewhere<'_>, u64)>) -> Result<Found, String> {
         let (shared, limit) = match (self.rehash_here(what, digest), shared) {
             (Err(_), Some(shared)) => shared,
-            (hashed, _) => return hashed.map(|size| Found { size, is_here: true }),
+            (hashed, _) => return hashed.map(|size| Found { size, lacking: 0 }),
         };
-        let of_it = |reason| format!("{what}: {reason}");
+        let of_it = |reason: String| format!("{what}: {reason}");
         match shared.content {
-            ContentThere::Brought => {
+            ContentThere::Kept | ContentThere::Brought => {
                 shared.store.bring(digest, limit).map_err(of_it)?;
-                self.rehash_here(what, digest).map(|size| Found { size, is_here: true })
+                self.rehash_here(what, digest).map(|size| Found { size, lacking: 0 })
             }
-            ContentThere::Asked => match shared.store.size(digest).map_err(of_it)? {
-                size if size > limit => Err(format!("{what}: it is larger there than the limit of {limit} bytes")),
-                size => Ok(Found { size, is_here: false }),
-            },
+            ContentThere::Asked(known) => {
+                // What is fetched once need not be fetched again.
+                let before = known.borrow().get(digest).copied();
+                let size = before.map_or_else(|| shared.store.size(digest), Ok).map_err(of_it)?;
+                if size > limit {
+                    return Err(of_it(format!("it is larger there than the limit of {limit} bytes")));
+                }
+                if size == 0 && *digest != Digest::of(b"") {
+                    return Err(of_it("it is empty there".to_owned()));
+                }
+                known.borrow_mut().insert(*digest, size);
+                Ok(Found { size, lacking: if before.is_some() { 0 } else { size } })
+            }
         }
     }
 

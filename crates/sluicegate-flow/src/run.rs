@@ -364,7 +364,7 @@ fn run_all(
         builder_version: &builder_version,
         release: request.release,
         after_secrets: after_secrets.clone(),
-        shared: request.shared.map(|store| Elsewhere { store, content: ContentThere::Brought }),
+        shared: request.shared.map(|store| Elsewhere { store, content: ContentThere::Kept }),
         exact: reuse::exact(pipeline, artifacts),
     };
     let (failures, skipped) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));

@@ -4,12 +4,15 @@
 use std::collections::BTreeSet;
 
 use sluicegate_pipeline::pipeline::{InputSource, Network, Reuse, Step};
-use sluicegate_ports::{shared_cache::SharedResult, step_cache::StepCache};
+use sluicegate_ports::{
+    shared_cache::{Said, SharedResult},
+    step_cache::StepCache,
+};
 use sluicegate_types::{Digest, StepName};
 
 use crate::{
     prepare::Prepared,
-    reuse::{ContentThere, Elsewhere, Judged, Looked, Reused},
+    reuse::{ContentThere, Judged, Looked},
     steps::Left,
 };
 
@@ -51,31 +54,24 @@ pub(crate) fn look(
     let Some(shared) = judged.shared.filter(|_| stays_here(step, &judged.after_secrets).is_none()) else {
         return Looked::Miss(missed);
     };
-    match taken(judged, shared, step, prepared) {
-        Ok(Some(reused)) => {
+    let taken = match shared.store.origin(&prepared.key) {
+        Said::Nothing => return Looked::Miss(format!("{missed}; the shared store has nothing with this key")),
+        Said::Unknown(reason) => return Looked::Miss(format!("{missed}; {reason}")),
+        Said::Nonsense(reason) => Err(reason),
+        Said::Bundle(bundle) => judged.take(step, prepared, bundle, Some(shared)),
+    };
+    match taken {
+        Ok(reused) => {
             // The next run finds it here. What is not kept is asked for there once more.
-            if shared.content == ContentThere::Brought {
+            if matches!(shared.content, ContentThere::Kept) {
                 let _ = cache.keep(&prepared.key, &reused.origin.bundle());
             }
             Looked::Hit(Box::new(reused))
         }
-        Ok(None) => Looked::Miss(format!("{missed}; the shared store has nothing with this key")),
         Err(reason) => {
             shared.store.refused(&step.name, &reason);
             Looked::Miss(format!("{missed}; what the shared store has is not taken: {reason}"))
         }
-    }
-}
-
-fn taken(
-    judged: &Judged<'_>,
-    shared: Elsewhere<'_>,
-    step: &Step,
-    prepared: &Prepared,
-) -> Result<Option<Reused>, String> {
-    match shared.store.origin(&prepared.key)? {
-        Some(bundle) => judged.take(step, prepared, bundle, Some(shared)).map(Some),
-        None => Ok(None),
     }
 }
 

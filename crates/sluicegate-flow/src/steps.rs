@@ -184,6 +184,7 @@ pub(crate) fn run_steps(
                             }
                         }
                     }
+                    Ok(Begun::Stopped) => schedule.takes_back(step),
                     Err(error) => {
                         // What was taken before it is proved, whatever ends the run.
                         taken.finish(request, &mut schedule, &mut first, &mut finished, &settled);
@@ -342,6 +343,8 @@ struct AtWork<'a> {
 enum Begun {
     Taken(Box<(Prepared, Left)>),
     Execute(Box<Prepared>),
+    /// The run was stopped before that was known.
+    Stopped,
 }
 
 fn settle(
@@ -396,6 +399,10 @@ fn begin(
             Looked::Miss(reason) => reason,
         },
     };
+    // What was being fetched meanwhile is not there because of that.
+    if request.stop.is_raised() {
+        return Ok(Begun::Stopped);
+    }
     if request.only_taken.contains(&step.name) {
         return Err(Error::Usage(format!(
             "the step {} is not to be executed (--only), and no earlier result of it can be taken: {missed}",

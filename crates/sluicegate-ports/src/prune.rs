@@ -80,3 +80,28 @@ pub enum Tie {
     /// Nothing.
     Nothing,
 }
+
+/// Objects of a store that machines share, each by itself. Nobody has the store alone: objects come and go meanwhile.
+pub trait AgedObjects: Send + Sync {
+    /// What they are, in the plural, for people and programs.
+    fn what(&self) -> &'static str;
+
+    /// Shows all of them, some at a time, and ends with the first error of `show`. One that came meanwhile may be missing.
+    fn for_some(&self, show: &mut dyn FnMut(&[AgedObject]) -> Result<(), StoreError>) -> Result<(), StoreError>;
+
+    /// Removes one, by the name that it was shown with; one that is not there is no error.
+    fn remove(&self, name: &str) -> Result<(), StoreError>;
+}
+
+/// An object of a store that machines share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgedObject {
+    /// What [`AgedObjects::remove`] knows it by.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// When it was put there, by the store's clock or whoever can write to it.
+    pub put: UnixTime,
+    /// Whether it is on its way there, as far as that can be seen: it has no name yet that leads to it.
+    pub is_draft: bool,
+}

@@ -5,8 +5,8 @@ use sluicegate_types::{Digest, StepName};
 
 /// A place that several machines read from and write to. Whatever goes wrong there costs time and nothing else: the step is executed.
 pub trait SharedCache: Send + Sync {
-    /// The bundle that is said to prove the work of this key; `None` if nothing is said.
-    fn origin(&self, key: &Digest) -> Result<Option<Digest>, String>;
+    /// What is said there about the work of this key.
+    fn origin(&self, key: &Digest) -> Said;
 
     /// Brings content of at most `limit` bytes into the content store. Nothing is stored whose bytes are not the digest's.
     fn bring(&self, content: &Digest, limit: u64) -> Result<(), String>;
@@ -22,6 +22,19 @@ pub trait SharedCache: Send + Sync {
 
     /// Waits until everything that was handed over is there, or is not to be.
     fn settle(&self);
+}
+
+/// What a shared place says about the work of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Nothing.
+    Nothing,
+    /// This bundle proves it.
+    Bundle(Digest),
+    /// Something that is no bundle's name, and why not.
+    Nonsense(String),
+    /// It cannot be asked, and why not.
+    Unknown(String),
 }
 
 /// What a step left, in the content store.

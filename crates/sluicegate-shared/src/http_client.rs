@@ -19,11 +19,11 @@ use object_store::{
 use sluicegate_outbound::Outbound;
 use ureq::{
     Agent,
-    http::{Method, Request, Response},
+    http::{Method, Request, Response, StatusCode},
 };
 use url::Url;
 
-use crate::SharedLimits;
+use crate::{SharedLimits, objects::innermost};
 
 /// Bytes of an answer that is no content.
 const MAX_ANSWER: u64 = 64 * 1024;
@@ -52,7 +52,19 @@ impl ServerClient {
         } else {
             self.agent.run(Request::from_parts(parts, ()))
         };
-        let answer = answer.map_err(|error| self.failed(&error))?;
+        let (parts, bytes) = self.read(answer.map_err(|error| self.failed(&error))?)?;
+        Ok(Response::from_parts(parts, bytes.into()))
+    }
+
+    /// Asks for one thing by its whole address: what was answered, whatever that is.
+    pub(crate) fn get(&self, url: &Url) -> Result<(StatusCode, Vec<u8>), String> {
+        let words = |error: HttpError| innermost(&error);
+        let answer = self.agent.get(url.as_str()).call().map_err(|error| words(self.failed(&error)))?;
+        let (parts, bytes) = self.read(answer).map_err(words)?;
+        Ok((parts.status, bytes))
+    }
+
+    fn read(&self, answer: Response<ureq::Body>) -> Result<(ureq::http::response::Parts, Vec<u8>), HttpError> {
         let limit = if answer.status().is_success() { self.limits.piece as u64 + MAX_ANSWER } else { MAX_ANSWER };
         let (parts, body) = answer.into_parts();
         let mut bytes = Vec::new();
@@ -63,7 +75,7 @@ impl ServerClient {
         if bytes.len() as u64 > limit {
             return Err(fault(HttpErrorKind::Decode, format!("the answer is larger than the limit of {limit} bytes")));
         }
-        Ok(Response::from_parts(parts, bytes.into()))
+        Ok((parts, bytes))
     }
 
     fn failed(&self, error: &ureq::Error) -> HttpError {

@@ -9,7 +9,9 @@
 //! drives nothing else.
 
 mod http_client;
+mod listing;
 mod objects;
+mod patience;
 mod pruning;
 mod sending;
 
@@ -20,7 +22,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use object_store::{
@@ -31,15 +33,17 @@ use object_store::{
 use sluicegate_outbound::{Outbound, Warn};
 use sluicegate_ports::{
     execute::Stop,
-    shared_cache::{SharedCache, SharedResult},
+    shared_cache::{Said, SharedCache, SharedResult},
     store::ContentStore,
 };
 use sluicegate_types::{Digest, Secret, StepName};
+use url::Url;
 
 pub use self::pruning::BucketObjects;
 use crate::{
     http_client::ServerClient,
     objects::{Fault, Objects},
+    patience::Patience,
     sending::Sending,
 };
 
@@ -106,13 +110,15 @@ pub struct SharedLimits {
     pub connect: Duration,
     /// For one request and its answer.
     pub request: Duration,
+    /// For each of many questions, on the average and beyond `request`.
+    pub question: Duration,
     /// Further tries of a request that may do better.
     pub tries: u32,
     /// Bytes of one request.
     pub piece: usize,
     /// Bytes in a second that content has to come or go with, after `request` has gone by.
     pub pace: u64,
-    /// Answers that list objects: a server may go on without end.
+    /// Answers that list objects of one kind: a server may go on without end.
     pub pages: usize,
 }
 
@@ -121,6 +127,7 @@ impl Default for SharedLimits {
         Self {
             connect: Duration::from_secs(5),
             request: Duration::from_secs(30),
+            question: Duration::from_millis(200),
             tries: 2,
             // S3 takes parts of at least 5 MiB, and 10 000 of them.
             piece: 8 * 1024 * 1024,
@@ -148,6 +155,7 @@ pub struct SharedStore {
     stop: Stop,
     /// It failed, and a person knows.
     is_down: AtomicBool,
+    patience: Mutex<Patience>,
     /// `None` where nothing is put.
     sending: Option<Mutex<Sending>>,
 }
@@ -158,9 +166,9 @@ impl SharedStore {
         let SharedSettings { place, shown, push, outbound, limits, stop, warn } = settings;
         let (store, root, prefix): (Arc<dyn ObjectStore>, _, _) = match place {
             SharedPlace::Folder(folder) => match LocalFileSystem::new_with_prefix(&folder) {
-                Ok(store) => (Arc::new(store), Some(folder), String::new()),
+                Ok(store) if folder.is_dir() => (Arc::new(store), Some(folder), String::new()),
                 // It may be a share that is not mounted: made here, it would hide that.
-                Err(_) => {
+                _ => {
                     warn(&format!("the shared store {shown} is not used: there is no folder {}", folder.display()));
                     return Ok(Self::closed(shown, content, warn, stop));
                 }
@@ -178,16 +186,34 @@ impl SharedStore {
                 Some(Mutex::new(Sending::new(objects, content.clone(), shown.clone(), warn.clone(), stop.clone())))
             }
         };
-        Ok(Self { shown, objects: Some(objects), content, warn, stop, is_down: AtomicBool::new(false), sending })
+        let (is_down, patience) = (AtomicBool::new(false), Mutex::default());
+        Ok(Self { shown, objects: Some(objects), content, warn, stop, is_down, patience, sending })
     }
 
     fn closed(shown: String, content: Arc<dyn ContentStore>, warn: Warn, stop: Stop) -> Self {
-        Self { shown, objects: None, content, warn, stop, is_down: AtomicBool::new(true), sending: None }
+        let (is_down, patience) = (AtomicBool::new(true), Mutex::default());
+        Self { shown, objects: None, content, warn, stop, is_down, patience, sending: None }
     }
 
-    fn objects(&self) -> Result<&Objects, String> {
-        let down = self.is_down.load(Ordering::SeqCst);
-        self.objects.as_ref().filter(|_| !down).ok_or_else(|| "the shared store is not used any more".to_owned())
+    fn objects(&self) -> Result<&Objects, Fault> {
+        let objects = self.objects.as_ref().ok_or_else(|| Fault::Store("it is not there".to_owned()))?;
+        match self.is_down.load(Ordering::SeqCst) {
+            true => Err(Fault::Store("it is not asked any more".to_owned())),
+            false => Ok(objects),
+        }
+    }
+
+    /// Asks one question, which gives so many bytes, within the patience for all of them.
+    fn ask<T>(&self, question: impl FnOnce(&Objects) -> (Result<T, Fault>, u64)) -> Result<T, Fault> {
+        let objects = self.objects()?;
+        let patience = || self.patience.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if patience().is_over(&objects.limits()) {
+            return Err(Fault::Store("its answers take too long".to_owned()));
+        }
+        let began = Instant::now();
+        let (answer, bytes) = question(objects);
+        patience().asked(began.elapsed(), bytes);
+        answer
     }
 
     /// What went wrong, for whoever asked. A person is told once that it can't be used.
@@ -206,35 +232,36 @@ impl SharedStore {
 }
 
 impl SharedCache for SharedStore {
-    fn origin(&self, key: &Digest) -> Result<Option<Digest>, String> {
-        let bytes = match self.objects()?.small(&record(key), MAX_RECORD) {
+    fn origin(&self, key: &Digest) -> Said {
+        let bytes = match self.ask(|objects| (objects.small(&record(key), MAX_RECORD), MAX_RECORD)) {
             Ok(bytes) => bytes,
-            Err(Fault::Absent) => return Ok(None),
-            Err(fault) => return Err(self.failed(fault)),
+            Err(Fault::Absent) => return Said::Nothing,
+            Err(fault @ Fault::Store(_)) => return Said::Unknown(self.failed(fault)),
+            Err(Fault::Wrong(reason)) => return Said::Nonsense(reason),
         };
         let digest = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim_end().parse().ok());
-        digest.map(Some).ok_or_else(|| "its record there is no digest".to_owned())
+        digest.map_or_else(|| Said::Nonsense("its record there is no digest".to_owned()), Said::Bundle)
     }
 
     fn bring(&self, content: &Digest, limit: u64) -> Result<(), String> {
         if *content == Digest::of(b"") {
             return self.content.put_bytes(b"").map(drop).map_err(|error| error.to_string());
         }
-        let mut incoming = self.objects()?.content(blob(content), *content, limit, &self.stop);
-        match self.content.put(&mut incoming, limit) {
-            Ok(_) => Ok(()),
-            Err(error) => match incoming.fault {
-                Some(fault) => Err(self.failed(fault)),
-                None => Err(error.to_string()),
-            },
-        }
+        let brought = self.ask(|objects| {
+            let mut incoming = objects.content(blob(content), *content, limit, &self.stop);
+            let put = self.content.put(&mut incoming, limit);
+            // What this machine has against it is nothing about the store.
+            let put = put.map_err(|error| incoming.fault.take().unwrap_or_else(|| Fault::Wrong(error.to_string())));
+            (put.map(drop), incoming.read)
+        });
+        brought.map_err(|fault| self.failed(fault))
     }
 
     fn size(&self, content: &Digest) -> Result<u64, String> {
         if *content == Digest::of(b"") {
             return Ok(0);
         }
-        self.objects()?.size(&blob(content)).map_err(|fault| self.failed(fault))
+        self.ask(|objects| (objects.size(&blob(content)), 1)).map_err(|fault| self.failed(fault))
     }
 
     fn refused(&self, step: &StepName, reason: &str) {
@@ -287,8 +314,7 @@ fn object([version, kind]: [&str; 2], name: &str) -> String {
 
 /// A server, which is asked only with the credentials that are given here: nothing is looked for in files or at metadata addresses.
 fn server(bucket: Bucket, outbound: Arc<Outbound>, limits: SharedLimits) -> Result<AmazonS3, String> {
-    let endpoint = bucket.endpoint.unwrap_or_else(|| format!("https://s3.{}.amazonaws.com", bucket.region));
-    let url = endpoint.parse().map_err(|error| format!("{endpoint} is no URL: {error}"))?;
+    let (endpoint, url) = (endpoint_text(&bucket), endpoint_of(&bucket)?);
     let text = |secret: &Secret| {
         String::from_utf8(secret.expose().to_vec()).map_err(|_| "the credentials are no text".to_owned())
     };
@@ -315,6 +341,16 @@ fn server(bucket: Bucket, outbound: Arc<Outbound>, limits: SharedLimits) -> Resu
         builder = builder.with_token(text(session)?);
     }
     builder.build().map_err(|error| error.to_string())
+}
+
+/// The server of a bucket.
+fn endpoint_of(bucket: &Bucket) -> Result<Url, String> {
+    let endpoint = endpoint_text(bucket);
+    endpoint.parse().map_err(|error| format!("{endpoint} is no URL: {error}"))
+}
+
+fn endpoint_text(bucket: &Bucket) -> String {
+    bucket.endpoint.clone().unwrap_or_else(|| format!("https://s3.{}.amazonaws.com", bucket.region))
 }
 
 #[cfg(test)]

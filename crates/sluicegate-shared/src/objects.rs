@@ -132,10 +132,9 @@ impl Objects {
         self.wait(self.store.head(path)).is_ok_and(|found| found.size == 0)
     }
 
-    /// The bytes of an object, as it is said.
+    /// The bytes of an object, as it is said: asked for as its content is, since not everybody who may have that is told more.
     pub(crate) fn size(&self, name: &str) -> Result<u64, Fault> {
-        let path = self.readable(name)?;
-        self.wait(self.store.head(&path)).map(|found| found.size)
+        self.piece(name, 0..1).map(|(_, size)| size)
     }
 
     /// Where an object is read from.
@@ -207,7 +206,8 @@ pub(crate) struct Incoming<'a> {
     hasher: Hasher,
     piece: Vec<u8>,
     at: usize,
-    read: u64,
+    /// Bytes that came.
+    pub(crate) read: u64,
     size: Option<u64>,
     started: Instant,
     /// Why reading ended early.
@@ -305,13 +305,18 @@ fn words(error: &object_store::Error) -> String {
         object_store::Error::PermissionDenied { .. } => {
             "the server refuses it to these credentials, or does not know them (403)".to_owned()
         }
-        error => {
-            let mut innermost: &dyn std::error::Error = error;
-            while let Some(source) = innermost.source() {
-                innermost = source;
-            }
-            innermost.to_string()
-        }
+        error => innermost(error),
     };
+    cut(&said)
+}
+
+/// The reason of all reasons.
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
+    let all = std::iter::successors(Some(error), |error| error.source());
+    all.last().map(ToString::to_string).unwrap_or_default()
+}
+
+/// In one line, the beginning of it.
+pub(crate) fn cut(said: &str) -> String {
     said.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(SAID).collect()
 }

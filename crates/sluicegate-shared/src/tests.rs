@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use sluicegate_ports::prune::Disposable;
+use sluicegate_ports::prune::{AgedObject, AgedObjects};
 use sluicegate_testkit::MemoryStore;
 
 use super::*;
@@ -34,6 +34,7 @@ fn limits() -> SharedLimits {
     SharedLimits {
         connect: Duration::from_millis(500),
         request: Duration::from_millis(500),
+        question: Duration::from_secs(60),
         tries: 0,
         piece: 1024,
         pace: 1,
@@ -73,6 +74,13 @@ fn bucket(url: &str) -> Bucket {
     }
 }
 
+fn nonsense(shared: &SharedStore, key: &Digest) -> String {
+    match shared.origin(key) {
+        Said::Nonsense(reason) => reason,
+        said => panic!("{said:?}"),
+    }
+}
+
 fn result(content: &MemoryStore, output: &[u8]) -> SharedResult {
     SharedResult {
         step: "build".parse().unwrap(),
@@ -95,7 +103,7 @@ fn what_one_machine_puts_another_one_gets_whole_or_not_at_all() {
         put.settle();
         let theirs = Arc::new(MemoryStore::default());
         let got = over(folder.path(), &theirs, &heard);
-        assert_eq!(got.origin(&result.key), Ok(Some(result.bundle)));
+        assert_eq!(got.origin(&result.key), Said::Bundle(result.bundle));
         for content in result.content.iter().chain([&result.bundle]) {
             got.bring(content, 5000).unwrap();
         }
@@ -126,7 +134,7 @@ fn a_record_is_a_digest_or_nothing() {
     let content = Arc::new(MemoryStore::default());
     let shared = over(folder.path(), &content, &heard);
     let key = Digest::of(b"key");
-    assert_eq!(shared.origin(&key), Ok(None));
+    assert_eq!(shared.origin(&key), Said::Nothing);
     let path = folder.path().join(record(&key));
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     for (text, says) in [
@@ -136,23 +144,23 @@ fn a_record_is_a_digest_or_nothing() {
         (&[b'a'; 129], "larger than the limit"),
     ] {
         fs::write(&path, text).unwrap();
-        assert!(shared.origin(&key).unwrap_err().contains(says));
+        assert!(nonsense(&shared, &key).contains(says));
     }
     // A pipe is not waited for, nor a folder read.
     fs::remove_file(&path).unwrap();
     assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
-    assert!(shared.origin(&key).unwrap_err().contains("no regular file"));
+    assert!(nonsense(&shared, &key).contains("no regular file"));
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
-    assert!(shared.origin(&key).unwrap_err().contains("no regular file"));
+    assert!(nonsense(&shared, &key).contains("no regular file"));
     fs::remove_dir(&path).unwrap();
     let beside = folder.path().join("beside");
     fs::write(&beside, format!("{}\n", Digest::of(b"bundle"))).unwrap();
     std::os::unix::fs::symlink(&beside, &path).unwrap();
-    assert!(shared.origin(&key).unwrap_err().contains("no regular file"));
+    assert!(nonsense(&shared, &key).contains("no regular file"));
     fs::remove_file(&path).unwrap();
     fs::write(&path, format!("{}\n", Digest::of(b"bundle"))).unwrap();
-    assert_eq!(shared.origin(&key), Ok(Some(Digest::of(b"bundle"))));
+    assert_eq!(shared.origin(&key), Said::Bundle(Digest::of(b"bundle")));
     assert_eq!(heard.all(), [""; 0]);
 }
 
@@ -286,7 +294,7 @@ fn a_server_that_says_too_much_too_little_or_nothing_costs_one_line() {
         let content = Arc::new(MemoryStore::default());
         let shared = over_server(&serve(answer), &content, &heard);
         for _ in 0..3 {
-            assert!(shared.origin(&Digest::of(b"key")).is_err(), "{what}");
+            assert!(matches!(shared.origin(&Digest::of(b"key")), Said::Unknown(_)), "{what}");
             assert!(shared.bring(&Digest::of(b"output"), 1024).is_err(), "{what}");
             assert!(shared.size(&Digest::of(b"output")).is_err(), "{what}");
         }
@@ -308,11 +316,11 @@ fn a_server_that_says_too_much_too_little_or_nothing_costs_one_line() {
         let _ = stream.write_all(format!("{head}{range}").as_bytes());
     });
     let shared = over_server(&good, &Arc::new(MemoryStore::default()), &heard);
-    assert_eq!((shared.origin(&Digest::of(b"key")), heard.all().len()), (Ok(Some(digest)), 0));
+    assert_eq!((shared.origin(&Digest::of(b"key")), heard.all().len()), (Said::Bundle(digest), 0));
 }
 
 /// An answer that lists objects by key, day and size, and goes on if there is a token.
-fn listing(objects: &[(&str, &str, u64)], token: Option<&str>) -> String {
+fn listing(objects: &[(&str, &str, u64)], token: &str) -> String {
     let contents: String = objects
         .iter()
         .map(|(key, day, size)| {
@@ -321,9 +329,13 @@ fn listing(objects: &[(&str, &str, u64)], token: Option<&str>) -> String {
             )
         })
         .collect();
-    let token = token.map(|token| format!("<NextContinuationToken>{token}</NextContinuationToken>"));
-    let body = format!("<ListBucketResult>{contents}{}</ListBucketResult>", token.unwrap_or_default());
+    let token = format!("<NextContinuationToken>{token}</NextContinuationToken>");
+    let body = format!("<ListBucketResult>{contents}{token}</ListBucketResult>");
     format!("HTTP/1.1 200 X\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+fn status(line: &str) -> String {
+    format!("HTTP/1.1 {line}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
 }
 
 fn results_over(answer: impl Fn(&str) -> String + Send + 'static) -> (BucketObjects, Arc<Mutex<Vec<String>>>) {
@@ -337,6 +349,15 @@ fn results_over(answer: impl Fn(&str) -> String + Send + 'static) -> (BucketObje
     (BucketObjects::open(bucket, (RESULTS, "results"), Arc::default(), limits()).unwrap(), asked)
 }
 
+fn shown(results: &BucketObjects) -> Result<Vec<AgedObject>, String> {
+    let mut all = Vec::new();
+    let done = results.for_some(&mut |some| {
+        all.extend_from_slice(some);
+        Ok(())
+    });
+    done.map(|()| all).map_err(|error| error.causes())
+}
+
 #[test]
 fn what_a_server_lists_is_named_below_one_name_and_nothing_else_is_removed() {
     let (one, other) = (Digest::of(b"one").hex(), Digest::of(b"other").hex());
@@ -346,44 +367,108 @@ fn what_a_server_lists_is_named_below_one_name_and_nothing_else_is_removed() {
             if first.starts_with("DELETE") {
                 return "HTTP/1.1 204 X\r\nconnection: close\r\n\r\n".to_owned();
             }
-            if first.contains("continuation-token=more") {
-                return listing(&[(&format!("elsewhere/{other}"), "2026-11-02", 7)], None);
+            let named = |digest: &str| format!("team/v1/results/{digest}");
+            if first.contains("continuation-token=more%2B1") {
+                let elsewhere = format!("elsewhere/{other}");
+                return listing(&[(&elsewhere, "2026-11-02", 8), (&named(&other), "2026-11-02", 7)], "");
             }
-            let named = format!("team/v1/results/{one}");
-            listing(&[(&named, "2026-11-01", 72), ("team/v1/results/notes", "2026-11-01", 1)], Some("more"))
+            let strange = named("a&#9;b");
+            listing(
+                &[(&strange, "2026-11-01", 1), (&named(&one), "2026-11-01", 72), (&named("x"), "2026-11-01", 1)],
+                "more+1",
+            )
         }
     };
     let (results, asked) = results_over(pages);
-    let things = results.things().unwrap();
-    let found: Vec<_> = things.iter().map(|thing| (&thing.name, thing.size, thing.used.to_string())).collect();
-    assert_eq!(found, [(&one, 72, "2026-11-01T09:00:00Z".to_owned()), (&other, 7, "2026-11-02T09:00:00Z".to_owned())]);
-    things.iter().for_each(|thing| results.remove(&thing.name).unwrap());
-    for name in ["../x", "", "notes"] {
+    let found = shown(&results).unwrap();
+    let object = |name: &String, size, put: &str| AgedObject {
+        name: name.clone(),
+        size,
+        put: put.parse().unwrap(),
+        is_draft: false,
+    };
+    assert_eq!(found, [object(&one, 72, "2026-11-01T09:00:00Z"), object(&other, 7, "2026-11-02T09:00:00Z")]);
+    found.iter().for_each(|object| results.remove(&object.name).unwrap());
+    for name in ["../x", "", "x"] {
         assert!(results.remove(name).is_err(), "{name}");
     }
     let asked = asked.lock().unwrap();
-    assert!(asked[0].starts_with("GET /bucket?") && asked[0].contains("prefix=team%2Fv1%2Fresults%2F"), "{asked:?}");
+    assert!(asked[0].starts_with("GET /bucket/?") && asked[0].contains("prefix=team%2Fv1%2Fresults%2F&"), "{asked:?}");
+    assert!(asked[0].contains("X-Amz-Signature="), "{asked:?}");
     let deleted: Vec<&String> = asked.iter().filter(|line| line.starts_with("DELETE")).collect();
-    // Whatever the server says where they are.
-    assert_eq!(
-        deleted,
-        [&one, &other].map(|name| format!("DELETE /bucket/team/v1/results/{name} HTTP/1.1")).iter().collect::<Vec<_>>()
-    );
+    let expected = [&one, &other].map(|name| format!("DELETE /bucket/team/v1/results/{name} HTTP/1.1"));
+    assert_eq!(deleted, expected.iter().collect::<Vec<_>>());
 }
 
 #[test]
 fn a_server_that_lists_without_end_or_nonsense_deletes_nothing() {
-    let (endless, _) = results_over(|_| listing(&[], Some("more")));
-    assert!(endless.things().unwrap_err().causes().contains("does not come to an end"));
-    let (refusing, _) = results_over(|_| "HTTP/1.1 403 X\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_owned());
-    assert!(refusing.things().unwrap_err().causes().contains("403 Forbidden"));
+    let says = |answer: String, words: &str| {
+        let (results, asked) = results_over(move |_| answer.clone());
+        let said = shown(&results).unwrap_err();
+        assert!(said.contains("cannot list HERE, v1/results/") && said.contains(words), "{words}: {said}");
+        asked.lock().unwrap().len()
+    };
+    assert_eq!(says(listing(&[], "more"), "the same again and again"), 2);
+    let count = Mutex::new(0);
+    let (endless, _) = results_over(move |_| {
+        *count.lock().unwrap() += 1;
+        listing(&[], &count.lock().unwrap().to_string())
+    });
+    assert!(shown(&endless).unwrap_err().contains("does not come to an end with 3 answers"));
+    says(status("403 X"), "(403)");
+    says(status("401 X"), "(401)");
+    says(status("302 X"), "302");
+    says(status("500 X"), "500");
+    let no_bucket = "<Error><Code>NoSuchBucket</Code></Error>";
+    says(
+        format!("HTTP/1.1 404 X\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{no_bucket}", no_bucket.len()),
+        "no such bucket",
+    );
+    says("HTTP/1.1 200 X\r\nconnection: close\r\ncontent-length: 4\r\n\r\n<a><".to_owned(), "list of objects");
+    says(format!("HTTP/1.1 200 X\r\nconnection: close\r\n\r\n{}", " ".repeat(70_000)), "larger than the limit");
+    let (refusing, _) = results_over(|_| status("403 X"));
     assert!(refusing.remove(&Digest::of(b"one").hex()).unwrap_err().causes().contains("(403)"));
-    let (nonsense, _) =
-        results_over(|_| "HTTP/1.1 200 X\r\nconnection: close\r\ncontent-length: 4\r\n\r\n<a><".to_owned());
-    assert!(nonsense.things().is_err());
     // What is gone already was to be gone.
-    let (gone, _) = results_over(|_| "HTTP/1.1 404 X\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_owned());
+    let (gone, _) = results_over(|_| status("404 X"));
     assert_eq!(gone.remove(&Digest::of(b"one").hex()).map_err(|error| error.causes()), Ok(()));
+    // With one that does what it should, and says in an empty word that there is no more.
+    let (good, asked) = results_over(|_| listing(&[], ""));
+    assert_eq!(shown(&good), Ok(Vec::new()));
+    assert_eq!(asked.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn a_store_that_takes_too_long_for_all_questions_is_asked_no_more() {
+    let (folder, heard) = (tempfile::tempdir().unwrap(), Heard::default());
+    let ours = Arc::new(MemoryStore::default());
+    let result = result(&ours, b"output");
+    let put = over(folder.path(), &ours, &heard);
+    put.offer(result.clone());
+    put.settle();
+    let none = SharedLimits { request: Duration::ZERO, question: Duration::ZERO, pace: u64::MAX, ..limits() };
+    for (limits, answers) in [(limits(), true), (none, false)] {
+        let mut settings = settings(SharedPlace::Folder(folder.path().to_owned()), &heard);
+        settings.limits = limits;
+        let shared = SharedStore::open(settings, Arc::new(MemoryStore::default())).unwrap();
+        // Whatever the first one took.
+        assert_eq!(shared.origin(&result.key), Said::Bundle(result.bundle));
+        assert_eq!(shared.size(&result.bundle).is_ok(), answers);
+        assert_eq!(shared.bring(&result.bundle, 99).is_ok(), answers);
+        assert_eq!(
+            heard.all().iter().filter(|line| line.contains("answers take too long")).count(),
+            usize::from(!answers)
+        );
+    }
+}
+
+#[test]
+fn a_file_in_the_place_of_the_folder_is_no_store() {
+    let (folder, heard) = (tempfile::tempdir().unwrap(), Heard::default());
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let shared = over(&file, &Arc::default(), &heard);
+    assert!(matches!(shared.origin(&Digest::of(b"key")), Said::Unknown(_)));
+    assert!(heard.all().len() == 1 && heard.all()[0].contains("there is no folder"), "{:?}", heard.all());
 }
 
 /// What an error says with all its causes.

@@ -16,7 +16,7 @@ use rustix::{
     io::Errno,
 };
 use sluicegate_ports::{
-    prune::{Disposable, Listed, PrunableStore, StoredContent, Thing, Tie},
+    prune::{AgedObject, AgedObjects, Disposable, Listed, PrunableStore, StoredContent, Thing, Tie},
     step_cache::StepCache,
     store::StoreError,
 };
@@ -34,9 +34,12 @@ const STEPS: [&str; 1] = ["steps"];
 impl PrunableStore for FileStore {
     fn list(&self) -> Result<Listed, StoreError> {
         let mut listed = Listed::default();
-        for_each(self.folder(), &BLOBS, |path, name, found| match content(name).filter(|_| found.is_file) {
-            Some(digest) => listed.contents.push(StoredContent { digest, size: found.size }),
-            None => listed.strangers.push(path),
+        for_each(self.folder(), &BLOBS, |path, name, found| {
+            match content(name).filter(|_| found.is_file) {
+                Some(digest) => listed.contents.push(StoredContent { digest, size: found.size }),
+                None => listed.strangers.push(path),
+            }
+            Ok(())
         })?;
         // Somebody else's may be on its way to a name.
         if self.is_alone() {
@@ -47,6 +50,7 @@ impl PrunableStore for FileStore {
                 } else {
                     listed.strangers.push(path);
                 }
+                Ok(())
             })?;
         }
         Ok(listed)
@@ -65,6 +69,7 @@ impl PrunableStore for FileStore {
             if found.is_file {
                 names.push(name.to_owned());
             }
+            Ok(())
         })?;
         let Some(folder) = open(self.folder(), &DRAFTS)? else { return Ok(()) };
         names.iter().try_for_each(|name| unlink(&folder, name, &self.folder().join(DRAFTS[0])))
@@ -80,10 +85,11 @@ impl Disposable for FileStepCache {
         let mut things = Vec::new();
         for_each(self.folder(), &STEPS, |_, name, found| {
             // A draft of a process that is gone is no result either.
-            let Some(name) = name.to_str().filter(|_| !found.is_folder) else { return };
+            let Some(name) = name.to_str().filter(|_| !found.is_folder) else { return Ok(()) };
             let leads_to = Digest::from_hex(name).ok().filter(|_| found.is_file).and_then(|key| self.origin(&key));
             let (size, used) = (found.size, found.modified);
             things.push(Thing { name: name.to_owned(), size, used, tie: Tie::LeadsTo(leads_to) });
+            Ok(())
         })?;
         Ok(things)
     }
@@ -102,6 +108,9 @@ pub struct FilesByDigest {
     what: &'static str,
 }
 
+/// Files that are shown at a time.
+const AT_A_TIME: usize = 1000;
+
 impl FilesByDigest {
     /// Those in the folder `below` `top`; `what` they are, in the plural.
     pub fn new(top: PathBuf, below: [&'static str; 2], what: &'static str) -> Self {
@@ -109,27 +118,40 @@ impl FilesByDigest {
     }
 }
 
-impl Disposable for FilesByDigest {
+impl AgedObjects for FilesByDigest {
     fn what(&self) -> &'static str {
         self.what
     }
 
-    fn things(&self) -> Result<Vec<Thing>, StoreError> {
-        let mut things = Vec::new();
+    fn for_some(&self, show: &mut dyn FnMut(&[AgedObject]) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let mut some = Vec::new();
         for_each(&self.top, &self.below, |_, name, found| {
-            let Some(name) = name.to_str().filter(|_| found.is_file) else { return };
-            let named = name.split_once('#').map_or(name, |(named, _)| named);
-            if Digest::from_hex(named).is_ok() {
-                let (size, used) = (found.size, found.modified);
-                things.push(Thing { name: name.to_owned(), size, used, tie: Tie::Nothing });
+            if let Some((name, is_draft)) = named(name).filter(|_| found.is_file) {
+                some.push(AgedObject { name: name.to_owned(), size: found.size, put: found.modified, is_draft });
             }
+            if some.len() < AT_A_TIME {
+                return Ok(());
+            }
+            show(&std::mem::take(&mut some))
         })?;
-        Ok(things)
+        show(&some)
     }
 
     fn remove(&self, name: &str) -> Result<(), StoreError> {
-        remove(&self.top, &self.below, name)
+        match named(OsStr::new(name)) {
+            Some(_) => remove(&self.top, &self.below, name),
+            None => Err(io_error("remove", &self.top.join(name), io::Error::other("that is no name of a file here"))),
+        }
     }
+}
+
+/// Whether a file is called by a digest, and whether it is a draft of one that is.
+fn named(name: &OsStr) -> Option<(&str, bool)> {
+    let name = name.to_str()?;
+    let (digest, draft) = name.split_once('#').map_or((name, None), |(digest, draft)| (digest, Some(draft)));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_named = Digest::from_hex(digest).is_ok() && draft.is_none_or(is_number);
+    is_named.then_some((name, draft.is_some()))
 }
 
 /// What is known of an entry of a folder without opening it.
@@ -146,7 +168,11 @@ fn content(name: &OsStr) -> Option<Digest> {
 }
 
 /// Shows what is in the folder `below` `top`, with its path; a folder that is not there is empty.
-fn for_each(top: &Path, below: &[&str], mut show: impl FnMut(PathBuf, &OsStr, Found)) -> Result<(), StoreError> {
+fn for_each(
+    top: &Path,
+    below: &[&str],
+    mut show: impl FnMut(PathBuf, &OsStr, Found) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     let path = below.iter().fold(top.to_owned(), |path, part| path.join(part));
     let Some(folder) = open(top, below)? else { return Ok(()) };
     let failed = |error: Errno| io_error("list", &path, error.into());
@@ -169,7 +195,7 @@ fn for_each(top: &Path, below: &[&str], mut show: impl FnMut(PathBuf, &OsStr, Fo
             size: u64::try_from(stat.st_size).unwrap_or_default(),
             modified: UnixTime::from_seconds(stat.st_mtime).unwrap_or(UnixTime::EPOCH),
         };
-        show(at, name, found);
+        show(at, name, found)?;
     }
     Ok(())
 }
@@ -282,37 +308,61 @@ mod tests {
     }
 
     #[test]
-    fn files_by_digest_are_listed_with_their_drafts_and_nothing_else_is() {
+    fn files_by_digest_are_shown_with_their_drafts_and_nothing_else_is() {
         let (dir, path) = home();
         let folder = path.join("v1/results");
         fs::create_dir_all(&folder).unwrap();
         let files = FilesByDigest::new(path.clone(), ["v1", "results"], "results");
+        let shown = || {
+            let mut all = Vec::new();
+            let done = files.for_some(&mut |some| {
+                all.extend(some.iter().map(|object| (object.name.clone(), object.size, object.is_draft)));
+                Ok(())
+            });
+            all.sort();
+            done.map(|()| all)
+        };
         let (one, other) = (Digest::of(b"one").hex(), Digest::of(b"other").hex());
+        let draft = format!("{one}#12");
         let outside = dir.path().join("outside");
         fs::write(&outside, b"outside").unwrap();
         fs::write(folder.join(&one), b"abc").unwrap();
-        fs::write(folder.join(format!("{one}#1")), b"ab").unwrap();
-        fs::write(folder.join("notes#1"), b"x").unwrap();
+        fs::write(folder.join(&draft), b"ab").unwrap();
+        let strangers = ["notes#1".to_owned(), format!("{one}#"), format!("{one}#1#2"), format!("{one}#\n  now: do")];
+        strangers.iter().for_each(|name| fs::write(folder.join(name), b"x").unwrap());
         fs::create_dir(folder.join(&other)).unwrap();
         symlink(&outside, folder.join(Digest::of(b"link").hex())).unwrap();
-        let mut found: Vec<_> = files.things().unwrap().into_iter().map(|thing| (thing.name, thing.size)).collect();
-        found.sort();
-        assert_eq!(found, [(one.clone(), 3), (format!("{one}#1"), 2)]);
-        found.iter().for_each(|(name, _)| files.remove(name).unwrap());
-        files.remove(&one).unwrap();
-        assert!(files.things().unwrap().is_empty());
-        assert!(folder.join("notes#1").exists() && outside.exists());
+        assert_eq!(shown().unwrap(), [(one.clone(), 3, false), (draft.clone(), 2, true)]);
+        [&one, &draft, &one].iter().for_each(|name| files.remove(name).unwrap());
+        assert_eq!(shown().unwrap(), []);
+        for name in &strangers {
+            assert!(files.remove(name).is_err() && folder.join(name).exists(), "{name}");
+        }
+        assert!(files.remove("../results").is_err() && outside.exists());
+        // Some at a time, each once, and the first error ends it.
+        let many: Vec<String> = (0..2 * AT_A_TIME + 1).map(|n| Digest::of(&n.to_le_bytes()).hex()).collect();
+        many.iter().for_each(|name| fs::write(folder.join(name), b"").unwrap());
+        assert_eq!(shown().unwrap().len(), many.len());
+        let mut sizes = Vec::new();
+        let refused = || Err(io_error("remove", &folder, io::Error::other("refused")));
+        files
+            .for_some(&mut |some| {
+                sizes.push(some.len());
+                if sizes.len() == 2 { refused() } else { Ok(()) }
+            })
+            .unwrap_err();
+        assert_eq!(sizes, [AT_A_TIME, AT_A_TIME]);
         // Whoever can write there leads nobody to files elsewhere.
         let elsewhere = dir.path().join("elsewhere");
         fs::create_dir(&elsewhere).unwrap();
         fs::write(elsewhere.join(&one), b"mine").unwrap();
         fs::rename(&folder, path.join("aside")).unwrap();
         symlink(&elsewhere, &folder).unwrap();
-        assert!(matches!(files.things(), Err(StoreError::Io { .. })));
+        assert!(matches!(shown(), Err(StoreError::Io { .. })));
         assert!(matches!(files.remove(&one), Err(StoreError::Io { .. })));
         assert!(elsewhere.join(&one).exists());
         fs::remove_file(&folder).unwrap();
-        assert!(files.things().unwrap().is_empty());
+        assert_eq!(shown().unwrap(), []);
     }
 
     #[test]

@@ -1,11 +1,15 @@
 //! What is only planned or tried, with a store that machines share.
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::BTreeSet,
+    fs,
+    process::{Command, Stdio},
+};
 
-use integration::{Project, can_run_steps, object_server::ObjectServer};
+use integration::{Project, can_run_steps, object_server::ObjectServer, program};
 use serde_json::Value;
 
-use super::{Shared, add, all_are, copy, hex, run, step, two_machines, write};
+use super::{Shared, add, all_are, copy, hex, run, serving::Serving, step, two_machines, write};
 
 /// What a plan says of each step.
 fn fates(project: &Project) -> (Value, String) {
@@ -29,7 +33,7 @@ fn plans_say_what_runs_do(first: &Project, second: &Project, shared: &Shared) {
     assert!(!said.contains("shared store"), "{said}");
     let names = ["build", "test", "package"];
     let brought = contents(second);
-    let mut to_fetch = 0;
+    let (mut to_fetch, mut seen) = (0, BTreeSet::new());
     for name in names {
         let (plan, ran) = (step(&planned, name), step(&made, name));
         assert_eq!((&plan["fate"], &plan["origin"]), (&"taken".into(), &ran["attestation"]), "{planned}");
@@ -37,7 +41,9 @@ fn plans_say_what_runs_do(first: &Project, second: &Project, shared: &Shared) {
         let outputs = ran["outputs"].as_object().unwrap().values().chain([&ran["log"]]);
         let outputs: Vec<&Value> = outputs.chain(Some(&ran["report"]).filter(|report| report.is_string())).collect();
         let there = |digest: &&Value| fs::metadata(shared.blob(digest)).map_or(0, |found| found.len());
-        assert_eq!(plan["toFetch"], outputs.iter().map(there).sum::<u64>(), "{name}: {planned}");
+        // What two steps left is fetched once.
+        let new = outputs.iter().filter(|digest| seen.insert(hex(digest).to_owned()));
+        assert_eq!(plan["toFetch"], new.map(there).sum::<u64>(), "{name}: {planned}");
         to_fetch += plan["toFetch"].as_u64().unwrap();
         // Of all that, nothing is here but what says so.
         assert!(brought.contains(hex(&ran["attestation"])));
@@ -57,16 +63,19 @@ fn plans_say_what_runs_do(first: &Project, second: &Project, shared: &Shared) {
     assert_eq!((&step(&tried, "build")["taken"], &step(&tried, "test")["taken"]), (&true.into(), &false.into()));
     let build = step(&made, "build");
     assert!(contents(second).contains(hex(build["outputs"].as_object().unwrap().values().next().unwrap())));
+    // Its content is here, and no run of this machine has left it.
+    assert!(!has_results(second));
+    let (planned, _) = fates(second);
+    assert_eq!((&step(&planned, "build")["fate"], &step(&planned, "build")["toFetch"]), (&"taken".into(), &0.into()));
+    let tried: Value = serde_json::from_str(&second.must(&["try", "test", "--no-cache", "-o", "json"]).stdout).unwrap();
+    assert_eq!(step(&tried, "build")["taken"], false);
+    assert!(all_are(&run(second).0, "taken"));
     // That step is this machine's own now.
     let (planned, _) = fates(second);
     assert_eq!(
         (&step(&planned, "build")["fate"], &step(&planned, "build")["toFetch"]),
         (&"taken".into(), &Value::Null)
     );
-    assert!(step(&planned, "package")["toFetch"].is_u64());
-    let tried: Value = serde_json::from_str(&second.must(&["try", "test", "--no-cache", "-o", "json"]).stdout).unwrap();
-    assert_eq!(step(&tried, "build")["taken"], false);
-    assert!(all_are(&run(second).0, "taken"));
 }
 
 #[test]
@@ -120,7 +129,8 @@ fn a_plan_takes_nothing_that_is_not_proved_and_a_run_nothing_that_the_store_only
     add(&stranger, &theirs.cache);
     let foreign = step(&run(&stranger).0, "build").clone();
     type Tampering<'a> = (&'a str, &'a str, Box<dyn Fn() + 'a>);
-    let tamperings: [Tampering<'_>; 4] = [
+    let tamperings: [Tampering<'_>; 5] = [
+        ("the output is empty", "empty there", Box::new(|| write(&output, b""))),
         ("the output is gone", "has not got it", Box::new(|| fs::remove_file(&output).unwrap())),
         (
             "the output is larger than any",
@@ -171,29 +181,91 @@ fn a_plan_and_a_try_ask_nothing_about_what_came_by_secrets() {
     let (mut first, mut second) = two_machines();
     for project in [&mut first, &mut second] {
         project.set("TOKEN", "a-secret-of-a-test");
+        project.set("AWS_ACCESS_KEY_ID", "id");
+        project.set("AWS_SECRET_ACCESS_KEY", "a-secret-of-a-store");
         project.replace(
             "sluicegate.yaml",
             "    inputs: { /src: src }\n",
             "    inputs: { /src: src }\n    workdir: /src\n    secrets: { TOKEN: { env: TOKEN } }\n    reuse: { key: [hello.txt] }\n",
         );
+        project.replace(
+            "sluicegate.yaml",
+            "artifacts:\n",
+            "  alone: { run: 'echo > /o', outputs: { o: /o } }\nartifacts:\n",
+        );
     }
     let shared = Shared::folder(&first);
-    [&first, &second].iter().for_each(|project| add(project, &shared.cache));
+    add(&first, &shared.cache);
     let (made, _) = run(&first);
     // Somebody puts it there all the same, with all that is asked for.
     let build = step(&made, "build");
     for digest in [&build["attestation"], &build["log"], build["outputs"].as_object().unwrap().values().next().unwrap()]
     {
-        let to = shared.blob(digest);
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        fs::copy(first.path("home/store/blobs/sha256").join(hex(digest)), to).unwrap();
+        fs::copy(first.path("home/store/blobs/sha256").join(hex(digest)), shared.blob(digest)).unwrap();
     }
-    fs::create_dir_all(shared.folder.join("v1/results")).unwrap();
     fs::write(shared.record(build), build["attestation"].as_str().unwrap()).unwrap();
+    let serving = Serving::start(&shared.folder, None);
+    add(&second, &format!("{{ store: s3://bucket, endpoint: \"{}\" }}", serving.url));
     let (planned, _) = fates(&second);
-    assert_eq!(step(&planned, "build")["fate"], "executed", "{planned}");
+    let planned = step(&planned, "build");
+    assert_eq!((&planned["fate"], &planned["key"]), (&"executed".into(), &build["key"]), "{planned}");
+    assert_eq!(planned["reason"], "nothing with this key");
     let tried: Value = serde_json::from_str(&second.must(&["try", "test", "-o", "json"]).stdout).unwrap();
     assert_eq!(step(&tried, "build")["taken"], false);
+    // Only about the other step, and as whoever fetches it asks.
+    let asked = serving.asked();
+    let alone = step(&made, "alone");
+    assert!(asked.iter().any(|asked| asked.contains(hex(&alone["key"]))), "{asked:?}");
+    for of_it in [&build["key"], &build["attestation"], &step(&made, "test")["key"]] {
+        assert!(!asked.iter().any(|asked| asked.contains(hex(of_it))), "{asked:?}");
+    }
+    assert!(asked.iter().all(|asked| asked.starts_with("GET ")), "{asked:?}");
     // On the machine that made it, it is taken.
     assert_eq!(step(&fates(&first).0, "build")["fate"], "taken");
+}
+
+#[test]
+fn an_interrupt_while_a_result_is_fetched_stops_a_run_and_a_try() {
+    if !can_run_steps("an_interrupt_while_a_result_is_fetched_stops_a_run_and_a_try") {
+        return;
+    }
+    let (first, mut second) = two_machines();
+    second.set("AWS_ACCESS_KEY_ID", "id");
+    second.set("AWS_SECRET_ACCESS_KEY", "a-secret-of-a-store");
+    for project in [&first, &second] {
+        // More than two pieces.
+        project.replace(
+            "sluicegate.yaml",
+            "printf 'built\\n'",
+            "head -c 20000000 /dev/zero > /out/app/large && printf 'built\\n'",
+        );
+    }
+    let shared = Shared::folder(&first);
+    add(&first, &shared.cache);
+    let (made, _) = run(&first);
+    let output = shared.blob(step(&made, "build")["outputs"].as_object().unwrap().values().next().unwrap());
+    second.keep("home", "home-that-was-empty");
+    let gateway = fs::read_to_string(second.path("gateway.yaml")).unwrap();
+    for arguments in [&["run", "test", "--only", "--no-scan"][..], &["run", "--no-scan"], &["try", "test"]] {
+        second.restore("home-that-was-empty", "home");
+        let serving = Serving::start(&shared.folder, Some(&output));
+        let store = format!("cache: {{ store: s3://bucket, endpoint: \"{}\" }}\n", serving.url);
+        fs::write(second.path("gateway.yaml"), format!("{gateway}{store}")).unwrap();
+        let mut command = Command::new(program());
+        second.environment(&mut command);
+        let piped = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = piped.spawn().unwrap();
+        serving.until_somebody_waits();
+        assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+        serving.go_on();
+        let ended = child.wait_with_output().unwrap();
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(130), "{arguments:?}: {said}");
+        assert!(!said.contains("is not taken") && !said.contains("step build runs"), "{said}");
+        if arguments[0] == "run" {
+            assert_eq!(second.last_record("run")["outcome"], "aborted", "{said}");
+        }
+        // Not interrupted, it is taken.
+        second.must(arguments);
+    }
 }

@@ -100,13 +100,44 @@ fn what_is_old_goes_of_a_bucket_on_a_real_server() {
     let shared = Shared::bucket(&server);
     [&first, &second].iter().for_each(|project| add(project, &shared.cache));
     what_is_old_goes(&first, &second, &shared);
+    // An object whose name nobody can read hides no other.
+    fs::write(shared.folder.join("v1/results/a\tb"), "").unwrap();
+    assert_eq!(pruned(&first, &["--all", "--dry-run"]).0, 3);
+    first.keep("gateway.yaml", "as-it-was.yaml");
+    first.replace("gateway.yaml", "ci-cache", "no-such-bucket");
+    first.sluicegate(&["prune", "--shared"]).assert(5, "there is no such bucket");
+    first.restore("as-it-was.yaml", "gateway.yaml");
     // Credentials that it does not know delete nothing, and say so.
     assert_eq!(count(&shared.folder.join("v1/results")), 3);
     first.set("AWS_SECRET_ACCESS_KEY", "another-secret-of-a-test");
     let ended = first.sluicegate(&["prune", "--shared", "--all"]);
     ended.assert(5, "403");
     assert!(!ended.stderr.contains("another-secret"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("nothing was deleted before; see that"), "{}", ended.stderr);
     assert_eq!(count(&shared.folder.join("v1/results")), 3);
+}
+
+/// A machine that puts something is not disturbed, and what is dated wrong is told.
+#[test]
+fn what_is_on_its_way_there_stays_and_what_is_dated_later_is_told() {
+    let project = Project::prepared();
+    let shared = Shared::folder(&project);
+    add(&project, &shared.cache);
+    let contents = shared.folder.join("v1/sha256");
+    fs::create_dir_all(&contents).unwrap();
+    let (content, draft) = (contents.join("a".repeat(64)), contents.join(format!("{}#1", "b".repeat(64))));
+    [&content, &draft].iter().for_each(|file| fs::write(file, "x").unwrap());
+    project.must(&["prune", "--shared", "--all"]);
+    assert!(!content.exists() && draft.exists());
+    age(&contents, 2);
+    fs::write(&content, "x").unwrap();
+    let in_a_week = std::time::SystemTime::now() + std::time::Duration::from_secs(7 * DAY);
+    fs::File::options().write(true).open(&content).unwrap().set_modified(in_a_week).unwrap();
+    let told = project.must(&["prune", "--shared"]).stdout;
+    assert!(told.contains("1 (1 B) put more than a day from now"), "{told}");
+    assert!(content.exists() && draft.exists());
+    project.must(&["prune", "--shared", "--all"]);
+    assert!(!content.exists() && !draft.exists());
 }
 
 #[test]
@@ -140,6 +171,9 @@ fn prune_of_a_shared_store_is_refused_where_nothing_is_written_or_named() {
     project.sluicegate(&prune).assert(2, "names no store that machines share");
     add(&project, "{ store: \"file:missing\", push: true }");
     project.sluicegate(&prune).assert(2, "it may not be mounted");
+    fs::write(project.path("missing"), "").unwrap();
+    project.sluicegate(&prune).assert(2, "it may not be mounted");
+    fs::remove_file(project.path("missing")).unwrap();
     fs::create_dir(project.path("missing")).unwrap();
     // An empty folder is no error, and nothing is made in it.
     project.must(&prune);
@@ -150,6 +184,11 @@ fn prune_of_a_shared_store_is_refused_where_nothing_is_written_or_named() {
         project.sluicegate(flags).assert(2, "cannot be used with");
     }
     project.sluicegate(&["prune", "--gateway", "gateway.yaml"]).assert(2, "--shared");
+    project.replace("gateway.yaml", "\"file:missing\" }", "s3://bucket, push: true }");
+    let ended = project.sluicegate(&prune);
+    ended.assert(2, "AWS_ACCESS_KEY_ID is not set");
+    assert!(!ended.stderr.contains("--no-cache"), "{ended:?}");
+    project.replace("gateway.yaml", "s3://bucket, push: true }", "\"file:missing\" }");
     // Whoever cleans up needs no home.
     project.replace("gateway.yaml", "\"file:missing\" }", "\"file:missing\", push: true }");
     let mut command = Command::new(integration::program());

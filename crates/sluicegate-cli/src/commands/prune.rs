@@ -3,7 +3,7 @@ use std::{path::Path, process::ExitCode};
 use serde_json::{Value, json};
 use sluicegate_flow::prune::{
     self as flow, Amount, BrokeOff, Keep, KindPlan, Materials, Parts,
-    shared_store::{self, SharedParts},
+    shared_store::{self, KindPruned, SharedKeep, SharedParts},
 };
 use sluicegate_ports::{
     Clock,
@@ -62,7 +62,8 @@ fn of_home(arguments: &Prune) -> Result<Said, Problem> {
     };
     let plan = flow::plan(&parts, &keep)?;
     if !arguments.dry_run {
-        flow::carry_out(&parts, &plan).map_err(broke_off)?;
+        flow::carry_out(&parts, &plan)
+            .map_err(|off| broke_off(off, "what is left is whole: mend that, then prune again"))?;
     }
     let nothing = Amount::default();
     let mut rows: Vec<Row> = plan.kinds.iter().map(Row::of).collect();
@@ -75,7 +76,14 @@ fn of_home(arguments: &Prune) -> Result<Said, Problem> {
         rows.push(Row { what, deleted, kept });
     }
     let left_alone = plan.strangers.iter().map(|path| path.display().to_string()).collect();
-    Ok(Said { dry_run: arguments.dry_run, shared_store: None, deleted: plan.deleted(), rows, left_alone })
+    Ok(Said {
+        dry_run: arguments.dry_run,
+        shared_store: None,
+        deleted: plan.deleted(),
+        rows,
+        to_come: nothing,
+        left_alone,
+    })
 }
 
 fn of_shared_store(arguments: &Prune) -> Result<Said, Problem> {
@@ -94,24 +102,36 @@ fn of_shared_store(arguments: &Prune) -> Result<Said, Problem> {
     }
     let objects = wire::shared_objects(&gateway, named)?;
     let parts = SharedParts { results: objects.results.as_ref(), contents: objects.contents.as_ref() };
-    let within = Some(arguments.keep_duration).filter(|_| !arguments.all);
-    let plan = shared_store::plan(&parts, within, SystemClock.now())?;
-    if !arguments.dry_run {
-        shared_store::carry_out(&parts, &plan).map_err(broke_off)?;
+    let keep = SharedKeep {
+        put_within: Some(arguments.keep_duration).filter(|_| !arguments.all),
+        now: SystemClock.now(),
+        dry_run: arguments.dry_run,
+    };
+    let kinds = shared_store::prune(&parts, &keep)
+        .map_err(|off| broke_off(off, "see that the store is there and lets you list and delete, then prune again"))?;
+    let (mut deleted, mut to_come) = (Amount::default(), Amount::default());
+    for kind in &kinds {
+        deleted += kind.deleted;
+        to_come += kind.to_come;
     }
+    let row = |kind: &KindPruned| Row { what: kind.what, deleted: kind.deleted, kept: kind.kept };
     Ok(Said {
         dry_run: arguments.dry_run,
         shared_store: Some(named.shown.clone()),
-        deleted: plan.deleted(),
-        rows: plan.kinds.iter().map(Row::of).collect(),
+        deleted,
+        rows: kinds.iter().map(row).collect(),
+        to_come,
         left_alone: Vec::new(),
     })
 }
 
-fn broke_off(broke_off: BrokeOff) -> Problem {
-    let deleted = amount(broke_off.deleted);
-    Problem::from(*broke_off.error)
-        .or(format!("{deleted} were deleted before, and what is left is whole: mend that, then prune again"))
+/// `next` is what to do now.
+fn broke_off(broke_off: BrokeOff, next: &str) -> Problem {
+    let before = match broke_off.deleted {
+        nothing if nothing == Amount::default() => "nothing was deleted before".to_owned(),
+        deleted => format!("{} were deleted before", amount(deleted)),
+    };
+    Problem::from(*broke_off.error).or(format!("{before}; {next}"))
 }
 
 /// What went, or would, and what stays.
@@ -121,6 +141,8 @@ struct Said {
     shared_store: Option<String>,
     deleted: Amount,
     rows: Vec<Row>,
+    /// Of what stays in a shared store: what was put more than a day from now.
+    to_come: Amount,
     left_alone: Vec<String>,
 }
 
@@ -145,7 +167,8 @@ impl Said {
             kinds.map(|row| json!({"what": row.what, "deleted": counted(row.deleted), "kept": counted(row.kept)}));
         json!({
             "schemaVersion": 1, "dryRun": self.dry_run, "sharedStore": self.shared_store, "deleted": counted(self.deleted),
-            "kinds": kinds.collect::<Vec<_>>(), "leftAlone": self.left_alone,
+            "kinds": kinds.collect::<Vec<_>>(), "toCome": counted(self.to_come),
+            "leftAlone": self.left_alone,
         })
     }
 
@@ -160,6 +183,12 @@ impl Said {
             if row.deleted != Amount::default() || row.kept != Amount::default() {
                 line(row.what, &amount(row.deleted), &amount(row.kept));
             }
+        }
+        if self.to_come.count > 0 {
+            let to_come = amount(self.to_come);
+            words.line(format!(
+                "  kept: {to_come} put more than a day from now: this machine's clock or the store's is wrong"
+            ));
         }
         for stranger in &self.left_alone {
             words.line(printable(&format!("  left alone: {stranger}, which is no content of the store")));

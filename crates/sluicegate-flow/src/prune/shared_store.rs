@@ -2,8 +2,9 @@
 //! kept out meanwhile.
 //!
 //! Whoever puts a result there puts its contents first, each time anew, and then the record that leads to them. So what leads somewhere is
-//! younger than what it leads to, but for the time that putting takes: a record goes with its age, contents a day later. What a machine
-//! puts at this very moment may lose a content that was old; then it is not taken from there, and made and put once more.
+//! younger than what it leads to, but for the time that putting takes, which is some hours at most: a record goes with its age, contents a
+//! day later. What goes is removed as it is seen, some objects at a time: what is put anew between the two is lost with them, and costs
+//! whoever would have taken it the time to make it. Nothing else can come of it: what is there is believed by nobody.
 
 use std::{
     num::NonZero,
@@ -11,14 +12,15 @@ use std::{
     time::Duration,
 };
 
-use sluicegate_ports::prune::Disposable;
+use sluicegate_ports::prune::{AgedObject, AgedObjects};
 use sluicegate_types::UnixTime;
 
-use super::{Amount, BrokeOff, KindPlan, is_within};
+use super::{Amount, BrokeOff};
 use crate::{Error, in_parallel::in_parallel};
 
-/// How much longer than what leads to it a content stays.
-const LONGER: Duration = Duration::from_secs(24 * 60 * 60);
+/// How much longer than what leads to it a content stays, how long what is on its way there is nobody's to remove, and how much clocks may
+/// differ before it is told.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Objects that are removed at a time: each is a request that is waited for.
 const AT_ONCE: NonZero<usize> = NonZero::new(8).unwrap();
@@ -26,68 +28,96 @@ const AT_ONCE: NonZero<usize> = NonZero::new(8).unwrap();
 /// A store that machines share.
 pub struct SharedParts<'a> {
     /// What leads from keys to contents.
-    pub results: &'a dyn Disposable,
+    pub results: &'a dyn AgedObjects,
     /// Outputs, logs, reports and statements.
-    pub contents: &'a dyn Disposable,
+    pub contents: &'a dyn AgedObjects,
 }
 
-/// What is to go of a shared store.
-#[derive(Debug)]
-pub struct SharedPlan {
-    /// What leads to contents, then these.
-    pub kinds: [KindPlan; 2],
+/// What goes.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedKeep {
+    /// What was put within this time stays; `None` keeps nothing but what is on its way there.
+    pub put_within: Option<Duration>,
+    /// Now, by this machine's clock.
+    pub now: UnixTime,
+    /// Whether it is only counted.
+    pub dry_run: bool,
 }
 
-impl SharedPlan {
-    /// How much goes.
-    pub fn deleted(&self) -> Amount {
-        let mut all = Amount::default();
-        self.kinds.iter().for_each(|kind| all += kind.deleted());
-        all
-    }
+/// What went of one kind, or would.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KindPruned {
+    /// The kind.
+    pub what: &'static str,
+    /// What went.
+    pub deleted: Amount,
+    /// What stays.
+    pub kept: Amount,
+    /// Of that, what was put more than a day from now: one of the two clocks is wrong, or somebody has set it so.
+    pub to_come: Amount,
 }
 
-/// Decides what goes, and changes nothing: what was put there longer ago than `within`; `None` keeps nothing.
-pub fn plan(parts: &SharedParts<'_>, within: Option<Duration>, now: UnixTime) -> Result<SharedPlan, Error> {
-    let kind = |objects: &dyn Disposable, within: Option<Duration>| {
-        let things = objects.things()?;
-        Ok::<_, Error>(KindPlan::split(objects.what(), things, |thing| is_within(within, thing.used, now)))
-    };
-    let results = kind(parts.results, within)?;
-    let contents = kind(parts.contents, within.map(|within| within.saturating_add(LONGER)))?;
-    Ok(SharedPlan { kinds: [results, contents] })
+/// Deletes what was put there longer ago than is kept: what leads to contents before them. What is gone already was to be gone.
+pub fn prune(parts: &SharedParts<'_>, keep: &SharedKeep) -> Result<[KindPruned; 2], BrokeOff> {
+    let mut before = Amount::default();
+    let results = prune_kind(parts.results, keep.put_within, keep, &mut before)?;
+    let longer = keep.put_within.map(|within| within.saturating_add(DAY));
+    let contents = prune_kind(parts.contents, longer, keep, &mut before)?;
+    Ok([results, contents])
 }
 
-/// Deletes what was decided: what leads to contents before them. What is gone already was to be gone.
-pub fn carry_out(parts: &SharedParts<'_>, plan: &SharedPlan) -> Result<(), BrokeOff> {
-    let deleted = Mutex::new(Amount::default());
-    for (objects, kind) in [parts.results, parts.contents].into_iter().zip(&plan.kinds) {
-        let removed = in_parallel(AT_ONCE.get(), &kind.things, |thing| {
-            objects.remove(&thing.name)?;
-            deleted.lock().unwrap_or_else(PoisonError::into_inner).add(thing.size);
-            Ok::<_, Error>(())
-        });
-        if let Err(error) = removed {
-            let deleted = *deleted.lock().unwrap_or_else(PoisonError::into_inner);
-            return Err(BrokeOff { deleted, error: Box::new(error) });
+/// The same of one kind; `before` is what was deleted until then.
+fn prune_kind(
+    objects: &dyn AgedObjects,
+    within: Option<Duration>,
+    keep: &SharedKeep,
+    before: &mut Amount,
+) -> Result<KindPruned, BrokeOff> {
+    let nothing = Amount::default();
+    let mut pruned = KindPruned { what: objects.what(), deleted: nothing, kept: nothing, to_come: nothing };
+    let deleted = Mutex::new(nothing);
+    let done = objects.for_some(&mut |some: &[AgedObject]| {
+        let mut old = Vec::new();
+        for object in some {
+            let seconds = keep.now.seconds().saturating_sub(object.put.seconds());
+            let age = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+            let within = if object.is_draft { Some(within.unwrap_or_default().max(DAY)) } else { within };
+            if within.is_none_or(|within| age > within) {
+                old.push(object);
+                continue;
+            }
+            pruned.kept.add(object.size);
+            if seconds < -DAY.as_secs().cast_signed() {
+                pruned.to_come.add(object.size);
+            }
         }
+        let gone = in_parallel(AT_ONCE.get(), &old, |object| {
+            if !keep.dry_run {
+                objects.remove(&object.name)?;
+            }
+            deleted.lock().unwrap_or_else(PoisonError::into_inner).add(object.size);
+            Ok(())
+        });
+        gone.map(drop)
+    });
+    pruned.deleted = deleted.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if !keep.dry_run {
+        *before += pruned.deleted;
     }
-    Ok(())
+    done.map_err(|error| BrokeOff { deleted: *before, error: Box::new(Error::from(error)) })?;
+    Ok(pruned)
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 
-    use sluicegate_ports::{
-        prune::{Thing, Tie},
-        store::StoreError,
-    };
+    use sluicegate_ports::store::StoreError;
     use sluicegate_testkit::today;
 
     use super::*;
 
-    /// Objects by name and age in seconds; removing one named in `stuck` fails.
+    /// Objects by name and age in seconds, two at a time; removing one named in `stuck` fails.
     struct Objects {
         what: &'static str,
         ages: Vec<(&'static str, i64)>,
@@ -107,19 +137,20 @@ mod tests {
         }
     }
 
-    impl Disposable for Objects {
+    impl AgedObjects for Objects {
         fn what(&self) -> &'static str {
             self.what
         }
 
-        fn things(&self) -> Result<Vec<Thing>, StoreError> {
-            let thing = |(name, age): &(&str, i64)| Thing {
+        fn for_some(&self, show: &mut dyn FnMut(&[AgedObject]) -> Result<(), StoreError>) -> Result<(), StoreError> {
+            let object = |(name, age): &(&str, i64)| AgedObject {
                 name: (*name).to_owned(),
                 size: 10,
-                used: UnixTime::from_seconds(today().seconds() - age).unwrap(),
-                tie: Tie::Nothing,
+                put: UnixTime::from_seconds(today().seconds() - age).unwrap(),
+                is_draft: name.contains('#'),
             };
-            Ok(self.ages.iter().map(thing).collect())
+            let all: Vec<AgedObject> = self.ages.iter().map(object).collect();
+            all.chunks(2).try_for_each(show)
         }
 
         fn remove(&self, name: &str) -> Result<(), StoreError> {
@@ -134,36 +165,53 @@ mod tests {
 
     const HOUR: i64 = 60 * 60;
 
+    fn keep(within: Option<u64>) -> SharedKeep {
+        SharedKeep { put_within: within.map(Duration::from_secs), now: today(), dry_run: false }
+    }
+
+    fn amount(count: u64) -> Amount {
+        Amount { count, bytes: 10 * count }
+    }
+
     #[test]
     fn what_is_older_goes_and_contents_a_day_later_than_what_leads_to_them() {
-        let results = Objects::new("results", &[("at", HOUR), ("older", HOUR + 1), ("to come", -HOUR)]);
-        let contents = Objects::new("contents", &[("at", 25 * HOUR), ("older", 25 * HOUR + 1), ("to come", -HOUR)]);
+        let ages = [("at", HOUR), ("older", HOUR + 1), ("soon", -24 * HOUR), ("to come", -24 * HOUR - 1)];
+        let results = Objects::new("results", &ages);
+        let contents =
+            Objects::new("contents", &ages.map(|(name, age)| (name, if age > 0 { age + 24 * HOUR } else { age })));
         let parts = SharedParts { results: &results, contents: &contents };
-        let planned = plan(&parts, Some(Duration::from_secs(60 * 60)), today()).unwrap();
-        let [of_results, of_contents] = &planned.kinds;
-        for kind in [of_results, of_contents] {
-            assert_eq!(kind.things.iter().map(|thing| thing.name.as_str()).collect::<Vec<_>>(), ["older"]);
-            assert_eq!(kind.kept, Amount { count: 2, bytes: 20 });
-        }
-        assert_eq!(planned.deleted(), Amount { count: 2, bytes: 20 });
-        // Deciding removes nothing.
+        let dry = prune(&parts, &SharedKeep { dry_run: true, ..keep(Some(3600)) }).unwrap();
         assert_eq!(results.removed().len() + contents.removed().len(), 0);
-        carry_out(&parts, &planned).unwrap();
+        let done = prune(&parts, &keep(Some(3600))).unwrap();
+        assert_eq!(done, dry);
+        let expected = |what| KindPruned { what, deleted: amount(1), kept: amount(3), to_come: amount(1) };
+        assert_eq!(done, [expected("results"), expected("contents")]);
         assert_eq!((results.removed(), contents.removed()), (vec!["older".to_owned()], vec!["older".to_owned()]));
-        let all = plan(&parts, None, today()).unwrap();
-        assert_eq!(all.deleted().count, 6);
+        let [of_results, of_contents] = prune(&parts, &keep(None)).unwrap();
+        assert_eq!((of_results.deleted, of_contents.deleted), (amount(4), amount(4)));
+    }
+
+    #[test]
+    fn what_is_on_its_way_there_stays_for_a_day_whatever_is_kept() {
+        let results = Objects::new("results", &[]);
+        let contents = Objects::new("contents", &[("x#1", 24 * HOUR), ("y#1", 24 * HOUR + 1), ("z", 1)]);
+        let parts = SharedParts { results: &results, contents: &contents };
+        prune(&parts, &keep(None)).unwrap();
+        assert_eq!(contents.removed(), ["y#1", "z"]);
+        prune(&parts, &keep(Some(48 * 3600))).unwrap();
+        assert_eq!(contents.removed(), ["y#1", "z"]);
     }
 
     #[test]
     fn no_content_goes_while_something_that_may_lead_to_it_cannot_be_removed() {
-        let mut results = Objects::new("results", &[("a", 9), ("b", 9)]);
+        let mut results = Objects::new("results", &[("a", 9), ("b", 9), ("c", 9)]);
         results.stuck = Some("b");
         let contents = Objects::new("contents", &[("x", 9)]);
         let parts = SharedParts { results: &results, contents: &contents };
-        let planned = plan(&parts, None, today()).unwrap();
-        let broke_off = carry_out(&parts, &planned).unwrap_err();
+        let broke_off = prune(&parts, &keep(None)).unwrap_err();
         assert_eq!(broke_off.deleted.count as usize, results.removed().len());
         assert!(broke_off.error.causes().join(": ").contains("cannot remove b: refused"));
+        assert!(!results.removed().contains(&"c".to_owned()));
         assert_eq!(contents.removed().len(), 0);
     }
 }
