@@ -176,13 +176,15 @@ impl Said {
         let gone = if self.dry_run { "TO DELETE" } else { "DELETED" };
         let place = self.shared_store.as_ref().map(|store| format!(" in {}", printable(store))).unwrap_or_default();
         let shown = if self.dry_run { words.open(gone) } else { words.good(gone) };
-        words.line(format!("{shown}  {}{place}", amount(self.deleted)));
+        let deleted = if self.deleted == Amount::default() { "nothing".to_owned() } else { amount(self.deleted) };
+        words.line(format!("{shown}  {deleted}{place}"));
         let line = |what: &str, deleted: &str, kept: &str| words.line(format!("  {what:<40} {deleted:>22} {kept:>22}"));
-        line("", &gone.to_lowercase(), "kept");
-        for row in &self.rows {
-            if row.deleted != Amount::default() || row.kept != Amount::default() {
-                line(row.what, &amount(row.deleted), &amount(row.kept));
-            }
+        let is_there = |row: &&Row| row.deleted != Amount::default() || row.kept != Amount::default();
+        if self.rows.iter().any(|row| is_there(&row)) {
+            line("", &gone.to_lowercase(), "kept");
+        }
+        for row in self.rows.iter().filter(is_there) {
+            line(row.what, &amount(row.deleted), &amount(row.kept));
         }
         if self.to_come.count > 0 {
             let to_come = amount(self.to_come);
