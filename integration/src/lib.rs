@@ -299,6 +299,13 @@ impl Project {
         fs::write(self.path(file), text.replace(from, to)).unwrap();
     }
 
+    /// Adds a second artifact, `other` in `oci:out/other`, which stands on no test.
+    pub fn write_other_artifact(&self) {
+        let text = fs::read_to_string(self.path("sluicegate.yaml")).unwrap();
+        let other = "  other:\n    base: oci:images/base\n    files: { /opt/one: package.one }\n    repository: oci:out/other\n";
+        fs::write(self.path("sluicegate.yaml"), text + other).unwrap();
+    }
+
     /// Writes the step `test` of the pipeline anew.
     pub fn write_test_step(&self, body: &str) {
         let text = fs::read_to_string(self.path("sluicegate.yaml")).unwrap();

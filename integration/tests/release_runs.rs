@@ -96,11 +96,7 @@ fn several_images_are_all_judged_and_the_worst_exit_code_counts() {
         return;
     }
     let project = Project::prepared();
-    let text = fs::read_to_string(project.path("sluicegate.yaml")).unwrap();
-    let other =
-        "  other:\n    base: oci:images/base\n    files: { /opt/one: package.one }\n    repository: oci:out/other\n";
-    fs::write(project.path("sluicegate.yaml"), text + other).unwrap();
-    // The other one stands on no test.
+    project.write_other_artifact();
     let both = ["run", "--to", "other=production", "--to", "tiny=staging"];
     let (code, document) = project.json(&both);
     let said = |at: usize| (&document["promotions"][at]["artifact"], &document["promotions"][at]["verdict"]);

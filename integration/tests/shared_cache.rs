@@ -91,6 +91,30 @@ impl Shared {
     }
 }
 
+/// Two machines that share a folder; `None` where no steps run.
+fn over_a_folder(test: &str) -> Option<(Project, Project, Shared)> {
+    if !can_run_steps(test) {
+        return None;
+    }
+    let (first, second) = two_machines();
+    let shared = Shared::folder(&first);
+    [&first, &second].iter().for_each(|project| add(project, &shared.cache));
+    Some((first, second, shared))
+}
+
+/// Two machines that share a bucket of a real server.
+fn over_a_server(test: &str) -> Option<(ObjectServer, Project, Project, Shared)> {
+    if !can_run_steps(test) {
+        return None;
+    }
+    let server = ObjectServer::start(test)?;
+    let (mut first, mut second) = two_machines();
+    [&mut first, &mut second].into_iter().for_each(|project| server.introduce(project));
+    let shared = Shared::bucket(&server);
+    [&first, &second].iter().for_each(|project| add(project, &shared.cache));
+    Some((server, first, second, shared))
+}
+
 fn hex(digest: &Value) -> &str {
     digest.as_str().unwrap().trim_start_matches("sha256:")
 }
@@ -141,12 +165,7 @@ fn another_machine_takes_everything(first: &Project, second: &Project, shared: &
 
 #[test]
 fn another_machine_takes_everything_from_a_folder() {
-    if !can_run_steps("another_machine_takes_everything_from_a_folder") {
-        return;
-    }
-    let (first, second) = two_machines();
-    let shared = Shared::folder(&first);
-    [&first, &second].iter().for_each(|project| add(project, &shared.cache));
+    let Some((first, second, shared)) = over_a_folder("another_machine_takes_everything_from_a_folder") else { return };
     another_machine_takes_everything(&first, &second, &shared);
 }
 
@@ -348,27 +367,21 @@ fn what_was_tampered_with_is_made_again(first: &Project, second: &Project, share
 
 #[test]
 fn what_was_tampered_with_in_a_folder_is_made_again_and_never_signed() {
-    if !can_run_steps("what_was_tampered_with_in_a_folder_is_made_again_and_never_signed") {
+    let Some((first, second, shared)) =
+        over_a_folder("what_was_tampered_with_in_a_folder_is_made_again_and_never_signed")
+    else {
         return;
-    }
-    let (first, second) = two_machines();
-    let shared = Shared::folder(&first);
-    [&first, &second].iter().for_each(|project| add(project, &shared.cache));
+    };
     what_was_tampered_with_is_made_again(&first, &second, &shared, &[]);
 }
 
 #[test]
 fn what_was_tampered_with_on_a_real_server_is_made_again_and_never_signed() {
-    let test = "what_was_tampered_with_on_a_real_server_is_made_again_and_never_signed";
-    if !can_run_steps(test) {
+    let Some((_server, first, second, shared)) =
+        over_a_server("what_was_tampered_with_on_a_real_server_is_made_again_and_never_signed")
+    else {
         return;
-    }
-    let Some(server) = ObjectServer::start(test) else { return };
-    let (mut first, mut second) = two_machines();
-    server.introduce(&mut first);
-    server.introduce(&mut second);
-    let shared = Shared::bucket(&server);
-    [&first, &second].iter().for_each(|project| add(project, &shared.cache));
+    };
     let which = [
         "an output is another one",
         "the record leads to another step",
@@ -524,12 +537,7 @@ fn what_came_by_secrets_stays_where_it_is_and_nothing_is_put_unless_the_gateway_
 #[test]
 fn nothing_is_brought_before_the_bundle_that_names_it_is_verified_and_a_run_that_fails_shares_what_passed() {
     let test = "nothing_is_brought_before_the_bundle_that_names_it_is_verified_and_a_run_that_fails_shares_what_passed";
-    if !can_run_steps(test) {
-        return;
-    }
-    let (first, second) = two_machines();
-    let shared = Shared::folder(&first);
-    [&first, &second].iter().for_each(|project| add(project, &shared.cache));
+    let Some((first, second, shared)) = over_a_folder(test) else { return };
     first.keep("sluicegate.yaml", "as-it-was.yaml");
     first.write_test_step("    run: grep -q goodbye /app/hello.txt\n    inputs: { /app: build.app }\n");
     let (code, failed) = first.json(&["run", "--no-scan"]);

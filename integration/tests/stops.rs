@@ -332,10 +332,7 @@ fn an_interrupt_while_one_image_is_promoted_ends_that_as_it_should_end_and_promo
         return;
     }
     let project = Project::prepared();
-    let text = fs::read_to_string(project.path("sluicegate.yaml")).unwrap();
-    let other =
-        "  other:\n    base: oci:images/base\n    files: { /opt/one: package.one }\n    repository: oci:out/other\n";
-    fs::write(project.path("sluicegate.yaml"), text + other).unwrap();
+    project.write_other_artifact();
     // Somebody else writes to the environment.
     fs::create_dir_all(project.path("env/staging")).unwrap();
     let held = File::create(project.path("env/staging/.sluicegate.lock")).unwrap();

@@ -6,10 +6,12 @@ use std::{
     process::{Command, Stdio},
 };
 
-use integration::{Project, can_run_steps, object_server::ObjectServer, program};
+use integration::{Project, can_run_steps, program};
 use serde_json::Value;
 
-use super::{Shared, add, all_are, copy, hex, run, serving::Serving, step, two_machines, write};
+use super::{
+    Shared, add, all_are, copy, hex, over_a_folder, over_a_server, run, serving::Serving, step, two_machines, write,
+};
 
 /// What a plan says of each step.
 fn fates(project: &Project) -> (Value, String) {
@@ -80,38 +82,32 @@ fn plans_say_what_runs_do(first: &Project, second: &Project, shared: &Shared) {
 
 #[test]
 fn plans_say_what_runs_take_from_a_folder_and_fetch_only_statements() {
-    if !can_run_steps("plans_say_what_runs_take_from_a_folder_and_fetch_only_statements") {
+    let Some((first, second, shared)) =
+        over_a_folder("plans_say_what_runs_take_from_a_folder_and_fetch_only_statements")
+    else {
         return;
-    }
-    let (first, second) = two_machines();
-    let shared = Shared::folder(&first);
-    [&first, &second].iter().for_each(|project| add(project, &shared.cache));
+    };
     plans_say_what_runs_do(&first, &second, &shared);
 }
 
 #[test]
 fn plans_say_what_runs_take_from_a_real_server_and_fetch_only_statements() {
-    let test = "plans_say_what_runs_take_from_a_real_server_and_fetch_only_statements";
-    if !can_run_steps(test) {
+    let Some((_server, first, second, shared)) =
+        over_a_server("plans_say_what_runs_take_from_a_real_server_and_fetch_only_statements")
+    else {
         return;
-    }
-    let Some(server) = ObjectServer::start(test) else { return };
-    let (mut first, mut second) = two_machines();
-    [&mut first, &mut second].into_iter().for_each(|project| server.introduce(project));
-    let shared = Shared::bucket(&server);
-    [&first, &second].iter().for_each(|project| add(project, &shared.cache));
+    };
     plans_say_what_runs_do(&first, &second, &shared);
 }
 
 /// What a plan can find out without fetching content it says; what it can not, the run finds out.
 #[test]
 fn a_plan_takes_nothing_that_is_not_proved_and_a_run_nothing_that_the_store_only_says() {
-    if !can_run_steps("a_plan_takes_nothing_that_is_not_proved_and_a_run_nothing_that_the_store_only_says") {
+    let Some((first, second, shared)) =
+        over_a_folder("a_plan_takes_nothing_that_is_not_proved_and_a_run_nothing_that_the_store_only_says")
+    else {
         return;
-    }
-    let (first, second) = two_machines();
-    let shared = Shared::folder(&first);
-    [&first, &second].iter().for_each(|project| add(project, &shared.cache));
+    };
     let (made, _) = run(&first);
     let build = step(&made, "build");
     let output = shared.blob(build["outputs"].as_object().unwrap().values().next().unwrap());

@@ -2,10 +2,10 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path, process::Command};
 
-use integration::{Project, can_run_steps, object_server::ObjectServer};
+use integration::{Project, can_run_steps};
 use serde_json::Value;
 
-use super::{Shared, add, all_are, run, step, two_machines};
+use super::{Shared, add, all_are, over_a_folder, over_a_server, run, step};
 
 const DAY: u64 = 24 * 60 * 60;
 
@@ -79,26 +79,16 @@ fn what_is_old_goes(first: &Project, second: &Project, shared: &Shared) {
 
 #[test]
 fn what_is_old_goes_of_a_folder() {
-    if !can_run_steps("what_is_old_goes_of_a_folder") {
-        return;
-    }
-    let (first, second) = two_machines();
-    let shared = Shared::folder(&first);
-    [&first, &second].iter().for_each(|project| add(project, &shared.cache));
+    let Some((first, second, shared)) = over_a_folder("what_is_old_goes_of_a_folder") else { return };
     what_is_old_goes(&first, &second, &shared);
 }
 
 #[test]
 fn what_is_old_goes_of_a_bucket_on_a_real_server() {
-    let test = "what_is_old_goes_of_a_bucket_on_a_real_server";
-    if !can_run_steps(test) {
+    let Some((_server, mut first, second, shared)) = over_a_server("what_is_old_goes_of_a_bucket_on_a_real_server")
+    else {
         return;
-    }
-    let Some(server) = ObjectServer::start(test) else { return };
-    let (mut first, mut second) = two_machines();
-    [&mut first, &mut second].into_iter().for_each(|project| server.introduce(project));
-    let shared = Shared::bucket(&server);
-    [&first, &second].iter().for_each(|project| add(project, &shared.cache));
+    };
     what_is_old_goes(&first, &second, &shared);
     // An object whose name nobody can read hides no other.
     fs::write(shared.folder.join("v1/results/a\tb"), "").unwrap();
