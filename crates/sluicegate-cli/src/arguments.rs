@@ -374,8 +374,8 @@ pub(crate) struct Prune {
     /// Of these keep at most so many bytes, such as 10GiB, the latest used first (default: no limit).
     #[arg(long, value_name = "SIZE", value_parser = units::size)]
     pub(crate) keep_storage: Option<u64>,
-    /// Keep none of these: the next run executes every step and unpacks every layer. With --shared: nothing stays there, and a machine
-    /// that has a result puts it there again only when it executes the step.
+    /// Keep none of these: the next run executes every step and unpacks every layer. With --shared: nothing stays there but
+    /// what is on its way, and a machine that has a result puts it there again only when it executes the step.
     #[arg(long, short = 'a', conflicts_with_all = ["keep_duration", "keep_storage"])]
     pub(crate) all: bool,
     /// Also delete what steps read and left (sources, outputs, images that they ran in) and no kept result needs, though records name it.

@@ -47,11 +47,21 @@ pub(crate) fn bucket_credentials(shown: &str) -> Result<Credentials, Problem> {
             )
         })
     };
+    // They stand in headers.
+    let checked = |name: &str, text: String| match text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(text),
+        false => Err(Problem::usage(
+            format!("{name} has a character that no such credential has, such as a blank or a line break"),
+            format!("set {name} to the credential alone"),
+        )),
+    };
+    let needed = |name: &str| needed(name).and_then(|text| checked(name, text));
     let secret = |text: String| Secret::new(text.into_bytes());
+    let session = "AWS_SESSION_TOKEN";
     Ok(Credentials {
         key_id: needed("AWS_ACCESS_KEY_ID")?,
         secret: secret(needed("AWS_SECRET_ACCESS_KEY")?),
-        session: variable("AWS_SESSION_TOKEN").map(secret),
+        session: variable(session).map(|text| checked(session, text)).transpose()?.map(secret),
     })
 }
 

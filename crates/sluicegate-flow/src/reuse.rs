@@ -81,13 +81,6 @@ pub(crate) enum ContentThere<'a> {
     Asked(&'a RefCell<BTreeMap<Digest, u64>>),
 }
 
-/// Content that there is.
-struct Found {
-    size: u64,
-    /// Bytes of it that are still to be fetched, and were not counted before.
-    lacking: u64,
-}
-
 /// What became of looking for one.
 pub(crate) enum Looked {
     Hit(Box<Reused>),
@@ -240,10 +233,9 @@ impl Judged<'_> {
         (provenance, parameters): (&Provenance, &StepParameters),
         (shared, lacking): (Option<Elsewhere<'_>>, &mut u64),
     ) -> Result<LeftBehind, String> {
+        let mut asked = BTreeMap::new();
         let mut rehash = |what: &str, digest: &Digest, limit: u64| {
-            let found = self.rehash(what, digest, shared.map(|shared| (shared, limit)))?;
-            *lacking += found.lacking;
-            Ok::<_, String>(found.size)
+            self.rehash(what, digest, shared.map(|shared| (shared, limit)), &mut asked)
         };
         let mut products = BTreeMap::new();
         let mut output_bytes = OUTPUT_LIMIT;
@@ -276,24 +268,36 @@ impl Judged<'_> {
             let content = Content { kind: ContentKind::File, digest };
             report = Some(Product { name, content, size, executable: false });
         }
+        *lacking = asked.values().sum();
+        // Counted once, and only for what is taken.
+        if let Some(Elsewhere { content: ContentThere::Asked(known), .. }) = shared {
+            known.borrow_mut().extend(asked);
+        }
         Ok((products, report, log))
     }
 
-    /// Hashes stored content. What is not here, or damaged, is brought from another place if there is one, or asked for there.
-    fn rehash(&self, what: &str, digest: &Digest, shared: Option<(Elsewhere<'_>, u64)>) -> Result<Found, String> {
+    /// Hashes stored content and gives its size. What is not here, or damaged, is brought from another place if there is one, or its size is
+    /// asked for there; `asked` gets what was not known before.
+    fn rehash(
+        &self,
+        what: &str,
+        digest: &Digest,
+        shared: Option<(Elsewhere<'_>, u64)>,
+        asked: &mut BTreeMap<Digest, u64>,
+    ) -> Result<u64, String> {
         let (shared, limit) = match (self.rehash_here(what, digest), shared) {
             (Err(_), Some(shared)) => shared,
-            (hashed, _) => return hashed.map(|size| Found { size, lacking: 0 }),
+            (hashed, _) => return hashed,
         };
         let of_it = |reason: String| format!("{what}: {reason}");
         match shared.content {
             ContentThere::Kept | ContentThere::Brought => {
                 shared.store.bring(digest, limit).map_err(of_it)?;
-                self.rehash_here(what, digest).map(|size| Found { size, lacking: 0 })
+                self.rehash_here(what, digest)
             }
             ContentThere::Asked(known) => {
                 // What is fetched once need not be fetched again.
-                let before = known.borrow().get(digest).copied();
+                let before = known.borrow().get(digest).or_else(|| asked.get(digest)).copied();
                 let size = before.map_or_else(|| shared.store.size(digest), Ok).map_err(of_it)?;
                 if size > limit {
                     return Err(of_it(format!("it is larger there than the limit of {limit} bytes")));
@@ -301,8 +305,10 @@ impl Judged<'_> {
                 if size == 0 && *digest != Digest::of(b"") {
                     return Err(of_it("it is empty there".to_owned()));
                 }
-                known.borrow_mut().insert(*digest, size);
-                Ok(Found { size, lacking: if before.is_some() { 0 } else { size } })
+                if before.is_none() {
+                    asked.insert(*digest, size);
+                }
+                Ok(size)
             }
         }
     }

@@ -45,21 +45,25 @@ impl ServerClient {
         Ok(Self { agent: Agent::new_with_config(config.build()), server, outbound, limits })
     }
 
-    fn ask(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+    fn answer(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let (parts, bytes) = self.read(self.ask(request)?)?;
+        Ok(Response::from_parts(parts, bytes.into()))
+    }
+
+    fn ask(&self, request: HttpRequest) -> Result<Response<ureq::Body>, HttpError> {
         let (parts, body) = request.into_parts();
         let answer = if matches!(parts.method, Method::PUT | Method::POST) {
             self.agent.run(Request::from_parts(parts, whole(body)?))
         } else {
             self.agent.run(Request::from_parts(parts, ()))
         };
-        let (parts, bytes) = self.read(answer.map_err(|error| self.failed(&error))?)?;
-        Ok(Response::from_parts(parts, bytes.into()))
+        answer.map_err(|error| self.failed(&error))
     }
 
-    /// Asks for one thing by its whole address: what was answered, whatever that is.
-    pub(crate) fn get(&self, url: &Url) -> Result<(StatusCode, Vec<u8>), String> {
+    /// Asks one thing that has no body: what was answered, whatever that is.
+    pub(crate) fn get(&self, request: HttpRequest) -> Result<(StatusCode, Vec<u8>), String> {
         let words = |error: HttpError| innermost(&error);
-        let answer = self.agent.get(url.as_str()).call().map_err(|error| words(self.failed(&error)))?;
+        let answer = self.ask(request).map_err(words)?;
         let (parts, bytes) = self.read(answer).map_err(words)?;
         Ok((parts.status, bytes))
     }
@@ -108,7 +112,7 @@ impl HttpService for ServerClient {
         'a: 'b,
         Self: 'b,
     {
-        Box::pin(std::future::ready(self.ask(request)))
+        Box::pin(std::future::ready(self.answer(request)))
     }
 }
 

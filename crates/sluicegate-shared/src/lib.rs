@@ -127,7 +127,7 @@ impl Default for SharedLimits {
         Self {
             connect: Duration::from_secs(5),
             request: Duration::from_secs(30),
-            question: Duration::from_millis(200),
+            question: Duration::from_secs(1),
             tries: 2,
             // S3 takes parts of at least 5 MiB, and 10 000 of them.
             piece: 8 * 1024 * 1024,

@@ -1,7 +1,7 @@
 //! What a server lists (S3 API, ListObjectsV2), read with as little as is needed of it: one object with a name that nobody can read, which
 //! anybody may put there who can write, does not hide the others.
 
-use quick_xml::{Reader, events::Event};
+use quick_xml::{Reader, escape::resolve_predefined_entity, events::Event};
 use sluicegate_types::{Digest, UnixTime};
 
 /// One answer.
@@ -25,7 +25,7 @@ pub(crate) struct Listed {
 pub(crate) fn page(answer: &[u8], below: &str) -> Result<Page, String> {
     let answer = String::from_utf8_lossy(answer);
     let mut reader = Reader::from_str(&answer);
-    let (mut page, mut is_a_list) = (Page::default(), false);
+    let (mut page, mut is_a_list, mut is_cut) = (Page::default(), false, false);
     // The names of the elements that are open, the text of the innermost one, and the members of an object.
     let (mut open, mut text, mut object): (Vec<String>, _, _) = (Vec::new(), String::new(), Object::default());
     loop {
@@ -38,26 +38,35 @@ pub(crate) fn page(answer: &[u8], below: &str) -> Result<Page, String> {
                 text.clear();
             }
             Event::Text(part) => text.push_str(&part),
-            Event::GeneralRef(name) => match name.resolve_char_ref() {
-                Ok(Some(character)) => text.push(character),
-                // No name that counts has one.
-                _ => text.push('\u{fffd}'),
-            },
+            Event::GeneralRef(name) => {
+                let character = name.resolve_char_ref().ok().flatten();
+                let known = || resolve_predefined_entity(&name).map(str::to_owned);
+                // No name that counts has another one, and no token.
+                text.push_str(&character.map(String::from).or_else(known).unwrap_or_else(|| UNREADABLE.to_string()));
+            }
+            Event::Empty(tag) if open.is_empty() && tag.local_name().as_ref() == "ListBucketResult" => is_a_list = true,
             Event::End(_) => {
                 let element = open.pop().unwrap_or_default();
                 let at = open.iter().map(String::as_str).collect::<Vec<_>>();
                 match (at.as_slice(), element.as_str()) {
                     ([], "ListBucketResult") => is_a_list = true,
+                    (["ListBucketResult"], "IsTruncated") => is_cut = text.trim() == "true",
                     (["ListBucketResult"], "NextContinuationToken") => {
                         page.more = Some(std::mem::take(&mut text)).filter(|token| !token.is_empty());
+                        if page.more.as_ref().is_some_and(|token| token.contains(UNREADABLE)) {
+                            return Err("how to ask for more of its list cannot be read".to_owned());
+                        }
                     }
                     (["ListBucketResult"], "Contents") => {
-                        page.objects.extend(std::mem::take(&mut object).listed(below))
+                        page.objects.extend(std::mem::take(&mut object).listed(below)?)
                     }
                     (["ListBucketResult", "Contents"], member) => object.add(member, &text),
                     _ => {}
                 }
                 text.clear();
+            }
+            Event::Eof if is_a_list && open.is_empty() && is_cut && page.more.is_none() => {
+                return Err("it lists only a part, and does not say how to ask for more".to_owned());
             }
             Event::Eof if is_a_list && open.is_empty() => return Ok(page),
             Event::Eof => return Err("its list of objects is cut off, or none".to_owned()),
@@ -68,6 +77,9 @@ pub(crate) fn page(answer: &[u8], below: &str) -> Result<Page, String> {
 
 /// Elements in each other.
 const MAX_DEPTH: usize = 16;
+
+/// What stands for what cannot be read.
+const UNREADABLE: char = '\u{fffd}';
 
 /// What is said of an object.
 #[derive(Default)]
@@ -88,9 +100,15 @@ impl Object {
         }
     }
 
-    fn listed(self, below: &str) -> Option<Listed> {
-        let name = self.key.strip_prefix(below).filter(|name| Digest::from_hex(name).is_ok())?.to_owned();
-        Some(Listed { name, size: self.size?, put: self.put? })
+    /// One that counts, if its name is one. The server, and nobody else, says how large it is and since when it is there.
+    fn listed(self, below: &str) -> Result<Option<Listed>, String> {
+        let Some(name) = self.key.strip_prefix(below).filter(|name| Digest::from_hex(name).is_ok()) else {
+            return Ok(None);
+        };
+        match (self.size, self.put) {
+            (Some(size), Some(put)) => Ok(Some(Listed { name: name.to_owned(), size, put })),
+            _ => Err(format!("its list does not say how large {name} is, or since when it is there")),
+        }
     }
 }
 
@@ -131,8 +149,6 @@ mod tests {
             object("..", "2026-11-01", "1"),
             object("", "2026-11-01", "1"),
             object(&format!("team/v1/sha256/{other}&#9;"), "2026-11-01", "1"),
-            object(&format!("team/v1/sha256/{other}"), "2026-11-01", "many"),
-            object(&format!("team/v1/sha256/{other}"), "in spring", "1"),
             object(&format!("team/v1/sha256/deeper/{other}"), "2026-11-01", "1"),
             object(&format!("elsewhere/{other}"), "2026-11-01", "1"),
             object(&other, "2026-11-01", "1"),
@@ -151,9 +167,21 @@ mod tests {
     #[test]
     fn there_is_more_where_a_token_says_so_and_what_is_no_list_is_none() {
         let token = |token: &str| page(list(token).as_bytes(), "x/").unwrap().more;
-        assert_eq!(token("<NextContinuationToken>a&#43;b</NextContinuationToken>"), Some("a+b".to_owned()));
+        let written = "<IsTruncated>true</IsTruncated><NextContinuationToken>a&#43;b&amp;&lt;&gt;&quot;&apos;</NextContinuationToken>";
+        assert_eq!(token(written), Some("a+b&<>\"'".to_owned()));
         for nothing in ["", "<NextContinuationToken></NextContinuationToken>", "<NextContinuationToken/>"] {
             assert_eq!(token(nothing), None);
+            assert_eq!(token(&format!("<IsTruncated>false</IsTruncated>{nothing}")), None);
+        }
+        assert_eq!(page(b"<ListBucketResult xmlns=\"x\"/>", "x/"), Ok(Page::default()));
+        for lost in [
+            "<IsTruncated>true</IsTruncated>".to_owned(),
+            "<NextContinuationToken>a&unknown;</NextContinuationToken>".to_owned(),
+            "<NextContinuationToken>a\u{fffd}</NextContinuationToken>".to_owned(),
+            object(&format!("x/{}", Digest::of(b"one").hex()), "in spring", "1"),
+            object(&format!("x/{}", Digest::of(b"one").hex()), "2026-11-01", "many"),
+        ] {
+            assert!(page(list(&lost).as_bytes(), "x/").is_err(), "{lost}");
         }
         let deep = format!("{}{}", "<a>".repeat(40), "</a>".repeat(40));
         for bad in ["", "<html></html>", "<ListBucketResult><Contents>", "<ListBucketResult></Contents>", "no", &deep] {

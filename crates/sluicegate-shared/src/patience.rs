@@ -42,7 +42,7 @@ mod tests {
         };
         assert_eq!(over_after(limits.question, 0), None);
         assert_eq!(over_after(Duration::from_secs(25), 0), Some(2));
-        assert_eq!(over_after(Duration::from_secs(1), 0), Some(38));
-        assert_eq!(over_after(Duration::from_secs(1), limits.pace), None);
+        assert_eq!(over_after(Duration::from_secs(2), 0), Some(31));
+        assert_eq!(over_after(Duration::from_secs(2), limits.pace), None);
     }
 }
