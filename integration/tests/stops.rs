@@ -358,6 +358,27 @@ fn an_interrupt_while_one_image_is_promoted_ends_that_as_it_should_end_and_promo
 }
 
 #[test]
+fn an_interrupt_ends_a_run_in_which_a_step_had_failed_as_one() {
+    if !can_run_steps("an_interrupt_ends_a_run_in_which_a_step_had_failed_as_one") {
+        return;
+    }
+    let project = project("  bad: { run: exit 3 }\n  long: { run: echo waiting; sleep 1000, needs: [] }\n");
+    let (mut child, mut errors) = begun_with(&project, &["-k", "-j", "1"]);
+    until(&mut errors, "long | waiting");
+    send("-INT", &child);
+    let mut rest = String::new();
+    errors.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest}");
+    let record = project.last_record("run");
+    assert_eq!((&record["outcome"], steps(&record)), (&json!("aborted"), vec![("bad", "failed"), ("long", "failed")]));
+    // What had failed before is said beside it.
+    assert!(rest.contains("bad"), "{rest}");
+    // Not interrupted it is a failure.
+    project.replace("sluicegate.yaml", "sleep 1000", "true");
+    project.sluicegate(&["run", "--no-scan", "-k"]).assert(6, "");
+}
+
+#[test]
 fn a_key_that_does_not_open_ends_what_is_found_out_beside_it() {
     if !can_run_steps("a_key_that_does_not_open_ends_what_is_found_out_beside_it") {
         return;

@@ -243,12 +243,16 @@ pub(crate) fn run_steps(
             }
         }
     });
+    let mut waits = false;
     for step in schedule.waiting() {
+        waits = true;
         (request.on_event)(&StepEvent::Skipped(&step.name));
     }
+    let was_to_go_on = goes_on(request, first.as_ref()) && (first.is_none() || schedule.next().is_some());
     match first {
+        // Whatever had failed before, that is what ended it.
+        _ if request.stop.is_raised() && was_to_go_on && waits => Err(Error::Stopped),
         Some(error) => Err(error),
-        None if request.stop.is_raised() && schedule.waiting().next().is_some() => Err(Error::Stopped),
         None => Ok(()),
     }
 }
@@ -358,7 +362,10 @@ fn settle(
     schedule.ended(step, done.is_ok().then_some(products));
     if let Err(error) = done {
         (request.on_event)(&StepEvent::Failed(&step.name, &error.causes().join(": "), false));
-        first.get_or_insert(error);
+        let ends_all = error.failure() == Failure::Stopped && first.as_ref().is_some_and(is_of_a_step);
+        if ends_all || first.is_none() {
+            *first = Some(error);
+        }
     }
 }
 

@@ -242,7 +242,7 @@ fn an_interrupt_while_a_result_is_fetched_stops_a_run_and_a_try() {
     let output = shared.blob(step(&made, "build")["outputs"].as_object().unwrap().values().next().unwrap());
     second.keep("home", "home-that-was-empty");
     let gateway = fs::read_to_string(second.path("gateway.yaml")).unwrap();
-    for arguments in [&["run", "test", "--only", "--no-scan"][..], &["run", "--no-scan"], &["try", "test"]] {
+    let interrupted = |arguments: &[&str]| {
         second.restore("home-that-was-empty", "home");
         let serving = Serving::start(&shared.folder, Some(&output));
         let store = format!("cache: {{ store: s3://bucket, endpoint: \"{}\" }}\n", serving.url);
@@ -258,10 +258,20 @@ fn an_interrupt_while_a_result_is_fetched_stops_a_run_and_a_try() {
         let said = String::from_utf8(ended.stderr).unwrap();
         assert_eq!(ended.status.code(), Some(130), "{arguments:?}: {said}");
         assert!(!said.contains("is not taken") && !said.contains("step build runs"), "{said}");
+        assert_eq!(said.contains("what was proved stays in the log"), arguments[0] == "run", "{said}");
         if arguments[0] == "run" {
             assert_eq!(second.last_record("run")["outcome"], "aborted", "{said}");
         }
+        serving
+    };
+    for arguments in [&["run", "test", "--only", "--no-scan"][..], &["run", "--no-scan"], &["try", "test"]] {
+        let _serving = interrupted(arguments);
         // Not interrupted, it is taken.
         second.must(arguments);
     }
+    // That another step failed meanwhile did not end the run.
+    second.replace("sluicegate.yaml", "steps:\n", "steps:\n  bad: { run: exit 3 }\n");
+    interrupted(&["run", "-k", "--no-scan"]);
+    let failed = second.last_record("run");
+    assert_eq!(failed["body"]["failures"][0]["step"], "bad", "{failed}");
 }
