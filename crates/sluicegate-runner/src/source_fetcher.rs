@@ -176,15 +176,16 @@ struct Kept<'a> {
 impl Kept<'_> {
     fn fetch(&self, wanted: &GitReference) -> Result<FetchedSource, TreeError> {
         self.prepare()?;
-        if self.settings.only.is_some() {
-            let said = self.ask(&["--version"])?;
-            keeps_to_its_address(&String::from_utf8_lossy(&said)).map_err(|reason| self.fault(reason))?;
-        }
         // A commit's name says all of it, so one that is whole need not be fetched again.
         if let GitReference::Commit(id) = wanted
             && let Ok(source) = self.read(id, id)
         {
             return Ok(source);
+        }
+        // From here on it goes somewhere.
+        if self.settings.only.is_some() {
+            let said = self.ask(&["--version"])?;
+            keeps_to_its_address(&String::from_utf8_lossy(&said)).map_err(|reason| self.fault(reason))?;
         }
         let name = match wanted {
             GitReference::Commit(id) => id.clone(),
