@@ -22,7 +22,7 @@ use sluicegate_pipeline::{
 use sluicegate_ports::{
     Clock,
     evidence::{EvidenceError, EvidenceLog},
-    execute::{Destination, Stop},
+    execute::Stop,
     ledger::{Ledger, LedgerError},
     prune::{AgedObjects, Disposable},
     sign::{SignError, Signer, TransparencyLog},
@@ -45,7 +45,7 @@ use sluicegate_sigstore::{
     new_ledger_origin, new_origin,
 };
 use sluicegate_store::{FileStepCache, FileStore, FilesByDigest, ScratchStore};
-use sluicegate_types::{LogUrl, Secret, UnixTime};
+use sluicegate_types::{Destination, LogUrl, Secret, UnixTime};
 use sluicegate_verify::Trust;
 
 use crate::{

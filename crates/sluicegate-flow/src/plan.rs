@@ -9,12 +9,8 @@ use sluicegate_pipeline::{
     cache_key::{Difference, KeyParts},
     pipeline::{InputSource, SecretSource, Step},
 };
-use sluicegate_ports::{
-    execute::{Destination, Product},
-    shared_cache::SharedCache,
-    step_cache::StepCache,
-};
-use sluicegate_types::{Digest, OutputName, Secret, StepName};
+use sluicegate_ports::{execute::Product, shared_cache::SharedCache, step_cache::StepCache};
+use sluicegate_types::{Destination, Digest, OutputName, Secret, StepName};
 use sluicegate_verify::Trust;
 
 use crate::{

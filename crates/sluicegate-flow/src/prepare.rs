@@ -11,10 +11,10 @@ use sluicegate_pipeline::{
     pipeline::{InputSource, Network as Reach, Reuse, SecretSource, Step},
 };
 use sluicegate_ports::execute::{
-    Destination, Egress, Input, InputAccess, Limits, Network, OutputRequest, OutputRole, Product, SharedCache,
-    StepExecutor, StepRequest, Stop,
+    Egress, Input, InputAccess, Limits, Network, OutputRequest, OutputRole, Product, SharedCache, StepExecutor,
+    StepRequest, Stop,
 };
-use sluicegate_types::{Content, ContentKind, Digest, OutputName, Secret, StepName};
+use sluicegate_types::{Content, ContentKind, Destination, Digest, OutputName, Secret, StepName};
 
 use crate::{
     Error, Workbench,
@@ -192,13 +192,11 @@ fn caches(around: &Surroundings<'_>, step: &Step) -> Result<Vec<UnverifiedCache>
 }
 
 fn network(step: &Step, around: &Surroundings<'_>) -> Network {
-    let destination =
-        |one: &sluicegate_pipeline::pipeline::Destination| Destination { host: one.host.clone(), port: one.port };
     match &step.network {
         Reach::None => Network::None,
         Reach::Host => Network::Host,
         Reach::Allow(list) => {
-            let destinations: Vec<Destination> = list.iter().map(destination).collect();
+            let destinations: Vec<Destination> = list.iter().cloned().collect();
             let private = around.private.iter().filter(|one| destinations.contains(one)).cloned().collect();
             Network::Allow(Egress { destinations, private })
         }

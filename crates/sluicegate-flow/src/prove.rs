@@ -281,7 +281,7 @@ pub(crate) fn step_subjects(
 
 #[cfg(test)]
 mod tests {
-    use sluicegate_ports::execute::Destination;
+    use sluicegate_types::Destination;
 
     use super::*;
 
@@ -293,7 +293,7 @@ mod tests {
                 .destination
         };
         for server in ["[::1]:443", "a.example:443", "127.0.0.1:443"] {
-            let written: sluicegate_pipeline::pipeline::Destination = server.parse().unwrap();
+            let written: Destination = server.parse().unwrap();
             assert_eq!(destination(&written.host), server);
             assert_eq!(written.to_string(), server);
         }

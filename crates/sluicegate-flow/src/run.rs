@@ -13,14 +13,14 @@ use serde_json::json;
 use sluicegate_attestation::test_result::TestResult;
 use sluicegate_pipeline::pipeline::{Artifact, Pipeline, SecretSource, Step};
 use sluicegate_ports::{
-    execute::{Destination, Ended, Product, StepExecutor, Stop},
+    execute::{Ended, Product, StepExecutor, Stop},
     scan::Scanner,
     shared_cache::SharedCache,
     sign::Signer,
     step_cache::StepCache,
     trees::{SourceFetcher, SourceLister},
 };
-use sluicegate_types::{Digest, OutputName, Place, Platform, RunId, Secret, StepName, TagName};
+use sluicegate_types::{Destination, Digest, OutputName, Place, Platform, RunId, Secret, StepName, TagName};
 use sluicegate_verify::Trust;
 
 use crate::{

@@ -9,12 +9,11 @@ use std::{
 
 use serde::{Deserialize, de::IgnoredAny};
 use sluicegate_types::{
-    Digest, EnvironmentName, ImageRef, LogUrl, LogUrlError, NonEmpty, Place, RegistryRepository, TagName,
+    Destination, Digest, EnvironmentName, ImageRef, LogUrl, LogUrlError, NonEmpty, Place, RegistryRepository, TagName,
 };
 
 use crate::{
     Error, In,
-    pipeline::Destination,
     shared_store::{SharedStore, WireCache, shared_store},
     units,
     yaml::{self, Given, Longer, Ordered, TextOr},

@@ -17,7 +17,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use sluicegate_types::{ImageRef, NameError, NonEmpty, OutputName, Place, Platform, StepName};
+use sluicegate_types::{Destination, ImageRef, NameError, NonEmpty, OutputName, Place, Platform, StepName};
 
 pub use self::tags::{TagFault, TagTemplate};
 use self::wire::WirePipeline;
@@ -113,46 +113,6 @@ pub enum Network {
     Allow(NonEmpty<Destination>),
     /// Everything that the machine reaches.
     Host,
-}
-
-/// A server and its port.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Destination {
-    /// A name in lower case, or an address.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-}
-
-impl std::fmt::Display for Destination {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
-impl std::str::FromStr for Destination {
-    type Err = String;
-
-    /// `HOST:PORT`, `ADDRESS:PORT` or `[ADDRESS]:PORT`.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no server and port: write HOST:PORT, such as proxy.example:443");
-        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-        let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?;
-        let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-            Some(address) => address.parse::<std::net::Ipv6Addr>().map_err(|_| wrong())?.to_string(),
-            None => host.to_ascii_lowercase(),
-        };
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-        let is_address = host.parse::<std::net::Ipv6Addr>().is_ok();
-        if host.is_empty() || host.len() > 253 || (!is_address && !host.chars().all(plain)) {
-            return Err(wrong());
-        }
-        Ok(Self { host, port })
-    }
 }
 
 /// Where a secret's value comes from.

@@ -1,7 +1,6 @@
 //! Running one step, or one tool, in a container of its own.
 
 use std::{
-    fmt,
     fs::File,
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     path::PathBuf,
@@ -12,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use sluicegate_types::{Content, Digest, OutputName, Secret, StepName};
+use sluicegate_types::{Content, Destination, Digest, OutputName, Secret, StepName};
 
 /// Runs pinned steps. A step reaches nothing but what its request names (trust model 8).
 pub trait StepExecutor: Send + Sync {
@@ -190,23 +189,6 @@ pub struct Egress {
     /// Those of them that may lead to loopback, link-local, private and metadata addresses; others are refused there after their names
     /// are resolved.
     pub private: Vec<Destination>,
-}
-
-/// A server, by a name in lower case or an address, and its port.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Destination {
-    /// The name or the address.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-}
-
-/// `HOST:PORT`, where an IPv6 address stands in brackets (RFC 3986, section 3.2.2).
-impl fmt::Display for Destination {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port } = self;
-        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
-    }
 }
 
 /// A server that a step asked for, and what came of it; many requests for one server are one contact.
@@ -498,13 +480,6 @@ pub enum ExecuteError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_of_colons_stands_in_brackets() {
-        for (host, written) in [("::1", "[::1]:443"), ("127.0.0.1", "127.0.0.1:443"), ("a.example", "a.example:443")] {
-            assert_eq!(Destination { host: host.to_owned(), port: 443 }.to_string(), written);
-        }
-    }
 
     #[test]
     fn only_a_list_of_servers_adds_variables_and_never_one_that_is_there() {

@@ -9,9 +9,10 @@ use std::{
 };
 
 use sluicegate_ports::{
-    execute::{Destination, Stop},
+    execute::Stop,
     trees::{FetchedSource, SourceFetcher, TreeError},
 };
+use sluicegate_types::Destination;
 
 use crate::{
     confined_repository::own_folder,

@@ -4,6 +4,7 @@
 //! Nothing here opens a file, reads a clock or knows an engine.
 
 pub mod checks;
+mod destination;
 mod digest;
 mod image;
 mod log_url;
@@ -16,6 +17,7 @@ mod secret;
 mod styling;
 mod time;
 
+pub use destination::Destination;
 pub use digest::{Content, ContentKind, Digest, DigestError, Hasher};
 pub use image::{ImageError, ImageRef, PinnedImage, Repository, Selector};
 pub use log_url::{LogUrl, LogUrlError};

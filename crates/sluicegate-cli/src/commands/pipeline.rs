@@ -21,14 +21,11 @@ use sluicegate_pipeline::{
     pipeline::{Pipeline, SecretSource, Step},
     shared_store::SharedPlace,
 };
-use sluicegate_ports::{
-    execute::{Destination, Stop},
-    shared_cache::SharedCache,
-};
+use sluicegate_ports::{execute::Stop, shared_cache::SharedCache};
 use sluicegate_runner::{EmbeddedExecutor, GitSourceLister, PermittedFetcher, begins_as_private_key, check_secret};
 use sluicegate_shared::SharedStore;
 use sluicegate_store::FileStepCache;
-use sluicegate_types::{Digest, Secret, UnixTime};
+use sluicegate_types::{Destination, Digest, Secret, UnixTime};
 use sluicegate_verify::Trust;
 
 use super::folder_of;
@@ -78,8 +75,7 @@ impl OpenedPipeline {
         let gateway = GatewayFolder::open(gateway.gateway.as_deref(), &folder)?;
         let (trust, _) = trust(&gateway.gateway, &gateway)?;
         let domain = trust_domain(&gateway.gateway, &gateway)?;
-        let listed = gateway.gateway.private_destinations.iter();
-        let private: Vec<_> = listed.map(|one| Destination { host: one.host.clone(), port: one.port }).collect();
+        let private: Vec<Destination> = gateway.gateway.private_destinations.iter().cloned().collect();
         let environments = EnvironmentPlaces::of(&gateway.gateway, &gateway.folder);
         let epoch = epoch()?;
         let wired = Wired::new(Home::open()?)?.judged_by(&gateway.gateway);

@@ -92,8 +92,8 @@ pub(super) fn refusals(step: &StepName, contacts: &[Contact]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use sluicegate_pipeline::pipeline::Pipeline;
-    use sluicegate_ports::execute::{Destination, Observation};
-    use sluicegate_types::Digest;
+    use sluicegate_ports::execute::Observation;
+    use sluicegate_types::{Destination, Digest};
 
     use super::*;
     use crate::{prepare::REPORT, steps::tests::PIPELINE};

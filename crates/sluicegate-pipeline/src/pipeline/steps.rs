@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use sluicegate_types::{NameError, NonEmpty, OutputName};
+use sluicegate_types::{Destination, NameError, NonEmpty, OutputName};
 
 use super::{
-    Destination, InputSource, Network, Param, Reuse, SecretSource, Source, Step,
+    InputSource, Network, Param, Reuse, SecretSource, Source, Step,
     container_path::{absolute, is_reserved, kept},
     params::variable,
     wire::{WireAllow, WireArgv, WireDefaults, WireKey, WireLimits, WireOtherReport, WireStep},

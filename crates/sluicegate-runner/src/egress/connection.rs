@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sluicegate_ports::execute::Destination;
+use sluicegate_types::Destination;
 
 use super::{
     body::Body,

@@ -6,7 +6,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use sluicegate_ports::execute::{Contact, Destination};
+use sluicegate_ports::execute::Contact;
+use sluicegate_types::Destination;
 
 /// All contacts of a step; more different ones than the limit are an error and never forgotten.
 pub(crate) struct Contacts {

@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use sluicegate_ports::execute::{Destination, Egress};
+use sluicegate_ports::execute::Egress;
+use sluicegate_types::Destination;
 
 use super::{
     address::{Inside, inside},

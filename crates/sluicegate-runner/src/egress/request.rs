@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use sluicegate_ports::execute::Destination;
+use sluicegate_types::Destination;
 
 use super::address::is_number_in_disguise;
 

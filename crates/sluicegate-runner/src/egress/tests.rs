@@ -4,7 +4,8 @@ use std::{
     sync::mpsc::{self, Receiver},
 };
 
-use sluicegate_ports::execute::{Destination, Egress};
+use sluicegate_ports::execute::Egress;
+use sluicegate_types::Destination;
 
 use super::{client_hello::hello_for, request::MAX_HEAD, *};
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use sluicegate_ports::execute::Destination;
+use sluicegate_types::Destination;
 
 /// What the machine says about its way out, as in `HTTPS_PROXY` and `NO_PROXY`. Nothing is read here; whoever starts the program does.
 #[derive(Clone, PartialEq, Eq)]

@@ -2,7 +2,8 @@
 //!
 //! An outcome and an error are taken apart without a rest, so that a field that is added has to be thought of here.
 
-use sluicegate_ports::execute::{Contact, Destination, ExecuteError, Observation, StepOutcome, Trace};
+use sluicegate_ports::execute::{Contact, ExecuteError, Observation, StepOutcome, Trace};
+use sluicegate_types::Destination;
 
 use super::Forms;
 

@@ -6,9 +6,10 @@ use std::{
 };
 
 use sluicegate_ports::{
-    execute::{Contact, Destination, Egress, Ended, InputAccess::*, Network, StepRequest},
+    execute::{Contact, Egress, Ended, InputAccess::*, Network, StepRequest},
     store::ContentStore,
 };
+use sluicegate_types::Destination;
 
 use crate::fixture::*;
 

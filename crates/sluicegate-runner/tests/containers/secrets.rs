@@ -1,8 +1,8 @@
 use sluicegate_ports::{
-    execute::{Destination, Egress, Ended, Network, Observation, OutputRole, StepRequest},
+    execute::{Egress, Ended, Network, Observation, OutputRole, StepRequest},
     store::ContentStore,
 };
-use sluicegate_types::Secret;
+use sluicegate_types::{Destination, Secret};
 
 use crate::fixture::*;
 
