@@ -6,10 +6,12 @@ use std::{
     process::Command,
 };
 
-use integration::{Ended, Layout, Project, can_run_steps, program, shared};
+use integration::{Ended, Layout, Project, can_run_steps, program, ready, shared};
 use serde_json::{Value, json};
-use sluicegate_testkit::{Behaviour, TestRegistry};
+use sluicegate_testkit::{Behaviour, TestRegistry, VirtualLog};
 use sluicegate_types::Digest;
+
+use crate::another_builder::{OTHER_LOG, project_of_another_builder, publish_proved};
 
 /// The unpacked inputs, with the independent reading of images beside them.
 pub(crate) struct Inputs {
@@ -179,7 +181,27 @@ fn ex_17_a_pretty_manifest_keeps_its_digest() {
     // And back to a folder, where any other program sees its bytes.
     project.must(&["copy", &format!("{}/second:a", registry.host()), "oci:back"]);
     let copied = fs::read(Layout::at(project.path("back")).blob(digest)).unwrap();
-    assert_eq!((Digest::of(&copied).to_string().as_str(), copied), (digest, original));
+    assert_eq!((Digest::of(&copied).to_string().as_str(), &copied), (digest, &original));
+    // What nobody proved is promoted nowhere; proved, it arrives as it was. Without a gate, as no scanner knows the system in it.
+    if !ready("ex_17_a_pretty_manifest_keeps_its_digest") {
+        return;
+    }
+    let log = VirtualLog::new(OTHER_LOG);
+    let releasing = project_of_another_builder(&log);
+    let staging = format!("{}/staging/tiny", registry.host());
+    releasing.replace("gateway.yaml", "oci:env/staging", &staging);
+    let promote = |from: &str| releasing.sluicegate(&["promote", from, "--to", "staging"]);
+    promote(&first).assert(3, "UNDECIDED");
+    assert_eq!(registry.tags("staging/tiny"), Vec::<String>::new());
+    let layout = Layout::at(inputs.layout("pretty-manifest"));
+    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    let image = publish_proved(&layout, (media_type, original.clone()), &log, &registry);
+    assert_eq!(image.digest().to_string(), digest);
+    promote(&format!("{}/build/tiny@{digest}", registry.host())).assert(0, digest);
+    releasing.must(&["copy", &format!("{staging}:current"), "oci:promoted"]);
+    let promoted = Layout::at(releasing.path("promoted"));
+    assert_eq!(promoted.image(), digest);
+    assert_eq!(fs::read(promoted.blob(digest)).unwrap(), original);
 }
 
 #[test]

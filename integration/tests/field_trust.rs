@@ -13,8 +13,10 @@ use integration::{
     shared,
 };
 use serde_json::{Value, json};
-use sluicegate_testkit::{Behaviour, Fault, TestRegistry, VirtualBuild, VirtualImage, VirtualLog, VirtualSigner};
+use sluicegate_testkit::{Behaviour, Fault, TestRegistry, VirtualImage, VirtualLog};
 use sluicegate_types::Digest;
+
+use crate::another_builder::{OTHER_LOG, project_of_another_builder, publish_proved};
 
 /// The unpacked inputs, or `None` with a visible line, or a failure where peers are demanded.
 fn inputs(test: &str) -> Option<tempfile::TempDir> {
@@ -321,27 +323,6 @@ fn tr_23_a_manifest_of_dockers_type_goes_through_real_registries_unchanged_or_is
     assert_eq!((refusing.tags("shop/app"), refusing.manifests("shop/app")), (Vec::new(), Vec::new()));
 }
 
-/// A project whose gate asks one rule of its own, and which believes a builder and a log that are not its home's.
-fn project_of_another_builder(log: &VirtualLog) -> Project {
-    let project = Project::built();
-    fs::remove_dir_all(project.path("policies")).unwrap();
-    fs::create_dir(project.path("policies")).unwrap();
-    let rule = "package own\n\n# METADATA\n# title: Own\n# description: A rule of a test.\n# custom:\n#   short_name: rule\n#   solution: None.\n#   requires: []\npass contains \"own.rule\" if input.subject.digest\n";
-    fs::write(project.path("policies/own.rego"), rule).unwrap();
-    fs::write(project.path("policies/data.yaml"), "sluicegate: {}\n").unwrap();
-    fs::write(project.path("trust/builder.pub"), VirtualSigner::new("builder").public_key_pem()).unwrap();
-    project.replace("trust/trust.yaml", "untimed: [", &format!("untimed: [\"{OTHER_LOG}\", "));
-    project.replace("trust/trust.yaml", "authority_self: false", "authority_self: true");
-    let file = project.path("trust/trusted_root.json");
-    let mut root: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-    let theirs: Value = serde_json::from_slice(&log.trusted_root_json()).unwrap();
-    root["tlogs"].as_array_mut().unwrap().push(theirs["tlogs"][0].clone());
-    fs::write(&file, root.to_string()).unwrap();
-    project
-}
-
-const OTHER_LOG: &str = "log.example";
-
 /// What Docker would have made of the image in this layout, with the evidence of a run, in a registry.
 fn publish_as_docker(layout: &Layout, log: &VirtualLog, registry: &TestRegistry) -> VirtualImage {
     let manifest = layout.json(&layout.image());
@@ -351,23 +332,8 @@ fn publish_as_docker(layout: &Layout, log: &VirtualLog, registry: &TestRegistry)
         assert_eq!(layer["mediaType"], "application/vnd.oci.image.layer.v1.tar");
         layer["mediaType"] = "application/vnd.docker.image.rootfs.diff.tar".into();
     }
-    let parts: Vec<&Value> = layers.as_array().unwrap().iter().chain([&config]).collect();
-    for part in parts {
-        registry.put_blob("build/tiny", &fs::read(layout.blob(part["digest"].as_str().unwrap())).unwrap());
-    }
     let manifest = json!({"schemaVersion": 2, "mediaType": DOCKER_MANIFEST, "config": config, "layers": layers});
-    let bytes = manifest.to_string().into_bytes();
-    registry.put_manifest("build/tiny", "v1", DOCKER_MANIFEST, &bytes);
-    let image = VirtualImage::of_manifest(DOCKER_MANIFEST, bytes);
-    let build = VirtualBuild::new("run-1", image.digest()).sign(log);
-    for (descriptor, blobs) in build.referrers(&image) {
-        let manifest = &blobs[&descriptor.digest];
-        for bytes in blobs.values() {
-            registry.put_blob("build/tiny", bytes);
-        }
-        registry.put_manifest("build/tiny", &descriptor.digest.to_string(), &descriptor.media_type, manifest);
-    }
-    image
+    publish_proved(layout, (DOCKER_MANIFEST, manifest.to_string().into_bytes()), log, registry)
 }
 
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";

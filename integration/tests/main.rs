@@ -1,6 +1,7 @@
 //! The built program on real projects, with the real Trivy, cosign, registries and the others.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first thing that is not as it should be")]
 
+mod another_builder;
 mod attest;
 mod command_line;
 mod cosign;
