@@ -168,13 +168,14 @@ fn hint(error: &sluicegate_flow::Error) -> Option<String> {
         sign::SignError, trees::TreeError,
     };
     match error {
-        E::StepFailed { fault: StepFault::Stopped, .. } => Some(after_a_stop()),
         E::StepFailed { fault, .. } => Some(after_a_step(*fault).replace("sluicegate run", &as_typed())),
         E::Stopped
         | E::Tree(TreeError::Stopped)
         | E::Execute(ExecuteError::Stopped { .. })
         | E::Scan(ScanError::Stopped)
-        | E::Inventory { source: ScanError::Stopped, .. } => Some(after_a_stop()),
+        | E::Inventory { source: ScanError::Stopped, .. } => {
+            Some(after_a_step(StepFault::Stopped).replace("sluicegate run", &as_typed()))
+        }
         E::Execute(ExecuteError::NotHere { remedy, .. }) => Some(as_commands(remedy)),
         E::Scan(ScanError::NoScanner { .. }) | E::Inventory { source: ScanError::NoScanner { .. }, .. } => Some(
             "install Trivy and name it with --trivy, or run with --no-scan (the gate then stays undecided)".to_owned(),
@@ -301,13 +302,6 @@ fn after_a_step(fault: StepFault) -> &'static str {
         StepFault::Stopped => "sluicegate run begins again",
         StepFault::Work => "see what the step printed, and mend the step or what it reads; then sluicegate run",
     }
-}
-
-/// What to do after a command was stopped. Only a run leaves anything.
-fn after_a_stop() -> String {
-    let again = after_a_step(StepFault::Stopped).replace("sluicegate run", &as_typed());
-    let is_run = std::env::args_os().skip(1).any(|word| word == "run");
-    if is_run { format!("{again}; what was proved stays in the log") } else { again }
 }
 
 /// A remedy with this very command and this home put in where it leaves them open.

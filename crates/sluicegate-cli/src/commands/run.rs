@@ -7,7 +7,7 @@ use std::{
 use serde_json::json;
 use sluicegate_attestation::test_result::TestResult;
 use sluicegate_flow::{
-    Error,
+    Error, Failure,
     run::{self as flow, Selection, StepReport, StepStatus},
     steps::StepEvent,
 };
@@ -126,7 +126,9 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
             if let Err(problem) = exported {
                 words.warn(&format!("--export: {}", problem.lines().join("; ")));
             }
-            return Err(Problem::from(*failed.error).recorded(failed.record));
+            let is_stopped = failed.error.failure() == Failure::Stopped;
+            let problem = Problem::from(*failed.error).recorded(failed.record);
+            return Err(if is_stopped { problem.or_also("what was proved stays in the log") } else { problem });
         }
     };
     let mut run = document(&report);
