@@ -38,6 +38,7 @@ pub(crate) fn page(answer: &[u8], below: &str) -> Result<Page, String> {
                 text.clear();
             }
             Event::Text(part) => text.push_str(&part),
+            Event::CData(part) => text.push_str(&part),
             Event::GeneralRef(name) => {
                 let character = name.resolve_char_ref().ok().flatten();
                 let known = || resolve_predefined_entity(&name).map(str::to_owned);
@@ -161,7 +162,9 @@ mod tests {
         ] {
             assert_eq!(names(&list(&format!("{bad}{good}{bad}"))), [one.as_str()], "{bad}");
         }
-        assert_eq!(names(&list(&object(&format!("team%2Fv1%2fsha256/{other}"), "2026-11-01", "1"))), [other.as_str()]);
+        for written in [format!("team%2Fv1%2fsha256/{other}"), format!("<![CDATA[team/v1/sha256/{other}]]>")] {
+            assert_eq!(names(&list(&object(&written, "2026-11-01", "1"))), [other.as_str()]);
+        }
     }
 
     #[test]

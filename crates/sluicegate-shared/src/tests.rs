@@ -90,6 +90,16 @@ fn result(content: &MemoryStore, output: &[u8]) -> SharedResult {
     }
 }
 
+/// What another machine has put there.
+fn put_there(folder: &Path, output: &[u8], heard: &Heard) -> SharedResult {
+    let content = Arc::new(MemoryStore::default());
+    let result = result(&content, output);
+    let put = over(folder, &content, heard);
+    put.offer(result.clone());
+    put.settle();
+    result
+}
+
 #[test]
 fn what_one_machine_puts_another_one_gets_whole_or_not_at_all() {
     let (folder, heard) = (tempfile::tempdir().unwrap(), Heard::default());
@@ -194,11 +204,7 @@ fn a_link_in_the_folder_leads_nothing_out_of_it_and_what_is_damaged_here_is_not_
 #[test]
 fn a_run_that_was_stopped_brings_nothing_more() {
     let (folder, heard) = (tempfile::tempdir().unwrap(), Heard::default());
-    let ours = Arc::new(MemoryStore::default());
-    let result = result(&ours, b"output");
-    let put = over(folder.path(), &ours, &heard);
-    put.offer(result.clone());
-    put.settle();
+    let result = put_there(folder.path(), b"output", &heard);
     let settings = settings(SharedPlace::Folder(folder.path().to_owned()), &heard);
     let (stop, theirs) = (settings.stop.clone(), Arc::new(MemoryStore::default()));
     let shared = SharedStore::open(settings, theirs.clone()).unwrap();
@@ -213,11 +219,7 @@ fn a_run_that_was_stopped_brings_nothing_more() {
 #[test]
 fn the_size_of_content_is_asked_for_and_nothing_is_brought() {
     let (folder, heard) = (tempfile::tempdir().unwrap(), Heard::default());
-    let ours = Arc::new(MemoryStore::default());
-    let result = result(&ours, &[b'x'; 3000]);
-    let put = over(folder.path(), &ours, &heard);
-    put.offer(result.clone());
-    put.settle();
+    let result = put_there(folder.path(), &[b'x'; 3000], &heard);
     let theirs = Arc::new(MemoryStore::default());
     let shared = over(folder.path(), &theirs, &heard);
     assert_eq!(shared.size(&result.content[0]), Ok(3000));
@@ -445,11 +447,7 @@ fn a_server_that_lists_without_end_or_nonsense_deletes_nothing() {
 #[test]
 fn a_store_that_takes_too_long_for_all_questions_is_asked_no_more() {
     let (folder, heard) = (tempfile::tempdir().unwrap(), Heard::default());
-    let ours = Arc::new(MemoryStore::default());
-    let result = result(&ours, b"output");
-    let put = over(folder.path(), &ours, &heard);
-    put.offer(result.clone());
-    put.settle();
+    let result = put_there(folder.path(), b"output", &heard);
     let none = SharedLimits { request: Duration::ZERO, question: Duration::ZERO, pace: u64::MAX, ..limits() };
     for (limits, answers) in [(limits(), true), (none, false)] {
         let mut settings = settings(SharedPlace::Folder(folder.path().to_owned()), &heard);
