@@ -86,6 +86,15 @@ impl Shared {
         self.folder.join("v1/sha256").join(hex(digest))
     }
 
+    /// As somebody would who can write to it: what a step left that stays where it is.
+    fn put_all_the_same(&self, project: &Project, step: &Value) {
+        let output = step["outputs"].as_object().unwrap().values().next().unwrap();
+        for digest in [&step["attestation"], &step["log"], output] {
+            fs::copy(project.path("home/store/blobs/sha256").join(hex(digest)), self.blob(digest)).unwrap();
+        }
+        fs::write(self.record(step), step["attestation"].as_str().unwrap()).unwrap();
+    }
+
     fn bundle(&self, step: &Value) -> Value {
         Value::String(fs::read_to_string(self.record(step)).unwrap().trim().to_owned())
     }
@@ -113,6 +122,21 @@ fn over_a_server(test: &str) -> Option<(ObjectServer, Project, Project, Shared)>
     let shared = Shared::bucket(&server);
     [&first, &second].iter().for_each(|project| add(project, &shared.cache));
     Some((server, first, second, shared))
+}
+
+/// Gives the first step a secret, and adds a step that has nothing to do with it.
+fn with_a_secret(project: &mut Project) {
+    project.set("TOKEN", "a-secret-of-a-test");
+    project.replace(
+        "sluicegate.yaml",
+        "    inputs: { /src: src }\n",
+        "    inputs: { /src: src }\n    workdir: /src\n    secrets: { TOKEN: { env: TOKEN } }\n    reuse: { key: [hello.txt] }\n",
+    );
+    project.replace(
+        "sluicegate.yaml",
+        "artifacts:\n",
+        "  alone: { run: 'echo > /o', outputs: { o: /o } }\nartifacts:\n",
+    );
 }
 
 fn hex(digest: &Value) -> &str {
@@ -416,6 +440,12 @@ fn a_store_that_fails_costs_one_line_and_one_that_is_written_wrong_ends_the_run(
     }
     project.set("AWS_ACCESS_KEY_ID", "id");
     project.set("AWS_SECRET_ACCESS_KEY", "a-secret-of-a-test");
+    // Of what no header can hold none is made.
+    project.set("AWS_SESSION_TOKEN", "a-session\nof-a-test");
+    let ended = again(&project, &bucket);
+    ended.assert(2, "AWS_SESSION_TOKEN has a character that no such credential has");
+    assert!(!ended.stderr.contains("of-a-test"), "{ended:?}");
+    project.set("AWS_SESSION_TOKEN", "");
     let lines = |said: &str| -> Vec<String> {
         said.lines().filter(|line| line.contains("shared store")).map(str::to_owned).collect()
     };
@@ -496,17 +526,7 @@ fn what_came_by_secrets_stays_where_it_is_and_nothing_is_put_unless_the_gateway_
         return;
     }
     let mut project = Project::prepared();
-    project.set("TOKEN", "a-secret-of-a-test");
-    project.replace(
-        "sluicegate.yaml",
-        "    inputs: { /src: src }\n",
-        "    inputs: { /src: src }\n    workdir: /src\n    secrets: { TOKEN: { env: TOKEN } }\n    reuse: { key: [hello.txt] }\n",
-    );
-    project.replace(
-        "sluicegate.yaml",
-        "artifacts:\n",
-        "  alone: { run: 'echo > /o', outputs: { o: /o } }\nartifacts:\n",
-    );
+    with_a_secret(&mut project);
     fs::create_dir(project.path("shared")).unwrap();
     add(&project, "{ store: \"file:shared\" }");
     run(&project);
@@ -522,12 +542,7 @@ fn what_came_by_secrets_stays_where_it_is_and_nothing_is_put_unless_the_gateway_
     assert!(shared.record(step(&made, "alone")).exists());
     // Nor is it taken from there, if somebody puts it there all the same; the others are.
     let build = step(&made, "build").clone();
-    for digest in [&build["attestation"], &build["log"], build["outputs"].as_object().unwrap().values().next().unwrap()]
-    {
-        let blob = project.path("home/store/blobs/sha256").join(hex(digest));
-        fs::copy(blob, shared.blob(digest)).unwrap();
-    }
-    fs::write(shared.record(&build), build["attestation"].as_str().unwrap()).unwrap();
+    shared.put_all_the_same(&project, &build);
     fs::remove_dir_all(project.path("home/cache/step-results")).unwrap();
     let (again, _) = run(&project);
     assert_eq!(step(&again, "build")["status"], "passed");

@@ -10,7 +10,8 @@ use integration::{Project, can_run_steps, program};
 use serde_json::Value;
 
 use super::{
-    Shared, add, all_are, copy, hex, over_a_folder, over_a_server, run, serving::Serving, step, two_machines, write,
+    Shared, add, all_are, copy, hex, over_a_folder, over_a_server, run, serving::Serving, step, two_machines,
+    with_a_secret, write,
 };
 
 /// What a plan says of each step.
@@ -176,30 +177,16 @@ fn a_plan_and_a_try_ask_nothing_about_what_came_by_secrets() {
     }
     let (mut first, mut second) = two_machines();
     for project in [&mut first, &mut second] {
-        project.set("TOKEN", "a-secret-of-a-test");
+        with_a_secret(project);
         project.set("AWS_ACCESS_KEY_ID", "id");
         project.set("AWS_SECRET_ACCESS_KEY", "a-secret-of-a-store");
-        project.replace(
-            "sluicegate.yaml",
-            "    inputs: { /src: src }\n",
-            "    inputs: { /src: src }\n    workdir: /src\n    secrets: { TOKEN: { env: TOKEN } }\n    reuse: { key: [hello.txt] }\n",
-        );
-        project.replace(
-            "sluicegate.yaml",
-            "artifacts:\n",
-            "  alone: { run: 'echo > /o', outputs: { o: /o } }\nartifacts:\n",
-        );
     }
     let shared = Shared::folder(&first);
     add(&first, &shared.cache);
     let (made, _) = run(&first);
     // Somebody puts it there all the same, with all that is asked for.
     let build = step(&made, "build");
-    for digest in [&build["attestation"], &build["log"], build["outputs"].as_object().unwrap().values().next().unwrap()]
-    {
-        fs::copy(first.path("home/store/blobs/sha256").join(hex(digest)), shared.blob(digest)).unwrap();
-    }
-    fs::write(shared.record(build), build["attestation"].as_str().unwrap()).unwrap();
+    shared.put_all_the_same(&first, build);
     let serving = Serving::start(&shared.folder, None);
     add(&second, &format!("{{ store: s3://bucket, endpoint: \"{}\" }}", serving.url));
     let (planned, _) = fates(&second);
