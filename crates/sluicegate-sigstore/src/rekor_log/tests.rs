@@ -184,8 +184,15 @@ fn serve(
             Err(_) => raw(404, "", b"gone"),
         },
     };
+    if answer == SILENCE {
+        // Until whoever asks is gone.
+        let _ = reader.read_to_end(&mut Vec::new());
+    }
     (&mut &*stream).write_all(&answer).ok()
 }
+
+/// In place of an answer: none.
+const SILENCE: &[u8] = b"silence";
 
 fn raw(status: u16, headers: &str, body: &[u8]) -> Vec<u8> {
     let head = format!("HTTP/1.1 {status} X\r\n{headers}connection: close\r\ncontent-length: {}\r\n\r\n", body.len());
@@ -296,14 +303,10 @@ fn a_log_that_is_away_is_asked_again_and_what_was_signed_waits_for_it() {
 fn a_log_that_is_slow_is_not_waited_for_without_end() {
     let world = World::new(0);
     for _ in 0..5 {
-        world.then(|_, _| {
-            thread::sleep(Duration::from_secs(5));
-            Vec::new()
-        });
+        world.then(|_, _| SILENCE.to_vec());
     }
-    let began = Instant::now();
     world.unavailable("it took too long");
-    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+    assert!((1..=3).contains(&world.posts()), "{}", world.posts());
 }
 
 #[test]
