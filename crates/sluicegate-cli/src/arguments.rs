@@ -10,7 +10,7 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sluicegate_pipeline::units;
 use sluicegate_types::{
-    EnvironmentName, ImageError, ImageRef, LogUrl, NameError, OutputName, RegistryRepository, StepName,
+    EnvironmentName, ImageError, ImageRef, LogUrl, NameError, OutputName, RegistryRepository, StepName, UnixTime,
 };
 
 /// Headings of the help: what is about the pipeline and its judge, how steps are executed, the scanner, and what is seen of all that.
@@ -438,6 +438,9 @@ pub(crate) struct Promote {
     /// Verify, scan, judge and record, and promote nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Judge as of this moment (RFC 3339): what a waiver's end, a database's age or a new rule will do. Nothing is promoted by it.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) effective_time: Option<UnixTime>,
     /// Go back to an image that the environment held before; without this a tag never moves backwards.
     #[arg(long)]
     pub(crate) rollback: bool,

@@ -4,9 +4,10 @@
 use serde_json::{Value, json};
 use sluicegate_attestation::identifiers::AUTHORITY_SELF;
 use sluicegate_policy::{
+    exceptions::{ExceptionUse, Waived},
     facts::{ByHand, Facts, FactsError, GateScan},
-    judge::{Basis, Denial, Question, Reason, Target, Verdict, judge},
-    rego::{EvaluationRequest, Outcome, PolicyError, RuleAnswer, RuleResults},
+    judge::{Basis, Denial, Judgement, Question, Reason, Target, Verdict, judge},
+    rego::{EvaluationRequest, PolicyError, RuleAnswer, RuleResults},
 };
 use sluicegate_types::{
     Digest, NonEmpty, UnixTime,
@@ -53,6 +54,12 @@ pub struct Decision {
     pub used: Vec<Digest>,
     /// Whether the same case gives the same document: not if the rules could not be asked.
     pub replayable: bool,
+    /// What became of each waiver and each accepted gap.
+    pub exceptions: Vec<ExceptionUse>,
+    /// What was denied and is waived.
+    pub waived: Vec<Waived>,
+    /// What a person should know, and decides nothing.
+    pub warnings: Vec<String>,
 }
 
 /// Items of one list that a record has itself.
@@ -62,7 +69,7 @@ const MAX_LIST_BYTES: usize = 512 * 1024;
 /// Bytes of one reason.
 const MAX_REASON: usize = 4 * 1024;
 /// The lists that a record may have only the beginning of.
-pub(crate) const LISTS: [&str; 3] = ["denials", "reasons", "warnings"];
+pub(crate) const LISTS: [&str; 5] = ["denials", "reasons", "warnings", "exceptions", "waived"];
 
 /// Judges one case.
 pub fn decide(case: &Case<'_>, evaluator: &dyn RuleEvaluator) -> Decision {
@@ -70,8 +77,19 @@ pub fn decide(case: &Case<'_>, evaluator: &dyn RuleEvaluator) -> Decision {
         Ok(facts) => facts,
         Err(error) => {
             let verdict = Verdict::Undecided(NonEmpty::one(Reason::Policy(error.to_string())));
-            let document = document(case, None, &[], &[], &verdict);
-            return Decision { verdict, document, facts: None, used: Vec::new(), replayable: true };
+            let nothing = Judgement { verdict, exceptions: Vec::new(), waived: Vec::new(), warnings: Vec::new() };
+            let document = document(case, None, &[], &nothing);
+            let verdict = nothing.verdict;
+            return Decision {
+                verdict,
+                document,
+                facts: None,
+                used: Vec::new(),
+                replayable: true,
+                exceptions: Vec::new(),
+                waived: Vec::new(),
+                warnings: Vec::new(),
+            };
         }
     };
     let target = Target {
@@ -80,25 +98,28 @@ pub fn decide(case: &Case<'_>, evaluator: &dyn RuleEvaluator) -> Decision {
         tag: case.judge.environment.tag.clone(),
         current: case.current,
     };
-    let (verdict, answers, warnings, replayable) = match &case.judge.gate {
+    let (judgement, answers, replayable) = match &case.judge.gate {
         None => {
             let question = Question::Ungated { gateway: case.judge.gateway };
-            (judge(&facts, question, target, case.now), Vec::new(), Vec::new(), true)
+            (judge(&facts, question, target, case.now), Vec::new(), true)
         }
         Some(gate) => {
             let rules = evaluator.evaluate(&request(gate, &facts));
             let question = Question::Gate { rules: &rules, conditions: &gate.conditions };
-            let verdict = judge(&facts, question, target, case.now);
+            let mut judgement = judge(&facts, question, target, case.now);
             // How an evaluation that broke off is worded depends on the machine and its load, not on the case alone.
             let replayable = rules.is_ok();
             let RuleResults { answers, warnings } =
                 rules.unwrap_or(RuleResults { answers: Vec::new(), warnings: Vec::new() });
-            (verdict, answers, warnings.into_iter().map(|warning| warning.msg).collect(), replayable)
+            judgement.warnings.extend(warnings.into_iter().map(|warning| warning.msg));
+            (judgement, answers, replayable)
         }
     };
-    let document = document(case, Some(&facts), &answers, &warnings, &verdict);
+    let document = document(case, Some(&facts), &answers, &judgement);
     let used = facts.used().to_vec();
-    Decision { verdict, document, facts: Some(facts.input().get().to_owned()), used, replayable }
+    let Judgement { verdict, exceptions, waived, warnings } = judgement;
+    let facts = Some(facts.input().get().to_owned());
+    Decision { verdict, document, facts, used, replayable, exceptions, waived, warnings }
 }
 
 fn facts(case: &Case<'_>) -> Result<Facts, FactsError> {
@@ -118,13 +139,7 @@ fn request(gate: &GateRules, facts: &Facts) -> EvaluationRequest {
 }
 
 /// The decision as JSON with sorted keys.
-fn document(
-    case: &Case<'_>,
-    facts: Option<&Facts>,
-    answers: &[RuleAnswer],
-    warnings: &[String],
-    verdict: &Verdict,
-) -> Value {
+fn document(case: &Case<'_>, facts: Option<&Facts>, answers: &[RuleAnswer], judgement: &Judgement) -> Value {
     let mut document = json!({
         "version": 1,
         "image": case.set.image(),
@@ -139,12 +154,17 @@ fn document(
         "facts": facts.map(Facts::digest),
         "used": facts.map(Facts::used).unwrap_or_default(),
         "rules": answers.iter().map(rule).collect::<Vec<_>>(),
-        "warnings": warnings,
+        "warnings": judgement.warnings,
     });
+    // A decision that nobody has accepted anything for is the document that it was before anybody could.
+    if !judgement.exceptions.is_empty() {
+        document["exceptions"] = json!(judgement.exceptions);
+        document["waived"] = judgement.waived.iter().map(waived).collect();
+    }
     if let Some((index, _)) = &case.by_hand.index {
         document["index"] = json!(index);
     }
-    match verdict {
+    match &judgement.verdict {
         Verdict::Allow(permit) => {
             let basis = permit.basis();
             document["verdict"] = json!(match basis {
@@ -210,15 +230,16 @@ pub fn index_document(index: &Digest, unsigned: &[Value], platforms: &[PlatformD
 
 fn rule(answer: &RuleAnswer) -> Value {
     json!({
-        "code": answer.code,
-        "rule": format!("{}:{}", answer.file, answer.line),
-        "outcome": match answer.outcome {
-            Outcome::Pass => "pass",
-            Outcome::Deny(_) => "deny",
-            Outcome::Silent => "silent",
-            Outcome::Contradiction(_) => "contradiction",
-        },
+        "code": answer.rule.code,
+        "rule": answer.rule.place(),
+        "outcome": answer.says().word(),
     })
+}
+
+/// A denial that somebody accepts, and by which waiver.
+fn waived(Waived { denial, by }: &Waived) -> Value {
+    let violation = &denial.violation;
+    json!({"code": denial.code, "msg": violation.msg, "term": violation.term, "subject": violation.subject, "by": by})
 }
 
 fn denial(denial: &Denial) -> Value {
@@ -230,6 +251,8 @@ fn denial(denial: &Denial) -> Value {
         "subject": denial.violation.subject,
         "solution": denial.solution,
         "rule": denial.rule,
+        "attestation": denial.violation.fields.get("attestation"),
+        "near": denial.near,
     })
 }
 

@@ -11,9 +11,15 @@ use sluicegate_attestation::{identifiers::LOCAL_BUILDER, predicate::PredicateTyp
 use sluicegate_pipeline::{
     gateway::{Environment, Gate, Gateway},
     trust::{GroupEntry, PersonEntry, SignerEntry, TrustFile},
+    waivers,
+    waivers::Accepted,
 };
-use sluicegate_policy::{judge::Conditions, rego::SourceFile};
-use sluicegate_types::{Digest, EnvironmentName, NonEmpty, Repository, RepositoryPattern};
+use sluicegate_policy::{
+    exceptions::{Exceptions, Listed},
+    judge::Conditions,
+    rego::SourceFile,
+};
+use sluicegate_types::{Digest, EnvironmentName, NonEmpty, Repository, RepositoryPattern, UnixTime};
 use sluicegate_verify::{Allowed, GroupRule, Person, Revocation, Role, SignerRule, Trust, TrustRoot, TrustRules};
 
 use crate::{Error, assemble::json_bytes};
@@ -147,7 +153,14 @@ fn rule_of_flag(flag: &str, public_key: Vec<u8>, role: Role) -> SignerRule {
 }
 
 /// Resolves the judge of `environment`: everything that a decision depends on goes into its `gateway` digest.
-pub fn judge_of(gateway: &Gateway, environment: &EnvironmentName, files: &dyn GatewayFiles) -> Result<Judge, Error> {
+///
+/// `at` is when it judges: what somebody accepts for longer than anybody may from then on is an error.
+pub fn judge_of(
+    gateway: &Gateway,
+    environment: &EnvironmentName,
+    files: &dyn GatewayFiles,
+    at: UnixTime,
+) -> Result<Judge, Error> {
     let found = gateway.environments.get(environment).ok_or_else(|| {
         let known: Vec<&str> = gateway.environments.keys().map(EnvironmentName::as_str).collect();
         Error::Usage(format!("the gateway has no environment {environment}; it has {}", known.join(", ")))
@@ -189,6 +202,26 @@ pub fn judge_of(gateway: &Gateway, environment: &EnvironmentName, files: &dyn Ga
         let listed: Vec<String> = gateway.private_destinations.iter().map(ToString::to_string).collect();
         resolved["egress"] = json!({ "private": listed });
     }
+    let people = TrustFile::parse(&gateway.trust.display().to_string(), &trust_file)?.people;
+    waivers::check(&gateway.coverage, |exception| &exception.acceptance, &people, at)?;
+    let mut waived = Vec::new();
+    if let Some(path) = &gateway.waivers {
+        let text = text(files, path)?;
+        waived = waivers::parse(&path.display().to_string(), &text)?;
+        waivers::check(&waived, |waiver| &waiver.acceptance, &people, at)?;
+        resolved["waivers"] = json!(Digest::of(text.as_bytes()));
+    }
+    if !gateway.coverage.is_empty() {
+        resolved["coverage"] = gateway
+            .coverage
+            .iter()
+            .map(|Accepted { what, .. }| {
+                json!({
+                    "digest": what.digest, "gap": what.gap, "acceptance": what.acceptance,
+                })
+            })
+            .collect();
+    }
     let digest = Digest::of(&json_bytes("the gateway", &resolved)?);
     let gate = found.gate.as_ref().map(|gate| -> Result<_, Error> {
         Ok(GateRules {
@@ -197,6 +230,10 @@ pub fn judge_of(gateway: &Gateway, environment: &EnvironmentName, files: &dyn Ga
                 max_database_age: gateway.scanner.as_ref().map(|scanner| scanner.max_age).unwrap_or_default(),
                 valid_for: gate.valid_for,
                 gateway: digest,
+                exceptions: Exceptions {
+                    waivers: waived.into_iter().map(listed).collect(),
+                    coverage: gateway.coverage.iter().cloned().map(listed).collect(),
+                },
             },
             policies,
             data,
@@ -210,6 +247,10 @@ pub fn judge_of(gateway: &Gateway, environment: &EnvironmentName, files: &dyn Ga
         verifier_id: gateway.verifier_id.clone(),
         gate: gate.transpose()?,
     })
+}
+
+fn listed<T>(Accepted { what, spot }: Accepted<T>) -> Listed<T> {
+    Listed { what, place: spot.file_and_line() }
 }
 
 fn required(gate: &Gate) -> Result<NonEmpty<PredicateType>, Error> {

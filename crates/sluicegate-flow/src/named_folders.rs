@@ -6,13 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sluicegate_pipeline::{
-    nearest,
-    pipeline::{Artifact, Pipeline, Step},
-    suggestion,
-};
+use sluicegate_pipeline::pipeline::{Artifact, Pipeline, Step};
 use sluicegate_ports::trees::TreeError;
-use sluicegate_types::{ImageRef, OutputName};
+use sluicegate_types::{
+    ImageRef, OutputName,
+    nearest::{nearest, suggestion},
+};
 
 use crate::Error;
 

@@ -13,7 +13,10 @@ use std::{
 use candidate::{Candidate, FollowedSubject, Judged, Kept, Permitted, PromotedIndex, Refusal, Subject};
 use occupant::Deployed;
 use serde_json::{Value, json};
-use sluicegate_policy::judge::{Basis, Denial, Grant, Permit, Reason, judge_index};
+use sluicegate_policy::{
+    exceptions::{ExceptionUse, Waived},
+    judge::{Basis, Denial, Grant, Permit, Reason, judge_index},
+};
 use sluicegate_ports::{
     evidence::{NewRecord, RecordKind},
     images::{Descriptor, ImagePlaceError, ImageSource},
@@ -71,10 +74,23 @@ pub struct PromoteRequest<'a> {
     pub scratch: &'a Path,
     /// Judge and record; the gate's scan is signed and logged as ever, and the permit is thrown away.
     pub dry_run: bool,
+    /// Judge as it was, or will be, at this moment. It replays and explains; it never makes a permit (trust model 7).
+    pub effective: Option<UnixTime>,
     /// Go back to an image that the environment held before.
     pub rollback: bool,
     /// Also write what cosign 2 looks for, [`compat::cosign2`].
     pub compat_cosign2: bool,
+}
+
+/// How a promotion ended, and what somebody accepts that it rests on or that it met.
+#[derive(Debug)]
+pub struct Answered {
+    /// How it ended.
+    pub promoted: Promoted,
+    /// What became of each waiver and each accepted gap, for each image.
+    pub exceptions: Vec<OfPlatform<ExceptionUse>>,
+    /// What was denied and is waived.
+    pub waived: Vec<OfPlatform<Waived>>,
 }
 
 /// How a promotion ended. Every one of these is recorded.
@@ -184,7 +200,7 @@ impl From<Error> for FailedPromotion {
 }
 
 /// Promotes an image to the judge's environment.
-pub fn promote(ports: &Ports<'_>, request: &PromoteRequest<'_>) -> Result<Promoted, FailedPromotion> {
+pub fn promote(ports: &Ports<'_>, request: &PromoteRequest<'_>) -> Result<Answered, FailedPromotion> {
     let image = request.reference.relative_to(request.folder);
     let source = ports.places.source(&image.place).map_err(Error::from)?;
     let descriptor = source.resolve(&image.selector).map_err(Error::from)?;
@@ -209,8 +225,10 @@ pub fn promote(ports: &Ports<'_>, request: &PromoteRequest<'_>) -> Result<Promot
         target: place_of(request),
         allowed: Cell::new(false),
         other_ledgers: RefCell::default(),
+        exceptions: RefCell::default(),
+        waived: RefCell::default(),
     };
-    promotion.judged(source.as_ref()).map_err(|error| {
+    let promoted = promotion.judged(source.as_ref()).map_err(|error| {
         if matches!(error, Error::CutBack(_)) {
             return error.into();
         }
@@ -226,7 +244,9 @@ pub fn promote(ports: &Ports<'_>, request: &PromoteRequest<'_>) -> Result<Promot
             (ports.warn)(&format!("this could not be recorded: {unrecorded}"));
         });
         FailedPromotion { error: Box::new(error), record: record.ok() }
-    })
+    })?;
+    let (exceptions, waived) = (promotion.exceptions.into_inner(), promotion.waived.into_inner());
+    Ok(Answered { promoted, exceptions, waived })
 }
 
 /// The environment's place.
@@ -247,6 +267,9 @@ struct Promotion<'a> {
     allowed: Cell<bool>,
     /// Ledgers of others that what the environment holds was decided under.
     other_ledgers: RefCell<BTreeSet<String>>,
+    /// What became of what somebody accepts, and what it took away.
+    exceptions: RefCell<Vec<OfPlatform<ExceptionUse>>>,
+    waived: RefCell<Vec<OfPlatform<Waived>>>,
 }
 
 /// An image that is allowed.
@@ -294,8 +317,8 @@ impl Promotion<'_> {
         let held = self.compare_ledgers(current)?;
         let repository = request.judge.repository();
         let asked = |at: UnixTime| Asked { trust: request.trust, repository: Some(&repository), at };
-        let mut subject = Subject::read(source, self.image, asked(ports.clock.now()))?;
-        let followed = subject.follow(asked(ports.clock.now()));
+        let mut subject = Subject::read(source, self.image, asked(self.moment()))?;
+        let followed = subject.follow(asked(self.moment()));
         for unlooked in followed.all().map(|followed| followed.unlooked).filter(|unlooked| *unlooked > 0) {
             (ports.tell)(&format!("{unlooked} statements of known signers were not looked at"));
         }
@@ -317,7 +340,7 @@ impl Promotion<'_> {
             subject.images.iter_mut().try_for_each(|image| image.scan(ports, request))?;
         }
         // A scan takes its time: what is judged is what is true after it, and all of it at one moment.
-        let now = ports.clock.now();
+        let now = self.moment();
         let followed = subject.follow(asked(now));
         if followed.lacks_a_set() {
             return self.without_set(lacking(&subject, followed));
@@ -326,7 +349,9 @@ impl Promotion<'_> {
         let of_index = index.map(|(index, followed)| (&index.fetched, followed));
         let mut judged = Vec::new();
         for (image, followed) in subject.images.iter().zip(&followed.images) {
-            judged.push((image, followed, image.judge(ports, request, followed, of_index, (current, now))?));
+            let mut one = image.judge(ports, request, followed, of_index, (current, now))?;
+            self.take_along(image, &mut one);
+            judged.push((image, followed, one));
         }
         match index {
             Some(index) => self.end_of_index(index, judged, now),
@@ -337,6 +362,30 @@ impl Promotion<'_> {
         }
     }
 
+    /// The moment that is judged at.
+    fn moment(&self) -> UnixTime {
+        self.request.effective.unwrap_or_else(|| self.ports.clock.now())
+    }
+
+    /// Whether a permit is thrown away.
+    fn is_dry(&self) -> bool {
+        let Self { request, .. } = self;
+        (request.dry_run && is_on(Check::DryRun)) || (request.effective.is_some() && is_on(Check::EffectiveTime))
+    }
+
+    /// Notes what was accepted for an image, and warns of what a person should know; what is said of every set is said once.
+    fn take_along(&self, image: &Candidate, judged: &mut Judged<'_>) {
+        let of = |what: &str| image.platform.as_ref().map_or_else(|| what.to_owned(), |of| format!("{of}: {what}"));
+        for warning in std::mem::take(&mut judged.warnings) {
+            (self.ports.warn)(&gate::reason(&of(&warning)));
+        }
+        let platform = || image.platform.clone();
+        let exceptions = std::mem::take(&mut judged.exceptions).into_iter();
+        self.exceptions.borrow_mut().extend(exceptions.map(|said| OfPlatform { platform: platform(), said }));
+        let waived = std::mem::take(&mut judged.waived).into_iter();
+        self.waived.borrow_mut().extend(waived.map(|said| OfPlatform { platform: platform(), said }));
+    }
+
     /// If no set is allowed, a denial weighs more than an open question. Each that is not allowed is on record.
     fn end_of_image(
         &self,
@@ -345,12 +394,12 @@ impl Promotion<'_> {
         judged: Judged<'_>,
         now: UnixTime,
     ) -> Result<Promoted, Error> {
-        let Judged { permitted, refused } = judged;
+        let Judged { permitted, refused, .. } = judged;
         if let Some(Permitted { set, permit, kept: Kept { body, .. } }) = permitted {
             for (refusal, kept) in refused {
                 self.record(refusal.outcome(), RecordKind::Decision, kept.body)?;
             }
-            if self.request.dry_run && is_on(Check::DryRun) {
+            if self.is_dry() {
                 return self.would_allow(permit, body);
             }
             return self.allowed(&[Granted { image, set, followed }], None, permit, body);
@@ -383,7 +432,7 @@ impl Promotion<'_> {
         let Self { ports, request, .. } = *self;
         let (mut platforms, mut granted, mut permits) = (Vec::new(), Vec::new(), Vec::new());
         let (mut denials, mut reasons, mut looked_at) = (Vec::new(), Vec::new(), Vec::new());
-        for (image, followed, Judged { permitted, mut refused }) in judged {
+        for (image, followed, Judged { permitted, mut refused, .. }) in judged {
             let counts = if permitted.is_some() { None } else { refused.pop() };
             for (refusal, kept) in refused {
                 self.record_platform(image, refusal.outcome(), kept.body)?;
@@ -394,7 +443,7 @@ impl Promotion<'_> {
                     let outcome = gate::outcome_of(permit.basis());
                     permits.push(permit);
                     granted.push(Granted { image, set, followed });
-                    (if request.dry_run { "would-allow" } else { outcome }, kept)
+                    (if self.is_dry() { "would-allow" } else { outcome }, kept)
                 }
                 (None, Some((refusal, mut kept))) => {
                     let outcome = refusal.outcome();
@@ -430,7 +479,7 @@ impl Promotion<'_> {
         let images = index.named.images.iter().map(|image| image.descriptor.digest).collect();
         let permit = judge_index(self.image.digest, &images, permits)
             .map_err(|error| Error::Bug(format!("images were allowed and their index is not: {error}")))?;
-        if request.dry_run && is_on(Check::DryRun) {
+        if self.is_dry() {
             return self.would_allow(permit, body);
         }
         self.allowed(&granted, Some((index, said)), permit, body)
@@ -464,7 +513,7 @@ impl Promotion<'_> {
         // On record before it is signed, so that what is signed vouches for its own record; and before anything is asked of the
         // image's place, which belongs to somebody else.
         let decision = self.record("deny", RecordKind::Decision, body)?;
-        if request.dry_run {
+        if request.dry_run || request.effective.is_some() {
             return Ok(decision);
         }
         // A denial that can't be signed is still a denial: it is never lost for the sake of its signature.
@@ -624,8 +673,11 @@ impl Promotion<'_> {
     }
 
     fn record_about(&self, image: Digest, outcome: &str, kind: RecordKind, mut body: Value) -> Result<u64, Error> {
-        if self.request.dry_run {
+        if self.request.dry_run || self.request.effective.is_some() {
             body["dryRun"] = json!(true);
+        }
+        if let Some(moment) = self.request.effective {
+            body["effectiveTime"] = json!(moment);
         }
         let others = self.other_ledgers.borrow();
         if kind == RecordKind::Decision && !others.is_empty() {

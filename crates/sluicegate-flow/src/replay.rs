@@ -179,7 +179,7 @@ pub fn replay(
         String::from_utf8(store.read(&inputs.gateway, MAX_INPUT)?).map_err(|_| not("its gateway is not UTF-8"))?;
     let gateway = Gateway::parse("gateway.yaml", &text)?;
     let (trust, _) = gateway::trust(&gateway, &files)?;
-    let judge = judge_of(&gateway, &environment, &files)?;
+    let judge = judge_of(&gateway, &environment, &files, body.decided_at)?;
     if judge.gateway != body.gateway {
         return Err(not("this version reads the gateway in another way than the one that decided"));
     }

@@ -18,7 +18,7 @@ use sluicegate_pipeline::gateway::Gateway;
 use sluicegate_policy::rego::SourceFile;
 use sluicegate_ports::sign::Signer;
 use sluicegate_testkit::{VirtualLog, VirtualSigner, sign_statement, today};
-use sluicegate_types::{Digest, NonEmpty, PinnedImage, Repository};
+use sluicegate_types::{Digest, NonEmpty, PinnedImage, Repository, UnixTime};
 use sluicegate_verify::{Role, Trust, VerifiedStatement, threshold::endorsed, verify};
 
 const LOG: &str = "log.example";
@@ -145,7 +145,7 @@ fn sbom() -> Statement {
 fn inner_servers_that_steps_may_reach_are_part_of_the_judges_digest() {
     let judge = |egress: &str| {
         let gateway = Gateway::parse("gateway.yaml", &format!("{GATEWAY}{egress}\n")).unwrap();
-        judge_of(&gateway, &"production".parse().unwrap(), &files(TRUST)).unwrap().gateway
+        judge_of(&gateway, &"production".parse().unwrap(), &files(TRUST), UnixTime::EPOCH).unwrap().gateway
     };
     let before = judge("");
     assert_eq!(judge("egress: {}"), before);
@@ -154,6 +154,69 @@ fn inner_servers_that_steps_may_reach_are_part_of_the_judges_digest() {
     let two = judge("egress: { private: [nexus.example:443, 10.0.0.1:80] }");
     assert!(one != before && two != one && two != before);
     assert_eq!(judge("egress: { private: [10.0.0.1:80, Nexus.example:443] }"), two);
+}
+
+/// The judge's digest, or why there is none, with this waiver file and these accepted gaps, at this moment.
+fn judge_with(waivers: Option<&str>, coverage: &str, at: &str) -> Result<Digest, String> {
+    let named = if waivers.is_some() { "waivers: waivers.yaml\n" } else { "" };
+    let gateway = Gateway::parse("gateway.yaml", &format!("{GATEWAY}{named}{coverage}")).unwrap();
+    let mut files = files(TRUST);
+    files.0.extend(waivers.map(|text| ("waivers.yaml".to_owned(), text.as_bytes().to_vec())));
+    judge_of(&gateway, &"production".parse().unwrap(), &files, at.parse().unwrap())
+        .map(|judge| judge.gateway)
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn tm17_what_is_accepted_is_part_of_the_judges_digest() {
+    let at = "2026-11-25T00:00:00Z";
+    let coverage = |gap: &str| {
+        format!(
+            "coverage: [{{ digest: {}, gap: {gap}, owner: olga, approver: arno, reason: it moves, expires: 2026-12-25 }}]\n",
+            Digest::of(b"image")
+        )
+    };
+    let mut all = vec![
+        judge_with(None, "", at).unwrap(),
+        judge_with(Some("waivers: []"), "", at).unwrap(),
+        judge_with(Some("waivers: [ ]"), "", at).unwrap(),
+        judge_with(None, &coverage("system-ended"), at).unwrap(),
+        judge_with(None, &coverage("system-unknown"), at).unwrap(),
+    ];
+    assert_eq!(judge_with(None, "coverage: []", at).unwrap(), all[0]);
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 5);
+}
+
+#[test]
+fn tm17_nobody_accepts_a_risk_for_longer_than_ninety_days_or_approves_his_own() {
+    let waivers = |approver: &str, expires: &str| {
+        format!(
+            "waivers:\n  - {{ code: a.b, term: CVE-1, digest: {}, environment: production, owner: alice@example,\n      approver: {approver}, reason: it moves, expires: {expires} }}\n",
+            Digest::of(b"image")
+        )
+    };
+    let at = "2026-11-25T00:00:00Z";
+    let ask = |approver: &str, expires: &str, at: &str| judge_with(Some(&waivers(approver, expires)), "", at);
+    assert!(ask("arno", "2027-02-23T00:00:00Z", at).is_ok());
+    let error = ask("arno", "2027-02-23T00:00:01Z", at).unwrap_err();
+    assert!(error.contains("waivers.yaml: line 2") && error.contains("more than 90 days"), "{error}");
+    // The same file later is one that ends soon, or has ended.
+    assert!(ask("arno", "2027-02-23T00:00:01Z", "2026-11-25T00:00:01Z").is_ok());
+    assert!(ask("arno", "2026-11-25T00:00:00Z", at).is_ok());
+    for alice in ["alice", "Alice"] {
+        let error = ask(alice, "2026-12-25T00:00:00Z", at).unwrap_err();
+        assert!(error.contains("owner and approver are both alice"), "{error}");
+    }
+    assert!(ask("bob", "2026-12-25T00:00:00Z", at).is_ok());
+    let coverage = format!(
+        "coverage: [{{ digest: {}, owner: olga, approver: arno, reason: it moves, expires: 2027-02-24 }}]\n",
+        Digest::of(b"lock")
+    );
+    let error = judge_with(None, &coverage, at).unwrap_err();
+    assert!(error.contains("gateway.yaml: line") && error.contains("more than 90 days"), "{error}");
+    assert!(judge_with(None, &coverage, "2026-11-26T00:00:00Z").is_ok());
 }
 
 #[test]

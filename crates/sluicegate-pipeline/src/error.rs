@@ -1,9 +1,11 @@
 //! Why a file is refused.
 
-use sluicegate_types::{OutputName, StepName};
+use sluicegate_types::{
+    OutputName, StepName,
+    nearest::{MAX_LISTED, MAX_WORD, shortened, suggestion},
+};
 
 use crate::{
-    nearest::{MAX_LISTED, MAX_WORD, shortened, suggestion},
     spot::{Aim, Spot, harmless},
     yaml::Given,
 };
@@ -258,6 +260,11 @@ impl In<'_> {
 
     pub(crate) fn version(&self, version: u32) -> Result<(), Error> {
         if version == 1 { Ok(()) } else { Err(self.later_value("version", &version.to_string(), "write version: 1")) }
+    }
+
+    /// Where an entry of a list begins, which is looked at later.
+    pub(crate) fn entry(&self, place: &str) -> Spot {
+        self.key(place)
     }
 
     fn value(&self, place: impl AsRef<str>) -> Spot {

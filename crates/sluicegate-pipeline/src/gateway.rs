@@ -7,15 +7,17 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, de::IgnoredAny};
+use serde::Deserialize;
 use sluicegate_types::{
-    Destination, Digest, EnvironmentName, ImageRef, LogUrl, LogUrlError, NonEmpty, Place, RegistryRepository, TagName,
+    CoverageException, Destination, Digest, EnvironmentName, ImageRef, LogUrl, LogUrlError, NonEmpty, Place,
+    RegistryRepository, TagName,
 };
 
 use crate::{
     Error, In,
     shared_store::{SharedStore, WireCache, shared_store},
-    units,
+    units, waivers,
+    waivers::{Accepted, WireCoverage},
     yaml::{self, Given, Longer, Ordered, TextOr},
 };
 
@@ -34,6 +36,10 @@ pub struct Gateway {
     pub verifier_id: String,
     /// How images are scanned; without it nothing can be gated that requires `vulns`.
     pub scanner: Option<Trivy>,
+    /// waivers.yaml, if there is one.
+    pub waivers: Option<PathBuf>,
+    /// Gaps of scans that are accepted.
+    pub coverage: Vec<Accepted<CoverageException>>,
     /// Where attestations of registries' images are, if not in the image's own repository.
     pub evidence: Option<RegistryRepository>,
     /// Where statements are logged.
@@ -132,11 +138,7 @@ impl Gateway {
         let wire: WireGateway = yaml::read(file, text)?;
         let at = In { file, text };
         at.version(wire.version)?;
-        at.absent("", "waivers", wire.waivers)?;
         at.absent("", "limits", wire.limits)?;
-        if wire.coverage.is_some_and(|list| !list.is_empty()) {
-            return Err(at.later("coverage[0]"));
-        }
         let log = log_of(&at, wire.log)?;
         let evidence = match wire.evidence.as_deref() {
             None | Some("same") => None,
@@ -188,6 +190,8 @@ impl Gateway {
             trust_root: wire.trust_root.into(),
             signing,
             verifier_id: wire.verifier_id,
+            waivers: wire.waivers.map(PathBuf::from),
+            coverage: waivers::coverage(&at, wire.coverage.unwrap_or_default())?,
             scanner: wire.scanner.map(|scanner| trivy(&at, scanner)).transpose()?,
             evidence,
             log,
@@ -355,13 +359,12 @@ pub(crate) struct WireGateway {
     verifier_id: String,
     /// trusted_root.json.
     trust_root: String,
-    /// Reserved: refused with "not in this version".
-    #[serde(default)]
-    waivers: Given,
-    /// Reserved: anything but an empty list is refused with "not in this version".
+    /// waivers.yaml: denials that somebody accepts for a while.
     #[serde(default, deserialize_with = "yaml::given")]
-    #[cfg_attr(test, schemars(with = "Vec<()>", extend("maxItems" = 0)))]
-    coverage: Option<Vec<IgnoredAny>>,
+    waivers: Option<String>,
+    /// Gaps of scans that somebody accepts for a while.
+    #[serde(default, deserialize_with = "yaml::given")]
+    coverage: Option<Vec<WireCoverage>>,
     /// embedded: the log of the home; or a log elsewhere.
     log: TextOr<WireRemote>,
     /// How images are scanned; without it nothing is decided that requires vulns.
@@ -654,7 +657,6 @@ scanner:
             ("log: embedded", "log: {}", "rekor"),
             ("log: embedded", "log: [embedded]", "expected embedded, or { rekor: URL }"),
             ("log: embedded", "log: 7", "expected embedded, or { rekor: URL }"),
-            ("log: embedded", "log: embedded\nwaivers: w.yaml", "not in this version"),
             ("tag: current", "tag: current, after: { staging: 24h }", "not in this version"),
             ("oci:env/production", "env/production", "did you mean oci:env/production?"),
             ("oci:env/production", "registry.example/x:tag", "no tag, no digest"),

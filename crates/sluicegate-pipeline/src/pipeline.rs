@@ -21,7 +21,8 @@ use sluicegate_types::{Destination, ImageRef, NameError, NonEmpty, OutputName, P
 
 pub use self::tags::{TagFault, TagTemplate};
 use self::wire::WirePipeline;
-use crate::{Error, In, Spot, nearest::suggestion, yaml};
+use crate::{Error, In, Spot, yaml};
+use sluicegate_types::nearest::suggestion;
 
 /// A pipeline that can be run: its steps in an order in which every input exists before it is read.
 #[derive(Clone, Debug)]

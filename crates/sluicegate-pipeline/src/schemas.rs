@@ -1,4 +1,4 @@
-//! The published schemas of the three files, generated from the types that read them. `SLUICEGATE_BLESS=1 cargo test -p
+//! The published schemas of the four files, generated from the types that read them. `SLUICEGATE_BLESS=1 cargo test -p
 //! sluicegate-pipeline` writes them anew.
 
 use std::{borrow::Cow, path::Path};
@@ -97,6 +97,7 @@ fn the_published_schemas_are_those_of_the_types_that_read_the_files() {
         ("sluicegate", crate::pipeline::of_pipeline()),
         ("gateway", schemars::schema_for!(crate::gateway::WireGateway)),
         ("trust", schemars::schema_for!(crate::trust::WireTrust)),
+        ("waivers", schemars::schema_for!(crate::waivers::WireWaivers)),
     ] {
         schemars::transform::Transform::transform(&mut RecursiveTransform(without_null), &mut schema);
         schema.insert("$id".to_owned(), format!("https://sluicegate.dev/schemas/{name}.schema.json").into());

@@ -46,6 +46,14 @@ impl Spot {
         Self(Box::new(Inner { excerpt: String::new(), ..*self.0 }))
     }
 
+    /// The file and the line, `waivers.yaml:12`, as programs write them.
+    pub fn file_and_line(&self) -> String {
+        match self.0.place {
+            Some((line, _)) => format!("{}:{line}", self.0.file),
+            None => self.0.file.clone(),
+        }
+    }
+
     /// The line with a caret below it, each on a line of its own after a line feed; empty where no line is known.
     pub fn excerpt(&self) -> &str {
         &self.0.excerpt

@@ -13,11 +13,11 @@ use serde::{
     },
 };
 use serde_saphyr::{Error as YamlError, Location, options::MergeKeyPolicy};
+use sluicegate_types::nearest::{nearest, shortened};
 
 use crate::{
     Error,
     error::said_as,
-    nearest::{nearest, shortened},
     spot::{self, Aim, Part, Spot},
 };
 

@@ -4,7 +4,7 @@
 
 use std::{fs, path::PathBuf};
 
-use sluicegate_pipeline::{Error, gateway::Gateway, pipeline::Pipeline, trust::TrustFile};
+use sluicegate_pipeline::{Error, gateway::Gateway, pipeline::Pipeline, trust::TrustFile, waivers};
 
 #[test]
 fn pipelines_are_accepted_or_refused_with_these_words() {
@@ -19,6 +19,11 @@ fn gateways_are_accepted_or_refused_with_these_words() {
 #[test]
 fn trust_files_are_accepted_or_refused_with_these_words() {
     walk("trust", 20, |file, text| TrustFile::parse(file, text).map(drop));
+}
+
+#[test]
+fn waivers_are_accepted_or_refused_with_these_words() {
+    walk("waivers", 20, |file, text| waivers::parse(file, text).map(drop));
 }
 
 /// At least `least` files, so that a corpus that isn't found is no success.

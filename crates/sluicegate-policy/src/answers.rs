@@ -35,6 +35,7 @@ pub(crate) fn read(
     let mut passed = BTreeSet::new();
     let mut denied: BTreeMap<String, Vec<Violation>> = BTreeMap::new();
     let mut warnings = Vec::new();
+    let mut unlisted: BTreeMap<&str, u64> = BTreeMap::new();
     for (package, names) in sets {
         for name in names {
             let set = Set { package, name, codes: &codes, limits };
@@ -45,6 +46,7 @@ pub(crate) fn read(
                     limits.answers
                 );
                 warnings.push(Warning { package: package.clone(), code: None, msg, fields: BTreeMap::new() });
+                unlisted.insert(package.as_str(), beyond);
             }
             for answer in answers {
                 match name.as_str() {
@@ -74,8 +76,8 @@ pub(crate) fn read(
             (true, Some(violations)) => Outcome::Contradiction(violations),
             (false, None) => Outcome::Silent,
         };
-        let RuleDeclaration { code, title, description, solution, requires, file, line } = rule.clone();
-        RuleAnswer { code, title, description, solution, requires, file, line, outcome }
+        let unlisted = unlisted.get(rule.package()).copied().unwrap_or(0);
+        RuleAnswer { rule: rule.clone(), outcome, lacking: Vec::new(), unlisted }
     });
     Ok(RuleResults { answers: answers.collect(), warnings })
 }
@@ -127,7 +129,7 @@ impl Set<'_> {
             let msg = self.words(answer, answer, "")?;
             return Ok((None, Violation { msg, term: None, subject: None, fields: BTreeMap::new() }));
         }
-        let object = answer.as_object().map_err(|_| self.wrong(answer, "write an object with \"code\" and \"msg\""))?;
+        let object = answer.as_object().map_err(|_| self.wrong(answer, &format!("write {} contains {{\"code\": …, \"msg\": …}}", self.name)))?;
         let (mut code, mut msg, mut term, mut subject) = (None, None, None, None);
         let mut fields = BTreeMap::new();
         for (key, value) in object.iter() {

@@ -1,6 +1,9 @@
 //! Verified facts: what Rego sees, made from verified bytes only (DESIGN section 5, "Rego input").
 
-use std::{collections::BTreeSet, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
@@ -29,6 +32,8 @@ pub struct Facts {
     used: Vec<Digest>,
     components: usize,
     scan: Option<GateScan>,
+    /// Each finding that has other names: its id, its package and these.
+    aliases: BTreeMap<String, Vec<(String, Vec<String>)>>,
 }
 
 /// A test of something that the image is not made of.
@@ -145,6 +150,10 @@ impl Facts {
         }
         let mut attestations: Vec<Value> = set.statements().chain(alone.iter().copied()).map(attestation).collect();
         attestations.extend(together.iter().copied().map(endorsement));
+        let mut aliases: BTreeMap<String, Vec<(String, Vec<String>)>> = BTreeMap::new();
+        for (finding, _) in findings.iter().filter(|(finding, _)| !finding.aliases.is_empty()) {
+            aliases.entry(finding.id.clone()).or_default().push((finding.purl.clone(), finding.aliases.clone()));
+        }
         let vulnerabilities = findings.iter().map(|(f, bundle)| tagged(f, *bundle)).collect::<Result<Vec<_>, _>>()?;
         let mut input = json!({
             "subject": {"name": repository.as_str(), "digest": set.image()},
@@ -187,6 +196,7 @@ impl Facts {
             used,
             components: components.len(),
             scan,
+            aliases,
         })
     }
 
@@ -213,6 +223,7 @@ impl Facts {
             used: set.statements().map(VerifiedStatement::bundle).collect(),
             components: 0,
             scan: None,
+            aliases: BTreeMap::new(),
         })
     }
 
@@ -249,6 +260,17 @@ impl Facts {
     /// Components of the image's SBOMs.
     pub fn components(&self) -> usize {
         self.components
+    }
+
+    /// Whether the finding `id`, in `package` if one is named, is also called `name`. Names are those of this very finding: an advisory
+    /// that several findings share makes them no one thing.
+    pub fn is_also_called(&self, id: &str, package: Option<&str>, name: &str) -> bool {
+        let of_package = |purl: &str| package.is_none_or(|package| package == purl);
+        self.aliases
+            .get(id)
+            .into_iter()
+            .flatten()
+            .any(|(purl, names)| of_package(purl) && names.iter().any(|n| n == name))
     }
 
     /// The gate's own scan.

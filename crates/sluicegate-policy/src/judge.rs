@@ -1,16 +1,21 @@
 //! The verdict: a pure function of facts, rule results, target and time.
 
-use std::{collections::BTreeSet, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
 
-use sluicegate_attestation::predicate::PredicateType;
+use sluicegate_attestation::{coverage::Gap, predicate::PredicateType};
 use sluicegate_types::{
     Digest, EnvironmentName, NonEmpty, PinnedImage, Repository, TagName, UnixTime,
     checks::{Check, is_on},
 };
 
 use crate::{
+    exceptions::{self, EMPTY_SBOM, ExceptionUse, Exceptions, Waived},
     facts::{Facts, ForeignTest},
-    rego::{Outcome, PolicyError, RuleAnswer, RuleResults, Violation},
+    rego::{PolicyError, RuleAnswer, RuleResults, Says, Violation},
 };
 
 /// What a gate says. Nothing passes by being empty: no rule, no evidence, a silent rule are all [`Verdict::Undecided`].
@@ -23,6 +28,20 @@ pub enum Verdict {
     Deny(NonEmpty<Denial>),
     /// The policy could not be asked or did not answer.
     Undecided(NonEmpty<Reason>),
+}
+
+/// A verdict, and what somebody accepts that it rests on.
+#[derive(Debug)]
+#[must_use = "a verdict that nobody looks at lets nothing through"]
+pub struct Judgement {
+    /// What the gate says.
+    pub verdict: Verdict,
+    /// What became of each waiver and each accepted gap.
+    pub exceptions: Vec<ExceptionUse>,
+    /// What was denied and is waived.
+    pub waived: Vec<Waived>,
+    /// What a person should know, and decides nothing: rules that do not decide yet, and what is accepted and ends.
+    pub warnings: Vec<String>,
 }
 
 /// Leave to promote exactly this image to exactly this place under exactly this gateway. Spent once: it is not `Clone`.
@@ -166,6 +185,8 @@ pub struct Denial {
     pub rule: String,
     /// What was found.
     pub violation: Violation,
+    /// What came nearest to letting it through: a waiver that is for something else.
+    pub near: Option<String>,
 }
 
 /// Why nothing could be decided.
@@ -187,6 +208,13 @@ pub enum Reason {
     Policy(String),
     /// A rule gave no answer.
     Silent(String),
+    /// A rule demands facts that are not there.
+    Lacking {
+        /// The rule.
+        code: String,
+        /// JSON pointers that lead nowhere.
+        fields: Vec<String>,
+    },
 }
 
 impl fmt::Display for Reason {
@@ -207,6 +235,9 @@ impl fmt::Display for Reason {
             Self::EmptySbom => write!(f, "the image's SBOM names no component"),
             Self::Policy(why) => write!(f, "the policy could not be asked: {why}"),
             Self::Silent(code) => write!(f, "the rule {code} gave no answer"),
+            Self::Lacking { code, fields } => {
+                write!(f, "the rule {code} demands facts that are not there: {}", fields.join(", "))
+            }
         }
     }
 }
@@ -222,6 +253,8 @@ pub struct Conditions {
     pub valid_for: Duration,
     /// The digest of the environment's whole resolved gateway.
     pub gateway: Digest,
+    /// What is accepted for a while.
+    pub exceptions: Exceptions,
 }
 
 /// Where the image is to go, as it is now.
@@ -254,11 +287,18 @@ pub enum Question<'a> {
     },
 }
 
-/// Judges. Without a gate, a whole closed set is all that is asked for. With one, conditions come first and are never waived: kinds present, database fresh, coverage whole, SBOM not empty. Then a
-/// denial of any rule denies; then a rule without an answer leaves it undecided; only then is there a permit.
-pub fn judge(facts: &Facts, question: Question<'_>, target: Target, now: UnixTime) -> Verdict {
+/// Judges. Without a gate, a whole closed set is all that is asked for. With one, conditions come first and no waiver reaches them: kinds
+/// present, database fresh, coverage whole but for gaps that are accepted, SBOM not empty. Then a denial of any rule denies, unless each of
+/// its violations is waived; then a rule without an answer leaves it undecided; only then is there a permit, and it holds no longer than
+/// what it rests on. A rule that does not decide yet informs.
+pub fn judge(facts: &Facts, question: Question<'_>, target: Target, now: UnixTime) -> Judgement {
     match question {
-        Question::Ungated { gateway } => Verdict::Allow(permit(facts, target, gateway, Basis::Ungated, now)),
+        Question::Ungated { gateway } => Judgement {
+            verdict: Verdict::Allow(permit(facts, target, gateway, Basis::Ungated, now)),
+            exceptions: Vec::new(),
+            waived: Vec::new(),
+            warnings: Vec::new(),
+        },
         Question::Gate { rules, conditions } => judge_by_gate(facts, rules, conditions, target, now),
     }
 }
@@ -269,29 +309,83 @@ fn judge_by_gate(
     conditions: &Conditions,
     target: Target,
     now: UnixTime,
-) -> Verdict {
-    let answers = rules.as_ref().map_or(&[] as &[RuleAnswer], |results| &results.answers);
-    let mut reasons = unmet(facts, answers, conditions, now);
+) -> Judgement {
+    let all = rules.as_ref().map_or(&[] as &[RuleAnswer], |results| &results.answers);
+    let codes = all.iter().map(|answer| answer.rule.code.as_str()).collect();
+    let mut asked = exceptions::Asked::new(&conditions.exceptions, facts, &target, now, codes);
+    let (answers, later): (Vec<_>, Vec<_>) = all.iter().partition(|answer| answer.rule.is_effective(now));
+    let mut warnings: Vec<String> = later.iter().filter_map(|answer| what_will_be(answer)).collect();
+    let mut reasons = unmet(facts, &answers, conditions, &mut asked, now);
     match rules {
         Err(error) if is_on(Check::PolicyError) => reasons.push(Reason::Policy(error.to_string())),
-        Ok(results) if is_on(Check::NoRule) && results.answers.is_empty() => {
+        Ok(_) if is_on(Check::NoRule) && answers.is_empty() => {
             reasons.push(Reason::Policy("no rule was asked".to_owned()))
         }
         _ => {}
     }
-    if let Ok(reasons) = NonEmpty::try_from(reasons) {
-        return Verdict::Undecided(reasons);
+    let (mut denials, mut waived) = (Vec::new(), Vec::new());
+    for answer in &answers {
+        let (violations, may_be_waived) = match answer.says() {
+            Says::Deny { violations, unlisted } if is_on(Check::Deny) => {
+                if unlisted > 0 {
+                    denials.push(denial(answer, &beyond(unlisted)));
+                }
+                (violations, true)
+            }
+            // What a rule cannot make up its mind about is a fault of the rule, and nobody accepts that.
+            Says::Contradiction(violations) if is_on(Check::Contradiction) => (violations.as_slice(), false),
+            _ => continue,
+        };
+        for violation in violations {
+            let by = if may_be_waived { asked.waived_by(&answer.rule.code, violation) } else { None };
+            let mut denial = denial(answer, violation);
+            match by {
+                Some(by) => waived.push(Waived { denial, by }),
+                None => {
+                    denial.near = asked.nearest_miss(&answer.rule.code, violation);
+                    denials.push(denial);
+                }
+            }
+        }
     }
-    if let Ok(denials) = NonEmpty::try_from(answers.iter().flat_map(denials).collect::<Vec<_>>()) {
-        return Verdict::Deny(denials);
-    }
-    let silent = answers.iter().filter(|answer| answer.outcome != Outcome::Pass && is_on(Check::Silent));
-    let silent: Vec<Reason> = silent.map(|answer| Reason::Silent(answer.code.clone())).collect();
-    if let Ok(silent) = NonEmpty::try_from(silent) {
-        return Verdict::Undecided(silent);
-    }
-    let basis = Basis::Gate { expires: now.plus(conditions.valid_for.as_secs()) };
-    Verdict::Allow(permit(facts, target, conditions.gateway, basis, now))
+    let until = asked.until();
+    let exceptions = asked.uses();
+    warnings.extend(exceptions.iter().filter_map(exceptions::warning));
+    let verdict = if let Ok(reasons) = NonEmpty::try_from(reasons) {
+        Verdict::Undecided(reasons)
+    } else if let Ok(denials) = NonEmpty::try_from(denials) {
+        Verdict::Deny(denials)
+    } else {
+        let open = answers.iter().filter_map(|answer| match answer.says() {
+            Says::Pass => None,
+            Says::Deny { .. } if is_on(Check::Deny) => None,
+            Says::Lacking(fields) => Some(Reason::Lacking { code: answer.rule.code.clone(), fields: fields.to_vec() }),
+            _ => Some(Reason::Silent(answer.rule.code.clone())),
+        });
+        match NonEmpty::try_from(open.filter(|_| is_on(Check::Silent)).collect::<Vec<_>>()) {
+            Ok(open) => Verdict::Undecided(open),
+            Err(_) => {
+                let longest = now.plus(conditions.valid_for.as_secs());
+                let until = until.filter(|_| is_on(Check::AcceptedUntil));
+                let basis = Basis::Gate { expires: until.map_or(longest, |until| until.min(longest)) };
+                Verdict::Allow(permit(facts, target, conditions.gateway, basis, now))
+            }
+        }
+    };
+    Judgement { verdict, exceptions, waived, warnings }
+}
+
+/// What a rule that does not decide yet would do.
+fn what_will_be(answer: &RuleAnswer) -> Option<String> {
+    let (code, from) = (&answer.rule.code, answer.rule.effective_on?);
+    let violations = match answer.says() {
+        Says::Pass => return None,
+        Says::Silent | Says::Lacking(_) => return Some(format!("{code} leaves this undecided from {from} on")),
+        Says::Deny { violations, .. } => violations,
+        Says::Contradiction(violations) => violations.as_slice(),
+    };
+    let what = violations.first().map_or("more than can be listed", |violation| violation.msg.as_str());
+    Some(format!("{code} denies this from {from} on: {what}"))
 }
 
 /// Makes the permit of one image; beside [`judge_index`], which needs one of each of its images, the one place where a permit is made.
@@ -315,13 +409,19 @@ fn permit(facts: &Facts, target: Target, gateway: Digest, basis: Basis, now: Uni
 /// Seconds by which a database may be dated after the gate's clock: two machines rarely agree to the second.
 const CLOCK_SKEW: u64 = 300;
 
-fn unmet(facts: &Facts, answers: &[RuleAnswer], conditions: &Conditions, now: UnixTime) -> Vec<Reason> {
+fn unmet(
+    facts: &Facts,
+    answers: &[&RuleAnswer],
+    conditions: &Conditions,
+    asked: &mut exceptions::Asked<'_>,
+    now: UnixTime,
+) -> Vec<Reason> {
     let mut reasons = Vec::new();
     let mut required: BTreeSet<PredicateType> = conditions.require.iter().cloned().collect();
     required.extend(
         answers
             .iter()
-            .flat_map(|answer| &answer.requires)
+            .flat_map(|answer| &answer.rule.requires)
             .map(|kind| PredicateType::from_short(kind).unwrap_or_else(|| PredicateType::from_uri(kind))),
     );
     for kind in required.difference(facts.kinds()).filter(|_| is_on(Check::RequiredKind)) {
@@ -336,7 +436,15 @@ fn unmet(facts: &Facts, answers: &[RuleAnswer], conditions: &Conditions, now: Un
         && facts.kinds().contains(&PredicateType::Sbom)
         && facts.components() == 0
     {
-        reasons.push(Reason::EmptySbom);
+        let gap = Gap {
+            kind: EMPTY_SBOM.to_owned(),
+            place: "the image's SBOM".to_owned(),
+            digest: facts.image(),
+            reason: "it names no component".to_owned(),
+        };
+        if !asked.covers(&gap) {
+            reasons.push(Reason::EmptySbom);
+        }
     }
     if required.contains(&PredicateType::Vulns) {
         match facts.scan() {
@@ -355,6 +463,9 @@ fn unmet(facts: &Facts, answers: &[RuleAnswer], conditions: &Conditions, now: Un
                     reasons.push(Reason::Coverage("nothing was read".to_owned()));
                 }
                 for gap in coverage.unread.iter().filter(|_| is_on(Check::CoverageGap)) {
+                    if asked.covers(gap) {
+                        continue;
+                    }
                     reasons
                         .push(Reason::Coverage(format!("{} {} ({}): {}", gap.kind, gap.place, gap.digest, gap.reason)));
                 }
@@ -364,20 +475,19 @@ fn unmet(facts: &Facts, answers: &[RuleAnswer], conditions: &Conditions, now: Un
     reasons
 }
 
-fn denials(answer: &RuleAnswer) -> Vec<Denial> {
-    let violations = match &answer.outcome {
-        Outcome::Deny(violations) if is_on(Check::Deny) => violations,
-        Outcome::Contradiction(violations) if is_on(Check::Contradiction) => violations,
-        _ => return Vec::new(),
-    };
-    violations
-        .iter()
-        .map(|violation| Denial {
-            code: answer.code.clone(),
-            title: answer.title.clone(),
-            solution: answer.solution.clone(),
-            rule: format!("{}:{}", answer.file, answer.line),
-            violation: violation.clone(),
-        })
-        .collect()
+/// What stands for the denials that are not listed: nothing that a waiver could name.
+fn beyond(unlisted: u64) -> Violation {
+    let msg = format!("{unlisted} more denials are beyond the limit of those that are listed");
+    Violation { msg, term: None, subject: None, fields: BTreeMap::new() }
+}
+
+fn denial(answer: &RuleAnswer, violation: &Violation) -> Denial {
+    Denial {
+        code: answer.rule.code.clone(),
+        title: answer.rule.title.clone(),
+        solution: answer.rule.solution.clone(),
+        rule: answer.rule.place(),
+        violation: violation.clone(),
+        near: None,
+    }
 }

@@ -7,6 +7,7 @@
 mod answers;
 mod call_graph;
 mod data_documents;
+pub mod exceptions;
 mod expression_length;
 pub mod facts;
 pub mod judge;

@@ -32,6 +32,7 @@ pub(crate) struct LimitedEngine {
     engine: Engine,
     modules: Vec<Ref<Module>>,
     refusals: Refusals,
+    input: Value,
 }
 
 impl LimitedEngine {
@@ -68,7 +69,7 @@ impl LimitedEngine {
         }
         let modules = engine.get_modules().clone();
         call_graph::check(&modules)?;
-        Ok(Self { engine, modules, refusals })
+        Ok(Self { engine, modules, refusals, input: Value::Undefined })
     }
 
     /// The syntax trees, in the order of the files.
@@ -94,8 +95,22 @@ impl LimitedEngine {
         if input.as_object().is_err() {
             return Err(PolicyError::Input { reason: "it is not a JSON object".to_owned() });
         }
-        self.engine.set_input(input);
+        self.engine.set_input(input.clone());
+        self.input = input;
         Ok(())
+    }
+
+    /// Whether a JSON pointer leads to something in `input`; null is nothing.
+    pub(crate) fn input_has(&self, pointer: &str) -> bool {
+        let parts = pointer.split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~"));
+        let mut at = self.input.clone();
+        for part in parts {
+            at = match &at {
+                Value::Array(_) => part.parse::<usize>().map_or(Value::Undefined, |number| at[number].clone()),
+                _ => at[part.as_str()].clone(),
+            };
+        }
+        !matches!(at, Value::Undefined | Value::Null)
     }
 
     /// The value of the one expression `query`; `None` if it is undefined.

@@ -1,6 +1,9 @@
 //! `# METADATA` blocks: what a rule says about itself, in OPA's annotation format. The engine skips comments, so they are read here.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, de::IgnoredAny};
+use sluicegate_types::UnixTime;
 
 use crate::policy_error::{Place, PolicyError};
 
@@ -43,7 +46,9 @@ pub(crate) struct Custom {
     pub(crate) short_name: Option<String>,
     pub(crate) solution: Option<String>,
     pub(crate) requires: Option<Vec<String>>,
-    pub(crate) requires_fields: Option<IgnoredAny>,
+    pub(crate) requires_fields: Option<Vec<String>>,
+    pub(crate) effective_on: Option<String>,
+    pub(crate) controls: Option<BTreeMap<String, Vec<String>>>,
 }
 
 /// What a block says that declares a code: everything a denial needs to explain itself is there.
@@ -54,6 +59,9 @@ pub(crate) struct Declared {
     pub(crate) description: String,
     pub(crate) solution: String,
     pub(crate) requires: Vec<String>,
+    pub(crate) requires_fields: Vec<String>,
+    pub(crate) effective_on: Option<UnixTime>,
+    pub(crate) controls: BTreeMap<String, Vec<String>>,
 }
 
 /// Reads every block of `text`; `file` is for errors.
@@ -83,9 +91,6 @@ impl Annotation {
         let wrong = |reason: String| PolicyError::Metadata { place: place.clone(), reason };
         let none = Custom::default();
         let custom = self.custom.as_ref().unwrap_or(&none);
-        if custom.requires_fields.is_some() {
-            return Err(wrong("custom.requires_fields is not in this version: answer with `pass contains` too".into()));
-        }
         let Some(short_name) = &custom.short_name else {
             return if owes_a_code { Err(wrong(missing("custom.short_name"))) } else { Ok(None) };
         };
@@ -106,7 +111,23 @@ impl Annotation {
                 "custom.requires has {odd:?}, which is not a predicate type: write its whole URI"
             )));
         }
+        let requires_fields = custom.requires_fields.clone().unwrap_or_default();
+        let is_pointer = |pointer: &&String| {
+            pointer.len() > 1 && pointer.starts_with('/') && !pointer.replace("~0", "").replace("~1", "").contains('~')
+        };
+        if custom.requires_fields.is_some()
+            && (requires_fields.is_empty() || !requires_fields.iter().all(|p| is_pointer(&p)))
+        {
+            return Err(wrong(
+                "custom.requires_fields lists at least one JSON pointer into the facts, such as /vulnerabilities"
+                    .into(),
+            ));
+        }
+        let moment = |text: &String| text.parse().map_err(|error| wrong(format!("custom.effective_on: {error}")));
         Ok(Some(Declared {
+            requires_fields,
+            effective_on: custom.effective_on.as_ref().map(moment).transpose()?,
+            controls: custom.controls.clone().unwrap_or_default(),
             short_name: short_name.clone(),
             title: text("title", &self.title)?,
             description: text("description", &self.description)?,

@@ -39,7 +39,7 @@ pub enum PolicyError {
     #[error(
         "{place}: package {package} has {rule:?} but declares no code: write a METADATA block with title, description, \
          custom.short_name, custom.solution and custom.requires above its first clause, and answer with `pass contains` \
-         too (rules that only deny, with custom.requires_fields, are not in this version)"
+         too, or list in custom.requires_fields the facts without which its silence is no pass"
     )]
     NoCodeInPackage {
         /// The rule.
@@ -64,6 +64,18 @@ pub enum PolicyError {
         place: Place,
         /// Its name.
         name: String,
+    },
+    /// What `deny` or `pass` holds is not what is read there.
+    #[error("{place}: {set} gives {found}: write `{expected}`")]
+    NotAnAnswer {
+        /// The clause.
+        place: Place,
+        /// `deny` or `pass`.
+        set: String,
+        /// What stands there.
+        found: String,
+        /// What to write.
+        expected: String,
     },
     /// Not Rego v1.
     #[error("{place}: {reason}")]

@@ -14,7 +14,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use sluicegate_types::NonEmpty;
+use sluicegate_types::{
+    NonEmpty,
+    checks::{Check, is_on},
+};
 
 pub use crate::policy_error::{Place, PolicyError};
 pub use crate::rule_declarations::RuleDeclaration;
@@ -56,26 +59,71 @@ pub struct RuleResults {
     pub warnings: Vec<Warning>,
 }
 
-/// What one rule declares (see [`RuleDeclaration`]) and what it said.
+/// What one rule declares and what it said.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RuleAnswer {
-    /// `package.short_name`.
-    pub code: String,
-    /// One line: what it demands.
-    pub title: String,
-    /// Why, and exactly what.
-    pub description: String,
-    /// What to do when it denies.
-    pub solution: String,
-    /// Predicate types without which it can't be asked.
-    pub requires: Vec<String>,
-    /// The file of its first clause.
-    pub file: String,
-    /// The line of its first clause.
-    pub line: u64,
+    /// What it declares.
+    pub rule: RuleDeclaration,
     /// What it said.
     pub outcome: Outcome,
+    /// Those of its `requires_fields` that lead to nothing in the facts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacking: Vec<String>,
+    /// How many denials its package has beyond those that are listed; whose they are nobody knows.
+    #[serde(default)]
+    pub unlisted: u64,
+}
+
+impl RuleAnswer {
+    /// What its answer comes to. The silence of a rule that demands fields is a pass where each of them is there, and no more than
+    /// silence where one is not; a denial stays one, and more denials than can be listed are one of each rule of the package.
+    pub fn says(&self) -> Says<'_> {
+        let unlisted = if is_on(Check::UnlistedDenials) { self.unlisted } else { 0 };
+        match &self.outcome {
+            Outcome::Deny(violations) => Says::Deny { violations: violations.as_slice(), unlisted },
+            Outcome::Contradiction(violations) => Says::Contradiction(violations),
+            _ if unlisted > 0 => Says::Deny { violations: &[], unlisted },
+            Outcome::Pass | Outcome::Silent if !self.lacking.is_empty() && is_on(Check::RequiredField) => {
+                Says::Lacking(&self.lacking)
+            }
+            Outcome::Silent if self.rule.requires_fields.is_empty() => Says::Silent,
+            Outcome::Pass | Outcome::Silent => Says::Pass,
+        }
+    }
+}
+
+/// What the answer of a rule comes to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Says<'a> {
+    /// Yes.
+    Pass,
+    /// No.
+    Deny {
+        /// For these reasons.
+        violations: &'a [Violation],
+        /// And for so many more.
+        unlisted: u64,
+    },
+    /// Yes and no, which is no.
+    Contradiction(&'a NonEmpty<Violation>),
+    /// Nothing.
+    Silent,
+    /// Nothing that counts, as these fields are not there.
+    Lacking(&'a [String]),
+}
+
+impl Says<'_> {
+    /// The word for it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Deny { .. } => "deny",
+            Self::Contradiction(_) => "contradiction",
+            Self::Silent => "silent",
+            Self::Lacking(_) => "lacking",
+        }
+    }
 }
 
 /// What a declared rule said.
@@ -170,7 +218,12 @@ pub fn evaluate(request: &EvaluationRequest, limits: &EvaluationLimits) -> Resul
         loaded.engine.set_input(request.input.get(), limits)?;
         let said = loaded.engine.ask(&answers::query(&loaded.sets), limits)?;
         let said = said.ok_or_else(|| PolicyError::Engine { reason: "the answers have no value".to_owned() })?;
-        answers::read(&loaded.rules, &loaded.sets, &said, limits)
+        let mut results = answers::read(&loaded.rules, &loaded.sets, &said, limits)?;
+        for answer in &mut results.answers {
+            let fields = answer.rule.requires_fields.iter();
+            answer.lacking = fields.filter(|pointer| !loaded.engine.input_has(pointer)).cloned().collect();
+        }
+        Ok(results)
     })
 }
 

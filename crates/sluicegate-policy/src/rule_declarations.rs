@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 
-use regorus::unstable::{Module, Ref, Rule, RuleHead};
+use regorus::unstable::{Expr, Literal, Module, Ref, Rule, RuleHead};
 use serde::{Deserialize, Serialize};
+use sluicegate_types::UnixTime;
 
 use crate::{
     call_graph::{head_reference, place, static_path},
@@ -24,10 +25,37 @@ pub struct RuleDeclaration {
     pub solution: String,
     /// Predicate types without which the rule can't be asked (`custom.requires`).
     pub requires: Vec<String>,
+    /// JSON pointers into the facts, each of which must lead to something (`custom.requires_fields`). A rule that has some may say
+    /// nothing but `deny`: with all of them there, its silence is a pass.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requires_fields: Vec<String>,
+    /// From when on the rule decides (`custom.effective_on`); before, what it says is a warning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_on: Option<UnixTime>,
+    /// Which controls of which frameworks it serves, by framework (`custom.controls`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub controls: BTreeMap<String, Vec<String>>,
     /// The file of its first clause.
     pub file: String,
     /// The line of its first clause.
     pub line: u64,
+}
+
+impl RuleDeclaration {
+    /// The package that answers for it.
+    pub fn package(&self) -> &str {
+        self.code.rsplit_once('.').map_or("", |(package, _)| package)
+    }
+
+    /// Where it stands: file and line.
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.file, self.line)
+    }
+
+    /// Whether what it says decides at `now`.
+    pub fn is_effective(&self, now: UnixTime) -> bool {
+        self.effective_on.is_none_or(|from| from <= now)
+    }
 }
 
 /// The names of the sets in which a package answers.
@@ -65,6 +93,9 @@ pub(crate) fn read(files: &[&SourceFile], modules: &[Ref<Module>]) -> Result<Vec
                 description: declared.description,
                 solution: declared.solution,
                 requires: declared.requires,
+                requires_fields: declared.requires_fields,
+                effective_on: declared.effective_on,
+                controls: declared.controls,
                 file: rule_place.file,
                 line: rule_place.line,
             };
@@ -103,6 +134,13 @@ pub(crate) fn answering_sets(
                 .any(|rule| rule.code.strip_prefix(&prefix).is_some_and(|short_name| !short_name.contains('.')));
             if !is_declared && name != "warn" {
                 return Err(PolicyError::NoCodeInPackage { place, package, rule: name.clone() });
+            }
+            if let Some(found) = no_answer(name, rule) {
+                let expected = match name.as_str() {
+                    "pass" => format!("pass contains \"{package}.SHORT_NAME\""),
+                    _ => format!("{name} contains {{\"code\": \"{package}.SHORT_NAME\", \"msg\": …}}"),
+                };
+                return Err(PolicyError::NotAnAnswer { place, set: name.clone(), found, expected });
             }
             if let Some(odd) = path.iter().find(|part| !metadata::is_identifier(part)) {
                 return Err(PolicyError::Syntax {
@@ -153,6 +191,48 @@ fn answers(rule: &Rule) -> bool {
 fn is_set(rule: &Rule) -> bool {
     matches!(rule, Rule::Spec { head: RuleHead::Set { .. }, .. })
 }
+
+/// What a clause gives, if it can be seen that it is no answer: a text or a list where an object belongs, or the other way round. What
+/// cannot be seen here is looked at when it is said.
+fn no_answer(set: &str, rule: &Rule) -> Option<String> {
+    let Rule::Spec { head: RuleHead::Set { key: Some(key), .. }, bodies, .. } = rule else { return None };
+    let given = match key.as_ref() {
+        Expr::Var { value, .. } => {
+            let bound = bodies.iter().flat_map(|body| &body.query.stmts).find_map(|statement| match &statement.literal {
+                Literal::Expr { expr, .. } => match expr.as_ref() {
+                    Expr::AssignExpr { lhs, rhs, .. } => {
+                        let is_it = matches!(lhs.as_ref(), Expr::Var { value: name, .. } if name == value);
+                        is_it.then_some(rhs.as_ref())
+                    }
+                    _ => None,
+                },
+                _ => None,
+            });
+            bound?
+        }
+        other => other,
+    };
+    let found = match given {
+        Expr::String { .. } | Expr::RawString { .. } => "a text",
+        Expr::Number { .. } => "a number",
+        Expr::Bool { .. } => "a truth value",
+        Expr::Null { .. } => "null",
+        Expr::Array { .. } | Expr::ArrayCompr { .. } => "a list",
+        Expr::Set { .. } | Expr::SetCompr { .. } => "a set",
+        Expr::Object { .. } | Expr::ObjectCompr { .. } => "an object",
+        Expr::Call { fcn, .. } if TEXT_FUNCTIONS.contains(&static_path(fcn).join(".").as_str()) => "a text",
+        _ => return None,
+    };
+    let fits = match set {
+        "pass" => found == "a text",
+        "deny" => found == "an object",
+        _ => matches!(found, "a text" | "an object"),
+    };
+    (!fits).then(|| found.to_owned())
+}
+
+/// Builtins with which messages are written.
+const TEXT_FUNCTIONS: [&str; 6] = ["concat", "format_int", "lower", "sprintf", "trim_space", "upper"];
 
 /// Sets that conftest and Gatekeeper read.
 fn is_habit_of_others(name: &str) -> bool {

@@ -94,10 +94,55 @@ fn a_file_that_only_denies_is_told_what_to_add() {
     let text = "package b\n\ndeny contains \"no\" if input.x\n";
     let error = rules(&[file("p/a.rego", &policy(GOOD)), file("p/b.rego", text)]).unwrap_err().to_string();
     assert!(error.starts_with("p/b.rego:3:1: package b has \"deny\" but declares no code"), "{error}");
-    assert!(error.contains("custom.short_name") && error.contains("not in this version"), "{error}");
-    let fields = METADATA.replace("#   requires: []", "#   requires_fields: [/a]\n#   requires: []");
-    let error = rules(&[file("p/a.rego", &format!("package a\n\n{fields}{GOOD}"))]).unwrap_err().to_string();
-    assert!(error.contains("requires_fields is not in this version"), "{error}");
+    assert!(error.contains("custom.short_name") && error.contains("custom.requires_fields"), "{error}");
+    let with = |fields: &str| {
+        let metadata = METADATA.replace("#   requires: []", &format!("#   requires_fields: {fields}\n#   requires: []"));
+        rules(&[file("p/a.rego", &format!("package a\n\n{metadata}{GOOD}"))])
+    };
+    assert_eq!(with("[/a, /b~1c/0]").unwrap()[0].requires_fields, ["/a", "/b~1c/0"]);
+    for odd in ["[]", "[a]", "[/]", "[/a~2]", "[\"\"]"] {
+        let error = with(odd).unwrap_err().to_string();
+        assert!(error.contains("lists at least one JSON pointer"), "{odd}: {error}");
+    }
+}
+
+#[test]
+fn a_date_from_which_a_rule_decides_is_a_moment() {
+    let with = |date: &str| {
+        let metadata = METADATA.replace("#   requires: []", &format!("#   effective_on: {date}\n#   requires: []"));
+        rules(&[file("p/a.rego", &format!("package a\n\n{metadata}{GOOD}"))])
+    };
+    let rule = with("2027-01-01T00:00:00+01:00").unwrap().remove(0);
+    assert_eq!(rule.effective_on.unwrap().to_string(), "2026-12-31T23:00:00Z");
+    assert!(rule.is_effective("2026-12-31T23:00:00Z".parse().unwrap()));
+    assert!(!rule.is_effective("2026-12-31T22:59:59Z".parse().unwrap()));
+    for odd in ["next year", "2027-13-01T00:00:00Z", "2027-01-01T00:00:00", "\"\""] {
+        let error = with(odd).unwrap_err().to_string();
+        assert!(error.contains("custom.effective_on: "), "{odd}: {error}");
+    }
+}
+
+#[test]
+fn a_denial_that_is_no_object_is_refused_where_it_stands() {
+    for (head, line) in [
+        ("deny contains \"no\" if input.x", 11),
+        ("deny contains 7 if input.x", 11),
+        ("deny contains [1] if input.x", 11),
+        ("deny contains msg if {\n\tinput.x\n\tmsg := \"no\"\n}", 11),
+        ("deny contains msg if {\n\tmsg = sprintf(\"%v\", [input.x])\n}", 11),
+        ("pass contains {\"code\": \"a.one\"} if input.x", 11),
+    ] {
+        let text = format!("{}\n{head}\n", policy(GOOD).trim_end());
+        let error = rules(&[file("p/a.rego", &text)]).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("p/a.rego:{line}:")) && error.contains("contains"), "{head}: {error}");
+    }
+    for fine in [
+        "deny contains {\"code\": \"a.one\", \"msg\": \"no\"} if input.x",
+        "deny contains v if {\n\tsome v in input.bad\n}",
+        "deny contains v if {\n\tv := {\"code\": \"a.one\", \"msg\": \"no\"}\n}",
+    ] {
+        assert!(rules(&[file("p/a.rego", &format!("{}\n{fine}\n", policy(GOOD).trim_end()))]).is_ok(), "{fine}");
+    }
 }
 
 #[test]
@@ -143,9 +188,9 @@ fn answers_that_are_none_are_refused() {
     for (answer, reason) in [
         ("pass contains \"a.other\"\n", "no METADATA block declares this code"),
         ("pass contains \"one\"\n", "no METADATA block declares this code"),
-        ("pass contains 1\n", "a code is a text"),
-        ("pass contains {\"code\": \"a.one\"}\n", "a code is a text"),
-        ("deny contains \"a.one\"\n", "write an object with"),
+        ("pass contains x if some x in [1]\n", "a code is a text"),
+        ("pass contains x if some x in [{\"code\": \"a.one\"}]\n", "a code is a text"),
+        ("deny contains x if some x in [\"a.one\"]\n", "write deny contains {"),
         ("deny contains {\"msg\": \"m\"}\n", "it has no \"code\""),
         ("deny contains {\"code\": \"a.other\", \"msg\": \"m\"}\n", "no METADATA block declares this code"),
         ("deny contains {\"code\": \"a.one\"}\n", "it has no \"msg\""),
@@ -187,7 +232,7 @@ fn warnings_inform() {
     assert_eq!((results.warnings[0].msg.as_str(), results.warnings[0].code.as_deref()), ("old", None));
     assert_eq!((results.warnings[1].msg.as_str(), results.warnings[1].code.as_deref()), ("older", Some("a.one")));
     assert_eq!(json!(results.warnings[1].fields), json!({"term": "t"}));
-    assert!(refusal(&format!("{GOOD}\nwarn contains 1\n")).contains("write an object"));
+    assert!(refusal(&format!("{GOOD}\nwarn contains 1\n")).contains("warn gives a number"));
 }
 
 #[test]

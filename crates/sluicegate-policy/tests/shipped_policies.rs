@@ -149,7 +149,12 @@ fn ask(facts: &Value) -> RuleResults {
 }
 
 fn passed(results: &RuleResults) -> BTreeSet<String> {
-    results.answers.iter().filter(|answer| answer.outcome == Outcome::Pass).map(|answer| answer.code.clone()).collect()
+    results
+        .answers
+        .iter()
+        .filter(|answer| answer.outcome == Outcome::Pass)
+        .map(|answer| answer.rule.code.clone())
+        .collect()
 }
 
 /// Code and message of every denial.
@@ -161,7 +166,7 @@ fn denied(results: &RuleResults) -> BTreeSet<(String, String)> {
             Outcome::Deny(violations) => Some((answer, violations)),
             _ => None,
         })
-        .flat_map(|(answer, violations)| violations.iter().map(|v| (answer.code.clone(), v.msg.clone())))
+        .flat_map(|(answer, violations)| violations.iter().map(|v| (answer.rule.code.clone(), v.msg.clone())))
         .collect()
 }
 
@@ -208,7 +213,7 @@ fn the_example_of_the_page_is_a_rule_that_answers() {
             input: serde_json::value::to_raw_value(&json!({"sbom": {"components": [component]}})).unwrap(),
         };
         let results = evaluate(&request, &patient()).unwrap();
-        assert_eq!(results.answers[0].code, "licences.allowed");
+        assert_eq!(results.answers[0].rule.code, "licences.allowed");
         assert_eq!(results.answers[0].outcome == Outcome::Pass, passes);
         assert_eq!(matches!(results.answers[0].outcome, Outcome::Deny(_)), !passes);
     }
@@ -230,11 +235,11 @@ fn good_facts_pass_every_rule() {
         ]
     );
     let rule = &results.answers[6];
-    assert_eq!(rule.title, "No critical vulnerability that has a fix");
-    assert_eq!(rule.requires, ["https://in-toto.io/attestation/vulns/v0.2"]);
-    assert_eq!(rule.file, "policies/vulnerabilities.rego");
+    assert_eq!(rule.rule.title, "No critical vulnerability that has a fix");
+    assert_eq!(rule.rule.requires, ["https://in-toto.io/attestation/vulns/v0.2"]);
+    assert_eq!(rule.rule.file, "policies/vulnerabilities.rego");
     let line = SHIPPED.iter().find(|file| file.name == "vulnerabilities.rego").unwrap().text;
-    assert_eq!(line.lines().nth(rule.line as usize - 1).unwrap(), "pass contains code if {");
+    assert_eq!(line.lines().nth(rule.rule.line as usize - 1).unwrap(), "pass contains code if {");
 }
 
 #[test]
@@ -255,7 +260,7 @@ fn bad_facts_are_denied_with_what_where_and_how() {
 fn a_commit_that_nobody_verified_leaves_the_source_rule_and_only_that_one_without_an_answer() {
     let results = ask(&unverified_facts());
     let silent: Vec<_> =
-        results.answers.iter().filter(|a| a.outcome == Outcome::Silent).map(|a| a.code.as_str()).collect();
+        results.answers.iter().filter(|a| a.outcome == Outcome::Silent).map(|a| a.rule.code.as_str()).collect();
     assert_eq!(silent, ["source.resolved"]);
     assert_eq!(passed(&results).len(), results.answers.len() - 1);
 }
@@ -264,7 +269,7 @@ fn a_commit_that_nobody_verified_leaves_the_source_rule_and_only_that_one_withou
 fn tm08_a_network_that_nobody_named_leaves_its_rule_and_only_that_one_without_an_answer() {
     let results = ask(&unsaid_facts());
     let silent: Vec<_> =
-        results.answers.iter().filter(|a| a.outcome == Outcome::Silent).map(|a| a.code.as_str()).collect();
+        results.answers.iter().filter(|a| a.outcome == Outcome::Silent).map(|a| a.rule.code.as_str()).collect();
     assert_eq!(silent, ["hermetic.network"]);
     assert_eq!(passed(&results).len(), results.answers.len() - 1);
 }

@@ -14,9 +14,10 @@ use sluicegate_attestation::{
     vulns::Vulns,
 };
 use sluicegate_policy::{
+    exceptions::Exceptions,
     facts::{ByHand, Facts, FactsError, GateScan},
     judge::{Basis, Conditions, Denial, Grant, Question, Reason, Target, Verdict, judge},
-    rego::{Outcome, PolicyError, RuleAnswer, RuleResults, Violation},
+    rego::{Outcome, PolicyError, RuleAnswer, RuleDeclaration, RuleResults, Violation},
 };
 use sluicegate_ports::sign::Signer;
 use sluicegate_testkit::{FakeScanner, PARTS, VirtualBuild, VirtualLog, VirtualSigner, sign_statement, today, vulns};
@@ -105,6 +106,7 @@ fn conditions() -> Conditions {
         max_database_age: Duration::from_secs(2 * DAY),
         valid_for: Duration::from_secs(30 * DAY),
         gateway: Digest::of(b"gateway"),
+        exceptions: Exceptions::default(),
     }
 }
 
@@ -120,14 +122,21 @@ fn violation(msg: &str) -> Violation {
 
 fn answer(code: &str, outcome: Outcome) -> RuleAnswer {
     RuleAnswer {
-        code: code.to_owned(),
-        title: "a rule".to_owned(),
-        description: "for tests".to_owned(),
-        solution: "do better".to_owned(),
-        requires: Vec::new(),
-        file: "policies/a.rego".to_owned(),
-        line: 7,
+        rule: RuleDeclaration {
+            code: code.to_owned(),
+            title: "a rule".to_owned(),
+            description: "for tests".to_owned(),
+            solution: "do better".to_owned(),
+            requires: Vec::new(),
+            requires_fields: Vec::new(),
+            effective_on: None,
+            controls: BTreeMap::new(),
+            file: "policies/a.rego".to_owned(),
+            line: 7,
+        },
         outcome,
+        lacking: Vec::new(),
+        unlisted: 0,
     }
 }
 
@@ -140,7 +149,7 @@ fn pass() -> Result<RuleResults, PolicyError> {
 }
 
 fn judged(facts: &Facts, rules: &Result<RuleResults, PolicyError>) -> Verdict {
-    judge(facts, Question::Gate { rules, conditions: &conditions() }, target(), today())
+    judge(facts, Question::Gate { rules, conditions: &conditions() }, target(), today()).verdict
 }
 
 fn allowed(verdict: Verdict) -> Grant {
@@ -178,7 +187,8 @@ fn an_image_is_allowed_only_when_everything_holds_and_the_permit_says_for_what()
     let mut empty = target();
     empty.current = None;
     assert_eq!(
-        allowed(judge(&facts, Question::Gate { rules: &pass(), conditions: &conditions() }, empty, today())).previous,
+        allowed(judge(&facts, Question::Gate { rules: &pass(), conditions: &conditions() }, empty, today()).verdict)
+            .previous,
         None
     );
 }
@@ -188,8 +198,9 @@ fn a_decision_expires_as_long_after_it_as_the_gate_says() {
     let facts = facts(Some(clean()));
     for seconds in [0, 1, DAY] {
         let conditions = Conditions { valid_for: Duration::from_secs(seconds), ..conditions() };
-        let grant =
-            allowed(judge(&facts, Question::Gate { rules: &pass(), conditions: &conditions }, target(), today()));
+        let grant = allowed(
+            judge(&facts, Question::Gate { rules: &pass(), conditions: &conditions }, target(), today()).verdict,
+        );
         let Basis::Gate { expires } = grant.basis else { panic!("{:?}", grant.basis) };
         assert_eq!(expires.seconds() - grant.decided_at.seconds(), i64::try_from(seconds).unwrap());
     }
@@ -200,7 +211,7 @@ fn each_kind_that_is_required_must_be_there() {
     let facts = facts(Some(clean()));
     let requiring = |kind: PredicateType| {
         let conditions = Conditions { require: NonEmpty::one(kind), ..conditions() };
-        judge(&facts, Question::Gate { rules: &pass(), conditions: &conditions }, target(), today())
+        judge(&facts, Question::Gate { rules: &pass(), conditions: &conditions }, target(), today()).verdict
     };
     for kind in [PredicateType::Provenance, PredicateType::Sbom, PredicateType::Vulns, PredicateType::TestResult] {
         allowed(requiring(kind));
@@ -216,7 +227,11 @@ fn a_rule_adds_what_it_requires() {
     let facts = facts(Some(clean()));
     let requiring = |kinds: &[&str]| {
         let requires = kinds.iter().map(|kind| (*kind).to_owned()).collect();
-        said(vec![RuleAnswer { requires, ..answer("a.one", Outcome::Pass) }])
+        {
+            let mut asking = answer("a.one", Outcome::Pass);
+            asking.rule.requires = requires;
+            said(vec![asking])
+        }
     };
     allowed(judged(&facts, &requiring(&["sbom", "https://slsa.dev/provenance/v1"])));
     for kind in ["vex", "https://openvex.dev/ns/v0.2.0"] {
@@ -226,8 +241,9 @@ fn a_rule_adds_what_it_requires() {
     // A kind that a rule alone asks for brings its conditions with it.
     let unscanned = facts_of(&closed_set(&build()), None, true);
     let only_provenance = Conditions { require: NonEmpty::one(PredicateType::Provenance), ..conditions() };
-    let judged =
-        |rules| judge(&unscanned, Question::Gate { rules: &rules, conditions: &only_provenance }, target(), today());
+    let judged = |rules| {
+        judge(&unscanned, Question::Gate { rules: &rules, conditions: &only_provenance }, target(), today()).verdict
+    };
     allowed(judged(pass()));
     assert_eq!(undecided(judged(requiring(&["vulns"]))), [Reason::NoScan]);
 }

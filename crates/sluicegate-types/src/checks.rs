@@ -177,6 +177,30 @@ table! {
     Contradiction,
     /// A rule without an answer (2).
     Silent,
+    /// A rule that demands a fact which is not there (DESIGN section 5).
+    RequiredField,
+    /// Denials beyond those that are listed, which nobody can waive (17).
+    UnlistedDenials,
+    /// A waiver for another rule (17).
+    WaiverCode,
+    /// A waiver for something else that is denied (17).
+    WaiverTerm,
+    /// A waiver for another package (17).
+    WaiverPackage,
+    /// A waiver for another image or repository (17).
+    WaiverScope,
+    /// A waiver for another environment (17).
+    WaiverEnvironment,
+    /// A waiver that is over (17).
+    WaiverExpiry,
+    /// A gap that is accepted for another content (4).
+    CoverageDigest,
+    /// A gap of another kind than is accepted (4).
+    CoverageKind,
+    /// A gap whose acceptance is over (4).
+    CoverageExpiry,
+    /// A decision that outlives what it rests on (5).
+    AcceptedUntil,
 
     // Reading and promoting.
     /// A decision about an image that is found in another repository (5).
@@ -207,6 +231,8 @@ table! {
     PermitAge,
     /// A dry run that does something.
     DryRun,
+    /// A permit for another moment than now (7).
+    EffectiveTime,
     /// A tag that moves from something that the permit did not see (10).
     TagMoved,
     /// Something that writes to an environment's place and is no promotion to it (10).

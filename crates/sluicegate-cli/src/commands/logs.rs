@@ -5,11 +5,11 @@ use std::{
 
 use serde_json::{Value, json};
 use sluicegate_flow::Error;
-use sluicegate_pipeline::suggestion;
 use sluicegate_ports::{
     evidence::{Record, RecordKind},
     store::ContentStore,
 };
+use sluicegate_types::nearest::suggestion;
 use sluicegate_types::{Digest, Hasher};
 
 use crate::{

@@ -5,10 +5,13 @@ use sluicegate_flow::{
     Failure, Ports,
     folders::EnvironmentPlaces,
     gateway::{Judge, judge_of, trust},
-    promote::{OpenReason, PromoteRequest, Promoted, promote as flow},
+    promote::{Answered, OfPlatform, OpenReason, PromoteRequest, Promoted, promote as flow},
 };
-use sluicegate_policy::judge::{Basis, Reason};
-use sluicegate_ports::{scan::Scanner, sign::Signer};
+use sluicegate_policy::{
+    exceptions::{About, ExceptionUse, Status},
+    judge::{Basis, Reason},
+};
+use sluicegate_ports::{Clock, scan::Scanner, sign::Signer};
 use sluicegate_scan::TrivyScanner;
 use sluicegate_types::{EnvironmentName, ImageRef, Secret, UnixTime};
 use sluicegate_verify::{Trust, closed_set::Incomplete};
@@ -20,7 +23,7 @@ use crate::{
     home::Home,
     passphrase,
     policy_child::PolicyChild,
-    wire::{Logging, Wired},
+    wire::{Logging, SystemClock, Wired},
     words::{DENIED, Problem, Words, code, printable, shell_word},
 };
 
@@ -28,7 +31,7 @@ use crate::{
 pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Problem> {
     let gateway = GatewayFolder::open(arguments.gateway.gateway.as_deref(), Path::new("."))?;
     let (trust, _) = trust(&gateway.gateway, &gateway)?;
-    let gate = OpenedGate::of(&gateway, &arguments.to)?;
+    let gate = OpenedGate::of(&gateway, &arguments.to, arguments.effective_time)?;
     let wired = Wired::new(Home::open()?)?.judged_by(&gateway.gateway);
     let gate = gate.with_scanner(&wired, &gateway, arguments.trivy.as_deref());
     let passphrase = passphrase::ask(false)?;
@@ -48,12 +51,13 @@ pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Pr
     let asked = Asked {
         image: &arguments.image,
         dry_run: arguments.dry_run,
+        effective: arguments.effective_time,
         rollback: arguments.rollback,
         compat_cosign2: arguments.compat == Some(Compat::Cosign2),
     };
-    let promoted = gate.promote(&with, &asked)?;
+    let answered = gate.promote(&with, &asked)?;
     if words.json() {
-        words.document(&gate.document(&promoted, &asked));
+        words.document(&gate.document(&answered, &asked));
     } else {
         let again = format!(
             "sluicegate promote {} --to {}{}",
@@ -61,9 +65,9 @@ pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Pr
             arguments.to,
             gateway_flag(arguments.gateway.gateway.as_deref())
         );
-        gate.print(words, &promoted, &asked, &gateway, &again);
+        gate.print(words, &answered, &asked, &gateway, &again);
     }
-    Ok(ExitCode::from(exit(&promoted)))
+    Ok(ExitCode::from(exit(&answered.promoted)))
 }
 
 /// `--gateway` as it was typed, to be typed again.
@@ -103,14 +107,20 @@ pub(crate) struct Asked<'a> {
     /// Relative to the current folder.
     pub(crate) image: &'a ImageRef,
     pub(crate) dry_run: bool,
+    /// Judge as of this moment, and promote nothing.
+    pub(crate) effective: Option<UnixTime>,
     pub(crate) rollback: bool,
     pub(crate) compat_cosign2: bool,
 }
 
 impl OpenedGate {
     /// The judge of an environment; an environment that the gateway has not is a mistake in the command.
-    pub(crate) fn of(gateway: &GatewayFolder, environment: &EnvironmentName) -> Result<Self, Problem> {
-        let judge = judge_of(&gateway.gateway, environment, gateway)?;
+    pub(crate) fn of(
+        gateway: &GatewayFolder,
+        environment: &EnvironmentName,
+        effective: Option<UnixTime>,
+    ) -> Result<Self, Problem> {
+        let judge = judge_of(&gateway.gateway, environment, gateway, effective.unwrap_or_else(|| SystemClock.now()))?;
         let (_, levels) = trust(&gateway.gateway, gateway)?;
         Ok(Self { judge, levels, scanner: Err(no_scanner(gateway)) })
     }
@@ -127,7 +137,7 @@ impl OpenedGate {
     }
 
     /// Asks the gate and does what it says.
-    pub(crate) fn promote(&self, with: &With<'_>, asked: &Asked<'_>) -> Result<Promoted, Problem> {
+    pub(crate) fn promote(&self, with: &With<'_>, asked: &Asked<'_>) -> Result<Answered, Problem> {
         let With { ports, wired, gateway, trust, records, passphrase } = *with;
         let key = gateway.gateway.signing.decisions.get(&self.judge.name).cloned().unwrap_or_default();
         let decisions = || wired.signer(&key, passphrase);
@@ -147,6 +157,7 @@ impl OpenedGate {
             decisions: &decisions,
             scratch: wired.scratch(),
             dry_run: asked.dry_run,
+            effective: asked.effective,
             rollback: asked.rollback,
             compat_cosign2: asked.compat_cosign2,
         };
@@ -163,18 +174,23 @@ impl OpenedGate {
     pub(crate) fn print(
         &self,
         words: &Words,
-        promoted: &Promoted,
+        answered: &Answered,
         asked: &Asked<'_>,
         gateway: &GatewayFolder,
         again: &str,
     ) {
+        let promoted = &answered.promoted;
         let environment = &self.judge.name;
         let place = self.judge.environment.repository.seen_from(&gateway.folder);
         let again = || words.line(printable(&format!("  next: fix that, then {again}")));
         match promoted {
             Promoted::WouldAllow { image, record, basis } => {
                 words.line(format!("{}  {image}", words.good("WOULD BE ALLOWED")));
+                print_accepted(words, answered);
                 words.line(match basis {
+                    Basis::Gate { .. } if asked.effective.is_some() => {
+                        "  as of another moment: no decision was signed, and nothing was copied or tagged"
+                    }
                     Basis::Gate { .. } => "  a dry run: no decision was signed, and nothing was copied or tagged",
                     Basis::Ungated => "  a dry run: nothing was copied or tagged; this environment has no gate",
                 });
@@ -184,6 +200,7 @@ impl OpenedGate {
                 match basis {
                     Basis::Gate { expires } => {
                         words.line(format!("{}  {image}", words.good("ALLOWED")));
+                        print_accepted(words, answered);
                         words.line(format!(
                             "  signed, copied and tagged for {environment}; the decision expires {expires}"
                         ));
@@ -205,11 +222,19 @@ impl OpenedGate {
                     let of = denial.platform.as_ref().map(|platform| format!("{platform}: ")).unwrap_or_default();
                     let said = printable(&format!("{of}{}", denial.violation.msg));
                     words.line(format!("  {}: {said}", words.bad(&denial.code)));
-                    words.line(format!("    to fix: {}", printable(&denial.solution)));
-                    words.line(format!("    rule:   {}", printable(&denial.rule)));
+                    words.line(format!("    rule:     {} ({})", printable(&denial.title), printable(&denial.rule)));
+                    if let Some(evidence) = denial.violation.fields.get("attestation").and_then(|text| text.as_str()) {
+                        words.line(format!("    evidence: {}", printable(evidence)));
+                    }
+                    if let Some(near) = &denial.near {
+                        words.line(format!("    nearest:  {}", printable(near)));
+                    }
+                    words.line(format!("    to fix:   {}", printable(&denial.solution)));
                 }
+                print_accepted(words, answered);
                 words.line("  denied: nothing was promoted");
                 words.line(format!("  recorded: sluicegate evidence show {record}"));
+                words.line(format!("  again, offline: sluicegate policy eval --record {record}"));
                 again();
             }
             Promoted::Undecided { image, reasons, record } => {
@@ -231,9 +256,9 @@ impl OpenedGate {
     }
 
     /// The same for programs.
-    pub(crate) fn document(&self, promoted: &Promoted, asked: &Asked<'_>) -> serde_json::Value {
+    pub(crate) fn document(&self, answered: &Answered, asked: &Asked<'_>) -> serde_json::Value {
         let environment = &self.judge.name;
-        match promoted {
+        let mut document = match &answered.promoted {
             Promoted::Allowed { image, record, basis } => json!({
                 "schemaVersion": 1, "verdict": word(*basis), "image": image.digest, "environment": environment, "record": record,
                 "expires": expiry(*basis), "dryRun": false,
@@ -247,6 +272,7 @@ impl OpenedGate {
                 "denials": denials.iter().map(|denial| json!({
                     "platform": denial.platform, "code": denial.code, "title": denial.title, "msg": denial.violation.msg, "term": denial.violation.term,
                     "subject": denial.violation.subject, "solution": denial.solution, "rule": denial.rule,
+                    "attestation": denial.violation.fields.get("attestation"), "near": denial.near,
                 })).collect::<Vec<_>>(),
             }),
             Promoted::Undecided { image, reasons, record } => json!({
@@ -254,7 +280,30 @@ impl OpenedGate {
                 "reasons": reasons.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "solutions": reasons.iter().map(|reason| remedy(reason, asked.image, self.to_scan())).collect::<Vec<_>>(),
             }),
+        };
+        if let Some(moment) = asked.effective {
+            document["effectiveTime"] = json!(moment);
+            document["dryRun"] = json!(true);
         }
+        if !answered.exceptions.is_empty() {
+            let exception = |of: &OfPlatform<ExceptionUse>| {
+                let mut one = json!(of.said);
+                one["platform"] = json!(of.platform);
+                one
+            };
+            document["exceptions"] = answered.exceptions.iter().map(exception).collect();
+            document["waived"] = answered
+                .waived
+                .iter()
+                .map(|of| {
+                    json!({
+                        "platform": of.platform, "code": of.denial.code, "msg": of.denial.violation.msg,
+                        "term": of.denial.violation.term, "subject": of.denial.violation.subject, "by": of.by,
+                    })
+                })
+                .collect();
+        }
+        document
     }
 }
 
@@ -298,16 +347,44 @@ fn remedy(reason: &OpenReason, image: &ImageRef, to_scan: &str) -> Option<String
              {ADD_SCANNER} prints what to write there"
         ),
         Reason::Coverage(_) => {
-            "take out of the image what the scanner cannot read, or put it there in a form that it reads; nothing waives it".to_owned()
+            "take out of the image what the scanner cannot read, or put it there in a form that it reads; or let the gate's owners \
+             accept it for a while under coverage: of the gateway file, by this digest"
+                .to_owned()
         }
         Reason::EmptySbom => {
             "build on a base whose packages are on record in it, as in those of sluicegate image from-host".to_owned()
         }
         Reason::Policy(_) => "mend the policies and the data that the gateway file names for this gate".to_owned(),
+        Reason::Lacking { .. } => {
+            "bring the evidence that these facts are made of, or mend custom.requires_fields of the rule".to_owned()
+        }
         Reason::Silent(_) => {
             "mend the rule: it must pass or deny, whatever the image; policies/README.md shows how".to_owned()
         }
     })
+}
+
+/// Says what the decision rests on that somebody accepts: each waiver and each gap, with who answers for it and until when.
+fn print_accepted(words: &Words, answered: &Answered) {
+    for exception in answered.exceptions.iter().filter(|exception| exception.status == Status::Applied) {
+        let by = &exception.acceptance;
+        let what = match &exception.about {
+            About::Waiver { code, term, package, .. } => {
+                let of: Vec<&str> = term.iter().chain(package).map(String::as_str).collect();
+                format!("{code}, {} ({} denied)", of.join(" in "), exception.applied)
+            }
+            About::Coverage { digest, gap } => {
+                format!("{} of {digest}", gap.as_deref().unwrap_or("the gap"))
+            }
+        };
+        let of = exception.platform.as_ref().map(|of| format!("{of}: ")).unwrap_or_default();
+        words.line(format!("  {}  {}", words.open("accepted"), printable(&format!("{of}{what}"))));
+        words.line(printable(&format!(
+            "    by {}, approved by {}, until {}: {}",
+            by.owner, by.approver, by.expires, by.reason
+        )));
+        words.line(printable(&format!("    in {}", exception.place)));
+    }
 }
 
 fn word(basis: Basis) -> &'static str {

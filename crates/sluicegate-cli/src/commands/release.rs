@@ -42,7 +42,7 @@ impl Releases {
         }
         for to in &arguments.to {
             let artifact = artifact_of(&opened.pipeline, to)?;
-            let gate = OpenedGate::of(&opened.gateway, &to.environment)?;
+            let gate = OpenedGate::of(&opened.gateway, &to.environment, None)?;
             // An environment has one tag: the second image would take the place of the first.
             if let Some(other) = all.iter().find(|other| other.gate.judge.name == to.environment) {
                 return Err(Problem::usage(
@@ -96,15 +96,16 @@ impl Releases {
                 if stop.is_raised() {
                     return Err(Error::Stopped.into());
                 }
-                let asked = Asked { image: &image, dry_run: false, rollback: false, compat_cosign2: false };
-                let promoted = gate.promote(with, &asked)?;
+                let asked =
+                    Asked { image: &image, dry_run: false, effective: None, rollback: false, compat_cosign2: false };
+                let answered = gate.promote(with, &asked)?;
                 if words.json() {
-                    documents.push(gate.document(&promoted, &asked));
+                    documents.push(gate.document(&answered, &asked));
                 } else {
                     let again = format!("sluicegate run{} --to {}", self.flags, self.typed(artifact, environment));
-                    gate.print(words, &promoted, &asked, with.gateway, &again);
+                    gate.print(words, &answered, &asked, with.gateway, &again);
                 }
-                Ok(exit(&promoted))
+                Ok(exit(&answered.promoted))
             });
             let code = promoted.unwrap_or_else(|problem| {
                 if words.json() {

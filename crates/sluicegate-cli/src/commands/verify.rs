@@ -52,7 +52,7 @@ pub(crate) fn verify(words: &Words, arguments: &Verify) -> Result<ExitCode, Prob
     let ((trust, evidence), asked) = match environment {
         None => (trust_of(arguments)?, None),
         Some((gateway, environment)) => {
-            let judge = judge_of(&gateway.gateway, &environment, &gateway)?;
+            let judge = judge_of(&gateway.gateway, &environment, &gateway, SystemClock.now())?;
             let ways = Ways::of(arguments, &gateway, &judge);
             (
                 (trust(&believed(arguments, &gateway)?, &gateway)?.0, gateway.gateway.evidence.clone()),

@@ -1,8 +1,11 @@
 //! What is promoted: one image, or every image that an index names. What is read of each, and what the gate says of each.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use sluicegate_attestation::identifiers::BUNDLE;
 use sluicegate_policy::{
+    exceptions::{ExceptionUse, Waived},
     facts::{ByHand, GateScan},
     judge::{Denial, Permit, Reason, Verdict},
 };
@@ -89,6 +92,12 @@ pub(super) struct Judged<'a> {
     pub(super) permitted: Option<Permitted<'a>>,
     /// Each set that is not; denials behind what was left open.
     pub(super) refused: Vec<(Refusal, Kept)>,
+    /// What became of what somebody accepts: for the set that is allowed, else for the one that is told.
+    pub(super) exceptions: Vec<ExceptionUse>,
+    /// What of it was denied and is waived.
+    pub(super) waived: Vec<Waived>,
+    /// What a person should know.
+    pub(super) warnings: BTreeSet<String>,
 }
 
 /// A set that is allowed.
@@ -276,7 +285,13 @@ impl Candidate {
         index: Option<(&Fetched, &Followed)>,
         (current, now): (Option<Digest>, UnixTime),
     ) -> Result<Judged<'a>, Error> {
-        let mut judged = Judged { permitted: None, refused: Vec::new() };
+        let mut judged = Judged {
+            permitted: None,
+            refused: Vec::new(),
+            exceptions: Vec::new(),
+            waived: Vec::new(),
+            warnings: BTreeSet::new(),
+        };
         for set in &followed.sets {
             let case = Case {
                 judge: request.judge,
@@ -298,6 +313,8 @@ impl Candidate {
                 body["replay"] =
                     json!(replay::keep_inputs(ports, request.files, &self.fetched, index, case.scan.as_ref())?);
             }
+            judged.warnings.extend(decision.warnings);
+            (judged.exceptions, judged.waived) = (decision.exceptions, decision.waived);
             let kept = Kept { document: decision.document, body };
             match decision.verdict {
                 Verdict::Allow(permit) => {

@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 use sluicegate_attestation::{coverage::Gap, predicate::PredicateType, vulns::Vulns};
 use sluicegate_flow::promote::Promoted;
 use sluicegate_policy::{
+    exceptions::Exceptions,
     facts::{ByHand, Facts, GateScan, Said as WordsByHand},
     judge::{Conditions, Denial, Question, Reason, Target, Verdict, judge},
-    rego::{Outcome, PolicyError, RuleAnswer, RuleResults, Violation},
+    rego::{Outcome, PolicyError, RuleAnswer, RuleDeclaration, RuleResults, Violation},
 };
 use sluicegate_testkit::{FakeScanner, VirtualBuild, VirtualLog, VirtualSigner, sign_statement, today, vulns};
 use sluicegate_types::{Digest, NonEmpty, Repository, UnixTime};
@@ -23,13 +24,13 @@ use crate::{
     gate_world::{Rules, World, denial},
 };
 
-const DAY: u64 = 24 * 60 * 60;
+pub(crate) const DAY: u64 = 24 * 60 * 60;
 
-fn build() -> VirtualBuild {
+pub(crate) fn build() -> VirtualBuild {
     VirtualBuild::new("run-1", image())
 }
 
-fn set_of(build: &VirtualBuild) -> ClosedSet {
+pub(crate) fn set_of(build: &VirtualBuild) -> ClosedSet {
     let log = VirtualLog::new(LOG);
     let (signed, trust) = (build.sign(&log), trust(&log));
     let asked = Asked { trust: &trust, repository: None, at: today() };
@@ -48,14 +49,14 @@ fn taken(signer: &str, about: Digest, scan: &Vulns, report: &[u8]) -> Result<Gat
     GateScan::new(&image(), &statement, report.to_vec()).map_err(|error| error.to_string())
 }
 
-fn gate_scan(edit: impl FnOnce(&mut Vulns)) -> GateScan {
+pub(crate) fn gate_scan(edit: impl FnOnce(&mut Vulns)) -> GateScan {
     let report = FakeScanner::raw(&[]);
     let mut scan = vulns(&report, Digest::of(b"database"));
     edit(&mut scan);
     taken("recorder", image(), &scan, &report).unwrap()
 }
 
-fn facts(set: &ClosedSet, by_hand: &[&VerifiedStatement], scan: Option<GateScan>) -> Facts {
+pub(crate) fn facts(set: &ClosedSet, by_hand: &[&VerifiedStatement], scan: Option<GateScan>) -> Facts {
     let environment = environment("production");
     let repository = Repository::of_environment(&environment);
     let said = WordsByHand { alone: by_hand.to_vec(), together: &[] };
@@ -136,20 +137,27 @@ pub(crate) fn tm02_an_sbom_or_a_test_result_by_hand_counts_for_nothing() -> Trie
         .fault("a test result", "counts for nothing", by_hand(PredicateType::TestResult))
 }
 
-fn before(seconds: u64) -> UnixTime {
+pub(crate) fn before(seconds: u64) -> UnixTime {
     UnixTime::from_seconds(today().seconds() - i64::try_from(seconds).unwrap()).unwrap()
 }
 
-fn answers(outcomes: Vec<Outcome>) -> Result<RuleResults, PolicyError> {
+pub(crate) fn answers(outcomes: Vec<Outcome>) -> Result<RuleResults, PolicyError> {
     let answer = |(number, outcome): (usize, Outcome)| RuleAnswer {
-        code: format!("a.rule_{number}"),
-        title: "a rule".to_owned(),
-        description: "for tests".to_owned(),
-        solution: "do better".to_owned(),
-        requires: Vec::new(),
-        file: "policies/a.rego".to_owned(),
-        line: 7,
+        rule: RuleDeclaration {
+            code: format!("a.rule_{number}"),
+            title: "a rule".to_owned(),
+            description: "for tests".to_owned(),
+            solution: "do better".to_owned(),
+            requires: Vec::new(),
+            requires_fields: Vec::new(),
+            effective_on: None,
+            controls: BTreeMap::new(),
+            file: "policies/a.rego".to_owned(),
+            line: 7,
+        },
         outcome,
+        lacking: Vec::new(),
+        unlisted: 0,
     };
     Ok(RuleResults { answers: outcomes.into_iter().enumerate().map(answer).collect(), warnings: Vec::new() })
 }
@@ -158,20 +166,21 @@ fn violations() -> NonEmpty<Violation> {
     NonEmpty::one(Violation { msg: "too bad".to_owned(), term: None, subject: None, fields: BTreeMap::new() })
 }
 
-fn conditions(require: &[PredicateType]) -> Conditions {
+pub(crate) fn conditions(require: &[PredicateType]) -> Conditions {
     Conditions {
         require: require.to_vec().try_into().unwrap(),
         max_database_age: Duration::from_secs(2 * DAY),
         valid_for: Duration::from_secs(30 * DAY),
         gateway: Digest::of(b"gateway"),
+        exceptions: Exceptions::default(),
     }
 }
 
-fn judged(facts: &Facts, rules: &Result<RuleResults, PolicyError>, conditions: &Conditions) -> Said {
+pub(crate) fn judged(facts: &Facts, rules: &Result<RuleResults, PolicyError>, conditions: &Conditions) -> Said {
     let environment = environment("production");
     let repository = Repository::of_environment(&environment);
     let target = Target { environment, repository, tag: "current".parse().unwrap(), current: None };
-    match judge(facts, Question::Gate { rules, conditions }, target, today()) {
+    match judge(facts, Question::Gate { rules, conditions }, target, today()).verdict {
         Verdict::Allow(permit) => {
             drop(permit.spend());
             Ok(())
@@ -184,7 +193,7 @@ fn judged(facts: &Facts, rules: &Result<RuleResults, PolicyError>, conditions: &
     }
 }
 
-const REQUIRED: [PredicateType; 4] =
+pub(crate) const REQUIRED: [PredicateType; 4] =
     [PredicateType::Provenance, PredicateType::Sbom, PredicateType::Vulns, PredicateType::TestResult];
 
 fn good_facts() -> Facts {
@@ -211,7 +220,7 @@ pub(crate) fn tm02_each_required_kind_is_there() -> Tried {
         judged(&good_facts(), &answers(vec![Outcome::Pass]), &conditions(std::slice::from_ref(&kind)))
     };
     let mut asking = answers(vec![Outcome::Pass]);
-    asking.as_mut().unwrap().answers[0].requires = vec!["vex".to_owned()];
+    asking.as_mut().unwrap().answers[0].rule.requires = vec!["vex".to_owned()];
     Tried::good(pass().and(requiring(PredicateType::TestResult)))
         .fault("by the gate", "required evidence is missing: https://example.com/review/v1", requiring(review))
         .fault("by a rule", "required evidence is missing: vex", with_answers(&asking))

@@ -138,7 +138,7 @@ fn permit(world: &World, image: &VirtualImage, name: &str, gateway: &[u8], secon
     let now = today().plus(seconds);
     let facts = Facts::of_set(&set, &environment, &repository, now).unwrap();
     let target = Target { environment, repository, tag: "current".parse().unwrap(), current: None };
-    match judge(&facts, Question::Ungated { gateway: Digest::of(gateway) }, target, now) {
+    match judge(&facts, Question::Ungated { gateway: Digest::of(gateway) }, target, now).verdict {
         Verdict::Allow(permit) => permit,
         other => panic!("{other:?}"),
     }

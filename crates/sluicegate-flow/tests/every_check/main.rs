@@ -9,6 +9,7 @@ mod admission;
 mod bundles;
 mod by_hand;
 mod closed_sets;
+mod exceptions;
 mod fixture;
 mod gate;
 #[allow(dead_code, reason = "the gate's own tests use the rest of it")]
@@ -126,6 +127,18 @@ every_check! {
     Deny behind Silent: gate::tm02_one_denial_denies;
     Contradiction behind Silent: gate::tm02_a_rule_that_passes_and_denies_denies;
     Silent: gate::tm02_a_rule_without_an_answer_allows_nothing;
+    RequiredField: exceptions::tm02_a_rule_that_demands_a_fact_does_not_pass_without_it;
+    UnlistedDenials: exceptions::tm17_denials_that_are_not_listed_are_not_waived;
+    WaiverCode: exceptions::tm17_a_waiver_is_for_its_rule_only;
+    WaiverTerm: exceptions::tm17_a_waiver_is_for_its_term_only;
+    WaiverPackage: exceptions::tm17_a_waiver_is_for_its_package_only;
+    WaiverScope: exceptions::tm17_a_waiver_is_for_its_image_or_repository_only;
+    WaiverEnvironment: exceptions::tm17_a_waiver_is_for_its_environment_only;
+    WaiverExpiry: exceptions::tm17_a_waiver_is_over_at_its_end;
+    CoverageDigest: exceptions::tm04_a_gap_is_accepted_by_its_content;
+    CoverageKind: exceptions::tm04_a_gap_of_the_image_is_accepted_by_its_kind;
+    CoverageExpiry: exceptions::tm04_an_accepted_gap_is_open_again_at_its_end;
+    AcceptedUntil: exceptions::tm05_a_decision_ends_with_what_it_rests_on;
     FetchDigest: places::tm01_bytes_are_those_of_their_digest;
     FetchSize: places::tm01_bytes_are_as_many_as_described;
     EveryPlatform: indexes::tm03_every_platform_of_an_index_is_proved;
@@ -138,6 +151,7 @@ every_check! {
     PlatformBackwards: indexes::tm10_an_index_takes_no_image_back_without_rollback;
     NothingToRollBack: promotion::tm10_a_rollback_goes_to_what_was_there_before;
     PermitAge: promotion::tm10_a_permit_is_used_in_time;
+    EffectiveTime behind PermitAge: promotion::tm07_an_effective_time_makes_no_permit;
     DryRun: promotion::tm10_a_dry_run_spends_nothing;
     TagMoved: places::tm10_the_tag_moves_only_from_what_the_permit_saw;
     EnvironmentMark: places::tm10_only_a_promotion_writes_to_an_environments_place;

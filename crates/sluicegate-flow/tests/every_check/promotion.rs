@@ -77,6 +77,19 @@ pub(crate) fn tm10_a_permit_is_used_in_time() -> Tried {
     )
 }
 
+pub(crate) fn tm07_an_effective_time_makes_no_permit() -> Tried {
+    let ask = |moment: Option<UnixTime>| {
+        let (world, _) = World::good();
+        world.effective.set(moment);
+        let said = ended(world.promote(&pass()));
+        if said.is_err() {
+            assert_eq!(world.places.occupant(TARGET), None);
+        }
+        said
+    };
+    Tried::good(ask(None)).fault("tomorrow", "WouldAllow", ask(Some(today().plus(86_400))))
+}
+
 pub(crate) fn tm10_a_dry_run_spends_nothing() -> Tried {
     let ask = |dry_run: bool| {
         let (world, _) = World::good();

@@ -25,8 +25,9 @@ use sluicegate_flow::{
 };
 use sluicegate_pipeline::gateway::{Environment, Gate};
 use sluicegate_policy::{
+    exceptions::Exceptions,
     judge::Conditions,
-    rego::{EvaluationRequest, Outcome, PolicyError, RuleAnswer, RuleResults, Violation},
+    rego::{EvaluationRequest, Outcome, PolicyError, RuleAnswer, RuleDeclaration, RuleResults, Violation},
 };
 use sluicegate_ports::{
     evidence::Record,
@@ -39,7 +40,9 @@ use sluicegate_testkit::{
     FakePacker, FakeScanner, FixedClock, MemoryEvidence, MemoryLedger, MemoryPlaces, MemoryStore, SignedBuild,
     VirtualBuild, VirtualImage, VirtualIndex, VirtualLog, VirtualSigner, today,
 };
-use sluicegate_types::{Digest, EnvironmentName, NonEmpty, PinnedImage, Repository, RepositoryPattern, Selector};
+use sluicegate_types::{
+    Digest, EnvironmentName, NonEmpty, PinnedImage, Repository, RepositoryPattern, Selector, UnixTime,
+};
 use sluicegate_verify::{GroupRule, Role, SignerRule, Trust, TrustRoot, TrustRules, closed_set::Asked};
 
 pub(crate) const SOURCE: &str = "/project/out/shop";
@@ -65,6 +68,8 @@ pub(crate) struct World {
     pub(crate) appends_left: AtomicU32,
     pub(crate) told: RefCell<Vec<String>>,
     pub(crate) dry_run: Cell<bool>,
+    /// The moment to judge at, if not now.
+    pub(crate) effective: Cell<Option<UnixTime>>,
     pub(crate) rollback: Cell<bool>,
     scratch: tempfile::TempDir,
 }
@@ -128,6 +133,7 @@ impl World {
             appends_left: AtomicU32::new(u32::MAX),
             told: RefCell::new(Vec::new()),
             dry_run: Cell::new(false),
+            effective: Cell::new(None),
             rollback: Cell::new(false),
             scratch: tempfile::tempdir().unwrap(),
         };
@@ -198,10 +204,13 @@ impl World {
             scratch: self.scratch.path(),
             files: &NoFiles,
             dry_run: self.dry_run.get(),
+            effective: self.effective.get(),
             rollback: self.rollback.get(),
             compat_cosign2: false,
         };
-        self.with_ports(|ports| promote(ports, &request)).map_err(|failed| *failed.error)
+        self.with_ports(|ports| promote(ports, &request))
+            .map(|answered| answered.promoted)
+            .map_err(|failed| *failed.error)
     }
 
     /// Its trust where decisions of authority `self` are taken.
@@ -345,6 +354,7 @@ fn judge() -> Judge {
                 max_database_age: Duration::from_secs(48 * 60 * 60),
                 valid_for,
                 gateway,
+                exceptions: Exceptions::default(),
             },
             policies: Vec::new(),
             data: Vec::new(),
@@ -388,14 +398,21 @@ pub(crate) struct Rules<F>(pub(crate) F);
 impl<F: Fn(&str) -> Outcome> RuleEvaluator for Rules<F> {
     fn evaluate(&self, request: &EvaluationRequest) -> Result<RuleResults, PolicyError> {
         let answer = RuleAnswer {
-            code: "a.rule".to_owned(),
-            title: "a rule".to_owned(),
-            description: "for tests".to_owned(),
-            solution: "do better".to_owned(),
-            requires: Vec::new(),
-            file: "policies/a.rego".to_owned(),
-            line: 7,
+            rule: RuleDeclaration {
+                code: "a.rule".to_owned(),
+                title: "a rule".to_owned(),
+                description: "for tests".to_owned(),
+                solution: "do better".to_owned(),
+                requires: Vec::new(),
+                requires_fields: Vec::new(),
+                effective_on: None,
+                controls: BTreeMap::new(),
+                file: "policies/a.rego".to_owned(),
+                line: 7,
+            },
             outcome: (self.0)(request.input.get()),
+            lacking: Vec::new(),
+            unlisted: 0,
         };
         Ok(RuleResults { answers: vec![answer], warnings: Vec::new() })
     }

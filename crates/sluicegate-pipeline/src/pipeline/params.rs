@@ -3,15 +3,13 @@
 use std::collections::BTreeMap;
 
 use regex::{Regex, RegexBuilder};
-use sluicegate_types::{NameError, OutputName};
+use sluicegate_types::{
+    NameError, OutputName,
+    nearest::{shortened, suggestion},
+};
 
 use super::{Param, ParamKind, Pipeline, wire::WireParam};
-use crate::{
-    Error, In,
-    nearest::{shortened, suggestion},
-    spot::Aim,
-    yaml::Ordered,
-};
+use crate::{Error, In, spot::Aim, yaml::Ordered};
 
 /// Parameters of one file.
 const MAX_PARAMS: usize = 256;

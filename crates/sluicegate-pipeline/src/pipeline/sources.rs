@@ -137,13 +137,13 @@ fn check_url(url: &str) -> Result<(), String> {
         "https" => Ok(()),
         "http" if is_loopback(host) => Ok(()),
         "http" => Err(format!("{host} is another machine, and plain http is spoken with this one alone; {form}")),
-        _ => Err(format!("{}:// is not fetched from; {form}", crate::nearest::shortened(scheme))),
+        _ => Err(format!("{}:// is not fetched from; {form}", sluicegate_types::nearest::shortened(scheme))),
     }
 }
 
 /// A name by git's own rules (git-check-ref-format), or a commit.
 fn check_reference(reference: &str) -> Result<(), String> {
-    let wrong = || format!("{:?} is no branch, tag or commit of git", crate::nearest::shortened(reference));
+    let wrong = || format!("{:?} is no branch, tag or commit of git", sluicegate_types::nearest::shortened(reference));
     let odd = |c: char| c.is_control() || c.is_whitespace() || " ~^:?*[\\".contains(c);
     let part = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock");
     let fits = reference.len() <= MAX_REFERENCE

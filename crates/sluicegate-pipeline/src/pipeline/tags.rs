@@ -77,7 +77,7 @@ impl FromStr for TagTemplate {
         while let Some((before, after)) = rest.split_once('{') {
             let (name, after) = after.split_once('}').ok_or(TagFault::Brace)?;
             if name != COMMIT {
-                return Err(TagFault::Placeholder { name: crate::nearest::shortened(name) });
+                return Err(TagFault::Placeholder { name: sluicegate_types::nearest::shortened(name) });
             }
             if !before.is_empty() {
                 parts.push(Part::Text(before.to_owned()));

@@ -1,7 +1,7 @@
 //! What somebody who misspelt a name probably meant.
 
 /// Characters of a word of the file that an error repeats.
-pub(crate) const MAX_WORD: usize = 64;
+pub const MAX_WORD: usize = 64;
 
 /// The known name that is nearest to `name`, if it is near: more than a third wrong is another word.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -26,12 +26,12 @@ pub fn suggestion<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> S
 }
 
 /// The beginning of a word, short enough to be repeated.
-pub(crate) fn shortened(word: &str) -> String {
+pub fn shortened(word: &str) -> String {
     word.chars().take(MAX_WORD).collect()
 }
 
 /// Names that an error lists.
-pub(crate) const MAX_LISTED: usize = 10;
+pub const MAX_LISTED: usize = 10;
 
 /// How many characters must be inserted, removed or replaced to make one of the other (Levenshtein).
 fn distance(one: &str, other: &str) -> usize {
