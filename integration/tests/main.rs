@@ -8,6 +8,7 @@ mod cosign;
 mod daily_work;
 mod decisions;
 mod field_executor;
+mod field_gate;
 mod field_sources;
 mod field_steps;
 mod field_trust;

@@ -12,6 +12,8 @@ use quick_xml::{
     events::{BytesDecl, BytesStart, Event},
 };
 
+use sluicegate_types::borrowed_utf8;
+
 use self::words::{Said, Words};
 use crate::{Error, unsupported};
 
@@ -78,8 +80,9 @@ impl Limits {
         if report.len() > self.bytes {
             return Err(Error::TooLarge { what: WHAT, limit: self.bytes });
         }
-        let text = std::str::from_utf8(report).map_err(|error| malformed(format!("not UTF-8: {error}")))?;
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        // A mark of UTF-8 stands before many a report that a tool of Windows wrote, and XML lets it.
+        let report = report.strip_prefix("\u{feff}".as_bytes()).unwrap_or(report);
+        let text = borrowed_utf8(report).map_err(|error| malformed(error.to_string()))?;
         if let Some(bad) = text.chars().find(|c| !is_xml_character(*c)) {
             return Err(malformed(format!("the character {bad:?} can't stand in XML")));
         }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde_json::Value;
+use sluicegate_types::{borrowed_utf8, nearest::nearest};
 
 use crate::{Error, form, strict_json};
 
@@ -62,6 +63,13 @@ impl PredicateType {
         Self::from_short(name).or_else(|| name.contains(':').then(|| Self::from_uri(name)))
     }
 
+    /// The URI of a known type that somebody probably meant who wrote this URI, which is no known one.
+    pub fn meant_by(uri: &str) -> Option<&'static str> {
+        let is_known = KNOWN.iter().any(|(_, short, known)| *short == uri || *known == uri);
+        let known = KNOWN.iter().map(|(_, _, known)| *known);
+        if is_known { None } else { nearest(uri, known) }
+    }
+
     /// The short names.
     pub fn short_names() -> impl Iterator<Item = &'static str> {
         KNOWN.iter().map(|(_, short, _)| *short)
@@ -99,6 +107,7 @@ pub fn parse(bytes: &[u8]) -> Result<Value, Error> {
     if bytes.len() > MAX_PREDICATE {
         return Err(Error::TooLarge { what: WHAT, limit: MAX_PREDICATE });
     }
+    borrowed_utf8(bytes).map_err(|error| Error::Invalid { what: WHAT, reason: error.to_string() })?;
     strict_json::check(bytes).map_err(form(WHAT))?;
     let value: Value = serde_json::from_slice(bytes).map_err(form(WHAT))?;
     if let Some(number) = rounded_number(bytes) {

@@ -65,8 +65,8 @@ Examples:
 #[command(name = "sluicegate", version, about, max_term_width = 110, disable_help_subcommand = true)]
 #[command(after_help = "A first project: sluicegate init, and what it says comes next.", after_long_help = MORE)]
 pub(crate) struct Arguments {
-    /// How results are written on standard output: for people, or as one JSON document.
-    #[arg(short = 'o', long = "format", global = true, value_enum, default_value_t = Format::Table, help_heading = OUTPUT)]
+    /// How results are written on standard output.
+    #[arg(short = 'o', long = "format", global = true, value_enum, hide_possible_values = false, default_value_t = Format::Table, help_heading = OUTPUT)]
     pub(crate) format: Format,
     /// Say only results and errors.
     #[arg(short, long, global = true, help_heading = OUTPUT)]
@@ -77,8 +77,18 @@ pub(crate) struct Arguments {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
+    /// For people.
     Table,
+    /// One JSON document.
     Json,
+    /// JUnit's XML; of promote and the policy commands.
+    Junit,
+    /// SARIF 2.1.0, which code hosts show; of promote and the policy commands.
+    Sarif,
+    /// Annotations of GitHub's workflows; of promote and the policy commands.
+    Github,
+    /// A table for a comment or a summary; of promote and the policy commands.
+    Markdown,
 }
 
 #[derive(Subcommand)]
@@ -118,6 +128,8 @@ pub(crate) enum Command {
     /// The image is verified and scanned, and the policies are asked. If they allow it, it is signed, copied and tagged there; if they deny
     /// it, that is signed and recorded.
     Promote(Promote),
+    /// Write, test and try out policies.
+    Policy(Policy),
     /// Check the evidence of an image or a file. No gate is asked.
     ///
     /// An image is followed to its statements and to each step, a file to its bundle.
@@ -149,6 +161,15 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether its result is a report about rules, which is also written for other programs than ours.
+    pub(crate) fn reports_rules(&self) -> bool {
+        match self {
+            Self::Promote(_) => true,
+            Self::Policy(policy) => !matches!(policy.command, PolicyCommand::Explain { .. }),
+            _ => false,
+        }
+    }
+
     /// Whether standard error is to have JSON events and nothing else.
     pub(crate) fn events_wanted(&self) -> bool {
         let form = match self {
@@ -458,6 +479,101 @@ pub(crate) enum Compat {
 }
 
 #[derive(Args)]
+pub(crate) struct Policy {
+    #[command(subcommand)]
+    pub(crate) command: PolicyCommand,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Look policies and data through, without asking them anything.
+    ///
+    /// What a gate would refuse is an error: no Rego, no METADATA, unknown or refused functions, recursion, answers that are no sets, data
+    /// that two readers understand differently. What it would take and its author probably does not mean is a warning. Exit code 1 if there
+    /// is an error.
+    Check(PolicyFiles),
+    /// Run the tests beside policies, as opa test does.
+    ///
+    /// Every rule test_… of a file *_test.rego must be true. Exit code 1 if one is not, or too few lines were reached.
+    Test {
+        #[command(flatten)]
+        files: PolicyFiles,
+        /// Only tests whose name, PACKAGE.test_NAME, has this regular expression in it.
+        #[arg(long = "run", short = 'r', value_name = "REGEX")]
+        filter: Option<String>,
+        /// Say which lines of the policies were reached.
+        #[arg(long, short = 'c')]
+        coverage: bool,
+        /// Fail if less of the lines was reached than this, in percent.
+        #[arg(long, value_name = "PERCENT", requires = "coverage", value_parser = clap::value_parser!(u8).range(..=100))]
+        threshold: Option<u8>,
+    },
+    /// Ask policies about facts, and promote nothing.
+    ///
+    /// Facts are those of a recorded decision, or a file. The exit code is the verdict's: 0, 1 or 3. Of a file nothing is verified.
+    Eval {
+        #[command(flatten)]
+        files: PolicyFiles,
+        /// The facts, as JSON in the form that gates use; - is standard input.
+        #[arg(long, short, value_name = "FILE", required_unless_present = "record", conflicts_with = "record")]
+        input: Option<PathBuf>,
+        /// The number of a recorded decision: its facts, with its own policies and data unless others are named.
+        #[arg(long, value_name = "NUMBER")]
+        record: Option<u64>,
+        /// Print the facts of the recorded decision, and ask nothing.
+        #[arg(long, requires = "record", conflicts_with_all = ["paths", "data", "waivers"])]
+        facts: bool,
+        /// A file of waivers, with --input.
+        #[arg(long, value_name = "FILE", conflicts_with = "record")]
+        waivers: Option<PathBuf>,
+        /// The moment to judge at (RFC 3339; default: the facts' own, else now).
+        #[arg(long, value_name = "TIME")]
+        effective_time: Option<UnixTime>,
+    },
+    /// Say what a rule demands, why, and what to do when it denies.
+    Explain {
+        /// The rule's code, as a denial names it.
+        code: String,
+        #[command(flatten)]
+        files: PolicyFiles,
+    },
+    /// Say which recorded decisions other policies would change.
+    ///
+    /// Each decision is made again from what was kept with it, by OLD and by NEW. Exit code 1 if one comes out otherwise.
+    Diff {
+        /// A folder of policies, or a Rego file.
+        old: PathBuf,
+        /// Another one.
+        new: PathBuf,
+        /// Which decisions: all, or the numbers of records: N, or N..M with both.
+        #[arg(long, value_name = "RECORDS", value_parser = records)]
+        over: Records,
+        /// Data for both, in place of each decision's own; may be given several times.
+        #[arg(long, short, value_name = "FILE")]
+        data: Vec<PathBuf>,
+    },
+}
+
+/// Records of the evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Records {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+}
+
+#[derive(Args)]
+pub(crate) struct PolicyFiles {
+    /// Folders of policies, or Rego files (default: those of the gateway's gates).
+    #[arg(value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// A data file; may be given several times.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) data: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) gateway: GatewayFlag,
+}
+
+#[derive(Args)]
 pub(crate) struct Verify {
     /// Images: oci:DIR or HOST/REPOSITORY, with :TAG or @sha256:HEX. With --bundle one file, or its digest as sha256:HEX.
     #[arg(required = true, value_name = "REF|FILE")]
@@ -689,6 +805,16 @@ fn release_to(text: &str) -> Result<ReleaseTo, String> {
     Ok(ReleaseTo { artifact: artifact.transpose()?, environment })
 }
 
+/// `all`, `N` or `N..M`.
+fn records(text: &str) -> Result<Records, String> {
+    let number = |text: &str| text.parse().map_err(|_| format!("{text:?}: write all, a number, or FIRST..LAST"));
+    Ok(match text.split_once("..") {
+        _ if text == "all" => Records { first: 1, last: u64::MAX },
+        Some((first, last)) => Records { first: number(first)?, last: number(last)? },
+        None => Records { first: number(text)?, last: number(text)? },
+    })
+}
+
 /// `NAME=VALUE`; the value may hold further equals signs.
 fn assignment(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?}: write NAME=VALUE"))?;
@@ -722,7 +848,7 @@ pub(crate) fn meant(text: &str, parsed: &Result<ImageRef, ImageError>) -> Option
 }
 
 /// Commands of the contract that are not built yet.
-const RESERVED: [&str; 2] = ["policy", "serve"];
+const RESERVED: [&str; 1] = ["serve"];
 
 const RESERVED_BELOW: [(&str, &str, &str); 5] = [
     ("evidence", "report", "evidence report"),

@@ -13,6 +13,7 @@ pub(crate) mod log;
 pub(crate) mod logs;
 pub(crate) mod pipeline;
 pub(crate) mod plan;
+pub(crate) mod policy;
 pub(crate) mod promote;
 pub(crate) mod prune;
 pub(crate) mod release;

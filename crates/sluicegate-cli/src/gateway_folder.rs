@@ -16,6 +16,7 @@ use sluicegate_flow::{
 };
 use sluicegate_pipeline::gateway::Gateway;
 use sluicegate_policy::rego::{SourceFile, is_test};
+use sluicegate_types::utf8;
 
 use crate::{
     commands::init::{ADD_SCANNER, DATABASE},
@@ -54,8 +55,7 @@ impl GatewayFolder {
             _ => beside.join("gateway.yaml"),
         };
         let bytes = read(&path).map_err(|error| Problem::named("read the gateway file", &path, &error).or(missing))?;
-        let text = String::from_utf8(bytes)
-            .map_err(|_| Problem::usage(format!("{} is not UTF-8", path.display()), "write it as UTF-8"))?;
+        let text = utf8(bytes).map_err(|error| Problem::usage(path.display().to_string(), error.to_string()))?;
         let gateway = Gateway::parse(&path.display().to_string(), &text).map_err(Error::from)?;
         let folder = path.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new(".")).to_owned();
         let name = path.file_name().unwrap_or_default().to_owned();
@@ -133,8 +133,8 @@ impl GatewayFiles for GatewayFolder {
         names
             .into_iter()
             .map(|name| {
-                let text = String::from_utf8(self.read(&name)?)
-                    .map_err(|_| fault(format!("{} is not UTF-8", name.display())))?;
+                let text = utf8(self.read(&name)?)
+                    .map_err(|error| Error::Trust { file: self.folder.join(&name), reason: error.to_string() })?;
                 Ok(SourceFile { name: name.display().to_string(), text })
             })
             .collect()

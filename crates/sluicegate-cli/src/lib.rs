@@ -11,8 +11,10 @@ mod interrupts;
 mod outbound_environment;
 mod passphrase;
 mod policy_child;
+mod policy_files;
 mod progress;
 mod registry_environment;
+mod report;
 mod wire;
 mod words;
 
@@ -23,7 +25,7 @@ use sluicegate_ports::Clock;
 use sluicegate_types::UnixTime;
 
 use crate::{
-    arguments::{Arguments, Command},
+    arguments::{Arguments, Command, Format},
     wire::SystemClock,
     words::{Problem, Words},
 };
@@ -50,6 +52,10 @@ fn asked(words: Words) -> ExitCode {
         Err(error) => return words.arguments(&error),
     };
     let words = words.with(&arguments);
+    if !matches!(arguments.format, Format::Table | Format::Json) && !arguments.command.reports_rules() {
+        let text = "this form of result is for reports about rules: promote, and policy check, test, eval and diff";
+        return words.problem(&Problem::usage(text, "write -o json for a program"));
+    }
     // Libraries below panic on what is later, and every statement would bear this moment.
     if SystemClock.now() >= UnixTime::LAST {
         let problem =
@@ -65,7 +71,8 @@ fn asked(words: Words) -> ExitCode {
         Command::Try(try_step) => commands::try_step::try_step(&words, &try_step),
         Command::Shell(shell) => commands::try_step::shell(&words, &shell),
         Command::Logs(logs) => commands::logs::logs(&words, &logs),
-        Command::Promote(promote) => commands::promote::promote(&words, &promote),
+        Command::Promote(promote) => commands::promote::promote(&words, &promote, arguments.format),
+        Command::Policy(policy) => commands::policy::policy(&words, &policy, arguments.format),
         Command::Verify(verify) => commands::verify::verify(&words, &verify),
         Command::Copy(copy) => commands::copy::copy(&words, &copy),
         Command::Doctor(doctor) => commands::doctor::doctor(&words, &doctor),

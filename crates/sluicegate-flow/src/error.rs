@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use sluicegate_policy::rego::PolicyError;
 use sluicegate_ports::{
     evidence::EvidenceError,
     execute::ExecuteError,
@@ -49,6 +50,9 @@ pub enum Error {
         /// Why it is refused.
         reason: String,
     },
+    /// A policy or a data file of the gateway that its author can be told of before anything is asked.
+    #[error(transparent)]
+    Policies(#[from] PolicyError),
     /// Something asked for is contradictory or not in this version.
     #[error("{0}")]
     Usage(String),
@@ -258,9 +262,12 @@ impl Error {
     /// Which kind it is.
     pub fn failure(&self) -> Failure {
         match self {
-            Self::File(_) | Self::Trust { .. } | Self::Usage(_) | Self::Image { .. } | Self::BundleFile { .. } => {
-                Failure::Usage
-            }
+            Self::File(_)
+            | Self::Policies(_)
+            | Self::Trust { .. }
+            | Self::Usage(_)
+            | Self::Image { .. }
+            | Self::BundleFile { .. } => Failure::Usage,
             Self::NobodysRecord { .. } => Failure::Undecided,
             Self::StepFailed { fault: StepFault::Stopped, .. } | Self::Stopped => Failure::Stopped,
             Self::StepFailed { .. } => Failure::Step,

@@ -54,6 +54,8 @@ pub struct Decision {
     pub used: Vec<Digest>,
     /// Whether the same case gives the same document: not if the rules could not be asked.
     pub replayable: bool,
+    /// What each rule answered.
+    pub answers: Vec<RuleAnswer>,
     /// What became of each waiver and each accepted gap.
     pub exceptions: Vec<ExceptionUse>,
     /// What was denied and is waived.
@@ -73,6 +75,11 @@ pub(crate) const LISTS: [&str; 5] = ["denials", "reasons", "warnings", "exceptio
 
 /// Judges one case.
 pub fn decide(case: &Case<'_>, evaluator: &dyn RuleEvaluator) -> Decision {
+    decide_by(case, case.judge.gate.as_ref(), evaluator)
+}
+
+/// Judges one case as a gate with other rules than its judge's would. The document says what comes of it, under the judge's own digest.
+pub fn decide_by(case: &Case<'_>, gate: Option<&GateRules>, evaluator: &dyn RuleEvaluator) -> Decision {
     let facts = match facts(case) {
         Ok(facts) => facts,
         Err(error) => {
@@ -86,6 +93,7 @@ pub fn decide(case: &Case<'_>, evaluator: &dyn RuleEvaluator) -> Decision {
                 facts: None,
                 used: Vec::new(),
                 replayable: true,
+                answers: Vec::new(),
                 exceptions: Vec::new(),
                 waived: Vec::new(),
                 warnings: Vec::new(),
@@ -98,7 +106,7 @@ pub fn decide(case: &Case<'_>, evaluator: &dyn RuleEvaluator) -> Decision {
         tag: case.judge.environment.tag.clone(),
         current: case.current,
     };
-    let (judgement, answers, replayable) = match &case.judge.gate {
+    let (judgement, answers, replayable) = match gate {
         None => {
             let question = Question::Ungated { gateway: case.judge.gateway };
             (judge(&facts, question, target, case.now), Vec::new(), true)
@@ -119,7 +127,7 @@ pub fn decide(case: &Case<'_>, evaluator: &dyn RuleEvaluator) -> Decision {
     let used = facts.used().to_vec();
     let Judgement { verdict, exceptions, waived, warnings } = judgement;
     let facts = Some(facts.input().get().to_owned());
-    Decision { verdict, document, facts, used, replayable, exceptions, waived, warnings }
+    Decision { verdict, document, facts, used, replayable, answers, exceptions, waived, warnings }
 }
 
 fn facts(case: &Case<'_>) -> Result<Facts, FactsError> {

@@ -17,9 +17,9 @@ use sluicegate_pipeline::{
 use sluicegate_policy::{
     exceptions::{Exceptions, Listed},
     judge::Conditions,
-    rego::SourceFile,
+    rego::{SourceFile, check_files},
 };
-use sluicegate_types::{Digest, EnvironmentName, NonEmpty, Repository, RepositoryPattern, UnixTime};
+use sluicegate_types::{Digest, EnvironmentName, NonEmpty, Repository, RepositoryPattern, UnixTime, utf8};
 use sluicegate_verify::{Allowed, GroupRule, Person, Revocation, Role, SignerRule, Trust, TrustRoot, TrustRules};
 
 use crate::{Error, assemble::json_bytes};
@@ -76,6 +76,7 @@ impl Judge {
 }
 
 /// What a gate asks.
+#[derive(Clone)]
 pub struct GateRules {
     /// What is demanded beside the rules.
     pub conditions: Conditions,
@@ -174,6 +175,7 @@ pub fn judge_of(
             data.push(SourceFile { name: path.display().to_string(), text: text(files, path)? });
         }
     }
+    check_files(&policies, &data)?;
     let digests = |files: &[SourceFile]| -> Vec<_> {
         files.iter().map(|file| json!({"name": file.name, "digest": Digest::of(file.text.as_bytes())})).collect()
     };
@@ -271,8 +273,7 @@ fn keys(gateway: &Gateway, trust_file: &str, files: &dyn GatewayFiles) -> Result
 }
 
 fn text(files: &dyn GatewayFiles, path: &Path) -> Result<String, Error> {
-    String::from_utf8(files.read(path)?)
-        .map_err(|error| Error::Trust { file: path.to_owned(), reason: format!("not UTF-8: {error}") })
+    utf8(files.read(path)?).map_err(|error| Error::Trust { file: path.to_owned(), reason: error.to_string() })
 }
 
 fn signer(entry: SignerEntry, public_key: Vec<u8>) -> Result<SignerRule, String> {

@@ -144,23 +144,47 @@ pub fn replay(
     evaluator: &dyn RuleEvaluator,
     sequence: u64,
 ) -> Result<Replayed, Error> {
+    let (record, _) = show(evidence, ledger, sequence)?;
+    if record.kind == RecordKind::Decision && !record.body["platforms"].is_null() {
+        vouched_for(evidence, ledger, sequence)?;
+        return replay_index(evidence, ledger, store, evaluator, &record);
+    }
+    again(evidence, ledger, store, sequence, |case, recorded| {
+        let decision = gate::decide(case, evaluator);
+        Replayed { record: sequence, recorded, document: gate::document_bytes(&decision.document) }
+    })
+}
+
+/// The record, if its own writer logged it.
+fn vouched_for(evidence: &dyn EvidenceLog, ledger: &dyn Ledger, sequence: u64) -> Result<Record, Error> {
     // A row that was rewritten together with its digest is not the one that the ledger has.
     let (record, standing) = show(evidence, ledger, sequence)?;
     let nobodys = |reason: String| Err(Error::NobodysRecord { sequence, reason });
     match standing {
         Standing::Pending => {
-            return nobodys("it is not in the ledger yet: its writer was interrupted, or it is forged".to_owned());
+            nobodys("it is not in the ledger yet: its writer was interrupted, or it is forged".to_owned())
         }
-        Standing::Adopted { by } => {
-            return nobodys(format!(
-                "the process that wrote it did not log it (see evidence record {by}): it was interrupted, or the record is forged"
-            ));
-        }
-        Standing::Logged | Standing::Differs => {}
+        Standing::Adopted { by } => nobodys(format!(
+            "the process that wrote it did not log it (see evidence record {by}): it was interrupted, or the record is forged"
+        )),
+        Standing::Logged | Standing::Differs => Ok(record),
     }
+}
+
+/// The case of an evidence record's decision as it was, for whoever wants to ask something else about it: `act` gets the case, and the digest of
+/// the document that was decided then. An index has no case of its own, its images have.
+pub fn again<T>(
+    evidence: &dyn EvidenceLog,
+    ledger: &dyn Ledger,
+    store: &dyn ContentStore,
+    sequence: u64,
+    act: impl FnOnce(&Case<'_>, Digest) -> T,
+) -> Result<T, Error> {
+    let record = vouched_for(evidence, ledger, sequence)?;
     let not = |why: &str| Error::Usage(format!("evidence record {sequence} can't be replayed: {why}"));
-    if record.kind == RecordKind::Decision && !record.body["platforms"].is_null() {
-        return replay_index(evidence, ledger, store, evaluator, &record);
+    if let Some(platforms) = record.body["platforms"].as_array().filter(|_| record.kind == RecordKind::Decision) {
+        let records: Vec<String> = platforms.iter().map(|one| one["record"].to_string()).collect();
+        return Err(not(&format!("it is about an index; ask about its images: {}", records.join(", "))));
     }
     let body: WireBody = serde_json::from_value(record.body.clone()).map_err(|_| match record.kind {
         RecordKind::Decision => not("nothing was judged, so there is no decision to make again"),
@@ -222,8 +246,7 @@ pub fn replay(
         current: body.previous,
         now: body.decided_at,
     };
-    let decision = gate::decide(&case, evaluator);
-    Ok(Replayed { record: sequence, recorded: body.document, document: gate::document_bytes(&decision.document) })
+    Ok(act(&case, body.document))
 }
 
 /// The decision about an index is made of those about its images, so it is made again from theirs.

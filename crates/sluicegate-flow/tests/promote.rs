@@ -467,6 +467,7 @@ fn tm05_a_denial_is_on_record_however_much_there_is_to_say() {
         term: Some("t".repeat(16 << 10)),
         subject: Some("s".repeat(16 << 10)),
         fields: BTreeMap::new(),
+        clause: None,
     };
     let wordy =
         Rules(|_: &str| Outcome::Deny(NonEmpty::try_from((0..400).map(violation).collect::<Vec<_>>()).unwrap()));

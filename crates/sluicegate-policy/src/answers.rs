@@ -59,7 +59,7 @@ pub(crate) fn read(
                         denied.entry(code).or_default().push(violation);
                     }
                     _ => {
-                        let (code, Violation { msg, term, subject, mut fields }) = set.violation(answer)?;
+                        let (code, Violation { msg, term, subject, mut fields, .. }) = set.violation(answer)?;
                         let named = [("term", term), ("subject", subject)];
                         fields.extend(named.into_iter().filter_map(|(key, text)| Some((key.to_owned(), text?.into()))));
                         warnings.push(Warning { package: package.clone(), code, msg, fields });
@@ -80,6 +80,14 @@ pub(crate) fn read(
         RuleAnswer { rule: rule.clone(), outcome, lacking: Vec::new(), unlisted }
     });
     Ok(RuleResults { answers: answers.collect(), warnings })
+}
+
+/// The violation in one member of `deny`, whosever it is.
+pub(crate) fn violation_in(value: &Value, limits: &EvaluationLimits) -> Option<Violation> {
+    let code = value.as_object().ok()?.get(&Value::from("code"))?.as_string().ok()?.to_string();
+    let package = code.rsplit_once('.')?.0;
+    let set = Set { package, name: "deny", codes: &BTreeSet::from([code.as_str()]), limits };
+    set.violation(value).ok().map(|(_, violation)| violation)
 }
 
 /// One set of one package.
@@ -127,9 +135,11 @@ impl Set<'_> {
     fn violation(&self, answer: &Value) -> Result<(Option<String>, Violation), PolicyError> {
         if self.name == "warn" && answer.as_string().is_ok() {
             let msg = self.words(answer, answer, "")?;
-            return Ok((None, Violation { msg, term: None, subject: None, fields: BTreeMap::new() }));
+            return Ok((None, Violation { msg, term: None, subject: None, fields: BTreeMap::new(), clause: None }));
         }
-        let object = answer.as_object().map_err(|_| self.wrong(answer, &format!("write {} contains {{\"code\": …, \"msg\": …}}", self.name)))?;
+        let object = answer
+            .as_object()
+            .map_err(|_| self.wrong(answer, &format!("write {} contains {{\"code\": …, \"msg\": …}}", self.name)))?;
         let (mut code, mut msg, mut term, mut subject) = (None, None, None, None);
         let mut fields = BTreeMap::new();
         for (key, value) in object.iter() {
@@ -154,7 +164,7 @@ impl Set<'_> {
             }
         }
         let msg = msg.filter(|msg| !msg.trim().is_empty()).ok_or_else(|| self.wrong(answer, "it has no \"msg\""))?;
-        Ok((code, Violation { msg, term, subject, fields }))
+        Ok((code, Violation { msg, term, subject, fields, clause: None }))
     }
 
     fn text(&self, value: &Value, answer: &Value, reason: &str) -> Result<String, PolicyError> {

@@ -25,6 +25,12 @@ const CALL_LEVELS: usize = 4;
 
 /// Refuses what must not be evaluated.
 pub(crate) fn check(modules: &[Ref<Module>]) -> Result<(), PolicyError> {
+    check_all(modules).into_iter().next().map_or(Ok(()), Err)
+}
+
+/// Everything that must not be evaluated, in the order of the files; of circles and of what is too deep, the first.
+pub(crate) fn check_all(modules: &[Ref<Module>]) -> Vec<PolicyError> {
+    let mut errors = Vec::new();
     let mut graph = Graph::default();
     for module in modules {
         let package = static_path(&module.package.refr);
@@ -36,14 +42,21 @@ pub(crate) fn check(modules: &[Ref<Module>]) -> Result<(), PolicyError> {
         let scope = Scope::of(module);
         for rule in &module.policy {
             let from = graph.index[&absolute(&scope.package, &static_path(head_reference(rule)))];
-            let (mentions, levels) = mentions(rule)?;
+            let (mentions, levels) = match mentions(rule) {
+                Ok(found) => found,
+                Err(error) => {
+                    errors.push(error);
+                    continue;
+                }
+            };
             graph.nodes[from].levels = graph.nodes[from].levels.max(levels + CALL_LEVELS);
             for mention in mentions {
-                graph.connect(from, &scope, &mention)?;
+                errors.extend(graph.connect(from, &scope, &mention).err());
             }
         }
     }
-    graph.refuse_recursion_and_depth()
+    errors.extend(graph.refuse_recursion_and_depth().err());
+    errors
 }
 
 /// The components of a reference up to its first part that is not written out, without `data`'s quotes: `a.b["c"][x]` is a, b, c.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use granit_parser::{Event, ScalarStyle};
 use serde::{
     Deserialize,
     de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor},
@@ -102,7 +103,7 @@ pub fn read(document: &SourceFile) -> Result<Value, PolicyError> {
         };
         serde_saphyr::from_str_with_options::<Document>(&document.text, options).map_err(|error| {
             let (line, column) = error.location().map_or((1, 0), |at| (at.line(), at.column()));
-            data_error(document, line, column, error.to_string())
+            data_error(document, line, column, in_our_words(&error))
         })
     };
     let Document(value) = read_with(true)?;
@@ -121,6 +122,20 @@ pub fn read(document: &SourceFile) -> Result<Value, PolicyError> {
     }
 }
 
+/// What the library says, without its own settings and without the place, which stands before it.
+fn in_our_words(error: &serde_saphyr::Error) -> String {
+    match error.without_snippet() {
+        serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => format!("the key {key:?} is given twice"),
+        other => {
+            let said = other.to_string();
+            match said.rsplit_once(" at line ") {
+                Some((said, _)) => said.to_owned(),
+                None => said,
+            }
+        }
+    }
+}
+
 /// The first place where the readings differ, with the word that stands there.
 fn difference(new: &Value, old: &Value) -> Option<(String, String)> {
     match (new, old) {
@@ -133,6 +148,68 @@ fn difference(new: &Value, old: &Value) -> Option<(String, String)> {
         (Value::String(word), Value::Bool(_)) => Some((String::new(), word.clone())),
         _ => None,
     }
+}
+
+/// Values of a document that other readers of YAML, or its author, may take for something else: texts that read like truth values, which
+/// are true in Rego whatever they say, and numbers that are not written as they are read.
+pub(crate) fn odd_values(document: &SourceFile) -> Vec<(Place, String)> {
+    if document.name.ends_with(".json") {
+        return Vec::new();
+    }
+    let mut odd = Vec::new();
+    // Of a mapping's scalars every second is a key; of a key nothing is said.
+    let mut levels: Vec<Option<bool>> = Vec::new();
+    for event in granit_parser::Parser::new_from_str(&document.text) {
+        let Ok((event, span)) = event else { break };
+        let is_key = match levels.last_mut() {
+            Some(Some(next_is_key)) if !matches!(event, Event::MappingEnd) => {
+                let is_key = *next_is_key;
+                *next_is_key = !is_key;
+                is_key
+            }
+            _ => false,
+        };
+        match event {
+            Event::MappingStart(..) => levels.push(Some(true)),
+            Event::SequenceStart(..) => levels.push(None),
+            Event::MappingEnd | Event::SequenceEnd => drop(levels.pop()),
+            Event::Scalar(value, style, ..) if !is_key => {
+                if let Some(reason) = oddity(&value, style == ScalarStyle::Plain) {
+                    let (line, column) = (span.start.line() as u64, span.start.col() as u64 + 1);
+                    odd.push((Place { file: document.name.clone(), line, column }, reason));
+                }
+            }
+            _ => {}
+        }
+    }
+    odd
+}
+
+fn oddity(value: &str, is_plain: bool) -> Option<String> {
+    let is_truth = ["true", "false", "yes", "no", "on", "off"].iter().any(|word| value.eq_ignore_ascii_case(word));
+    if !is_plain && is_truth {
+        return Some(format!(
+            "the text {value:?} is true in Rego, as every text is: write true or false without quotes"
+        ));
+    }
+    let unsigned = value.strip_prefix(['-', '+']).unwrap_or(value);
+    if !is_plain || !unsigned.starts_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    let has_octal_look =
+        unsigned.len() > 1 && unsigned.starts_with('0') && unsigned.bytes().all(|b| b.is_ascii_digit());
+    if has_octal_look {
+        return Some(format!(
+            "{value} is an octal number for some readers and a decimal one or a text for others: quote it"
+        ));
+    }
+    let (whole, fraction) = unsigned.split_once('.')?;
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits(whole) && digits(fraction) && fraction.ends_with('0') {
+        let read = value.trim_end_matches('0').trim_end_matches('.');
+        return Some(format!("the number {value} is {read}: if it is a version, quote it"));
+    }
+    None
 }
 
 fn data_error(document: &SourceFile, line: u64, column: u64, reason: String) -> PolicyError {

@@ -1,6 +1,8 @@
 //! What somebody accepts in spite of a rule or a gap (trust model 4 and 17): which waivers and exceptions apply to a case, which came near,
 //! and until when what rests on them holds. They take away violations and gaps of a scan, never a silence, a missing fact or a contradiction.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use sluicegate_attestation::coverage::Gap;
 use sluicegate_types::{
@@ -9,11 +11,7 @@ use sluicegate_types::{
     nearest::nearest,
 };
 
-use crate::{
-    facts::Facts,
-    judge::{Denial, Target},
-    rego::Violation,
-};
+use crate::{judge::Denial, rego::Violation};
 
 /// The kind of the gap that an SBOM which names nothing is.
 pub(crate) const EMPTY_SBOM: &str = "empty-sbom";
@@ -139,11 +137,43 @@ pub(crate) fn warning(of: &ExceptionUse) -> Option<String> {
     }
 }
 
+/// What is judged, as far as what somebody accepts depends on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    /// The image.
+    pub image: Digest,
+    /// The environment that it goes to.
+    pub environment: &'a str,
+    /// Its repository.
+    pub repository: &'a str,
+    /// Other names of findings.
+    pub aliases: &'a Aliases,
+}
+
+/// Other names of findings: of each id, in which package it is also called what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Aliases(BTreeMap<String, Vec<(String, Vec<String>)>>);
+
+impl Aliases {
+    /// Notes a finding with its package and its other names.
+    pub fn note(&mut self, id: &str, purl: &str, names: &[String]) {
+        if !names.is_empty() {
+            self.0.entry(id.to_owned()).or_default().push((purl.to_owned(), names.to_vec()));
+        }
+    }
+
+    /// Whether the finding `id`, in `package` if one is named, is also called `name`. Names are those of this very finding: an advisory
+    /// that several findings share makes them no one thing.
+    fn has(&self, id: &str, package: Option<&str>, name: &str) -> bool {
+        let of_package = |purl: &str| package.is_none_or(|package| package == purl);
+        self.0.get(id).into_iter().flatten().any(|(purl, names)| of_package(purl) && names.iter().any(|n| n == name))
+    }
+}
+
 /// Asks the lists about one case, and remembers what was used.
 pub(crate) struct Asked<'a> {
     exceptions: &'a Exceptions,
-    facts: &'a Facts,
-    target: &'a Target,
+    case: Case<'a>,
     now: UnixTime,
     codes: Vec<&'a str>,
     waivers: Vec<u64>,
@@ -161,15 +191,9 @@ enum Miss {
 }
 
 impl<'a> Asked<'a> {
-    pub(crate) fn new(
-        exceptions: &'a Exceptions,
-        facts: &'a Facts,
-        target: &'a Target,
-        now: UnixTime,
-        codes: Vec<&'a str>,
-    ) -> Self {
+    pub(crate) fn new(exceptions: &'a Exceptions, case: Case<'a>, now: UnixTime, codes: Vec<&'a str>) -> Self {
         let (waivers, coverage) = (vec![0; exceptions.waivers.len()], vec![0; exceptions.coverage.len()]);
-        Self { exceptions, facts, target, now, codes, waivers, coverage }
+        Self { exceptions, case, now, codes, waivers, coverage }
     }
 
     /// The place of the first waiver that takes this violation away; each that does counts as used.
@@ -192,7 +216,7 @@ impl<'a> Asked<'a> {
             // The image's own digest stands for whatever has no file: who accepts one of these gaps does not accept the others.
             let names_it = match &what.gap {
                 Some(kind) => *kind == gap.kind,
-                None => gap.digest != self.facts.image(),
+                None => gap.digest != self.case.image,
             };
             let applies = (what.digest == gap.digest || !is_on(Check::CoverageDigest))
                 && (names_it || !is_on(Check::CoverageKind))
@@ -235,7 +259,7 @@ impl<'a> Asked<'a> {
                     WaiverScope::Repository(name) => format!("is for the repository {name}"),
                     WaiverScope::Image(image) => format!("is for the image {image}"),
                 },
-                Miss::Environment => format!("is for {}, not for {}", waiver.environment, self.target.environment),
+                Miss::Environment => format!("is for {}, not for {}", waiver.environment, self.case.environment),
                 Miss::Over => format!("ended at {}", waiver.acceptance.expires),
             };
             Some(format!("the waiver of {} ({place}) {why}", waiver.acceptance.owner))
@@ -269,7 +293,7 @@ impl<'a> Asked<'a> {
         let is_known = self.codes.contains(&waiver.code.as_str());
         let status = match used {
             1.. => Status::Applied,
-            0 if waiver.environment != self.target.environment => Status::OtherEnvironment,
+            0 if waiver.environment.as_str() != self.case.environment => Status::OtherEnvironment,
             0 if !self.is_for_the_image(&waiver.scope) => Status::OtherImage,
             0 if !is_known => Status::UnknownCode,
             0 if !waiver.acceptance.holds(self.now) => Status::Expired,
@@ -299,8 +323,8 @@ impl<'a> Asked<'a> {
 
     fn is_for_the_image(&self, scope: &WaiverScope) -> bool {
         match scope {
-            WaiverScope::Repository(name) => name == self.target.repository.as_str(),
-            WaiverScope::Image(image) => *image == self.facts.image(),
+            WaiverScope::Repository(name) => name == self.case.repository,
+            WaiverScope::Image(image) => *image == self.case.image,
         }
     }
 
@@ -312,7 +336,7 @@ impl<'a> Asked<'a> {
             (term, Check::WaiverTerm, Miss::Term),
             (package, Check::WaiverPackage, Miss::Package),
             (self.is_for_the_image(&waiver.scope), Check::WaiverScope, Miss::Scope),
-            (waiver.environment == self.target.environment, Check::WaiverEnvironment, Miss::Environment),
+            (waiver.environment.as_str() == self.case.environment, Check::WaiverEnvironment, Miss::Environment),
             (waiver.acceptance.holds(self.now), Check::WaiverExpiry, Miss::Over),
         ];
         conditions.into_iter().filter(|(holds, check, _)| !holds && is_on(*check)).map(|(_, _, miss)| miss).collect()
@@ -321,7 +345,7 @@ impl<'a> Asked<'a> {
     /// Whether the violation is about `term`, by this name or another one of the same finding.
     fn is_denied_as(&self, term: &str, violation: &Violation) -> bool {
         let Some(denied) = violation.term.as_deref() else { return false };
-        denied == term || self.facts.is_also_called(denied, violation.subject.as_deref(), term)
+        denied == term || self.case.aliases.has(denied, violation.subject.as_deref(), term)
     }
 }
 

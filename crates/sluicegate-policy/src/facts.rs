@@ -1,9 +1,6 @@
 //! Verified facts: what Rego sees, made from verified bytes only (DESIGN section 5, "Rego input").
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::{collections::BTreeSet, fmt};
 
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
@@ -21,6 +18,8 @@ use sluicegate_verify::{
     threshold::Endorsed,
 };
 
+use crate::exceptions::Aliases;
+
 /// Everything a gate decides on about one image. Made from a [`ClosedSet`], which only verification makes.
 #[derive(Debug)]
 pub struct Facts {
@@ -32,8 +31,7 @@ pub struct Facts {
     used: Vec<Digest>,
     components: usize,
     scan: Option<GateScan>,
-    /// Each finding that has other names: its id, its package and these.
-    aliases: BTreeMap<String, Vec<(String, Vec<String>)>>,
+    aliases: Aliases,
 }
 
 /// A test of something that the image is not made of.
@@ -150,9 +148,9 @@ impl Facts {
         }
         let mut attestations: Vec<Value> = set.statements().chain(alone.iter().copied()).map(attestation).collect();
         attestations.extend(together.iter().copied().map(endorsement));
-        let mut aliases: BTreeMap<String, Vec<(String, Vec<String>)>> = BTreeMap::new();
-        for (finding, _) in findings.iter().filter(|(finding, _)| !finding.aliases.is_empty()) {
-            aliases.entry(finding.id.clone()).or_default().push((finding.purl.clone(), finding.aliases.clone()));
+        let mut aliases = Aliases::default();
+        for (finding, _) in &findings {
+            aliases.note(&finding.id, &finding.purl, &finding.aliases);
         }
         let vulnerabilities = findings.iter().map(|(f, bundle)| tagged(f, *bundle)).collect::<Result<Vec<_>, _>>()?;
         let mut input = json!({
@@ -223,7 +221,7 @@ impl Facts {
             used: set.statements().map(VerifiedStatement::bundle).collect(),
             components: 0,
             scan: None,
-            aliases: BTreeMap::new(),
+            aliases: Aliases::default(),
         })
     }
 
@@ -262,15 +260,9 @@ impl Facts {
         self.components
     }
 
-    /// Whether the finding `id`, in `package` if one is named, is also called `name`. Names are those of this very finding: an advisory
-    /// that several findings share makes them no one thing.
-    pub fn is_also_called(&self, id: &str, package: Option<&str>, name: &str) -> bool {
-        let of_package = |purl: &str| package.is_none_or(|package| package == purl);
-        self.aliases
-            .get(id)
-            .into_iter()
-            .flatten()
-            .any(|(purl, names)| of_package(purl) && names.iter().any(|n| n == name))
+    /// Other names of its findings.
+    pub fn aliases(&self) -> &Aliases {
+        &self.aliases
     }
 
     /// The gate's own scan.

@@ -220,7 +220,13 @@ pub enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::MissingKind(kind) => write!(f, "required evidence is missing: {kind}"),
+            Self::MissingKind(kind) => {
+                write!(f, "required evidence is missing: {kind} (no accepted statement of this type")?;
+                match PredicateType::meant_by(kind) {
+                    Some(meant) => write!(f, "; did you mean {meant}?)"),
+                    None => f.write_str(")"),
+                }
+            }
             Self::ForeignTests(tests) => {
                 let tests: Vec<String> = tests.iter().map(ToString::to_string).collect();
                 write!(
@@ -310,12 +316,112 @@ fn judge_by_gate(
     target: Target,
     now: UnixTime,
 ) -> Judgement {
+    let case = exceptions::Case {
+        image: facts.image(),
+        environment: target.environment.as_str(),
+        repository: target.repository.as_str(),
+        aliases: facts.aliases(),
+    };
     let all = rules.as_ref().map_or(&[] as &[RuleAnswer], |results| &results.answers);
     let codes = all.iter().map(|answer| answer.rule.code.as_str()).collect();
-    let mut asked = exceptions::Asked::new(&conditions.exceptions, facts, &target, now, codes);
+    let mut asked = exceptions::Asked::new(&conditions.exceptions, case, now, codes);
+    let answers: Vec<_> = all.iter().filter(|answer| answer.rule.is_effective(now)).collect();
+    let reasons = unmet(facts, &answers, conditions, &mut asked, now);
+    let Weighed { word, exceptions, waived, warnings, until } = weigh(rules, reasons, asked, now);
+    let verdict = match word {
+        Word::Undecided(reasons) => Verdict::Undecided(reasons),
+        Word::Deny(denials) => Verdict::Deny(denials),
+        Word::Allow => {
+            let longest = now.plus(conditions.valid_for.as_secs());
+            let until = until.filter(|_| is_on(Check::AcceptedUntil));
+            let basis = Basis::Gate { expires: until.map_or(longest, |until| until.min(longest)) };
+            Verdict::Allow(permit(facts, target, conditions.gateway, basis, now))
+        }
+    };
+    Judgement { verdict, exceptions, waived, warnings }
+}
+
+/// What rules say about facts that nobody verified, as their author tries them out. No permit comes of it.
+#[derive(Debug)]
+pub struct Rehearsal {
+    /// What they say.
+    pub word: Word,
+    /// What became of each waiver.
+    pub exceptions: Vec<ExceptionUse>,
+    /// What was denied and is waived.
+    pub waived: Vec<Waived>,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+}
+
+/// A verdict without leave.
+#[derive(Debug, PartialEq)]
+pub enum Word {
+    /// Every rule passes.
+    Allow,
+    /// A rule denies.
+    Deny(NonEmpty<Denial>),
+    /// The policy could not be asked or did not answer.
+    Undecided(NonEmpty<Reason>),
+}
+
+impl Word {
+    /// As decisions write it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny(_) => "deny",
+            Self::Undecided(_) => "undecided",
+        }
+    }
+}
+
+/// Weighs the answers of rules about `case`, of which these kinds of evidence are there, as a gate would that demands nothing beside what
+/// its rules require.
+pub fn rehearse(
+    rules: &Result<RuleResults, PolicyError>,
+    kinds: &BTreeSet<PredicateType>,
+    exceptions: &Exceptions,
+    case: exceptions::Case<'_>,
+    now: UnixTime,
+) -> Rehearsal {
+    let all = rules.as_ref().map_or(&[] as &[RuleAnswer], |results| &results.answers);
+    let codes = all.iter().map(|answer| answer.rule.code.as_str()).collect();
+    let asked = exceptions::Asked::new(exceptions, case, now, codes);
+    let answers: Vec<_> = all.iter().filter(|answer| answer.rule.is_effective(now)).collect();
+    let required = required_by(&answers);
+    let missing = required.difference(kinds).map(|kind| Reason::MissingKind(kind.short().to_owned()));
+    let missing = missing.filter(|_| is_on(Check::RequiredKind)).collect();
+    let Weighed { word, exceptions, waived, warnings, .. } = weigh(rules, missing, asked, now);
+    Rehearsal { word, exceptions, waived, warnings }
+}
+
+/// The kinds of evidence that rules demand.
+fn required_by(answers: &[&RuleAnswer]) -> BTreeSet<PredicateType> {
+    let kinds = answers.iter().flat_map(|answer| &answer.rule.requires);
+    kinds.map(|kind| PredicateType::from_short(kind).unwrap_or_else(|| PredicateType::from_uri(kind))).collect()
+}
+
+/// What answers come to.
+struct Weighed {
+    word: Word,
+    exceptions: Vec<ExceptionUse>,
+    waived: Vec<Waived>,
+    warnings: Vec<String>,
+    /// Until when what is accepted holds.
+    until: Option<UnixTime>,
+}
+
+/// Weighs what rules answered, with the reasons for which nothing is decided anyway.
+fn weigh(
+    rules: &Result<RuleResults, PolicyError>,
+    mut reasons: Vec<Reason>,
+    mut asked: exceptions::Asked<'_>,
+    now: UnixTime,
+) -> Weighed {
+    let all = rules.as_ref().map_or(&[] as &[RuleAnswer], |results| &results.answers);
     let (answers, later): (Vec<_>, Vec<_>) = all.iter().partition(|answer| answer.rule.is_effective(now));
     let mut warnings: Vec<String> = later.iter().filter_map(|answer| what_will_be(answer)).collect();
-    let mut reasons = unmet(facts, &answers, conditions, &mut asked, now);
     match rules {
         Err(error) if is_on(Check::PolicyError) => reasons.push(Reason::Policy(error.to_string())),
         Ok(_) if is_on(Check::NoRule) && answers.is_empty() => {
@@ -348,13 +454,12 @@ fn judge_by_gate(
             }
         }
     }
-    let until = asked.until();
-    let exceptions = asked.uses();
+    let (until, exceptions) = (asked.until(), asked.uses());
     warnings.extend(exceptions.iter().filter_map(exceptions::warning));
-    let verdict = if let Ok(reasons) = NonEmpty::try_from(reasons) {
-        Verdict::Undecided(reasons)
+    let word = if let Ok(reasons) = NonEmpty::try_from(reasons) {
+        Word::Undecided(reasons)
     } else if let Ok(denials) = NonEmpty::try_from(denials) {
-        Verdict::Deny(denials)
+        Word::Deny(denials)
     } else {
         let open = answers.iter().filter_map(|answer| match answer.says() {
             Says::Pass => None,
@@ -362,17 +467,10 @@ fn judge_by_gate(
             Says::Lacking(fields) => Some(Reason::Lacking { code: answer.rule.code.clone(), fields: fields.to_vec() }),
             _ => Some(Reason::Silent(answer.rule.code.clone())),
         });
-        match NonEmpty::try_from(open.filter(|_| is_on(Check::Silent)).collect::<Vec<_>>()) {
-            Ok(open) => Verdict::Undecided(open),
-            Err(_) => {
-                let longest = now.plus(conditions.valid_for.as_secs());
-                let until = until.filter(|_| is_on(Check::AcceptedUntil));
-                let basis = Basis::Gate { expires: until.map_or(longest, |until| until.min(longest)) };
-                Verdict::Allow(permit(facts, target, conditions.gateway, basis, now))
-            }
-        }
+        let open = open.filter(|_| is_on(Check::Silent)).collect::<Vec<_>>();
+        NonEmpty::try_from(open).map_or(Word::Allow, Word::Undecided)
     };
-    Judgement { verdict, exceptions, waived, warnings }
+    Weighed { word, exceptions, waived, warnings, until }
 }
 
 /// What a rule that does not decide yet would do.
@@ -418,12 +516,7 @@ fn unmet(
 ) -> Vec<Reason> {
     let mut reasons = Vec::new();
     let mut required: BTreeSet<PredicateType> = conditions.require.iter().cloned().collect();
-    required.extend(
-        answers
-            .iter()
-            .flat_map(|answer| &answer.rule.requires)
-            .map(|kind| PredicateType::from_short(kind).unwrap_or_else(|| PredicateType::from_uri(kind))),
-    );
+    required.extend(required_by(answers));
     for kind in required.difference(facts.kinds()).filter(|_| is_on(Check::RequiredKind)) {
         let foreign = facts.foreign_tests();
         reasons.push(match kind {
@@ -478,7 +571,7 @@ fn unmet(
 /// What stands for the denials that are not listed: nothing that a waiver could name.
 fn beyond(unlisted: u64) -> Violation {
     let msg = format!("{unlisted} more denials are beyond the limit of those that are listed");
-    Violation { msg, term: None, subject: None, fields: BTreeMap::new() }
+    Violation { msg, term: None, subject: None, fields: BTreeMap::new(), clause: None }
 }
 
 fn denial(answer: &RuleAnswer, violation: &Violation) -> Denial {

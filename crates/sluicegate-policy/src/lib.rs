@@ -12,6 +12,7 @@ mod expression_length;
 pub mod facts;
 pub mod judge;
 mod limited_engine;
+pub mod lint;
 mod metadata;
 mod policy_error;
 pub mod rego;
@@ -19,5 +20,6 @@ pub mod rego_tests;
 mod rule_declarations;
 mod shadowed_builtins;
 pub mod shipped;
+mod triggers;
 
 pub use data_documents::read as read_data;

@@ -17,6 +17,7 @@ use crate::{
     call_graph, data_documents, expression_length,
     policy_error::{Place, PolicyError},
     rego::{EvaluationLimits, SourceFile},
+    rego_tests::FileCoverage,
     shadowed_builtins,
     shadowed_builtins::Refusals,
 };
@@ -33,11 +34,19 @@ pub(crate) struct LimitedEngine {
     modules: Vec<Ref<Module>>,
     refusals: Refusals,
     input: Value,
+    printed: Vec<String>,
 }
 
 impl LimitedEngine {
     /// Parses `files` and refuses what must not be evaluated.
     pub(crate) fn new(files: &[&SourceFile], limits: &EvaluationLimits) -> Result<Self, PolicyError> {
+        let engine = Self::parse(files, limits)?;
+        call_graph::check(&engine.modules)?;
+        Ok(engine)
+    }
+
+    /// Parses `files`, which are looked at and not evaluated.
+    pub(crate) fn parse(files: &[&SourceFile], limits: &EvaluationLimits) -> Result<Self, PolicyError> {
         within("policy files", files.len() as u64, limits.files)?;
         let mut names: Vec<_> = files.iter().map(|file| file.name.as_str()).collect();
         names.sort_unstable();
@@ -68,8 +77,12 @@ impl LimitedEngine {
             })?;
         }
         let modules = engine.get_modules().clone();
-        call_graph::check(&modules)?;
-        Ok(Self { engine, modules, refusals, input: Value::Undefined })
+        Ok(Self { engine, modules, refusals, input: Value::Undefined, printed: Vec::new() })
+    }
+
+    /// Everything in the files that must not be evaluated.
+    pub(crate) fn unfit_calls(&self) -> Vec<PolicyError> {
+        call_graph::check_all(&self.modules)
     }
 
     /// The syntax trees, in the order of the files.
@@ -100,6 +113,28 @@ impl LimitedEngine {
         Ok(())
     }
 
+    /// What the last question printed, with the place of each.
+    pub(crate) fn take_printed(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.printed)
+    }
+
+    /// Notes from now on which lines are reached.
+    pub(crate) fn watch_coverage(&mut self) {
+        self.engine.set_enable_coverage(true);
+    }
+
+    /// Which lines were reached since.
+    pub(crate) fn coverage(&self) -> Result<Vec<FileCoverage>, PolicyError> {
+        let report = self.engine.get_coverage_report();
+        let report = report.map_err(|error| PolicyError::Engine { reason: error.to_string() })?;
+        let of_file = |file: regorus::coverage::File| FileCoverage {
+            file: file.path,
+            covered: file.covered.into_iter().collect(),
+            uncovered: file.not_covered.into_iter().collect(),
+        };
+        Ok(report.files.into_iter().map(of_file).collect())
+    }
+
     /// Whether a JSON pointer leads to something in `input`; null is nothing.
     pub(crate) fn input_has(&self, pointer: &str) -> bool {
         let parts = pointer.split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~"));
@@ -119,7 +154,7 @@ impl LimitedEngine {
         let started = Instant::now();
         let answer = self.engine.eval_query(query.to_owned(), false);
         let elapsed = started.elapsed();
-        let _ = self.engine.take_prints();
+        self.printed = self.engine.take_prints().unwrap_or_default();
         let answer = answer.map_err(|error| error.to_string());
         if let Some((builtin, reason)) = self.refusals.first() {
             // The engine may have dropped the error with its line; the name is still known.

@@ -49,6 +49,7 @@ pub(crate) struct Custom {
     pub(crate) requires_fields: Option<Vec<String>>,
     pub(crate) effective_on: Option<String>,
     pub(crate) controls: Option<BTreeMap<String, Vec<String>>>,
+    pub(crate) none_is_fine: Option<Vec<String>>,
 }
 
 /// What a block says that declares a code: everything a denial needs to explain itself is there.

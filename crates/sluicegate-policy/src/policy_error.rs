@@ -58,12 +58,14 @@ pub enum PolicyError {
         name: String,
     },
     /// `pass`, `deny` or `warn` is not a set.
-    #[error("{place}: {name} must be a set: write `{name} contains …`")]
+    #[error("{place}: {name} is {found} and must be a set: write `{name} contains …`")]
     NotASet {
         /// The rule.
         place: Place,
         /// Its name.
         name: String,
+        /// What it is.
+        found: String,
     },
     /// What `deny` or `pass` holds is not what is read there.
     #[error("{place}: {set} gives {found}: write `{expected}`")]
@@ -230,6 +232,58 @@ pub enum PolicyError {
 }
 
 impl PolicyError {
+    /// Whether it is a mistake in a file that its author can be told of before anything is asked.
+    pub fn is_a_mistake(&self) -> bool {
+        matches!(self, Self::Metadata { .. } | Self::Data { .. } | Self::DataConflict { .. } | Self::SameName { .. })
+    }
+
+    /// Where it is, if it is at one place.
+    pub fn place(&self) -> Option<&Place> {
+        match self {
+            Self::NoCodeInPackage { place, .. }
+            | Self::Unread { place, .. }
+            | Self::NotASet { place, .. }
+            | Self::NotAnAnswer { place, .. }
+            | Self::Syntax { place, .. }
+            | Self::Metadata { place, .. }
+            | Self::RefusedBuiltin { place, .. }
+            | Self::UnknownFunction { place, .. }
+            | Self::Recursion { place, .. }
+            | Self::TooDeep { place, .. }
+            | Self::TooLong { place, .. }
+            | Self::Data { place, .. }
+            | Self::Evaluation { place, .. } => Some(place),
+            Self::DuplicateCode { second, .. } => Some(second),
+            _ => None,
+        }
+    }
+
+    /// A short name for its kind, as reports for programs use.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NoCodes => "no-codes",
+            Self::NoCodeInPackage { .. } => "deny-only",
+            Self::Unread { .. } => "unread-set",
+            Self::NotASet { .. } => "not-a-set",
+            Self::NotAnAnswer { .. } => "not-an-answer",
+            Self::Syntax { .. } => "syntax",
+            Self::Metadata { .. } => "metadata",
+            Self::DuplicateCode { .. } => "duplicate-code",
+            Self::RefusedBuiltin { .. } => "refused-builtin",
+            Self::UnknownFunction { .. } => "unknown-function",
+            Self::Recursion { .. } => "recursion",
+            Self::TooDeep { .. } | Self::TooLong { .. } | Self::TooMuch { .. } => "limit",
+            Self::SameName { .. } => "same-name",
+            Self::NoTests { .. } => "no-tests",
+            Self::Data { .. } => "data",
+            Self::DataConflict { .. } => "data-conflict",
+            Self::Input { .. } => "input",
+            Self::Answer { .. } => "answer",
+            Self::TimedOut { .. } => "timed-out",
+            Self::Evaluation { .. } => "evaluation",
+            Self::Engine { .. } => "engine",
+        }
+    }
     /// Reads the engine's message, whose first line with `-->` is the place and whose last paragraph is the reason.
     pub(crate) fn from_engine(error: &str, make: impl FnOnce(Place, String) -> Self) -> Self {
         let place = error.lines().find_map(|line| {

@@ -10,7 +10,7 @@
 //!
 //! Files named `*_test.rego` are tests beside the policies and are never asked.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -22,9 +22,9 @@ use sluicegate_types::{
 pub use crate::policy_error::{Place, PolicyError};
 pub use crate::rule_declarations::RuleDeclaration;
 use crate::{
-    answers,
+    answers, data_documents,
     limited_engine::{LimitedEngine, guarded},
-    rule_declarations,
+    metadata, rule_declarations, triggers,
 };
 
 /// A policy or data file: its name as errors show it and its text.
@@ -152,6 +152,10 @@ pub struct Violation {
     pub subject: Option<String>,
     /// Every other field; each a text, a number, true, false or null.
     pub fields: BTreeMap<String, serde_json::Value>,
+    /// File and line of the clause that gave it, where that could be found out. It explains; no decision holds it, as finding it out may
+    /// take longer than there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clause: Option<String>,
 }
 
 /// Something a policy wants a person to know.
@@ -210,10 +214,21 @@ pub fn rules(policies: &[SourceFile]) -> Result<Vec<RuleDeclaration>, PolicyErro
     guarded(|| Loaded::new(policies, &EvaluationLimits::default()).map(|loaded| loaded.rules))
 }
 
+/// Refuses policies and data whose authors can be told what to write before anything is asked: METADATA and YAML that two readers
+/// understand differently, a value given twice. What is refused here is a mistake in a file, not a gate that cannot decide.
+pub fn check_files(policies: &[SourceFile], data: &[SourceFile]) -> Result<(), PolicyError> {
+    for file in policies.iter().filter(|file| !is_test(&file.name)) {
+        metadata::blocks(&file.name, &file.text)?;
+    }
+    data_documents::merge(data, &[]).map(drop)
+}
+
 /// Asks every declared rule. An error means that nothing was decided.
 pub fn evaluate(request: &EvaluationRequest, limits: &EvaluationLimits) -> Result<RuleResults, PolicyError> {
     guarded(|| {
+        let started = Instant::now();
         let mut loaded = Loaded::new(&request.policies, limits)?;
+        let copied = triggers::copies(&loaded.files, loaded.engine.modules());
         loaded.engine.set_data(&request.data, limits)?;
         loaded.engine.set_input(request.input.get(), limits)?;
         let said = loaded.engine.ask(&answers::query(&loaded.sets), limits)?;
@@ -223,8 +238,58 @@ pub fn evaluate(request: &EvaluationRequest, limits: &EvaluationLimits) -> Resul
             let fields = answer.rule.requires_fields.iter();
             answer.lacking = fields.filter(|pointer| !loaded.engine.input_has(pointer)).cloned().collect();
         }
+        for (place, msg) in request.data.iter().flat_map(data_documents::odd_values) {
+            let msg = format!("{place}: data: {msg}");
+            results.warnings.push(Warning { package: "data".to_owned(), code: None, msg, fields: BTreeMap::new() });
+        }
+        if results.answers.iter().any(|answer| matches!(answer.says(), Says::Deny { .. } | Says::Contradiction(_))) {
+            // What is left of the time: an explanation makes no denial late.
+            let spent = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let left = EvaluationLimits { milliseconds: limits.milliseconds.saturating_sub(spent), ..limits.clone() };
+            if left.milliseconds > 0 {
+                name_clauses(request, &left, copied, &mut results);
+            }
+        }
         Ok(results)
     })
+}
+
+/// Violations of one rule of which the clause is found out.
+const MAX_EXPLAINED: usize = 500;
+
+/// Says of each violation which clause gave it. Whatever keeps that from being found out leaves it unsaid.
+fn name_clauses(
+    request: &EvaluationRequest,
+    limits: &EvaluationLimits,
+    (copies, clauses): (Vec<SourceFile>, Vec<triggers::Clause>),
+    results: &mut RuleResults,
+) {
+    let mut policies = request.policies.clone();
+    policies.extend(copies);
+    let found = || -> Result<_, PolicyError> {
+        let asked: Vec<_> = policies.iter().filter(|file| !is_test(&file.name)).collect();
+        let more = EvaluationLimits { files: limits.files.saturating_mul(2), ..limits.clone() };
+        let mut engine = LimitedEngine::new(&asked, &more)?;
+        engine.set_data(&request.data, limits)?;
+        engine.set_input(request.input.get(), limits)?;
+        engine.ask(&answers::query(&triggers::sets(&clauses)), limits)
+    };
+    let Ok(Some(said)) = found() else { return };
+    for clause in &clauses {
+        let Ok(given) = said[clause.package.as_str()][clause.set.as_str()].as_set() else { continue };
+        let given: Vec<Violation> = given.iter().filter_map(|value| answers::violation_in(value, limits)).collect();
+        for answer in &mut results.answers {
+            if let Outcome::Deny(violations) | Outcome::Contradiction(violations) = &mut answer.outcome {
+                for violation in
+                    violations.iter_mut().take(MAX_EXPLAINED).filter(|violation| violation.clause.is_none())
+                {
+                    if given.contains(violation) {
+                        violation.clause = Some(clause.place.clone());
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Whether a file holds tests and no policies.
@@ -233,22 +298,24 @@ pub fn is_test(name: &str) -> bool {
 }
 
 /// Policies that were read and may be asked.
-struct Loaded {
+struct Loaded<'a> {
+    files: Vec<&'a SourceFile>,
     engine: LimitedEngine,
     rules: Vec<RuleDeclaration>,
     /// The packages that have `pass`, `deny` or `warn`, and which.
     sets: BTreeMap<String, Vec<String>>,
 }
 
-impl Loaded {
-    fn new(policies: &[SourceFile], limits: &EvaluationLimits) -> Result<Self, PolicyError> {
+impl<'a> Loaded<'a> {
+    fn new(policies: &'a [SourceFile], limits: &EvaluationLimits) -> Result<Self, PolicyError> {
         let asked: Vec<_> = policies.iter().filter(|file| !is_test(&file.name)).collect();
         let engine = LimitedEngine::new(&asked, limits)?;
+        rule_declarations::check_heads(engine.modules())?;
         let rules = rule_declarations::read(&asked, engine.modules())?;
         let sets = rule_declarations::answering_sets(engine.modules(), &rules)?;
         if rules.is_empty() {
             return Err(PolicyError::NoCodes);
         }
-        Ok(Self { engine, rules, sets })
+        Ok(Self { files: asked, engine, rules, sets })
     }
 }

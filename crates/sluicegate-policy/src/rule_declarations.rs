@@ -61,6 +61,41 @@ impl RuleDeclaration {
 /// The names of the sets in which a package answers.
 const ANSWERS: [&str; 3] = ["deny", "pass", "warn"];
 
+/// Refuses what looks like answers and is none: sets that other tools read and nobody here, and `pass`, `deny` and `warn` that are no
+/// sets, of which Rego makes an object or a list that holds as if nothing were denied.
+pub(crate) fn check_heads(modules: &[Ref<Module>]) -> Result<(), PolicyError> {
+    for rule in modules.iter().flat_map(|module| &module.policy) {
+        let reference = head_reference(rule);
+        let head = static_path(reference);
+        let Some(name) = head.first() else { continue };
+        let place = place(reference);
+        if is_habit_of_others(name) && is_set(rule) {
+            return Err(PolicyError::Unread { place, name: name.clone() });
+        }
+        if ANSWERS.contains(&name.as_str()) && (!is_set(rule) || head.len() != 1) {
+            return Err(PolicyError::NotASet { place, name: name.clone(), found: shape(rule).to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// What a rule that is no set makes.
+fn shape(rule: &Rule) -> &'static str {
+    match rule {
+        Rule::Spec { head: RuleHead::Func { .. }, .. } => "a function",
+        Rule::Spec { head: RuleHead::Compr { refr, assign, .. }, .. } => match (refr.as_ref(), assign) {
+            (Expr::RefBrack { .. } | Expr::RefDot { .. }, _) => "an object",
+            (_, Some(assign)) => match assign.value.as_ref() {
+                Expr::Array { .. } | Expr::ArrayCompr { .. } => "a list",
+                Expr::Object { .. } | Expr::ObjectCompr { .. } => "an object",
+                _ => "one value",
+            },
+            (_, None) => "true or undefined",
+        },
+        _ => "one value",
+    }
+}
+
 /// Reads the declarations of `files`, which `modules` were parsed from in the same order. Sorted by code.
 pub(crate) fn read(files: &[&SourceFile], modules: &[Ref<Module>]) -> Result<Vec<RuleDeclaration>, PolicyError> {
     let mut rules: BTreeMap<String, RuleDeclaration> = BTreeMap::new();
@@ -119,14 +154,8 @@ pub(crate) fn answering_sets(
             let head = static_path(reference);
             let place = place(reference);
             let Some(name) = head.first() else { continue };
-            if is_habit_of_others(name) && is_set(rule) {
-                return Err(PolicyError::Unread { place, name: name.clone() });
-            }
             if !ANSWERS.contains(&name.as_str()) {
                 continue;
-            }
-            if !is_set(rule) || head.len() != 1 {
-                return Err(PolicyError::NotASet { place, name: name.clone() });
             }
             let prefix = format!("{package}.");
             let is_declared = rules
@@ -198,16 +227,17 @@ fn no_answer(set: &str, rule: &Rule) -> Option<String> {
     let Rule::Spec { head: RuleHead::Set { key: Some(key), .. }, bodies, .. } = rule else { return None };
     let given = match key.as_ref() {
         Expr::Var { value, .. } => {
-            let bound = bodies.iter().flat_map(|body| &body.query.stmts).find_map(|statement| match &statement.literal {
-                Literal::Expr { expr, .. } => match expr.as_ref() {
-                    Expr::AssignExpr { lhs, rhs, .. } => {
-                        let is_it = matches!(lhs.as_ref(), Expr::Var { value: name, .. } if name == value);
-                        is_it.then_some(rhs.as_ref())
-                    }
+            let bound =
+                bodies.iter().flat_map(|body| &body.query.stmts).find_map(|statement| match &statement.literal {
+                    Literal::Expr { expr, .. } => match expr.as_ref() {
+                        Expr::AssignExpr { lhs, rhs, .. } => {
+                            let is_it = matches!(lhs.as_ref(), Expr::Var { value: name, .. } if name == value);
+                            is_it.then_some(rhs.as_ref())
+                        }
+                        _ => None,
+                    },
                     _ => None,
-                },
-                _ => None,
-            });
+                });
             bound?
         }
         other => other,

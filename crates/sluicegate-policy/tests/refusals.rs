@@ -54,6 +54,11 @@ fn refusal(rest: &str) -> String {
 /// What a good file says, so that each test shows that only the fault is refused.
 const GOOD: &str = "pass contains \"a.one\" if input.text == \"abc\"\n";
 
+fn run_tests(files: &[SourceFile]) -> Result<Vec<rego_tests::RegoTest>, PolicyError> {
+    let request = rego_tests::TestRequest { files: files.to_vec(), ..Default::default() };
+    rego_tests::run(&request, &patient()).map(|results| results.tests)
+}
+
 #[test]
 fn four_outcomes() {
     assert_eq!(outcome(GOOD), Outcome::Pass);
@@ -96,7 +101,8 @@ fn a_file_that_only_denies_is_told_what_to_add() {
     assert!(error.starts_with("p/b.rego:3:1: package b has \"deny\" but declares no code"), "{error}");
     assert!(error.contains("custom.short_name") && error.contains("custom.requires_fields"), "{error}");
     let with = |fields: &str| {
-        let metadata = METADATA.replace("#   requires: []", &format!("#   requires_fields: {fields}\n#   requires: []"));
+        let metadata =
+            METADATA.replace("#   requires: []", &format!("#   requires_fields: {fields}\n#   requires: []"));
         rules(&[file("p/a.rego", &format!("package a\n\n{metadata}{GOOD}"))])
     };
     assert_eq!(with("[/a, /b~1c/0]").unwrap()[0].requires_fields, ["/a", "/b~1c/0"]);
@@ -213,7 +219,7 @@ fn answers_that_are_none_are_refused() {
 #[test]
 fn answers_are_sets_with_the_names_that_are_read() {
     let error = refusal(&format!("{GOOD}\ndeny := [] if input.x\n"));
-    assert!(error.starts_with("p/a.rego:12:1: deny must be a set"), "{error}");
+    assert!(error.starts_with("p/a.rego:12:1: deny is a list and must be a set: write `deny contains …`"), "{error}");
     for name in ["deny_more", "violation", "warn_more", "exception", "pass_more"] {
         let error = refusal(&format!("{GOOD}\n{name} contains \"x\" if input.x\n"));
         assert!(error.starts_with(&format!("p/a.rego:12:1: a rule named \"{name}\"")), "{error}");
@@ -516,10 +522,47 @@ fn rego_tests_are_run_and_an_empty_suite_is_an_error() {
         "p/a_test.rego",
         "package a_test\n\ntest_true if \"a.one\" in data.a.pass with input as {\"text\": \"abc\"}\n\ntest_false if \"a.one\" in data.a.pass\n\nhelper := 1\n",
     );
-    let ran = rego_tests::run(&[policy.clone(), tests], &[], &patient()).unwrap();
+    let ran = run_tests(&[policy.clone(), tests]).unwrap();
     let ended: Vec<_> = ran.iter().map(|test| (test.name.as_str(), test.line, test.failure.is_none())).collect();
     assert_eq!(ended, [("a_test.test_true", 3, true), ("a_test.test_false", 5, false)]);
     let empty = file("p/a_test.rego", "package a_test\n");
-    assert!(matches!(rego_tests::run(&[policy.clone(), empty], &[], &patient()), Err(PolicyError::NoTests { .. })));
-    assert!(matches!(rego_tests::run(&[policy], &[], &patient()), Err(PolicyError::NoTests { .. })));
+    assert!(matches!(run_tests(&[policy.clone(), empty]), Err(PolicyError::NoTests { .. })));
+    assert!(matches!(run_tests(&[policy]), Err(PolicyError::NoTests { .. })));
+}
+
+#[test]
+fn tests_are_chosen_by_name_and_say_which_lines_they_reached() {
+    let policy =
+        file("a.rego", "package a\n\nx := 1\n\ny if input.z == 1\n\nunreached if {\n\tinput.never\n\tinput.more\n}\n");
+    let tests = file(
+        "a_test.rego",
+        "package a_test\nimport data.a\ntest_one if a.x == 1\ntest_two if {\n\tprint(\"seen\", a.x)\n\ta.y with input as {\"z\": 1}\n}\ntest_three if a.x == 2\ntodo_test_four if a.x == 3\n",
+    );
+    let ask = |filter: Option<&str>| {
+        let request = rego_tests::TestRequest {
+            files: vec![policy.clone(), tests.clone()],
+            filter: filter.map(str::to_owned),
+            coverage: true,
+            ..Default::default()
+        };
+        rego_tests::run(&request, &patient())
+    };
+    let all = ask(None).unwrap();
+    let said: Vec<_> = all.tests.iter().map(|test| (test.name.as_str(), test.failure.is_none(), test.todo)).collect();
+    assert_eq!(
+        said,
+        [
+            ("a_test.test_one", true, false),
+            ("a_test.test_two", true, false),
+            ("a_test.test_three", false, false),
+            ("a_test.todo_test_four", true, true)
+        ]
+    );
+    assert!(all.tests[1].printed[0].contains("seen 1"), "{:?}", all.tests[1].printed);
+    assert_eq!(all.coverage.len(), 1, "tests are not counted");
+    assert!(all.coverage[0].covered.contains(&5) && all.coverage[0].uncovered.contains(&9), "{:?}", all.coverage);
+    let some = ask(Some("t(hre|w)")).unwrap();
+    assert_eq!(some.tests.len(), 2);
+    assert!(matches!(ask(Some("no such")), Err(PolicyError::NoTests { .. })));
+    assert!(matches!(ask(Some("(")), Err(PolicyError::Input { .. })));
 }

@@ -170,6 +170,11 @@ fn denied(results: &RuleResults) -> BTreeSet<(String, String)> {
         .collect()
 }
 
+fn run_tests(files: &[SourceFile]) -> Result<Vec<rego_tests::RegoTest>, sluicegate_policy::rego::PolicyError> {
+    let request = rego_tests::TestRequest { files: files.to_vec(), ..Default::default() };
+    rego_tests::run(&request, &patient()).map(|results| results.tests)
+}
+
 #[test]
 fn every_file_of_the_folder_is_shipped() {
     let mut found: Vec<_> =
@@ -187,7 +192,7 @@ fn every_policy_has_tests_beside_it_and_all_are_true() {
         let test = name.replace(".rego", "_test.rego");
         assert!(names.contains(test.as_str()), "{name} has no {test}");
     }
-    let tests = rego_tests::run(&files, &[], &patient()).unwrap();
+    let tests = run_tests(&files).unwrap();
     let failed: Vec<_> = tests.iter().filter(|test| test.failure.is_some()).collect();
     assert!(failed.is_empty(), "{failed:#?}");
     assert!(tests.len() >= 53, "{}", tests.len());
@@ -254,6 +259,25 @@ fn bad_facts_are_denied_with_what_where_and_how() {
     assert!(messages.contains(&failed), "{messages:#?}");
     assert!(messages.iter().any(|message| message.contains("https://git.example/other")), "{messages:#?}");
     assert!(messages.iter().any(|message| message.contains("was signed by \"recorder\"")), "{messages:#?}");
+    for violation in results.answers.iter().flat_map(|answer| match &answer.outcome {
+        Outcome::Deny(violations) => violations.as_slice(),
+        _ => &[],
+    }) {
+        let (file, line) = violation.clause.as_deref().unwrap().rsplit_once(':').unwrap();
+        let file = SHIPPED.iter().find(|shipped| file.ends_with(shipped.name)).unwrap();
+        let clause: Vec<&str> = file.text.lines().skip(line.parse::<usize>().unwrap() - 1).take(20).collect();
+        assert!(clause[0].starts_with("deny contains "), "{clause:?}");
+        // The clause's own words are those of the denial, unless it writes all of them anew.
+        if violation.msg.contains("CVE-") {
+            continue;
+        }
+        let words: Vec<&str> = violation.msg.split(' ').filter(|word| word.len() > 3).collect();
+        assert!(
+            words.iter().any(|word| clause.iter().any(|line| line.contains(word))),
+            "{}: {clause:?}",
+            violation.msg
+        );
+    }
 }
 
 #[test]
@@ -299,11 +323,8 @@ fn opa_runs_the_tests_with_the_same_result() {
             (format!("{package}.{}", test["name"].as_str().unwrap()), test["fail"] != true && test["error"].is_null())
         })
         .collect();
-    let ours: BTreeSet<_> = rego_tests::run(&shipped(), &[], &patient())
-        .unwrap()
-        .into_iter()
-        .map(|test| (test.name, test.failure.is_none()))
-        .collect();
+    let ours: BTreeSet<_> =
+        run_tests(&shipped()).unwrap().into_iter().map(|test| (test.name, test.failure.is_none())).collect();
     assert_eq!(ours, theirs);
 }
 

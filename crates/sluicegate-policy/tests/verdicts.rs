@@ -117,7 +117,13 @@ fn target() -> Target {
 }
 
 fn violation(msg: &str) -> Violation {
-    Violation { msg: msg.to_owned(), term: Some("CVE-1".to_owned()), subject: None, fields: BTreeMap::new() }
+    Violation {
+        msg: msg.to_owned(),
+        term: Some("CVE-1".to_owned()),
+        subject: None,
+        fields: BTreeMap::new(),
+        clause: None,
+    }
 }
 
 fn answer(code: &str, outcome: Outcome) -> RuleAnswer {

@@ -18,6 +18,7 @@ mod repository_pattern;
 mod secret;
 mod styling;
 mod time;
+mod utf8;
 mod waiver;
 
 pub use destination::Destination;
@@ -33,4 +34,5 @@ pub use repository_pattern::{RepositoryPattern, RepositoryPatternError};
 pub use secret::Secret;
 pub use styling::Styling;
 pub use time::{TimeError, UnixTime};
+pub use utf8::{NotUtf8, borrowed_utf8, utf8};
 pub use waiver::{Acceptance, CoverageException, GAP_KINDS, LONGEST_ACCEPTANCE, Waiver, WaiverScope};

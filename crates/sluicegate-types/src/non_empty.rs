@@ -31,6 +31,11 @@ impl<T> NonEmpty<T> {
         self.0.iter()
     }
 
+    /// All, in order, to be changed.
+    pub fn iter_mut(&mut self) -> std::slice::IterMut<'_, T> {
+        self.0.iter_mut()
+    }
+
     /// What `f` makes of each, in order.
     pub fn map<U>(self, f: impl FnMut(T) -> U) -> NonEmpty<U> {
         NonEmpty(self.0.into_iter().map(f).collect())

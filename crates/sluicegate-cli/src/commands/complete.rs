@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, io::Write, path::Path};
 use sluicegate_flow::Error;
 use sluicegate_pipeline::gateway::Gateway;
 use sluicegate_policy::{read_data, rego::SourceFile};
-use sluicegate_types::Digest;
+use sluicegate_types::{Digest, utf8};
 
 use super::folder_of;
 use crate::{gateway_folder, words::Problem};
@@ -114,8 +114,7 @@ pub(crate) fn replace(path: &Path, text: &str) -> Result<(), Problem> {
 
 fn read(path: &Path) -> Result<String, Problem> {
     let bytes = gateway_folder::read(path).map_err(|error| Problem::named("read", path, &error))?;
-    String::from_utf8(bytes)
-        .map_err(|_| Problem::usage(format!("{} is not UTF-8", path.display()), "write it as UTF-8"))
+    utf8(bytes).map_err(|error| Problem::usage(path.display().to_string(), error.to_string()))
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use sluicegate_ports::{execute::Stop, shared_cache::SharedCache};
 use sluicegate_runner::{EmbeddedExecutor, GitSourceLister, PermittedFetcher, begins_as_private_key, check_secret};
 use sluicegate_shared::SharedStore;
 use sluicegate_store::FileStepCache;
-use sluicegate_types::{Destination, Digest, Secret, UnixTime};
+use sluicegate_types::{Destination, Digest, Secret, UnixTime, utf8};
 use sluicegate_verify::Trust;
 
 use super::folder_of;
@@ -67,8 +67,7 @@ impl OpenedPipeline {
         let text = read(file)
             .map_err(|error| Problem::named("read the pipeline file", file, &error).or(no_pipeline(folder_of(file))))?;
         let name = file.display().to_string();
-        let text =
-            String::from_utf8(text).map_err(|_| Problem::usage(format!("{name} is not UTF-8"), "write it as UTF-8"))?;
+        let text = utf8(text).map_err(|error| Problem::usage(name.clone(), error.to_string()))?;
         let pipeline = Pipeline::parse(&name, &text).map_err(Error::from)?;
         let arguments = pipeline.arguments(&values.set).map_err(Error::from)?;
         let folder = folder_of(file).to_owned();

@@ -16,19 +16,23 @@ use sluicegate_scan::TrivyScanner;
 use sluicegate_types::{EnvironmentName, ImageRef, Secret, UnixTime};
 use sluicegate_verify::{Trust, closed_set::Incomplete};
 
-use super::init::ADD_SCANNER;
+use super::{
+    init::ADD_SCANNER,
+    policy::{denial, print_denial},
+};
 use crate::{
-    arguments::{Compat, Promote},
+    arguments::{Compat, Format, Promote},
     gateway_folder::GatewayFolder,
     home::Home,
     passphrase,
     policy_child::PolicyChild,
+    report::{Item, Level, Report},
     wire::{Logging, SystemClock, Wired},
     words::{DENIED, Problem, Words, code, printable, shell_word},
 };
 
 /// `promote`.
-pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Problem> {
+pub(crate) fn promote(words: &Words, arguments: &Promote, format: Format) -> Result<ExitCode, Problem> {
     let gateway = GatewayFolder::open(arguments.gateway.gateway.as_deref(), Path::new("."))?;
     let (trust, _) = trust(&gateway.gateway, &gateway)?;
     let gate = OpenedGate::of(&gateway, &arguments.to, arguments.effective_time)?;
@@ -58,6 +62,8 @@ pub(crate) fn promote(words: &Words, arguments: &Promote) -> Result<ExitCode, Pr
     let answered = gate.promote(&with, &asked)?;
     if words.json() {
         words.document(&gate.document(&answered, &asked));
+    } else if format != Format::Table {
+        report(&answered).print(words, format);
     } else {
         let again = format!(
             "sluicegate promote {} --to {}{}",
@@ -219,17 +225,7 @@ impl OpenedGate {
             Promoted::Denied { image, denials, record } => {
                 words.line(format!("{}  {image} for {environment}", words.bad("DENIED")));
                 for denial in denials {
-                    let of = denial.platform.as_ref().map(|platform| format!("{platform}: ")).unwrap_or_default();
-                    let said = printable(&format!("{of}{}", denial.violation.msg));
-                    words.line(format!("  {}: {said}", words.bad(&denial.code)));
-                    words.line(format!("    rule:     {} ({})", printable(&denial.title), printable(&denial.rule)));
-                    if let Some(evidence) = denial.violation.fields.get("attestation").and_then(|text| text.as_str()) {
-                        words.line(format!("    evidence: {}", printable(evidence)));
-                    }
-                    if let Some(near) = &denial.near {
-                        words.line(format!("    nearest:  {}", printable(near)));
-                    }
-                    words.line(format!("    to fix:   {}", printable(&denial.solution)));
+                    print_denial(words, denial.platform.as_deref(), denial);
                 }
                 print_accepted(words, answered);
                 words.line("  denied: nothing was promoted");
@@ -269,11 +265,11 @@ impl OpenedGate {
             }),
             Promoted::Denied { image, denials, record } => json!({
                 "schemaVersion": 1, "verdict": "deny", "image": image, "environment": environment, "record": record,
-                "denials": denials.iter().map(|denial| json!({
-                    "platform": denial.platform, "code": denial.code, "title": denial.title, "msg": denial.violation.msg, "term": denial.violation.term,
-                    "subject": denial.violation.subject, "solution": denial.solution, "rule": denial.rule,
-                    "attestation": denial.violation.fields.get("attestation"), "near": denial.near,
-                })).collect::<Vec<_>>(),
+                "denials": denials.iter().map(|said| {
+                    let mut one = denial(said);
+                    one["platform"] = json!(said.platform);
+                    one
+                }).collect::<Vec<_>>(),
             }),
             Promoted::Undecided { image, reasons, record } => json!({
                 "schemaVersion": 1, "verdict": "undecided", "image": image, "environment": environment, "record": record,
@@ -362,6 +358,28 @@ fn remedy(reason: &OpenReason, image: &ImageRef, to_scan: &str) -> Option<String
             "mend the rule: it must pass or deny, whatever the image; policies/README.md shows how".to_owned()
         }
     })
+}
+
+/// How a promotion ended, for other programs.
+fn report(answered: &Answered) -> Report {
+    let mut report = Report { title: "promote".to_owned(), ..Report::default() };
+    report.items = match &answered.promoted {
+        Promoted::Allowed { image, .. } | Promoted::WouldAllow { image, .. } => vec![Item {
+            code: "promote".to_owned(),
+            name: image.to_string(),
+            level: Level::Pass,
+            message: format!("{image} is allowed"),
+            place: None,
+            solution: None,
+        }],
+        Promoted::Denied { denials, .. } => {
+            denials.iter().map(|denial| Item::of_denial(denial.platform.as_deref(), denial)).collect()
+        }
+        Promoted::Undecided { reasons, .. } => {
+            reasons.iter().map(|reason| Item::open(reason.platform.as_deref(), &reason.said.to_string())).collect()
+        }
+    };
+    report
 }
 
 /// Says what the decision rests on that somebody accepts: each waiver and each gap, with who answers for it and until when.

@@ -52,6 +52,7 @@ fn denied() -> Outcome {
         term: Some(TERM.to_owned()),
         subject: Some(format!("{PACKAGE}?arch=amd64")),
         fields: BTreeMap::new(),
+        clause: None,
     }))
 }
 

@@ -163,7 +163,13 @@ pub(crate) fn answers(outcomes: Vec<Outcome>) -> Result<RuleResults, PolicyError
 }
 
 fn violations() -> NonEmpty<Violation> {
-    NonEmpty::one(Violation { msg: "too bad".to_owned(), term: None, subject: None, fields: BTreeMap::new() })
+    NonEmpty::one(Violation {
+        msg: "too bad".to_owned(),
+        term: None,
+        subject: None,
+        fields: BTreeMap::new(),
+        clause: None,
+    })
 }
 
 pub(crate) fn conditions(require: &[PredicateType]) -> Conditions {

@@ -427,7 +427,8 @@ pub(crate) fn deny() -> Rules<impl Fn(&str) -> Outcome> {
 }
 
 pub(crate) fn denial() -> Outcome {
-    let violation = Violation { msg: "too bad".to_owned(), term: None, subject: None, fields: BTreeMap::new() };
+    let violation =
+        Violation { msg: "too bad".to_owned(), term: None, subject: None, fields: BTreeMap::new(), clause: None };
     Outcome::Deny(NonEmpty::one(violation))
 }
 
