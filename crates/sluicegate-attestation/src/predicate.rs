@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde_json::Value;
-use sluicegate_types::{borrowed_utf8, nearest::nearest};
+use sluicegate_types::{NotUtf8, borrowed_utf8, nearest::nearest};
 
 use crate::{Error, form, strict_json};
 
@@ -107,7 +107,9 @@ pub fn parse(bytes: &[u8]) -> Result<Value, Error> {
     if bytes.len() > MAX_PREDICATE {
         return Err(Error::TooLarge { what: WHAT, limit: MAX_PREDICATE });
     }
-    borrowed_utf8(bytes).map_err(|error| Error::Invalid { what: WHAT, reason: error.to_string() })?;
+    if let Err(error @ NotUtf8::Other(_)) = borrowed_utf8(bytes) {
+        return Err(Error::Invalid { what: WHAT, reason: error.to_string() });
+    }
     strict_json::check(bytes).map_err(form(WHAT))?;
     let value: Value = serde_json::from_slice(bytes).map_err(form(WHAT))?;
     if let Some(number) = rounded_number(bytes) {

@@ -44,7 +44,7 @@ use sluicegate_sigstore::{
     EmbeddedLedger, EmbeddedLog, KeyFolder, LogPublic, RekorLog, RekorSettings, RemoteLimits, RemoteLog,
     new_ledger_origin, new_origin,
 };
-use sluicegate_store::{FileStepCache, FileStore, FilesByDigest, ScratchStore};
+use sluicegate_store::{FileScanIndex, FileStepCache, FileStore, FilesByDigest, ScratchStore};
 use sluicegate_types::{Destination, LogUrl, Secret, UnixTime};
 use sluicegate_verify::Trust;
 
@@ -167,6 +167,11 @@ impl Wired {
             only: None,
         };
         PermittedFetcher::new(settings, project, private.to_vec())
+    }
+
+    /// The index of scans.
+    pub(crate) fn scan_index(&self) -> FileScanIndex {
+        scan_index(&self.home)
     }
 
     /// The index of step results.
@@ -558,6 +563,10 @@ pub(crate) fn store_alone(home: &Home) -> Result<Option<FileStore>, Problem> {
     Ok(FileStore::open_alone(&home.part("store")).map_err(sluicegate_flow::Error::from)?)
 }
 
+fn scan_index(home: &Home) -> FileScanIndex {
+    FileScanIndex::new(&home.part("cache").join("scans"))
+}
+
 fn step_cache(home: &Home) -> FileStepCache {
     FileStepCache::new(&home.part("cache").join("step-results"))
 }
@@ -568,6 +577,7 @@ pub(crate) fn disposable(home: &Home) -> Vec<Box<dyn Disposable>> {
     let cache = home.part("cache");
     vec![
         Box::new(step_cache(home)),
+        Box::new(scan_index(home)),
         Box::new(DisposableFolder::of_layers(home.folder(), cache.join("layers"))),
         Box::new(DisposableFolder::of_sources(cache.join("git"))),
         Box::new(DisposableFolder::of("vulnerability databases", cache.join("trivy-db")).named_by_content()),

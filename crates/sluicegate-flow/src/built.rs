@@ -16,7 +16,7 @@ use crate::{
     describe,
     pin::PinnedBase,
     run::RunRequest,
-    survey::Survey,
+    survey::{Survey, scanning},
 };
 
 /// A step that ran, with what proves it.
@@ -147,6 +147,9 @@ impl Built {
         };
         let scan = survey.step_image(&image.digest)?;
         let mut attested = attest(ports, request.signer, request.trust, &[scan.sbom, scan.vulns], ports.clock.now())?;
+        if let Some(scanner) = request.scanner {
+            scanning(ports, request, scanner).keep(&image.digest, &attested);
+        }
         let vulns = one(attested.split_off(1))?;
         Ok(vacant.insert(Described { sbom: one(attested)?, vulns, report: scan.report }))
     }

@@ -21,6 +21,7 @@ pub mod gate;
 pub mod gateway;
 pub mod image_tree;
 mod in_parallel;
+pub mod known_scans;
 mod named_folders;
 pub mod pin;
 pub mod plan;

@@ -20,7 +20,7 @@ use sluicegate_policy::{
 use sluicegate_ports::{
     evidence::{NewRecord, RecordKind},
     images::{Descriptor, ImagePlaceError, ImageSource},
-    scan::Scanner,
+    scan::{ScanIndex, Scanner},
     sign::Signer,
 };
 use sluicegate_types::{
@@ -64,6 +64,8 @@ pub struct PromoteRequest<'a> {
     pub levels: &'a std::collections::BTreeMap<String, String>,
     /// The gate's scanner, or why there is none: then nothing that requires `vulns` is decided.
     pub scanner: Result<&'a dyn Scanner, String>,
+    /// Earlier scans of this gate; `None` takes none and keeps none.
+    pub scans: Option<&'a dyn ScanIndex>,
     /// Asks Rego.
     pub evaluator: &'a dyn RuleEvaluator,
     /// The key of role `records`.

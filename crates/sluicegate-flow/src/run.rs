@@ -14,7 +14,7 @@ use sluicegate_attestation::test_result::TestResult;
 use sluicegate_pipeline::pipeline::{Artifact, Pipeline, SecretSource, Step};
 use sluicegate_ports::{
     execute::{Ended, Product, StepExecutor, Stop},
-    scan::Scanner,
+    scan::{ScanIndex, Scanner},
     shared_cache::SharedCache,
     sign::Signer,
     step_cache::StepCache,
@@ -98,6 +98,8 @@ pub struct RunRequest<'a> {
     pub private: &'a [Destination],
     /// Earlier results; `None` takes none and keeps none.
     pub cache: Option<&'a dyn StepCache>,
+    /// Earlier scans; `None` takes none and keeps none.
+    pub scans: Option<&'a dyn ScanIndex>,
     /// Results that machines share, looked at after this machine's own; nothing is taken from there and put there without `cache`.
     pub shared: Option<&'a dyn SharedCache>,
     /// Whose results count (trust model 9): see [`crate::gateway::trust_domain`].

@@ -18,7 +18,7 @@ use sluicegate_ports::{
 use sluicegate_types::{Digest, NonEmpty};
 use tempfile::TempDir;
 
-use crate::{Error, Ports};
+use crate::{Error, Ports, attest::Attested, known_scans::KnownScans};
 
 /// A scan of an image, its raw report in the store.
 #[derive(Debug)]
@@ -40,16 +40,47 @@ pub struct Scanning<'a> {
     places: &'a dyn ImagePlaces,
     scanner: &'a dyn Scanner,
     scratch: &'a Path,
+    known: Option<KnownScans<'a>>,
 }
 
 impl<'a> Scanning<'a> {
     /// Scans with `scanner`, in private folders in `scratch`.
     pub fn new(ports: &Ports<'a>, scanner: &'a dyn Scanner, scratch: &'a Path) -> Self {
-        Self { clock: ports.clock, store: ports.store, places: ports.places, scanner, scratch }
+        Self { clock: ports.clock, store: ports.store, places: ports.places, scanner, scratch, known: None }
+    }
+
+    /// The same, where earlier scans of the same image by the same scanner and database count.
+    pub fn knowing(self, known: Option<KnownScans<'a>>) -> Self {
+        Self { known, ..self }
+    }
+
+    /// An earlier scan of an image, said anew.
+    fn known_image(&self, image: &Descriptor, name: &str) -> Result<Option<ImageScan>, Error> {
+        let Some((known, scanner)) = self.known.zip(self.scanner.identity()?) else { return Ok(None) };
+        let found = known.of_image(&scanner, &image.digest).zip(known.sbom(&scanner, &image.digest));
+        let Some((scan, sbom)) = found else { return Ok(None) };
+        let Ok(findings) = trivy_report::findings(&scan.report) else { return Ok(None) };
+        let report = Digest::of(&scan.report);
+        let subject = (image.media_type.as_str(), image.digest);
+        Ok(Some(ImageScan {
+            sbom: about(subject, name, PredicateType::Sbom, sbom.statement().predicate.clone()),
+            vulns: about(subject, name, PredicateType::Vulns, scan.vulns.statement().predicate.clone()),
+            report: Descriptor::new(TRIVY_REPORT, report, scan.report.len() as u64),
+            findings: findings.len(),
+        }))
+    }
+
+    /// Keeps what was attested of a scan of this image, so that it is not made again.
+    pub(crate) fn keep(&self, image: &Digest, attested: &[Attested]) {
+        let Some((known, scanner)) = self.known.zip(self.scanner.identity().ok().flatten()) else { return };
+        attested.iter().for_each(|attested| known.keep(&scanner, image, &attested.statement));
     }
 
     /// Scans `image`, whose blobs are in the store, in a private layout made from the store's verified bytes.
     pub fn image(&self, image: &Descriptor, blobs: &[Digest], name: &str) -> Result<ImageScan, Error> {
+        if let Some(scan) = self.known_image(image, name)? {
+            return Ok(scan);
+        }
         let layout = self.private_layout(image, blobs)?;
         let started_on = self.clock.now();
         let report = self.scanner.scan(&layout.path, &image.digest)?;

@@ -9,12 +9,14 @@ use std::{
 use sluicegate_pipeline::pipeline::Artifact;
 use sluicegate_ports::scan::{Inventory, Scanner};
 use sluicegate_types::Digest;
+use sluicegate_verify::Role;
 
 use crate::{
     Error, Ports,
     assemble::{self, Assembled},
     built::{Built, OutputIdentity},
     in_parallel::in_parallel,
+    known_scans::KnownScans,
     pin::PinnedImages,
     run::RunRequest,
     scan::{ImageScan, Scanning},
@@ -66,7 +68,7 @@ impl Survey {
         let name = artifact.name.to_string();
         questions.push(Question { about: About::Artifact, name, image: assembled.clone() });
         let workers = thread::available_parallelism().map_or(1, NonZero::get).min(AT_ONCE);
-        let scanning = Scanning::new(ports, scanner, request.scratch);
+        let scanning = scanning(ports, request, scanner);
         let mut survey = Self::default();
         for answer in in_parallel(workers, &questions, |question| question.answer(&scanning))? {
             match answer {
@@ -92,6 +94,18 @@ impl Survey {
     pub(crate) fn output(&mut self, output: &OutputIdentity) -> Result<Inventory, Error> {
         self.outputs.remove(output).ok_or_else(|| unasked("an output"))
     }
+}
+
+/// The scanner of a run, with what this home scanned before.
+pub(crate) fn scanning<'a>(ports: &Ports<'a>, request: &RunRequest<'a>, scanner: &'a dyn Scanner) -> Scanning<'a> {
+    let known = request.scans.map(|index| KnownScans {
+        index,
+        store: ports.store,
+        trust: request.trust,
+        role: Role::Steps,
+        at: ports.clock.now(),
+    });
+    Scanning::new(ports, scanner, request.scratch).knowing(known)
 }
 
 fn unasked(what: &str) -> Error {

@@ -34,8 +34,8 @@ use sluicegate_types::{Digest, NonEmpty, UnixTime};
 use sluicegate_verify::Role;
 
 use crate::gate_world::{
-    Crash, GATE, Rules, SOURCE, TARGET, World, assert_allowed, clean_scanner, denial, deny, pass, scanner_that_finds,
-    undecided,
+    Crash, GATE, MemoryScans, Rules, SOURCE, TARGET, World, assert_allowed, clean_scanner, denial, deny, pass,
+    scanner_that_finds, undecided,
 };
 
 /// A statement about the world's image, signed and attached at the source; its bundle's digest.
@@ -801,4 +801,29 @@ fn nothing_is_signed_by_the_decisions_key_but_what_an_allowed_image_needs() {
     assert_eq!(logged(), before + 2, "the same scan is logged once, and the denial");
     assert_allowed(world.promote(&pass()));
     assert_eq!(logged(), before + 5, "three by the decisions key");
+}
+
+#[test]
+fn tm04_the_gate_scans_an_image_once_for_each_database() {
+    let (mut world, _) = World::good();
+    world.scans = Some(MemoryScans::default());
+    world.dry_run.set(true);
+    let scanner = clean_scanner();
+    for _ in 0..2 {
+        world.promote_scanned(Some(&scanner), &pass()).unwrap();
+        assert_eq!(scanner.scanned().len(), 1);
+    }
+    let documents: Vec<_> = world.evidence.records().iter().map(|record| record.body["document"].clone()).collect();
+    assert_eq!(documents[0], documents[1], "the same case is the same decision");
+    // A newer database is asked anew.
+    let raw = FakeScanner::raw(&[]);
+    let newer = FakeScanner::gives(FakeScanner::report(&raw, Digest::of(b"a newer database"), today()));
+    world.promote_scanned(Some(&newer), &pass()).unwrap();
+    assert_eq!(newer.scanned().len(), 1);
+    // What the index says is believed in nothing.
+    world.scans.as_ref().unwrap().lead_to(Digest::of(b"nowhere"));
+    world.promote_scanned(Some(&scanner), &pass()).unwrap();
+    assert_eq!((scanner.scanned().len(), world.scans.as_ref().unwrap().forgotten()), (2, 1));
+    world.promote_scanned(Some(&scanner), &pass()).unwrap();
+    assert_eq!(scanner.scanned().len(), 2);
 }

@@ -297,6 +297,9 @@ mod tests {
         assert_eq!(data("a:\n- x: 0755\n"), ["Warning odd-value d.yaml:2"]);
         assert_eq!(data("a: no\n"), ["Error data d.yaml:1"]);
         assert_eq!(data("a: 1\na: 2\n"), ["Error data d.yaml:2"]);
-        assert_eq!(found(&[good.clone()], &[file("d.yaml", "a: 1"), file("e.yaml", "a: 2")]), ["Error data-conflict "]);
+        assert_eq!(
+            found(std::slice::from_ref(&good), &[file("d.yaml", "a: 1"), file("e.yaml", "a: 2")]),
+            ["Error data-conflict "]
+        );
     }
 }

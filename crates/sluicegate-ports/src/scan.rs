@@ -13,9 +13,38 @@ pub trait Scanner: Send + Sync {
     /// Scans the one image of the OCI layout folder `layout` and returns the scanner's own reports with what they were made with.
     fn scan(&self, layout: &Path, image: &Digest) -> Result<ScanReport, ScanError>;
 
+    /// What its scans are made with, if that is known before one is made.
+    fn identity(&self) -> Result<Option<ScannerIdentity>, ScanError> {
+        Ok(None)
+    }
+
     /// The packages that the scanner recognises in the one image of the OCI layout folder `layout`, with no word about what is wrong
     /// with them or what it could not read.
     fn inventory(&self, layout: &Path, image: &Digest) -> Result<Inventory, ScanError>;
+}
+
+/// What a scan is made with, beside the image: the same of all of it gives the same scan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScannerIdentity {
+    /// The digest of the executable.
+    pub tool: Digest,
+    /// The digest of the database.
+    pub database: Digest,
+    /// What else goes into its documents, in the adapter's own words.
+    pub rules: String,
+}
+
+/// A disposable index of scans: from a key to the bundle of the statement that was made. Losing it costs time and nothing else, and what
+/// somebody wrote into it is believed by nobody.
+pub trait ScanIndex: Send + Sync {
+    /// The bundle that was kept under this key, which was used just now. Whatever can't be read is not there.
+    fn bundle(&self, key: &Digest) -> Option<Digest>;
+
+    /// Keeps which bundle holds the statement of this key. What can't be kept is not, with the reason.
+    fn keep(&self, key: &Digest, bundle: &Digest) -> Result<(), String>;
+
+    /// Forgets a key: what it led to was not what it should be.
+    fn forget(&self, key: &Digest);
 }
 
 /// What a scanner said, in its own bytes, and what it was.

@@ -14,7 +14,7 @@ use sluicegate_attestation::{
 };
 use sluicegate_ports::{
     execute::{Ended, Stop, ToolRequest, ToolSandbox},
-    scan::{Database, Inventory, ScanError, ScanReport, Scanner, Tool},
+    scan::{Database, Inventory, ScanError, ScanReport, Scanner, ScannerIdentity, Tool},
 };
 use sluicegate_types::{Digest, NonEmpty, UnixTime};
 
@@ -146,6 +146,13 @@ impl TrivyScanner {
 }
 
 impl Scanner for TrivyScanner {
+    fn identity(&self) -> Result<Option<ScannerIdentity>, ScanError> {
+        let ready = self.ready()?;
+        let Config { name, epoch, .. } = &self.config;
+        let rules = format!("{name} {}", epoch.map(|epoch| epoch.to_string()).unwrap_or_default());
+        Ok(Some(ScannerIdentity { tool: ready.digest, database: ready.database.digest, rules }))
+    }
+
     /// Runs Trivy twice: over the image for its JSON report, and over that report for the SBOM, so that both say the same.
     fn scan(&self, layout: &Path, image: &Digest) -> Result<ScanReport, ScanError> {
         let ready = self.ready()?;

@@ -3,10 +3,12 @@
 
 mod file_store;
 mod pruned;
+mod scan_index;
 mod scratch_store;
 mod step_cache;
 
 pub use file_store::FileStore;
 pub use pruned::FilesByDigest;
+pub use scan_index::FileScanIndex;
 pub use scratch_store::ScratchStore;
 pub use step_cache::FileStepCache;

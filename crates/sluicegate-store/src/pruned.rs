@@ -17,14 +17,14 @@ use rustix::{
 };
 use sluicegate_ports::{
     prune::{AgedObject, AgedObjects, Disposable, Listed, PrunableStore, StoredContent, Thing, Tie},
-    step_cache::StepCache,
     store::StoreError,
 };
 use sluicegate_types::{Digest, UnixTime};
 
 use crate::{
     file_store::{FileStore, io_error},
-    step_cache::FileStepCache,
+    scan_index::FileScanIndex,
+    step_cache::{FileStepCache, read_digest},
 };
 
 const BLOBS: [&str; 2] = ["blobs", "sha256"];
@@ -82,21 +82,40 @@ impl Disposable for FileStepCache {
     }
 
     fn things(&self) -> Result<Vec<Thing>, StoreError> {
-        let mut things = Vec::new();
-        for_each(self.folder(), &STEPS, |_, name, found| {
-            // A draft of a process that is gone is no result either.
-            let Some(name) = name.to_str().filter(|_| !found.is_folder) else { return Ok(()) };
-            let leads_to = Digest::from_hex(name).ok().filter(|_| found.is_file).and_then(|key| self.origin(&key));
-            let (size, used) = (found.size, found.modified);
-            things.push(Thing { name: name.to_owned(), size, used, tie: Tie::LeadsTo(leads_to) });
-            Ok(())
-        })?;
-        Ok(things)
+        index_files(self.folder(), &STEPS)
     }
 
     fn remove(&self, name: &str) -> Result<(), StoreError> {
         remove(self.folder(), &STEPS, name)
     }
+}
+
+impl Disposable for FileScanIndex {
+    fn what(&self) -> &'static str {
+        "scans"
+    }
+
+    fn things(&self) -> Result<Vec<Thing>, StoreError> {
+        index_files(self.folder(), &[])
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        remove(self.folder(), &[], name)
+    }
+}
+
+/// Files that are named by a key and lead to a bundle.
+fn index_files(folder: &Path, below: &[&str]) -> Result<Vec<Thing>, StoreError> {
+    let mut things = Vec::new();
+    for_each(folder, below, |path, name, found| {
+        // A draft of a process that is gone leads nowhere.
+        let Some(name) = name.to_str().filter(|_| !found.is_folder) else { return Ok(()) };
+        let leads_to = Digest::from_hex(name).ok().filter(|_| found.is_file).and_then(|_| read_digest(&path));
+        let (size, used) = (found.size, found.modified);
+        things.push(Thing { name: name.to_owned(), size, used, tie: Tie::LeadsTo(leads_to) });
+        Ok(())
+    })?;
+    Ok(things)
 }
 
 /// Files of a folder that are named by digests, such as those of a store that machines share. What is called otherwise is none of them, but
@@ -248,6 +267,8 @@ mod tests {
     };
 
     use sluicegate_ports::store::ContentStore;
+
+    use sluicegate_ports::step_cache::StepCache;
 
     use super::*;
 

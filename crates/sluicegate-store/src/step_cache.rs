@@ -45,8 +45,7 @@ impl FileStepCache {
 
 impl StepCache for FileStepCache {
     fn origin(&self, key: &Digest) -> Option<Digest> {
-        let bytes = read(&self.entry(key), MAX_DIGEST)?;
-        std::str::from_utf8(&bytes).ok()?.trim_end().parse().ok()
+        read_digest(&self.entry(key))
     }
 
     fn keep(&self, key: &Digest, bundle: &Digest) -> Result<(), String> {
@@ -76,6 +75,11 @@ impl StepCache for FileStepCache {
     }
 }
 
+/// The digest in a small file; whatever else is there is none.
+pub(crate) fn read_digest(path: &Path) -> Option<Digest> {
+    std::str::from_utf8(&read(path, MAX_DIGEST)?).ok()?.trim_end().parse().ok()
+}
+
 fn read(path: &Path, limit: u64) -> Option<Vec<u8>> {
     let file = open_regular(path).ok()?;
     let mut bytes = Vec::new();
@@ -83,7 +87,7 @@ fn read(path: &Path, limit: u64) -> Option<Vec<u8>> {
     (bytes.len() as u64 <= limit).then_some(bytes)
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
     let inner = || -> io::Result<()> {
         let folder = path.parent().unwrap_or(Path::new("."));
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;

@@ -1,7 +1,9 @@
 use std::{path::Path, sync::Mutex};
 
 use serde_json::json;
-use sluicegate_ports::scan::{Coverage, Database, Inventory, Read, ScanError, ScanReport, Scanner, Tool};
+use sluicegate_ports::scan::{
+    Coverage, Database, Inventory, Read, ScanError, ScanReport, Scanner, ScannerIdentity, Tool,
+};
 use sluicegate_types::{Digest, UnixTime};
 
 /// A scanner that gives what it was told to give.
@@ -57,6 +59,14 @@ impl Scanner for FakeScanner {
     fn scan(&self, _: &Path, image: &Digest) -> Result<ScanReport, ScanError> {
         self.scanned.lock().unwrap().push(*image);
         self.answer.clone().map_err(|reason| ScanError::Failed { reason })
+    }
+
+    fn identity(&self) -> Result<Option<ScannerIdentity>, ScanError> {
+        Ok(self.answer.as_ref().ok().map(|report| ScannerIdentity {
+            tool: report.tool.digest,
+            database: report.database.digest,
+            rules: String::new(),
+        }))
     }
 
     fn inventory(&self, _: &Path, _: &Digest) -> Result<Inventory, ScanError> {

@@ -143,6 +143,12 @@ table! {
     GateScanSubject,
     /// The gate's own scan with another report than it names (4).
     GateScanReport,
+    /// An earlier scan by another scanner, or with another database (4).
+    KnownScanScanner,
+    /// An earlier scan of something else (1, 4).
+    KnownScanSubject,
+    /// An earlier scan by a key in another role than it is asked for (4).
+    KnownScanRole,
     /// Findings of a brought scan with another database than the gate's (4).
     AcceptedDatabase,
     /// Findings of a brought scan whose database is too old by now (4).

@@ -67,6 +67,8 @@ impl OpenedPipeline {
         let text = read(file)
             .map_err(|error| Problem::named("read the pipeline file", file, &error).or(no_pipeline(folder_of(file))))?;
         let name = file.display().to_string();
+        // Editors of Windows put a mark before it, which YAML lets them (1.2, section 5.2).
+        let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&text).to_vec();
         let text = utf8(text).map_err(|error| Problem::usage(name.clone(), error.to_string()))?;
         let pipeline = Pipeline::parse(&name, &text).map_err(Error::from)?;
         let arguments = pipeline.arguments(&values.set).map_err(Error::from)?;

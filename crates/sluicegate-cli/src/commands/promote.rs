@@ -148,6 +148,7 @@ impl OpenedGate {
         let key = gateway.gateway.signing.decisions.get(&self.judge.name).cloned().unwrap_or_default();
         let decisions = || wired.signer(&key, passphrase);
         let environments = EnvironmentPlaces::of(&gateway.gateway, &gateway.folder);
+        let scans = wired.scan_index();
         let request = PromoteRequest {
             reference: asked.image,
             folder: Path::new("."),
@@ -158,6 +159,7 @@ impl OpenedGate {
             trust,
             levels: &self.levels,
             scanner: self.scanner.as_ref().map(|scanner| scanner as &dyn Scanner).map_err(Problem::text),
+            scans: Some(&scans),
             evaluator: &PolicyChild,
             records,
             decisions: &decisions,

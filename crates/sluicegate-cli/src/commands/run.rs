@@ -13,7 +13,12 @@ use sluicegate_flow::{
 };
 use sluicegate_pipeline::pipeline::Pipeline;
 use sluicegate_ports::{
-    Clock, execute::StepExecutor, scan::Scanner, shared_cache::SharedCache, step_cache::StepCache, trees::TreePacker,
+    Clock,
+    execute::StepExecutor,
+    scan::{ScanIndex, Scanner},
+    shared_cache::SharedCache,
+    step_cache::StepCache,
+    trees::TreePacker,
 };
 use sluicegate_types::{Digest, OutputName, RunId, StepName};
 
@@ -87,6 +92,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         Ok::<_, Problem>(((keys.finish(wired, logging)?, records.transpose()?), pinned))
     })?;
     let ((signer, log, ledger), records) = keys;
+    let scans = wired.scan_index();
     let request = flow::RunRequest {
         pinning,
         run,
@@ -98,6 +104,7 @@ pub(crate) fn run(words: &Words, arguments: &Run) -> Result<ExitCode, Problem> {
         secrets: &secrets,
         private: &opened.private,
         cache: (!arguments.no_cache).then_some(&opened.cache as &dyn StepCache),
+        scans: (!arguments.no_cache).then_some(&scans as &dyn ScanIndex),
         shared: shared.as_ref().map(|shared| shared as &dyn SharedCache),
         domain: opened.domain,
         release: releases.are_asked_for(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use sluicegate_attestation::identifiers::BUNDLE;
+use sluicegate_attestation::identifiers::{BUNDLE, TRIVY_REPORT};
 use sluicegate_policy::{
     exceptions::{ExceptionUse, Waived},
     facts::{ByHand, GateScan},
@@ -15,7 +15,10 @@ use sluicegate_ports::{
     scan::ScanError,
 };
 use sluicegate_types::{Digest, NonEmpty, Platform, UnixTime};
-use sluicegate_verify::closed_set::{Asked, ClosedSet, Followed, follow, follow_index};
+use sluicegate_verify::{
+    Role,
+    closed_set::{Asked, ClosedSet, Followed, follow, follow_index},
+};
 
 use super::{PromoteRequest, occupant::Deployed};
 use crate::{
@@ -24,6 +27,7 @@ use crate::{
     fetch::{self, Fetched},
     gate::{self, Case},
     image_tree::is_index,
+    known_scans::KnownScans,
     replay,
     scan::Scanning,
     verify_index::{Index, read_index},
@@ -252,6 +256,22 @@ impl Candidate {
             Ok(scanner) => *scanner,
             Err(reason) => return not(reason.clone()),
         };
+        let known = request.scans.map(|index| KnownScans {
+            index,
+            store: ports.store,
+            trust: request.trust,
+            role: Role::Records,
+            at: ports.clock.now(),
+        });
+        // A scanner that cannot say who it is says so when it is asked to scan.
+        let identity = scanner.identity().ok().flatten();
+        if let Some(scan) = known.zip(identity.as_ref()).and_then(|(known, by)| known.of_image(by, &image.digest)) {
+            let bundle = Descriptor::new(BUNDLE, scan.vulns.bundle(), scan.size);
+            let report = Descriptor::new(TRIVY_REPORT, Digest::of(&scan.report), scan.report.len() as u64);
+            if let Ok(found) = GateScan::new(&image.digest, &scan.vulns, scan.report) {
+                return Ok(Scanned { scan: Some(found), parts: vec![bundle, report], failure: None });
+            }
+        }
         let blobs: Vec<Digest> =
             manifest.layers.iter().map(|layer| layer.digest).chain([manifest.config.digest]).collect();
         let name = request.judge.name.to_string();
@@ -271,7 +291,12 @@ impl Candidate {
         let report = ports.store.read(&scanned.report.digest, scanned.report.size)?;
         let bundle = Descriptor::new(BUNDLE, attested.statement.bundle(), attested.size);
         match GateScan::new(&image.digest, &attested.statement, report) {
-            Ok(scan) => Ok(Scanned { scan: Some(scan), parts: vec![bundle, scanned.report], failure: None }),
+            Ok(scan) => {
+                if let Some((known, by)) = known.zip(identity.as_ref()) {
+                    known.keep(by, &image.digest, &attested.statement);
+                }
+                Ok(Scanned { scan: Some(scan), parts: vec![bundle, scanned.report], failure: None })
+            }
             Err(error) => not(error.to_string()),
         }
     }

@@ -29,7 +29,7 @@ use crate::{
     pin::{PinnedImages, PinnedSource},
     push, scan,
     steps::{ImageStage, StepEvent},
-    survey::Survey,
+    survey::{Survey, scanning},
 };
 
 use super::{BuiltImage, PinRequest, RunRequest, builder_version};
@@ -241,6 +241,9 @@ fn build_image(
         let scan = survey.artifact()?;
         findings = Some(scan.findings);
         about_image = attest(ports, request.signer, request.trust, &[scan.sbom, scan.vulns], ports.clock.now())?;
+        if let Some(scanner) = request.scanner {
+            scanning(ports, request, scanner).keep(&assembled.image.digest, &about_image);
+        }
         for attested in &about_image {
             let kind = attested.statement.statement().predicate_type.short();
             dependencies.push(Dependency::attestation(format!("attestation:{kind}"), attested.statement.bundle()));

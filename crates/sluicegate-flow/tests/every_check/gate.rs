@@ -11,6 +11,7 @@ use sluicegate_policy::{
     judge::{Conditions, Denial, Question, Reason, Target, Verdict, judge},
     rego::{Outcome, PolicyError, RuleAnswer, RuleDeclaration, RuleResults, Violation},
 };
+use sluicegate_ports::store::ContentStore;
 use sluicegate_testkit::{FakeScanner, VirtualBuild, VirtualLog, VirtualSigner, sign_statement, today, vulns};
 use sluicegate_types::{Digest, NonEmpty, Repository, UnixTime};
 use sluicegate_verify::{
@@ -21,7 +22,7 @@ use sluicegate_verify::{
 
 use crate::{
     fixture::{LOG, Said, Tried, about, environment, image, said, trust},
-    gate_world::{Rules, World, denial},
+    gate_world::{MemoryScans, Rules, World, clean_scanner, denial, pass as gate_world_pass},
 };
 
 pub(crate) const DAY: u64 = 24 * 60 * 60;
@@ -79,6 +80,55 @@ pub(crate) fn tm04_the_gates_scan_is_over_the_report_that_it_names() -> Tried {
     let report = FakeScanner::raw(&["CVE-2026-1"]);
     let ask = |given: &[u8]| said(taken("recorder", image(), &vulns(&report, Digest::of(b"database")), given));
     Tried::good(ask(&report)).fault("a clean one", "not the one that it names", ask(&FakeScanner::raw(&[])))
+}
+
+/// Whether the gate takes a scan for one that it made before: of `of`, by `signer`, with this database, where the index leads to it.
+fn taken_for_known(signer: &str, of: Option<Digest>, database: &[u8]) -> Said {
+    let (mut world, _) = World::good();
+    world.scans = Some(MemoryScans::default());
+    world.dry_run.set(true);
+    let scanner = clean_scanner();
+    world.promote_scanned(Some(&scanner), &gate_world_pass()).unwrap();
+    assert_eq!(scanner.scanned().len(), 1);
+    let report = FakeScanner::raw(&[]);
+    world.store.put_bytes(&report).unwrap();
+    let mut scan = vulns(&report, Digest::of(database));
+    scan.scanner.digest = Digest::of(b"trivy");
+    let of = of.unwrap_or_else(|| world.image.digest());
+    let statement = about(of, PredicateType::Vulns, scan.to_predicate(&[]));
+    let bundle = sign_statement(&VirtualSigner::new(signer), &world.log, &statement);
+    world.scans.as_ref().unwrap().lead_to(world.store.put_bytes(&bundle).unwrap());
+    world.promote_scanned(Some(&scanner), &gate_world_pass()).unwrap();
+    if scanner.scanned().len() == 1 {
+        Ok(())
+    } else {
+        Err(format!("it is scanned again, forgotten {}", world.scans.as_ref().unwrap().forgotten()))
+    }
+}
+
+pub(crate) fn tm04_an_earlier_scan_is_by_the_same_scanner_with_the_same_database() -> Tried {
+    Tried::good(taken_for_known("recorder", None, b"database")).fault(
+        "another database",
+        "scanned again, forgotten 1",
+        taken_for_known("recorder", None, b"another database"),
+    )
+}
+
+pub(crate) fn tm04_an_earlier_scan_is_of_this_image() -> Tried {
+    let other = Some(Digest::of(b"another image"));
+    Tried::good(taken_for_known("recorder", None, b"database")).fault(
+        "another image",
+        "scanned again, forgotten 1",
+        taken_for_known("recorder", other, b"database"),
+    )
+}
+
+pub(crate) fn tm04_an_earlier_scan_is_the_gates_own() -> Tried {
+    Tried::good(taken_for_known("recorder", None, b"database")).fault(
+        "the builder's",
+        "scanned again, forgotten 1",
+        taken_for_known("builder", None, b"database"),
+    )
 }
 
 /// Whether the gate sees what the scan found that this build brought.

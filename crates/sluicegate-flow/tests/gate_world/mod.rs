@@ -32,7 +32,7 @@ use sluicegate_policy::{
 use sluicegate_ports::{
     evidence::Record,
     images::{ImagePlaces, Manifest},
-    scan::Scanner,
+    scan::{ScanIndex, Scanner},
     sign::{SignError, Signer, TransparencyLog},
     store::ContentStore,
 };
@@ -68,6 +68,8 @@ pub(crate) struct World {
     pub(crate) appends_left: AtomicU32,
     pub(crate) told: RefCell<Vec<String>>,
     pub(crate) dry_run: Cell<bool>,
+    /// Earlier scans.
+    pub(crate) scans: Option<MemoryScans>,
     /// The moment to judge at, if not now.
     pub(crate) effective: Cell<Option<UnixTime>>,
     pub(crate) rollback: Cell<bool>,
@@ -134,6 +136,7 @@ impl World {
             told: RefCell::new(Vec::new()),
             dry_run: Cell::new(false),
             effective: Cell::new(None),
+            scans: None,
             rollback: Cell::new(false),
             scratch: tempfile::tempdir().unwrap(),
         };
@@ -198,6 +201,7 @@ impl World {
             trust: &self.trust,
             levels: &BTreeMap::from([("builder".to_owned(), "SLSA_BUILD_LEVEL_1".to_owned())]),
             scanner: scanner.ok_or_else(|| "the gateway names no scanner".to_owned()),
+            scans: self.scans.as_ref().map(|scans| scans as &dyn ScanIndex),
             evaluator: rules,
             records: &VirtualSigner::new("recorder"),
             decisions: &decisions,
@@ -483,5 +487,37 @@ pub(crate) fn promotion(image: Digest, decision: Option<Digest>) -> Promotion {
         authority: "self".to_owned(),
         environment,
         ledger: head(),
+    }
+}
+
+/// An index of scans in memory.
+#[derive(Default)]
+pub(crate) struct MemoryScans(std::sync::Mutex<BTreeMap<Digest, Digest>>, AtomicU32);
+
+impl MemoryScans {
+    /// How often a key was forgotten.
+    pub(crate) fn forgotten(&self) -> u32 {
+        self.1.load(Ordering::Relaxed)
+    }
+
+    /// Lets every key lead to this bundle.
+    pub(crate) fn lead_to(&self, bundle: Digest) {
+        self.0.lock().unwrap().values_mut().for_each(|kept| *kept = bundle);
+    }
+}
+
+impl ScanIndex for MemoryScans {
+    fn bundle(&self, key: &Digest) -> Option<Digest> {
+        self.0.lock().unwrap().get(key).copied()
+    }
+
+    fn keep(&self, key: &Digest, bundle: &Digest) -> Result<(), String> {
+        self.0.lock().unwrap().insert(*key, *bundle);
+        Ok(())
+    }
+
+    fn forget(&self, key: &Digest) {
+        self.0.lock().unwrap().remove(key);
+        self.1.fetch_add(1, Ordering::Relaxed);
     }
 }

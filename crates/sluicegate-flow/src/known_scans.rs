@@ -1,0 +1,99 @@
+//! Scans that were made before: one for each image, scanner and database. What the index says is believed in nothing: it leads to a
+//! statement that is verified anew, in the role that it is asked for, over a report that is hashed anew (trust model 4).
+
+use serde_json::json;
+use sluicegate_attestation::{predicate::PredicateType, statement::Statement, vulns::Vulns};
+use sluicegate_ports::{
+    scan::{ScanIndex, ScannerIdentity},
+    store::ContentStore,
+};
+use sluicegate_types::{
+    Digest, UnixTime,
+    checks::{Check, is_on},
+};
+use sluicegate_verify::{Role, Trust, VerifiedStatement, verify};
+
+use crate::{Error, assemble::json_bytes};
+
+/// Bytes of a bundle, and of a raw report.
+const MAX_BUNDLE: u64 = 16 * 1024 * 1024;
+const MAX_REPORT: u64 = 128 * 1024 * 1024;
+
+/// Where earlier scans are found, and who is believed about them.
+#[derive(Clone, Copy)]
+pub struct KnownScans<'a> {
+    /// Where they are looked up.
+    pub index: &'a dyn ScanIndex,
+    /// Where they are.
+    pub store: &'a dyn ContentStore,
+    /// Whom to believe.
+    pub trust: &'a Trust,
+    /// In which role who scanned signs.
+    pub role: Role,
+    /// The moment.
+    pub at: UnixTime,
+}
+
+/// An earlier scan that counts.
+pub(crate) struct KnownScan {
+    /// The statement of type `vulns`.
+    pub(crate) vulns: VerifiedStatement,
+    /// Bytes of its bundle.
+    pub(crate) size: u64,
+    /// The raw report that it names.
+    pub(crate) report: Vec<u8>,
+}
+
+impl KnownScans<'_> {
+    /// The scan of this image by this scanner, if there is one that counts.
+    pub(crate) fn of_image(&self, scanner: &ScannerIdentity, image: &Digest) -> Option<KnownScan> {
+        let key = self.key(scanner, image, &PredicateType::Vulns).ok()?;
+        let (vulns, size) = self.statement(&key, image, &PredicateType::Vulns)?;
+        let said = Vulns::parse(&vulns.statement().predicate).ok()?;
+        let by_it = (said.scanner.digest, said.scanner.database) == (scanner.tool, scanner.database);
+        if !by_it && is_on(Check::KnownScanScanner) {
+            self.index.forget(&key);
+            return None;
+        }
+        let report = self.store.read(&said.report, MAX_REPORT).ok()?;
+        Some(KnownScan { vulns, size, report })
+    }
+
+    /// The SBOM that was made with it.
+    pub(crate) fn sbom(&self, scanner: &ScannerIdentity, image: &Digest) -> Option<VerifiedStatement> {
+        let key = self.key(scanner, image, &PredicateType::Sbom).ok()?;
+        self.statement(&key, image, &PredicateType::Sbom).map(|(statement, _)| statement)
+    }
+
+    /// Keeps which bundle holds a statement about this image. What can't be kept is not: the image is scanned again.
+    pub(crate) fn keep(&self, scanner: &ScannerIdentity, image: &Digest, statement: &VerifiedStatement) {
+        if let Ok(key) = self.key(scanner, image, &statement.statement().predicate_type) {
+            let _ = self.index.keep(&key, &statement.bundle());
+        }
+    }
+
+    fn statement(&self, key: &Digest, image: &Digest, kind: &PredicateType) -> Option<(VerifiedStatement, u64)> {
+        let bundle = self.index.bundle(key)?;
+        let found = self.store.read(&bundle, MAX_BUNDLE).ok().and_then(|bytes| {
+            let statement = verify(&bytes, self.trust, self.at).ok()?;
+            let said: &Statement = statement.statement();
+            let counts = said.predicate_type == *kind
+                && (said.is_about_image(image) || !is_on(Check::KnownScanSubject))
+                && (statement.is_in_role(self.role) || !is_on(Check::KnownScanRole));
+            counts.then_some((statement, bytes.len() as u64))
+        });
+        if found.is_none() {
+            self.index.forget(key);
+        }
+        found
+    }
+
+    /// What a scan depends on, and in which role it is signed. What is made of a report, coverage above all, is this version's.
+    fn key(&self, scanner: &ScannerIdentity, image: &Digest, kind: &PredicateType) -> Result<Digest, Error> {
+        let parts = json!({
+            "version": env!("CARGO_PKG_VERSION"), "image": image, "kind": kind.short(), "role": self.role.name(),
+            "scanner": scanner.tool, "database": scanner.database, "rules": scanner.rules,
+        });
+        Ok(Digest::of(&json_bytes("the key of a scan", &parts)?))
+    }
+}
