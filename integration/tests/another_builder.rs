@@ -32,9 +32,20 @@ pub(crate) const OTHER_LOG: &str = "log.example";
 /// layers.
 pub(crate) fn publish_proved(
     layout: &Layout,
+    manifest: (&str, Vec<u8>),
+    log: &VirtualLog,
+    registry: &TestRegistry,
+) -> VirtualImage {
+    publish_proved_as(layout, manifest, log, registry, |build| build)
+}
+
+/// The same, with what the run left changed.
+pub(crate) fn publish_proved_as(
+    layout: &Layout,
     (media_type, manifest): (&str, Vec<u8>),
     log: &VirtualLog,
     registry: &TestRegistry,
+    change: impl FnOnce(VirtualBuild) -> VirtualBuild,
 ) -> VirtualImage {
     let read: Value = serde_json::from_slice(&manifest).unwrap();
     for part in read["layers"].as_array().unwrap().iter().chain([&read["config"]]) {
@@ -42,7 +53,7 @@ pub(crate) fn publish_proved(
     }
     registry.put_manifest("build/tiny", "v1", media_type, &manifest);
     let image = VirtualImage::of_manifest(media_type, manifest);
-    let build = VirtualBuild::new("run-1", image.digest()).sign(log);
+    let build = change(VirtualBuild::new("run-1", image.digest())).sign(log);
     for (descriptor, blobs) in build.referrers(&image) {
         let manifest = &blobs[&descriptor.digest];
         for bytes in blobs.values() {

@@ -7,7 +7,7 @@ use integration::{Ended, Layout, Project, ready, shared};
 use serde_json::{Value, json};
 use sluicegate_testkit::{Behaviour, TestRegistry, VirtualLog};
 
-use crate::another_builder::{OTHER_LOG, project_of_another_builder, publish_proved};
+use crate::another_builder::{OTHER_LOG, project_of_another_builder, publish_proved, publish_proved_as};
 
 /// The unpacked inputs.
 struct Inputs {
@@ -265,6 +265,77 @@ fn ga_14_two_databases_three_dates() {
     for case in inputs.of("GA-14").iter().filter(|case| case["java_db"] != json!("fresh")) {
         gate.use_database(&inputs.text(&format!("db/{}", case["db"].as_str().unwrap())));
         assert_expected(case, &gate.ask(&inputs, case["image"].as_str().unwrap(), &inputs.now()));
+    }
+}
+
+/// A rule that bans a package, nested or not.
+const BAN: &str = r#"package gate.release
+
+bad contains component if {
+	some component in input.sbom.components
+	startswith(component.purl, "@BANNED@@")
+}
+
+# METADATA
+# title: No banned package
+# description: No component is one of the banned packages.
+# custom:
+#   short_name: banned
+#   solution: Take it out.
+#   requires: ["https://cyclonedx.org/bom"]
+pass contains "gate.release.banned" if {
+	count(input.sbom.components) > 0
+	count(bad) == 0
+}
+
+deny contains {
+	"code": "gate.release.banned",
+	"msg": sprintf("%v is inside %v", [component.name, concat("/", component.path)]),
+	"term": "banned",
+	"subject": component.purl,
+	"attestation": component.attestation,
+} if some component in bad
+"#;
+
+#[test]
+fn ga_16_the_banned_package_is_inside_another() {
+    let Some(inputs) = Inputs::open("ga_16_the_banned_package_is_inside_another") else { return };
+    if !ready("ga_16_the_banned_package_is_inside_another") {
+        return;
+    }
+    let gate = Gate::new(&inputs, "fresh");
+    fs::remove_file(gate.project.path("policies/release.rego")).unwrap();
+    for case in inputs.of("GA-16") {
+        let name = case["sbom"].as_str().unwrap();
+        let policy = BAN.replace("@BANNED@", case["banned"].as_str().unwrap());
+        fs::write(gate.project.path("policies/ban.rego"), policy).unwrap();
+        let sbom: Value = serde_json::from_slice(&fs::read(inputs.path(name)).unwrap()).unwrap_or(Value::Null);
+        let digest = inputs.expect["digests"]["clean"]["digest"].as_str().unwrap();
+        let layout = Layout::at(inputs.path("images/clean"));
+        let manifest = ("application/vnd.oci.image.manifest.v1+json", fs::read(layout.blob(digest)).unwrap());
+        // One registry for each: what several runs left is judged run by run, and one that is allowed suffices.
+        let registry = TestRegistry::start(Behaviour::default());
+        publish_proved_as(&layout, manifest, &gate.log, &registry, |build| {
+            build.with_predicate("sbom", move |predicate| predicate.clone_from(&sbom))
+        });
+        let reference = format!("{}/build/tiny@{digest}", registry.host());
+        let ended =
+            gate.project.sluicegate(&["promote", &reference, "--to", "production", "--effective-time", &inputs.now()]);
+        let mut expected = case.clone();
+        if ended.code == 3 {
+            // Refused as no document of CycloneDX, or too deep: what it holds is then not known.
+            expected["says"] = Value::Null;
+        }
+        assert_expected(&expected, &ended);
+        if ended.code == 1 && name.contains("nested-1") {
+            let record = gate.project.last_record("decision")["sequence"].to_string();
+            let facts = gate.project.json(&["policy", "eval", "--record", &record, "--facts"]).1;
+            let components = facts["sbom"]["components"].as_array().unwrap().iter();
+            let banned: Vec<&Value> = components.filter(|component| component["name"] == "evil-inside").collect();
+            assert_eq!(banned.len(), 1, "{facts:#}");
+            assert_eq!(banned[0]["path"], json!(["a"]));
+            assert!(banned[0]["attestation"].as_str().unwrap().starts_with("sha256:"));
+        }
     }
 }
 

@@ -7,9 +7,11 @@
 pub mod bundle;
 pub mod coverage;
 pub mod cyclonedx;
+pub mod cyclonedx_schema;
 pub mod dsse;
 pub mod identifiers;
 pub mod junit;
+pub mod licences;
 pub mod one_reading;
 pub mod output_sbom;
 pub mod predicate;

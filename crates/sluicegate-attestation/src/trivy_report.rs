@@ -4,6 +4,7 @@
 //! without an id are errors. Unknown keys are left alone, for Trivy adds some with every release.
 
 use serde::{Deserialize, Serialize};
+use sluicegate_types::UnixTime;
 
 /// How deep a document may be nested (DESIGN section 7).
 const DEPTH: usize = 128;
@@ -33,6 +34,9 @@ pub struct Finding {
     /// The versions that fix it, as the scanner writes them; absent where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fixed: Option<String>,
+    /// When the advisory was published (RFC 3339), as the scanner's database says; absent where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<String>,
     /// `affected`, `fixed`, `will_not_fix`, …; `unknown` where the scanner says nothing.
     pub status: String,
     /// The highest CVSS base score (version 4 or 3, else 2) that any source gives, 0 to 10.
@@ -243,6 +247,7 @@ fn finding(raw: RawVulnerability, place: &str) -> Result<Finding, TrivyReportErr
         purl: purl.unwrap_or_else(|| format!("pkg:generic/{}@{}", escaped(&raw.package), escaped(&raw.installed))),
         place: non_empty(raw.path).unwrap_or_else(|| place.to_owned()),
         fixed: non_empty(raw.fixed),
+        published: raw.published.and_then(|text| text.parse().ok()).map(|moment: UnixTime| moment.to_string()),
         status: non_empty(raw.status).unwrap_or_else(|| "unknown".to_owned()),
         score: highest_score(raw.cvss.unwrap_or_default().into_values()),
         id: raw.id,
@@ -394,6 +399,8 @@ struct RawVulnerability {
     installed: String,
     #[serde(rename = "FixedVersion")]
     fixed: String,
+    #[serde(rename = "PublishedDate")]
+    published: Option<String>,
     status: String,
     severity: String,
     #[serde(rename = "CVSS")]
@@ -426,7 +433,7 @@ mod tests {
       "Results": [
         {"Target": "/image@sha256:00 (debian 12.11)", "Class": "os-pkgs", "Type": "debian",
          "Packages": [{"Name": "zlib1g", "Epoch": 1, "Version": "1.2.13.dfsg", "Release": "1", "AnalyzedBy": "dpkg"}, {"Name": "bare"}, {"Name": "odd", "Epoch": -1, "Version": "2"}],
-         "Vulnerabilities": [{"VulnerabilityID": "CVE-2099-0001", "PkgName": "zlib1g", "VendorIDs": ["DSA-9-1", "DSA-9-1", "CVE-2099-0001"],
+         "Vulnerabilities": [{"VulnerabilityID": "CVE-2099-0001", "PublishedDate": "2026-01-02T03:04:05.678Z", "PkgName": "zlib1g", "VendorIDs": ["DSA-9-1", "DSA-9-1", "CVE-2099-0001"],
            "PkgIdentifier": {"PURL": "pkg:deb/debian/zlib1g@1"}, "InstalledVersion": "1", "FixedVersion": "2", "Status": "fixed",
            "Severity": "critical", "CVSS": {"nvd": {"V2Score": 10, "V3Score": 7.5}, "ghsa": {"V40Score": 9.1}}}]},
         {"Target": "Python", "Class": "lang-pkgs", "Type": "python-pkg",
@@ -450,6 +457,7 @@ mod tests {
                 place: "debian 12.11".into(),
                 installed: "1".into(),
                 fixed: Some("2".into()),
+                published: Some("2026-01-02T03:04:05Z".into()),
                 status: "fixed".into(),
                 score: Some(9.1),
             }

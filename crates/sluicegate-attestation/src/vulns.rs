@@ -60,6 +60,19 @@ impl Vulns {
         })
     }
 
+    /// Whether a predicate sums up these findings: the same advisories in the same packages at the same places, rated alike.
+    pub fn sums_up(predicate: &Value, findings: &[Finding]) -> bool {
+        let key = |result: &Value| -> [String; 4] {
+            let note = &result["annotations"][0];
+            [&result["id"], &result["severity"][0]["score"], &note["purl"], &note["place"]].map(Value::to_string)
+        };
+        let mut said: Vec<_> = predicate["scanner"]["result"].as_array().into_iter().flatten().map(key).collect();
+        let mut found: Vec<_> = findings.iter().map(|finding| key(&result(finding))).collect();
+        said.sort_unstable();
+        found.sort_unstable();
+        said == found
+    }
+
     /// Reads a predicate of ours; one without the raw report's digest can't be a fact and is refused.
     pub fn parse(predicate: &Value) -> Result<Self, Error> {
         let wire = WireVulns::deserialize(predicate).map_err(form("the vulns predicate"))?;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use sluicegate_attestation::{
+    cyclonedx,
     identifiers::TRIVY_REPORT,
     predicate::PredicateType,
     statement::{Statement, Subject},
@@ -101,7 +102,9 @@ impl<'a> Scanning<'a> {
             report: raw,
             coverage: report.coverage,
         };
-        let sbom: serde_json::Value = serde_json::from_slice(&report.sbom)
+        // By the official schema of its version: what is no SBOM is not signed as one.
+        let sbom = cyclonedx::parse(&report.sbom)
+            .and_then(|sbom| cyclonedx::read(&sbom).map(|_| sbom))
             .map_err(|error| ScanError::Report { reason: format!("its SBOM: {error}") })?;
         let subject = (image.media_type.as_str(), image.digest);
         Ok(ImageScan {

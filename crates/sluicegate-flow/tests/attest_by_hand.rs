@@ -29,7 +29,8 @@ const PLACE: &str = "/project/out/shop";
 const LOG: &str = "log.example";
 const REVIEW: &str = "https://example.com/review/v1";
 const PREDICATE: &[u8] = br#"{"reviewed": true}"#;
-const SBOM: &[u8] = br#"{"bomFormat": "CycloneDX", "specVersion": "1.6", "components": [{"name": "server"}]}"#;
+const SBOM: &[u8] =
+    br#"{"bomFormat": "CycloneDX", "specVersion": "1.6", "components": [{"type": "application", "name": "server"}]}"#;
 
 struct World {
     log: VirtualLog,

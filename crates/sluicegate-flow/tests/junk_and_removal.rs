@@ -392,7 +392,7 @@ fn junk(world: &World) -> Vec<(&'static str, Vec<Thing>)> {
         bundle(name, sign_statement(&VirtualSigner::new(signer), log, statement))
     };
     let sbom = |name: &str| {
-        let components = json!([{"name": name, "version": "1"}]);
+        let components = json!([{"type": "library", "name": name, "version": "1"}]);
         json!({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": components})
     };
     let every_part = |build: SignedBuild, except: &[&str]| -> Vec<Thing> {

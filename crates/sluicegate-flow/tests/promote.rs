@@ -34,7 +34,7 @@ use sluicegate_types::{Digest, NonEmpty, UnixTime};
 use sluicegate_verify::Role;
 
 use crate::gate_world::{
-    Crash, GATE, MemoryScans, Rules, SOURCE, TARGET, World, assert_allowed, clean_scanner, denial, deny, pass,
+    Crash, GATE, MemoryScans, Rules, SOURCE, TARGET, World, assert_allowed, bans, clean_scanner, denial, deny, pass,
     scanner_that_finds, undecided,
 };
 
@@ -316,7 +316,7 @@ fn tm12_what_a_strangers_provenance_names_is_not_read_before_what_a_builders_doe
 fn tm12_a_large_bundle_that_a_provenance_names_is_read_behind_any_number_of_small_ones() {
     // Just below a thousand of 300 KB fill the limit before the SBOM, which is larger, has its turn.
     let padding = "x".repeat(400_000);
-    let components = json!([{"name": "server", "version": "1", "description": padding}]);
+    let components = json!([{"type": "application", "name": "server", "version": "1", "description": padding}]);
     let (world, _) = World::new(|build| {
         let mut build = build;
         build.components = components;
@@ -559,7 +559,7 @@ fn a_scan_that_somebody_attached_is_never_the_gates_own() {
 #[test]
 fn rules_see_what_the_gates_own_scan_finds() {
     let (world, _) = World::good();
-    let ban = Rules(|facts: &str| if facts.contains("CVE-2026-1") { denial() } else { Outcome::Pass });
+    let ban = bans("CVE-2026-1");
     let found = scanner_that_finds(&["CVE-2026-1"]);
     assert!(matches!(world.promote_scanned(Some(&found), &ban), Ok(Promoted::Denied { .. })));
     assert_allowed(world.promote_scanned(Some(&clean_scanner()), &ban));
@@ -567,7 +567,7 @@ fn rules_see_what_the_gates_own_scan_finds() {
 
 #[test]
 fn a_brought_scan_with_the_gates_database_counts_and_one_with_another_does_not() {
-    let ban = || Rules(|facts: &str| if facts.contains("CVE-2026-1") { denial() } else { Outcome::Pass });
+    let ban = || bans("CVE-2026-1");
     let with = |database: &'static [u8]| {
         let (world, _) = World::new(|mut build| {
             build.report = FakeScanner::raw(&["CVE-2026-1"]);

@@ -54,6 +54,7 @@ impl fmt::Display for ForeignTest {
 pub struct GateScan {
     bundle: Digest,
     vulns: Vulns,
+    predicate: Value,
     report: Vec<u8>,
 }
 
@@ -72,7 +73,8 @@ impl GateScan {
         if is_on(Check::GateScanReport) && vulns.report != Digest::of(&report) {
             return Err(fault("the report is not the one that it names"));
         }
-        Ok(Self { bundle: statement.bundle(), vulns, report })
+        let predicate = statement.statement().predicate.clone();
+        Ok(Self { bundle: statement.bundle(), vulns, predicate, report })
     }
 
     /// The database's date, from its own verified bytes.
@@ -111,23 +113,27 @@ impl Facts {
         accepts_database: &dyn Fn(&Vulns) -> bool,
     ) -> Result<Self, FactsError> {
         let mut components = Vec::new();
+        let mut documents = Vec::new();
         for sbom in set.sboms() {
-            let document = serde_json::to_vec(&sbom.statement().predicate)
+            let read = cyclonedx::read(&sbom.statement().predicate)
                 .map_err(|error| FactsError::Sbom { bundle: sbom.bundle(), reason: error.to_string() })?;
-            let listed = cyclonedx::components(&document)
-                .map_err(|error| FactsError::Sbom { bundle: sbom.bundle(), reason: error.to_string() })?;
-            for component in listed {
+            documents.push(tagged(&read.about, sbom.bundle())?);
+            for component in read.components {
                 components.push(tagged(&component, sbom.bundle())?);
             }
         }
         let mut findings: Vec<(Finding, Digest)> = Vec::new();
         let mut known = BTreeSet::new();
-        let gate = scan.iter().map(|scan| (scan.bundle, &scan.report));
-        let brought =
-            set.scans().iter().filter(|s| accepts_database(&s.vulns)).map(|s| (s.statement.bundle(), &s.report));
-        for (bundle, report) in gate.chain(brought) {
+        let gate = scan.iter().map(|scan| (scan.bundle, &scan.predicate, &scan.report));
+        let brought = set.scans().iter().filter(|s| accepts_database(&s.vulns));
+        let brought = brought.map(|s| (s.statement.bundle(), &s.statement.statement().predicate, &s.report));
+        for (bundle, predicate, report) in gate.chain(brought) {
             let listed = trivy_report::findings(report)
                 .map_err(|error| FactsError::Report { bundle, reason: error.to_string() })?;
+            if is_on(Check::SummaryAgrees) && !Vulns::sums_up(predicate, &listed) {
+                let reason = "the signed summary of its findings says something else".to_owned();
+                return Err(FactsError::Report { bundle, reason });
+            }
             for finding in listed {
                 let text = serde_json::to_string(&finding).map_err(|e| FactsError::Input { reason: e.to_string() })?;
                 if known.insert(text) {
@@ -158,7 +164,7 @@ impl Facts {
             "target": {"environment": environment, "repository": repository.as_str()},
             "now": now,
             "attestations": attestations,
-            "sbom": {"components": components},
+            "sbom": {"components": components, "documents": documents},
             "vulnerabilities": vulnerabilities,
         });
         if let Some((index, _)) = &by_hand.index {
@@ -368,7 +374,7 @@ pub enum FactsError {
         reason: String,
     },
     /// A raw report.
-    #[error("the report of the scan {bundle} cannot be read: {reason}")]
+    #[error("the report of the scan {bundle} cannot be used: {reason}")]
     Report {
         /// The attestation.
         bundle: Digest,

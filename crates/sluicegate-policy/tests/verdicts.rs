@@ -20,7 +20,9 @@ use sluicegate_policy::{
     rego::{Outcome, PolicyError, RuleAnswer, RuleDeclaration, RuleResults, Violation},
 };
 use sluicegate_ports::sign::Signer;
-use sluicegate_testkit::{FakeScanner, PARTS, VirtualBuild, VirtualLog, VirtualSigner, sign_statement, today, vulns};
+use sluicegate_testkit::{
+    FakeScanner, PARTS, VirtualBuild, VirtualLog, VirtualSigner, findings, sign_statement, today, vulns,
+};
 use sluicegate_types::{Digest, NonEmpty, Repository, RepositoryPattern, UnixTime};
 use sluicegate_verify::{
     Allowed, Role, SignerRule, Trust, TrustRoot,
@@ -82,7 +84,7 @@ fn taken(signer: &str, subject: Digest, predicate: Value, report: &[u8]) -> Resu
 fn gate_scan(report: &[u8], edit: impl FnOnce(&mut Vulns)) -> GateScan {
     let mut scan = vulns(report, Digest::of(b"gate's database"));
     edit(&mut scan);
-    taken("recorder", image(), scan.to_predicate(&[]), report).unwrap()
+    taken("recorder", image(), scan.to_predicate(&findings(report)), report).unwrap()
 }
 
 fn clean() -> GateScan {
@@ -304,7 +306,7 @@ fn an_sbom_that_names_nothing_is_no_sbom() {
         build.components = components;
         judged(&facts_of(&closed_set(&build), Some(clean()), true), &pass())
     };
-    allowed(with(json!([{"name": "server"}])));
+    allowed(with(json!([{"type": "application", "name": "server"}])));
     assert_eq!(undecided(with(json!([]))), [Reason::EmptySbom]);
 }
 
@@ -370,7 +372,7 @@ fn conditions_come_before_rules() {
 #[test]
 fn the_gates_scan_is_one_that_the_gate_signed_about_this_image_with_this_report() {
     let report = FakeScanner::raw(&[]);
-    let predicate = || vulns(&report, Digest::of(b"database")).to_predicate(&[]);
+    let predicate = || vulns(&report, Digest::of(b"database")).to_predicate(&findings(&report));
     let scan = taken("recorder", image(), predicate(), &report).unwrap();
     assert_eq!(scan.database_updated_at(), today());
     let refused = |result: Result<GateScan, FactsError>, word: &str| {
@@ -454,4 +456,25 @@ fn what_rules_see_is_what_was_verified_and_its_digest_covers_all_of_it() {
     assert_eq!(again.digest(), facts.digest(), "the same world gives the same facts");
     let unscanned: Value = serde_json::from_str(facts_of(&set, None, true).input().get()).unwrap();
     assert_eq!(unscanned.get("scan"), None);
+}
+
+#[test]
+fn facts_are_what_their_published_schema_says() {
+    let schema = include_str!("../../../attestations/input.schema.json");
+    let schema: Value = serde_json::from_str(schema).unwrap();
+    let validator = jsonschema::options().should_validate_formats(true).build(&schema).unwrap();
+    let mut build = build();
+    build.report = FakeScanner::raw(&["CVE-2026-1"]);
+    build.components = json!([{"type": "library", "name": "a", "licenses": [{"license": {"id": "MIT"}}],
+        "components": [{"type": "library", "name": "b", "licenses": [{"expression": "MIT OR"}]}]}]);
+    let facts = facts_of(&closed_set(&build), Some(gate_scan(&FakeScanner::raw(&["CVE-2026-1"]), |_| {})), true);
+    let facts: Value = serde_json::from_str(facts.input().get()).unwrap();
+    assert!(facts["vulnerabilities"].as_array().is_some_and(|list| !list.is_empty()), "{facts:#}");
+    assert_eq!(facts["sbom"]["components"].as_array().map(Vec::len), Some(2));
+    let wrong: Vec<String> =
+        validator.iter_errors(&facts).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    assert_eq!(wrong, [] as [&str; 0]);
+    let mut odd = facts;
+    odd["sbom"]["components"][0]["more"] = json!(1);
+    assert!(!validator.is_valid(&odd));
 }

@@ -11,6 +11,8 @@ use sluicegate_attestation::{
     runtime_trace::{Files, RuntimeTrace},
     statement::{Statement, Subject},
     test_result::TestResult,
+    trivy_report,
+    trivy_report::Finding,
     vulns::{Scanner, Vulns},
 };
 use sluicegate_ports::{
@@ -83,7 +85,7 @@ impl VirtualBuild {
             report: FakeScanner::raw(&[]),
             junit: JUNIT.to_vec(),
             database: Digest::of(b"database"),
-            components: json!([{"name": "server", "version": "1"}]),
+            components: json!([{"type": "application", "name": "server", "version": "1"}]),
             edit: Box::new(|_, _| {}),
             signer: Box::new(|_| VirtualSigner::new("builder")),
         }
@@ -155,7 +157,7 @@ impl VirtualBuild {
                 (PredicateType::Sbom, document)
             });
             self.add(&mut build, log, scan, &about(image), |_| {
-                (PredicateType::Vulns, vulns(report, self.database).to_predicate(&[]))
+                (PredicateType::Vulns, vulns(report, self.database).to_predicate(&findings(report)))
             });
         }
         self.add(&mut build, log, "image", &about(self.image), |build| self.assembled(build, server));
@@ -286,6 +288,11 @@ impl VirtualBuild {
         };
         (PredicateType::Provenance, provenance.to_predicate().unwrap())
     }
+}
+
+/// The findings of a raw report; none if it is none.
+pub fn findings(report: &[u8]) -> Vec<Finding> {
+    trivy_report::findings(report).unwrap_or_default()
 }
 
 /// A whole scan with this report, made today with a database of today.

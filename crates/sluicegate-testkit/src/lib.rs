@@ -30,7 +30,7 @@ mod signer;
 mod store;
 mod tls;
 
-pub use build::{JUNIT, PARTS, SignedBuild, VirtualBuild, step_image, vulns};
+pub use build::{JUNIT, PARTS, SignedBuild, VirtualBuild, findings, step_image, vulns};
 pub use clock::FixedClock;
 pub use disposable::MemoryThings;
 pub use evidence::MemoryEvidence;

@@ -25,7 +25,7 @@ impl FakeScanner {
 
     /// The report of a whole scan that found what `raw` says, with a database of this content and date.
     pub fn report(raw: &[u8], database: Digest, updated_at: UnixTime) -> ScanReport {
-        let sbom = json!({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": [{"name": "server"}]});
+        let sbom = json!({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": [{"type": "application", "name": "server"}]});
         ScanReport {
             raw: raw.to_vec(),
             sbom: serde_json::to_vec(&sbom).unwrap(),

@@ -149,6 +149,8 @@ table! {
     KnownScanSubject,
     /// An earlier scan by a key in another role than it is asked for (4).
     KnownScanRole,
+    /// A scan whose signed summary says something else than its raw report (4).
+    SummaryAgrees,
     /// Findings of a brought scan with another database than the gate's (4).
     AcceptedDatabase,
     /// Findings of a brought scan whose database is too old by now (4).

@@ -12,7 +12,9 @@ use sluicegate_policy::{
     rego::{Outcome, PolicyError, RuleAnswer, RuleDeclaration, RuleResults, Violation},
 };
 use sluicegate_ports::store::ContentStore;
-use sluicegate_testkit::{FakeScanner, VirtualBuild, VirtualLog, VirtualSigner, sign_statement, today, vulns};
+use sluicegate_testkit::{
+    FakeScanner, VirtualBuild, VirtualLog, VirtualSigner, findings, sign_statement, today, vulns,
+};
 use sluicegate_types::{Digest, NonEmpty, Repository, UnixTime};
 use sluicegate_verify::{
     VerifiedStatement,
@@ -22,7 +24,7 @@ use sluicegate_verify::{
 
 use crate::{
     fixture::{LOG, Said, Tried, about, environment, image, said, trust},
-    gate_world::{MemoryScans, Rules, World, clean_scanner, denial, pass as gate_world_pass},
+    gate_world::{MemoryScans, World, bans, clean_scanner, pass as gate_world_pass},
 };
 
 pub(crate) const DAY: u64 = 24 * 60 * 60;
@@ -46,7 +48,7 @@ fn verified(signer: &str, about_image: Digest, kind: PredicateType, predicate: V
 
 /// `signer`'s scan of `about`, taken for the gate's own of the image, with this report.
 fn taken(signer: &str, about: Digest, scan: &Vulns, report: &[u8]) -> Result<GateScan, String> {
-    let statement = verified(signer, about, PredicateType::Vulns, scan.to_predicate(&[]));
+    let statement = verified(signer, about, PredicateType::Vulns, scan.to_predicate(&findings(report)));
     GateScan::new(&image(), &statement, report.to_vec()).map_err(|error| error.to_string())
 }
 
@@ -131,13 +133,36 @@ pub(crate) fn tm04_an_earlier_scan_is_the_gates_own() -> Tried {
     )
 }
 
+pub(crate) fn tm04_the_signed_summary_agrees_with_the_raw_report() -> Tried {
+    let report = FakeScanner::raw(&["CVE-2026-1"]);
+    let ask = |summary: &[&str], severity: &str| {
+        let mut said = findings(&FakeScanner::raw(summary));
+        said.iter_mut().for_each(|finding| finding.severity = severity.to_owned());
+        let scan = vulns(&report, Digest::of(b"database"));
+        let statement = verified("recorder", image(), PredicateType::Vulns, scan.to_predicate(&said));
+        let scan = GateScan::new(&image(), &statement, report.clone()).unwrap();
+        said_of(&set_of(&build()), scan)
+    };
+    Tried::good(ask(&["CVE-2026-1"], "CRITICAL"))
+        .fault("nothing", "says something else", ask(&[], "CRITICAL"))
+        .fault("less", "says something else", ask(&["CVE-2026-1"], "LOW"))
+        .fault("more", "says something else", ask(&["CVE-2026-1", "CVE-2026-2"], "CRITICAL"))
+}
+
+/// Whether facts come of this scan.
+fn said_of(set: &ClosedSet, scan: GateScan) -> Said {
+    let environment = environment("production");
+    let repository = Repository::of_environment(&environment);
+    said(Facts::new(set, &ByHand::default(), Some(scan), &environment, &repository, today(), &|_| true))
+}
+
 /// Whether the gate sees what the scan found that this build brought.
 fn sees_what_was_brought(edit: impl FnOnce(VirtualBuild) -> VirtualBuild) -> Said {
     let (world, _) = World::new(|mut build| {
         build.report = FakeScanner::raw(&["CVE-2026-1"]);
         edit(build)
     });
-    let ban = Rules(|facts: &str| if facts.contains("CVE-2026-1") { denial() } else { Outcome::Pass });
+    let ban = bans("CVE-2026-1");
     match world.promote(&ban).unwrap() {
         Promoted::Denied { .. } => Ok(()),
         Promoted::Allowed { .. } => Err("the finding lends nothing".to_owned()),
@@ -289,7 +314,11 @@ pub(crate) fn tm02_an_sbom_that_names_nothing_is_none() -> Tried {
         let facts = facts(&set_of(&build), &[], Some(gate_scan(|_| {})));
         judged(&facts, &answers(vec![Outcome::Pass]), &conditions(&REQUIRED))
     };
-    Tried::good(ask(json!([{"name": "server"}]))).fault("empty", "names no component", ask(json!([])))
+    Tried::good(ask(json!([{"type": "application", "name": "server"}]))).fault(
+        "empty",
+        "names no component",
+        ask(json!([])),
+    )
 }
 
 pub(crate) fn tm04_the_gate_scans_itself() -> Tried {

@@ -114,6 +114,7 @@ every_check! {
     KnownScanScanner: gate::tm04_an_earlier_scan_is_by_the_same_scanner_with_the_same_database;
     KnownScanSubject behind GateScanSubject: gate::tm04_an_earlier_scan_is_of_this_image;
     KnownScanRole behind GateScanRole: gate::tm04_an_earlier_scan_is_the_gates_own;
+    SummaryAgrees: gate::tm04_the_signed_summary_agrees_with_the_raw_report;
     AcceptedDatabase: gate::tm04_a_brought_scan_counts_with_the_gates_database_only;
     AcceptedDatabaseAge: gate::tm04_a_brought_scan_counts_while_its_database_is_fresh;
     ByHandRole: gate::tm06_what_a_machine_says_outside_the_set_is_not_by_hand;

@@ -430,6 +430,15 @@ pub(crate) fn deny() -> Rules<impl Fn(&str) -> Outcome> {
     Rules(|_: &str| denial())
 }
 
+/// Rules that deny while a finding has this id.
+pub(crate) fn bans(id: &'static str) -> Rules<impl Fn(&str) -> Outcome> {
+    Rules(move |facts: &str| {
+        let facts: serde_json::Value = serde_json::from_str(facts).unwrap();
+        let has = facts["vulnerabilities"].as_array().unwrap().iter().any(|finding| finding["id"] == id);
+        if has { denial() } else { Outcome::Pass }
+    })
+}
+
 pub(crate) fn denial() -> Outcome {
     let violation =
         Violation { msg: "too bad".to_owned(), term: None, subject: None, fields: BTreeMap::new(), clause: None };
