@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use regorus::unstable::{BUILTINS, Expr, Literal, Module, Query, Ref, Rule, RuleHead};
 
 use crate::{
+    builtins,
     policy_error::{Place, PolicyError},
     shadowed_builtins,
 };
@@ -223,7 +224,11 @@ impl Graph {
         if let Some(reason) = shadowed_builtins::refusal(&name) {
             return Err(PolicyError::RefusedBuiltin { place, builtin: name, reason: reason.to_owned() });
         }
-        if mention.kind == MentionKind::Called && name != "print" && !BUILTINS.contains_key(name.as_str()) {
+        if mention.kind == MentionKind::Called
+            && name != "print"
+            && !BUILTINS.contains_key(name.as_str())
+            && !builtins::is_one(&name)
+        {
             return Err(PolicyError::UnknownFunction { place, name });
         }
         Ok(())

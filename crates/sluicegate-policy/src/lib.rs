@@ -5,6 +5,7 @@
 //! [`judge::Permit`]. Pure: nothing here opens a file, a socket or reads a clock.
 
 mod answers;
+mod builtins;
 mod call_graph;
 mod data_documents;
 pub mod exceptions;
@@ -14,6 +15,8 @@ pub mod judge;
 mod limited_engine;
 pub mod lint;
 mod metadata;
+#[cfg(test)]
+mod opa_cases;
 mod policy_error;
 pub mod rego;
 pub mod rego_tests;

@@ -14,7 +14,7 @@ use regorus::{
 };
 
 use crate::{
-    call_graph, data_documents, expression_length,
+    builtins, call_graph, data_documents, expression_length,
     policy_error::{Place, PolicyError},
     rego::{EvaluationLimits, SourceFile},
     rego_tests::FileCoverage,
@@ -69,6 +69,7 @@ impl LimitedEngine {
             check_interval: CLOCK_INTERVAL,
         });
         let refusals = shadowed_builtins::shadow(&mut engine)?;
+        builtins::add(&mut engine)?;
         for file in files {
             within(&format!("bytes of {}", file.name), file.text.len() as u64, limits.policy_bytes)?;
             expression_length::check(&file.name, &file.text)?;
@@ -150,6 +151,12 @@ impl LimitedEngine {
 
     /// The value of the one expression `query`; `None` if it is undefined.
     pub(crate) fn ask(&mut self, query: &str, limits: &EvaluationLimits) -> Result<Option<Value>, PolicyError> {
+        let results = self.answered(query, limits)?;
+        let expression = results.result.into_iter().next().and_then(|result| result.expressions.into_iter().next());
+        Ok(expression.map(|expression| expression.value).filter(|value| *value != Value::Undefined))
+    }
+
+    fn answered(&mut self, query: &str, limits: &EvaluationLimits) -> Result<regorus::QueryResults, PolicyError> {
         let timed_out = PolicyError::TimedOut { milliseconds: limits.milliseconds };
         let started = Instant::now();
         let answer = self.engine.eval_query(query.to_owned(), false);
@@ -169,12 +176,37 @@ impl LimitedEngine {
         if elapsed > Duration::from_millis(limits.milliseconds) {
             return Err(timed_out);
         }
-        let results = answer.map_err(|text| {
+        answer.map_err(|text| {
             let is_late = text.contains("execution exceeded time limit");
             if is_late { timed_out } else { PolicyError::from_engine(&text, evaluation_error) }
-        })?;
-        let expression = results.result.into_iter().next().and_then(|result| result.expressions.into_iter().next());
-        Ok(expression.map(|expression| expression.value).filter(|value| *value != Value::Undefined))
+        })
+    }
+}
+
+/// What only OPA's own cases ask for: facts that are no object, queries that bind names.
+#[cfg(test)]
+impl LimitedEngine {
+    /// Whether an error of a builtin is one of the evaluation.
+    pub(crate) fn be_strict(&mut self, strict: bool) {
+        self.engine.set_strict_builtin_errors(strict);
+    }
+
+    pub(crate) fn add_value(&mut self, data: Value) -> Result<(), PolicyError> {
+        self.engine.add_data(data).map_err(|error| PolicyError::Engine { reason: error.to_string() })
+    }
+
+    pub(crate) fn set_any_input(&mut self, input: Value) {
+        self.engine.set_input(input);
+    }
+
+    /// What the query binds, once for each way in which it holds.
+    pub(crate) fn ask_bindings(&mut self, query: &str, limits: &EvaluationLimits) -> Result<Vec<Value>, PolicyError> {
+        let results = self.answered(query, limits)?;
+        // A query that is false or undefined in one of its parts does not hold.
+        let holds = |result: &regorus::QueryResult| {
+            result.expressions.iter().all(|e| !matches!(e.value, Value::Undefined | Value::Bool(false)))
+        };
+        Ok(results.result.into_iter().filter(holds).map(|result| result.bindings).collect())
     }
 }
 
