@@ -20,6 +20,7 @@ mod log_elsewhere;
 mod log_serve;
 mod output_sboms;
 mod platforms;
+mod policy_attacks;
 mod progress;
 mod prune;
 mod real_input;

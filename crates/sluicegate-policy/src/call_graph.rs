@@ -8,6 +8,7 @@ use regorus::unstable::{BUILTINS, Expr, Literal, Module, Query, Ref, Rule, RuleH
 use crate::{
     builtins,
     policy_error::{Place, PolicyError},
+    rego::is_test,
     shadowed_builtins,
 };
 
@@ -31,7 +32,7 @@ pub(crate) fn check(modules: &[Ref<Module>]) -> Result<(), PolicyError> {
 
 /// Everything that must not be evaluated, in the order of the files; of circles and of what is too deep, the first.
 pub(crate) fn check_all(modules: &[Ref<Module>]) -> Vec<PolicyError> {
-    let mut errors = Vec::new();
+    let mut errors: Vec<PolicyError> = modules.iter().flat_map(|module| replacements(module)).collect();
     let mut graph = Graph::default();
     for module in modules {
         let package = static_path(&module.package.refr);
@@ -58,6 +59,82 @@ pub(crate) fn check_all(modules: &[Ref<Module>]) -> Vec<PolicyError> {
     }
     errors.extend(graph.refuse_recursion_and_depth().err());
     errors
+}
+
+/// Each `with` outside of tests. The engine leaves what it replaced in its place where the statement ends in an error, and drops that
+/// error where another clause of a function answers: a policy could change what every later one sees (found by attack; regorus 0.14.1,
+/// `eval_stmts_in_loop`).
+fn replacements(module: &Module) -> Vec<PolicyError> {
+    let mut found = Vec::new();
+    for rule in &module.policy {
+        if let Rule::Spec { bodies, .. } = &**rule {
+            let mut queries: Vec<&Query> = bodies.iter().map(|body| &*body.query).collect();
+            let mut expressions: Vec<&Expr> = Vec::new();
+            parts_of(rule, &mut expressions);
+            while !queries.is_empty() || !expressions.is_empty() {
+                while let Some(expression) = expressions.pop() {
+                    inside(expression, &mut expressions, &mut queries);
+                }
+                let Some(query) = queries.pop() else { continue };
+                for statement in &query.stmts {
+                    if let Some(with) = statement.with_mods.first() {
+                        let place = place(&with.refr);
+                        if !is_test(&place.file) {
+                            found.push(PolicyError::WithOutsideTests { place });
+                        }
+                    }
+                    match &statement.literal {
+                        Literal::SomeVars { .. } => {}
+                        Literal::SomeIn { key, value, collection, .. } => {
+                            expressions.extend(key.iter().chain([value, collection]).map(|part| part.as_ref()));
+                        }
+                        Literal::Expr { expr, .. } | Literal::NotExpr { expr, .. } => expressions.push(expr),
+                        Literal::Every { domain, query, .. } => {
+                            expressions.push(domain);
+                            queries.push(query);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The expressions in a rule's head.
+fn parts_of<'a>(rule: &'a Rule, expressions: &mut Vec<&'a Expr>) {
+    match rule {
+        Rule::Spec { head, bodies, .. } => {
+            match head {
+                RuleHead::Compr { refr, assign, .. } => {
+                    expressions.push(refr);
+                    expressions.extend(assign.iter().map(|assign| assign.value.as_ref()));
+                }
+                RuleHead::Set { refr, key, .. } => {
+                    expressions.push(refr);
+                    expressions.extend(key.iter().map(AsRef::as_ref));
+                }
+                RuleHead::Func { args, assign, .. } => {
+                    expressions.extend(args.iter().map(AsRef::as_ref));
+                    expressions.extend(assign.iter().map(|assign| assign.value.as_ref()));
+                }
+            }
+            expressions.extend(bodies.iter().filter_map(|body| Some(body.assign.as_ref()?.value.as_ref())));
+        }
+        Rule::Default { value, .. } => expressions.push(value),
+    }
+}
+
+/// What stands directly inside an expression.
+fn inside<'a>(expression: &'a Expr, expressions: &mut Vec<&'a Expr>, queries: &mut Vec<&'a Query>) {
+    let mut parts = Vec::new();
+    look_at_expression(expression, Depth::default(), &mut parts, &mut Vec::new());
+    for part in parts {
+        match part {
+            Part::Expression(inner, _) => expressions.push(inner),
+            Part::Query(query, _) => queries.push(query),
+        }
+    }
 }
 
 /// The components of a reference up to its first part that is not written out, without `data`'s quotes: `a.b["c"][x]` is a, b, c.
@@ -235,7 +312,8 @@ impl Graph {
     }
 
     /// Tarjan's strongly connected components with an explicit stack: they come out callees first, so that the depth of each
-    /// is known when it is closed. Circles of rules without a function are left to the engine, which reports them by itself.
+    /// is known when it is closed. Circles of rules are refused like those of functions: the engine reports them by itself, and drops
+    /// that again where another clause of a function answers.
     fn refuse_recursion_and_depth(&self) -> Result<(), PolicyError> {
         const UNSEEN: usize = usize::MAX;
         let count = self.nodes.len();
@@ -301,12 +379,11 @@ impl Graph {
 
     fn refuse_circle(&self, circle: &[usize]) -> Result<(), PolicyError> {
         let is_circle = circle.len() > 1 || circle.iter().any(|node| self.nodes[*node].mentions.contains(node));
-        let Some(function) = circle.iter().map(|node| &self.nodes[*node]).find(|node| node.is_function) else {
-            return Ok(());
-        };
         if !is_circle {
             return Ok(());
         }
+        let function = circle.iter().map(|node| &self.nodes[*node]).find(|node| node.is_function);
+        let function = function.unwrap_or(&self.nodes[circle[0]]);
         let mut names: Vec<_> = circle.iter().map(|node| self.nodes[*node].name.as_str()).take(8).collect();
         names.push(names[0]);
         Err(PolicyError::Recursion { place: function.place.clone(), cycle: names.join(" -> ") })

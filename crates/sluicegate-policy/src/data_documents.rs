@@ -17,6 +17,30 @@ use crate::{
 /// How deep a document may be nested (DESIGN section 7).
 const DEPTH: usize = 128;
 
+/// Bytes of one YAML document: its reader takes its time for each line.
+const YAML_BYTES: usize = 4 << 20;
+/// Values and keys of one JSON document.
+const JSON_PARTS: usize = 2_000_000;
+
+/// Refuses a JSON text with more values than a document may have, before any is made: a value takes many times the room of its text.
+pub(crate) fn within_parts(what: &str, text: &str) -> Result<(), PolicyError> {
+    let (mut parts, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b',' | b':' | b'[' | b'{' => parts += 1,
+            _ => {}
+        }
+    }
+    if parts <= JSON_PARTS {
+        return Ok(());
+    }
+    Err(PolicyError::TooMuch { what: format!("values in {what}"), found: parts as u64, limit: JSON_PARTS as u64 })
+}
+
 /// Reads and merges `documents`. Each is an object; a value that two of them give, or that stands where one of `packages`
 /// (as path components) keeps its rules, is a conflict, because one of the two would silently win.
 pub(crate) fn merge(documents: &[SourceFile], packages: &[Vec<String>]) -> Result<Value, PolicyError> {
@@ -88,11 +112,16 @@ fn first_giver(given_by: &Givers<'_>, path: &[String]) -> String {
 /// Reads one document of the policies' data the way a gate reads it.
 pub fn read(document: &SourceFile) -> Result<Value, PolicyError> {
     if document.name.ends_with(".json") {
+        within_parts(&document.name, &document.text)?;
         let mut reader = serde_json::Deserializer::from_str(&document.text);
         return Strict { depth: 0 }
             .deserialize(&mut reader)
             .and_then(|value| reader.end().map(|()| value))
             .map_err(|error| data_error(document, error.line() as u64, error.column() as u64, error.to_string()));
+    }
+    if document.text.len() > YAML_BYTES {
+        let what = format!("bytes of the YAML document {}", document.name);
+        return Err(PolicyError::TooMuch { what, found: document.text.len() as u64, limit: YAML_BYTES as u64 });
     }
     let read_with = |strict_booleans: bool| {
         let options = serde_saphyr::options! {

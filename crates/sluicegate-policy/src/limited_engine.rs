@@ -102,15 +102,26 @@ impl LimitedEngine {
         self.engine.add_data(Value::from(data)).map_err(|error| PolicyError::Engine { reason: error.to_string() })
     }
 
-    /// Sets `input`, the text of a JSON object.
-    pub(crate) fn set_input(&mut self, input: &str, limits: &EvaluationLimits) -> Result<(), PolicyError> {
+    /// The text of a JSON object as a value.
+    pub(crate) fn read_input(input: &str, limits: &EvaluationLimits) -> Result<Value, PolicyError> {
         within("bytes of input", input.len() as u64, limits.input_bytes)?;
+        data_documents::within_parts("the input", input)?;
         let input = Value::from_json_str(input).map_err(|error| PolicyError::Input { reason: error.to_string() })?;
         if input.as_object().is_err() {
             return Err(PolicyError::Input { reason: "it is not a JSON object".to_owned() });
         }
+        Ok(input)
+    }
+
+    /// Sets `input`.
+    pub(crate) fn take_input(&mut self, input: Value) {
         self.engine.set_input(input.clone());
         self.input = input;
+    }
+
+    /// Sets `input`, the text of a JSON object.
+    pub(crate) fn set_input(&mut self, input: &str, limits: &EvaluationLimits) -> Result<(), PolicyError> {
+        self.take_input(Self::read_input(input, limits)?);
         Ok(())
     }
 
@@ -196,7 +207,7 @@ impl LimitedEngine {
     }
 
     pub(crate) fn set_any_input(&mut self, input: Value) {
-        self.engine.set_input(input);
+        self.take_input(input);
     }
 
     /// What the query binds, once for each way in which it holds.

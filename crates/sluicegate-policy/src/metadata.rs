@@ -65,6 +65,9 @@ pub(crate) struct Declared {
     pub(crate) controls: BTreeMap<String, Vec<String>>,
 }
 
+/// Predicate types that one rule may require.
+const MAX_REQUIRES: usize = 64;
+
 /// Reads every block of `text`; `file` is for errors.
 pub(crate) fn blocks(file: &str, text: &str) -> Result<Vec<Block>, PolicyError> {
     let mut found = Vec::new();
@@ -107,6 +110,9 @@ impl Annotation {
         let requires = custom.requires.clone().ok_or_else(|| {
             wrong(missing("custom.requires") + " as a list of predicate types ([] if the rule needs no attestation)")
         })?;
+        if requires.len() > MAX_REQUIRES {
+            return Err(wrong(format!("custom.requires lists more than {MAX_REQUIRES} predicate types")));
+        }
         if let Some(odd) = requires.iter().find(|kind| !kind.contains("://") || kind.chars().any(char::is_whitespace)) {
             return Err(wrong(format!(
                 "custom.requires has {odd:?}, which is not a predicate type: write its whole URI"

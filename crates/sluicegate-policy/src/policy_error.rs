@@ -79,6 +79,12 @@ pub enum PolicyError {
         /// What to write.
         expected: String,
     },
+    /// A `with` that replaces facts, data or functions where no test is.
+    #[error("{place}: `with` is for tests, in files named *_test.rego: write a function of what it would replace")]
+    WithOutsideTests {
+        /// What it replaces.
+        place: Place,
+    },
     /// Not Rego v1.
     #[error("{place}: {reason}")]
     Syntax {
@@ -244,6 +250,7 @@ impl PolicyError {
             | Self::Unread { place, .. }
             | Self::NotASet { place, .. }
             | Self::NotAnAnswer { place, .. }
+            | Self::WithOutsideTests { place }
             | Self::Syntax { place, .. }
             | Self::Metadata { place, .. }
             | Self::RefusedBuiltin { place, .. }
@@ -266,6 +273,7 @@ impl PolicyError {
             Self::Unread { .. } => "unread-set",
             Self::NotASet { .. } => "not-a-set",
             Self::NotAnAnswer { .. } => "not-an-answer",
+            Self::WithOutsideTests { .. } => "with-outside-tests",
             Self::Syntax { .. } => "syntax",
             Self::Metadata { .. } => "metadata",
             Self::DuplicateCode { .. } => "duplicate-code",

@@ -225,45 +225,84 @@ pub fn check_files(policies: &[SourceFile], data: &[SourceFile]) -> Result<(), P
 
 /// Asks every declared rule. An error means that nothing was decided.
 pub fn evaluate(request: &EvaluationRequest, limits: &EvaluationLimits) -> Result<RuleResults, PolicyError> {
-    guarded(|| {
-        let started = Instant::now();
-        let mut loaded = Loaded::new(&request.policies, limits)?;
-        let copied = triggers::copies(&loaded.files, loaded.engine.modules());
-        loaded.engine.set_data(&request.data, limits)?;
-        loaded.engine.set_input(request.input.get(), limits)?;
-        let said = loaded.engine.ask(&answers::query(&loaded.sets), limits)?;
-        let said = said.ok_or_else(|| PolicyError::Engine { reason: "the answers have no value".to_owned() })?;
-        let mut results = answers::read(&loaded.rules, &loaded.sets, &said, limits)?;
-        for answer in &mut results.answers {
-            let fields = answer.rule.requires_fields.iter();
-            answer.lacking = fields.filter(|pointer| !loaded.engine.input_has(pointer)).cloned().collect();
+    let started = Instant::now();
+    let mut policies = Policies::new(&request.policies, &request.data, limits)?;
+    let facts = policies.facts(&request.input)?;
+    let mut results = policies.ask(&facts)?;
+    if results.answers.iter().any(|answer| matches!(answer.says(), Says::Deny { .. } | Says::Contradiction(_))) {
+        // What is left of the time: an explanation makes no denial late.
+        let spent = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let left = EvaluationLimits { milliseconds: limits.milliseconds.saturating_sub(spent), ..limits.clone() };
+        if left.milliseconds > 0 {
+            let named = guarded(|| {
+                name_clauses(request, &left, &mut results);
+                Ok(())
+            });
+            // What keeps it from being found out leaves it unsaid.
+            drop(named);
         }
-        for (place, msg) in request.data.iter().flat_map(data_documents::odd_values) {
-            let msg = format!("{place}: data: {msg}");
-            results.warnings.push(Warning { package: "data".to_owned(), code: None, msg, fields: BTreeMap::new() });
-        }
-        if results.answers.iter().any(|answer| matches!(answer.says(), Says::Deny { .. } | Says::Contradiction(_))) {
-            // What is left of the time: an explanation makes no denial late.
-            let spent = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let left = EvaluationLimits { milliseconds: limits.milliseconds.saturating_sub(spent), ..limits.clone() };
-            if left.milliseconds > 0 {
-                name_clauses(request, &left, copied, &mut results);
+    }
+    Ok(results)
+}
+
+/// Policies and data that were read once, to be asked about facts as often as there are some.
+pub struct Policies {
+    loaded: Loaded,
+    limits: EvaluationLimits,
+    warnings: Vec<Warning>,
+}
+
+/// Facts that were read once.
+pub struct ReadFacts(regorus::Value);
+
+impl Policies {
+    /// Reads them, and refuses what must not be evaluated.
+    pub fn new(policies: &[SourceFile], data: &[SourceFile], limits: &EvaluationLimits) -> Result<Self, PolicyError> {
+        let loaded = guarded(|| {
+            let mut loaded = Loaded::new(policies, limits)?;
+            loaded.engine.set_data(data, limits)?;
+            Ok(loaded)
+        })?;
+        let odd = data.iter().flat_map(data_documents::odd_values).map(|(place, msg)| Warning {
+            package: "data".to_owned(),
+            code: None,
+            msg: format!("{place}: data: {msg}"),
+            fields: BTreeMap::new(),
+        });
+        Ok(Self { loaded, limits: limits.clone(), warnings: odd.collect() })
+    }
+
+    /// Reads facts, the text of a JSON object.
+    pub fn facts(&self, input: &RawValue) -> Result<ReadFacts, PolicyError> {
+        guarded(|| LimitedEngine::read_input(input.get(), &self.limits)).map(ReadFacts)
+    }
+
+    /// Asks every declared rule about these facts.
+    pub fn ask(&mut self, facts: &ReadFacts) -> Result<RuleResults, PolicyError> {
+        let Self { loaded: Loaded { engine, rules, sets }, limits, warnings } = self;
+        guarded(|| {
+            engine.take_input(facts.0.clone());
+            let said = engine.ask(&answers::query(sets), limits)?;
+            let said = said.ok_or_else(|| PolicyError::Engine { reason: "the answers have no value".to_owned() })?;
+            let mut results = answers::read(rules, sets, &said, limits)?;
+            for answer in &mut results.answers {
+                let fields = answer.rule.requires_fields.iter();
+                answer.lacking = fields.filter(|pointer| !engine.input_has(pointer)).cloned().collect();
             }
-        }
-        Ok(results)
-    })
+            results.warnings.extend(warnings.iter().cloned());
+            Ok(results)
+        })
+    }
 }
 
 /// Violations of one rule of which the clause is found out.
 const MAX_EXPLAINED: usize = 500;
 
 /// Says of each violation which clause gave it. Whatever keeps that from being found out leaves it unsaid.
-fn name_clauses(
-    request: &EvaluationRequest,
-    limits: &EvaluationLimits,
-    (copies, clauses): (Vec<SourceFile>, Vec<triggers::Clause>),
-    results: &mut RuleResults,
-) {
+fn name_clauses(request: &EvaluationRequest, limits: &EvaluationLimits, results: &mut RuleResults) {
+    let asked: Vec<_> = request.policies.iter().filter(|file| !is_test(&file.name)).collect();
+    let Ok(engine) = LimitedEngine::parse(&asked, limits) else { return };
+    let (copies, clauses) = triggers::copies(&asked, engine.modules());
     let mut policies = request.policies.clone();
     policies.extend(copies);
     let found = || -> Result<_, PolicyError> {
@@ -298,16 +337,15 @@ pub fn is_test(name: &str) -> bool {
 }
 
 /// Policies that were read and may be asked.
-struct Loaded<'a> {
-    files: Vec<&'a SourceFile>,
+struct Loaded {
     engine: LimitedEngine,
     rules: Vec<RuleDeclaration>,
     /// The packages that have `pass`, `deny` or `warn`, and which.
     sets: BTreeMap<String, Vec<String>>,
 }
 
-impl<'a> Loaded<'a> {
-    fn new(policies: &'a [SourceFile], limits: &EvaluationLimits) -> Result<Self, PolicyError> {
+impl Loaded {
+    fn new(policies: &[SourceFile], limits: &EvaluationLimits) -> Result<Self, PolicyError> {
         let asked: Vec<_> = policies.iter().filter(|file| !is_test(&file.name)).collect();
         let engine = LimitedEngine::new(&asked, limits)?;
         rule_declarations::check_heads(engine.modules())?;
@@ -316,6 +354,6 @@ impl<'a> Loaded<'a> {
         if rules.is_empty() {
             return Err(PolicyError::NoCodes);
         }
-        Ok(Self { files: asked, engine, rules, sets })
+        Ok(Self { engine, rules, sets })
     }
 }

@@ -72,6 +72,10 @@ pub(crate) fn check_heads(modules: &[Ref<Module>]) -> Result<(), PolicyError> {
         if is_habit_of_others(name) && is_set(rule) {
             return Err(PolicyError::Unread { place, name: name.clone() });
         }
+        // `c.pass` in package a would answer for package a.c.
+        if head.iter().skip(1).any(|part| ANSWERS.contains(&part.as_str())) {
+            return Err(PolicyError::Unread { place, name: head.join(".") });
+        }
         if ANSWERS.contains(&name.as_str()) && (!is_set(rule) || head.len() != 1) {
             return Err(PolicyError::NotASet { place, name: name.clone(), found: shape(rule).to_owned() });
         }

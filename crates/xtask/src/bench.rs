@@ -7,6 +7,7 @@ mod chain;
 mod images;
 mod log_appends;
 mod machine;
+mod policy;
 mod process;
 mod project;
 mod registry;
@@ -35,19 +36,28 @@ pub struct Choice {
     verify: bool,
     chain: bool,
     cache: bool,
+    policy: bool,
     registry: bool,
     /// Rounds, if not as many as each part has by itself.
     rounds: Option<usize>,
     sizes: Sizes,
 }
 
-const USAGE: &str = "bench [verify|chain|cache|registry] [--runs N] [--size MIB] [--attachments N] [--entries N]";
+const USAGE: &str =
+    "bench [verify|chain|cache|policy|registry] [--runs N] [--size MIB] [--attachments N] [--entries N]";
 
 impl Choice {
     /// Reads the words after `bench`.
     pub fn parse(words: &[&str]) -> Outcome<Self> {
-        let mut choice =
-            Self { verify: false, chain: false, cache: false, registry: false, rounds: None, sizes: Sizes::default() };
+        let mut choice = Self {
+            verify: false,
+            chain: false,
+            cache: false,
+            policy: false,
+            registry: false,
+            rounds: None,
+            sizes: Sizes::default(),
+        };
         let mut words = words.iter();
         while let Some(word) = words.next() {
             let mut number = |most| {
@@ -60,6 +70,7 @@ impl Choice {
                 "verify" => choice.verify = true,
                 "chain" => choice.chain = true,
                 "cache" => choice.cache = true,
+                "policy" => choice.policy = true,
                 "registry" => choice.registry = true,
                 "--runs" => choice.rounds = Some(number(MOST_ROUNDS)? as usize),
                 "--size" => choice.sizes.mib = number(MOST_MIB)?,
@@ -68,8 +79,9 @@ impl Choice {
                 other => return Err(Failure::new(format!("{other}: {USAGE}"))),
             }
         }
-        if !choice.verify && !choice.chain && !choice.cache && !choice.registry {
-            (choice.verify, choice.chain, choice.cache, choice.registry) = (true, true, true, true);
+        if !(choice.verify || choice.chain || choice.cache || choice.policy || choice.registry) {
+            (choice.verify, choice.chain, choice.cache) = (true, true, true);
+            (choice.policy, choice.registry) = (true, true);
         }
         Ok(choice)
     }
@@ -87,6 +99,15 @@ struct Bench<'a> {
 struct StepPeers {
     trivy: PathBuf,
     programs: BenchPeers,
+}
+
+/// What `policy` needs beside us.
+struct PolicyPeers {
+    trivy: PathBuf,
+    opa: PathBuf,
+    opa_version: &'static str,
+    /// Our own measurement of a warm process.
+    policy_load: PathBuf,
 }
 
 /// A part: its name, how often it does everything, and what it does.
@@ -118,6 +139,13 @@ pub fn run(workspace: &Workspace, choice: Choice) -> Outcome {
     } else {
         None
     };
+    let policies = if choice.policy {
+        let (opa, opa_version) = tools::opa(workspace)?;
+        let policy_load = policy_load(workspace)?;
+        Some(PolicyPeers { trivy: tools::trivy(workspace)?, opa, opa_version, policy_load })
+    } else {
+        None
+    };
     let registries =
         if choice.registry { Some((tools::registry_peers(workspace)?, append_load(workspace)?)) } else { None };
     let bench = Bench { workspace, folder, sluicegate, choice };
@@ -130,6 +158,9 @@ pub fn run(workspace: &Workspace, choice: Choice) -> Outcome {
     }
     if let Some(steps) = steps.as_ref().filter(|_| choice.cache) {
         parts.push(("cache", cached::ROUNDS, Box::new(|table| cached::measure(&bench, steps, table))));
+    }
+    if let Some(peers) = &policies {
+        parts.push(("policy", policy::ROUNDS, Box::new(|table| policy::measure(&bench, peers, table))));
     }
     if let Some((peers, append_load)) = &registries {
         let part = |table: &mut Table| registry::measure(&bench, peers, append_load, table);
@@ -145,6 +176,7 @@ pub fn run(workspace: &Workspace, choice: Choice) -> Outcome {
     let rounds: Vec<_> =
         parts.iter().map(|(name, rounds, _)| format!("{name} {} rounds", bench.rounds(*rounds))).collect();
     table.about = about(&bench, &table.at, steps.as_ref(), registries.as_ref().map(|(peers, _)| peers), &rounds)?;
+    table.about.extend(policies.iter().map(|peers| format!("The rules of policies beside opa {}.", peers.opa_version)));
     for (name, _, part) in parts {
         let business = Business::watch(load);
         let words = format!(
@@ -172,6 +204,14 @@ fn append_load(workspace: &Workspace) -> Outcome<PathBuf> {
         return fs::canonicalize(&named).map_err(Failure::while_doing("find what SLUICEGATE_APPEND_LOAD names"));
     }
     demo::build_program(workspace, &["-p", "sluicegate-server", "--example", "append_load", "--release"], "append_load")
+}
+
+/// The rules in a warm process, built; SLUICEGATE_POLICY_LOAD names one that is built already.
+fn policy_load(workspace: &Workspace) -> Outcome<PathBuf> {
+    if let Some(named) = std::env::var_os("SLUICEGATE_POLICY_LOAD") {
+        return fs::canonicalize(&named).map_err(Failure::while_doing("find what SLUICEGATE_POLICY_LOAD names"));
+    }
+    demo::build_program(workspace, &["-p", "sluicegate-policy", "--example", "policy_load", "--release"], "policy_load")
 }
 
 fn about(
@@ -224,12 +264,12 @@ mod tests {
         let parse = |words: &[&str]| Choice::parse(words);
         let parts = |words: &[&str]| {
             let choice = parse(words).unwrap();
-            [choice.verify, choice.chain, choice.cache, choice.registry]
+            [choice.verify, choice.chain, choice.cache, choice.policy, choice.registry]
         };
-        assert_eq!(parts(&[]), [true; 4]);
-        assert_eq!(parts(&["verify"]), [true, false, false, false]);
-        assert_eq!(parts(&["chain", "--runs", "3"]), [false, true, false, false]);
-        assert_eq!(parts(&["registry", "verify"]), [true, false, false, true]);
+        assert_eq!(parts(&[]), [true; 5]);
+        assert_eq!(parts(&["verify"]), [true, false, false, false, false]);
+        assert_eq!(parts(&["chain", "--runs", "3"]), [false, true, false, false, false]);
+        assert_eq!(parts(&["registry", "verify"]), [true, false, false, false, true]);
         assert_eq!(parse(&["chain", "--runs", "3"]).unwrap().rounds, Some(3));
         for wrong in [&["--runs"][..], &["--runs", "0"], &["--runs", "x"], &["admission"]] {
             assert!(parse(wrong).is_err(), "{wrong:?}");

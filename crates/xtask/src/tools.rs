@@ -231,6 +231,12 @@ pub fn bench_peers(workspace: &Workspace) -> Outcome<BenchPeers> {
     })
 }
 
+/// OPA, installed if it is not there yet, and its version. A variable of the environment names another file.
+pub fn opa(workspace: &Workspace) -> Outcome<(PathBuf, &'static str)> {
+    let [_, opa, ..] = &GO_PROGRAMS;
+    Ok((named_or_built(workspace, opa, install)?, opa.version))
+}
+
 /// The version of BuildKit that [`bench_peers`] installs, and that of cosign.
 #[must_use]
 pub fn bench_versions() -> [(&'static str, &'static str); 2] {

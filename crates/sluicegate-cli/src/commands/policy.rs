@@ -15,6 +15,7 @@ use sluicegate_policy::{
     exceptions::{self, Aliases, Exceptions, Listed},
     judge::{Rehearsal, Verdict, Word, rehearse},
     lint::Severity,
+    read_data,
     rego::{EvaluationRequest, RuleAnswer, RuleDeclaration, SourceFile, check_files},
     rego_tests::{FileCoverage, RegoTest, TestRequest},
 };
@@ -32,6 +33,11 @@ use crate::{
     words::{DENIED, Problem, Words, code, printable},
 };
 
+/// Denials that are told to a person, and that a program gets: whoever is judged chooses how many there are.
+const MAX_TOLD: usize = 100;
+const MAX_LISTED: usize = 500;
+/// Characters of what is said of one.
+const MAX_WORDS: usize = 2_000;
 /// Bytes of facts.
 const MAX_FACTS: u64 = 64 * 1024 * 1024;
 
@@ -200,7 +206,9 @@ fn eval_file(words: &Words, files: &PolicyFiles, asked: &FromFile<'_>, format: F
         let hint = "facts are one JSON object, as sluicegate policy eval --record NUMBER --facts prints them";
         Problem::usage(format!("{}: {reason}", asked.input.display()), hint)
     };
-    let mut facts: Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    // As strictly as data: a key given twice means two things to two readers.
+    let document = SourceFile { name: format!("{}.json", asked.input.display()), text };
+    let mut facts = read_data(&document).map_err(|error| wrong(error.to_string()))?;
     if !facts.is_object() {
         return Err(wrong("it is JSON and no object".to_owned()));
     }
@@ -300,7 +308,8 @@ impl Said {
                 "rules": answers.iter().map(|answer| json!({
                     "code": answer.rule.code, "rule": answer.rule.place(), "outcome": answer.says().word(),
                 })).collect::<Vec<_>>(),
-                "denials": match word { Word::Deny(denials) => denials.iter().map(denial).collect(), _ => Vec::new() },
+                "denials": match word { Word::Deny(denials) => denials.iter().take(MAX_LISTED).map(denial).collect(), _ => Vec::new() },
+                "denialsCount": match word { Word::Deny(denials) => denials.iter().len(), _ => 0 },
                 "reasons": match word {
                     Word::Undecided(reasons) => reasons.iter().map(ToString::to_string).collect(), _ => Vec::new(),
                 },
@@ -327,7 +336,13 @@ impl Said {
             Word::Allow => words.line(format!("{}  {of}", words.good("WOULD BE ALLOWED"))),
             Word::Deny(denials) => {
                 words.line(format!("{}  {of}", words.bad("DENIED")));
-                denials.iter().for_each(|denial| print_denial(words, None, denial));
+                denials.iter().take(MAX_TOLD).for_each(|denial| print_denial(words, None, denial));
+                if denials.iter().len() > MAX_TOLD {
+                    words.line(format!(
+                        "  and {} more; -o json has {MAX_LISTED} of them",
+                        denials.iter().len() - MAX_TOLD
+                    ));
+                }
             }
             Word::Undecided(reasons) => {
                 words.line(format!("{}  {of}", words.open("UNDECIDED")));
@@ -350,7 +365,7 @@ pub(crate) fn print_denial(words: &Words, platform: Option<&str>, denial: &sluic
     let exactly: Vec<&str> = violation.term.iter().chain(&violation.subject).map(String::as_str).collect();
     let unsaid = exactly.iter().any(|part| !violation.msg.contains(part));
     let exactly = if unsaid { format!(" ({})", exactly.join(" in ")) } else { String::new() };
-    let said = printable(&format!("{of}{}{exactly}", violation.msg));
+    let said: String = printable(&format!("{of}{}{exactly}", violation.msg)).chars().take(MAX_WORDS).collect();
     words.line(format!("  {}: {said}", words.bad(&denial.code)));
     let place = denial.violation.clause.as_deref().unwrap_or(&denial.rule);
     words.line(format!("    rule:     {} ({})", printable(&denial.title), printable(place)));
@@ -367,10 +382,15 @@ pub(crate) fn print_denial(words: &Words, platform: Option<&str>, denial: &sluic
 pub(crate) fn denial(denial: &sluicegate_policy::judge::Denial) -> Value {
     let violation = &denial.violation;
     json!({
-        "code": denial.code, "title": denial.title, "msg": violation.msg, "term": violation.term, "subject": violation.subject,
+        "code": denial.code, "title": denial.title, "msg": cut(&violation.msg), "term": violation.term, "subject": violation.subject,
         "solution": denial.solution, "rule": denial.rule, "clause": violation.clause,
         "attestation": violation.fields.get("attestation"), "near": denial.near, "fields": violation.fields,
     })
+}
+
+/// The beginning of a text that somebody else chose.
+fn cut(text: &str) -> String {
+    text.chars().take(MAX_WORDS).collect()
 }
 
 /// Everything of a home that a recorded decision is made again from.
