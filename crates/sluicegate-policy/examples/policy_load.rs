@@ -4,6 +4,7 @@
 //! `cargo run --release -p sluicegate-policy --example policy_load -- POLICIES DATA FACTS ROUNDS`, where POLICIES is a folder. Prints one
 //! line of JSON: the times of each round in milliseconds, and how many answers were passes.
 #![allow(
+    clippy::panic,
     clippy::unwrap_used,
     clippy::print_stdout,
     reason = "a measurement that stops at the first thing that is wrong"
