@@ -8,6 +8,7 @@ mod answers;
 mod builtins;
 mod call_graph;
 mod data_documents;
+mod defined_heads;
 pub mod exceptions;
 mod expression_length;
 pub mod facts;

@@ -2,6 +2,7 @@
 //! as a value or an error.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     num::{NonZeroU32, NonZeroUsize},
     thread,
     time::{Duration, Instant},
@@ -14,7 +15,9 @@ use regorus::{
 };
 
 use crate::{
-    builtins, call_graph, data_documents, expression_length,
+    builtins, call_graph, data_documents,
+    defined_heads::{self, Rewritten},
+    expression_length,
     policy_error::{Place, PolicyError},
     rego::{EvaluationLimits, SourceFile},
     rego_tests::FileCoverage,
@@ -31,7 +34,10 @@ const STACK_BYTES: usize = 64 << 20;
 /// Files that were parsed and checked, with the engine that can evaluate them.
 pub(crate) struct LimitedEngine {
     engine: Engine,
+    /// The files as they were written.
     modules: Vec<Ref<Module>>,
+    /// Those that the engine has in another form.
+    lines: BTreeMap<String, Rewritten>,
     refusals: Refusals,
     input: Value,
     printed: Vec<String>,
@@ -53,6 +59,33 @@ impl LimitedEngine {
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(PolicyError::SameName { name: pair[0].to_owned() });
         }
+        let (mut engine, mut refusals) = Self::engine(limits)?;
+        for file in files {
+            within(&format!("bytes of {}", file.name), file.text.len() as u64, limits.policy_bytes)?;
+            expression_length::check(&file.name, &file.text)?;
+            add(&mut engine, &file.name, file.text.clone())?;
+        }
+        let modules = engine.get_modules().clone();
+        let rewritten = files.iter().zip(&modules).map(|(file, module)| defined_heads::rewrite(&file.text, module));
+        let rewritten = rewritten.collect::<Result<Vec<_>, _>>()?;
+        let mut lines = BTreeMap::new();
+        if rewritten.iter().any(Option::is_some) {
+            (engine, refusals) = Self::engine(limits)?;
+            for (file, rewritten) in files.iter().zip(rewritten) {
+                match rewritten {
+                    Some(rewritten) => {
+                        add(&mut engine, &file.name, rewritten.text.clone())?;
+                        lines.insert(file.name.clone(), rewritten);
+                    }
+                    None => add(&mut engine, &file.name, file.text.clone())?,
+                }
+            }
+        }
+        Ok(Self { engine, modules, lines, refusals, input: Value::Undefined, printed: Vec::new() })
+    }
+
+    /// One that knows no file yet.
+    fn engine(limits: &EvaluationLimits) -> Result<(Engine, Refusals), PolicyError> {
         let mut engine = Engine::new();
         // OPA's meaning of a failing builtin is undefined. Otherwise one file would say different things here and there.
         engine.set_strict_builtin_errors(false);
@@ -70,15 +103,7 @@ impl LimitedEngine {
         });
         let refusals = shadowed_builtins::shadow(&mut engine)?;
         builtins::add(&mut engine)?;
-        for file in files {
-            within(&format!("bytes of {}", file.name), file.text.len() as u64, limits.policy_bytes)?;
-            expression_length::check(&file.name, &file.text)?;
-            engine.add_policy(file.name.clone(), file.text.clone()).map_err(|error| {
-                PolicyError::from_engine(&error.to_string(), |place, reason| PolicyError::Syntax { place, reason })
-            })?;
-        }
-        let modules = engine.get_modules().clone();
-        Ok(Self { engine, modules, refusals, input: Value::Undefined, printed: Vec::new() })
+        Ok((engine, refusals))
     }
 
     /// Everything in the files that must not be evaluated.
@@ -139,10 +164,12 @@ impl LimitedEngine {
     pub(crate) fn coverage(&self) -> Result<Vec<FileCoverage>, PolicyError> {
         let report = self.engine.get_coverage_report();
         let report = report.map_err(|error| PolicyError::Engine { reason: error.to_string() })?;
-        let of_file = |file: regorus::coverage::File| FileCoverage {
-            file: file.path,
-            covered: file.covered.into_iter().collect(),
-            uncovered: file.not_covered.into_iter().collect(),
+        let of_file = |file: regorus::coverage::File| {
+            let rewritten = self.lines.get(&file.path);
+            let original = |line| rewritten.map_or(line, |rewritten| rewritten.original_line(line));
+            let covered: BTreeSet<_> = file.covered.into_iter().map(original).collect();
+            let uncovered = file.not_covered.into_iter().map(original).filter(|line| !covered.contains(line));
+            FileCoverage { uncovered: uncovered.collect(), covered: covered.into_iter().collect(), file: file.path }
         };
         Ok(report.files.into_iter().map(of_file).collect())
     }
@@ -167,6 +194,14 @@ impl LimitedEngine {
         Ok(expression.map(|expression| expression.value).filter(|value| *value != Value::Undefined))
     }
 
+    fn evaluation_error(&self, text: &str) -> PolicyError {
+        PolicyError::from_engine(text, |place, reason| {
+            let line = u32::try_from(place.line).unwrap_or(u32::MAX);
+            let line = self.lines.get(&place.file).map_or(place.line, |file| file.original_line(line).into());
+            PolicyError::Evaluation { place: Place { line, ..place }, reason }
+        })
+    }
+
     fn answered(&mut self, query: &str, limits: &EvaluationLimits) -> Result<regorus::QueryResults, PolicyError> {
         let timed_out = PolicyError::TimedOut { milliseconds: limits.milliseconds };
         let started = Instant::now();
@@ -176,7 +211,7 @@ impl LimitedEngine {
         let answer = answer.map_err(|error| error.to_string());
         if let Some((builtin, reason)) = self.refusals.first() {
             // The engine may have dropped the error with its line; the name is still known.
-            let place = answer.err().and_then(|text| match PolicyError::from_engine(&text, evaluation_error) {
+            let place = answer.err().and_then(|text| match self.evaluation_error(&text) {
                 PolicyError::Evaluation { place, .. } => Some(place),
                 _ => None,
             });
@@ -189,7 +224,7 @@ impl LimitedEngine {
         }
         answer.map_err(|text| {
             let is_late = text.contains("execution exceeded time limit");
-            if is_late { timed_out } else { PolicyError::from_engine(&text, evaluation_error) }
+            if is_late { timed_out } else { self.evaluation_error(&text) }
         })
     }
 }
@@ -241,8 +276,11 @@ pub(crate) fn guarded<T: Send>(work: impl FnOnce() -> Result<T, PolicyError> + S
     })
 }
 
-fn evaluation_error(place: Place, reason: String) -> PolicyError {
-    PolicyError::Evaluation { place, reason }
+fn add(engine: &mut Engine, name: &str, text: String) -> Result<(), PolicyError> {
+    let added = engine.add_policy(name.to_owned(), text).map_err(|error| error.to_string());
+    added
+        .map(drop)
+        .map_err(|error| PolicyError::from_engine(&error, |place, reason| PolicyError::Syntax { place, reason }))
 }
 
 fn within(what: &str, found: u64, limit: u64) -> Result<(), PolicyError> {

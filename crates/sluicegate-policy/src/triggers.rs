@@ -6,6 +6,7 @@ use regorus::unstable::{Module, Ref, Rule, RuleHead};
 
 use crate::{
     call_graph::{head_reference, place, static_path},
+    defined_heads::written,
     rego::SourceFile,
 };
 
@@ -37,7 +38,7 @@ pub(crate) fn copies(files: &[&SourceFile], modules: &[Ref<Module>]) -> (Vec<Sou
             if static_path(head) != ["deny"] {
                 continue;
             }
-            let Some(rest) = span.text().strip_prefix("deny") else { continue };
+            let Some(rest) = written(span).strip_prefix("deny") else { continue };
             let place = place(head);
             let set = format!("{PREFIX}{number}_{}_{}", place.line, place.column);
             text.push_str(&format!("{set}{rest}\n"));

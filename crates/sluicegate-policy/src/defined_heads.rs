@@ -1,0 +1,442 @@
+//! Gives clauses another form where the engine means something else than Rego does. In `deny contains s.msg if some s in input.list` Rego
+//! leaves out an element of which nothing is defined; the engine forgets every element that the clause gave before, or ends with
+//! an error (regorus 0.14.1, `eval_output_expr_in_loop`): a denial would be lost because of another one's missing field. What is written
+//! there moves into the body, where the engine does as Rego does: `deny contains v if { some s in input.list; v := s.msg }`. The same holds
+//! for keys and values of objects and for rules of one value; functions are right as they are.
+
+use std::num::NonZeroU32;
+
+use regorus::unstable::{Expr, Lexer, Module, Rule, RuleHead, Source, Span, TokenKind};
+
+use crate::{
+    call_graph::{head_reference, place},
+    policy_error::PolicyError,
+};
+
+/// How what was moved is called, before a number.
+const PREFIX: &str = "sluicegate_head_";
+
+/// A file as the engine is given it.
+pub(crate) struct Rewritten {
+    pub(crate) text: String,
+    /// For each of its lines the one that it was in the file.
+    pub(crate) lines: Vec<u32>,
+}
+
+impl Rewritten {
+    /// The line of the file that `line` of the text was.
+    pub(crate) fn original_line(&self, line: u32) -> u32 {
+        let index = usize::try_from(line).unwrap_or(usize::MAX).saturating_sub(1);
+        self.lines.get(index).copied().unwrap_or(line)
+    }
+}
+
+/// The file with the heads of its clauses moved; nothing if there is none to be moved. A clause that can't be taken apart is an error.
+pub(crate) fn rewrite(text: &str, module: &Module) -> Result<Option<Rewritten>, PolicyError> {
+    let mut out = Pieces::of(text);
+    let mut done = 0;
+    for rule in &module.policy {
+        let Rule::Spec { span, head, bodies } = &**rule else { continue };
+        let moves = match head {
+            RuleHead::Func { .. } => false,
+            RuleHead::Set { refr, key, .. } => has_open_index(refr) || key.as_ref().is_some_and(|key| is_open(key)),
+            RuleHead::Compr { refr, assign, .. } => {
+                let values = assign.iter().chain(bodies.iter().filter_map(|body| body.assign.as_ref()));
+                has_open_index(refr) || values.into_iter().any(|assign| is_open(&assign.value))
+            }
+        };
+        if !moves {
+            continue;
+        }
+        let start = span.start as usize;
+        let blocks = bodies.iter().map(|body| {
+            let query = &body.query;
+            // A body without braces has one statement, and begins with it.
+            query.stmts.first().is_some_and(|first| first.span.start > query.span.start)
+        });
+        let clause = Clause::read(start, written(span), blocks.collect()).ok_or_else(|| PolicyError::Syntax {
+            place: place(head_reference(rule)),
+            reason: "the value in its head may be undefined: give it a name in the body, and the name in the head"
+                .to_owned(),
+        })?;
+        out.keep(done, start);
+        clause.write(&mut out);
+        done = clause.end;
+    }
+    if done == 0 {
+        return Ok(None);
+    }
+    out.keep(done, text.len());
+    Ok(Some(Rewritten { text: out.text, lines: out.lines }))
+}
+
+/// The text of a rule; the engine's span ends before the quote of a string that is last.
+pub(crate) fn written(span: &Span) -> &str {
+    let text = span.source.contents();
+    let (start, end) = (span.start as usize, span.end as usize);
+    let rest = text.get(end..).unwrap_or_default();
+    let quote = usize::from(rest.starts_with(['"', '`']) && is_open_string(text.get(start..end).unwrap_or_default()));
+    text.get(start..end + quote).unwrap_or_default()
+}
+
+/// Whether a string that begins in `text` does not end there.
+fn is_open_string(text: &str) -> bool {
+    tokens(text).is_none()
+}
+
+/// Whether what `expression` is in one round of a loop may be undefined, and in another not.
+fn is_open(expression: &Expr) -> bool {
+    match expression {
+        Expr::String { .. }
+        | Expr::RawString { .. }
+        | Expr::Number { .. }
+        | Expr::Bool { .. }
+        | Expr::Null { .. }
+        | Expr::Var { .. }
+        | Expr::ArrayCompr { .. }
+        | Expr::SetCompr { .. }
+        | Expr::ObjectCompr { .. } => false,
+        Expr::Array { items, .. } | Expr::Set { items, .. } => items.iter().any(|item| is_open(item)),
+        Expr::Object { fields, .. } => fields.iter().any(|(_, key, value)| is_open(key) || is_open(value)),
+        Expr::RefDot { refr, .. } => !is_of_a_document(refr),
+        Expr::RefBrack { refr, index, .. } => !is_of_a_document(refr) || !is_text_or_number(index),
+        _ => true,
+    }
+}
+
+/// Whether it is a path of input or data that is the same in each round.
+fn is_of_a_document(reference: &Expr) -> bool {
+    match reference {
+        Expr::Var { span, .. } => matches!(span.text(), "input" | "data"),
+        Expr::RefDot { refr, .. } => is_of_a_document(refr),
+        Expr::RefBrack { refr, index, .. } => is_of_a_document(refr) && is_text_or_number(index),
+        _ => false,
+    }
+}
+
+fn is_text_or_number(expression: &Expr) -> bool {
+    matches!(expression, Expr::String { .. } | Expr::RawString { .. } | Expr::Number { .. })
+}
+
+/// Whether a rule's reference has a key in brackets that may be undefined.
+fn has_open_index(reference: &Expr) -> bool {
+    match reference {
+        Expr::RefBrack { refr, index, .. } => is_open(index) || has_open_index(refr),
+        Expr::RefDot { refr, .. } => has_open_index(refr),
+        _ => false,
+    }
+}
+
+/// Where the parts of a clause stand, as ranges of bytes of the file.
+struct Clause {
+    start: usize,
+    end: usize,
+    /// What stands in the brackets of its reference.
+    keys: Vec<(usize, usize)>,
+    /// Each value, that of the head and those after `else`.
+    values: Vec<Option<(usize, usize)>>,
+    bodies: Vec<Body>,
+}
+
+/// A body without `if` and, if it is a block, without its braces.
+struct Body {
+    /// From `if` to the end of what follows.
+    whole: (usize, usize),
+    inside: (usize, usize),
+}
+
+impl Clause {
+    /// Reads a clause that begins at `start` of the file. Nothing if its tokens do not make a clause.
+    fn read(start: usize, text: &str, blocks: Vec<bool>) -> Option<Self> {
+        let tokens = tokens(text)?;
+        let mut clause =
+            Self { start, end: start + text.len(), keys: Vec::new(), values: vec![None], bodies: Vec::new() };
+        let mut part = Part::Reference;
+        let (mut depth, mut began) = (0_usize, 0);
+        let mut blocks = blocks.into_iter();
+        let mut index = 0;
+        while index < tokens.len() {
+            let (symbol, from, to) = tokens[index];
+            let outside = depth == 0;
+            match symbol {
+                "[" | "{" | "(" => {
+                    if outside && part == Part::Reference && symbol == "[" {
+                        began = to;
+                    }
+                    depth += 1;
+                }
+                "]" | "}" | ")" => {
+                    depth = depth.checked_sub(1)?;
+                    if depth == 0 && part == Part::Reference && symbol == "]" {
+                        clause.keys.push((start + began, start + from));
+                    }
+                }
+                "contains" | ":=" | "=" if outside && part == Part::Reference => {
+                    (part, began) = (Part::Value, to);
+                }
+                "if" if outside && part != Part::Body => {
+                    if part == Part::Value {
+                        *clause.values.last_mut()? = Some((start + began, start + from));
+                    }
+                    let (body, next) = body(&tokens, index, blocks.next()?)?;
+                    clause.bodies.push(body.after(start));
+                    part = Part::Body;
+                    index = next;
+                    continue;
+                }
+                "else" if outside && part == Part::Body => {
+                    clause.values.push(None);
+                    part = Part::Reference;
+                }
+                _ => {}
+            }
+            index += 1;
+        }
+        if part == Part::Value {
+            *clause.values.last_mut()? = Some((start + began, clause.end));
+        }
+        Some(clause)
+    }
+
+    /// Writes it with every key and value in its bodies.
+    fn write(&self, out: &mut Pieces<'_>) {
+        let mut at = self.start;
+        for (number, key) in self.keys.iter().enumerate() {
+            out.keep(at, key.0);
+            out.put(&format!("{PREFIX}{number}"));
+            at = key.1;
+        }
+        for (number, value) in self.values.iter().enumerate() {
+            let name = format!("{PREFIX}{}", self.keys.len() + number);
+            if let Some(value) = value {
+                out.keep(at, value.0);
+                out.put(&format!(" {name} "));
+                at = value.1;
+            }
+            let body = self.bodies.get(number);
+            match body {
+                Some(body) => {
+                    out.keep(at, body.whole.0);
+                    out.put("if {");
+                    out.keep(body.inside.0, body.inside.1);
+                    at = body.whole.1;
+                }
+                None => out.put(" if { true"),
+            }
+            for (number, key) in self.keys.iter().enumerate() {
+                out.put(&format!("; {PREFIX}{number} :="));
+                out.put(" ");
+                out.keep(key.0, key.1);
+            }
+            if let Some(value) = value {
+                out.put(&format!("; {name} := "));
+                out.keep(value.0, value.1);
+            }
+            out.put("}");
+        }
+        out.keep(at, self.end);
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Part {
+    Reference,
+    Value,
+    Body,
+}
+
+impl Body {
+    fn after(self, start: usize) -> Self {
+        let moved = |(from, to): (usize, usize)| (from + start, to + start);
+        Self { whole: moved(self.whole), inside: moved(self.inside) }
+    }
+}
+
+/// The body whose `if` is token `index`, and the first token after it.
+fn body(tokens: &[(&str, usize, usize)], index: usize, is_block: bool) -> Option<(Body, usize)> {
+    let (_, start, after_if) = *tokens.get(index)?;
+    let (mut depth, mut end) = (0_usize, index + 1);
+    while let Some((symbol, ..)) = tokens.get(end) {
+        match *symbol {
+            "[" | "{" | "(" => depth += 1,
+            "]" | "}" | ")" => depth = depth.checked_sub(1)?,
+            "else" if depth == 0 => break,
+            _ => {}
+        }
+        end += 1;
+        if is_block && depth == 0 {
+            break;
+        }
+    }
+    let (_, last, stop) = *tokens.get(end.checked_sub(1)?)?;
+    let inside = if is_block { (tokens.get(index + 1)?.2, last) } else { (after_if, stop) };
+    Some((Body { whole: (start, stop), inside }, end))
+}
+
+/// The tokens of a text with where they begin and end, quotes included; nothing if it is not made of tokens. A string is no symbol.
+fn tokens(text: &str) -> Option<Vec<(&str, usize, usize)>> {
+    let source = Source::from_contents(String::new(), text.to_owned()).ok()?;
+    let mut lexer = Lexer::new(&source);
+    lexer.set_max_col(NonZeroU32::MAX);
+    let mut tokens = Vec::new();
+    loop {
+        let token = lexer.next_token().ok()?;
+        let (start, end) = (token.1.start as usize, token.1.end as usize);
+        match token.0 {
+            TokenKind::Eof => return Some(tokens),
+            TokenKind::String | TokenKind::RawString => tokens.push(("", start.checked_sub(1)?, end + 1)),
+            _ => tokens.push((text.get(start..end)?, start, end)),
+        }
+    }
+}
+
+/// A text that is put together from pieces of another and of our own.
+struct Pieces<'a> {
+    original: &'a str,
+    /// Where its lines end.
+    ends: Vec<usize>,
+    text: String,
+    lines: Vec<u32>,
+}
+
+impl<'a> Pieces<'a> {
+    fn of(original: &'a str) -> Self {
+        let ends = original.match_indices('\n').map(|(at, _)| at).collect();
+        Self { original, ends, text: String::with_capacity(original.len()), lines: vec![1] }
+    }
+
+    /// A piece of the original.
+    fn keep(&mut self, from: usize, to: usize) {
+        let mut line = u32::try_from(self.ends.partition_point(|end| *end < from) + 1).unwrap_or(u32::MAX);
+        let piece = self.original.get(from..to).unwrap_or_default();
+        if self.text.is_empty() || self.text.ends_with('\n') {
+            if let Some(last) = self.lines.last_mut() {
+                *last = line;
+            }
+        }
+        for _ in piece.matches('\n') {
+            line = line.saturating_add(1);
+            self.lines.push(line);
+        }
+        self.text.push_str(piece);
+    }
+
+    /// A piece of ours, without a new line.
+    fn put(&mut self, piece: &str) {
+        self.text.push_str(piece);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use regorus::unstable::Parser;
+
+    use super::*;
+    use crate::{
+        limited_engine::LimitedEngine,
+        rego::{EvaluationLimits, SourceFile},
+    };
+
+    fn rewritten(text: &str) -> Option<Rewritten> {
+        let text = format!("package p\n{text}");
+        let source = Source::from_contents("p.rego".into(), text.clone()).unwrap();
+        let mut parser = Parser::new(&source).unwrap();
+        parser.enable_rego_v1().unwrap();
+        rewrite(&text, &parser.parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_may_be_undefined_moves_from_the_head_into_each_body() {
+        for (clause, expected) in [
+            (
+                "d contains s.m if some s in input.l",
+                "d contains sluicegate_head_0 if { some s in input.l; sluicegate_head_0 :=  s.m }",
+            ),
+            (
+                "d contains {\"m\": s.m} if {\n  some s in input.l # all\n}",
+                "d contains sluicegate_head_0 if {\n  some s in input.l # all\n; sluicegate_head_0 :=  {\"m\": s.m} }",
+            ),
+            ("d contains input.l[_].m", "d contains sluicegate_head_0  if { true; sluicegate_head_0 :=  input.l[_].m}"),
+            (
+                "d[s.n] := s.m if some s in input.l",
+                "d[sluicegate_head_0] := sluicegate_head_1 if { some s in input.l; sluicegate_head_0 := s.n; sluicegate_head_1 :=  s.m }",
+            ),
+            (
+                "d := s.m if [1] == [1] else := s.n if {x := \"if\"; x}",
+                "d := sluicegate_head_0 if { [1] == [1]; sluicegate_head_0 :=  s.m } else := sluicegate_head_1 if {x := \"if\"; x; sluicegate_head_1 :=  s.n }",
+            ),
+            (
+                "d contains s[\"}\"] if s == `{`",
+                "d contains sluicegate_head_0 if { s == `{`; sluicegate_head_0 :=  s[\"}\"] }",
+            ),
+        ] {
+            let found = rewritten(clause).unwrap();
+            let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert_eq!(words(&found.text), words(&format!("package p\n{expected}")), "{clause}");
+        }
+    }
+
+    /// What OPA 1.22.2 says of each.
+    #[test]
+    fn what_is_undefined_in_one_round_takes_nothing_from_the_others() {
+        for (clauses, expected) in [
+            ("k contains s.d if { some s in input.l }", r#"["1","3"]"#),
+            ("k contains {\"a\": s.d} if { s := input.l[_] }", r#"[{"a":"1"},{"a":"3"}]"#),
+            ("k contains input.l[_].d", r#"["1","3"]"#),
+            ("k contains input.l[i].d if i >= 0", r#"["1","3"]"#),
+            ("k contains \"more\" if true\nk contains s.d if { some s in input.l }", r#"["1","3","more"]"#),
+            ("k contains f(s) if some s in input.l\nf(s) := s.d", r#"["1","3"]"#),
+            ("k[s.n] := s.d if some s in input.l", r#"{"a":"1","c":"3"}"#),
+            ("k[s.d] := s.n if some s in input.l", r#"{"1":"a","3":"c"}"#),
+            ("k[s.n] contains s.d if some s in input.l", r#"{"a":["1"],"c":["3"]}"#),
+            ("k.a[s.n] := s.d if some s in input.l", r#"{"a":{"a":"1","c":"3"}}"#),
+            ("k := s.d if { some s in input.l; not s.d == \"3\" }", r#""1""#),
+            ("k := s.x if { some s in input.l } else := 7", "7"),
+            ("default k := 8\nk := s.x if { some s in input.l }", "8"),
+            ("k contains s.x if { some s in input.l }", "[]"),
+        ] {
+            let file = SourceFile { name: "p.rego".into(), text: format!("package p\n{clauses}\n") };
+            let limits = EvaluationLimits::default();
+            let mut engine = LimitedEngine::new(&[&file], &limits).unwrap();
+            let (with, without) = (r#"{"n":"a","d":"1"}"#, r#"{"n":"b"}"#);
+            for list in [
+                [without, with, r#"{"n":"c","d":"3"}"#],
+                [with, without, r#"{"n":"c","d":"3"}"#],
+                [with, r#"{"n":"c","d":"3"}"#, without],
+            ] {
+                engine.set_input(&format!("{{\"l\":[{}]}}", list.join(",")), &limits).unwrap();
+                let said = engine.ask("data.p.k", &limits).unwrap().unwrap();
+                assert_eq!(said.to_json_str().unwrap().split_whitespace().collect::<String>(), expected, "{clauses}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_defined_in_each_round_or_in_none_stays() {
+        for clause in [
+            "d contains v if { some s in input.l; v := s.m }",
+            "d contains {\"a\": v, \"b\": [1, input.a.b[\"c\"]]} if some v in input.l",
+            "d contains [x | x := s.m] if some s in input.l",
+            "d[k] := input.x if some k in input.l",
+            "f(s) := s.m if s.n",
+            "d := 1",
+        ] {
+            assert!(rewritten(clause).is_none(), "{clause}");
+        }
+    }
+
+    #[test]
+    fn lines_are_those_of_the_file() {
+        let clause = "\nd contains {\n\t\"m\": s.m,\n} if {\n\tsome s in input.l\n}\n\nd contains \"x\" if input.y\n";
+        let found = rewritten(clause).unwrap();
+        let file = format!("package p\n{clause}");
+        for (index, line) in found.text.lines().enumerate() {
+            let original = file.lines().nth(found.original_line(index as u32 + 1) as usize - 1).unwrap();
+            for word in ["\"m\"", "some s", "input.y", "package"] {
+                if line.contains(word) {
+                    assert!(original.contains(word), "{line} was {original}");
+                }
+            }
+        }
+    }
+}
