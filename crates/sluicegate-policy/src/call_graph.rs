@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use regorus::unstable::{BUILTINS, Expr, Literal, Module, Query, Ref, Rule, RuleHead};
+use regorus::unstable::{BUILTINS, Expr, Literal, LiteralStmt, Module, Query, Ref, Rule, RuleHead};
 
 use crate::{
-    builtins,
+    builtins, negations,
     policy_error::{Place, PolicyError},
     rego::is_test,
     shadowed_builtins,
@@ -33,6 +33,7 @@ pub(crate) fn check(modules: &[Ref<Module>]) -> Result<(), PolicyError> {
 /// Everything that must not be evaluated, in the order of the files; of circles and of what is too deep, the first.
 pub(crate) fn check_all(modules: &[Ref<Module>]) -> Vec<PolicyError> {
     let mut errors: Vec<PolicyError> = modules.iter().flat_map(|module| replacements(module)).collect();
+    errors.extend(negations::unsafe_variables(modules));
     let mut graph = Graph::default();
     for module in modules {
         let package = static_path(&module.package.refr);
@@ -67,42 +68,49 @@ pub(crate) fn check_all(modules: &[Ref<Module>]) -> Vec<PolicyError> {
 fn replacements(module: &Module) -> Vec<PolicyError> {
     let mut found = Vec::new();
     for rule in &module.policy {
-        if let Rule::Spec { bodies, .. } = &**rule {
-            let mut queries: Vec<&Query> = bodies.iter().map(|body| &*body.query).collect();
-            let mut expressions: Vec<&Expr> = Vec::new();
-            parts_of(rule, &mut expressions);
-            while !queries.is_empty() || !expressions.is_empty() {
-                while let Some(expression) = expressions.pop() {
-                    inside(expression, &mut expressions, &mut queries);
-                }
-                let Some(query) = queries.pop() else { continue };
-                for statement in &query.stmts {
-                    if let Some(with) = statement.with_mods.first() {
-                        let place = place(&with.refr);
-                        if !is_test(&place.file) {
-                            found.push(PolicyError::WithOutsideTests { place });
-                        }
-                    }
-                    match &statement.literal {
-                        Literal::SomeVars { .. } => {}
-                        Literal::SomeIn { key, value, collection, .. } => {
-                            expressions.extend(key.iter().chain([value, collection]).map(|part| part.as_ref()));
-                        }
-                        Literal::Expr { expr, .. } | Literal::NotExpr { expr, .. } => expressions.push(expr),
-                        Literal::Every { domain, query, .. } => {
-                            expressions.push(domain);
-                            queries.push(query);
-                        }
-                    }
+        each_statement(rule, &mut |statement| {
+            if let Some(with) = statement.with_mods.first() {
+                let place = place(&with.refr);
+                if !is_test(&place.file) {
+                    found.push(PolicyError::WithOutsideTests { place });
                 }
             }
-        }
+        });
     }
     found
 }
 
+/// Every statement of a rule, also those inside of others.
+pub(crate) fn each_statement<'a>(rule: &'a Rule, each: &mut dyn FnMut(&'a LiteralStmt)) {
+    let Rule::Spec { bodies, .. } = rule else { return };
+    let mut queries: Vec<&Query> = bodies.iter().map(|body| &*body.query).collect();
+    let mut expressions: Vec<&Expr> = Vec::new();
+    head_parts(rule, &mut expressions);
+    while !queries.is_empty() || !expressions.is_empty() {
+        while let Some(expression) = expressions.pop() {
+            inside(expression, &mut expressions, &mut queries);
+        }
+        let Some(query) = queries.pop() else { continue };
+        for statement in &query.stmts {
+            each(statement);
+            expressions.extend(statement.with_mods.iter().map(|with| with.r#as.as_ref()));
+            match &statement.literal {
+                Literal::SomeVars { .. } => {}
+                Literal::SomeIn { key, value, collection, .. } => {
+                    expressions.extend(key.iter().chain([value, collection]).map(|part| part.as_ref()));
+                }
+                Literal::Expr { expr, .. } | Literal::NotExpr { expr, .. } => expressions.push(expr),
+                Literal::Every { domain, query, .. } => {
+                    expressions.push(domain);
+                    queries.push(query);
+                }
+            }
+        }
+    }
+}
+
 /// The expressions in a rule's head.
-fn parts_of<'a>(rule: &'a Rule, expressions: &mut Vec<&'a Expr>) {
+pub(crate) fn head_parts<'a>(rule: &'a Rule, expressions: &mut Vec<&'a Expr>) {
     match rule {
         Rule::Spec { head, bodies, .. } => {
             match head {
@@ -126,7 +134,7 @@ fn parts_of<'a>(rule: &'a Rule, expressions: &mut Vec<&'a Expr>) {
 }
 
 /// What stands directly inside an expression.
-fn inside<'a>(expression: &'a Expr, expressions: &mut Vec<&'a Expr>, queries: &mut Vec<&'a Query>) {
+pub(crate) fn inside<'a>(expression: &'a Expr, expressions: &mut Vec<&'a Expr>, queries: &mut Vec<&'a Query>) {
     let mut parts = Vec::new();
     look_at_expression(expression, Depth::default(), &mut parts, &mut Vec::new());
     for part in parts {

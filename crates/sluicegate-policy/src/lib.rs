@@ -8,7 +8,7 @@ mod answers;
 mod builtins;
 mod call_graph;
 mod data_documents;
-mod defined_heads;
+mod definedness;
 pub mod exceptions;
 mod expression_length;
 pub mod facts;
@@ -16,6 +16,7 @@ pub mod judge;
 mod limited_engine;
 pub mod lint;
 mod metadata;
+mod negations;
 #[cfg(test)]
 mod opa_cases;
 mod policy_error;

@@ -16,7 +16,7 @@ use regorus::{
 
 use crate::{
     builtins, call_graph, data_documents,
-    defined_heads::{self, Rewritten},
+    definedness::{self, Rewritten},
     expression_length,
     policy_error::{Place, PolicyError},
     rego::{EvaluationLimits, SourceFile},
@@ -66,7 +66,7 @@ impl LimitedEngine {
             add(&mut engine, &file.name, file.text.clone())?;
         }
         let modules = engine.get_modules().clone();
-        let rewritten = files.iter().zip(&modules).map(|(file, module)| defined_heads::rewrite(&file.text, module));
+        let rewritten = files.iter().zip(&modules).map(|(file, module)| definedness::rewrite(&file.text, module));
         let rewritten = rewritten.collect::<Result<Vec<_>, _>>()?;
         let mut lines = BTreeMap::new();
         if rewritten.iter().any(Option::is_some) {

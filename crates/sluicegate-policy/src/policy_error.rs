@@ -85,6 +85,17 @@ pub enum PolicyError {
         /// What it replaces.
         place: Place,
     },
+    /// A variable that only a negation names.
+    #[error(
+        "{place}: only what is negated names `{variable}`, so that nobody can tell whether it means one or all: say before what it is, \
+         or put what is negated into a rule of its own (OPA calls the variable unsafe)"
+    )]
+    UnsafeVariable {
+        /// Where it stands.
+        place: Place,
+        /// Its name.
+        variable: String,
+    },
     /// Not Rego v1.
     #[error("{place}: {reason}")]
     Syntax {
@@ -251,6 +262,7 @@ impl PolicyError {
             | Self::NotASet { place, .. }
             | Self::NotAnAnswer { place, .. }
             | Self::WithOutsideTests { place }
+            | Self::UnsafeVariable { place, .. }
             | Self::Syntax { place, .. }
             | Self::Metadata { place, .. }
             | Self::RefusedBuiltin { place, .. }
@@ -274,6 +286,7 @@ impl PolicyError {
             Self::NotASet { .. } => "not-a-set",
             Self::NotAnAnswer { .. } => "not-an-answer",
             Self::WithOutsideTests { .. } => "with-outside-tests",
+            Self::UnsafeVariable { .. } => "unsafe-variable",
             Self::Syntax { .. } => "syntax",
             Self::Metadata { .. } => "metadata",
             Self::DuplicateCode { .. } => "duplicate-code",

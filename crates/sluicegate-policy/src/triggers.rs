@@ -6,7 +6,7 @@ use regorus::unstable::{Module, Ref, Rule, RuleHead};
 
 use crate::{
     call_graph::{head_reference, place, static_path},
-    defined_heads::written,
+    definedness::written,
     rego::SourceFile,
 };
 

@@ -1,26 +1,32 @@
-//! Gives clauses another form where the engine means something else than Rego does. In `deny contains s.msg if some s in input.list` Rego
-//! leaves out an element of which nothing is defined; the engine forgets every element that the clause gave before, or ends with
-//! an error (regorus 0.14.1, `eval_output_expr_in_loop`): a denial would be lost because of another one's missing field. What is written
-//! there moves into the body, where the engine does as Rego does: `deny contains v if { some s in input.list; v := s.msg }`. The same holds
-//! for keys and values of objects and for rules of one value; functions are right as they are.
+//! Gives clauses another form where the engine means something else by "undefined" than Rego does.
+//!
+//! In `deny contains s.msg if some s in input.list` Rego leaves out an element of which nothing is defined; the engine forgets every element
+//! that the clause gave before, or ends with an error (regorus 0.14.1, `eval_output_expr_in_loop`): a denial would be lost because of another
+//! one's missing field. What is written there moves into the body, where the engine does as Rego does:
+//! `deny contains v if { some s in input.list; v := s.msg }`. The same holds for keys and values of objects and for rules of one value; functions
+//! are right as they are. What negations need is put before them (`negations`).
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, ops::Range};
 
 use regorus::unstable::{Expr, Lexer, Module, Rule, RuleHead, Source, Span, TokenKind};
 
 use crate::{
     call_graph::{head_reference, place},
+    negations::{self, Guards},
     policy_error::PolicyError,
 };
 
-/// How what was moved is called, before a number.
-const PREFIX: &str = "sluicegate_head_";
+/// How what is put in is called.
+pub(crate) const PREFIX: &str = "sluicegate_";
+
+/// How many times as long as it was a file may become: negations in what negations are given are written twice each.
+const GROWTH: usize = 8;
 
 /// A file as the engine is given it.
 pub(crate) struct Rewritten {
     pub(crate) text: String,
     /// For each of its lines the one that it was in the file.
-    pub(crate) lines: Vec<u32>,
+    lines: Vec<u32>,
 }
 
 impl Rewritten {
@@ -31,9 +37,11 @@ impl Rewritten {
     }
 }
 
-/// The file with the heads of its clauses moved; nothing if there is none to be moved. A clause that can't be taken apart is an error.
+/// The file in the form in which the engine means what Rego means; nothing if it is that already. A clause that can't be taken apart is an
+/// error.
 pub(crate) fn rewrite(text: &str, module: &Module) -> Result<Option<Rewritten>, PolicyError> {
-    let mut out = Pieces::of(text);
+    let guards = negations::guards(module);
+    let mut out = Pieces::of(text, &guards);
     let mut done = 0;
     for rule in &module.policy {
         let Rule::Spec { span, head, bodies } = &**rule else { continue };
@@ -45,32 +53,39 @@ pub(crate) fn rewrite(text: &str, module: &Module) -> Result<Option<Rewritten>, 
                 has_open_index(refr) || values.into_iter().any(|assign| is_open(&assign.value))
             }
         };
-        if !moves {
+        let (start, written) = (span.start as usize, written(span));
+        if !moves && guards.range(start..start + written.len()).next().is_none() {
             continue;
         }
-        let start = span.start as usize;
         let blocks = bodies.iter().map(|body| {
             let query = &body.query;
             // A body without braces has one statement, and begins with it.
             query.stmts.first().is_some_and(|first| first.span.start > query.span.start)
         });
-        let clause = Clause::read(start, written(span), blocks.collect()).ok_or_else(|| PolicyError::Syntax {
+        let clause = Clause::read(start, written, blocks.collect(), moves).ok_or_else(|| PolicyError::Syntax {
             place: place(head_reference(rule)),
             reason: "the value in its head may be undefined: give it a name in the body, and the name in the head"
                 .to_owned(),
         })?;
-        out.keep(done, start);
+        out.keep(done..start);
         clause.write(&mut out);
         done = clause.end;
+        if out.is_full() {
+            return Err(PolicyError::TooDeep {
+                place: place(head_reference(rule)),
+                what: "negations".to_owned(),
+                limit: GROWTH as u64,
+            });
+        }
     }
     if done == 0 {
         return Ok(None);
     }
-    out.keep(done, text.len());
+    out.keep(done..text.len());
     Ok(Some(Rewritten { text: out.text, lines: out.lines }))
 }
 
-/// The text of a rule; the engine's span ends before the quote of a string that is last.
+/// The text of a rule or a statement; the engine's span ends before the quote of a string that is last.
 pub(crate) fn written(span: &Span) -> &str {
     let text = span.source.contents();
     let (start, end) = (span.start as usize, span.end as usize);
@@ -127,64 +142,64 @@ fn has_open_index(reference: &Expr) -> bool {
     }
 }
 
-/// Where the parts of a clause stand, as ranges of bytes of the file.
+/// Where the parts of a clause stand, in bytes of the file.
 struct Clause {
     start: usize,
     end: usize,
     /// What stands in the brackets of its reference.
-    keys: Vec<(usize, usize)>,
+    keys: Vec<Range<usize>>,
     /// Each value, that of the head and those after `else`.
-    values: Vec<Option<(usize, usize)>>,
+    values: Vec<Option<Range<usize>>>,
     bodies: Vec<Body>,
+    /// Whether keys and values move.
+    moves: bool,
 }
 
 /// A body without `if` and, if it is a block, without its braces.
 struct Body {
     /// From `if` to the end of what follows.
-    whole: (usize, usize),
-    inside: (usize, usize),
+    whole: Range<usize>,
+    inside: Range<usize>,
 }
 
 impl Clause {
     /// Reads a clause that begins at `start` of the file. Nothing if its tokens do not make a clause.
-    fn read(start: usize, text: &str, blocks: Vec<bool>) -> Option<Self> {
+    fn read(start: usize, text: &str, blocks: Vec<bool>, moves: bool) -> Option<Self> {
         let tokens = tokens(text)?;
-        let mut clause =
-            Self { start, end: start + text.len(), keys: Vec::new(), values: vec![None], bodies: Vec::new() };
+        let (keys, bodies) = (Vec::new(), Vec::new());
+        let mut clause = Self { start, end: start + text.len(), keys, values: vec![None], bodies, moves };
         let mut part = Part::Reference;
-        let (mut depth, mut began) = (0_usize, 0);
+        let (mut depth, mut began) = (0_usize, start);
         let mut blocks = blocks.into_iter();
         let mut index = 0;
-        while index < tokens.len() {
-            let (symbol, from, to) = tokens[index];
-            let outside = depth == 0;
-            match symbol {
+        while let Some(Token { text, range }) = tokens.get(index) {
+            match *text {
                 "[" | "{" | "(" => {
-                    if outside && part == Part::Reference && symbol == "[" {
-                        began = to;
+                    if depth == 0 {
+                        began = if part == Part::Reference { start + range.end } else { began };
                     }
                     depth += 1;
                 }
                 "]" | "}" | ")" => {
                     depth = depth.checked_sub(1)?;
-                    if depth == 0 && part == Part::Reference && symbol == "]" {
-                        clause.keys.push((start + began, start + from));
+                    if depth == 0 && part == Part::Reference && *text == "]" {
+                        clause.keys.push(began..start + range.start);
                     }
                 }
-                "contains" | ":=" | "=" if outside && part == Part::Reference => {
-                    (part, began) = (Part::Value, to);
+                "contains" | ":=" | "=" if depth == 0 && part == Part::Reference => {
+                    (part, began) = (Part::Value, start + range.end);
                 }
-                "if" if outside && part != Part::Body => {
+                "if" if depth == 0 && part != Part::Body => {
                     if part == Part::Value {
-                        *clause.values.last_mut()? = Some((start + began, start + from));
+                        *clause.values.last_mut()? = Some(began..start + range.start);
                     }
-                    let (body, next) = body(&tokens, index, blocks.next()?)?;
-                    clause.bodies.push(body.after(start));
+                    let (body, next) = body(start, &tokens, index, blocks.next()?)?;
+                    clause.bodies.push(body);
                     part = Part::Body;
                     index = next;
                     continue;
                 }
-                "else" if outside && part == Part::Body => {
+                "else" if depth == 0 && part == Part::Body => {
                     clause.values.push(None);
                     part = Part::Reference;
                 }
@@ -193,48 +208,49 @@ impl Clause {
             index += 1;
         }
         if part == Part::Value {
-            *clause.values.last_mut()? = Some((start + began, clause.end));
+            *clause.values.last_mut()? = Some(began..clause.end);
         }
         Some(clause)
     }
 
-    /// Writes it with every key and value in its bodies.
+    /// Writes it with every key and value in its bodies, if they move.
     fn write(&self, out: &mut Pieces<'_>) {
+        let keys: &[_] = if self.moves { &self.keys } else { &[] };
         let mut at = self.start;
-        for (number, key) in self.keys.iter().enumerate() {
-            out.keep(at, key.0);
-            out.put(&format!("{PREFIX}{number}"));
-            at = key.1;
+        for (number, key) in keys.iter().enumerate() {
+            out.keep(at..key.start);
+            out.put(&format!("{PREFIX}head_{number}"));
+            at = key.end;
         }
         for (number, value) in self.values.iter().enumerate() {
-            let name = format!("{PREFIX}{}", self.keys.len() + number);
+            let value = value.as_ref().filter(|_| self.moves);
+            let name = format!("{PREFIX}head_{}", keys.len() + number);
             if let Some(value) = value {
-                out.keep(at, value.0);
+                out.keep(at..value.start);
                 out.put(&format!(" {name} "));
-                at = value.1;
+                at = value.end;
             }
-            let body = self.bodies.get(number);
-            match body {
+            match self.bodies.get(number) {
                 Some(body) => {
-                    out.keep(at, body.whole.0);
+                    out.keep(at..body.whole.start);
                     out.put("if {");
-                    out.keep(body.inside.0, body.inside.1);
-                    at = body.whole.1;
+                    out.keep(body.inside.clone());
+                    at = body.whole.end;
                 }
-                None => out.put(" if { true"),
+                None if self.moves => out.put(" if { true"),
+                None => break,
             }
-            for (number, key) in self.keys.iter().enumerate() {
-                out.put(&format!("; {PREFIX}{number} :="));
-                out.put(" ");
-                out.keep(key.0, key.1);
+            for (number, key) in keys.iter().enumerate() {
+                out.put(&format!("; {PREFIX}head_{number} := "));
+                out.keep(key.clone());
             }
             if let Some(value) = value {
                 out.put(&format!("; {name} := "));
-                out.keep(value.0, value.1);
+                out.keep(value.clone());
             }
             out.put("}");
         }
-        out.keep(at, self.end);
+        out.keep(at..self.end);
     }
 }
 
@@ -245,19 +261,11 @@ enum Part {
     Body,
 }
 
-impl Body {
-    fn after(self, start: usize) -> Self {
-        let moved = |(from, to): (usize, usize)| (from + start, to + start);
-        Self { whole: moved(self.whole), inside: moved(self.inside) }
-    }
-}
-
 /// The body whose `if` is token `index`, and the first token after it.
-fn body(tokens: &[(&str, usize, usize)], index: usize, is_block: bool) -> Option<(Body, usize)> {
-    let (_, start, after_if) = *tokens.get(index)?;
+fn body(start: usize, tokens: &[Token<'_>], index: usize, is_block: bool) -> Option<(Body, usize)> {
     let (mut depth, mut end) = (0_usize, index + 1);
-    while let Some((symbol, ..)) = tokens.get(end) {
-        match *symbol {
+    while let Some(token) = tokens.get(end) {
+        match token.text {
             "[" | "{" | "(" => depth += 1,
             "]" | "}" | ")" => depth = depth.checked_sub(1)?,
             "else" if depth == 0 => break,
@@ -268,13 +276,21 @@ fn body(tokens: &[(&str, usize, usize)], index: usize, is_block: bool) -> Option
             break;
         }
     }
-    let (_, last, stop) = *tokens.get(end.checked_sub(1)?)?;
-    let inside = if is_block { (tokens.get(index + 1)?.2, last) } else { (after_if, stop) };
-    Some((Body { whole: (start, stop), inside }, end))
+    let (begin, last) = (&tokens.get(index)?.range, &tokens.get(end.checked_sub(1)?)?.range);
+    let inside = if is_block { tokens.get(index + 1)?.range.end..last.start } else { begin.end..last.end };
+    let within = |range: Range<usize>| start + range.start..start + range.end;
+    Some((Body { whole: within(begin.start..last.end), inside: within(inside) }, end))
 }
 
-/// The tokens of a text with where they begin and end, quotes included; nothing if it is not made of tokens. A string is no symbol.
-fn tokens(text: &str) -> Option<Vec<(&str, usize, usize)>> {
+/// A word, a number or a symbol; a string has no text.
+pub(crate) struct Token<'a> {
+    pub(crate) text: &'a str,
+    /// Where it stands, quotes included.
+    pub(crate) range: Range<usize>,
+}
+
+/// The tokens of a text; nothing if it is not made of tokens.
+pub(crate) fn tokens(text: &str) -> Option<Vec<Token<'_>>> {
     let source = Source::from_contents(String::new(), text.to_owned()).ok()?;
     let mut lexer = Lexer::new(&source);
     lexer.set_max_col(NonZeroU32::MAX);
@@ -282,37 +298,68 @@ fn tokens(text: &str) -> Option<Vec<(&str, usize, usize)>> {
     loop {
         let token = lexer.next_token().ok()?;
         let (start, end) = (token.1.start as usize, token.1.end as usize);
-        match token.0 {
+        tokens.push(match token.0 {
             TokenKind::Eof => return Some(tokens),
-            TokenKind::String | TokenKind::RawString => tokens.push(("", start.checked_sub(1)?, end + 1)),
-            _ => tokens.push((text.get(start..end)?, start, end)),
+            TokenKind::String | TokenKind::RawString => Token { text: "", range: start.checked_sub(1)?..end + 1 },
+            _ => Token { text: text.get(start..end)?, range: start..end },
+        });
+        // The engine takes `set(` for one word.
+        if let Some(word @ Token { text: "set(", .. }) = tokens.last_mut() {
+            *word = Token { text: "set", range: start..end - 1 };
+            tokens.push(Token { text: "(", range: end - 1..end });
         }
     }
 }
 
-/// A text that is put together from pieces of another and of our own.
+/// Part of what is put in.
+pub(crate) enum Piece {
+    Ours(String),
+    /// What stands there in the file.
+    Original(Range<usize>),
+}
+
+/// A text that is put together from pieces of a file and of our own.
 struct Pieces<'a> {
     original: &'a str,
-    /// Where its lines end.
+    guards: &'a Guards,
+    /// Where the file's lines end.
     ends: Vec<usize>,
     text: String,
     lines: Vec<u32>,
 }
 
 impl<'a> Pieces<'a> {
-    fn of(original: &'a str) -> Self {
+    fn of(original: &'a str, guards: &'a Guards) -> Self {
         let ends = original.match_indices('\n').map(|(at, _)| at).collect();
-        Self { original, ends, text: String::with_capacity(original.len()), lines: vec![1] }
+        Self { original, guards, ends, text: String::with_capacity(original.len()), lines: vec![1] }
     }
 
-    /// A piece of the original.
-    fn keep(&mut self, from: usize, to: usize) {
-        let mut line = u32::try_from(self.ends.partition_point(|end| *end < from) + 1).unwrap_or(u32::MAX);
-        let piece = self.original.get(from..to).unwrap_or_default();
-        if self.text.is_empty() || self.text.ends_with('\n') {
-            if let Some(last) = self.lines.last_mut() {
-                *last = line;
+    /// A piece of the file, with what its negations need.
+    fn keep(&mut self, range: Range<usize>) {
+        let guards = self.guards;
+        let mut at = range.start;
+        for (place, guard) in guards.range(range.clone()) {
+            self.copy(at..*place);
+            at = *place;
+            for piece in guard {
+                match piece {
+                    Piece::Ours(text) => self.put(text),
+                    Piece::Original(range) if !self.is_full() => self.keep(range.clone()),
+                    Piece::Original(_) => {}
+                }
             }
+        }
+        self.copy(at..range.end);
+    }
+
+    /// A piece of the file as it is.
+    fn copy(&mut self, range: Range<usize>) {
+        let mut line = u32::try_from(self.ends.partition_point(|end| *end < range.start) + 1).unwrap_or(u32::MAX);
+        let piece = self.original.get(range).unwrap_or_default();
+        if (self.text.is_empty() || self.text.ends_with('\n'))
+            && let Some(last) = self.lines.last_mut()
+        {
+            *last = line;
         }
         for _ in piece.matches('\n') {
             line = line.saturating_add(1);
@@ -324,6 +371,10 @@ impl<'a> Pieces<'a> {
     /// A piece of ours, without a new line.
     fn put(&mut self, piece: &str) {
         self.text.push_str(piece);
+    }
+
+    fn is_full(&self) -> bool {
+        self.text.len() > self.original.len().saturating_mul(GROWTH).saturating_add(1 << 10)
     }
 }
 
