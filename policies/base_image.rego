@@ -19,6 +19,10 @@ code := "base_image.allowed"
 #   solution: >-
 #     Build on an allowed base image, or let the gate's owners add its digest to data.sluicegate.allowed_base_images.
 #   requires: ["https://slsa.dev/provenance/v1"]
+#   controls:
+#     soc2: [CC6.8, CC8.1]
+#     pci_dss: ["2.2.1", "6.3.2"]
+#     nist_ssdf: [PW.4.1, PW.4.4]
 pass contains code if {
 	count(provenances) > 0
 	every provenance in provenances {
@@ -93,15 +97,22 @@ stands_on_something_allowed(provenance) if {
 	data.sluicegate.allow_scratch == true
 }
 
+default attestations := []
+
+attestations := input.attestations if is_array(input.attestations)
+
 provenances contains statement if {
-	some statement in input.attestations
+	some statement in attestations
 	statement.predicateType == provenance_type
+	is_array(statement.subjects)
 	some subject in statement.subjects
 	subject.digest == input.subject.digest
 }
 
 bases(provenance) := {dependency |
-	some dependency in provenance.predicate.buildDefinition.resolvedDependencies
+	dependencies := provenance.predicate.buildDefinition.resolvedDependencies
+	is_array(dependencies)
+	some dependency in dependencies
 	dependency.name == "base"
 }
 
@@ -109,6 +120,7 @@ is_from_scratch(provenance) if provenance.predicate.buildDefinition.externalPara
 
 is_allowed(base) if {
 	regex.match(`^[0-9a-f]{64}$`, base.digest.sha256)
+	is_array(data.sluicegate.allowed_base_images)
 	digest_of(base) in data.sluicegate.allowed_base_images
 }
 

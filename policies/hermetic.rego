@@ -23,6 +23,11 @@ caches := "hermetic.caches"
 #   solution: >-
 #     Leave network: host out of the step, or list the servers that it needs (network: { allow: [HOST:PORT] }), and build again.
 #   requires: ["https://slsa.dev/provenance/v1"]
+#   controls:
+#     soc2: [CC6.6, CC8.1]
+#     pci_dss: ["6.2.1", "6.3.2"]
+#     nist_ssdf: [PO.5.1, PW.6.2]
+#     slsa: [build-l3]
 pass contains network if {
 	count(steps) > 0
 	every step in steps {
@@ -59,6 +64,12 @@ deny contains violation if {
 #   solution: >-
 #     Leave caches out of the step and build again, or let the gate's owners set data.sluicegate.hermetic.accept_shared_caches.
 #   requires: ["https://slsa.dev/provenance/v1"]
+#   controls:
+#     soc2: [CC8.1]
+#     pci_dss: ["6.2.1"]
+#     nist_ssdf: [PO.5.1, PW.6.2]
+#     slsa: [build-l3]
+#   none_is_fine: [dependencies(step)]
 pass contains caches if {
 	count(steps) > 0
 	every step in steps {
@@ -112,8 +123,12 @@ says_what_it_read(step) if {
 	is_object(object.get(parameters(step), "caches", {}))
 }
 
+default attestations := []
+
+attestations := input.attestations if is_array(input.attestations)
+
 steps contains statement if {
-	some statement in input.attestations
+	some statement in attestations
 	statement.predicateType == provenance_type
 	statement.predicate.buildDefinition.buildType == step_build_type
 }

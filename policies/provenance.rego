@@ -19,6 +19,12 @@ code := "provenance.builder_and_signer"
 #     Build with an allowed builder, or let the gate's owners add the builder id and the signer's name to
 #     data.sluicegate.allowed_builders.
 #   requires: ["https://slsa.dev/provenance/v1"]
+#   controls:
+#     soc2: [CC6.1, CC8.1]
+#     pci_dss: ["6.2.1", "6.5.1"]
+#     nist_ssdf: [PO.3.2, PS.2.1]
+#     slsa: [build-l1, build-l2]
+#   none_is_fine: [provenances]
 pass contains code if {
 	count(provenances_of_the_image) > 0
 	every statement in provenances {
@@ -54,18 +60,24 @@ deny contains violation if {
 	}
 }
 
+default attestations := []
+
+attestations := input.attestations if is_array(input.attestations)
+
 provenances contains statement if {
-	some statement in input.attestations
+	some statement in attestations
 	statement.predicateType == provenance_type
 }
 
 provenances_of_the_image contains statement if {
 	some statement in provenances
+	is_array(statement.subjects)
 	some subject in statement.subjects
 	subject.digest == input.subject.digest
 }
 
 is_allowed(statement) if {
+	is_array(data.sluicegate.allowed_builders)
 	some allowed in data.sluicegate.allowed_builders
 	allowed.builder_id == statement.predicate.runDetails.builder.id
 	allowed.signer == statement.signer.name
@@ -75,7 +87,7 @@ is_allowed(statement) if {
 
 default image := "that is judged"
 
-image := input.subject.digest
+image := input.subject.digest if is_string(input.subject.digest)
 
 default builder_id(_) := ""
 

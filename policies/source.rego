@@ -26,6 +26,11 @@ code := "source.resolved"
 #     executor fetches itself (git and ref of a source), in data.sluicegate.source.repositories, or let the gate's owners set
 #     data.sluicegate.source.accept_unverified_commits.
 #   requires: ["https://slsa.dev/provenance/v1"]
+#   controls:
+#     soc2: [CC6.1, CC8.1]
+#     pci_dss: ["6.2.3", "6.5.1"]
+#     nist_ssdf: [PS.1.1, PS.3.2]
+#     slsa: [source-l1]
 pass contains code if {
 	count(sources) > 0
 	count(steps_without_dependencies) == 0
@@ -163,12 +168,14 @@ is_unverified_and_accepted(dependency) if {
 
 is_allowed(dependency) if {
 	repository := dependency.annotations["sluicegate.dev/repository"]
+	is_array(data.sluicegate.source.repositories)
 	some allowed in data.sluicegate.source.repositories
 	allowed == repository
 }
 
 is_under_an_allowed_reference(dependency) if {
 	reference := annotation(dependency, "sluicegate.dev/ref", "")
+	is_array(data.sluicegate.source.refs)
 	some pattern in data.sluicegate.source.refs
 	names(pattern, reference)
 }
@@ -205,12 +212,17 @@ has_digest(dependency) if regex.match(`^[0-9a-f]{64}$`, dependency.digest.sha256
 
 sources contains {"dependency": dependency, "attestation": text(step, "digest", "without a digest")} if {
 	some step in steps
+	lists_dependencies(step)
 	some dependency in step.predicate.buildDefinition.resolvedDependencies
 	startswith(dependency.name, "source:")
 }
 
+default attestations := []
+
+attestations := input.attestations if is_array(input.attestations)
+
 steps contains statement if {
-	some statement in input.attestations
+	some statement in attestations
 	statement.predicateType == provenance_type
 	statement.predicate.buildDefinition.buildType == step_build_type
 }

@@ -28,12 +28,12 @@ facts(statements) := {"attestations": statements}
 
 passes(statements) if {
 	code in tests.pass with input as facts(statements)
-	count(tests.deny) == 0 with input as facts(statements)
+	count({violation | some violation in tests.deny; violation.code == code}) == 0 with input as facts(statements)
 }
 
 denials(facts_) := found if {
 	not code in tests.pass with input as facts_
-	found := tests.deny with input as facts_
+	found := {violation | some violation in tests.deny; violation.code == code} with input as facts_
 	count(found) > 0
 }
 
@@ -105,4 +105,85 @@ test_a_missing_part_is_denied if {
 	denials(facts([json.remove(whole, ["digest"])]))
 	denials(facts([object.union(whole, {"predicate": {"failedTests": [1]}})]))
 	denials(facts([object.union(whole, {"predicate": {"sluicegate_counts": {"failed": "x", "errors": 0}}})]))
+}
+
+enough := "tests.enough"
+
+enough_passes(facts_, minimum) if {
+	enough in tests.pass with input as facts_ with data.sluicegate as {"tests": {"minimum": minimum}}
+	count({violation | some violation in tests.deny; violation.code == enough}) == 0 with input as facts_
+		with data.sluicegate as {"tests": {"minimum": minimum}}
+}
+
+enough_denials(facts_, config) := found if {
+	not enough in tests.pass with input as facts_ with data.sluicegate as config
+	found := {violation | some violation in tests.deny; violation.code == enough} with input as facts_ with data.sluicegate as config
+	count(found) > 0
+}
+
+counted(counts) := object.union(passed, {"predicate": {"sluicegate_counts": counts}, "digest": "sha256:bbbb"})
+
+test_enough_tests_pass_over_all_results if {
+	enough_passes(facts([passed]), 1)
+	enough_passes(facts([passed]), 0)
+	enough_passes(facts([passed, of_another_step({"passed": 4, "failed": 0, "errors": 0, "skipped": 0})]), 5)
+}
+
+of_another_step(counts) := object.union(counted(counts), {"predicate": {"sluicegate_step": "other"}})
+
+test_a_second_result_of_a_step_adds_nothing if {
+	more := counted({"passed": 4, "failed": 0, "errors": 0, "skipped": 0})
+	enough_passes(facts([passed, more]), 1)
+	some violation in enough_denials(facts([passed, more]), {"tests": {"minimum": 2}})
+	violation.executed == 1
+}
+
+test_too_few_are_denied_and_counted if {
+	enough_denials(facts([passed]), {"tests": {"minimum": 2}}) == {{
+		"code": enough,
+		"msg": "1 test was executed, and data.sluicegate.tests.minimum is 2: bring back those that are skipped or gone",
+		"executed": 1,
+		"minimum": 2,
+	}}
+	some violation in enough_denials(facts([counted({"passed": 4, "failed": 0, "errors": 0, "skipped": 9})]), {"tests": {"minimum": 5}})
+	violation.msg == "4 tests were executed, and data.sluicegate.tests.minimum is 5: bring back those that are skipped or gone"
+}
+
+test_failures_and_errors_are_denied_however_many_ran if {
+	enough_denials(facts([passed, counted({"passed": 4, "failed": 1, "errors": 1, "skipped": 0})]), {"tests": {"minimum": 1}}) == {{
+		"code": enough,
+		"msg": "the step test: 2 tests did not pass: mend what they found",
+		"term": "test",
+		"step": "test",
+		"attestation": "sha256:bbbb",
+	}}
+	enough_denials(facts([counted({"passed": 4, "failed": 0, "errors": 1, "skipped": 0})]), {"tests": {"minimum": 1}})
+}
+
+test_a_missing_minimum_names_the_key_to_write if {
+	every odd in [{}, {"tests": {}}, {"tests": {"minimum": null}}, {"tests": {"minimum": "1"}}, {"tests": {"minimum": -1}}, {"tests": 1}, {"tests": null}] {
+		enough_denials(facts([passed]), odd) == {{
+			"code": enough,
+			"msg": "data.sluicegate.tests.minimum is not a number from 0 up: write how many tests have to be executed",
+			"setting": "sluicegate.tests.minimum",
+		}}
+	}
+}
+
+test_counts_that_nobody_can_read_are_denied if {
+	config := {"tests": {"minimum": 0}}
+	every field in ["passed", "failed", "errors"] {
+		enough_denials(facts([json.remove(passed, [sprintf("predicate/sluicegate_counts/%v", [field])])]), config) == {{
+			"code": enough,
+			"msg": "the step test: its test result does not say how many tests passed, failed and had an error",
+			"term": "test",
+			"step": "test",
+			"attestation": "sha256:aaaa",
+		}}
+		enough_denials(facts([counted(object.union(passed.predicate.sluicegate_counts, {field: "1"}))]), config)
+		enough_denials(facts([counted(object.union(passed.predicate.sluicegate_counts, {field: -1}))]), config)
+	}
+	enough_denials(facts([json.remove(passed, ["predicate"])]), config)
+	enough_denials(facts([]), config)
+	enough_denials({}, config)
 }

@@ -516,13 +516,54 @@ fn data_file(bases: &[(String, Digest)]) -> String {
             out.push_str(&format!("    - {digest}   # {}\n", one_line(name)));
         }
     }
-    out.push_str("  allow_scratch: false\n");
-    out.push_str(
-        "  source:   # a commit counts as resolved only if the builder fetched it itself: git and ref of a source\n    \
-         repositories: []\n    refs: [refs/heads/main]\n    accept_unverified_commits: true\n    accept_uncommitted_changes: false\n    \
-         accept_sources_without_commit: false\n  hermetic:\n    accept_shared_caches: false\n",
-    );
+    out.push_str("  allow_scratch: false\n  registries:                       # where images may come from: HOST, HOST/PATH/* or oci: for layout folders\n");
+    for place in places(bases) {
+        out.push_str(&format!("    - \"{place}\"\n"));
+    }
+    out.push_str(DATA);
     out
+}
+
+/// What a new project's data says beside builders and images. Each rule that it may not want has a word that says so.
+const DATA: &str = r#"  builder:
+    any_version: false              # whether a provenance may leave out the versions of its builder
+  source:                           # a commit counts as resolved only if the builder fetched it itself: git and ref of a source
+    repositories: []
+    refs: [refs/heads/main]
+    accept_unverified_commits: true
+    accept_uncommitted_changes: false
+    accept_sources_without_commit: false
+  hermetic:
+    accept_shared_caches: false
+  steps:
+    required: []                    # names of steps without which nothing passes
+  tests:
+    minimum: 1                      # how many tests have to be executed; raise it as the project grows
+  sbom:
+    ntia: false                     # whether the NTIA's minimum elements are demanded; most tools leave out suppliers
+  licenses:
+    allowed: ["*"]                  # SPDX ids; "*" is any
+    unknown: allow                  # a component that says nothing about its licence: allow or deny
+  banned_packages: []               # purls, with or without a version
+  vulnerabilities:
+    deny: []                        # severities that never pass without VEX, such as CRITICAL
+    triage: []                      # severities about which somebody has to say something
+    grace_days: { CRITICAL: 0, HIGH: 30, MEDIUM: 90, LOW: any, UNKNOWN: 30 }        # how long a fix may wait
+    max_age_days: { CRITICAL: any, HIGH: any, MEDIUM: any, LOW: any, UNKNOWN: any }  # how long a finding without a fix may stay
+  vex:
+    signers: []                     # signers of trust.yaml whose OpenVEX statements count
+  end_of_life: {}                   # "debian 12": 2028-06-30, beside what the scanner knows
+  end_of_life_packages: {}          # purl without a version: date
+"#;
+
+/// Where layouts and the base images come from: of a registry everything beside the image.
+fn places(bases: &[(String, Digest)]) -> BTreeSet<String> {
+    let beside = |name: &String| {
+        let (path, _) = name.rsplit_once('/')?;
+        Some(if path.contains('/') { format!("{path}/*") } else { path.to_owned() })
+    };
+    let registries = bases.iter().map(|(name, _)| name).filter(|name| !name.starts_with("oci:"));
+    std::iter::once("oci:".to_owned()).chain(registries.filter_map(beside).map(|place| one_line(&place))).collect()
 }
 
 fn gateway_file(verifier: &str, scanner: Option<&str>) -> String {
@@ -573,6 +614,15 @@ artifacts:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stands_beside_a_base_image_may_be_used_and_no_more_of_a_shared_registry() {
+        let digest: Digest = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
+        let of = |name: &str| places(&[(name.to_owned(), digest)]).into_iter().collect::<Vec<_>>();
+        assert_eq!(of("oci:images/base"), ["oci:"]);
+        assert_eq!(of("docker.io/library/debian:12"), ["docker.io/library/*", "oci:"]);
+        assert_eq!(of("localhost:5000/debian@sha256:00"), ["localhost:5000", "oci:"]);
+    }
 
     #[test]
     fn a_path_is_written_without_detours_where_it_stays_the_same_place() {
