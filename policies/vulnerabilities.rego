@@ -305,6 +305,8 @@ why_no_grace(i, finding) := "its severity or its fix is written in a way that th
 	not is_readable(finding)
 } else := sprintf("data.sluicegate.vulnerabilities.grace_days has no number of days for %v: write one, or any", [finding.severity]) if {
 	not has_grace(finding)
+} else := sprintf("data.sluicegate.vulnerabilities.grace_days gives %v no day: update", [finding.severity]) if {
+	grace_days[finding.severity] == 0
 } else := sprintf("the %v days since the fix appeared are over: update", [grace_days[finding.severity]]) if {
 	is_number(since(i, finding))
 } else := "nobody can say since when: update, or write it under data.sluicegate.vulnerabilities.fix_appeared"

@@ -548,7 +548,7 @@ const DATA: &str = r#"  builder:
   vulnerabilities:
     deny: []                        # severities that never pass without VEX, such as CRITICAL
     triage: []                      # severities about which somebody has to say something
-    grace_days: { CRITICAL: 0, HIGH: 30, MEDIUM: 90, LOW: any, UNKNOWN: 30 }        # how long a fix may wait
+    grace_days: { CRITICAL: any, HIGH: 30, MEDIUM: 90, LOW: any, UNKNOWN: any }     # how long a fix may wait; no_fixable_critical gives none
     max_age_days: { CRITICAL: any, HIGH: any, MEDIUM: any, LOW: any, UNKNOWN: any }  # how long a finding without a fix may stay
   vex:
     signers: []                     # signers of trust.yaml whose OpenVEX statements count

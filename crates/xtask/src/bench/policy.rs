@@ -86,8 +86,8 @@ pub(super) fn measure(bench: &Bench<'_>, peers: &PolicyPeers, table: &mut Table)
     }
     table.notes.push(
         "policy: cold is a whole process with the policies, their data and the facts as files; ours starts a second, limited process for the \
-         rules, and asks them once more with a name for each clause where something is denied. Warm is inside one process: whole reads the facts \
-         each time, asked does not. OPA's warm figures are those of opa bench, which reads the facts once."
+         rules, and asks them once more with a name for each clause where something is denied. Warm is inside one process. \
+         OPA's warm figures are those of opa bench, which reads the facts once."
             .to_owned(),
     );
     Ok(())
