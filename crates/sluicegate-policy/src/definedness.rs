@@ -3,12 +3,13 @@
 //! In `deny contains s.msg if some s in input.list` Rego leaves out an element of which nothing is defined; the engine forgets every element
 //! that the clause gave before, or ends with an error (regorus 0.14.1, `eval_output_expr_in_loop`): a denial would be lost because of another
 //! one's missing field. What is written there moves into the body, where the engine does as Rego does:
-//! `deny contains v if { some s in input.list; v := s.msg }`. The same holds for keys and values of objects and for rules of one value; functions
-//! are right as they are. What negations need is put before them (`negations`).
+//! `deny contains v if { some s in input.list; v := s.msg }`. The same holds for keys and values of objects and for rules of one value. Of a
+//! function whose value is undefined Rego asks what stands after `else`; the engine does so only where the body does not hold. What negations need
+//! is put before them (`negations`).
 
 use std::{num::NonZeroU32, ops::Range};
 
-use regorus::unstable::{Expr, Lexer, Module, Rule, RuleHead, Source, Span, TokenKind};
+use regorus::unstable::{Expr, Lexer, Module, Rule, RuleAssign, RuleBody, RuleHead, Source, Span, TokenKind};
 
 use crate::{
     call_graph::{head_reference, place},
@@ -46,11 +47,15 @@ pub(crate) fn rewrite(text: &str, module: &Module) -> Result<Option<Rewritten>, 
     for rule in &module.policy {
         let Rule::Spec { span, head, bodies } = &**rule else { continue };
         let moves = match head {
-            RuleHead::Func { .. } => false,
-            RuleHead::Set { refr, key, .. } => has_open_index(refr) || key.as_ref().is_some_and(|key| is_open(key)),
+            RuleHead::Func { assign, .. } => {
+                bodies.iter().any(|body| body.is_else) && values_of(assign.as_ref(), bodies).any(is_open)
+            }
+            RuleHead::Set { refr, key, .. } => {
+                // Under a key that is a name the engine makes a set before it knows whether anything is in it.
+                has_index(refr, &|index| !is_scalar(index)) || key.as_ref().is_some_and(|key| is_open(key))
+            }
             RuleHead::Compr { refr, assign, .. } => {
-                let values = assign.iter().chain(bodies.iter().filter_map(|body| body.assign.as_ref()));
-                has_open_index(refr) || values.into_iter().any(|assign| is_open(&assign.value))
+                has_index(refr, &is_open) || values_of(assign.as_ref(), bodies).any(is_open)
             }
         };
         let (start, written) = (span.start as usize, written(span));
@@ -85,6 +90,11 @@ pub(crate) fn rewrite(text: &str, module: &Module) -> Result<Option<Rewritten>, 
     Ok(Some(Rewritten { text: out.text, lines: out.lines }))
 }
 
+/// What a rule says in its head and after each `else`.
+fn values_of<'a>(head: Option<&'a RuleAssign>, bodies: &'a [RuleBody]) -> impl Iterator<Item = &'a Expr> {
+    head.into_iter().chain(bodies.iter().filter_map(|body| body.assign.as_ref())).map(|assign| assign.value.as_ref())
+}
+
 /// The text of a rule or a statement; the engine's span ends before the quote of a string that is last.
 pub(crate) fn written(span: &Span) -> &str {
     let text = span.source.contents();
@@ -114,7 +124,7 @@ fn is_open(expression: &Expr) -> bool {
         Expr::Array { items, .. } | Expr::Set { items, .. } => items.iter().any(|item| is_open(item)),
         Expr::Object { fields, .. } => fields.iter().any(|(_, key, value)| is_open(key) || is_open(value)),
         Expr::RefDot { refr, .. } => !is_of_a_document(refr),
-        Expr::RefBrack { refr, index, .. } => !is_of_a_document(refr) || !is_text_or_number(index),
+        Expr::RefBrack { refr, index, .. } => !is_of_a_document(refr) || !is_scalar(index),
         _ => true,
     }
 }
@@ -124,20 +134,23 @@ fn is_of_a_document(reference: &Expr) -> bool {
     match reference {
         Expr::Var { span, .. } => matches!(span.text(), "input" | "data"),
         Expr::RefDot { refr, .. } => is_of_a_document(refr),
-        Expr::RefBrack { refr, index, .. } => is_of_a_document(refr) && is_text_or_number(index),
+        Expr::RefBrack { refr, index, .. } => is_of_a_document(refr) && is_scalar(index),
         _ => false,
     }
 }
 
-fn is_text_or_number(expression: &Expr) -> bool {
-    matches!(expression, Expr::String { .. } | Expr::RawString { .. } | Expr::Number { .. })
+fn is_scalar(expression: &Expr) -> bool {
+    matches!(
+        expression,
+        Expr::String { .. } | Expr::RawString { .. } | Expr::Number { .. } | Expr::Bool { .. } | Expr::Null { .. }
+    )
 }
 
-/// Whether a rule's reference has a key in brackets that may be undefined.
-fn has_open_index(reference: &Expr) -> bool {
+/// Whether a rule's reference has a key in brackets that is such a one.
+fn has_index(reference: &Expr, is_such: &dyn Fn(&Expr) -> bool) -> bool {
     match reference {
-        Expr::RefBrack { refr, index, .. } => is_open(index) || has_open_index(refr),
-        Expr::RefDot { refr, .. } => has_open_index(refr),
+        Expr::RefBrack { refr, index, .. } => is_such(index) || has_index(refr, is_such),
+        Expr::RefDot { refr, .. } => has_index(refr, is_such),
         _ => false,
     }
 }
@@ -148,6 +161,8 @@ struct Clause {
     end: usize,
     /// What stands in the brackets of its reference.
     keys: Vec<Range<usize>>,
+    /// Where the reference of a set ends.
+    set: Option<usize>,
     /// Each value, that of the head and those after `else`.
     values: Vec<Option<Range<usize>>>,
     bodies: Vec<Body>,
@@ -167,7 +182,7 @@ impl Clause {
     fn read(start: usize, text: &str, blocks: Vec<bool>, moves: bool) -> Option<Self> {
         let tokens = tokens(text)?;
         let (keys, bodies) = (Vec::new(), Vec::new());
-        let mut clause = Self { start, end: start + text.len(), keys, values: vec![None], bodies, moves };
+        let mut clause = Self { start, end: start + text.len(), keys, set: None, values: vec![None], bodies, moves };
         let mut part = Part::Reference;
         let (mut depth, mut began) = (0_usize, start);
         let mut blocks = blocks.into_iter();
@@ -182,11 +197,16 @@ impl Clause {
                 }
                 "]" | "}" | ")" => {
                     depth = depth.checked_sub(1)?;
-                    if depth == 0 && part == Part::Reference && *text == "]" {
+                    let is_key = depth == 0 && part == Part::Reference && *text == "]";
+                    // One that is written out stays.
+                    if is_key
+                        && !tokens.get(index.checked_sub(1)?).is_some_and(|token| token.is_written_out(&tokens, index))
+                    {
                         clause.keys.push(began..start + range.start);
                     }
                 }
                 "contains" | ":=" | "=" if depth == 0 && part == Part::Reference => {
+                    clause.set = (*text == "contains").then_some(start + range.start);
                     (part, began) = (Part::Value, start + range.end);
                 }
                 "if" if depth == 0 && part != Part::Body => {
@@ -251,6 +271,28 @@ impl Clause {
             out.put("}");
         }
         out.keep(at..self.end);
+        if let Some(end) = self.set
+            && !keys.is_empty()
+        {
+            self.write_nothing(end, keys, out);
+        }
+    }
+
+    /// Sets under keys of which there are none are an empty object; the engine has no object then. A clause that adds nothing makes one.
+    fn write_nothing(&self, end: usize, keys: &[Range<usize>], out: &mut Pieces<'_>) {
+        out.new_line();
+        let mut at = self.start;
+        for (number, key) in keys.iter().enumerate() {
+            out.keep(at..key.start);
+            out.put(&format!("{PREFIX}head_{number}"));
+            at = key.end;
+        }
+        out.keep(at..end);
+        out.put(":= true if { false");
+        for number in 0..keys.len() {
+            out.put(&format!("; {PREFIX}head_{number} := 0"));
+        }
+        out.put(" }");
     }
 }
 
@@ -287,6 +329,16 @@ pub(crate) struct Token<'a> {
     pub(crate) text: &'a str,
     /// Where it stands, quotes included.
     pub(crate) range: Range<usize>,
+}
+
+impl Token<'_> {
+    /// Whether it is a value that stands alone before the bracket at `closing`.
+    fn is_written_out(&self, tokens: &[Token<'_>], closing: usize) -> bool {
+        let alone = closing.checked_sub(2).and_then(|before| tokens.get(before)).is_some_and(|token| token.text == "[");
+        let is_value =
+            matches!(self.text, "" | "null" | "true" | "false") || self.text.starts_with(|c: char| c.is_ascii_digit());
+        alone && is_value
+    }
 }
 
 /// The tokens of a text; nothing if it is not made of tokens.
@@ -373,6 +425,12 @@ impl<'a> Pieces<'a> {
         self.text.push_str(piece);
     }
 
+    /// A line of ours, which stands for the one before it.
+    fn new_line(&mut self) {
+        self.text.push('\n');
+        self.lines.extend(self.lines.last().copied());
+    }
+
     fn is_full(&self) -> bool {
         self.text.len() > self.original.len().saturating_mul(GROWTH).saturating_add(1 << 10)
     }
@@ -440,11 +498,22 @@ mod tests {
             ("k[s.n] := s.d if some s in input.l", r#"{"a":"1","c":"3"}"#),
             ("k[s.d] := s.n if some s in input.l", r#"{"1":"a","3":"c"}"#),
             ("k[s.n] contains s.d if some s in input.l", r#"{"a":["1"],"c":["3"]}"#),
+            ("k[s.n] contains s.x if some s in input.l", "{}"),
+            ("k[\"a\"] contains s.x if some s in input.l", r#"{"a":[]}"#),
+            ("k[name] contains s.x if some s in input.l\nname := \"a\"", "{}"),
+            (
+                "k[name] contains s.d if { some s in input.l; name := s.n }\nk.b contains 7 if input.l",
+                r#"{"a":["1"],"b":[7],"c":["3"]}"#,
+            ),
             ("k.a[s.n] := s.d if some s in input.l", r#"{"a":{"a":"1","c":"3"}}"#),
             ("k := s.d if { some s in input.l; not s.d == \"3\" }", r#""1""#),
             ("k := s.x if { some s in input.l } else := 7", "7"),
             ("default k := 8\nk := s.x if { some s in input.l }", "8"),
             ("k contains s.x if { some s in input.l }", "[]"),
+            (
+                "k contains e(s) if some s in input.l\ne(s) := s.d if s.n else := \"none\" if not s.d",
+                r#"["1","3","none"]"#,
+            ),
         ] {
             let file = SourceFile { name: "p.rego".into(), text: format!("package p\n{clauses}\n") };
             let limits = EvaluationLimits::default();
