@@ -2,8 +2,8 @@
 
 use std::{
     collections::BTreeSet,
-    env, fs,
-    io::{self, Write},
+    fs,
+    io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -14,6 +14,8 @@ use sluicegate_policy::{
     rego_tests,
     shipped::SHIPPED,
 };
+
+use crate::beside_opa::{Random, opa};
 
 const BASE: &str = "3333333333333333333333333333333333333333333333333333333333333333";
 
@@ -505,35 +507,4 @@ fn collect_pointers(value: &Value, at: &str, found: &mut Vec<String>) {
         collect_pointers(value, &pointer, found);
         found.push(pointer);
     }
-}
-
-/// The same numbers each time (Marsaglia, Xorshift RNGs, 2003).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % limit as u64) as usize
-    }
-
-    fn of<'a, T>(&mut self, list: &'a [T]) -> &'a T {
-        &list[self.below(list.len())]
-    }
-}
-
-/// OPA itself, where the environment names it.
-fn opa() -> Option<PathBuf> {
-    let found = env::var_os("SLUICEGATE_OPA").map(PathBuf::from);
-    if found.is_none() {
-        assert!(
-            env::var_os("SLUICEGATE_REQUIRE_PEERS").is_none(),
-            "SLUICEGATE_OPA names no opa, and peers are demanded"
-        );
-        // Straight to standard error, because the harness hides what a passing test prints.
-        let line = "skipped: SLUICEGATE_OPA does not name an opa program, so nothing was compared with it\n";
-        io::stderr().write_all(line.as_bytes()).unwrap();
-    }
-    found
 }
