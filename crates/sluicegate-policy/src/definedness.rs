@@ -7,7 +7,10 @@
 //! function whose value is undefined Rego asks what stands after `else`; the engine does so only where the body does not hold. What negations need
 //! is put before them (`negations`).
 
-use std::{num::NonZeroU32, ops::Range};
+use std::{
+    num::{NonZeroU32, NonZeroUsize},
+    ops::Range,
+};
 
 use regorus::unstable::{Expr, Lexer, Module, Rule, RuleAssign, RuleBody, RuleHead, Source, Span, TokenKind};
 
@@ -41,7 +44,7 @@ impl Rewritten {
 /// The file in the form in which the engine means what Rego means; nothing if it is that already. A clause that can't be taken apart is an
 /// error.
 pub(crate) fn rewrite(text: &str, module: &Module) -> Result<Option<Rewritten>, PolicyError> {
-    let guards = negations::guards(module);
+    let guards = negations::guards(module)?;
     let mut out = Pieces::of(text, &guards);
     let mut done = 0;
     for rule in &module.policy {
@@ -343,7 +346,8 @@ impl Token<'_> {
 
 /// The tokens of a text; nothing if it is not made of tokens.
 pub(crate) fn tokens(text: &str) -> Option<Vec<Token<'_>>> {
-    let source = Source::from_contents(String::new(), text.to_owned()).ok()?;
+    let source =
+        Source::from_contents_with_limits(String::new(), text.to_owned(), NonZeroUsize::MAX, NonZeroUsize::MAX).ok()?;
     let mut lexer = Lexer::new(&source);
     lexer.set_max_col(NonZeroU32::MAX);
     let mut tokens = Vec::new();

@@ -4,7 +4,7 @@
 //! This is a look at the tokens alone, before anything is parsed. Where an expression surely ends, the count begins anew: at a
 //! comma, at a semicolon, and where a term is followed by a word on a new line, since no two terms stand side by side in Rego.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 
 use regorus::unstable::{Lexer, Source, Token, TokenKind};
 
@@ -21,7 +21,11 @@ const JOINING: [&str; 10] = ["as", "contains", "else", "every", "if", "in", "not
 
 /// Looks at `text`. What is no Rego at all is left to the parser, which says so better.
 pub(crate) fn check(file: &str, text: &str) -> Result<(), PolicyError> {
-    let Ok(source) = Source::from_contents(file.to_owned(), text.to_owned()) else { return Ok(()) };
+    // The file's own size and lines are limited elsewhere; a limit here would leave a long file unseen.
+    let limit = NonZeroUsize::MAX;
+    let Ok(source) = Source::from_contents_with_limits(file.to_owned(), text.to_owned(), limit, limit) else {
+        return Ok(());
+    };
     let mut lexer = Lexer::new(&source);
     lexer.set_max_col(NonZeroU32::MAX);
     let mut levels = vec![0_u64];
@@ -91,6 +95,8 @@ mod tests {
             assert_eq!(check("a.rego", &text(200)), Ok(()), "{link}");
             assert!(matches!(check("a.rego", &text(3_000)), Err(PolicyError::TooLong { .. })), "{link}");
         }
+        let long = format!("package a\n{}x := 1{}", "\n".repeat(30_000), "+1".repeat(3_000));
+        assert!(matches!(check("a.rego", &long), Err(PolicyError::TooLong { .. })), "in a file of many lines");
         for link in ["every y in [1] { ", "[", "f(", "{"] {
             let text = |count: usize| format!("package a\nx if {}", link.repeat(count));
             assert_eq!(check("a.rego", &text(60)), Ok(()), "{link}");

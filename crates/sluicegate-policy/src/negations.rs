@@ -19,14 +19,21 @@ use crate::{
 /// What has to be put in before negations: where, and what.
 pub(crate) type Guards = BTreeMap<usize, Vec<Piece>>;
 
-/// The statements that negations of a file need, by the place of their `not`.
-pub(crate) fn guards(module: &Module) -> Guards {
+/// The statements that negations of a file need, by the place of their `not`. A negation that can't be taken apart is an error.
+pub(crate) fn guards(module: &Module) -> Result<Guards, PolicyError> {
     let mut guards = Guards::new();
+    let mut unread = None;
     for rule in &module.policy {
         each_statement(rule, &mut |statement| {
             let Literal::NotExpr { span, .. } = &statement.literal else { return };
             let (start, text) = (span.start as usize, written(span));
-            let Some(tokens) = tokens(text) else { return };
+            let Some(tokens) = tokens(text) else {
+                unread.get_or_insert(PolicyError::Syntax {
+                    place: place_of(span),
+                    reason: "what is negated is too long: give it a name before".to_owned(),
+                });
+                return;
+            };
             let negated = tokens.get(1..).unwrap_or_default();
             let mut needed = Vec::new();
             operands(negated, &mut needed);
@@ -49,7 +56,7 @@ pub(crate) fn guards(module: &Module) -> Guards {
             guards.insert(start, pieces);
         });
     }
-    guards
+    unread.map_or(Ok(guards), Err)
 }
 
 /// Where in a negated text all has to be defined for the negation to be asked at all.
@@ -291,6 +298,13 @@ mod tests {
         ] {
             assert!(!holds(clause).unwrap_or_else(|error| panic!("{clause}: {error}")), "{clause}");
         }
+    }
+
+    #[test]
+    fn a_negation_of_many_lines_is_no_other_one() {
+        let lines = "\n".repeat(30_000);
+        assert!(!holds(&format!("k if not f({lines}input.zz)")).unwrap());
+        assert!(holds(&format!("k if not f({lines}input.l)")).unwrap());
     }
 
     #[test]
