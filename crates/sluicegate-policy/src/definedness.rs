@@ -17,11 +17,12 @@ use regorus::unstable::{Expr, Lexer, Module, Rule, RuleAssign, RuleBody, RuleHea
 use crate::{
     call_graph::{head_reference, place},
     negations::{self, Guards},
-    policy_error::PolicyError,
+    policy_error::{Place, PolicyError},
 };
 
-/// How what is put in is called.
-pub(crate) const PREFIX: &str = "sluicegate_";
+/// How what is put in is called; no policy has names of its own that begin so.
+const HEAD: &str = "sluicegate_head_";
+pub(crate) const GUARD: &str = "sluicegate_defined_";
 
 /// How many times as long as it was a file may become: negations in what negations are given are written twice each.
 const GROWTH: usize = 8;
@@ -42,8 +43,9 @@ impl Rewritten {
 }
 
 /// The file in the form in which the engine means what Rego means; nothing if it is that already. A clause that can't be taken apart is an
-/// error.
-pub(crate) fn rewrite(text: &str, module: &Module) -> Result<Option<Rewritten>, PolicyError> {
+/// error, and so is a name that is ours.
+pub(crate) fn rewrite(file: &str, text: &str, module: &Module) -> Result<Option<Rewritten>, PolicyError> {
+    refuse_our_names(file, text)?;
     let guards = negations::guards(module)?;
     let mut out = Pieces::of(text, &guards);
     let mut done = 0;
@@ -91,6 +93,22 @@ pub(crate) fn rewrite(text: &str, module: &Module) -> Result<Option<Rewritten>, 
     }
     out.keep(done..text.len());
     Ok(Some(Rewritten { text: out.text, lines: out.lines }))
+}
+
+/// A rule or a variable with a name that is put in would be taken for what is put in.
+fn refuse_our_names(file: &str, text: &str) -> Result<(), PolicyError> {
+    let is_ours = |word: &str| word.starts_with(HEAD) || word.starts_with(GUARD);
+    if !text.contains(HEAD) && !text.contains(GUARD) {
+        return Ok(());
+    }
+    let Some(named) = tokens(text).into_iter().flatten().find(|token| is_ours(token.text)) else { return Ok(()) };
+    let before = text.get(..named.range.start).unwrap_or_default();
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    let (line, column) = (before.matches('\n').count() + 1, column);
+    Err(PolicyError::Syntax {
+        place: Place { file: file.to_owned(), line: line as u64, column: column as u64 },
+        reason: format!("names that begin with {HEAD} or {GUARD} are the program's own: use another"),
+    })
 }
 
 /// What a rule says in its head and after each `else`.
@@ -242,12 +260,12 @@ impl Clause {
         let mut at = self.start;
         for (number, key) in keys.iter().enumerate() {
             out.keep(at..key.start);
-            out.put(&format!("{PREFIX}head_{number}"));
+            out.put(&format!("{HEAD}{number}"));
             at = key.end;
         }
         for (number, value) in self.values.iter().enumerate() {
             let value = value.as_ref().filter(|_| self.moves);
-            let name = format!("{PREFIX}head_{}", keys.len() + number);
+            let name = format!("{HEAD}{}", keys.len() + number);
             if let Some(value) = value {
                 out.keep(at..value.start);
                 out.put(&format!(" {name} "));
@@ -264,7 +282,7 @@ impl Clause {
                 None => break,
             }
             for (number, key) in keys.iter().enumerate() {
-                out.put(&format!("; {PREFIX}head_{number} := "));
+                out.put(&format!("; {HEAD}{number} := "));
                 out.keep(key.clone());
             }
             if let Some(value) = value {
@@ -287,13 +305,13 @@ impl Clause {
         let mut at = self.start;
         for (number, key) in keys.iter().enumerate() {
             out.keep(at..key.start);
-            out.put(&format!("{PREFIX}head_{number}"));
+            out.put(&format!("{HEAD}{number}"));
             at = key.end;
         }
         out.keep(at..end);
         out.put(":= true if { false");
         for number in 0..keys.len() {
-            out.put(&format!("; {PREFIX}head_{number} := 0"));
+            out.put(&format!("; {HEAD}{number} := 0"));
         }
         out.put(" }");
     }
@@ -455,7 +473,7 @@ mod tests {
         let source = Source::from_contents("p.rego".into(), text.clone()).unwrap();
         let mut parser = Parser::new(&source).unwrap();
         parser.enable_rego_v1().unwrap();
-        rewrite(&text, &parser.parse().unwrap()).unwrap()
+        rewrite("p.rego", &text, &parser.parse().unwrap()).unwrap()
     }
 
     #[test]
@@ -547,6 +565,21 @@ mod tests {
         ] {
             assert!(rewritten(clause).is_none(), "{clause}");
         }
+    }
+
+    #[test]
+    fn names_that_are_put_in_are_nobody_elses() {
+        let asked = |clause: &str| {
+            let file = SourceFile { name: "p.rego".into(), text: format!("package p\n{clause}\n") };
+            LimitedEngine::new(&[&file], &EvaluationLimits::default()).map(drop).map_err(|error| error.to_string())
+        };
+        for name in ["sluicegate_head_0", "sluicegate_defined_7"] {
+            let said = asked(&format!("x := 1\n\n{name} := 2")).unwrap_err();
+            assert!(said.starts_with("p.rego:4:1: ") && said.contains("the program's own"), "{said}");
+            assert!(asked(&format!("x if {{ {name} := 2; {name} > 1 }}")).is_err());
+            assert_eq!(asked(&format!("x := \"{name}\" # {name}")), Ok(()));
+        }
+        assert_eq!(asked("x := input.sluicegate_counts"), Ok(()));
     }
 
     #[test]

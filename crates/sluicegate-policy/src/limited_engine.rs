@@ -66,7 +66,8 @@ impl LimitedEngine {
             add(&mut engine, &file.name, file.text.clone())?;
         }
         let modules = engine.get_modules().clone();
-        let rewritten = files.iter().zip(&modules).map(|(file, module)| definedness::rewrite(&file.text, module));
+        let rewritten =
+            files.iter().zip(&modules).map(|(file, module)| definedness::rewrite(&file.name, &file.text, module));
         let rewritten = rewritten.collect::<Result<Vec<_>, _>>()?;
         let mut lines = BTreeMap::new();
         if rewritten.iter().any(Option::is_some) {

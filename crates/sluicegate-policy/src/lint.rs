@@ -13,7 +13,7 @@ use crate::{
     metadata,
     policy_error::{Place, PolicyError},
     rego::{EvaluationLimits, SourceFile, is_test},
-    rule_declarations,
+    rule_declarations::{self, RuleDeclaration},
 };
 
 /// Something that is wrong, or probably not what is meant.
@@ -77,26 +77,27 @@ pub fn check(policies: &[SourceFile], data: &[SourceFile], limits: &EvaluationLi
                 if rules.is_empty() {
                     errors.push(PolicyError::NoCodes);
                 }
-                let bare = rules.iter().filter(|rule| rule.controls.is_empty());
-                warned.extend(bare.map(|rule| Finding {
+                let about = |rule: &RuleDeclaration, kind: &str, message: String| Finding {
                     severity: Severity::Warning,
-                    kind: "no-controls".to_owned(),
+                    kind: kind.to_owned(),
                     place: Some(Place { file: rule.file.clone(), line: rule.line, column: 0 }),
-                    message: format!(
-                        "{} names no control that it serves: list them under custom.controls, by framework",
-                        rule.code
-                    ),
-                }));
-                let alone = rules.iter().filter(|rule| !rule.requires_fields.is_empty());
-                warned.extend(alone.map(|rule| Finding {
-                    severity: Severity::Warning,
-                    kind: "deny-only".to_owned(),
-                    place: Some(Place { file: rule.file.clone(), line: rule.line, column: 0 }),
-                    message: format!(
-                        "the silence of {} is a pass: `pass contains` says what must hold, and a mistake in it is never green",
-                        rule.code
-                    ),
-                }));
+                    message,
+                };
+                let bare = rules.iter().filter(|rule| rule.controls.is_empty()).map(|rule| {
+                    let code = &rule.code;
+                    let message = format!(
+                        "{code} names no control that it serves: list them under custom.controls, by framework"
+                    );
+                    about(rule, "no-controls", message)
+                });
+                let alone = rules.iter().filter(|rule| !rule.requires_fields.is_empty()).map(|rule| {
+                    let code = &rule.code;
+                    let message = format!(
+                        "the silence of {code} is a pass: `pass contains` says what must hold, and a mistake in it is never green"
+                    );
+                    about(rule, "deny-only", message)
+                });
+                warned.extend(bare.chain(alone));
             }
             Err(error) => errors.push(error),
         }

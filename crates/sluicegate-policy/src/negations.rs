@@ -12,7 +12,7 @@ use regorus::unstable::{Expr, Literal, Module, Ref, Span};
 
 use crate::{
     call_graph::{each_statement, head_parts, head_reference, inside, static_path},
-    definedness::{PREFIX, Piece, Token, tokens, written},
+    definedness::{GUARD, Piece, Token, tokens, written},
     policy_error::{Place, PolicyError},
 };
 
@@ -40,7 +40,7 @@ pub(crate) fn guards(module: &Module) -> Result<Guards, PolicyError> {
             if needed.is_empty() {
                 return;
             }
-            let mut pieces = vec![Piece::Ours(format!("{PREFIX}defined_{} := [", guards.len()))];
+            let mut pieces = vec![Piece::Ours(format!("{GUARD}{} := [", guards.len()))];
             for range in needed {
                 pieces.push(Piece::Original(start + range.start..start + range.end));
                 pieces.push(Piece::Ours(", ".to_owned()));

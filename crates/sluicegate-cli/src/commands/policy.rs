@@ -12,7 +12,7 @@ use sluicegate_flow::{
 };
 use sluicegate_pipeline::waivers::{self, Accepted};
 use sluicegate_policy::{
-    exceptions::{self, Aliases, Exceptions, Listed},
+    exceptions::{self, Aliases, Exceptions, Listed, Waived},
     judge::{Rehearsal, Verdict, Word, rehearse},
     lint::Severity,
     read_data,
@@ -256,10 +256,7 @@ fn eval_file(words: &Words, files: &PolicyFiles, asked: &FromFile<'_>, format: F
         word,
         warnings,
         exceptions: json!(exceptions),
-        waived: waived
-            .iter()
-            .map(|one| json!({"code": one.denial.code, "msg": one.denial.violation.msg, "by": one.by}))
-            .collect(),
+        waived: said_of(&waived),
     };
     Ok(said.print(words, format))
 }
@@ -462,12 +459,14 @@ fn eval_record(
         word: word_of(verdict),
         warnings,
         exceptions: json!(exceptions),
-        waived: waived
-            .iter()
-            .map(|one| json!({"code": one.denial.code, "msg": one.denial.violation.msg, "by": one.by}))
-            .collect(),
+        waived: said_of(&waived),
     };
     Ok(said.print(words, format))
+}
+
+fn said_of(waived: &[Waived]) -> Vec<Value> {
+    let one = |one: &Waived| json!({"code": one.denial.code, "msg": one.denial.violation.msg, "by": one.by});
+    waived.iter().map(one).collect()
 }
 
 /// What a verdict says; its permit, if it has one, ends here.
