@@ -68,6 +68,9 @@ fn identifier(text: &str) -> Option<String> {
         return Some(text.to_owned());
     }
     let lower = text.to_ascii_lowercase();
+    if is_family(text) {
+        return Some(reference(text));
+    }
     if let Some((_, id)) = OTHERS_NAMES.iter().find(|(name, _)| *name == lower) {
         return Some((*id).to_owned());
     }
@@ -80,7 +83,6 @@ fn identifier(text: &str) -> Option<String> {
 /// Names that packages of Debian and others have for licences, in lower case.
 const OTHERS_NAMES: &[(&str, &str)] = &[
     ("expat", "MIT"),
-    ("bsd", "BSD-3-Clause"),
     ("bsd-2-clause", "BSD-2-Clause"),
     ("bsd-3-clause", "BSD-3-Clause"),
     ("gpl-1", "GPL-1.0-only"),
@@ -107,10 +109,36 @@ const OTHERS_NAMES: &[(&str, &str)] = &[
     ("mpl-2", "MPL-2.0"),
     ("psf", "PSF-2.0"),
     ("zlib/libpng", "Zlib"),
-    ("artistic", "Artistic-1.0"),
 ];
 
+/// Names that several licences share: to take one of them for what is meant could be an allowance that nobody gave.
+const FAMILIES: [&str; 11] = ["agpl", "apache", "artistic", "bsd", "cc", "epl", "eupl", "gfdl", "gpl", "lgpl", "mpl"];
+
+fn is_family(name: &str) -> bool {
+    FAMILIES.iter().any(|family| name.trim().eq_ignore_ascii_case(family))
+}
+
+/// Whether one of the licences that an expression joins is no more than a family's name.
+fn names_a_family(text: &str) -> bool {
+    let mut operands = vec![String::new()];
+    for word in text.split(|c: char| c.is_whitespace() || matches!(c, '(' | ')')) {
+        match word.to_ascii_lowercase().as_str() {
+            "and" | "or" | "with" => operands.push(String::new()),
+            _ => {
+                if let Some(operand) = operands.last_mut() {
+                    operand.push_str(word);
+                    operand.push(' ');
+                }
+            }
+        }
+    }
+    operands.iter().any(|operand| is_family(operand))
+}
+
 fn expression(text: &str) -> Option<Vec<BTreeSet<String>>> {
+    if names_a_family(text) {
+        return None;
+    }
     let parsed = Expression::parse_mode(text, ParseMode::LAX).ok()?;
     let mut stack: Vec<Vec<BTreeSet<String>>> = Vec::new();
     for node in parsed.iter() {
@@ -172,6 +200,10 @@ mod tests {
             ("GPL-2.0-only", "GPL-2.0-only"),
             ("Apache License 2.0", "Apache-2.0"),
             ("LicenseRef-own", "LicenseRef-own"),
+            ("BSD-3-clause", "BSD-3-Clause"),
+            ("BSD", "LicenseRef-BSD"),
+            (" gpl ", "LicenseRef-gpl"),
+            ("MIT or (BSD)", "LicenseRef-MIT-or--BSD"),
             ("My own <b>terms</b>", "LicenseRef-My-own--b-terms--b"),
         ] {
             assert_eq!(options(&[Written::Name(text.to_owned())]), sets(&[&[id]]), "{text}");
@@ -186,6 +218,8 @@ mod tests {
         let with = expression("GPL-2.0-only WITH Classpath-exception-2.0");
         assert_eq!(with, sets(&[&["GPL-2.0-only WITH Classpath-exception-2.0"]]));
         assert_eq!(expression("MIT OR"), None);
+        assert_eq!(expression("MIT AND BSD"), None, "which one of them nobody says");
+        assert_eq!(expression("MIT OR GPL-2.0-only"), sets(&[&["GPL-2.0-only"], &["MIT"]]));
         assert_eq!(expression(""), None);
         let many = vec!["(MIT OR ISC)"; 20].join(" AND ");
         assert_eq!(expression(&many), None, "too many alternatives");
