@@ -32,32 +32,42 @@ pub struct Scanner {
     pub version: String,
     /// Its executable's digest.
     pub digest: Digest,
-    /// The database's digest.
-    pub database: Digest,
-    /// The database's `UpdatedAt`.
-    pub database_updated_at: UnixTime,
+    /// The vulnerabilities that it knows.
+    pub database: Database,
+    /// The Java archives that it knows by their content; only where the image has such archives.
+    pub java_database: Option<Database>,
+}
+
+/// A database of a scanner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Database {
+    /// Over its files, as `sha256sum metadata.json FILE` prints them.
+    pub digest: Digest,
+    /// When its makers updated it (`UpdatedAt`), from its own verified bytes.
+    pub updated_at: UnixTime,
 }
 
 impl Vulns {
     /// The predicate as JSON, with `findings` as its `result`.
     pub fn to_predicate(&self, findings: &[Finding]) -> Value {
-        json!({
+        let mut databases = self.scanner.databases().map(|(name, known)| database(&name, known));
+        let mut predicate = json!({
             "scanner": {
                 "uri": format!("pkg:generic/{}@{}", self.scanner.name, self.scanner.version),
                 "version": self.scanner.version,
                 "sluicegate_name": self.scanner.name,
                 "sluicegate_digest": self.scanner.digest,
-                "db": {
-                    "uri": format!("pkg:generic/{}-db", self.scanner.name),
-                    "version": self.scanner.database,
-                    "lastUpdate": self.scanner.database_updated_at,
-                },
+                "db": databases.next(),
                 "result": findings.iter().map(result).collect::<Vec<_>>(),
             },
             "metadata": {"scanStartedOn": self.started_on, "scanFinishedOn": self.finished_on},
             "sluicegate_coverage": self.coverage,
             "sluicegate_report": {"digest": {"sha256": self.report.hex()}, "mediaType": crate::identifiers::TRIVY_REPORT},
-        })
+        });
+        if let Some(java) = databases.next() {
+            predicate["scanner"]["sluicegate_java_db"] = java;
+        }
+        predicate
     }
 
     /// Whether a predicate sums up these findings: the same advisories in the same packages at the same places, rated alike.
@@ -84,8 +94,8 @@ impl Vulns {
                 name: wire.scanner.sluicegate_name,
                 version: wire.scanner.version,
                 digest: wire.scanner.sluicegate_digest,
-                database: wire.scanner.db.version,
-                database_updated_at: wire.scanner.db.last_update,
+                database: wire.scanner.db.into(),
+                java_database: wire.scanner.sluicegate_java_db.map(Database::from),
             },
             started_on: wire.metadata.scan_started_on,
             finished_on: wire.metadata.scan_finished_on,
@@ -94,6 +104,18 @@ impl Vulns {
             coverage: wire.sluicegate_coverage,
         })
     }
+}
+
+impl Scanner {
+    /// Every database that it asked, by the name by which statements and facts know it.
+    pub fn databases(&self) -> impl Iterator<Item = (String, &Database)> {
+        let java = self.java_database.iter().map(|java| (format!("{}-java-db", self.name), java));
+        std::iter::once((format!("{}-db", self.name), &self.database)).chain(java)
+    }
+}
+
+fn database(name: &str, database: &Database) -> Value {
+    json!({"uri": format!("pkg:generic/{name}"), "version": database.digest, "lastUpdate": database.updated_at})
 }
 
 fn result(finding: &Finding) -> Value {
@@ -125,6 +147,8 @@ struct WireScanner {
     sluicegate_name: String,
     sluicegate_digest: Digest,
     db: WireDatabase,
+    #[serde(default)]
+    sluicegate_java_db: Option<WireDatabase>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -132,6 +156,12 @@ struct WireScanner {
 struct WireDatabase {
     version: Digest,
     last_update: UnixTime,
+}
+
+impl From<WireDatabase> for Database {
+    fn from(wire: WireDatabase) -> Self {
+        Self { digest: wire.version, updated_at: wire.last_update }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -165,8 +195,8 @@ mod tests {
                 name: "trivy".to_owned(),
                 version: "0.76.0".to_owned(),
                 digest: Digest::of(b"tool"),
-                database: Digest::of(b"db"),
-                database_updated_at: time,
+                database: Database { digest: Digest::of(b"db"), updated_at: time },
+                java_database: Some(Database { digest: Digest::of(b"java"), updated_at: time }),
             },
             started_on: time,
             finished_on: time,
@@ -175,6 +205,12 @@ mod tests {
         };
         let mut predicate = written.to_predicate(&[]);
         assert_eq!(Vulns::parse(&predicate).unwrap(), written);
+        predicate["scanner"]["sluicegate_java_db"]["version"] = json!("newest");
+        assert!(Vulns::parse(&predicate).is_err(), "a second database without a digest");
+        predicate["scanner"].as_object_mut().unwrap().remove("sluicegate_java_db");
+        let mut without = written.clone();
+        without.scanner.java_database = None;
+        assert_eq!(Vulns::parse(&predicate).unwrap(), without);
         predicate.as_object_mut().unwrap().remove("sluicegate_report");
         assert!(Vulns::parse(&predicate).is_err());
     }

@@ -192,6 +192,9 @@ pub(crate) struct Init {
     /// The vulnerability database that the gateway will pin: a folder with trivy.db and metadata.json.
     #[arg(long, value_name = "DIR")]
     pub(crate) db: Option<PathBuf>,
+    /// The database of Java archives that it will pin, for images that have such: a folder with trivy-java.db and metadata.json.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) java_db: Option<PathBuf>,
     /// A base image that the gate will allow, by its present digest; may be given several times.
     #[arg(long, value_name = "REF", value_parser = image)]
     pub(crate) allow_base: Vec<ImageRef>,

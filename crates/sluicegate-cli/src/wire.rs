@@ -16,7 +16,7 @@ use sluicegate_flow::{
     steps::Capacity,
 };
 use sluicegate_pipeline::{
-    gateway::{DatabaseFrom, Gateway, LogPlace, Trivy},
+    gateway::{DatabaseFrom, Gateway, LogPlace, Trivy, TrivyDatabase},
     shared_store as written,
 };
 use sluicegate_ports::{
@@ -25,6 +25,7 @@ use sluicegate_ports::{
     execute::Stop,
     ledger::{Ledger, LedgerError},
     prune::{AgedObjects, Disposable},
+    scan::ScanError,
     sign::{SignError, Signer, TransparencyLog},
     store::ContentStore,
 };
@@ -33,10 +34,7 @@ use sluicegate_runner::{
     Config, DisposableFolder, EmbeddedExecutor, FetchLimits, FetchSettings, GitSourceLister, PermittedFetcher,
     StoreTreePacker,
 };
-use sluicegate_scan::{
-    ScanLimits, TrivyScanner,
-    database_archive::{self, DATABASE_LAYER},
-};
+use sluicegate_scan::{NamedDatabase, ScanLimits, TrivyScanner, database::Kind, database_archive};
 use sluicegate_shared::{
     Bucket, BucketObjects, CONTENTS, RESULTS, SharedLimits, SharedPlace, SharedSettings, SharedStore,
 };
@@ -71,6 +69,9 @@ pub(crate) struct Wired {
     keys: KeyFolder,
     scratch: Scratch,
 }
+
+/// Finds a folder with a database of the scanner.
+type FindDatabase = Box<dyn Fn() -> Result<PathBuf, sluicegate_flow::Error> + Send + Sync>;
 
 /// What a command that signs and records needs.
 pub(crate) type Opened = (Box<dyn Signer>, Box<dyn TransparencyLog>, EmbeddedLedger);
@@ -221,11 +222,22 @@ impl Wired {
         flag: Option<&Path>,
         name: &str,
     ) -> Result<TrivyScanner, Problem> {
+        // Every scan needs this one: that it is not there is found out now.
+        let database = self.database(Kind::Vulnerabilities, &gateway.database.from, gateway_folder)()?;
+        // Most images have no Java archives, and this one is large.
+        let java = |named: &TrivyDatabase| {
+            let (find, place) = (self.database(Kind::Java, &named.from, gateway_folder), named.from.to_string());
+            let refused = move |error: sluicegate_flow::Error| ScanError::Database {
+                path: place.clone().into(),
+                reason: error.causes().join(": "),
+            };
+            NamedDatabase { folder: Arc::new(move || find().map_err(&refused)), digest: named.digest }
+        };
         Ok(TrivyScanner::new(sluicegate_scan::Config {
             trivy: trivy(&self.home, flag)?,
             allowed: gateway.digests.clone(),
-            database: self.database(&gateway.database, gateway_folder)?,
-            database_digest: gateway.database_digest,
+            database: NamedDatabase::in_folder(database, gateway.database.digest),
+            java_database: gateway.java_database.as_ref().map(java),
             work: self.home.part("cache").join("scanner"),
             sandbox: executor.clone(),
             name: name.to_owned(),
@@ -234,20 +246,25 @@ impl Wired {
         }))
     }
 
-    /// The folder with the scanner's database: the one that is named, or where an artifact is unpacked, once for each content.
-    fn database(&self, from: &DatabaseFrom, gateway_folder: &Path) -> Result<PathBuf, Problem> {
+    /// What finds a database of the scanner: in the folder that is named, or in the one where an artifact is unpacked once for each content.
+    fn database(&self, kind: Kind, from: &DatabaseFrom, gateway_folder: &Path) -> FindDatabase {
         let artifact = match from {
-            DatabaseFrom::Folder(folder) => return Ok(gateway_folder.join(folder)),
-            DatabaseFrom::Artifact(artifact) => artifact,
+            DatabaseFrom::Folder(folder) => {
+                let folder = gateway_folder.join(folder);
+                return Box::new(move || Ok(folder.clone()));
+            }
+            DatabaseFrom::Artifact(artifact) => artifact.clone(),
         };
-        let store = self.store.as_ref();
-        let layer = scan_database::bring(&self.places, artifact, gateway_folder, DATABASE_LAYER, store)?;
-        let folder = self.home.part("cache").join("trivy-db").join(layer.hex());
-        if !folder.is_dir() {
-            let archive = store.open(&layer).map_err(sluicegate_flow::Error::from)?;
-            database_archive::unpack(archive, &folder).map_err(sluicegate_flow::Error::from)?;
-        }
-        Ok(folder)
+        let (store, places) = (self.store.clone(), self.places.clone());
+        let (unpacked, gateway_folder) = (self.home.part("cache").join("trivy-db"), gateway_folder.to_owned());
+        Box::new(move || {
+            let layer = scan_database::bring(&places, &artifact, &gateway_folder, kind.layer(), store.as_ref())?;
+            let folder = unpacked.join(layer.hex());
+            if !folder.is_dir() {
+                database_archive::unpack(kind, store.open(&layer)?, &folder)?;
+            }
+            Ok(folder)
+        })
     }
 
     pub(crate) fn keys(&self) -> &KeyFolder {

@@ -2,17 +2,14 @@
 //! can be made again from the same inputs, byte for byte.
 
 use serde_json::{Value, json};
-use sluicegate_attestation::identifiers::AUTHORITY_SELF;
+use sluicegate_attestation::{identifiers::AUTHORITY_SELF, vulns::Vulns};
 use sluicegate_policy::{
     exceptions::{ExceptionUse, Waived},
     facts::{ByHand, Facts, FactsError, GateScan},
     judge::{Basis, Denial, Judgement, Question, Reason, Target, Verdict, judge},
     rego::{EvaluationRequest, PolicyError, RuleAnswer, RuleResults},
 };
-use sluicegate_types::{
-    Digest, NonEmpty, UnixTime,
-    checks::{Check, is_on},
-};
+use sluicegate_types::{Digest, NonEmpty, UnixTime};
 use sluicegate_verify::closed_set::ClosedSet;
 
 use crate::{
@@ -134,11 +131,7 @@ fn facts(case: &Case<'_>) -> Result<Facts, FactsError> {
     let environment = &case.judge.name;
     let repository = case.judge.repository();
     let Some(gate) = &case.judge.gate else { return Facts::of_set(case.set, environment, &repository, case.now) };
-    let accepts = |vulns: &sluicegate_attestation::vulns::Vulns| {
-        let last = vulns.scanner.database_updated_at.plus(gate.conditions.max_database_age.as_secs());
-        (gate.database == Some(vulns.scanner.database) || !is_on(Check::AcceptedDatabase))
-            && (case.now <= last || !is_on(Check::AcceptedDatabaseAge))
-    };
+    let accepts = |vulns: &Vulns| gate.conditions.databases.accept(&vulns.scanner, case.now);
     Facts::new(case.set, &case.by_hand, case.scan.clone(), environment, &repository, case.now, &accepts)
 }
 

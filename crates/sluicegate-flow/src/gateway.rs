@@ -9,14 +9,14 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde_json::json;
 use sluicegate_attestation::{identifiers::LOCAL_BUILDER, predicate::PredicateType};
 use sluicegate_pipeline::{
-    gateway::{Environment, Gate, Gateway},
+    gateway::{Environment, Gate, Gateway, Trivy, TrivyDatabase},
     trust::{GroupEntry, PersonEntry, SignerEntry, TrustFile},
     waivers,
     waivers::Accepted,
 };
 use sluicegate_policy::{
     exceptions::{Exceptions, Listed},
-    judge::Conditions,
+    judge::{AcceptedDatabase, AcceptedDatabases, Conditions},
     rego::{SourceFile, check_files},
 };
 use sluicegate_types::{Digest, EnvironmentName, NonEmpty, Repository, RepositoryPattern, UnixTime, utf8};
@@ -84,8 +84,15 @@ pub struct GateRules {
     pub policies: Vec<SourceFile>,
     /// Data.
     pub data: Vec<SourceFile>,
-    /// What its pinned database must be, for scans that the closed set brought.
-    pub database: Option<Digest>,
+}
+
+/// Which databases the gate believes.
+fn databases(scanner: &Trivy) -> AcceptedDatabases {
+    let accepted = |named: &TrivyDatabase| AcceptedDatabase { digest: named.digest, max_age: named.max_age };
+    AcceptedDatabases {
+        vulnerabilities: Some(accepted(&scanner.database)),
+        java: scanner.java_database.as_ref().map(accepted),
+    }
 }
 
 /// trust.yaml with its keys and the trusted root.
@@ -195,11 +202,15 @@ pub fn judge_of(
         "trustRoot": Digest::of(&files.read(&gateway.trust_root)?),
         "verifierId": gateway.verifier_id,
         "scanner": gateway.scanner.as_ref().map(|scanner| json!({
-            "digests": scanner.digests, "database": scanner.database_digest, "maxAgeSeconds": scanner.max_age.as_secs(),
+            "digests": scanner.digests, "database": scanner.database.digest,
+            "maxAgeSeconds": scanner.database.max_age.as_secs(),
         })),
         "policyLimits": sluicegate_policy::rego::EvaluationLimits::default(),
     });
-    // A gateway that lists none is the same judge as before there was such a list.
+    // A gateway that names none is the same judge as before there was such a thing.
+    if let Some(java) = gateway.scanner.as_ref().and_then(|scanner| scanner.java_database.as_ref()) {
+        resolved["scanner"]["javaDatabase"] = json!({"digest": java.digest, "maxAgeSeconds": java.max_age.as_secs()});
+    }
     if !gateway.private_destinations.is_empty() {
         let listed: Vec<String> = gateway.private_destinations.iter().map(ToString::to_string).collect();
         resolved["egress"] = json!({ "private": listed });
@@ -229,7 +240,7 @@ pub fn judge_of(
         Ok(GateRules {
             conditions: Conditions {
                 require: required(gate)?,
-                max_database_age: gateway.scanner.as_ref().map(|scanner| scanner.max_age).unwrap_or_default(),
+                databases: gateway.scanner.as_ref().map(databases).unwrap_or_default(),
                 valid_for: gate.valid_for,
                 gateway: digest,
                 exceptions: Exceptions {
@@ -239,7 +250,6 @@ pub fn judge_of(
             },
             policies,
             data,
-            database: gateway.scanner.as_ref().map(|scanner| scanner.database_digest),
         })
     });
     Ok(Judge {

@@ -50,7 +50,9 @@ impl KnownScans<'_> {
         let key = self.key(scanner, image, &PredicateType::Vulns).ok()?;
         let (vulns, size) = self.statement(&key, image, &PredicateType::Vulns)?;
         let said = Vulns::parse(&vulns.statement().predicate).ok()?;
-        let by_it = (said.scanner.digest, said.scanner.database) == (scanner.tool, scanner.database);
+        // One that needed no Java database asked the same of none.
+        let by_it = (said.scanner.digest, said.scanner.database.digest) == (scanner.tool, scanner.database)
+            && said.scanner.java_database.is_none_or(|java| Some(java.digest) == scanner.java_database);
         if !by_it && is_on(Check::KnownScanScanner) {
             self.index.forget(&key);
             return None;
@@ -92,7 +94,8 @@ impl KnownScans<'_> {
     fn key(&self, scanner: &ScannerIdentity, image: &Digest, kind: &PredicateType) -> Result<Digest, Error> {
         let parts = json!({
             "version": env!("CARGO_PKG_VERSION"), "image": image, "kind": kind.short(), "role": self.role.name(),
-            "scanner": scanner.tool, "database": scanner.database, "rules": scanner.rules,
+            "scanner": scanner.tool, "database": scanner.database, "javaDatabase": scanner.java_database,
+            "rules": scanner.rules,
         });
         Ok(Digest::of(&json_bytes("the key of a scan", &parts)?))
     }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     path::PathBuf,
     time::Duration,
 };
@@ -109,11 +110,20 @@ pub struct Signing {
 pub struct Trivy {
     /// Executables that are allowed.
     pub digests: NonEmpty<Digest>,
-    /// Where `trivy.db` and `metadata.json` are.
-    pub database: DatabaseFrom,
-    /// Over both, as `sha256sum metadata.json trivy.db | sha256sum` prints it.
-    pub database_digest: Digest,
-    /// How old the database may be when it is asked.
+    /// Its database of vulnerabilities: `trivy.db` and `metadata.json`.
+    pub database: TrivyDatabase,
+    /// Its database of Java archives: `trivy-java.db` and `metadata.json`.
+    pub java_database: Option<TrivyDatabase>,
+}
+
+/// A database of Trivy.
+#[derive(Clone, Debug)]
+pub struct TrivyDatabase {
+    /// Where it is.
+    pub from: DatabaseFrom,
+    /// Over both files, as `sha256sum metadata.json FILE | sha256sum` prints it.
+    pub digest: Digest,
+    /// How old it may be when it is asked.
     pub max_age: Duration,
 }
 
@@ -124,6 +134,15 @@ pub enum DatabaseFrom {
     Folder(PathBuf),
     /// An artifact in the form of Trivy's own, in a layout or by its digest in a registry.
     Artifact(ImageRef),
+}
+
+impl fmt::Display for DatabaseFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(folder) => write!(f, "{}", folder.display()),
+            Self::Artifact(artifact) => artifact.fmt(f),
+        }
+    }
 }
 
 /// What a gate requires if it does not say (trust model 2), and all that it can require.
@@ -321,21 +340,25 @@ fn signing(at: &In<'_>, wire: WireSigning) -> Result<Signing, Error> {
 
 fn trivy(at: &In<'_>, wire: WireScanner) -> Result<Trivy, Error> {
     let wire = wire.trivy;
-    at.absent("scanner.trivy", "java_db", wire.java_db)?;
-    at.absent("scanner.trivy.db", "signer", wire.db.signer)?;
-    // A folder's name may look like a registry's, so that an artifact of a registry is one only by its digest.
-    let database = if wire.db.from.starts_with("oci:") || wire.db.from.contains('@') {
-        let artifact = wire.db.from.parse().map_err(|e| at.meaning("scanner.trivy.db.from", e))?;
-        DatabaseFrom::Artifact(artifact)
-    } else {
-        DatabaseFrom::Folder(wire.db.from.into())
-    };
     Ok(Trivy {
         digests: wire.digests.try_into().map_err(|e| at.meaning("scanner.trivy.digests", e))?,
-        database,
-        database_digest: wire.db.digest,
-        max_age: units::duration(&wire.db.max_age).map_err(|e| at.meaning("scanner.trivy.db.max_age", e))?,
+        database: database(at, "db", wire.db)?,
+        java_database: wire.java_db.map(|java| database(at, "java_db", java)).transpose()?,
     })
+}
+
+fn database(at: &In<'_>, name: &str, wire: WireDatabase) -> Result<TrivyDatabase, Error> {
+    let place = |key: &str| format!("scanner.trivy.{name}.{key}");
+    at.absent(&format!("scanner.trivy.{name}"), "signer", wire.signer)?;
+    // A folder's name may look like a registry's, so that an artifact of a registry is one only by its digest.
+    let from = if wire.from.starts_with("oci:") || wire.from.contains('@') {
+        let artifact = wire.from.parse().map_err(|e| at.meaning(place("from"), e))?;
+        DatabaseFrom::Artifact(artifact)
+    } else {
+        DatabaseFrom::Folder(wire.from.into())
+    };
+    let max_age = units::duration(&wire.max_age).map_err(|e| at.meaning(place("max_age"), e))?;
+    Ok(TrivyDatabase { from, digest: wire.digest, max_age })
 }
 
 /// The gateway file: places that images are promoted to, what is asked before, and who judges. Relative paths are relative to the file.
@@ -491,11 +514,11 @@ struct WireTrivy {
     /// Executables that are allowed, sha256:HEX each.
     #[cfg_attr(test, schemars(with = "Vec<String>", extend("minItems" = 1)))]
     digests: Vec<Digest>,
-    /// The database.
+    /// The database of vulnerabilities.
     db: WireDatabase,
-    /// Reserved: refused with "not in this version".
+    /// The database of Java archives: without one an image that has such archives is undecided.
     #[serde(default)]
-    java_db: Given,
+    java_db: Option<WireDatabase>,
 }
 
 /// A scanner's database.
@@ -508,7 +531,7 @@ struct WireDatabase {
     signer: Given,
     /// A folder, `oci:DIR[@DIGEST]` or HOST/REPOSITORY@DIGEST.
     from: String,
-    /// Over both files, as sha256sum metadata.json trivy.db | sha256sum prints it.
+    /// Over both files, as sha256sum metadata.json trivy.db | sha256sum prints it; of java_db, trivy-java.db is the second.
     #[cfg_attr(test, schemars(with = "String", extend("pattern" = "^sha256:[0-9a-f]{64}$")))]
     digest: Digest,
     /// How old it may be when it is asked, such as 24h.

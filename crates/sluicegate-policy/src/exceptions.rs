@@ -146,27 +146,56 @@ pub struct Case<'a> {
     pub environment: &'a str,
     /// Its repository.
     pub repository: &'a str,
-    /// Other names of findings.
-    pub aliases: &'a Aliases,
+    /// What was found in it.
+    pub findings: &'a Findings,
 }
 
-/// Other names of findings: of each id, in which package it is also called what.
+/// The findings that a case is about, by their advisories' names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Aliases(BTreeMap<String, Vec<(String, Vec<String>)>>);
+pub struct Findings(BTreeMap<String, Vec<KnownFinding>>);
 
-impl Aliases {
-    /// Notes a finding with its package and its other names.
-    pub fn note(&mut self, id: &str, purl: &str, names: &[String]) {
-        if !names.is_empty() {
-            self.0.entry(id.to_owned()).or_default().push((purl.to_owned(), names.to_vec()));
-        }
+/// A finding, as far as a denial or a waiver can be about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownFinding {
+    /// The package's URL.
+    pub purl: String,
+    /// Other names of the advisory.
+    pub aliases: Vec<String>,
+    /// Package, version and the file or list that shows it, for a person.
+    pub place: String,
+}
+
+/// How many places of a finding a denial names.
+const PLACES: usize = 3;
+
+impl Findings {
+    /// Notes a finding of the advisory `id`.
+    pub fn note(&mut self, id: &str, finding: KnownFinding) {
+        self.0.entry(id.to_owned()).or_default().push(finding);
     }
 
     /// Whether the finding `id`, in `package` if one is named, is also called `name`. Names are those of this very finding: an advisory
     /// that several findings share makes them no one thing.
     fn has(&self, id: &str, package: Option<&str>, name: &str) -> bool {
-        let of_package = |purl: &str| package.is_none_or(|package| package == purl);
-        self.0.get(id).into_iter().flatten().any(|(purl, names)| of_package(purl) && names.iter().any(|n| n == name))
+        self.of(id, package).any(|finding| finding.aliases.iter().any(|alias| alias == name))
+    }
+
+    /// Where the finding is that a violation is about: the first places, and how many more there are.
+    pub(crate) fn places(&self, violation: &Violation) -> Vec<String> {
+        let Some(term) = violation.term.as_deref() else { return Vec::new() };
+        let mut places: Vec<String> =
+            self.of(term, violation.subject.as_deref()).map(|finding| finding.place.clone()).collect();
+        let more = places.len().saturating_sub(PLACES);
+        places.truncate(PLACES);
+        if more > 0 {
+            places.push(format!("{more} more"));
+        }
+        places
+    }
+
+    fn of<'a>(&'a self, id: &str, package: Option<&'a str>) -> impl Iterator<Item = &'a KnownFinding> {
+        let named = self.0.get(id).into_iter().flatten();
+        named.filter(move |finding| package.is_none_or(|package| package == finding.purl))
     }
 }
 
@@ -342,10 +371,15 @@ impl<'a> Asked<'a> {
         conditions.into_iter().filter(|(holds, check, _)| !holds && is_on(*check)).map(|(_, _, miss)| miss).collect()
     }
 
+    /// Where the finding is that a violation is about.
+    pub(crate) fn places(&self, violation: &Violation) -> Vec<String> {
+        self.case.findings.places(violation)
+    }
+
     /// Whether the violation is about `term`, by this name or another one of the same finding.
     fn is_denied_as(&self, term: &str, violation: &Violation) -> bool {
         let Some(denied) = violation.term.as_deref() else { return false };
-        denied == term || self.case.aliases.has(denied, violation.subject.as_deref(), term)
+        denied == term || self.case.findings.has(denied, violation.subject.as_deref(), term)
     }
 }
 

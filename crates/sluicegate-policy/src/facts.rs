@@ -5,8 +5,13 @@ use std::{collections::BTreeSet, fmt};
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
 use sluicegate_attestation::{
-    coverage::Coverage, cyclonedx, predicate::PredicateType, statement::Subject, trivy_report, trivy_report::Finding,
-    vulns::Vulns,
+    coverage::Coverage,
+    cyclonedx,
+    predicate::PredicateType,
+    statement::Subject,
+    trivy_report,
+    trivy_report::Finding,
+    vulns::{Scanner, Vulns},
 };
 use sluicegate_types::{
     Digest, EnvironmentName, Repository, StepName, UnixTime,
@@ -18,7 +23,7 @@ use sluicegate_verify::{
     threshold::Endorsed,
 };
 
-use crate::exceptions::Aliases;
+use crate::exceptions::{Findings, KnownFinding};
 
 /// Everything a gate decides on about one image. Made from a [`ClosedSet`], which only verification makes.
 #[derive(Debug)]
@@ -31,7 +36,7 @@ pub struct Facts {
     used: Vec<Digest>,
     components: usize,
     scan: Option<GateScan>,
-    aliases: Aliases,
+    known: Findings,
 }
 
 /// A test of something that the image is not made of.
@@ -77,9 +82,9 @@ impl GateScan {
         Ok(Self { bundle: statement.bundle(), vulns, predicate, report })
     }
 
-    /// The database's date, from its own verified bytes.
-    pub fn database_updated_at(&self) -> UnixTime {
-        self.vulns.scanner.database_updated_at
+    /// The scanner, and which databases it asked.
+    pub fn scanner(&self) -> &Scanner {
+        &self.vulns.scanner
     }
 
     /// What was read and what was not.
@@ -154,9 +159,17 @@ impl Facts {
         }
         let mut attestations: Vec<Value> = set.statements().chain(alone.iter().copied()).map(attestation).collect();
         attestations.extend(together.iter().copied().map(endorsement));
-        let mut aliases = Aliases::default();
+        let mut known = Findings::default();
         for (finding, _) in &findings {
-            aliases.note(&finding.id, &finding.purl, &finding.aliases);
+            let Finding { purl, aliases, package, installed, place, .. } = finding;
+            known.note(
+                &finding.id,
+                KnownFinding {
+                    purl: purl.clone(),
+                    aliases: aliases.clone(),
+                    place: format!("{package} {installed} in {place}"),
+                },
+            );
         }
         let vulnerabilities = findings.iter().map(|(f, bundle)| tagged(f, *bundle)).collect::<Result<Vec<_>, _>>()?;
         let mut input = json!({
@@ -175,11 +188,11 @@ impl Facts {
             input["scan"] = json!({
                 "tool": scanner.name,
                 "version": scanner.version,
-                "databases": [{
-                    "name": format!("{}-db", scanner.name),
-                    "digest": scanner.database,
-                    "updatedAt": scanner.database_updated_at,
-                }],
+                "databases": scanner.databases().map(|(name, database)| json!({
+                    "name": name,
+                    "digest": database.digest,
+                    "updatedAt": database.updated_at,
+                })).collect::<Vec<_>>(),
                 "coverage": scan.vulns.coverage,
             });
         }
@@ -200,7 +213,7 @@ impl Facts {
             used,
             components: components.len(),
             scan,
-            aliases,
+            known,
         })
     }
 
@@ -227,7 +240,7 @@ impl Facts {
             used: set.statements().map(VerifiedStatement::bundle).collect(),
             components: 0,
             scan: None,
-            aliases: Aliases::default(),
+            known: Findings::default(),
         })
     }
 
@@ -266,9 +279,9 @@ impl Facts {
         self.components
     }
 
-    /// Other names of its findings.
-    pub fn aliases(&self) -> &Aliases {
-        &self.aliases
+    /// Its findings by name.
+    pub fn findings(&self) -> &Findings {
+        &self.known
     }
 
     /// The gate's own scan.

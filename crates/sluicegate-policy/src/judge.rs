@@ -6,7 +6,11 @@ use std::{
     time::Duration,
 };
 
-use sluicegate_attestation::{coverage::Gap, predicate::PredicateType};
+use sluicegate_attestation::{
+    coverage::Gap,
+    predicate::PredicateType,
+    vulns::{Database, Scanner},
+};
 use sluicegate_types::{
     Digest, EnvironmentName, NonEmpty, PinnedImage, Repository, TagName, UnixTime,
     checks::{Check, is_on},
@@ -187,6 +191,8 @@ pub struct Denial {
     pub violation: Violation,
     /// What came nearest to letting it through: a waiver that is for something else.
     pub near: Option<String>,
+    /// Where the finding is that it is about, if it names one: package, version and place, for a person.
+    pub found: Vec<String>,
 }
 
 /// Why nothing could be decided.
@@ -198,7 +204,7 @@ pub enum Reason {
     ForeignTests(Vec<ForeignTest>),
     /// The gate has no scan of its own.
     NoScan,
-    /// The database of the gate's scan is too old, or from the future.
+    /// A database of the gate's scan is too old, or from the future.
     Database(String),
     /// The scan did not read everything.
     Coverage(String),
@@ -236,7 +242,7 @@ impl fmt::Display for Reason {
                 )
             }
             Self::NoScan => write!(f, "required evidence is missing: the gate's own scan"),
-            Self::Database(why) => write!(f, "the vulnerability database cannot be used: {why}"),
+            Self::Database(why) => f.write_str(why),
             Self::Coverage(gap) => write!(f, "the scan is not whole: {gap}"),
             Self::EmptySbom => write!(f, "the image's SBOM names no component"),
             Self::Policy(why) => write!(f, "the policy could not be asked: {why}"),
@@ -253,14 +259,65 @@ impl fmt::Display for Reason {
 pub struct Conditions {
     /// Kinds of evidence that must be there.
     pub require: NonEmpty<PredicateType>,
-    /// How old the database may be.
-    pub max_database_age: Duration,
+    /// Which databases may have been asked.
+    pub databases: AcceptedDatabases,
     /// How long a decision is worth something.
     pub valid_for: Duration,
     /// The digest of the environment's whole resolved gateway.
     pub gateway: Digest,
     /// What is accepted for a while.
     pub exceptions: Exceptions,
+}
+
+/// The databases that a gate believes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AcceptedDatabases {
+    /// The one of vulnerabilities.
+    pub vulnerabilities: Option<AcceptedDatabase>,
+    /// The one of Java archives, which only a scan of an image with such archives asks.
+    pub java: Option<AcceptedDatabase>,
+}
+
+/// A database that a gate believes, up to an age.
+#[derive(Clone, Copy, Debug)]
+pub struct AcceptedDatabase {
+    /// Its digest.
+    pub digest: Digest,
+    /// How old it may be.
+    pub max_age: Duration,
+}
+
+impl AcceptedDatabases {
+    /// Whether the findings of a scan by `scanner`, one that the gate did not make, count: if each database that it asked is the gate's,
+    /// and not too old.
+    pub fn accept(&self, scanner: &Scanner, now: UnixTime) -> bool {
+        let accepted = |accepted: Option<AcceptedDatabase>, asked: &Database| {
+            let last = asked.updated_at.plus(accepted.map(|accepted| accepted.max_age).unwrap_or_default().as_secs());
+            (accepted.is_some_and(|accepted| accepted.digest == asked.digest) || !is_on(Check::AcceptedDatabase))
+                && (now <= last || !is_on(Check::AcceptedDatabaseAge))
+        };
+        accepted(self.vulnerabilities, &scanner.database)
+            && scanner.java_database.iter().all(|java| accepted(self.java, java))
+    }
+
+    /// Why the databases that the gate's own scan asked can't be used: too old, or from the future.
+    fn faults(&self, scanner: &Scanner, now: UnixTime) -> Vec<String> {
+        let asked = std::iter::once(("vulnerability", self.vulnerabilities, &scanner.database))
+            .chain(scanner.java_database.iter().map(|java| ("Java", self.java, java)));
+        let fault = |(name, accepted, asked): (&str, Option<AcceptedDatabase>, &Database)| {
+            let updated = asked.updated_at;
+            let most = accepted.map(|accepted| accepted.max_age).unwrap_or_default();
+            let why = if is_on(Check::DatabaseFuture) && updated > now.plus(CLOCK_SKEW) {
+                format!("it is dated {updated}, after {now}")
+            } else if is_on(Check::DatabaseAge) && now > updated.plus(most.as_secs()) {
+                format!("it is of {updated}, older than {} hours at {now}", most.as_secs() / 3600)
+            } else {
+                return None;
+            };
+            Some(format!("the {name} database cannot be used: {why}"))
+        };
+        asked.filter_map(fault).collect()
+    }
 }
 
 /// Where the image is to go, as it is now.
@@ -320,7 +377,7 @@ fn judge_by_gate(
         image: facts.image(),
         environment: target.environment.as_str(),
         repository: target.repository.as_str(),
-        aliases: facts.aliases(),
+        findings: facts.findings(),
     };
     let all = rules.as_ref().map_or(&[] as &[RuleAnswer], |results| &results.answers);
     let codes = all.iter().map(|answer| answer.rule.code.as_str()).collect();
@@ -449,6 +506,7 @@ fn weigh(
                 Some(by) => waived.push(Waived { denial, by }),
                 None => {
                     denial.near = asked.nearest_miss(&answer.rule.code, violation);
+                    denial.found = asked.places(violation);
                     denials.push(denial);
                 }
             }
@@ -544,13 +602,7 @@ fn unmet(
             None if !is_on(Check::GateScan) => {}
             None => reasons.push(Reason::NoScan),
             Some(scan) => {
-                let updated = scan.database_updated_at();
-                if is_on(Check::DatabaseFuture) && updated > now.plus(CLOCK_SKEW) {
-                    reasons.push(Reason::Database(format!("it is dated {updated}, after {now}")));
-                } else if is_on(Check::DatabaseAge) && now > updated.plus(conditions.max_database_age.as_secs()) {
-                    let hours = conditions.max_database_age.as_secs() / 3600;
-                    reasons.push(Reason::Database(format!("it is of {updated}, older than {hours} hours at {now}")));
-                }
+                reasons.extend(conditions.databases.faults(scan.scanner(), now).into_iter().map(Reason::Database));
                 let coverage = scan.coverage();
                 if is_on(Check::NothingRead) && coverage.read.is_empty() && coverage.unread.is_empty() {
                     reasons.push(Reason::Coverage("nothing was read".to_owned()));
@@ -582,5 +634,6 @@ fn denial(answer: &RuleAnswer, violation: &Violation) -> Denial {
         rule: answer.rule.place(),
         violation: violation.clone(),
         near: None,
+        found: Vec::new(),
     }
 }

@@ -11,12 +11,15 @@ use sluicegate_attestation::{
     identifiers::{IMAGE_MANIFEST, LOCAL_BUILDER},
     predicate::PredicateType,
     statement::{Statement, Subject},
+    vulns::Database,
     vulns::Vulns,
 };
 use sluicegate_policy::{
     exceptions::Exceptions,
     facts::{ByHand, Facts, FactsError, GateScan},
-    judge::{Basis, Conditions, Denial, Grant, Question, Reason, Target, Verdict, judge},
+    judge::{
+        AcceptedDatabase, AcceptedDatabases, Basis, Conditions, Denial, Grant, Question, Reason, Target, Verdict, judge,
+    },
     rego::{Outcome, PolicyError, RuleAnswer, RuleDeclaration, RuleResults, Violation},
 };
 use sluicegate_ports::sign::Signer;
@@ -105,7 +108,16 @@ fn conditions() -> Conditions {
     let require = vec![PredicateType::Provenance, PredicateType::Sbom, PredicateType::Vulns];
     Conditions {
         require: require.try_into().unwrap(),
-        max_database_age: Duration::from_secs(2 * DAY),
+        databases: AcceptedDatabases {
+            vulnerabilities: Some(AcceptedDatabase {
+                digest: Digest::of(b"database"),
+                max_age: Duration::from_secs(2 * DAY),
+            }),
+            java: Some(AcceptedDatabase {
+                digest: Digest::of(b"java database"),
+                max_age: Duration::from_secs(2 * DAY),
+            }),
+        },
         valid_for: Duration::from_secs(30 * DAY),
         gateway: Digest::of(b"gateway"),
         exceptions: Exceptions::default(),
@@ -266,13 +278,22 @@ fn an_attached_scan_is_not_the_gates_own() {
 #[test]
 fn the_database_is_fresh_to_the_second() {
     let dated = |updated_at: UnixTime| {
-        let scan = gate_scan(&FakeScanner::raw(&[]), |scan| scan.scanner.database_updated_at = updated_at);
+        let scan = gate_scan(&FakeScanner::raw(&[]), |scan| scan.scanner.database.updated_at = updated_at);
         judged(&facts(Some(scan)), &pass())
     };
     let before = |seconds: u64| UnixTime::from_seconds(today().seconds() - i64::try_from(seconds).unwrap()).unwrap();
     allowed(dated(before(2 * DAY)));
     let stale = undecided(dated(before(2 * DAY + 1)));
     assert!(matches!(stale.as_slice(), [Reason::Database(why)] if why.contains("older than 48 hours")), "{stale:?}");
+    // The second database has a date of its own.
+    let dated = |updated_at: UnixTime| {
+        let java = Database { digest: Digest::of(b"java database"), updated_at };
+        let scan = gate_scan(&FakeScanner::raw(&[]), |scan| scan.scanner.java_database = Some(java));
+        judged(&facts(Some(scan)), &pass())
+    };
+    allowed(dated(before(2 * DAY)));
+    let stale = undecided(dated(before(2 * DAY + 1)));
+    assert!(matches!(stale.as_slice(), [Reason::Database(why)] if why.contains("the Java database")), "{stale:?}");
     // Clocks differ by a little, databases from the future are none.
     allowed(dated(today().plus(300)));
     let future = undecided(dated(today().plus(301)));
@@ -374,7 +395,7 @@ fn the_gates_scan_is_one_that_the_gate_signed_about_this_image_with_this_report(
     let report = FakeScanner::raw(&[]);
     let predicate = || vulns(&report, Digest::of(b"database")).to_predicate(&findings(&report));
     let scan = taken("recorder", image(), predicate(), &report).unwrap();
-    assert_eq!(scan.database_updated_at(), today());
+    assert_eq!(scan.scanner().database.updated_at, today());
     let refused = |result: Result<GateScan, FactsError>, word: &str| {
         let error = result.map(|_| ()).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
@@ -431,7 +452,7 @@ fn whether_a_brought_database_counts_is_asked_about_that_database() {
     let environment = "production".parse().unwrap();
     let repository = Repository::of_environment(&environment);
     let with = |accepted: Digest| {
-        let accepts = |scan: &Vulns| scan.scanner.database == accepted;
+        let accepts = |scan: &Vulns| scan.scanner.database.digest == accepted;
         ids(&Facts::new(&set, &ByHand::default(), Some(clean()), &environment, &repository, today(), &accepts).unwrap())
     };
     assert_eq!(with(Digest::of(b"old database")), ["CVE-1"]);

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 pub use sluicegate_attestation::coverage::{Coverage, Gap, Read, System};
 pub use sluicegate_attestation::output_sbom::{Inventory, KnownPackage};
 pub use sluicegate_attestation::trivy_report::Finding;
-use sluicegate_types::{Digest, UnixTime};
+pub use sluicegate_attestation::vulns::Database;
+use sluicegate_types::Digest;
 
 /// Scans images.
 pub trait Scanner: Send + Sync {
@@ -30,6 +31,8 @@ pub struct ScannerIdentity {
     pub tool: Digest,
     /// The digest of the database.
     pub database: Digest,
+    /// The digest of the database of Java archives that it would ask if there are any; `None` if it has none.
+    pub java_database: Option<Digest>,
     /// What else goes into its documents, in the adapter's own words.
     pub rules: String,
 }
@@ -56,8 +59,10 @@ pub struct ScanReport {
     pub sbom: Vec<u8>,
     /// The scanner.
     pub tool: Tool,
-    /// The database.
+    /// The database of vulnerabilities.
     pub database: Database,
+    /// The database of Java archives, if the image has any.
+    pub java_database: Option<Database>,
     /// What was read and what was not.
     pub coverage: Coverage,
 }
@@ -72,18 +77,6 @@ pub struct Tool {
     pub version: String,
     /// The digest of its executable.
     pub digest: Digest,
-}
-
-/// A vulnerability database.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Database {
-    /// Its name: `trivy-db`.
-    pub name: String,
-    /// Over its files as `sha256sum metadata.json trivy.db` prints them.
-    pub digest: Digest,
-    /// When its makers updated it, from its own verified bytes.
-    pub updated_at: UnixTime,
 }
 
 /// Why there is no scan.
@@ -106,12 +99,20 @@ pub enum ScanError {
         found: Digest,
     },
     /// The database is missing, damaged, another one than pinned, or of an unknown form.
-    #[error("vulnerability database {path}: {reason}")]
+    #[error("the scanner's database {path}: {reason}")]
     Database {
         /// Its folder.
         path: PathBuf,
         /// Why it is refused.
         reason: String,
+    },
+    /// The image has Java archives, and no database of them is named.
+    #[error(
+        "the image has a Java archive, {archive}, for which the scanner needs its Java database, and the gateway file names none: add scanner.trivy.java_db"
+    )]
+    NoJavaDatabase {
+        /// One of them.
+        archive: String,
     },
     /// The scanner failed, crashed, ran too long or printed no report.
     #[error("the scanner failed: {reason}")]

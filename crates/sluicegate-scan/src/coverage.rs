@@ -113,9 +113,32 @@ const RECORD_FOLDERS: &[&str] = &[
 /// lets their versions decide whose advisories it asks.
 const PACKAGE_BRINGERS: &[&str] = &[".spdx", ".spdx.json", ".cdx", ".cdx.json", ".rpm"];
 
-/// Whether a file of the image says something about coverage.
-pub fn is_telling(path: &str) -> bool {
-    is_lock_file(path) || is_record(path) || brings_packages(path)
+/// Endings of Java archives that Trivy opens, for which it asks its Java database.
+const JAVA_ARCHIVES: &[&str] = &[".jar", ".war", ".ear", ".par"];
+
+/// Endings of archives that hold such archives, and that Trivy does not open.
+const CLOSED_JAVA_ARCHIVES: &[&str] = &[".aar", ".hpi", ".jpi", ".kar", ".lpkg", ".nar", ".sar"];
+
+/// Whether a file of the image says something about coverage. A link to a Java archive does not: what it leads to does.
+pub fn is_telling(path: &str, is_link: bool) -> bool {
+    is_lock_file(path) || is_record(path) || brings_packages(path) || (is_java_archive(path) && !is_link)
+}
+
+/// Whether Trivy asks its Java database about a file.
+pub fn needs_java_database(path: &str) -> bool {
+    ends_with_any(path, JAVA_ARCHIVES)
+}
+
+fn is_java_archive(path: &str) -> bool {
+    needs_java_database(path) || ends_with_any(path, CLOSED_JAVA_ARCHIVES)
+}
+
+/// In upper or lower case.
+fn ends_with_any(path: &str, endings: &[&str]) -> bool {
+    let path = path.as_bytes();
+    endings
+        .iter()
+        .any(|end| path.len().checked_sub(end.len()).is_some_and(|at| path[at..].eq_ignore_ascii_case(end.as_bytes())))
 }
 
 /// Whether a file says which system this is or which packages it has.
@@ -160,6 +183,7 @@ pub fn coverage<R: IoRead + Seek>(
     unread.extend(rewritten_gaps(files, below, image));
     unread.extend(brought_gaps(report, files, below, image));
     unread.extend(lock_gaps(report, files));
+    unread.extend(java_gaps(report, files));
     unread.extend(list_gaps(report, files, image, system.as_ref()));
     unread.extend(system_gaps(report, system.as_ref(), files, image, database)?);
     unread.extend(system.as_ref().into_iter().flat_map(|system| contradictions(report, system, files, texts, image)));
@@ -290,6 +314,32 @@ fn lock_gaps<'a>(report: &Summary, files: &'a BTreeMap<String, Digest>) -> impl 
         (!seen)
             .then(|| gap("lock-file", path, digest, "a lock file that no package list of the report comes from".into()))
     })
+}
+
+/// Java archives in which nothing was recognised: Trivy leaves out without a word what its Java database does not know and what does not
+/// say itself what it is. One that stands in the image twice is read once.
+fn java_gaps(report: &Summary, files: &BTreeMap<String, Digest>) -> Vec<Gap> {
+    let packages = report.results.iter().filter(|list| is_packages(list)).flat_map(|list| &list.packages);
+    let within: BTreeSet<&str> = packages.filter_map(|package| package.file.as_deref()).collect();
+    // What is in an archive has the archive's path before its own.
+    let is_read = |path: &str| {
+        within
+            .range(path..)
+            .next()
+            .is_some_and(|at| at.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    };
+    let archives = || files.iter().filter(|(path, _)| is_java_archive(path));
+    let read: BTreeSet<&Digest> = archives().filter(|(path, _)| is_read(path)).map(|(_, digest)| digest).collect();
+    let unread = archives().filter(|(_, digest)| !read.contains(digest));
+    unread
+        .map(|(path, digest)| {
+            let reason = match needs_java_database(path) {
+                true => "a Java archive in which the scanner recognised nothing",
+                false => "an archive of Java archives, which the scanner does not open",
+            };
+            gap("java-archive", path, digest, reason.to_owned())
+        })
+        .collect()
 }
 
 fn list_gaps(report: &Summary, files: &BTreeMap<String, Digest>, image: &Digest, system: Option<&System>) -> Vec<Gap> {
@@ -449,7 +499,7 @@ mod tests {
     fn files(paths: &[&str]) -> BTreeMap<String, Digest> {
         paths
             .iter()
-            .inspect(|path| assert!(is_telling(path), "{path}"))
+            .inspect(|path| assert!(is_telling(path, false), "{path}"))
             .map(|path| (path.to_string(), Digest::of(path.as_bytes())))
             .collect()
     }
@@ -484,7 +534,7 @@ mod tests {
         let content = |path: &str| if path == "etc/os-release" { os_release.clone() } else { path.to_owned() };
         let layers: Vec<_> = paths
             .iter()
-            .inspect(|path| assert!(is_telling(path), "{path}"))
+            .inspect(|path| assert!(is_telling(path, false), "{path}"))
             .map(|path| (*path, content(path)))
             .collect();
         gaps_of(report, &layers.iter().map(|(path, content)| (*path, content.as_str())).collect::<Vec<_>>(), 0)
@@ -527,9 +577,14 @@ mod tests {
         read.results[2].class = "lang-pkgs".into();
         read.results[2].place = "srv/Cargo.lock".into();
         assert_eq!(gaps(&read, &with), vec![]);
-        assert!(!is_telling("srv/node_modules/x/package-lock.json") && is_telling("srv/package-lock.json"));
-        assert!(!is_telling("usr/share/nodejs/nanoid/pnpm-lock.yaml"));
-        assert!(is_telling("usr/share/nanoid/pnpm-lock.yaml") && is_telling("srv/usr/share/nodejs/x/yarn.lock"));
+        assert!(
+            !is_telling("srv/node_modules/x/package-lock.json", false) && is_telling("srv/package-lock.json", false)
+        );
+        assert!(!is_telling("usr/share/nodejs/nanoid/pnpm-lock.yaml", false));
+        assert!(
+            is_telling("usr/share/nanoid/pnpm-lock.yaml", false)
+                && is_telling("srv/usr/share/nodejs/x/yarn.lock", false)
+        );
     }
 
     #[test]
@@ -546,7 +601,7 @@ mod tests {
         // A list of sums beside it is a record that must not be rewritten, and no package list that something must come from.
         let with_sums = ["etc/os-release", "var/lib/dpkg/status.d/tzdata", "var/lib/dpkg/status.d/tzdata.md5sums"];
         assert_eq!(gaps(&report(), &with_sums), vec![]);
-        assert!(is_telling(with_sums[2]) && analyser_of(with_sums[2]).is_none());
+        assert!(is_telling(with_sums[2], false) && analyser_of(with_sums[2]).is_none());
     }
 
     #[test]
@@ -607,7 +662,7 @@ mod tests {
     fn tm04_a_product_that_adds_another_systems_files_to_a_base_is_a_gap() {
         assert_eq!(gaps_of(&report(), DEBIAN, 0), vec![]);
         let own = [DEBIAN, &[("srv/app/Cargo.toml", ""), ("etc/shop.conf", "")]].concat();
-        assert!(!is_telling("srv/app/Cargo.toml") && !is_telling("etc/shop.conf"));
+        assert!(!is_telling("srv/app/Cargo.toml", false) && !is_telling("etc/shop.conf", false));
         assert_eq!(gaps_of(&report(), &own, 2), vec![]);
         for path in [
             "etc/almalinux-release",
@@ -625,7 +680,7 @@ mod tests {
             "usr/share/rapidfort/curated.json",
         ] {
             let with = [DEBIAN, &[(path, "")]].concat();
-            assert!(is_telling(path), "{path}");
+            assert!(is_telling(path, false), "{path}");
             let found = gaps_of(&report(), &with, 1);
             assert!(found.contains(&("records-rewritten".to_owned(), path.to_owned())), "{path}: {found:?}");
             // The same file, brought by the base itself, is no rewriting.
@@ -694,6 +749,30 @@ mod tests {
         assert_eq!(found(&[old, mirror], 0), kinds(&["system-contradicted"]), "Trivy still goes by the hidden one");
         assert_eq!(found(&[own, old], 1), kinds(&["records-rewritten", "system-contradicted"]));
         assert_eq!(found(&[own, mirror], 1), kinds(&["records-rewritten"]));
+    }
+
+    #[test]
+    fn tm04_a_java_archive_in_which_nothing_was_recognised_is_a_gap() {
+        let mut report = report();
+        report.results[1].packages.extend(["srv/app.jar", "srv/fat.jar/BOOT-INF/lib/log.jar"].map(|path| {
+            ListedPackage {
+                name: "org.example:thing".into(),
+                version: "1".into(),
+                purl: None,
+                licenses: Vec::new(),
+                file: Some(path.into()),
+                analyzed_by: "jar".into(),
+            }
+        }));
+        let with = |path: &str| gaps(&report, &[WHOLE, &[path]].concat());
+        assert_eq!(with("srv/app.jar"), vec![]);
+        assert_eq!(with("srv/fat.jar"), vec![], "what is in it was read");
+        for unread in ["srv/fat.ja.jar", "srv/app.jar.jar", "srv/other.jar", "a.jar", "srv/X.WAR", "srv/x.hpi", "z.ear"]
+        {
+            assert_eq!(with(unread), is("java-archive", unread));
+        }
+        let twice = [DEBIAN, &[("srv/app.jar", "PK"), ("srv/copy.jar", "PK"), ("srv/other.jar", "PK 2")]].concat();
+        assert_eq!(gaps_of(&report, &twice, 0), is("java-archive", "srv/other.jar"));
     }
 
     #[test]

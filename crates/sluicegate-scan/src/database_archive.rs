@@ -1,4 +1,4 @@
-//! Trivy's database as registries hold it: one layer of an artifact, a gzip archive of its two files.
+//! Trivy's databases as registries hold them: one layer of an artifact, a gzip archive of its two files.
 
 use std::{
     fs::{self, File},
@@ -9,24 +9,22 @@ use std::{
 use flate2::read::MultiGzDecoder;
 use sluicegate_ports::scan::ScanError;
 
-use crate::database::{DATABASE, METADATA};
+use crate::database::{DATABASE, Kind, METADATA, METADATA_FILE};
 
-/// The media type of the layer.
-pub const DATABASE_LAYER: &str = "application/vnd.aquasec.trivy.db.layer.v1.tar+gzip";
 /// Entries that an archive may have.
 const ENTRIES: usize = 16;
 
-/// Unpacks an archive of `trivy.db` and `metadata.json` into `folder`, which becomes visible whole or not at all. Anything else in it,
+/// Unpacks an archive of `metadata.json` and the database's own file into `folder`, which becomes visible whole or not at all. Anything else in it,
 /// and a file of that name that is no regular file or larger than its limit, is refused. What the files say is for
 /// [`crate::database::PinnedDatabase`] to judge, by their pinned digest.
-pub fn unpack(archive: impl Read, folder: &Path) -> Result<(), ScanError> {
+pub fn unpack(kind: Kind, archive: impl Read, folder: &Path) -> Result<(), ScanError> {
     let refused = |reason: String| ScanError::Database { path: folder.to_owned(), reason };
     let io = |error: io::Error| refused(format!("its archive: {error}"));
     let parent = folder.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(io)?;
     let fresh = tempfile::Builder::new().prefix("database-").tempdir_in(parent).map_err(io)?;
     let mut archive = tar::Archive::new(MultiGzDecoder::new(archive));
-    let mut missing = vec![("metadata.json", METADATA), ("trivy.db", DATABASE)];
+    let mut missing = vec![(METADATA_FILE, METADATA), (kind.file(), DATABASE)];
     for entry in archive.entries().map_err(io)?.take(ENTRIES) {
         let entry = entry.map_err(io)?;
         let path = entry.path().map_err(io)?.into_owned();
@@ -86,8 +84,9 @@ mod tests {
     fn the_two_files_are_unpacked_and_nothing_else_is() {
         use tar::EntryType::{Regular, Symlink};
         let place = tempfile::tempdir().unwrap();
-        let unpacked =
-            |name: &str, bytes: &[u8]| unpack(bytes, &place.path().join(name)).map_err(|error| error.to_string());
+        let unpacked = |name: &str, bytes: &[u8]| {
+            unpack(Kind::Vulnerabilities, bytes, &place.path().join(name)).map_err(|error| error.to_string())
+        };
         let good = archive(&[("metadata.json", Regular, 5), ("./trivy.db", Regular, METADATA + 1)]);
         unpacked("good", &good).unwrap();
         unpacked("good", &good).unwrap();

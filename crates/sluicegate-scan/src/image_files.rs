@@ -4,7 +4,7 @@
 //! uncompressed tar and the manifest must have the digests by which they are named.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{self, BufReader, Read},
     path::{Path, PathBuf},
@@ -41,6 +41,8 @@ const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 #[derive(Debug)]
 pub(crate) struct Image {
     blobs: PathBuf,
+    /// The digest of its manifest.
+    pub(crate) digest: Digest,
     /// The digest of its configuration: what Trivy calls the image's id.
     pub(crate) config: Digest,
     /// The digests of the uncompressed layers, lowest first.
@@ -82,19 +84,20 @@ impl Image {
                 .map_err(|error| broken(&layer.digest, &error.to_string()))?;
             check_beginning(layer, &begins)?;
         }
-        Ok(Self { blobs, config: config.digest, diff_ids: parsed.rootfs.diff_ids, layers })
+        Ok(Self { blobs, digest: *image, config: config.digest, diff_ids: parsed.rootfs.diff_ids, layers })
     }
 
-    /// The files for whose path (`etc/os-release`, no slash in front) `wanted` says yes, as they stand when all layers lie upon
+    /// The files for which `wanted` says yes, as they stand when all layers lie upon
     /// each other, whiteouts honoured, with the digest of their content. A symbolic link counts with the digest of its target's
     /// name: a list that is only linked is still a list that somebody meant to be there.
-    pub(crate) fn files(&self, wanted: &dyn Fn(&str) -> bool) -> Result<Files, ScanError> {
+    pub(crate) fn files(&self, wanted: Wanted<'_>) -> Result<Files, ScanError> {
         self.files_with(wanted, RATIO_FREE)
     }
 
-    fn files_with(&self, wanted: &dyn Fn(&str) -> bool, free: u64) -> Result<Files, ScanError> {
+    fn files_with(&self, wanted: Wanted<'_>, free: u64) -> Result<Files, ScanError> {
         let mut files = BTreeMap::new();
         let mut below = BTreeMap::new();
+        let mut anywhere = BTreeSet::new();
         let mut entries = 0;
         let mut texts = Texts::default();
         for (layer, diff_id) in self.layers.iter().zip(&self.diff_ids) {
@@ -121,11 +124,15 @@ impl Image {
             if blob.finish() != layer.digest {
                 return Err(broken(&layer.digest, "the blob has another digest than its name"));
             }
+            anywhere.extend(added.keys().cloned());
             files.extend(added);
         }
-        Ok(Files { all: files, below, texts: texts.list })
+        Ok(Files { all: files, below, anywhere, texts: texts.list })
     }
 }
+
+/// Says by its path (`etc/os-release`, no slash in front) whether a file is asked for, and is told whether it is a symbolic link.
+pub(crate) type Wanted<'a> = &'a dyn Fn(&str, bool) -> bool;
 
 /// The files that were asked for.
 #[derive(Debug)]
@@ -134,6 +141,8 @@ pub(crate) struct Files {
     pub(crate) all: BTreeMap<String, Digest>,
     /// As they stand without the uppermost layer: in an image that a pipeline assembled, its base.
     pub(crate) below: BTreeMap<String, Digest>,
+    /// Those of every layer, hidden ones too.
+    pub(crate) anywhere: BTreeSet<String>,
     /// The content of each file that says which system this is ([`is_text`]), of each layer, lowest first, hidden ones too.
     pub(crate) texts: Vec<SystemText>,
 }
@@ -141,7 +150,7 @@ pub(crate) struct Files {
 /// Goes through one layer: takes away from `lower` what the layer hides, and returns what it adds.
 fn one_layer(
     tar: &mut impl Read,
-    wanted: &dyn Fn(&str) -> bool,
+    wanted: Wanted<'_>,
     lower: &mut BTreeMap<String, Digest>,
     entries: &mut u64,
     texts: &mut Texts,
@@ -182,7 +191,7 @@ fn one_layer(
         }
         lower.remove(&path);
         added.remove(&path);
-        if directory || !wanted(&path) {
+        if directory || !wanted(&path, kind.is_symlink()) {
             continue;
         }
         let target = || names.link.clone().or_else(|| entry.header().link_name_bytes().map(|name| name.into_owned()));
@@ -442,13 +451,13 @@ mod tests {
     /// All files of an image whose one layer has this type and these bytes, and the tar `tar`.
     fn files_of(media_type: &str, bytes: &[u8], tar: &[u8]) -> Result<Files, String> {
         let image = TestImage::of_blobs(vec![(media_type, bytes.to_vec(), Digest::of(tar))]);
-        let files = Image::open(image.path(), &image.digest).and_then(|image| image.files(&|_| true));
+        let files = Image::open(image.path(), &image.digest).and_then(|image| image.files(&|_, _| true));
         files.map_err(|error| error.to_string())
     }
 
     fn paths(image: &TestImage) -> Result<Vec<String>, ScanError> {
         let opened = Image::open(image.path(), &image.digest)?;
-        Ok(opened.files(&|path| path.ends_with("Cargo.lock"))?.all.into_keys().collect())
+        Ok(opened.files(&|path, _| path.ends_with("Cargo.lock"))?.all.into_keys().collect())
     }
 
     #[test]
@@ -478,7 +487,7 @@ mod tests {
     fn the_digest_is_the_files_own() {
         let image = TestImage::new(&[vec![file("a/Cargo.lock", b"content")]]);
         let opened = Image::open(image.path(), &image.digest).unwrap();
-        assert_eq!(opened.files(&|_| true).unwrap().all["a/Cargo.lock"], Digest::of(b"content"));
+        assert_eq!(opened.files(&|_, _| true).unwrap().all["a/Cargo.lock"], Digest::of(b"content"));
     }
 
     #[test]
@@ -488,7 +497,7 @@ mod tests {
             vec![file("./etc/debian_version", b"11\n"), file("etc/passwd", b"root"), link("etc/os-release", "x")],
             vec![file("etc/debian_version", b"12\n"), file("etc/lsb-release", &long)],
         ]);
-        let files = Image::open(image.path(), &image.digest).unwrap().files(&|_| true).unwrap();
+        let files = Image::open(image.path(), &image.digest).unwrap().files(&|_, _| true).unwrap();
         let texts: Vec<_> =
             files.texts.iter().map(|text| (text.path.as_str(), text.bytes.len(), text.digest)).collect();
         assert_eq!(
@@ -501,7 +510,7 @@ mod tests {
         );
         assert_eq!(files.all["etc/lsb-release"], Digest::of(&long));
         let many = || (0..150).map(|_| file("etc/lsb-release", &long)).collect::<Vec<_>>();
-        let read = |image: TestImage| Image::open(image.path(), &image.digest).unwrap().files(&|_| true);
+        let read = |image: TestImage| Image::open(image.path(), &image.digest).unwrap().files(&|_, _| true);
         assert_eq!(read(TestImage::new(&[many()])).unwrap().texts.len(), 150);
         let refused = read(TestImage::new(&[many(), many()])).unwrap_err().to_string();
         assert!(refused.contains("16 MiB of texts"), "{refused}");
@@ -538,8 +547,8 @@ mod tests {
             let image = TestImage::compressed(&[vec![file("zeros", &vec![0; 1024 * 1024])]], compression);
             let opened = Image::open(image.path(), &image.digest).unwrap();
             let tar = 1024 * 1024 + 512 + 1024;
-            assert!(opened.files_with(&|_| true, tar).is_ok());
-            let refused = opened.files_with(&|_| true, tar - 1).unwrap_err().to_string();
+            assert!(opened.files_with(&|_, _| true, tar).is_ok());
+            let refused = opened.files_with(&|_, _| true, tar - 1).unwrap_err().to_string();
             assert!(refused.contains("ratio limit"), "{refused}");
         }
     }

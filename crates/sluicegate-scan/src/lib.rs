@@ -23,4 +23,4 @@ mod test_database;
 #[cfg(test)]
 mod test_image;
 
-pub use scanner::{Config, ScanLimits, TrivyScanner};
+pub use scanner::{Config, NamedDatabase, ScanLimits, TrivyScanner};

@@ -14,19 +14,21 @@ use sluicegate_attestation::{
 };
 use sluicegate_ports::{
     execute::{Ended, Stop, ToolRequest, ToolSandbox},
-    scan::{Database, Inventory, ScanError, ScanReport, Scanner, ScannerIdentity, Tool},
+    scan::{Inventory, ScanError, ScanReport, Scanner, ScannerIdentity, Tool},
 };
 use sluicegate_types::{Digest, NonEmpty, UnixTime};
 
 use crate::{
     bolt::Bolt,
     coverage,
-    database::PinnedDatabase,
+    database::{Kind, PinnedDatabase},
     image_files::Image,
     pinned_copy::{self, readable},
     sbom,
 };
 
+/// Trivy's cache folder in the sandbox.
+const CACHE: &str = "/cache";
 /// Bytes of the scanner's executable.
 const EXECUTABLE: u64 = 1024 * 1024 * 1024;
 
@@ -37,10 +39,10 @@ pub struct Config {
     pub trivy: PathBuf,
     /// The digests that the gateway file allows (`scanner.trivy.digests`).
     pub allowed: NonEmpty<Digest>,
-    /// The folder with `trivy.db` and `metadata.json`.
-    pub database: PathBuf,
-    /// The digest by which the gateway file pins them ([`crate::database::digest_of`]).
-    pub database_digest: Digest,
+    /// The database of vulnerabilities.
+    pub database: NamedDatabase,
+    /// The database of Java archives, if the gateway file names one; asked for only where an image has such archives.
+    pub java_database: Option<NamedDatabase>,
     /// A private folder in the home for the copies that are used; made with mode 0700 if missing.
     pub work: PathBuf,
     /// Where Trivy runs: without network, over untrusted input.
@@ -51,6 +53,22 @@ pub struct Config {
     pub epoch: Option<UnixTime>,
     /// How much of everything.
     pub limits: ScanLimits,
+}
+
+/// A database as the gateway file names it.
+#[derive(Clone)]
+pub struct NamedDatabase {
+    /// Finds the folder with its two files, or brings them there.
+    pub folder: Arc<dyn Fn() -> Result<PathBuf, ScanError> + Send + Sync>,
+    /// The digest by which it is pinned ([`crate::database::digest_of`]).
+    pub digest: Digest,
+}
+
+impl NamedDatabase {
+    /// The database in this folder.
+    pub fn in_folder(folder: PathBuf, digest: Digest) -> Self {
+        Self { folder: Arc::new(move || Ok(folder.clone())), digest }
+    }
 }
 
 /// How much a scan may use.
@@ -76,6 +94,7 @@ pub struct TrivyScanner {
     config: Config,
     stop: Stop,
     ready: Mutex<Option<Ready>>,
+    java: Mutex<Option<PinnedDatabase>>,
 }
 
 /// The private copies, hashed by this process.
@@ -92,7 +111,7 @@ impl TrivyScanner {
         if let Ok(absolute) = std::path::absolute(&config.work) {
             config.work = absolute;
         }
-        Self { config, stop: Stop::default(), ready: Mutex::new(None) }
+        Self { config, stop: Stop::default(), ready: Mutex::new(None), java: Mutex::new(None) }
     }
 
     /// The same, whose scans end when `stop` is raised.
@@ -111,8 +130,21 @@ impl TrivyScanner {
             reason: error.to_string(),
         })?;
         let (program, digest) = pinned_program(&self.config)?;
-        let database = PinnedDatabase::take(&self.config.database, &self.config.database_digest, work)?;
+        let NamedDatabase { folder, digest: pin } = &self.config.database;
+        let database = PinnedDatabase::take(Kind::Vulnerabilities, folder.as_ref(), pin, work)?;
         Ok(ready.insert(Ready { program, digest, database }).clone())
+    }
+
+    /// The database of Java archives, for an image that has this one.
+    fn java(&self, archive: &str) -> Result<PinnedDatabase, ScanError> {
+        let mut java = self.java.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(java) = &*java {
+            return Ok(java.clone());
+        }
+        let named = self.config.java_database.as_ref();
+        let NamedDatabase { folder, digest } =
+            named.ok_or_else(|| ScanError::NoJavaDatabase { archive: printable(archive) })?;
+        Ok(java.insert(PinnedDatabase::take(Kind::Java, folder.as_ref(), digest, &self.config.work)?).clone())
     }
 
     fn run(&self, ready: &Ready, args: &[&str], folders: &[(&Path, &str)]) -> Result<Vec<u8>, ScanError> {
@@ -148,19 +180,28 @@ impl TrivyScanner {
 impl Scanner for TrivyScanner {
     fn identity(&self) -> Result<Option<ScannerIdentity>, ScanError> {
         let ready = self.ready()?;
-        let Config { name, epoch, .. } = &self.config;
+        let Config { name, epoch, java_database, .. } = &self.config;
         let rules = format!("{name} {}", epoch.map(|epoch| epoch.to_string()).unwrap_or_default());
-        Ok(Some(ScannerIdentity { tool: ready.digest, database: ready.database.digest, rules }))
+        Ok(Some(ScannerIdentity {
+            tool: ready.digest,
+            database: ready.database.database.digest,
+            java_database: java_database.as_ref().map(|named| named.digest),
+            rules,
+        }))
     }
 
     /// Runs Trivy twice: over the image for its JSON report, and over that report for the SBOM, so that both say the same.
     fn scan(&self, layout: &Path, image: &Digest) -> Result<ScanReport, ScanError> {
         let ready = self.ready()?;
-        let Scanned { raw, report, image: opened } = self.report(&ready, layout, image, "vuln")?;
-        let sbom = self.sbom(&ready, &raw, image)?;
+        let opened = Image::open(layout, image)?;
         let files = opened.files(&coverage::is_telling)?;
+        // In whatever layer it stands, hidden or not: Trivy opens each of them.
+        let archive = files.anywhere.iter().find(|path| coverage::needs_java_database(path));
+        let java = archive.map(|archive| self.java(archive)).transpose()?;
+        let Scanned { raw, report } = self.report(&ready, java.as_ref(), layout, &opened, "vuln")?;
+        let sbom = self.sbom(&ready, &raw, image)?;
         let damaged = |error: &dyn std::fmt::Display| ScanError::Database {
-            path: self.config.database.clone(),
+            path: ready.database.files.clone(),
             reason: format!("trivy.db: {error}"),
         };
         let file = fs::File::open(ready.database.file()).map_err(|error| damaged(&error))?;
@@ -171,11 +212,8 @@ impl Scanner for TrivyScanner {
             raw,
             sbom,
             tool: Tool { name: "trivy".to_owned(), version: report.version, digest: ready.digest },
-            database: Database {
-                name: "trivy-db".to_owned(),
-                digest: ready.database.digest,
-                updated_at: ready.database.updated_at,
-            },
+            database: ready.database.database,
+            java_database: java.map(|java| java.database),
             coverage,
         })
     }
@@ -183,7 +221,7 @@ impl Scanner for TrivyScanner {
     /// Runs Trivy once, without a word about vulnerabilities. It does not open Java archives then: their packages stay unknown.
     fn inventory(&self, layout: &Path, image: &Digest) -> Result<Inventory, ScanError> {
         let ready = self.ready()?;
-        let Scanned { report, .. } = self.report(&ready, layout, image, "")?;
+        let Scanned { report, .. } = self.report(&ready, None, layout, &Image::open(layout, image)?, "")?;
         let (packages, left_out) = known_packages(report.results);
         Ok(Inventory { scanner: "trivy".to_owned(), version: report.version, digest: ready.digest, packages, left_out })
     }
@@ -193,24 +231,34 @@ impl Scanner for TrivyScanner {
 struct Scanned {
     raw: Vec<u8>,
     report: Summary,
-    image: Image,
 }
 
 impl TrivyScanner {
-    fn report(&self, ready: &Ready, layout: &Path, image: &Digest, scanners: &str) -> Result<Scanned, ScanError> {
+    fn report(
+        &self,
+        ready: &Ready,
+        java: Option<&PinnedDatabase>,
+        layout: &Path,
+        image: &Image,
+        scanners: &str,
+    ) -> Result<Scanned, ScanError> {
         // The sandbox mounts it from a process of its own, whose working folder is another.
         let layout = &std::path::absolute(layout).map_err(|error| ScanError::Io {
             action: format!("find the folder {}", layout.display()),
             reason: error.to_string(),
         })?;
-        let opened = Image::open(layout, image)?;
-        let input = format!("/image@{image}");
-        let folders: [(&Path, &str); 2] = [(layout, "/image"), (&ready.database.cache, "/cache")];
+        let input = format!("/image@{}", image.digest);
+        let databases = std::iter::once(&ready.database).chain(java);
+        let databases = databases.map(|database| (database.files.as_path(), database.place_in(CACHE)));
+        let databases: Vec<(&Path, String)> = databases.collect();
+        let folders: Vec<(&Path, &str)> = std::iter::once((layout.as_path(), "/image"))
+            .chain(databases.iter().map(|(files, place)| (*files, place.as_str())))
+            .collect();
         let timeout = trivys_timeout(self.config.limits.timeout);
         let raw = self.run(ready, &scan_args(&input, scanners, &timeout), &folders)?;
         let report = summary(&raw).map_err(|error| ScanError::Report { reason: error.to_string() })?;
-        check_subject(&report, &opened)?;
-        Ok(Scanned { raw, report, image: opened })
+        check_subject(&report, image)?;
+        Ok(Scanned { raw, report })
     }
 
     fn sbom(&self, ready: &Ready, raw: &[u8], image: &Digest) -> Result<Vec<u8>, ScanError> {
@@ -240,7 +288,7 @@ fn scan_args<'a>(input: &'a str, scanners: &'a str, timeout: &'a str) -> [&'a st
         "--config",
         "",
         "--cache-dir",
-        "/cache",
+        CACHE,
         "--timeout",
         timeout,
         "image",
@@ -332,12 +380,14 @@ fn check_subject(report: &Summary, image: &Image) -> Result<(), ScanError> {
 /// What Trivy said last, for a person: at most 600 characters, control characters as spaces.
 fn last_words(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
-    if text.contains("Java DB") {
-        return "the image holds jar files, for which Trivy needs its Java database, which this version does not give it".to_owned();
-    }
-    let plain: Vec<char> = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let plain: Vec<char> = printable(text.trim()).chars().collect();
     let tail: String = plain[plain.len().saturating_sub(600)..].iter().collect();
     if tail.is_empty() { "it said nothing".to_owned() } else { format!("it said: {tail}") }
+}
+
+/// Control characters as spaces.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn failed(reason: String) -> ScanError {

@@ -13,7 +13,7 @@ use sluicegate_attestation::{
     test_result::TestResult,
     trivy_report,
     trivy_report::Finding,
-    vulns::{Scanner, Vulns},
+    vulns::{Database, Scanner, Vulns},
 };
 use sluicegate_ports::{
     images::Descriptor,
@@ -302,8 +302,8 @@ pub fn vulns(report: &[u8], database: Digest) -> Vulns {
             name: "trivy".to_owned(),
             version: "0.70.0".to_owned(),
             digest: Digest::of(b"trivy"),
-            database,
-            database_updated_at: today(),
+            database: Database { digest: database, updated_at: today() },
+            java_database: None,
         },
         started_on: today(),
         finished_on: today(),

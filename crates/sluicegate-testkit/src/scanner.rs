@@ -30,7 +30,8 @@ impl FakeScanner {
             raw: raw.to_vec(),
             sbom: serde_json::to_vec(&sbom).unwrap(),
             tool: Tool { name: "trivy".to_owned(), version: "0.70.0".to_owned(), digest: Digest::of(b"trivy") },
-            database: Database { name: "trivy-db".to_owned(), digest: database, updated_at },
+            database: Database { digest: database, updated_at },
+            java_database: None,
             coverage: Coverage {
                 read: vec![Read { kind: "debian".to_owned(), place: "var/lib/dpkg/status".to_owned(), packages: 1 }],
                 unread: Vec::new(),
@@ -65,6 +66,7 @@ impl Scanner for FakeScanner {
         Ok(self.answer.as_ref().ok().map(|report| ScannerIdentity {
             tool: report.tool.digest,
             database: report.database.digest,
+            java_database: None,
             rules: String::new(),
         }))
     }

@@ -14,7 +14,7 @@ use sluicegate_pipeline::{
     pipeline::{Artifact, Pipeline, Source},
 };
 use sluicegate_ports::{Clock, evidence::RecordKind, images::ImagePlaces};
-use sluicegate_scan::database;
+use sluicegate_scan::database::{self, Kind};
 use sluicegate_sigstore::{KeyFolder, signing_config_json, trusted_root_json};
 use sluicegate_types::{Digest, ImageRef, Platform, Secret, Selector};
 
@@ -392,27 +392,35 @@ fn make_ledger(words: &Words, home: &Home, keys: &KeyFolder, passphrase: &Secret
 /// The `scanner:` part of gateway.yaml, with the digests of what is there now, and where its Trivy is.
 fn scanner(home: &Home, arguments: &Init) -> Result<Option<(String, PathBuf)>, Problem> {
     let Some(db) = &arguments.db else {
-        if arguments.trivy.is_some() {
-            return Err(Problem::usage(
-                "--trivy without --db",
+        let alone = [("--trivy", &arguments.trivy), ("--java-db", &arguments.java_db)];
+        return match alone.iter().find(|(_, given)| given.is_some()) {
+            Some((flag, _)) => Err(Problem::usage(
+                format!("{flag} without --db"),
                 format!("name the database too with --db DIR: {DATABASE}"),
-            ));
-        }
-        return Ok(None);
+            )),
+            None => Ok(None),
+        };
     };
     let trivy = wire::trivy(home, arguments.trivy.as_deref())?;
     let opened = fs::File::open(&trivy);
     let (tool, _) = opened
         .and_then(|mut file| Digest::of_reader(&mut file))
         .map_err(|error| Problem::named("read Trivy at", &trivy, &error).or("name another one with --trivy"))?;
-    let database = database::digest_of(db)
-        .map_err(|error| Problem::usage(error.to_string(), format!("name the database with --db DIR: {DATABASE}")))?;
-    let db = without_detours(&std::path::absolute(db).map_err(|error| Problem::io("find", db, &error))?);
-    let part = format!(
-        "scanner:\n  trivy:\n    digests: [{tool}]\n    db: {{ from: {}, digest: {database}, max_age: 24h }}\n",
-        quoted(&db.display().to_string())
-    );
+    let db = pinned(Kind::Vulnerabilities, db, &format!("name the database with --db DIR: {DATABASE}"))?;
+    let mut part = format!("scanner:\n  trivy:\n    digests: [{tool}]\n    db: {db}\n");
+    if let Some(java) = &arguments.java_db {
+        let mend = "name it with --java-db DIR: a folder with trivy-java.db and metadata.json";
+        part.push_str(&format!("    java_db: {}\n", pinned(Kind::Java, java, mend)?));
+    }
     Ok(Some((part, trivy)))
+}
+
+/// How the gateway file names the database in this folder, with the digest that it has now.
+fn pinned(kind: Kind, folder: &Path, mend: &str) -> Result<String, Problem> {
+    let digest =
+        database::digest_of(kind, folder).map_err(|error| Problem::usage(error.to_string(), mend.to_owned()))?;
+    let folder = without_detours(&std::path::absolute(folder).map_err(|error| Problem::io("find", folder, &error))?);
+    Ok(format!("{{ from: {}, digest: {digest}, max_age: 24h }}", quoted(&folder.display().to_string())))
 }
 
 /// The same absolute path without `..`, unless a link on the way makes that another place.

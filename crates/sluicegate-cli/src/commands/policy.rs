@@ -12,7 +12,7 @@ use sluicegate_flow::{
 };
 use sluicegate_pipeline::waivers::{self, Accepted};
 use sluicegate_policy::{
-    exceptions::{self, Aliases, Exceptions, Listed, Waived},
+    exceptions::{self, Exceptions, Findings, KnownFinding, Listed, Waived},
     judge::{Rehearsal, Verdict, Word, rehearse},
     lint::Severity,
     read_data,
@@ -224,19 +224,20 @@ fn eval_file(words: &Words, files: &PolicyFiles, asked: &FromFile<'_>, format: F
     let input = RawValue::from_string(facts.to_string()).map_err(|error| wrong(error.to_string()))?;
     let rules =
         sluicegate_flow::gate::RuleEvaluator::evaluate(&PolicyChild, &EvaluationRequest { policies, data, input });
-    let mut aliases = Aliases::default();
+    let mut findings = Findings::default();
     for finding in facts["vulnerabilities"].as_array().into_iter().flatten() {
         let texts = finding["aliases"].as_array().into_iter().flatten();
         let names: Vec<String> = texts.filter_map(|name| name.as_str().map(str::to_owned)).collect();
         let text = |key: &str| finding[key].as_str().unwrap_or_default();
-        aliases.note(text("id"), text("purl"), &names);
+        let place = format!("{} {} in {}", text("package"), text("installed"), text("place"));
+        findings.note(text("id"), KnownFinding { purl: text("purl").to_owned(), aliases: names, place });
     }
     let image = facts["subject"]["digest"].as_str().and_then(|digest| digest.parse().ok());
     let case = exceptions::Case {
         image: image.unwrap_or_else(|| Digest::of(b"")),
         environment: facts["target"]["environment"].as_str().unwrap_or_default(),
         repository: facts["target"]["repository"].as_str().unwrap_or_default(),
-        aliases: &aliases,
+        findings: &findings,
     };
     let kinds: BTreeSet<PredicateType> = facts["attestations"]
         .as_array()
@@ -369,6 +370,14 @@ pub(crate) fn print_denial(words: &Words, platform: Option<&str>, denial: &sluic
     if let Some(evidence) = denial.violation.fields.get("attestation").and_then(Value::as_str) {
         words.line(format!("    evidence: {}", printable(evidence)));
     }
+    // What the rule says itself is not said twice.
+    let found = denial.found.iter().filter(|place| !violation.msg.contains(*place)).map(String::as_str);
+    let found: Vec<&str> = found.collect();
+    if !found.is_empty() {
+        words.line(
+            printable(&format!("    found:    {}", found.join(", "))).chars().take(MAX_WORDS).collect::<String>(),
+        );
+    }
     if let Some(near) = &denial.near {
         words.line(format!("    nearest:  {}", printable(near)));
     }
@@ -381,7 +390,7 @@ pub(crate) fn denial(denial: &sluicegate_policy::judge::Denial) -> Value {
     json!({
         "code": denial.code, "title": denial.title, "msg": cut(&violation.msg), "term": violation.term, "subject": violation.subject,
         "solution": denial.solution, "rule": denial.rule, "clause": violation.clause,
-        "attestation": violation.fields.get("attestation"), "near": denial.near, "fields": violation.fields,
+        "attestation": violation.fields.get("attestation"), "near": denial.near, "found": denial.found, "fields": violation.fields,
     })
 }
 

@@ -3,12 +3,16 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
-use sluicegate_attestation::{coverage::Gap, predicate::PredicateType, vulns::Vulns};
+use sluicegate_attestation::{
+    coverage::Gap,
+    predicate::PredicateType,
+    vulns::{Database, Vulns},
+};
 use sluicegate_flow::promote::Promoted;
 use sluicegate_policy::{
     exceptions::Exceptions,
     facts::{ByHand, Facts, GateScan, Said as WordsByHand},
-    judge::{Conditions, Denial, Question, Reason, Target, Verdict, judge},
+    judge::{AcceptedDatabase, AcceptedDatabases, Conditions, Denial, Question, Reason, Target, Verdict, judge},
     rego::{Outcome, PolicyError, RuleAnswer, RuleDeclaration, RuleResults, Violation},
 };
 use sluicegate_ports::store::ContentStore;
@@ -86,6 +90,10 @@ pub(crate) fn tm04_the_gates_scan_is_over_the_report_that_it_names() -> Tried {
 
 /// Whether the gate takes a scan for one that it made before: of `of`, by `signer`, with this database, where the index leads to it.
 fn taken_for_known(signer: &str, of: Option<Digest>, database: &[u8]) -> Said {
+    taken_for_known_if(signer, of, database, |_| {})
+}
+
+fn taken_for_known_if(signer: &str, of: Option<Digest>, database: &[u8], edit: impl FnOnce(&mut Vulns)) -> Said {
     let (mut world, _) = World::good();
     world.scans = Some(MemoryScans::default());
     world.dry_run.set(true);
@@ -96,6 +104,7 @@ fn taken_for_known(signer: &str, of: Option<Digest>, database: &[u8]) -> Said {
     world.store.put_bytes(&report).unwrap();
     let mut scan = vulns(&report, Digest::of(database));
     scan.scanner.digest = Digest::of(b"trivy");
+    edit(&mut scan);
     let of = of.unwrap_or_else(|| world.image.digest());
     let statement = about(of, PredicateType::Vulns, scan.to_predicate(&[]));
     let bundle = sign_statement(&VirtualSigner::new(signer), &world.log, &statement);
@@ -109,11 +118,14 @@ fn taken_for_known(signer: &str, of: Option<Digest>, database: &[u8]) -> Said {
 }
 
 pub(crate) fn tm04_an_earlier_scan_is_by_the_same_scanner_with_the_same_database() -> Tried {
-    Tried::good(taken_for_known("recorder", None, b"database")).fault(
-        "another database",
-        "scanned again, forgotten 1",
-        taken_for_known("recorder", None, b"another database"),
-    )
+    let java = Database { digest: Digest::of(b"java database"), updated_at: today() };
+    Tried::good(taken_for_known("recorder", None, b"database"))
+        .fault("another database", "scanned again, forgotten 1", taken_for_known("recorder", None, b"another database"))
+        .fault(
+            "a Java database that this scanner has not",
+            "scanned again, forgotten 1",
+            taken_for_known_if("recorder", None, b"database", |scan| scan.scanner.java_database = Some(java)),
+        )
 }
 
 pub(crate) fn tm04_an_earlier_scan_is_of_this_image() -> Tried {
@@ -177,7 +189,11 @@ pub(crate) fn tm04_a_brought_scan_counts_with_the_gates_database_only() -> Tried
             build
         })
     };
-    Tried::good(ask(b"database")).fault("another", "lends nothing", ask(b"another database"))
+    Tried::good(ask(b"database")).fault("another", "lends nothing", ask(b"another database")).fault(
+        "another Java database",
+        "lends nothing",
+        brought_with_java(b"another database", 0),
+    )
 }
 
 pub(crate) fn tm04_a_brought_scan_counts_while_its_database_is_fresh() -> Tried {
@@ -188,7 +204,22 @@ pub(crate) fn tm04_a_brought_scan_counts_while_its_database_is_fresh() -> Tried 
             })
         })
     };
-    Tried::good(ask(2 * DAY)).fault("a second too old", "lends nothing", ask(2 * DAY + 1))
+    let java = |seconds: u64| brought_with_java(b"java database", seconds);
+    Tried::good(ask(2 * DAY).and(java(2 * DAY))).fault("a second too old", "lends nothing", ask(2 * DAY + 1)).fault(
+        "its Java database a second too old",
+        "lends nothing",
+        java(2 * DAY + 1),
+    )
+}
+
+/// What was brought was found with a Java database of this content and age.
+fn brought_with_java(content: &'static [u8], seconds: u64) -> Said {
+    sees_what_was_brought(|build| {
+        build.with_predicate("vulns", move |predicate| {
+            predicate["scanner"]["sluicegate_java_db"] =
+                json!({"version": Digest::of(content), "lastUpdate": before(seconds)});
+        })
+    })
 }
 
 /// Whether this statement beside the set is used.
@@ -250,7 +281,16 @@ fn violations() -> NonEmpty<Violation> {
 pub(crate) fn conditions(require: &[PredicateType]) -> Conditions {
     Conditions {
         require: require.to_vec().try_into().unwrap(),
-        max_database_age: Duration::from_secs(2 * DAY),
+        databases: AcceptedDatabases {
+            vulnerabilities: Some(AcceptedDatabase {
+                digest: Digest::of(b"database"),
+                max_age: Duration::from_secs(2 * DAY),
+            }),
+            java: Some(AcceptedDatabase {
+                digest: Digest::of(b"java database"),
+                max_age: Duration::from_secs(2 * DAY),
+            }),
+        },
         valid_for: Duration::from_secs(30 * DAY),
         gateway: Digest::of(b"gateway"),
         exceptions: Exceptions::default(),
@@ -326,15 +366,29 @@ pub(crate) fn tm04_the_gate_scans_itself() -> Tried {
 }
 
 fn dated(updated_at: UnixTime) -> Said {
-    with_scan(Some(gate_scan(|scan| scan.scanner.database_updated_at = updated_at)))
+    with_scan(Some(gate_scan(|scan| scan.scanner.database.updated_at = updated_at)))
 }
 
 pub(crate) fn tm04_the_gates_database_is_fresh() -> Tried {
-    Tried::good(dated(before(2 * DAY))).fault("a second too old", "older than 48 hours", dated(before(2 * DAY + 1)))
+    let last = dated(before(2 * DAY)).and(java_dated(before(2 * DAY)));
+    Tried::good(last).fault("a second too old", "older than 48 hours", dated(before(2 * DAY + 1))).fault(
+        "the Java database",
+        "the Java database cannot be used",
+        java_dated(before(2 * DAY + 1)),
+    )
+}
+
+fn java_dated(updated_at: UnixTime) -> Said {
+    let java = Database { digest: Digest::of(b"java database"), updated_at };
+    with_scan(Some(gate_scan(|scan| scan.scanner.java_database = Some(java))))
 }
 
 pub(crate) fn tm04_the_gates_database_is_not_from_the_future() -> Tried {
-    Tried::good(dated(today().plus(300))).fault("a second too far", "it is dated", dated(today().plus(301)))
+    Tried::good(dated(today().plus(300))).fault("a second too far", "it is dated", dated(today().plus(301))).fault(
+        "the Java database",
+        "it is dated",
+        java_dated(today().plus(301)),
+    )
 }
 
 pub(crate) fn tm04_a_scan_that_read_nothing_is_none() -> Tried {

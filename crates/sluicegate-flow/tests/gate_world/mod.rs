@@ -26,7 +26,7 @@ use sluicegate_flow::{
 use sluicegate_pipeline::gateway::{Environment, Gate};
 use sluicegate_policy::{
     exceptions::Exceptions,
-    judge::Conditions,
+    judge::{AcceptedDatabase, AcceptedDatabases, Conditions},
     rego::{EvaluationRequest, Outcome, PolicyError, RuleAnswer, RuleDeclaration, RuleResults, Violation},
 };
 use sluicegate_ports::{
@@ -355,14 +355,22 @@ fn judge() -> Judge {
         gate: Some(GateRules {
             conditions: Conditions {
                 require: kinds.to_vec().try_into().unwrap(),
-                max_database_age: Duration::from_secs(48 * 60 * 60),
+                databases: AcceptedDatabases {
+                    vulnerabilities: Some(AcceptedDatabase {
+                        digest: Digest::of(b"database"),
+                        max_age: Duration::from_secs(48 * 60 * 60),
+                    }),
+                    java: Some(AcceptedDatabase {
+                        digest: Digest::of(b"java database"),
+                        max_age: Duration::from_secs(48 * 60 * 60),
+                    }),
+                },
                 valid_for,
                 gateway,
                 exceptions: Exceptions::default(),
             },
             policies: Vec::new(),
             data: Vec::new(),
-            database: Some(Digest::of(b"database")),
         }),
     }
 }

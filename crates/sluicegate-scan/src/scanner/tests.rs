@@ -42,7 +42,18 @@ struct Direct;
 impl ToolSandbox for Direct {
     fn run_tool(&self, request: &ToolRequest) -> Result<ToolOutcome, ExecuteError> {
         let empty = tempfile::tempdir().unwrap();
+        // Trivy's cache folder is no folder of this machine, but the ones in it are.
+        let cache = empty.path().join("cache");
+        fs::create_dir(&cache).unwrap();
+        for (host, inside) in &request.folders {
+            if let Ok(name) = inside.strip_prefix("/cache") {
+                std::os::unix::fs::symlink(host, cache.join(name)).unwrap();
+            }
+        }
         let outside = |arg: &String| {
+            if arg == "/cache" {
+                return cache.display().to_string();
+            }
             let mapped = request.folders.iter().find_map(|(host, inside)| {
                 arg.strip_prefix(inside.to_str()?).map(|rest| format!("{}{rest}", host.display()))
             });
@@ -93,8 +104,8 @@ impl World {
         Config {
             allowed: NonEmpty::one(Digest::of(&fs::read(&trivy).unwrap())),
             trivy,
-            database_digest: digest_of(&database).unwrap(),
-            database,
+            database: NamedDatabase::in_folder(database.clone(), digest_of(Kind::Vulnerabilities, &database).unwrap()),
+            java_database: None,
             work: self.home.path().join("work"),
             sandbox,
             name: "shop".to_owned(),
@@ -212,6 +223,44 @@ fn an_inventory_names_packages_and_its_tool_and_is_about_what_was_asked() {
     {
         let refused = world.inventory(report, ended).unwrap_err();
         assert!(matches!(refused, ScanError::Failed { .. } | ScanError::Report { .. }), "{refused}");
+    }
+}
+
+/// Trivy asks its Java database wherever it sees such an archive, in a layer that another one hides, too.
+#[test]
+fn tm04_an_image_with_java_archives_is_scanned_with_a_java_database_or_not_at_all() {
+    let mut world = World::new();
+    let debian = || {
+        vec![
+            file("etc/os-release", b"PRETTY_NAME=x\nID=debian\nVERSION_ID=\"12\"\n"),
+            file("etc/debian_version", b"12.11\n"),
+            file("var/lib/dpkg/status", STATUS),
+        ]
+    };
+    let java = world.home.path().join("java");
+    fs::create_dir(&java).unwrap();
+    fs::write(java.join("metadata.json"), METADATA.replace("\"Version\":2", "\"Version\":1")).unwrap();
+    fs::write(java.join("trivy-java.db"), "pages").unwrap();
+    let digest = digest_of(Kind::Java, &java).unwrap();
+    let scan = |world: &World, named: Option<NamedDatabase>| {
+        let sandbox = Canned { report: world.report(), ended: Ended::Exit(0), runs: AtomicUsize::new(0) };
+        let config = Config { java_database: named, ..world.config(Arc::new(sandbox)) };
+        TrivyScanner::new(config).scan(world.image.path(), &world.image.digest)
+    };
+    let nowhere = || Some(NamedDatabase::in_folder("/nonexistent".into(), digest));
+    assert_eq!(scan(&world, nowhere()).unwrap().java_database, None, "nobody asks for one that nothing needs");
+    let archive = || vec![file("srv/Shop.WAR", b"PK")];
+    for layers in [vec![debian(), archive()], vec![debian(), archive(), vec![file("srv/.wh.Shop.WAR", b"")]]] {
+        world.image = TestImage::new(&layers);
+        let missing = scan(&world, None).unwrap_err();
+        assert!(matches!(&missing, ScanError::NoJavaDatabase { archive } if archive == "srv/Shop.WAR"), "{missing}");
+        assert!(matches!(scan(&world, nowhere()).unwrap_err(), ScanError::Database { .. }));
+        let whole = scan(&world, Some(NamedDatabase::in_folder(java.clone(), digest))).unwrap();
+        assert_eq!(whole.java_database.unwrap().digest, digest);
+        assert_eq!(whole.java_database.unwrap().updated_at.to_string(), "2026-11-23T00:00:00Z");
+        let other = NamedDatabase::in_folder(java.clone(), Digest::of(b"other"));
+        assert!(matches!(scan(&world, Some(other)).unwrap_err(), ScanError::Database { .. }));
+        fs::remove_dir_all(world.home.path().join("work")).unwrap();
     }
 }
 
