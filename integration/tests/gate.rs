@@ -3,7 +3,7 @@
 use std::fs;
 
 use integration::{
-    Layout, PROMOTE, Project, WITHOUT_COMMIT_ACCEPTED, WITHOUT_COMMIT_DENIED, ready,
+    FROM_HOST, Layout, PROMOTE, Project, WITHOUT_COMMIT_ACCEPTED, WITHOUT_COMMIT_DENIED, ready,
     repository::{commit, git},
 };
 
@@ -171,6 +171,45 @@ fn a_lock_file_that_no_analyser_read_is_a_gap() {
     project.must(&["run"]);
     refused(&project, 3, "package-lock.json", "undecided");
     fs::remove_file(project.path("src/package-lock.json")).unwrap();
+    project.must(&["run"]);
+    project.must(&PROMOTE);
+}
+
+#[test]
+fn tm04_a_strict_gate_wants_what_the_base_executes_in_a_package() {
+    if !ready("tm04_a_strict_gate_wants_what_the_base_executes_in_a_package") {
+        return;
+    }
+    let project = Project::prepared();
+    // What products bring is explained by their provenance.
+    project.replace("sluicegate.yaml", "cp /src/hello.txt /out/app/", "cp /src/hello.txt /bin/sh /out/app/");
+    project.replace("gateway.yaml", "policies: [", "executables: strict, policies: [");
+    let tool = project.path("tool");
+    fs::copy("/bin/true", &tool).unwrap();
+    fs::remove_dir_all(project.path("images/base")).unwrap();
+    let tool = tool.to_str().unwrap();
+    project.must(&[&FROM_HOST[..], &["--binary", tool, "--allow-unowned"]].concat());
+    project.must(&["init", "--allow-base", "oci:images/base"]);
+    project.must(&["run"]);
+    let digest = sluicegate_types::Digest::of(&fs::read(tool).unwrap());
+    let gap = format!(
+        "executable {} ({digest}): an executable of the base that is in no package",
+        tool.trim_start_matches('/')
+    );
+    refused(&project, 3, &gap, "undecided");
+    // Others are told, and let through.
+    project.replace("gateway.yaml", "executables: strict", "executables: report");
+    project.must(&PROMOTE);
+    let record = project.last_record("decision")["sequence"].to_string();
+    let (_, facts) = project.json(&["policy", "eval", "--record", &record, "--facts"]);
+    let listed = facts["scan"]["coverage"]["executables"]["listed"].as_array().unwrap();
+    let told: Vec<_> = listed.iter().map(|one| (&one["digest"], &one["product"])).collect();
+    assert!(told.contains(&(&serde_json::json!(digest), &serde_json::json!(false))), "{listed:#?}");
+    assert_eq!(told.len(), 2, "that one, and the product's: {listed:#?}");
+    project.replace("gateway.yaml", "executables: report", "executables: strict");
+    project.sluicegate(&PROMOTE).assert(3, &gap);
+    fs::remove_dir_all(project.path("images/base")).unwrap();
+    project.must(&FROM_HOST);
     project.must(&["run"]);
     project.must(&PROMOTE);
 }

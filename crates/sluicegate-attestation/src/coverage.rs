@@ -13,6 +13,33 @@ pub struct Coverage {
     pub unread: Vec<Gap>,
     /// The operating system, if one was recognised.
     pub system: Option<System>,
+    /// What can be executed and is in no package; `None` where nobody can say, as its package manager's lists are not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executables: Option<Executables>,
+}
+
+/// What can be executed and is in no package.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Executables {
+    /// By content, those of the base first, then by place; at most 500.
+    pub listed: Vec<Executable>,
+    /// How many more the base has.
+    pub beyond: u64,
+}
+
+/// Something that can be executed, by its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Executable {
+    /// The first path in the image.
+    pub place: String,
+    /// The content's digest.
+    pub digest: Digest,
+    /// How many more paths have the same content.
+    pub more: u64,
+    /// Whether it is from the uppermost layer: in an image that a pipeline assembled from its products, which provenance explains.
+    pub product: bool,
 }
 
 /// A package list that was read.
@@ -32,7 +59,8 @@ pub struct Read {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Gap {
     /// What kind of gap: `lock-file`, `package-list`, `system-unknown`, `system-ended`, `system-not-in-database`,
-    /// `system-contradicted`, `ecosystem-not-in-database`, `records-rewritten`, `nothing-recognised`.
+    /// `system-contradicted`, `ecosystem-not-in-database`, `records-rewritten`, `nothing-recognised`, `java-archive`. A strict gate
+    /// makes some of `executable` and `executables-unknown`.
     pub kind: String,
     /// The path in the image, or the system's name.
     pub place: String,

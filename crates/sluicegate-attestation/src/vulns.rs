@@ -201,7 +201,7 @@ mod tests {
             started_on: time,
             finished_on: time,
             report: Digest::of(b"report"),
-            coverage: Coverage { read: vec![], unread: vec![], system: None },
+            coverage: Coverage { read: vec![], unread: vec![], system: None, executables: None },
         };
         let mut predicate = written.to_predicate(&[]);
         assert_eq!(Vulns::parse(&predicate).unwrap(), written);

@@ -208,6 +208,9 @@ pub fn judge_of(
         "policyLimits": sluicegate_policy::rego::EvaluationLimits::default(),
     });
     // A gateway that names none is the same judge as before there was such a thing.
+    if found.gate.as_ref().is_some_and(|gate| gate.strict_executables) {
+        resolved["gate"]["executables"] = json!("strict");
+    }
     if let Some(java) = gateway.scanner.as_ref().and_then(|scanner| scanner.java_database.as_ref()) {
         resolved["scanner"]["javaDatabase"] = json!({"digest": java.digest, "maxAgeSeconds": java.max_age.as_secs()});
     }
@@ -240,6 +243,7 @@ pub fn judge_of(
         Ok(GateRules {
             conditions: Conditions {
                 require: required(gate)?,
+                strict_executables: gate.strict_executables,
                 databases: gateway.scanner.as_ref().map(databases).unwrap_or_default(),
                 valid_for: gate.valid_for,
                 gateway: digest,

@@ -88,6 +88,8 @@ pub struct Gate {
     pub data: Vec<PathBuf>,
     /// Kinds of evidence that must be there, by short name (`provenance`, `sbom`, `vulns`, `test-result`); rules may only add.
     pub require: NonEmpty<String>,
+    /// Whether each executable of the base has to be in a package.
+    pub strict_executables: bool,
     /// How long a decision is worth something.
     pub valid_for: Duration,
 }
@@ -277,10 +279,17 @@ fn gate_of(at: &In<'_>, name: &str, wire: WireGate) -> Result<Gate, Error> {
     if name == NO_GATE {
         return Err(at.meaning(place, "this name says that there is no gate; choose another one"));
     }
-    at.absent(&place, "executables", wire.executables)?;
     if wire.policies.is_empty() {
         return Err(at.meaning(format!("{place}.policies"), "a gate without policies can't allow anything"));
     }
+    let strict_executables = match wire.executables.as_deref() {
+        None | Some("report") => false,
+        Some("strict") => true,
+        Some(other) => {
+            let reason = format!("{other:?} is unknown; write report or strict");
+            return Err(at.meaning(format!("{place}.executables"), reason));
+        }
+    };
     let require = wire.require.unwrap_or_else(|| KNOWN_KINDS.map(str::to_owned).to_vec());
     for (nth, kind) in require.iter().enumerate() {
         let place = format!("{place}.require[{nth}]");
@@ -298,6 +307,7 @@ fn gate_of(at: &In<'_>, name: &str, wire: WireGate) -> Result<Gate, Error> {
         return Err(at.meaning(format!("{place}.require"), "provenance is always required: it names everything else"));
     }
     Ok(Gate {
+        strict_executables,
         name: name.to_owned(),
         policies: wire.policies.into_iter().map(PathBuf::from).collect(),
         data: wire.data.into_iter().map(PathBuf::from).collect(),
@@ -458,9 +468,10 @@ struct WireEnvironment {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct WireGate {
-    /// Reserved: refused with "not in this version".
+    /// report, as if left out: executables of the base that are in no package are facts; strict: each is a gap of the scan.
     #[serde(default)]
-    executables: Given,
+    #[cfg_attr(test, schemars(extend("enum" = ["report", "strict"])))]
+    executables: Option<String>,
     /// Folders with Rego, or files.
     #[cfg_attr(test, schemars(extend("minItems" = 1)))]
     policies: Vec<String>,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use sluicegate_attestation::{
-    coverage::Gap,
+    coverage::{Coverage, Executable, Executables, Gap},
     predicate::PredicateType,
     vulns::{Database, Scanner},
 };
@@ -261,6 +261,8 @@ pub struct Conditions {
     pub require: NonEmpty<PredicateType>,
     /// Which databases may have been asked.
     pub databases: AcceptedDatabases,
+    /// Whether each executable of the base has to be in a package.
+    pub strict_executables: bool,
     /// How long a decision is worth something.
     pub valid_for: Duration,
     /// The digest of the environment's whole resolved gateway.
@@ -607,17 +609,54 @@ fn unmet(
                 if is_on(Check::NothingRead) && coverage.read.is_empty() && coverage.unread.is_empty() {
                     reasons.push(Reason::Coverage("nothing was read".to_owned()));
                 }
-                for gap in coverage.unread.iter().filter(|_| is_on(Check::CoverageGap)) {
-                    if asked.covers(gap) {
-                        continue;
+                let mut gaps: Vec<Gap> = Vec::new();
+                if is_on(Check::CoverageGap) {
+                    gaps.extend(coverage.unread.iter().cloned());
+                }
+                if conditions.strict_executables && is_on(Check::StrictExecutables) {
+                    gaps.extend(unexplained(coverage, facts.image()));
+                }
+                for gap in gaps {
+                    if !asked.covers(&gap) {
+                        let Gap { kind, place, digest, reason } = gap;
+                        reasons.push(Reason::Coverage(format!("{kind} {place} ({digest}): {reason}")));
                     }
-                    reasons
-                        .push(Reason::Coverage(format!("{} {} ({}): {}", gap.kind, gap.place, gap.digest, gap.reason)));
                 }
             }
         }
     }
     reasons
+}
+
+/// The executables of the base that are in no package, as gaps of the scan.
+fn unexplained(coverage: &Coverage, image: Digest) -> Vec<Gap> {
+    let gap = |kind: &str, place: &str, digest, reason: String| Gap {
+        kind: kind.to_owned(),
+        place: place.to_owned(),
+        digest,
+        reason,
+    };
+    let Some(Executables { listed, beyond }) = &coverage.executables else {
+        let reason = "nobody can say which executables are in no package: its package manager's lists are not read";
+        return vec![gap("executables-unknown", "image", image, reason.to_owned())];
+    };
+    // A product of the closed set is explained by its provenance.
+    let of_base = listed.iter().filter(|executable| !executable.product);
+    let mut gaps: Vec<Gap> = of_base
+        .map(|Executable { place, digest, more, .. }| {
+            let more = if *more == 0 { String::new() } else { format!(", at {more} more places") };
+            gap("executable", place, *digest, format!("an executable of the base that is in no package{more}"))
+        })
+        .collect();
+    if *beyond > 0 {
+        gaps.push(gap(
+            "executable",
+            "image",
+            image,
+            format!("{beyond} more executables of the base are in no package"),
+        ));
+    }
+    gaps
 }
 
 /// What stands for the denials that are not listed: nothing that a waiver could name.

@@ -108,6 +108,7 @@ fn conditions() -> Conditions {
     let require = vec![PredicateType::Provenance, PredicateType::Sbom, PredicateType::Vulns];
     Conditions {
         require: require.try_into().unwrap(),
+        strict_executables: false,
         databases: AcceptedDatabases {
             vulnerabilities: Some(AcceptedDatabase {
                 digest: Digest::of(b"database"),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-pub use sluicegate_attestation::coverage::{Coverage, Gap, Read, System};
+pub use sluicegate_attestation::coverage::{Coverage, Executable, Executables, Gap, Read, System};
 pub use sluicegate_attestation::output_sbom::{Inventory, KnownPackage};
 pub use sluicegate_attestation::trivy_report::Finding;
 pub use sluicegate_attestation::vulns::Database;

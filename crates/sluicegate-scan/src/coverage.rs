@@ -13,6 +13,8 @@ use sluicegate_types::Digest;
 use crate::{
     advisory_buckets::{of_system, prefix_of_packages},
     bolt::{Bolt, BoltError},
+    executables,
+    image_files::Files,
     own_system::{SystemText, Word, is_repositories, is_text, package_analysers, word_of},
 };
 
@@ -159,17 +161,15 @@ fn brings_packages(path: &str) -> bool {
     PACKAGE_BRINGERS.iter().any(|end| path.ends_with(end))
 }
 
-/// Sets a report beside the image's telling files and the database's buckets. `files` are those [`is_telling`] chose, `below` the
-/// same without the uppermost layer, `texts` are the files of all layers that say which system this is, lowest layer first, and
-/// `image` is the image's digest, which stands for a gap that has no file.
-pub fn coverage<R: IoRead + Seek>(
+/// Sets a report beside the image's files, of which [`is_telling`] chose some, and the database's buckets. `image` is the image's
+/// digest, which stands for a gap that has no file.
+pub(crate) fn coverage<R: IoRead + Seek>(
     report: &Summary,
-    files: &BTreeMap<String, Digest>,
-    below: &BTreeMap<String, Digest>,
-    texts: &[SystemText],
+    seen: &Files,
     image: &Digest,
     database: &mut Bolt<R>,
 ) -> Result<Coverage, BoltError> {
+    let Files { all: files, below, texts, .. } = seen;
     let read: Vec<_> = report.results.iter().filter(|list| is_packages(list)).map(read_of).collect();
     let system = report.system.as_ref().map(|system| System {
         family: system.family.clone(),
@@ -188,14 +188,14 @@ pub fn coverage<R: IoRead + Seek>(
     unread.extend(system_gaps(report, system.as_ref(), files, image, database)?);
     unread.extend(system.as_ref().into_iter().flat_map(|system| contradictions(report, system, files, texts, image)));
     unread.extend(ecosystem_gaps(&read, report, image, database)?);
-    Ok(Coverage { read, unread, system })
+    Ok(Coverage { read, unread, system, executables: executables::unexplained(report, seen) })
 }
 
 fn read_of(list: &PackageList) -> Read {
     Read { kind: list.kind.clone(), place: list.place.clone(), packages: list.packages.len() as u64 }
 }
 
-fn is_packages(list: &PackageList) -> bool {
+pub(crate) fn is_packages(list: &PackageList) -> bool {
     matches!(list.class.as_str(), "os-pkgs" | "lang-pkgs")
 }
 
@@ -442,7 +442,7 @@ fn is_lock_file(path: &str) -> bool {
 }
 
 /// The analyser that ought to read a package list; `None` for another file.
-fn analyser_of(path: &str) -> Option<&'static str> {
+pub(crate) fn analyser_of(path: &str) -> Option<&'static str> {
     let single = path.strip_prefix("var/lib/dpkg/status.d/");
     if single.is_some_and(|name| !name.contains('/') && !name.ends_with(".md5sums")) {
         return Some("dpkg");
@@ -521,7 +521,8 @@ mod tests {
             texts.iter().map(|text| (text.path.clone(), text.digest)).collect()
         };
         let (all, below) = (tree(&texts), tree(&texts[..texts.len() - above]));
-        let coverage = coverage(report, &all, &below, &texts, &Digest::of(b"image"), &mut database).unwrap();
+        let files = Files { all, below, texts, ..Files::default() };
+        let coverage = coverage(report, &files, &Digest::of(b"image"), &mut database).unwrap();
         coverage.unread.into_iter().map(|gap| (gap.kind, gap.place)).collect()
     }
 
@@ -561,8 +562,9 @@ mod tests {
     fn an_image_that_was_read_whole_has_no_gap() {
         let mut database = Bolt::open(Cursor::new(bolt_file(&sample()))).unwrap();
         let texts = texts_of(DEBIAN);
-        let tree = texts.iter().map(|text| (text.path.clone(), text.digest)).collect();
-        let coverage = coverage(&report(), &tree, &tree, &texts, &Digest::of(b"image"), &mut database).unwrap();
+        let all: BTreeMap<_, _> = texts.iter().map(|text| (text.path.clone(), text.digest)).collect();
+        let files = Files { below: all.clone(), all, texts, ..Files::default() };
+        let coverage = coverage(&report(), &files, &Digest::of(b"image"), &mut database).unwrap();
         assert_eq!(coverage.unread, vec![]);
         assert_eq!(coverage.read[0], Read { kind: "debian".into(), place: "debian 12.11".into(), packages: 1 });
         assert_eq!(coverage.read.len(), 2);

@@ -17,7 +17,10 @@ use sluicegate_ports::{execute::Compression, scan::ScanError};
 use sluicegate_types::{Digest, Hasher};
 use sluicegate_zstd::{FRAME_MAGIC, MultiFrameDecoder};
 
-use crate::own_system::{SystemText, TEXT_BYTES, is_text};
+use crate::{
+    own_system::{SystemText, TEXT_BYTES, is_text},
+    package_files::{LIST_BYTES, is_list, may_be_merged},
+};
 
 /// Bytes of a manifest or configuration (DESIGN section 7).
 const MANIFEST: u64 = 4 * 1024 * 1024;
@@ -30,6 +33,10 @@ const RATIO: u64 = 200;
 const RATIO_FREE: u64 = 16 * 1024 * 1024;
 /// Bytes of all texts that say which system this is, those of all layers together.
 const TEXTS: usize = 16 * 1024 * 1024;
+/// Bytes of all lists of packages' files, those of all layers together.
+const LISTS: usize = 128 * 1024 * 1024;
+/// How an ELF file begins.
+const ELF_MAGIC: [u8; 4] = *b"\x7fELF";
 /// How gzip begins (RFC 1952).
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// Bytes of a long name or of a pax header.
@@ -99,9 +106,12 @@ impl Image {
         let mut below = BTreeMap::new();
         let mut anywhere = BTreeSet::new();
         let mut entries = 0;
-        let mut texts = Texts::default();
-        for (layer, diff_id) in self.layers.iter().zip(&self.diff_ids) {
-            below.clone_from(&files);
+        let mut taken = Taken::default();
+        for (nth, (layer, diff_id)) in self.layers.iter().zip(&self.diff_ids).enumerate() {
+            let is_uppermost = nth + 1 == self.layers.len();
+            if is_uppermost {
+                below = telling(&files);
+            }
             let file = open_layer(&self.blobs, layer)?;
             let mut blob = Hashing::new(BufReader::with_capacity(128 * 1024, file), layer.size);
             let most = layer.size.saturating_mul(RATIO).max(free);
@@ -111,7 +121,7 @@ impl Image {
                 Compression::Zstd => Box::new(MultiFrameDecoder::new(BufReader::new(&mut blob))),
             };
             let mut tar = Hashing::new(inside, most);
-            let added = one_layer(&mut tar, wanted, &mut files, &mut entries, &mut texts)
+            let added = one_layer(&mut tar, wanted, &mut files, &mut entries, &mut taken)
                 .and_then(|added| io::copy(&mut tar, &mut io::sink()).map(|_| added))
                 .map_err(|error| broken(&layer.digest, &format!("cannot read the layer's tar: {error}")))?;
             if tar.finish() != *diff_id {
@@ -124,18 +134,53 @@ impl Image {
             if blob.finish() != layer.digest {
                 return Err(broken(&layer.digest, "the blob has another digest than its name"));
             }
-            anywhere.extend(added.keys().cloned());
-            files.extend(added);
+            anywhere.extend(added.iter().filter(|(_, kept)| kept.is_telling).map(|(path, _)| path.clone()));
+            let of_product = |kept: Kept| Kept { is_of_product: is_uppermost, ..kept };
+            files.extend(added.into_iter().map(|(path, kept)| (path, of_product(kept))));
         }
-        Ok(Files { all: files, below, anywhere, texts: texts.list })
+        // A list that an upper layer hides lists nothing.
+        let stands = |list: &SystemText| files.get(&list.path).is_some_and(|kept| kept.digest == list.digest);
+        let lists = taken.lists.list.into_iter().filter(stands).collect();
+        let executables = files.iter().filter(|(_, kept)| kept.is_executable);
+        let executables = executables.map(|(path, kept)| ExecutableFile {
+            path: path.clone(),
+            digest: kept.digest,
+            is_of_product: kept.is_of_product,
+        });
+        Ok(Files {
+            executables: executables.collect(),
+            all: telling(&files),
+            below,
+            anywhere,
+            lists,
+            links: files
+                .iter()
+                .filter(|(path, _)| may_be_merged(path))
+                .map(|(p, kept)| (p.clone(), kept.digest))
+                .collect(),
+            texts: taken.texts.list,
+        })
     }
+}
+
+/// A file that is kept of an image, and why.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    digest: Digest,
+    is_telling: bool,
+    is_executable: bool,
+    is_of_product: bool,
+}
+
+fn telling(files: &BTreeMap<String, Kept>) -> BTreeMap<String, Digest> {
+    files.iter().filter(|(_, kept)| kept.is_telling).map(|(path, kept)| (path.clone(), kept.digest)).collect()
 }
 
 /// Says by its path (`etc/os-release`, no slash in front) whether a file is asked for, and is told whether it is a symbolic link.
 pub(crate) type Wanted<'a> = &'a dyn Fn(&str, bool) -> bool;
 
 /// The files that were asked for.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Files {
     /// As they stand when all layers lie upon each other.
     pub(crate) all: BTreeMap<String, Digest>,
@@ -145,16 +190,31 @@ pub(crate) struct Files {
     pub(crate) anywhere: BTreeSet<String>,
     /// The content of each file that says which system this is ([`is_text`]), of each layer, lowest first, hidden ones too.
     pub(crate) texts: Vec<SystemText>,
+    /// The lists of packages' files ([`is_list`]) as they stand.
+    pub(crate) lists: Vec<SystemText>,
+    /// Links in the place of a folder that merged systems keep in `usr`, with the digest of the target's name.
+    pub(crate) links: BTreeMap<String, Digest>,
+    /// What can be executed, as it stands, sorted by path.
+    pub(crate) executables: Vec<ExecutableFile>,
+}
+
+/// A regular file that can be executed: an ELF file, whatever its permissions, or a script that may be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ExecutableFile {
+    pub(crate) path: String,
+    pub(crate) digest: Digest,
+    /// Whether it is from the uppermost layer: in an image that a pipeline assembled, from its products.
+    pub(crate) is_of_product: bool,
 }
 
 /// Goes through one layer: takes away from `lower` what the layer hides, and returns what it adds.
 fn one_layer(
     tar: &mut impl Read,
     wanted: Wanted<'_>,
-    lower: &mut BTreeMap<String, Digest>,
+    lower: &mut BTreeMap<String, Kept>,
     entries: &mut u64,
-    texts: &mut Texts,
-) -> io::Result<BTreeMap<String, Digest>> {
+    taken: &mut Taken,
+) -> io::Result<BTreeMap<String, Kept>> {
     let mut added = BTreeMap::new();
     let mut long = LongNames::default();
     // Raw entries: the library would read long names of any length into memory.
@@ -191,41 +251,81 @@ fn one_layer(
         }
         lower.remove(&path);
         added.remove(&path);
-        if directory || !wanted(&path, kind.is_symlink()) {
+        if directory {
             continue;
         }
+        let is_telling = wanted(&path, kind.is_symlink());
         let target = || names.link.clone().or_else(|| entry.header().link_name_bytes().map(|name| name.into_owned()));
-        let digest = if kind.is_symlink() {
-            Digest::of(&target().unwrap_or_default())
-        } else if kind.is_hard_link() {
+        let plain = |digest| Kept { digest, is_telling, is_executable: false, is_of_product: false };
+        if kind.is_symlink() {
+            if is_telling || may_be_merged(&path) {
+                added.insert(path, plain(Digest::of(&target().unwrap_or_default())));
+            }
+            continue;
+        }
+        if kind.is_hard_link() {
             let target = target().unwrap_or_default();
             let original = normal(&target)?;
-            added.get(&original).or_else(|| lower.get(&original)).copied().unwrap_or_else(|| Digest::of(&target))
-        } else if is_text(&path) {
-            texts.take(&path, &mut entry)?
+            let original = added.get(&original).or_else(|| lower.get(&original)).copied();
+            if is_telling || original.is_some_and(|kept| kept.is_executable) {
+                let kept = original.unwrap_or_else(|| plain(Digest::of(&target)));
+                added.insert(path, Kept { is_telling, ..kept });
+            }
+            continue;
+        }
+        let may_be_run = entry.header().mode()? & 0o111 != 0;
+        let mut beginning = Vec::new();
+        entry.by_ref().take(4).read_to_end(&mut beginning)?;
+        let is_executable = beginning == ELF_MAGIC || (may_be_run && beginning.starts_with(b"#!"));
+        if !(is_telling || is_executable || is_list(&path)) {
+            continue;
+        }
+        let mut content = beginning.as_slice().chain(&mut entry);
+        let digest = if is_text(&path) {
+            taken.texts.take(&path, TEXT_BYTES, &mut content)?
+        } else if is_list(&path) {
+            taken.lists.take(&path, LIST_BYTES, &mut content)?
         } else {
-            Digest::of_reader(&mut entry)?.0
+            Digest::of_reader(&mut content)?.0
         };
-        added.insert(path, digest);
+        added.insert(path, Kept { is_executable, ..plain(digest) });
     }
     Ok(added)
 }
 
-/// The texts that were met so far and their bytes, paths included.
-#[derive(Default)]
+/// What was kept of the contents of files.
+struct Taken {
+    texts: Texts,
+    lists: Texts,
+}
+
+impl Default for Taken {
+    fn default() -> Self {
+        let none = |most, what| Texts { list: Vec::new(), bytes: 0, most, what };
+        Self {
+            texts: none(TEXTS, "texts that say which system this is"),
+            lists: none(LISTS, "lists of packages' files"),
+        }
+    }
+}
+
+/// The texts of one kind that were met so far and their bytes, paths included.
 struct Texts {
     list: Vec<SystemText>,
     bytes: usize,
+    most: usize,
+    what: &'static str,
 }
 
 impl Texts {
-    fn take(&mut self, path: &str, entry: &mut impl Read) -> io::Result<Digest> {
+    /// Takes the first `most` bytes of a text, and one more if there are more.
+    fn take(&mut self, path: &str, most: u64, entry: &mut impl Read) -> io::Result<Digest> {
         let mut bytes = Vec::new();
-        entry.by_ref().take(TEXT_BYTES + 1).read_to_end(&mut bytes)?;
+        entry.by_ref().take(most + 1).read_to_end(&mut bytes)?;
         let digest = Digest::of_reader(&mut bytes.as_slice().chain(entry))?.0;
         self.bytes += path.len() + bytes.len();
-        if self.bytes > TEXTS {
-            return Err(io::Error::other("more than 16 MiB of texts that say which system this is"));
+        if self.bytes > self.most {
+            return Err(io::Error::other(format!("more than {} MiB of {}", self.most >> 20, self.what)));
         }
         self.list.push(SystemText { path: path.to_owned(), digest, bytes });
         Ok(digest)
@@ -233,7 +333,7 @@ impl Texts {
 }
 
 /// Takes everything in `folder` away; the folder `""` is all.
-fn hide_below(files: &mut BTreeMap<String, Digest>, folder: &str) {
+fn hide_below(files: &mut BTreeMap<String, Kept>, folder: &str) {
     let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
     while let Some(path) = files.range(prefix.clone()..).next().map(|(path, _)| path.clone()) {
         if !path.starts_with(&prefix) {

@@ -15,7 +15,9 @@ pub mod sbom;
 pub mod scanner;
 
 mod advisory_buckets;
+mod executables;
 mod image_files;
+mod package_files;
 mod pinned_copy;
 
 #[cfg(test)]

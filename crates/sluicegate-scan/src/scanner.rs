@@ -206,8 +206,7 @@ impl Scanner for TrivyScanner {
         };
         let file = fs::File::open(ready.database.file()).map_err(|error| damaged(&error))?;
         let mut database = Bolt::open(file).map_err(|error| damaged(&error))?;
-        let coverage = coverage::coverage(&report, &files.all, &files.below, &files.texts, image, &mut database)
-            .map_err(|error| damaged(&error))?;
+        let coverage = coverage::coverage(&report, &files, image, &mut database).map_err(|error| damaged(&error))?;
         Ok(ScanReport {
             raw,
             sbom,

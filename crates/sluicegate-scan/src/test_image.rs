@@ -24,6 +24,20 @@ pub(crate) fn file(path: &str, data: &[u8]) -> TestEntry {
     TestEntry { header, path: path.to_owned(), data: data.to_vec(), pax: None }
 }
 
+/// A regular file that may be executed.
+pub(crate) fn executable(path: &str, data: &[u8]) -> TestEntry {
+    let mut entry = file(path, data);
+    entry.header.set_mode(0o755);
+    entry
+}
+
+/// Another name of a file.
+pub(crate) fn hard_link(path: &str, target: &str) -> TestEntry {
+    let mut entry = link(path, target);
+    entry.header.set_entry_type(tar::EntryType::Link);
+    entry
+}
+
 /// A symbolic link.
 pub(crate) fn link(path: &str, target: &str) -> TestEntry {
     let mut header = tar::Header::new_ustar();

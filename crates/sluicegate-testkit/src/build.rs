@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use sluicegate_attestation::{
-    coverage::{Coverage, Read},
+    coverage::{Coverage, Executables, Read},
     identifiers::{BUNDLE, EVIDENCE_ARTIFACT, IMAGE_MANIFEST, JUNIT_REPORT, LOCAL_BUILDER, TRIVY_REPORT},
     junit::JUnit,
     output_sbom::output_sbom,
@@ -312,6 +312,7 @@ pub fn vulns(report: &[u8], database: Digest) -> Vulns {
             read: vec![Read { kind: "debian".to_owned(), place: "var/lib/dpkg/status".to_owned(), packages: 1 }],
             unread: Vec::new(),
             system: None,
+            executables: Some(Executables::default()),
         },
     }
 }

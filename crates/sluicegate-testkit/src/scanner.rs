@@ -2,7 +2,7 @@ use std::{path::Path, sync::Mutex};
 
 use serde_json::json;
 use sluicegate_ports::scan::{
-    Coverage, Database, Inventory, Read, ScanError, ScanReport, Scanner, ScannerIdentity, Tool,
+    Coverage, Database, Executables, Inventory, Read, ScanError, ScanReport, Scanner, ScannerIdentity, Tool,
 };
 use sluicegate_types::{Digest, UnixTime};
 
@@ -36,6 +36,7 @@ impl FakeScanner {
                 read: vec![Read { kind: "debian".to_owned(), place: "var/lib/dpkg/status".to_owned(), packages: 1 }],
                 unread: Vec::new(),
                 system: None,
+                executables: Some(Executables::default()),
             },
         }
     }

@@ -175,6 +175,8 @@ table! {
     NothingRead,
     /// A gap in what was read (4).
     CoverageGap,
+    /// An executable in no package, under a gate that is strict about them (4).
+    StrictExecutables,
     /// A policy that could not be asked (2).
     PolicyError,
     /// A gate without rules (2).

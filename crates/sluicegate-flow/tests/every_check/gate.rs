@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
 use sluicegate_attestation::{
-    coverage::Gap,
+    coverage::{Executable, Executables, Gap},
     predicate::PredicateType,
     vulns::{Database, Vulns},
 };
@@ -281,6 +281,7 @@ fn violations() -> NonEmpty<Violation> {
 pub(crate) fn conditions(require: &[PredicateType]) -> Conditions {
     Conditions {
         require: require.to_vec().try_into().unwrap(),
+        strict_executables: false,
         databases: AcceptedDatabases {
             vulnerabilities: Some(AcceptedDatabase {
                 digest: Digest::of(b"database"),
@@ -406,6 +407,21 @@ pub(crate) fn tm04_a_gap_in_the_scan_leaves_it_undecided() -> Tried {
         });
     });
     Tried::good(with_scan(Some(gate_scan(|_| {})))).fault("a gap", "app/poetry.lock", with_scan(Some(gap)))
+}
+
+pub(crate) fn tm04_a_strict_gate_wants_each_executable_of_the_base_in_a_package() -> Tried {
+    let executable =
+        |product| Executable { place: "usr/local/bin/tool".to_owned(), digest: Digest::of(b"tool"), more: 0, product };
+    let ask = |executables: Option<Executables>| {
+        let scan = gate_scan(|scan| scan.coverage.executables = executables);
+        let strict = Conditions { strict_executables: true, ..conditions(&REQUIRED) };
+        judged(&facts(&set_of(&build()), &[], Some(scan)), &answers(vec![Outcome::Pass]), &strict)
+    };
+    let of = |listed, beyond| ask(Some(Executables { listed, beyond }));
+    Tried::good(of(vec![executable(true)], 0))
+        .fault("one", "executable usr/local/bin/tool", of(vec![executable(true), executable(false)], 0))
+        .fault("beyond the list", "7 more executables", of(vec![], 7))
+        .fault("of a package manager that is not read", "executables-unknown", ask(None))
 }
 
 pub(crate) fn tm02_a_policy_that_cannot_be_asked_allows_nothing() -> Tried {

@@ -126,6 +126,7 @@ every_check! {
     DatabaseFuture: gate::tm04_the_gates_database_is_not_from_the_future;
     NothingRead: gate::tm04_a_scan_that_read_nothing_is_none;
     CoverageGap: gate::tm04_a_gap_in_the_scan_leaves_it_undecided;
+    StrictExecutables: gate::tm04_a_strict_gate_wants_each_executable_of_the_base_in_a_package;
     PolicyError: gate::tm02_a_policy_that_cannot_be_asked_allows_nothing;
     NoRule: gate::tm02_a_gate_without_rules_allows_nothing;
     Deny behind Silent: gate::tm02_one_denial_denies;

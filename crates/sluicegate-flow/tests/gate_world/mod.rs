@@ -340,6 +340,7 @@ fn judge() -> Judge {
         policies: Vec::new(),
         data: Vec::new(),
         require: names.try_into().unwrap(),
+        strict_executables: false,
         valid_for,
     };
     let gateway = Digest::of(b"gateway");
@@ -355,6 +356,7 @@ fn judge() -> Judge {
         gate: Some(GateRules {
             conditions: Conditions {
                 require: kinds.to_vec().try_into().unwrap(),
+                strict_executables: false,
                 databases: AcceptedDatabases {
                     vulnerabilities: Some(AcceptedDatabase {
                         digest: Digest::of(b"database"),

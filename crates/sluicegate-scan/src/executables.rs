@@ -1,0 +1,150 @@
+//! What of an image can be executed and came with no package: nobody looks for advisories about it (trust model 4).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sluicegate_attestation::trivy_report::Summary;
+use sluicegate_ports::scan::{Executable, Executables};
+use sluicegate_types::Digest;
+
+use crate::{
+    coverage::{analyser_of, is_packages},
+    image_files::Files,
+    package_files::PackageFiles,
+};
+
+/// How many are listed.
+const LISTED: usize = 500;
+
+/// What can be executed and is in no package; `None` where a package manager keeps its lists in a way that is not read.
+pub(crate) fn unexplained(report: &Summary, seen: &Files) -> Option<Executables> {
+    let is_of_others = |path: &String| analyser_of(path).is_some_and(|analyser| !matches!(analyser, "dpkg" | "apk"));
+    if seen.all.keys().any(is_of_others) {
+        return None;
+    }
+    let lists = seen.lists.iter().map(|list| (list.path.as_str(), list.bytes.as_slice()));
+    let of_packages = PackageFiles::of(lists, &|path| seen.links.get(path).copied());
+    // A program that says itself what it is made of is a package list.
+    let packages = report.results.iter().filter(|list| is_packages(list)).flat_map(|list| &list.packages);
+    let recognised: BTreeSet<&str> = packages.filter_map(|package| package.file.as_deref()).collect();
+    let mut by_content: BTreeMap<(bool, Digest), Executable> = BTreeMap::new();
+    for file in &seen.executables {
+        if of_packages.own(&file.path) || recognised.contains(file.path.as_str()) {
+            continue;
+        }
+        let (place, digest, product) = (file.path.clone(), file.digest, file.is_of_product);
+        let known = by_content.entry((product, digest));
+        known.and_modify(|known| known.more += 1).or_insert(Executable { place, digest, more: 0, product });
+    }
+    let mut listed: Vec<Executable> = by_content.into_values().collect();
+    listed.sort_by(|a, b| (a.product, &a.place).cmp(&(b.product, &b.place)));
+    let beyond = listed.iter().skip(LISTED).filter(|executable| !executable.product).count() as u64;
+    listed.truncate(LISTED);
+    Some(Executables { listed, beyond })
+}
+
+#[cfg(test)]
+mod tests {
+    use sluicegate_attestation::trivy_report::{ListedPackage, PackageList};
+
+    use super::*;
+    use crate::{
+        coverage::is_telling,
+        image_files::Image,
+        test_image::{TestEntry, TestImage, executable, file, hard_link, link},
+    };
+
+    const ELF: &[u8] = b"\x7fELF rest";
+
+    /// What is unexplained in an image of these layers in which the scanner recognised a program at `recognised`.
+    fn of(layers: &[Vec<TestEntry>], recognised: &str) -> Option<Executables> {
+        let image = TestImage::new(layers);
+        let files = Image::open(image.path(), &image.digest).unwrap().files(&is_telling).unwrap();
+        let package = ListedPackage {
+            name: "example.com/tool".into(),
+            version: "1".into(),
+            purl: None,
+            licenses: Vec::new(),
+            file: Some(recognised.into()),
+            analyzed_by: "gobinary".into(),
+        };
+        let list = PackageList {
+            class: "lang-pkgs".into(),
+            kind: "gobinary".into(),
+            place: String::new(),
+            packages: vec![package],
+        };
+        let report = Summary {
+            version: "0".into(),
+            artifact_type: String::new(),
+            image_id: String::new(),
+            diff_ids: Vec::new(),
+            system: None,
+            results: vec![list],
+        };
+        unexplained(&report, &files)
+    }
+
+    /// Places in the base, with how many more have the same content, then those in the products.
+    fn places(found: &Executables) -> [Vec<String>; 2] {
+        [false, true].map(|product| {
+            let of_kind = found.listed.iter().filter(|executable| executable.product == product);
+            of_kind.map(|executable| format!("{} {}", executable.place, executable.more)).collect()
+        })
+    }
+
+    #[test]
+    fn tm04_what_no_package_brought_is_listed_by_content() {
+        let base = vec![
+            file("var/lib/dpkg/info/tool.list", b"/bin/tool\n/usr/lib/libtool.so\n"),
+            file("var/lib/dpkg/info/tool.postinst", b"#!/bin/sh\n"),
+            link("bin", "usr/bin"),
+            executable("usr/bin/tool", ELF),
+            file("usr/lib/libtool.so", b"\x7fELF a library"),
+            executable("usr/local/bin/other", b"\x7fELF other"),
+            hard_link("usr/local/bin/another", "usr/local/bin/other"),
+            file("usr/local/lib/libother.so", b"\x7fELF library"),
+            executable("usr/local/bin/script", b"#!/bin/sh\n"),
+            file("usr/local/share/example.sh", b"#!/bin/sh\n2"),
+            executable("usr/local/share/data", b"1"),
+            executable("usr/local/bin/go", b"\x7fELF go"),
+            executable("usr/local/bin/gone", b"\x7fELF gone"),
+        ];
+        let upper = vec![file("usr/local/bin/.wh.gone", b""), executable("srv/server", b"\x7fELF server")];
+        let found = of(&[base, upper], "usr/local/bin/go").unwrap();
+        let expected = ["usr/local/bin/another 1", "usr/local/bin/script 0", "usr/local/lib/libother.so 0"];
+        assert_eq!(places(&found), [expected.map(str::to_owned).to_vec(), vec!["srv/server 0".to_owned()]]);
+        assert_eq!(found.listed[0].digest, Digest::of(b"\x7fELF other"));
+        assert_eq!(found.beyond, 0);
+    }
+
+    #[test]
+    fn a_list_that_is_gone_or_another_one_explains_nothing() {
+        let base = || vec![file("var/lib/dpkg/info/a.list", b"/usr/bin/a\n"), executable("usr/bin/a", ELF)];
+        let listed = |upper: Vec<TestEntry>| places(&of(&[base(), upper], "").unwrap());
+        assert_eq!(listed(vec![file("x", b"")])[0], [] as [&str; 0]);
+        assert_eq!(listed(vec![file("var/lib/dpkg/info/.wh.a.list", b"")])[0], ["usr/bin/a 0"]);
+        assert_eq!(listed(vec![file("var/lib/dpkg/info/a.list", b"/usr/bin/b\n")])[0], ["usr/bin/a 0"]);
+        // In the place of the base's own file stands one of the product.
+        assert_eq!(listed(vec![executable("usr/bin/b", b"#!b")]), [vec![], vec!["usr/bin/b 0".to_owned()]]);
+    }
+
+    #[test]
+    fn of_a_manager_whose_lists_are_not_read_nothing_is_said() {
+        let base = |path: &str| vec![file(path, b"x"), executable("usr/bin/a", ELF)];
+        assert_eq!(of(&[base("var/lib/rpm/rpmdb.sqlite")], ""), None);
+        assert_eq!(of(&[base("var/lib/opkg/status")], ""), None);
+        assert_eq!(of(&[base("var/lib/dpkg/status")], "").unwrap().listed.len(), 1);
+    }
+
+    #[test]
+    fn beyond_the_limit_they_are_counted() {
+        let many = |prefix: &str, n: usize| -> Vec<TestEntry> {
+            (0..n).map(|nth| executable(&format!("{prefix}/{nth}"), format!("#!{prefix}{nth}").as_bytes())).collect()
+        };
+        let found = of(&[many("base", LISTED + 7), many("product", 3)], "").unwrap();
+        assert_eq!((found.listed.len(), found.beyond), (LISTED, 7));
+        let found = of(&[many("base", 2), many("product", LISTED)], "").unwrap();
+        assert_eq!((found.listed.len(), found.beyond), (LISTED, 0));
+        assert!(!found.listed[1].product && found.listed[2].product);
+    }
+}
