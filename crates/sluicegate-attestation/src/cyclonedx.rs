@@ -3,71 +3,23 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 use sluicegate_types::Digest;
 
 use crate::{
     cyclonedx_schema,
     cyclonedx_schema::SchemaError,
-    licences::{self, Written},
+    licences::{self, Named, Written},
     trivy_report::within_depth,
 };
+
+pub use crate::sbom::{About, Component, Sbom};
 
 /// How deep a document may be nested (DESIGN section 7).
 const DEPTH: usize = 128;
 /// How many components one document may hold, nested ones included.
 const COMPONENTS: usize = 500_000;
-
-/// A component of an SBOM: a package, a file, an operating system.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Component {
-    /// Its name, with the group (`group/name`) where there is one.
-    pub name: String,
-    /// Its version; empty where the document gives none.
-    pub version: String,
-    /// Its package URL; empty where the document gives none.
-    pub purl: String,
-    /// `library`, `file`, `operating-system`, …; empty where the document gives none.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Who supplies it; empty where the document gives nobody.
-    pub supplier: String,
-    /// Identifiers of all its licences, sorted; where they can't be read, what is written.
-    pub licenses: Vec<String>,
-    /// Which licences may be chosen: each is a list that applies together. Empty: nothing is said. `None`: it can't be read.
-    pub license_options: Option<Vec<Vec<String>>>,
-    /// The names of the components that it is nested in, outermost first.
-    pub path: Vec<String>,
-}
-
-/// What a document says of itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct About {
-    /// `CycloneDX`.
-    pub format: String,
-    /// Its version.
-    pub version: String,
-    /// When it was made; empty where it does not say.
-    pub timestamp: String,
-    /// Who or what made it: authors, manufacturers, tools.
-    pub authors: Vec<String>,
-    /// How many components it has.
-    pub components: usize,
-    /// How many components its dependency graph speaks of.
-    pub related: usize,
-}
-
-/// A document as policies see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sbom {
-    /// What it says of itself.
-    pub about: About,
-    /// Every component, nested ones included, sorted; the document's own subject (`metadata.component`) is none.
-    pub components: Vec<Component>,
-}
 
 /// Why bytes are not an SBOM this version can read.
 #[derive(Debug, thiserror::Error)]
@@ -189,16 +141,7 @@ fn component(raw: RawComponent, path: Vec<String>) -> Result<Component, CycloneD
     }
     let written: Vec<Written> =
         raw.licenses.unwrap_or_default().into_iter().filter_map(RawLicenseChoice::written).collect();
-    let license_options = licences::options(&written);
-    let mut licenses: Vec<String> = match &license_options {
-        Some(options) => options.iter().flatten().cloned().collect(),
-        None => written
-            .into_iter()
-            .map(|(Written::Id(text) | Written::Name(text) | Written::Expression(text))| text)
-            .collect(),
-    };
-    licenses.sort_unstable();
-    licenses.dedup();
+    let (licenses, license_options) = licences::read(&written, &Named::new());
     let name = match raw.group.filter(|group| !group.is_empty()) {
         Some(group) => format!("{group}/{}", raw.name),
         None => raw.name,
@@ -286,8 +229,7 @@ impl RawLicenseChoice {
         let license = self.license;
         let named = license.and_then(|license| license.id.map(Written::Id).or(license.name.map(Written::Name)));
         let written = self.expression.map(Written::Expression).or(named)?;
-        let (Written::Id(text) | Written::Name(text) | Written::Expression(text)) = &written;
-        (!text.is_empty()).then_some(written)
+        (!written.text().is_empty()).then_some(written)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use jsonschema::{Draft, Registry, Validator};
+use jsonschema::{Draft, Registry, ValidationError, Validator};
 use serde_json::Value;
 
 /// A schema as it was published.
@@ -69,16 +69,20 @@ pub fn validate(document: &Value) -> Result<(), SchemaError> {
     let (version, schema) = VERSIONS[nth];
     let validator = VALIDATORS[nth].get_or_init(|| validator(schema)).as_ref();
     let validator = validator.map_err(|reason| SchemaError::Schema { version, reason: reason.clone() })?;
-    let told: Vec<String> = validator
-        .iter_errors(document)
+    let told = told(validator.iter_errors(document));
+    if told.is_empty() { Ok(()) } else { Err(SchemaError::Invalid { version, told }) }
+}
+
+/// The first of these errors in words, each with its place.
+pub(crate) fn told<'a>(errors: impl Iterator<Item = ValidationError<'a>>) -> Vec<String> {
+    errors
         .take(MAX_TOLD)
         .map(|error| {
             let place = error.instance_path().to_string();
             let place = if place.is_empty() { "the document".to_owned() } else { place };
             format!("{place}: {error}").chars().take(MAX_WORDS).collect()
         })
-        .collect();
-    if told.is_empty() { Ok(()) } else { Err(SchemaError::Invalid { version, told }) }
+        .collect()
 }
 
 fn validator(schema: &str) -> Result<Validator, String> {

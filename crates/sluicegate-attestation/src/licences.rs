@@ -1,7 +1,7 @@
 //! Licences as SBOMs write them, in one form: SPDX identifiers, and which of them may be chosen. Policies compare identifiers; what an
 //! expression allows is worked out here, once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use spdx::{
     Expression, ParseMode,
@@ -29,11 +29,26 @@ pub enum Written {
 /// expression.
 pub type Options = Option<Vec<Vec<String>>>;
 
+/// What licences with a reference of the document's own (`LicenseRef-…`) are called there.
+pub type Named<'a> = BTreeMap<&'a str, &'a str>;
+
+/// All identifiers of a component's licences, sorted (where they can't be read, what is written), and which may be chosen.
+pub fn read(entries: &[Written], named: &Named<'_>) -> (Vec<String>, Options) {
+    let options = options(entries, named);
+    let mut listed: Vec<String> = match &options {
+        Some(options) => options.iter().flatten().cloned().collect(),
+        None => entries.iter().map(|entry| entry.text().to_owned()).collect(),
+    };
+    listed.sort_unstable();
+    listed.dedup();
+    (listed, options)
+}
+
 /// What all entries of a component come to: they apply together.
-pub fn options(entries: &[Written]) -> Options {
+fn options(entries: &[Written], named: &Named<'_>) -> Options {
     let mut all: Option<Vec<BTreeSet<String>>> = None;
     for entry in entries {
-        let own = of(entry)?;
+        let own = of(entry, named)?;
         all = Some(match all {
             None => own,
             Some(before) => both(&before, &own)?,
@@ -44,17 +59,35 @@ pub fn options(entries: &[Written]) -> Options {
     Some(sets.into_iter().collect())
 }
 
+impl Written {
+    /// What is written.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Id(text) | Self::Name(text) | Self::Expression(text) => text,
+        }
+    }
+}
+
 /// One entry's own alternatives.
-fn of(entry: &Written) -> Option<Vec<BTreeSet<String>>> {
-    let single = |id: String| Some(vec![BTreeSet::from([id])]);
+fn of(entry: &Written, named: &Named<'_>) -> Option<Vec<BTreeSet<String>>> {
+    if entry.text().len() > MAX_TEXT {
+        return None;
+    }
     match entry {
-        Written::Id(text) | Written::Name(text) | Written::Expression(text) if text.len() > MAX_TEXT => None,
         Written::Id(text) | Written::Name(text) => match identifier(text) {
-            Some(id) => single(id),
+            Some(id) => called(id, named),
             // Trivy and others write expressions where names belong.
-            None => expression(text).or_else(|| single(reference(text))),
+            None => expression(text, named).or_else(|| Some(vec![BTreeSet::from([reference(text)])])),
         },
-        Written::Expression(text) => expression(text),
+        Written::Expression(text) => expression(text, named),
+    }
+}
+
+/// The alternatives of one identifier: those of its name where the document gives it one, which stands for no other reference.
+fn called(id: String, named: &Named<'_>) -> Option<Vec<BTreeSet<String>>> {
+    match named.get(id.as_str()) {
+        Some(name) => of(&Written::Name((*name).to_owned()), &Named::new()),
+        None => Some(vec![BTreeSet::from([id])]),
     }
 }
 
@@ -135,7 +168,7 @@ fn names_a_family(text: &str) -> bool {
     operands.iter().any(|operand| is_family(operand))
 }
 
-fn expression(text: &str) -> Option<Vec<BTreeSet<String>>> {
+fn expression(text: &str, named: &Named<'_>) -> Option<Vec<BTreeSet<String>>> {
     if names_a_family(text) {
         return None;
     }
@@ -143,7 +176,7 @@ fn expression(text: &str) -> Option<Vec<BTreeSet<String>>> {
     let mut stack: Vec<Vec<BTreeSet<String>>> = Vec::new();
     for node in parsed.iter() {
         let next = match node {
-            ExprNode::Req(required) => vec![BTreeSet::from([required.req.to_string()])],
+            ExprNode::Req(required) => called(required.req.to_string(), named)?,
             ExprNode::Op(operator) => {
                 let (second, first) = (stack.pop()?, stack.pop()?);
                 match operator {
@@ -191,6 +224,10 @@ mod tests {
         Some(options.iter().map(|set| set.iter().map(|id| (*id).to_owned()).collect()).collect())
     }
 
+    fn alone(entries: &[Written]) -> Options {
+        options(entries, &Named::new())
+    }
+
     #[test]
     fn names_of_one_licence_are_one_identifier() {
         for (text, id) in [
@@ -206,13 +243,13 @@ mod tests {
             ("MIT or (BSD)", "LicenseRef-MIT-or--BSD"),
             ("My own <b>terms</b>", "LicenseRef-My-own--b-terms--b"),
         ] {
-            assert_eq!(options(&[Written::Name(text.to_owned())]), sets(&[&[id]]), "{text}");
+            assert_eq!(alone(&[Written::Name(text.to_owned())]), sets(&[&[id]]), "{text}");
         }
     }
 
     #[test]
     fn an_expression_is_what_may_be_chosen() {
-        let expression = |text: &str| options(&[Written::Expression(text.to_owned())]);
+        let expression = |text: &str| alone(&[Written::Expression(text.to_owned())]);
         assert_eq!(expression("MIT OR Apache-2.0"), sets(&[&["Apache-2.0"], &["MIT"]]));
         assert_eq!(expression("MIT AND (ISC OR Zlib)"), sets(&[&["ISC", "MIT"], &["MIT", "Zlib"]]));
         let with = expression("GPL-2.0-only WITH Classpath-exception-2.0");
@@ -223,15 +260,32 @@ mod tests {
         assert_eq!(expression(""), None);
         let many = vec!["(MIT OR ISC)"; 20].join(" AND ");
         assert_eq!(expression(&many), None, "too many alternatives");
-        assert_eq!(options(&[Written::Name("MIT or Apache-2.0".to_owned())]), sets(&[&["Apache-2.0"], &["MIT"]]));
+        assert_eq!(alone(&[Written::Name("MIT or Apache-2.0".to_owned())]), sets(&[&["Apache-2.0"], &["MIT"]]));
     }
 
     #[test]
     fn entries_apply_together_and_none_says_nothing() {
         let entries = [Written::Id("MIT".to_owned()), Written::Expression("ISC OR Zlib".to_owned())];
-        assert_eq!(options(&entries), sets(&[&["ISC", "MIT"], &["MIT", "Zlib"]]));
-        assert_eq!(options(&[]), sets(&[]));
+        assert_eq!(alone(&entries), sets(&[&["ISC", "MIT"], &["MIT", "Zlib"]]));
+        assert_eq!(alone(&[]), sets(&[]));
         let entries = [Written::Id("MIT".to_owned()), Written::Expression("no expression".to_owned())];
-        assert_eq!(options(&entries), None);
+        assert_eq!(alone(&entries), None);
+    }
+
+    #[test]
+    fn a_reference_is_what_the_document_calls_it() {
+        let named = Named::from([
+            ("LicenseRef-1", "GPL-2+"),
+            ("LicenseRef-2", "MIT or Apache-2.0"),
+            ("LicenseRef-3", "LicenseRef-1"),
+            ("LicenseRef-4", "Our own terms"),
+        ]);
+        let written = |text: &str| options(&[Written::Expression(text.to_owned())], &named);
+        assert_eq!(written("LicenseRef-1 AND ISC"), sets(&[&["GPL-2.0-or-later", "ISC"]]));
+        assert_eq!(written("LicenseRef-2"), sets(&[&["Apache-2.0"], &["MIT"]]));
+        assert_eq!(written("LicenseRef-3"), sets(&[&["LicenseRef-1"]]), "a name leads to no further one");
+        assert_eq!(written("LicenseRef-4"), sets(&[&["LicenseRef-Our-own-terms"]]));
+        assert_eq!(written("LicenseRef-5"), sets(&[&["LicenseRef-5"]]));
+        assert_eq!(options(&[Written::Name("LicenseRef-1".to_owned())], &named), sets(&[&["GPL-2.0-or-later"]]));
     }
 }
