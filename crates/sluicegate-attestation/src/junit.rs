@@ -9,13 +9,14 @@ mod words;
 
 use quick_xml::{
     Reader, XmlVersion,
-    events::{BytesDecl, BytesStart, Event},
+    events::{BytesStart, Event},
 };
 
-use sluicegate_types::borrowed_utf8;
-
 use self::words::{Said, Words};
-use crate::{Error, unsupported};
+use crate::{
+    Error, unsupported,
+    xml_rules::{self, shortened},
+};
 
 /// Bytes of one report.
 pub const MAX_REPORT: usize = 16 * 1024 * 1024;
@@ -80,13 +81,7 @@ impl Limits {
         if report.len() > self.bytes {
             return Err(Error::TooLarge { what: WHAT, limit: self.bytes });
         }
-        // A mark of UTF-8 stands before many a report that a tool of Windows wrote, and XML lets it.
-        let report = report.strip_prefix("\u{feff}".as_bytes()).unwrap_or(report);
-        let text = borrowed_utf8(report).map_err(|error| malformed(error.to_string()))?;
-        if let Some(bad) = text.chars().find(|c| !is_xml_character(*c)) {
-            return Err(malformed(format!("the character {bad:?} can't stand in XML")));
-        }
-        let mut reader = Reader::from_str(text);
+        let mut reader = Reader::from_str(xml_rules::text(report).map_err(malformed)?);
         reader.config_mut().expand_empty_elements = true;
         let mut reading = Reading::new(self);
         let mut first = true;
@@ -97,7 +92,9 @@ impl Limits {
                     if !first {
                         return Err(malformed("a declaration that is not at the beginning".to_owned()));
                     }
-                    check_encoding(&declaration)?;
+                    if let Some(encoding) = xml_rules::foreign_encoding(&declaration).map_err(malformed)? {
+                        return Err(unsupported("encoding of a JUnit report", &encoding));
+                    }
                 }
                 Event::Start(tag) => reading.start(&tag)?,
                 Event::End(_) => reading.end()?,
@@ -105,7 +102,7 @@ impl Limits {
                 Event::CData(_) => reading.text(false)?,
                 Event::GeneralRef(name) => {
                     reading.text(false)?;
-                    if !name.starts_with('#') && !["amp", "lt", "gt", "quot", "apos"].contains(&&*name) {
+                    if !xml_rules::is_known_reference(&name) {
                         return Err(unsupported("entity in a JUnit report", &name));
                     }
                 }
@@ -170,7 +167,8 @@ impl Reading {
         if self.open.len() == MAX_DEPTH {
             return Err(Error::TooMany { what: "elements inside each other in a JUnit report", limit: MAX_DEPTH });
         }
-        let name = local(tag.name().0)?;
+        // A failure is one in any namespace.
+        let name = xml_rules::local(tag.name().0).map_err(malformed)?;
         let attributes = Attributes::of(tag)?;
         // A failure that is spelt in capitals is no less one. No writer spells a suite or a test so, and for some readers it is none.
         let lower = name.to_ascii_lowercase();
@@ -343,16 +341,13 @@ struct Attributes {
 
 impl Attributes {
     fn of(tag: &BytesStart<'_>) -> Result<Self, Error> {
-        if tag.attributes_raw().contains('<') {
-            return Err(malformed("< inside a tag".to_owned()));
-        }
         let is_suite = tag.name().0.contains("testsuite");
         let mut out = Self::default();
-        for (count, attribute) in tag.attributes().enumerate() {
+        for (count, attribute) in xml_rules::attributes(tag).map_err(malformed)?.enumerate() {
             if count == MAX_ATTRIBUTES {
                 return Err(Error::TooMany { what: "attributes in a JUnit report", limit: MAX_ATTRIBUTES });
             }
-            let attribute = attribute.map_err(|error| malformed(error.to_string()))?;
+            let attribute = attribute.map_err(malformed)?;
             let value = attribute
                 .normalized_value(XmlVersion::Implicit1_0)
                 .map_err(|error| malformed(format!("attribute {}: {error}", shortened(attribute.key.0))))?;
@@ -388,25 +383,6 @@ fn counted(cases: &mut usize, limits: &Limits) -> Result<(), Error> {
     Ok(())
 }
 
-/// The name without a namespace's prefix: a failure is one in any namespace.
-fn local(name: &str) -> Result<&str, Error> {
-    let first = name.chars().next().is_some_and(|c| c.is_alphabetic() || c == '_');
-    if !first || !name.chars().all(|c| c.is_alphanumeric() || "_-.:".contains(c)) {
-        return Err(malformed(format!("{:?} is no name of an element", shortened(name))));
-    }
-    Ok(name.rsplit(':').next().unwrap_or(name))
-}
-
-fn check_encoding(declaration: &BytesDecl<'_>) -> Result<(), Error> {
-    let Some(encoding) = declaration.encoding() else { return Ok(()) };
-    let encoding = encoding.map_err(|error| malformed(error.to_string()))?;
-    if ["utf-8", "utf8", "us-ascii", "ascii"].iter().any(|known| encoding.eq_ignore_ascii_case(known)) {
-        Ok(())
-    } else {
-        Err(unsupported("encoding of a JUnit report", &encoding))
-    }
-}
-
 /// A name as it is kept: on one line and not longer than the limit.
 fn cut(text: String) -> String {
     if text.chars().nth(MAX_NAME).is_none() && !text.contains(char::is_control) {
@@ -419,15 +395,6 @@ fn cut(text: String) -> String {
         None => {}
     }
     out
-}
-
-fn shortened(text: &str) -> String {
-    text.chars().take(80).collect()
-}
-
-/// XML 1.0, production 2; what Rust's `char` excludes is not asked for again.
-fn is_xml_character(c: char) -> bool {
-    matches!(c, '\t' | '\n' | '\r') || (c >= ' ' && c != '\u{fffe}' && c != '\u{ffff}')
 }
 
 fn malformed(reason: String) -> Error {

@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod coverage;
 pub mod cyclonedx;
 pub mod cyclonedx_schema;
+pub mod cyclonedx_xml;
 pub mod dsse;
 pub mod identifiers;
 pub mod junit;
@@ -26,6 +27,7 @@ pub mod summary;
 pub mod test_result;
 pub mod trivy_report;
 pub mod vulns;
+mod xml_rules;
 
 /// Why bytes are not what they should be.
 #[derive(Debug, thiserror::Error)]
