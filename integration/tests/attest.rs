@@ -119,6 +119,63 @@ fn what_is_said_by_hand_is_verified_recorded_and_goes_along_with_what_it_was_cou
     assert_eq!(there.image(), image);
 }
 
+/// SBOMs as other tools write them: SPDX of the real Trivy is a fact in a place of its own, CycloneDX XML is signed as JSON.
+#[test]
+fn an_sbom_in_spdx_or_xml_is_handed_in_by_hand() {
+    let test = "an_sbom_in_spdx_or_xml_is_handed_in_by_hand";
+    if !ready(test) {
+        return;
+    }
+    let Some(trivy) = peer("SLUICEGATE_TRIVY", test) else { return };
+    let project = Project::built();
+    project.add_person();
+    let vendor = project.path("vendor/node_modules/left-pad");
+    fs::create_dir_all(&vendor).unwrap();
+    fs::write(vendor.join("package.json"), r#"{"name": "left-pad", "version": "1.3.0", "license": "WTFPL"}"#).unwrap();
+    let written = Command::new(&trivy)
+        .args([
+            "rootfs",
+            "--offline-scan",
+            "--skip-version-check",
+            "--disable-telemetry",
+            "--quiet",
+            "--cache-dir",
+            "cache",
+        ])
+        .args(["--format", "spdx-json", "--output", "vendor.spdx.json", "vendor"])
+        .current_dir(project.path("."))
+        .status();
+    assert!(written.unwrap().success());
+    let attest =
+        |kind: &str, file: &str| project.sluicegate(&["attest", "oci:out/tiny", "--type", kind, "--predicate", file]);
+    attest("sbom", "vendor.spdx.json").assert(2, "attest it with --type spdx");
+    attest("spdx", "vendor.spdx.json").assert(0, "");
+    let xml = r#"<bom xmlns="http://cyclonedx.org/schema/bom/1.5"><components><component type="library"><name>x</name></component></components></bom>"#;
+    fs::write(project.path("vendor.xml"), xml).unwrap();
+    attest("sbom", "vendor.xml").assert(0, "");
+    fs::write(project.path("vendor.xml"), xml.replace("1.5", "1.7")).unwrap();
+    attest("sbom", "vendor.xml").assert(2, "of newer ones it reads JSON");
+    project.must(&integration::PROMOTE);
+    let record = project.last_record("decision")["sequence"].to_string();
+    let (_, facts) = project.json(&["policy", "eval", "--record", &record, "--facts"]);
+    let handed_in = &facts["sbom"]["byHand"];
+    assert_eq!(
+        (&handed_in["documents"][0]["format"], &handed_in["documents"][0]["version"]),
+        (&json!("SPDX"), &json!("2.3"))
+    );
+    let named = |list: &serde_json::Value, name: &str| {
+        let components = list.as_array().unwrap().iter();
+        components.filter(|component| component["name"] == name).cloned().collect::<Vec<_>>()
+    };
+    let there = named(&handed_in["components"], "left-pad");
+    assert_eq!((there.len(), &there[0]["purl"]), (1, &json!("pkg:npm/left-pad@1.3.0")), "{handed_in:#}");
+    assert_eq!(there[0]["licenses"], json!(["WTFPL"]));
+    // Neither is among what the image's own SBOM says.
+    for name in ["left-pad", "x"] {
+        assert_eq!(named(&facts["sbom"]["components"], name), [] as [serde_json::Value; 0]);
+    }
+}
+
 #[test]
 fn what_others_said_outlives_a_new_run_and_what_the_run_says_gives_way() {
     if !ready("what_others_said_outlives_a_new_run_and_what_the_run_says_gives_way") {

@@ -5,7 +5,11 @@ use std::fmt;
 use serde_json::Value;
 use sluicegate_types::{NotUtf8, borrowed_utf8, nearest::nearest};
 
-use crate::{Error, form, strict_json};
+use crate::{
+    Error,
+    cyclonedx_xml::{self, CycloneDxXmlError},
+    form, strict_json,
+};
 
 /// What a statement claims. Known types have a variant; any other is kept as it is and is never a fact.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,6 +18,8 @@ pub enum PredicateType {
     Provenance,
     /// CycloneDX, by the unversioned URI that Trivy and cosign read.
     Sbom,
+    /// SPDX, by the unversioned URI that cosign writes.
+    Spdx,
     /// in-toto vulns v0.2.
     Vulns,
     /// in-toto test-result v0.1.
@@ -32,9 +38,10 @@ pub enum PredicateType {
     Other(String),
 }
 
-const KNOWN: [(PredicateType, &str, &str); 9] = [
+const KNOWN: [(PredicateType, &str, &str); 10] = [
     (PredicateType::Provenance, "provenance", "https://slsa.dev/provenance/v1"),
     (PredicateType::Sbom, "sbom", "https://cyclonedx.org/bom"),
+    (PredicateType::Spdx, "spdx", "https://spdx.dev/Document"),
     (PredicateType::Vulns, "vulns", "https://in-toto.io/attestation/vulns/v0.2"),
     (PredicateType::TestResult, "test-result", "https://in-toto.io/attestation/test-result/v0.1"),
     (PredicateType::VerificationSummary, "verification-summary", "https://slsa.dev/verification_summary/v1"),
@@ -92,6 +99,9 @@ impl PredicateType {
     }
 }
 
+/// What errors call it.
+const WHAT: &str = "the predicate";
+
 /// Bytes of a predicate that somebody hands over.
 pub const MAX_PREDICATE: usize = 16 * 1024 * 1024;
 
@@ -103,7 +113,6 @@ pub const MAX_PREDICATE_DEPTH: usize = 100;
 /// Reads a predicate: one JSON object of at most 16 MiB, no key twice in one object, at most [`MAX_PREDICATE_DEPTH`] deep, and no
 /// number that would be signed as another one.
 pub fn parse(bytes: &[u8]) -> Result<Value, Error> {
-    const WHAT: &str = "the predicate";
     if bytes.len() > MAX_PREDICATE {
         return Err(Error::TooLarge { what: WHAT, limit: MAX_PREDICATE });
     }
@@ -125,6 +134,14 @@ pub fn parse(bytes: &[u8]) -> Result<Value, Error> {
     } else {
         Err(Error::Invalid { what: WHAT, reason: "it is JSON and no object".to_owned() })
     }
+}
+
+/// Takes a CycloneDX document in XML over as a predicate: as JSON, within the same limits.
+pub fn from_cyclonedx_xml(xml: &[u8]) -> Result<Value, Error> {
+    let invalid = |error: CycloneDxXmlError| Error::Invalid { what: WHAT, reason: error.to_string() };
+    let value = cyclonedx_xml::to_json(xml).map_err(invalid)?;
+    check_depth(&value)?;
+    Ok(value)
 }
 
 /// Refuses a predicate that is nested deeper than [`MAX_PREDICATE_DEPTH`].

@@ -630,11 +630,11 @@ pub(crate) struct Attest {
     /// each image that it names, where the index is promoted.
     #[arg(value_parser = image)]
     pub(crate) image: ImageRef,
-    /// The predicate type: sbom (CycloneDX), test-result, vex (without effect on a gate yet) or any URI. What only machines say is
+    /// The predicate type: sbom (CycloneDX), spdx, test-result, vex or any URI. What only machines say is
     /// refused.
     #[arg(long = "type", value_name = "TYPE")]
     pub(crate) kind: String,
-    /// The predicate: a file with one JSON object.
+    /// The predicate: a file with one JSON object. CycloneDX may be XML of 1.3 to 1.5, which is signed as JSON 1.5.
     #[arg(long, value_name = "FILE")]
     pub(crate) predicate: PathBuf,
     /// The key of the home that signs (default: the gateway's signing.manual).

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use sluicegate_attestation::{
     cyclonedx,
     predicate::{self, PredicateType},
+    spdx_document,
     statement::{Statement, Subject},
 };
 use sluicegate_ports::{
@@ -38,7 +39,7 @@ pub struct ByHandRequest<'a> {
     pub environments: &'a EnvironmentPlaces,
     /// What is claimed; [`kind`] reads it.
     pub kind: &'a PredicateType,
-    /// The predicate's JSON.
+    /// The predicate's JSON; of CycloneDX XML, too, which is taken over as JSON.
     pub predicate: &'a [u8],
     /// Whom the gateway believes.
     pub trust: &'a Trust,
@@ -110,8 +111,10 @@ fn is_uri(text: &str) -> bool {
 /// is, and whether trust.yaml would believe this key. Signs nothing and logs nothing.
 pub fn prepare<'a>(ports: &Ports<'_>, request: &'a ByHandRequest<'a>) -> Result<Prepared<'a>, Error> {
     kind(request.kind.uri())?;
-    let predicate = predicate::parse(request.predicate).map_err(|error| Error::Usage(error.to_string()))?;
-    refuse_other_sboms(request)?;
+    let predicate = predicate_of(request)?;
+    if xml_is_meant(request) {
+        (ports.tell)("the SBOM is XML: what is signed is the same in CycloneDX JSON 1.5");
+    }
     let ImageRef { place, selector } = request.reference.relative_to(request.folder);
     let source = ports.places.source(&place)?;
     let image = source.resolve(&selector)?;
@@ -161,18 +164,41 @@ pub fn sign(ports: &Ports<'_>, prepared: Prepared<'_>, signer: &dyn Signer) -> R
     Ok(ByHand { image: image.digest, statement: attested.statement, referrer: referrer.digest, record })
 }
 
-/// What is signed as CycloneDX is a document that its readers can read: a signature on anything else would outlive the slip.
-fn refuse_other_sboms(request: &ByHandRequest<'_>) -> Result<(), Error> {
-    let uri = request.kind.uri();
-    let versioned = |rest: &str| rest.is_empty() || rest.starts_with('/');
-    if !uri.strip_prefix(PredicateType::Sbom.uri()).is_some_and(versioned) {
-        return Ok(());
+/// The predicate. What is signed as an SBOM is a document that its readers can read: a signature on anything else would outlive the slip.
+fn predicate_of(request: &ByHandRequest<'_>) -> Result<Value, Error> {
+    let read = if xml_is_meant(request) { predicate::from_cyclonedx_xml } else { predicate::parse };
+    let predicate = read(request.predicate).map_err(|error| Error::Usage(error.to_string()))?;
+    let other = |error: String, mend: &str| {
+        let uri = request.kind.uri();
+        Error::Usage(format!("the predicate is not what {uri} names: {error}; {mend}"))
+    };
+    if is_of(request.kind, &PredicateType::Sbom) {
+        let mend = match predicate.get("spdxVersion") {
+            Some(_) => "this is SPDX: attest it with --type spdx",
+            None => "write an SBOM in CycloneDX JSON, or in XML of 1.3 to 1.5, or name another type",
+        };
+        cyclonedx::read(&predicate).map(drop).map_err(|error| other(error.to_string(), mend))?;
     }
-    cyclonedx::components(request.predicate).map(drop).map_err(|error| {
-        Error::Usage(format!(
-            "the predicate is not what {uri} names: {error}; write an SBOM in CycloneDX JSON, or name another type"
-        ))
-    })
+    if is_of(request.kind, &PredicateType::Spdx) {
+        let mend = match predicate.get("bomFormat") {
+            Some(_) => "this is CycloneDX: attest it with --type sbom",
+            None => "write an SBOM in SPDX 2.3 JSON, or name another type",
+        };
+        spdx_document::read(&predicate).map(drop).map_err(|error| other(error.to_string(), mend))?;
+    }
+    Ok(predicate)
+}
+
+/// Whether a type is this one, in whatever version.
+fn is_of(kind: &PredicateType, known: &PredicateType) -> bool {
+    let versioned = |rest: &str| rest.is_empty() || rest.starts_with('/');
+    kind.uri().strip_prefix(known.uri()).is_some_and(versioned)
+}
+
+/// Whether the predicate is to be CycloneDX and is written in XML.
+fn xml_is_meant(request: &ByHandRequest<'_>) -> bool {
+    let bytes = request.predicate.strip_prefix(b"\xef\xbb\xbf").unwrap_or(request.predicate);
+    is_of(request.kind, &PredicateType::Sbom) && bytes.trim_ascii_start().starts_with(b"<")
 }
 
 /// An environment's place changes only by `promote`.
@@ -320,7 +346,10 @@ mod tests {
         }
         for text in ["", "review", "https:", "a b:c", "https://example.com/a b", "x:\n", "ä:b", "1a:b"] {
             let error = kind(text).unwrap_err().to_string();
-            assert!(error.contains("write a URI of at most 512 bytes, or sbom or test-result"), "{text:?}: {error}");
+            assert!(
+                error.contains("write a URI of at most 512 bytes, or sbom or spdx or test-result"),
+                "{text:?}: {error}"
+            );
         }
         let uri = |length: usize| format!("x:{}", "y".repeat(length - 2));
         assert!(kind(&uri(512)).is_ok() && kind(&uri(513)).is_err());

@@ -279,6 +279,65 @@ fn what_is_said_to_be_cyclonedx_is_cyclonedx() {
     }
 }
 
+/// Four components, one inside another.
+const XML: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
+<bom xmlns="http://cyclonedx.org/schema/bom/1.4" version="1"><components>
+  <component type="library"><name>outer</name><version>1</version><purl>pkg:npm/outer@1</purl>
+    <components><component type="library"><name>inner</name><version>2</version></component></components>
+  </component>
+</components></bom>"#;
+
+const SPDX: &str = r#"{"spdxVersion": "SPDX-2.3", "SPDXID": "SPDXRef-DOCUMENT", "dataLicense": "CC0-1.0", "name": "tiny",
+  "documentNamespace": "https://example.com/tiny", "creationInfo": {"created": "2026-11-25T00:00:00Z", "creators": ["Tool: by-hand"]},
+  "packages": [{"SPDXID": "SPDXRef-a", "name": "thing", "versionInfo": "1", "downloadLocation": "NOASSERTION"}]}"#;
+
+#[test]
+fn cyclonedx_in_xml_is_signed_as_json_or_not_at_all() {
+    let world = World::new();
+    for (from, to, says) in [
+        ("bom/1.4", "bom/1.6", "of newer ones it reads JSON"),
+        ("</bom>", "", "not a CycloneDX XML document"),
+        (
+            "<name>inner</name>",
+            "<name>inner</name><purl>pkg:npm/a@1</purl><purl>pkg:npm/b@1</purl>",
+            "could be taken over",
+        ),
+        ("?>", "?><!DOCTYPE a>", "DOCTYPE"),
+    ] {
+        assert!(XML.contains(from), "{from}");
+        world.refused("person", "sbom", XML.replacen(from, to, 1).as_bytes(), says);
+    }
+    let said = world.attest("person", "sbom", XML.as_bytes()).unwrap();
+    let signed = &said.statement.statement().predicate;
+    assert_eq!((&signed["bomFormat"], &signed["specVersion"]), (&"CycloneDX".into(), &"1.5".into()));
+    let inner = &signed["components"][0]["components"][0];
+    assert_eq!((&inner["name"], &inner["version"]), (&"inner".into(), &"2".into()));
+    // Nothing else is read as XML.
+    world.refused("person", "https://example.com/review", XML.as_bytes(), "expected value");
+}
+
+#[test]
+fn what_is_said_to_be_spdx_is_spdx() {
+    let world = World::new();
+    for (from, to, says) in [
+        ("SPDX-2.3", "SPDX-2.2", "SPDX-2.2: of SPDX this version reads only 2.3"),
+        ("\"name\": \"thing\"", "\"name\": \"\"", "has no name"),
+        ("\"name\": \"thing\", ", "", "no SPDX 2.3: /packages/0"),
+        ("\"spdxVersion\"", "\"@graph\": [], \"spdxVersion\"", "SPDX 3"),
+        ("\"spdxVersion\"", "\"version\"", "not an SPDX document"),
+    ] {
+        assert!(SPDX.contains(from), "{from}");
+        for type_ in ["spdx", "https://spdx.dev/Document", "https://spdx.dev/Document/v2.3"] {
+            world.refused("person", type_, SPDX.replacen(from, to, 1).as_bytes(), says);
+        }
+    }
+    world.refused("person", "spdx", SBOM, "attest it with --type sbom");
+    world.refused("person", "sbom", SPDX.as_bytes(), "attest it with --type spdx");
+    for type_ in ["spdx", "https://spdx.dev/Document", "https://spdx.dev/Document/v2.3"] {
+        world.attest("person", type_, SPDX.as_bytes()).unwrap();
+    }
+}
+
 #[test]
 fn a_predicate_that_would_not_be_read_again_is_never_signed() {
     let world = World::new();

@@ -8,6 +8,7 @@ use sluicegate_attestation::{
     coverage::Coverage,
     cyclonedx,
     predicate::PredicateType,
+    spdx_document,
     statement::Subject,
     trivy_report,
     trivy_report::Finding,
@@ -172,6 +173,8 @@ impl Facts {
             );
         }
         let vulnerabilities = findings.iter().map(|(f, bundle)| tagged(f, *bundle)).collect::<Result<Vec<_>, _>>()?;
+        let by_hand_too = alone.iter().copied().chain(together.iter().map(|said| said.statement()));
+        let handed_in = sboms_by_hand(by_hand_too)?;
         let mut input = json!({
             "subject": {"name": repository.as_str(), "digest": set.image()},
             "target": {"environment": environment, "repository": repository.as_str()},
@@ -180,6 +183,9 @@ impl Facts {
             "sbom": {"components": components, "documents": documents},
             "vulnerabilities": vulnerabilities,
         });
+        if let Some(handed_in) = handed_in {
+            input["sbom"]["byHand"] = handed_in;
+        }
         if let Some((index, _)) = &by_hand.index {
             input["subject"]["index"] = json!(index);
         }
@@ -325,6 +331,22 @@ impl<'a> Said<'a> {
             together.filter(|said| counts_by_hand(subject, said.statement())).collect(),
         )
     }
+}
+
+/// SBOMs that people handed in, in SPDX, in a place of their own: what they list is for rules that ask for it, and makes no SBOM present,
+/// complete or longer.
+fn sboms_by_hand<'a>(said: impl Iterator<Item = &'a VerifiedStatement>) -> Result<Option<Value>, FactsError> {
+    let (mut components, mut documents) = (Vec::new(), Vec::new());
+    for said in said.filter(|said| said.statement().predicate_type == PredicateType::Spdx) {
+        let bundle = said.bundle();
+        let read = spdx_document::read(&said.statement().predicate)
+            .map_err(|error| FactsError::Sbom { bundle, reason: error.to_string() })?;
+        documents.push(tagged(&read.about, bundle)?);
+        for component in read.components {
+            components.push(tagged(&component, bundle)?);
+        }
+    }
+    Ok((!documents.is_empty()).then(|| json!({"components": components, "documents": documents})))
 }
 
 fn foreign_tests(set: &ClosedSet) -> Vec<ForeignTest> {

@@ -16,7 +16,7 @@ use sluicegate_attestation::{
 };
 use sluicegate_policy::{
     exceptions::Exceptions,
-    facts::{ByHand, Facts, FactsError, GateScan},
+    facts::{ByHand, Facts, FactsError, GateScan, Said},
     judge::{
         AcceptedDatabase, AcceptedDatabases, Basis, Conditions, Denial, Grant, Question, Reason, Target, Verdict, judge,
     },
@@ -28,7 +28,7 @@ use sluicegate_testkit::{
 };
 use sluicegate_types::{Digest, NonEmpty, Repository, RepositoryPattern, UnixTime};
 use sluicegate_verify::{
-    Allowed, Role, SignerRule, Trust, TrustRoot,
+    Allowed, Role, SignerRule, Trust, TrustRoot, VerifiedStatement,
     closed_set::{Asked, ClosedSet, follow},
     verify,
 };
@@ -47,7 +47,7 @@ fn trust(log: &VirtualLog) -> Trust {
         environments: Allowed::nothing(),
         repositories: Some(vec![RepositoryPattern::Any]),
     };
-    let rules = vec![rule("builder", Role::Steps), rule("recorder", Role::Records)];
+    let rules = vec![rule("builder", Role::Steps), rule("recorder", Role::Records), rule("person", Role::Manual)];
     let root = TrustRoot::parse(&log.trusted_root_json()).unwrap();
     Trust::new(rules, BTreeSet::from([LOG.to_owned()]), vec![], root).unwrap()
 }
@@ -389,6 +389,48 @@ fn conditions_come_before_rules() {
     let facts = facts(None);
     let reasons = undecided(judged(&facts, &Err(PolicyError::NoCodes)));
     assert_eq!(reasons.len(), 2, "everything that is unmet is said at once: {reasons:?}");
+}
+
+/// What a person handed in makes no SBOM of the image present, longer or complete, and what cannot be read is not passed over.
+#[test]
+fn tm02_an_sbom_in_spdx_by_hand_is_a_fact_in_a_place_of_its_own() {
+    let log = VirtualLog::new(LOG);
+    let said = |version: &str| {
+        let subject = Subject { name: None, digest: image(), media_type: Some(IMAGE_MANIFEST.to_owned()) };
+        let predicate = json!({
+            "spdxVersion": version, "SPDXID": "SPDXRef-DOCUMENT", "dataLicense": "CC0-1.0", "name": "vendor",
+            "creationInfo": {"created": "2026-11-25T00:00:00Z", "creators": ["Tool: by-hand"]},
+            "packages": [{"SPDXID": "SPDXRef-a", "name": "thing", "versionInfo": "1", "downloadLocation": "NONE"}],
+        });
+        let predicate_type = PredicateType::Spdx;
+        let bundle = sign_statement(
+            &VirtualSigner::new("person"),
+            &log,
+            &Statement { subjects: NonEmpty::one(subject), predicate_type, predicate },
+        );
+        verify(&bundle, &trust(&log), today()).unwrap()
+    };
+    let set = closed_set(&build());
+    let environment = "production".parse().unwrap();
+    let repository = Repository::of_environment(&environment);
+    let ask = |alone: Vec<&VerifiedStatement>| {
+        let image = Said { alone, together: &[] };
+        let by_hand = ByHand { image, index: None };
+        Facts::new(&set, &by_hand, Some(clean()), &environment, &repository, today(), &|_| true)
+    };
+    let input = |facts: &Facts| -> Value { serde_json::from_str(facts.input().get()).unwrap() };
+    let (without, good) = (ask(vec![]).unwrap(), said("SPDX-2.3"));
+    let with = ask(vec![&good]).unwrap();
+    let (before, mut after) = (input(&without), input(&with));
+    let handed_in = after["sbom"].as_object_mut().unwrap().remove("byHand").unwrap();
+    assert_eq!(
+        (&handed_in["components"][0]["name"], &handed_in["documents"][0]["format"]),
+        (&json!("thing"), &json!("SPDX"))
+    );
+    assert_eq!(handed_in["components"][0]["attestation"], json!(good.bundle()));
+    assert_eq!((before["sbom"].clone(), without.components()), (after["sbom"].clone(), with.components()));
+    let refused = ask(vec![&said("SPDX-2.2")]).unwrap_err().to_string();
+    assert!(refused.contains("SPDX-2.2"), "{refused}");
 }
 
 #[test]

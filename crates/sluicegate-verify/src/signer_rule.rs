@@ -146,7 +146,7 @@ impl Role {
             Self::Decisions => matches!(predicate, P::VerificationSummary | P::Promotion | P::ImageSignature),
             Self::Records => matches!(predicate, P::Vulns | P::VerificationSummary | P::Promotion),
             Self::Manual => match predicate {
-                P::Sbom | P::TestResult | P::Vex => true,
+                P::Sbom | P::Spdx | P::TestResult | P::Vex => true,
                 P::Other(uri) => only_machines_say(uri).is_none(),
                 _ => false,
             },
