@@ -175,6 +175,33 @@ fn a_lock_file_that_no_analyser_read_is_a_gap() {
     project.must(&PROMOTE);
 }
 
+/// What a product's lock file pins is looked up by the gate, though nothing of it is installed in the image.
+#[test]
+fn tm04_what_a_lock_file_pins_is_judged() {
+    if !ready("tm04_what_a_lock_file_pins_is_judged") {
+        return;
+    }
+    let project = Project::prepared();
+    project.replace("sluicegate.yaml", "cp /src/hello.txt /out/app/", "cp /src/* /out/app/");
+    fs::write(project.path("src/requirements.txt"), "h11==0.14.0\n").unwrap();
+    project.must(&["run"]);
+    refused(&project, 1, "CVE-2025-43859", "deny");
+    refused(&project, 1, "requirements.txt", "deny");
+    let record = project.last_record("decision")["sequence"].to_string();
+    let (_, facts) = project.json(&["policy", "eval", "--record", &record, "--facts"]);
+    let finding = &facts["vulnerabilities"][0];
+    assert_eq!((&finding["lockFile"], &finding["package"]), (&true.into(), &"h11".into()), "{facts:#}");
+    fs::write(project.path("src/requirements.txt"), "h11==0.16.0\nflask\n").unwrap();
+    project.must(&["run"]);
+    refused(&project, 3, "requirements of which not each is pinned", "undecided");
+    fs::write(project.path("src/requirements.txt"), "h11==0.16.0\n").unwrap();
+    project.must(&["run"]);
+    project.must(&PROMOTE);
+    // The two reports of the gate's scan are one document, which `verify` and the evidence check take as they are.
+    project.must(&["evidence", "fsck"]);
+    project.must(&["verify", "--offline", "oci:env/production"]);
+}
+
 #[test]
 fn tm04_a_strict_gate_wants_what_the_base_executes_in_a_package() {
     if !ready("tm04_a_strict_gate_wants_what_the_base_executes_in_a_package") {

@@ -52,6 +52,9 @@ pub struct Read {
     pub place: String,
     /// How many packages it gave.
     pub packages: u64,
+    /// Whether it is a lock file, which says what may be installed. Written where it is so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lock_file: bool,
 }
 
 /// Something that keeps a scan from being whole.

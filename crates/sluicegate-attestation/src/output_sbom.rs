@@ -284,6 +284,7 @@ mod tests {
             kind: String::new(),
             place: place.to_owned(),
             packages,
+            lock_file: false,
         };
         let long = "1".repeat(1025);
         let odd = ["a\nb", long.as_str(), "a\nb"].map(|name| listed(name, &[], None));

@@ -13,6 +13,11 @@ const FINDINGS: usize = 200_000;
 /// How many results (package lists) one report may hold.
 const RESULTS: usize = 100_000;
 
+/// What Trivy calls a folder that it looked at.
+const FOLDER: &str = "filesystem";
+/// The key of the report about lock files.
+const LOCK_FILES: &str = "SluicegateLockFiles";
+
 /// One vulnerability in one package at one place; keyed by `id`, `purl` and `place` (trust model 17).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -42,6 +47,9 @@ pub struct Finding {
     /// The highest CVSS base score (version 4 or 3, else 2) that any source gives, 0 to 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<f64>,
+    /// Whether a lock file names the package: then it may be installed, and nothing says that it is. Written where it is so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lock_file: bool,
 }
 
 /// What a report is about and which package lists it rests on.
@@ -83,6 +91,8 @@ pub struct PackageList {
     pub place: String,
     /// Its packages.
     pub packages: Vec<ListedPackage>,
+    /// Whether it is a lock file, which says what may be installed.
+    pub lock_file: bool,
 }
 
 /// A package of a list.
@@ -147,9 +157,26 @@ pub fn findings(raw: &[u8]) -> Result<Vec<Finding>, TrivyReportError> {
     findings_up_to(raw, FINDINGS)
 }
 
-/// What a report is about and which package lists it rests on.
+/// A report about an image with the one about its lock files inside, as the last key of the document: each is there byte for byte as
+/// Trivy wrote it, and whoever reads the first still can. The second is of what `trivy fs` says of a folder with nothing else in it.
+pub fn with_lock_files(raw: &[u8], lock_files: &[u8]) -> Result<Vec<u8>, TrivyReportError> {
+    let (image, locks) = (parse(raw)?, parse(lock_files)?);
+    if image.lock_files.is_some() || locks.lock_files.is_some() {
+        return Err(TrivyReportError::Syntax("a report in a report already".to_owned()));
+    }
+    if locks.artifact_type != FOLDER || locks.trivy.version != image.trivy.version {
+        return Err(TrivyReportError::Syntax("the report about lock files is not one by the same Trivy".to_owned()));
+    }
+    let end = raw.trim_ascii_end().strip_suffix(b"}").unwrap_or_default();
+    let whole = [end, b",\"", LOCK_FILES.as_bytes(), b"\":", lock_files.trim_ascii(), b"}\n"].concat();
+    parse(&whole)?;
+    Ok(whole)
+}
+
+/// What a report is about and which package lists it rests on; those of its lock files come last.
 pub fn summary(raw: &[u8]) -> Result<Summary, TrivyReportError> {
-    let report = parse(raw)?;
+    let mut report = parse(raw)?;
+    let of_lock_files = report.lock_files.take();
     let name = report.artifact_name;
     let metadata = report.metadata.unwrap_or_default();
     let system = metadata.os.filter(|os| !os.family.is_empty() && os.family != "none").map(|os| ReportedSystem {
@@ -157,12 +184,16 @@ pub fn summary(raw: &[u8]) -> Result<Summary, TrivyReportError> {
         release: os.name,
         ended: os.eosl,
     });
-    let results = report.results.unwrap_or_default().into_iter().map(|result| PackageList {
+    let list = |result: RawResult, lock_file| PackageList {
         place: place_of(&result.target, &name),
         class: result.class,
         kind: result.kind,
         packages: result.packages.unwrap_or_default().into_iter().map(ListedPackage::from).collect(),
-    });
+        lock_file,
+    };
+    let results = report.results.unwrap_or_default().into_iter().map(|result| list(result, false));
+    let of_lock_files = of_lock_files.into_iter().flat_map(|report| report.results.unwrap_or_default());
+    let results = results.chain(of_lock_files.map(|result| list(result, true)));
     Ok(Summary {
         version: report.trivy.version,
         artifact_type: report.artifact_type,
@@ -196,16 +227,19 @@ pub(crate) fn within_depth(text: &[u8], limit: usize) -> bool {
 }
 
 fn findings_up_to(raw: &[u8], limit: usize) -> Result<Vec<Finding>, TrivyReportError> {
-    let report = parse(raw)?;
-    let name = report.artifact_name;
+    let mut report = parse(raw)?;
+    let of_lock_files = report.lock_files.take();
+    let reports = std::iter::once((report, false)).chain(of_lock_files.map(|report| (*report, true)));
     let mut out = Vec::new();
-    for result in report.results.unwrap_or_default() {
-        let place = place_of(&result.target, &name);
-        for vulnerability in result.vulnerabilities.unwrap_or_default() {
-            if out.len() == limit {
-                return Err(TrivyReportError::TooMany { what: "findings", limit });
+    for (report, lock_file) in reports {
+        for result in report.results.unwrap_or_default() {
+            let place = place_of(&result.target, &report.artifact_name);
+            for vulnerability in result.vulnerabilities.unwrap_or_default() {
+                if out.len() == limit {
+                    return Err(TrivyReportError::TooMany { what: "findings", limit });
+                }
+                out.push(Finding { lock_file, ..finding(vulnerability, &place)? });
             }
-            out.push(finding(vulnerability, &place)?);
         }
     }
     out.sort_by(|a, b| (&a.id, &a.purl, &a.place, &a.package).cmp(&(&b.id, &b.purl, &b.place, &b.package)));
@@ -217,6 +251,15 @@ fn parse(raw: &[u8]) -> Result<RawReport, TrivyReportError> {
         return Err(TrivyReportError::Depth);
     }
     let report: RawReport = serde_json::from_slice(raw).map_err(|error| TrivyReportError::Syntax(error.to_string()))?;
+    if report.lock_files.as_ref().is_some_and(|inner| inner.lock_files.is_some()) {
+        return Err(TrivyReportError::Syntax("a report about lock files with another one inside".to_owned()));
+    }
+    report.lock_files.as_deref().map_or(Ok(()), check)?;
+    check(&report)?;
+    Ok(report)
+}
+
+fn check(report: &RawReport) -> Result<(), TrivyReportError> {
     if report.schema_version != 2 {
         return Err(TrivyReportError::Schema { found: report.schema_version });
     }
@@ -226,7 +269,7 @@ fn parse(raw: &[u8]) -> Result<RawReport, TrivyReportError> {
     }
     match results.iter().find(|result| result.modified.as_ref().is_some_and(|hidden| !hidden.is_empty())) {
         Some(result) => Err(TrivyReportError::Suppressed { target: result.target.clone() }),
-        None => Ok(report),
+        None => Ok(()),
     }
 }
 
@@ -253,6 +296,7 @@ fn finding(raw: RawVulnerability, place: &str) -> Result<Finding, TrivyReportErr
         id: raw.id,
         package: raw.package,
         installed: raw.installed,
+        lock_file: false,
     })
 }
 
@@ -323,6 +367,8 @@ struct RawReport {
     artifact_type: String,
     metadata: Option<RawMetadata>,
     results: Option<Vec<RawResult>>,
+    #[serde(rename = "SluicegateLockFiles")]
+    lock_files: Option<Box<Self>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -460,6 +506,7 @@ mod tests {
                 published: Some("2026-01-02T03:04:05Z".into()),
                 status: "fixed".into(),
                 score: Some(9.1),
+                lock_file: false,
             }
         );
         assert_eq!(found[0].purl, "pkg:generic/h%2011@0.14.0%2Bx");
@@ -503,6 +550,55 @@ mod tests {
         assert_eq!((bare.version.as_str(), &bare.purl, bare.licenses.len()), ("", &None, 0));
         let none = REPORT.replace("debian\", \"Name\": \"12.11", "none\", \"Name\": \"");
         assert_eq!(super::summary(none.as_bytes()).unwrap().system, None);
+    }
+
+    /// What `trivy fs` says of a folder with one lock file.
+    const LOCKS: &str = r#"{"SchemaVersion": 2, "Trivy": {"Version": "VERSION"}, "ArtifactName": "/locks", "ArtifactType": "filesystem",
+      "Results": [{"Target": "srv/package-lock.json", "Class": "lang-pkgs", "Type": "npm",
+        "Packages": [{"Name": "lodash", "Version": "4.17.20", "AnalyzedBy": "npm"}],
+        "Vulnerabilities": [{"VulnerabilityID": "CVE-2021-23337", "PkgName": "lodash", "InstalledVersion": "4.17.20", "Severity": "HIGH"}]}]}"#;
+
+    #[test]
+    fn a_report_about_lock_files_stands_inside_the_other_and_is_told_apart() {
+        let version = summary(REPORT.as_bytes()).unwrap().version;
+        let locks = LOCKS.replace("VERSION", &version);
+        let whole = with_lock_files(REPORT.as_bytes(), locks.as_bytes()).unwrap();
+        let text = String::from_utf8(whole.clone()).unwrap();
+        assert!(text.starts_with(REPORT.trim_end().strip_suffix('}').unwrap()) && text.contains(locks.trim()));
+        let found = findings(&whole).unwrap();
+        assert_eq!(found.len(), findings(REPORT.as_bytes()).unwrap().len() + 1);
+        let of_locks: Vec<_> = found.iter().filter(|finding| finding.lock_file).collect();
+        assert_eq!((of_locks.len(), of_locks[0].place.as_str()), (1, "srv/package-lock.json"));
+        let both = summary(&whole).unwrap();
+        assert_eq!(both.image_id, summary(REPORT.as_bytes()).unwrap().image_id);
+        let lists: Vec<_> = both.results.iter().map(|list| (list.place.as_str(), list.lock_file)).collect();
+        assert_eq!(lists.last(), Some(&("srv/package-lock.json", true)));
+        assert_eq!(lists.iter().filter(|(_, lock_file)| *lock_file).count(), 1);
+    }
+
+    #[test]
+    fn a_report_inside_another_is_held_to_the_same_rules() {
+        let version = summary(REPORT.as_bytes()).unwrap().version;
+        let locks = LOCKS.replace("VERSION", &version);
+        let whole = with_lock_files(REPORT.as_bytes(), locks.as_bytes()).unwrap();
+        for (from, to) in [
+            ("filesystem", "container_image"),
+            (version.as_str(), "0.0.1"),
+            ("\"SchemaVersion\": 2", "\"SchemaVersion\": 3"),
+            ("\"Class\"", "\"ExperimentalModifiedFindings\": [{}], \"Class\""),
+            ("\"Results\"", "\"SluicegateLockFiles\": {\"SchemaVersion\": 2}, \"Results\""),
+        ] {
+            assert!(locks.contains(from), "{from}");
+            let bad = locks.replace(from, to);
+            assert!(with_lock_files(REPORT.as_bytes(), bad.as_bytes()).is_err(), "{to}");
+        }
+        assert!(with_lock_files(&whole, locks.as_bytes()).is_err(), "there is one already");
+        let hidden = String::from_utf8(whole).unwrap().replacen(
+            "\"Class\": \"lang-pkgs\", \"Type\": \"npm\"",
+            "\"ExperimentalModifiedFindings\": [{}]",
+            1,
+        );
+        assert!(matches!(findings(hidden.as_bytes()), Err(TrivyReportError::Suppressed { .. })));
     }
 
     #[test]

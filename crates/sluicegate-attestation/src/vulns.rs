@@ -123,14 +123,14 @@ fn result(finding: &Finding) -> Value {
     if let Some(score) = &finding.score {
         severity.push(json!({"method": "cvss_score", "score": score.to_string()}));
     }
-    json!({
-        "id": finding.id,
-        "severity": severity,
-        "annotations": [{
-            "purl": finding.purl, "package": finding.package, "installed": finding.installed, "fixed": finding.fixed,
-            "status": finding.status, "place": finding.place,
-        }],
-    })
+    let mut note = json!({
+        "purl": finding.purl, "package": finding.package, "installed": finding.installed, "fixed": finding.fixed,
+        "status": finding.status, "place": finding.place,
+    });
+    if finding.lock_file {
+        note["lockFile"] = json!(true);
+    }
+    json!({"id": finding.id, "severity": severity, "annotations": [note]})
 }
 
 #[derive(Serialize, Deserialize)]

@@ -15,43 +15,9 @@ use crate::{
     bolt::{Bolt, BoltError},
     executables,
     image_files::Files,
+    lock_files::{self, is_lock_file},
     own_system::{SystemText, Word, is_repositories, is_text, package_analysers, word_of},
 };
-
-/// Files that pin the packages of a program. Trivy reads some of them in images and leaves others; which, the report says.
-const LOCK_FILES: &[&str] = &[
-    "Cargo.lock",
-    "Gemfile.lock",
-    "Package.resolved",
-    "Pipfile.lock",
-    "Podfile.lock",
-    "bun.lock",
-    "bun.lockb",
-    "composer.lock",
-    "conan.lock",
-    "go.sum",
-    "gradle.lockfile",
-    "mix.lock",
-    "npm-shrinkwrap.json",
-    "package-lock.json",
-    "packages.lock.json",
-    "pdm.lock",
-    "pnpm-lock.yaml",
-    "poetry.lock",
-    "pubspec.lock",
-    "pylock.toml",
-    "requirements.lock",
-    "requirements.txt",
-    "uv.lock",
-    "yarn.lock",
-];
-
-/// Folders of installed packages: a lock file in one belongs to the development of that package and says nothing about what is
-/// installed, which its own record there says.
-const INSTALLED: &[&str] = &["node_modules", "site-packages", "dist-packages"];
-
-/// The same for the system's own packages of JavaScript in Debian, whose record is that of dpkg: its npm alone brings five such files.
-const INSTALLED_BY_SYSTEM: &str = "usr/share/nodejs/";
 
 /// Package lists of systems and the analyser that reads each; no analyser where Trivy has none.
 const PACKAGE_LISTS: &[(&str, &str)] = &[
@@ -177,12 +143,12 @@ pub(crate) fn coverage<R: IoRead + Seek>(
         ended: system.ended,
     });
     let mut unread = Vec::new();
-    if read.iter().all(|list| list.packages == 0) {
+    if read.iter().all(|list| list.packages == 0 || list.lock_file) {
         unread.push(gap("nothing-recognised", "image", image, "the scanner recognised no package in the image".into()));
     }
     unread.extend(rewritten_gaps(files, below, image));
     unread.extend(brought_gaps(report, files, below, image));
-    unread.extend(lock_gaps(report, files));
+    unread.extend(lock_files::gaps(report, files, &seen.lock_files));
     unread.extend(java_gaps(report, files));
     unread.extend(list_gaps(report, files, image, system.as_ref()));
     unread.extend(system_gaps(report, system.as_ref(), files, image, database)?);
@@ -192,7 +158,12 @@ pub(crate) fn coverage<R: IoRead + Seek>(
 }
 
 fn read_of(list: &PackageList) -> Read {
-    Read { kind: list.kind.clone(), place: list.place.clone(), packages: list.packages.len() as u64 }
+    Read {
+        kind: list.kind.clone(),
+        place: list.place.clone(),
+        packages: list.packages.len() as u64,
+        lock_file: list.lock_file,
+    }
 }
 
 pub(crate) fn is_packages(list: &PackageList) -> bool {
@@ -301,19 +272,6 @@ fn contradictions(
         gaps.push(gap(kind, &name, image, reason));
     }
     gaps
-}
-
-fn lock_gaps<'a>(report: &Summary, files: &'a BTreeMap<String, Digest>) -> impl Iterator<Item = Gap> + use<'a> {
-    let mut named = BTreeSet::new();
-    for list in report.results.iter().filter(|list| is_packages(list)) {
-        named.insert(list.place.clone());
-        named.extend(list.packages.iter().filter_map(|package| package.file.clone()));
-    }
-    files.iter().filter(|(path, _)| is_lock_file(path)).filter_map(move |(path, digest)| {
-        let seen = named.contains(path);
-        (!seen)
-            .then(|| gap("lock-file", path, digest, "a lock file that no package list of the report comes from".into()))
-    })
 }
 
 /// Java archives in which nothing was recognised: Trivy leaves out without a word what its Java database does not know and what does not
@@ -434,13 +392,6 @@ fn knows<R: IoRead + Seek>(database: &mut Bolt<R>, prefix: &str) -> Result<bool,
     Ok(false)
 }
 
-fn is_lock_file(path: &str) -> bool {
-    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-    LOCK_FILES.contains(&name)
-        && !folder.split('/').any(|part| INSTALLED.contains(&part))
-        && !path.starts_with(INSTALLED_BY_SYSTEM)
-}
-
 /// The analyser that ought to read a package list; `None` for another file.
 pub(crate) fn analyser_of(path: &str) -> Option<&'static str> {
     let single = path.strip_prefix("var/lib/dpkg/status.d/");
@@ -454,7 +405,7 @@ fn name_of(system: &System) -> String {
     format!("{} {}", system.family, system.release)
 }
 
-fn gap(kind: &str, place: &str, digest: &Digest, reason: String) -> Gap {
+pub(crate) fn gap(kind: &str, place: &str, digest: &Digest, reason: String) -> Gap {
     Gap { kind: kind.to_owned(), place: place.to_owned(), digest: *digest, reason }
 }
 
@@ -481,6 +432,7 @@ mod tests {
             kind: kind.into(),
             place: place.into(),
             packages,
+            lock_file: false,
         };
         Summary {
             version: "0.76.0".into(),
@@ -566,7 +518,10 @@ mod tests {
         let files = Files { below: all.clone(), all, texts, ..Files::default() };
         let coverage = coverage(&report(), &files, &Digest::of(b"image"), &mut database).unwrap();
         assert_eq!(coverage.unread, vec![]);
-        assert_eq!(coverage.read[0], Read { kind: "debian".into(), place: "debian 12.11".into(), packages: 1 });
+        assert_eq!(
+            coverage.read[0],
+            Read { kind: "debian".into(), place: "debian 12.11".into(), packages: 1, lock_file: false }
+        );
         assert_eq!(coverage.read.len(), 2);
         assert_eq!(coverage.system.unwrap().release, "12.11");
     }

@@ -72,6 +72,7 @@ mod tests {
             kind: "gobinary".into(),
             place: String::new(),
             packages: vec![package],
+            lock_file: false,
         };
         let report = Summary {
             version: "0".into(),

@@ -18,6 +18,7 @@ use sluicegate_types::{Digest, Hasher};
 use sluicegate_zstd::{FRAME_MAGIC, MultiFrameDecoder};
 
 use crate::{
+    lock_files::{LOCK_FILE_BYTES, is_read_as_lock_file},
     own_system::{SystemText, TEXT_BYTES, is_text},
     package_files::{LIST_BYTES, is_list, may_be_merged},
 };
@@ -35,6 +36,8 @@ const RATIO_FREE: u64 = 16 * 1024 * 1024;
 const TEXTS: usize = 16 * 1024 * 1024;
 /// Bytes of all lists of packages' files, those of all layers together.
 const LISTS: usize = 128 * 1024 * 1024;
+/// Bytes of all lock files, those of all layers together.
+const LOCK_FILES: usize = 128 * 1024 * 1024;
 /// How an ELF file begins.
 const ELF_MAGIC: [u8; 4] = *b"\x7fELF";
 /// How gzip begins (RFC 1952).
@@ -141,6 +144,7 @@ impl Image {
         // A list that an upper layer hides lists nothing.
         let stands = |list: &SystemText| files.get(&list.path).is_some_and(|kept| kept.digest == list.digest);
         let lists = taken.lists.list.into_iter().filter(stands).collect();
+        let lock_files = taken.lock_files.list.into_iter().filter(stands).collect();
         let executables = files.iter().filter(|(_, kept)| kept.is_executable);
         let executables = executables.map(|(path, kept)| ExecutableFile {
             path: path.clone(),
@@ -153,6 +157,7 @@ impl Image {
             below,
             anywhere,
             lists,
+            lock_files,
             links: files
                 .iter()
                 .filter(|(path, _)| may_be_merged(path))
@@ -192,6 +197,8 @@ pub(crate) struct Files {
     pub(crate) texts: Vec<SystemText>,
     /// The lists of packages' files ([`is_list`]) as they stand.
     pub(crate) lists: Vec<SystemText>,
+    /// Lock files and what stands beside them ([`is_read_as_lock_file`]) as they stand, none longer than is read.
+    pub(crate) lock_files: Vec<SystemText>,
     /// Links in the place of a folder that merged systems keep in `usr`, with the digest of the target's name.
     pub(crate) links: BTreeMap<String, Digest>,
     /// What can be executed, as it stands, sorted by path.
@@ -277,7 +284,7 @@ fn one_layer(
         let mut beginning = Vec::new();
         entry.by_ref().take(4).read_to_end(&mut beginning)?;
         let is_executable = beginning == ELF_MAGIC || (may_be_run && beginning.starts_with(b"#!"));
-        if !(is_telling || is_executable || is_list(&path)) {
+        if !(is_telling || is_executable || is_list(&path) || is_read_as_lock_file(&path)) {
             continue;
         }
         let mut content = beginning.as_slice().chain(&mut entry);
@@ -285,6 +292,8 @@ fn one_layer(
             taken.texts.take(&path, TEXT_BYTES, &mut content)?
         } else if is_list(&path) {
             taken.lists.take(&path, LIST_BYTES, &mut content)?
+        } else if is_read_as_lock_file(&path) {
+            taken.lock_files.take_what_fits(&path, LOCK_FILE_BYTES, &mut content)?
         } else {
             Digest::of_reader(&mut content)?.0
         };
@@ -297,6 +306,7 @@ fn one_layer(
 struct Taken {
     texts: Texts,
     lists: Texts,
+    lock_files: Texts,
 }
 
 impl Default for Taken {
@@ -305,6 +315,7 @@ impl Default for Taken {
         Self {
             texts: none(TEXTS, "texts that say which system this is"),
             lists: none(LISTS, "lists of packages' files"),
+            lock_files: none(LOCK_FILES, "lock files"),
         }
     }
 }
@@ -320,16 +331,34 @@ struct Texts {
 impl Texts {
     /// Takes the first `most` bytes of a text, and one more if there are more.
     fn take(&mut self, path: &str, most: u64, entry: &mut impl Read) -> io::Result<Digest> {
-        let mut bytes = Vec::new();
-        entry.by_ref().take(most + 1).read_to_end(&mut bytes)?;
-        let digest = Digest::of_reader(&mut bytes.as_slice().chain(entry))?.0;
-        self.bytes += path.len() + bytes.len();
+        let text = text(path, most, entry)?;
+        self.bytes += path.len() + text.bytes.len();
         if self.bytes > self.most {
             return Err(io::Error::other(format!("more than {} MiB of {}", self.most >> 20, self.what)));
         }
-        self.list.push(SystemText { path: path.to_owned(), digest, bytes });
+        let digest = text.digest;
+        self.list.push(text);
         Ok(digest)
     }
+
+    /// Takes a text if it is no longer than `most` bytes, and as long as there is room. What is not taken is not read, and said to be.
+    fn take_what_fits(&mut self, path: &str, most: u64, entry: &mut impl Read) -> io::Result<Digest> {
+        let text = text(path, most, entry)?;
+        let (digest, bytes) = (text.digest, path.len() + text.bytes.len());
+        if text.bytes.len() as u64 <= most && self.bytes + bytes <= self.most {
+            self.bytes += bytes;
+            self.list.push(text);
+        }
+        Ok(digest)
+    }
+}
+
+/// The first `most` bytes of a text, and one more if there are more, with the digest of all.
+fn text(path: &str, most: u64, entry: &mut impl Read) -> io::Result<SystemText> {
+    let mut bytes = Vec::new();
+    entry.by_ref().take(most + 1).read_to_end(&mut bytes)?;
+    let digest = Digest::of_reader(&mut bytes.as_slice().chain(entry))?.0;
+    Ok(SystemText { path: path.to_owned(), digest, bytes })
 }
 
 /// Takes everything in `folder` away; the folder `""` is all.

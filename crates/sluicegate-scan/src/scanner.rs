@@ -10,7 +10,7 @@ use std::{
 
 use sluicegate_attestation::{
     output_sbom::known_packages,
-    trivy_report::{Summary, summary},
+    trivy_report::{Summary, TrivyReportError, summary, with_lock_files},
 };
 use sluicegate_ports::{
     execute::{Ended, Stop, ToolRequest, ToolSandbox},
@@ -22,7 +22,8 @@ use crate::{
     bolt::Bolt,
     coverage,
     database::{Kind, PinnedDatabase},
-    image_files::Image,
+    image_files::{Files, Image},
+    lock_files::{self, is_read_as_lock_file},
     pinned_copy::{self, readable},
     sbom,
 };
@@ -198,8 +199,9 @@ impl Scanner for TrivyScanner {
         // In whatever layer it stands, hidden or not: Trivy opens each of them.
         let archive = files.anywhere.iter().find(|path| coverage::needs_java_database(path));
         let java = archive.map(|archive| self.java(archive)).transpose()?;
-        let Scanned { raw, report } = self.report(&ready, java.as_ref(), layout, &opened, "vuln")?;
-        let sbom = self.sbom(&ready, &raw, image)?;
+        let scanned = self.report(&ready, java.as_ref(), layout, &opened, "vuln")?;
+        let sbom = self.sbom(&ready, &scanned.raw, image)?;
+        let Scanned { raw, report } = self.lock_files(&ready, &files, scanned, "vuln")?;
         let damaged = |error: &dyn std::fmt::Display| ScanError::Database {
             path: ready.database.files.clone(),
             reason: format!("trivy.db: {error}"),
@@ -220,7 +222,10 @@ impl Scanner for TrivyScanner {
     /// Runs Trivy once, without a word about vulnerabilities. It does not open Java archives then: their packages stay unknown.
     fn inventory(&self, layout: &Path, image: &Digest) -> Result<Inventory, ScanError> {
         let ready = self.ready()?;
-        let Scanned { report, .. } = self.report(&ready, None, layout, &Image::open(layout, image)?, "")?;
+        let opened = Image::open(layout, image)?;
+        let files = opened.files(&|path, is_link| !is_link && is_read_as_lock_file(path))?;
+        let scanned = self.report(&ready, None, layout, &opened, "")?;
+        let Scanned { report, .. } = self.lock_files(&ready, &files, scanned, "")?;
         let (packages, left_out) = known_packages(report.results);
         Ok(Inventory { scanner: "trivy".to_owned(), version: report.version, digest: ready.digest, packages, left_out })
     }
@@ -254,9 +259,33 @@ impl TrivyScanner {
             .chain(databases.iter().map(|(files, place)| (*files, place.as_str())))
             .collect();
         let timeout = trivys_timeout(self.config.limits.timeout);
-        let raw = self.run(ready, &scan_args(&input, scanners, &timeout), &folders)?;
+        let raw = self.run(ready, &scan_args(&["image", "--input", &input], scanners, &timeout), &folders)?;
         let report = summary(&raw).map_err(|error| ScanError::Report { reason: error.to_string() })?;
         check_subject(&report, image)?;
+        Ok(Scanned { raw, report })
+    }
+
+    /// The same with what Trivy says of the lock files that it passed over in the image.
+    fn lock_files(&self, ready: &Ready, files: &Files, scanned: Scanned, scanners: &str) -> Result<Scanned, ScanError> {
+        let io = |error: std::io::Error| ScanError::Io {
+            action: format!("lay the image's lock files into {}", self.config.work.display()),
+            reason: error.to_string(),
+        };
+        let folder = tempfile::Builder::new().prefix("locks-").tempdir_in(&self.config.work).map_err(io)?;
+        if !lock_files::lay_out(&scanned.report, &files.lock_files, folder.path()).map_err(io)? {
+            return Ok(scanned);
+        }
+        readable(folder.path(), 0o755).map_err(io)?;
+        let database = ready.database.place_in(CACHE);
+        let folders = [(folder.path(), "/locks"), (ready.database.files.as_path(), database.as_str())];
+        let timeout = trivys_timeout(self.config.limits.timeout);
+        let of_locks = self.run(ready, &scan_args(&["filesystem", "/locks"], scanners, &timeout), &folders)?;
+        let refused = |error: TrivyReportError| ScanError::Report { reason: error.to_string() };
+        let raw = with_lock_files(&scanned.raw, &of_locks).map_err(refused)?;
+        if raw.len() as u64 > self.config.limits.report {
+            return Err(failed(format!("its reports are larger than {} bytes", self.config.limits.report)));
+        }
+        let report = summary(&raw).map_err(refused)?;
         Ok(Scanned { raw, report })
     }
 
@@ -281,18 +310,10 @@ fn trivys_timeout(limit: Duration) -> String {
 }
 
 /// The arguments of the scan. Empty file names keep Trivy from looking for its settings in the working folder; all that would
-/// reach for the network is switched off by name, though the sandbox has none. `scanners` is `vuln`, or empty for packages alone.
-fn scan_args<'a>(input: &'a str, scanners: &'a str, timeout: &'a str) -> [&'a str; 27] {
-    [
-        "--config",
-        "",
-        "--cache-dir",
-        CACHE,
-        "--timeout",
-        timeout,
-        "image",
-        "--input",
-        input,
+/// reach for the network is switched off by name, though the sandbox has none. `what` is a command and what it looks at; `scanners` is `vuln`, or empty for packages alone.
+fn scan_args<'a>(what: &[&'a str], scanners: &'a str, timeout: &'a str) -> Vec<&'a str> {
+    let settings = ["--config", "", "--cache-dir", CACHE, "--timeout", timeout];
+    let how = [
         "--cache-backend",
         "memory",
         "--skip-db-update",
@@ -311,7 +332,8 @@ fn scan_args<'a>(input: &'a str, scanners: &'a str, timeout: &'a str) -> [&'a st
         "json",
         "--list-all-pkgs",
         "--detection-priority=precise",
-    ]
+    ];
+    [&settings[..], what, &how[..]].concat()
 }
 
 /// The allowed executable in the private folder, copied there unless the copy is still whole.

@@ -309,7 +309,12 @@ pub fn vulns(report: &[u8], database: Digest) -> Vulns {
         finished_on: today(),
         report: Digest::of(report),
         coverage: Coverage {
-            read: vec![Read { kind: "debian".to_owned(), place: "var/lib/dpkg/status".to_owned(), packages: 1 }],
+            read: vec![Read {
+                kind: "debian".to_owned(),
+                place: "var/lib/dpkg/status".to_owned(),
+                packages: 1,
+                lock_file: false,
+            }],
             unread: Vec::new(),
             system: None,
             executables: Some(Executables::default()),

@@ -33,7 +33,12 @@ impl FakeScanner {
             database: Database { digest: database, updated_at },
             java_database: None,
             coverage: Coverage {
-                read: vec![Read { kind: "debian".to_owned(), place: "var/lib/dpkg/status".to_owned(), packages: 1 }],
+                read: vec![Read {
+                    kind: "debian".to_owned(),
+                    place: "var/lib/dpkg/status".to_owned(),
+                    packages: 1,
+                    lock_file: false,
+                }],
                 unread: Vec::new(),
                 system: None,
                 executables: Some(Executables::default()),

@@ -296,6 +296,49 @@ fn the_real_trivy_finds_what_the_database_says_and_writes_one_sbom() {
     assert_eq!(kinds, ["nothing-recognised", "package-list", "system-unknown"]);
 }
 
+/// With the real Trivy: what an image's lock files pin is looked up, too, and told apart from what is installed.
+#[test]
+fn tm04_the_real_trivy_reads_lock_files_that_it_passes_over_in_images() {
+    let mut world = World::new();
+    let lock = br#"{"name": "a", "lockfileVersion": 3, "packages": {"node_modules/lodash": {"version": "4.17.20"}}}"#;
+    let debian = vec![
+        file("etc/os-release", b"PRETTY_NAME=x\nID=debian\nVERSION_ID=\"12\"\n"),
+        file("etc/debian_version", b"12.11\n"),
+        file("var/lib/dpkg/status", STATUS),
+    ];
+    let product = vec![
+        file("srv/package-lock.json", lock),
+        file("srv/requirements.txt", b"h11==0.9\n"),
+        file("srv/node_modules/x/package-lock.json", lock),
+        file("open/requirements.txt", b"h11==0.9\nflask\n"),
+        file("empty/yarn.lock", b""),
+        link("linked/yarn.lock", "../srv/package-lock.json"),
+        file("hidden/package-lock.json", lock),
+    ];
+    world.image = TestImage::new(&[debian, product, vec![file("hidden/.wh.package-lock.json", b"")]]);
+    let Some(config) = world.with_real_trivy() else { return };
+    let scanner = TrivyScanner::new(config);
+    let scan = scanner.scan(world.image.path(), &world.image.digest).unwrap();
+    let of_locks: Vec<_> = scan
+        .coverage
+        .read
+        .iter()
+        .filter(|list| list.lock_file)
+        .map(|list| (list.place.as_str(), list.packages))
+        .collect();
+    assert_eq!(of_locks, [("open/requirements.txt", 1), ("srv/package-lock.json", 1), ("srv/requirements.txt", 1)]);
+    let gaps: Vec<_> = scan.coverage.unread.iter().map(|gap| format!("{} {}", gap.kind, gap.place)).collect();
+    let lock_files: Vec<_> = gaps.iter().filter(|gap| gap.starts_with("lock-file")).collect();
+    assert_eq!(
+        lock_files,
+        ["lock-file empty/yarn.lock", "lock-file linked/yarn.lock", "lock-file open/requirements.txt"]
+    );
+    assert!(gaps.iter().any(|gap| gap == "ecosystem-not-in-database npm"), "{gaps:?}");
+    let inventory = scanner.inventory(world.image.path(), &world.image.digest).unwrap();
+    let lodash = inventory.packages.iter().find(|package| package.name == "lodash").unwrap();
+    assert_eq!(lodash.places.iter().collect::<Vec<_>>(), ["srv/package-lock.json"]);
+}
+
 /// With the real Trivy: a layer is the same tar to it and to us, however it is compressed.
 #[test]
 fn the_real_trivy_reads_zstd_layers() {
