@@ -116,6 +116,22 @@ fn an_output_names_its_packages_and_every_file_by_its_hash() {
         assert_eq!(sbom["metadata"]["tools"]["components"][0]["name"], "trivy", "{sbom:#}");
     }
 
+    // The same outputs are not looked through again, and the documents are the same.
+    let again = project.must(&["run"]);
+    assert!(!again.stderr.contains("is looked through for packages"), "{}", again.stderr);
+    assert_eq!(sboms(&project, "out/tiny"), found);
+    // The index is believed in nothing: where it leads to something else, the scanner is asked again.
+    let (_, evidence) = Layout::at(project.path("out/tiny")).evidence();
+    let parts = evidence["layers"].as_array().unwrap();
+    let lead_to =
+        parts.iter().find(|part| part["mediaType"] == integration::BUNDLE).unwrap()["digest"].as_str().unwrap();
+    for entry in fs::read_dir(project.path("home/cache/scans")).unwrap() {
+        fs::write(entry.unwrap().path(), format!("{lead_to}\n")).unwrap();
+    }
+    let led_astray = project.must(&["run"]);
+    assert!(led_astray.stderr.contains("package.pack is looked through for packages"), "{}", led_astray.stderr);
+    assert_eq!(sboms(&project, "out/tiny"), found);
+
     // Without a scanner outputs are described by their files alone, and that is seen.
     project.must(&["run", "--no-scan"]);
     let unscanned = sboms(&project, "out/tiny");

@@ -5,10 +5,15 @@ use std::{
     ffi::{OsStr, OsString},
 };
 
-use sluicegate_attestation::test_result::TestResult;
+use serde_json::{Value, json};
+use sluicegate_attestation::{
+    predicate::PredicateType,
+    statement::{Statement, Subject},
+    test_result::TestResult,
+};
 use sluicegate_pipeline::pipeline::Step;
 use sluicegate_ports::{execute::Product, images::Descriptor};
-use sluicegate_types::{Content, ContentKind, Digest, OutputName, StepName};
+use sluicegate_types::{Content, ContentKind, Digest, NonEmpty, OutputName, StepName};
 
 use crate::{
     Error, Ports,
@@ -16,7 +21,7 @@ use crate::{
     describe,
     pin::PinnedBase,
     run::RunRequest,
-    survey::{Survey, scanning},
+    survey::{InOutput, Survey, scanning},
 };
 
 /// A step that ran, with what proves it.
@@ -68,6 +73,14 @@ impl OutputIdentity {
             ContentKind::Directory => None,
         };
         Ok(Self { content: product.content, file })
+    }
+
+    /// All that its SBOM depends on, beside the scanner.
+    pub(crate) fn key(&self, name: &str) -> Value {
+        let file = self.file.as_ref();
+        // Names that are no text are told apart, too.
+        let file = file.map(|(name, executable)| json!({"name": name.as_encoded_bytes(), "executable": executable}));
+        json!({"name": name, "kind": self.content.kind.media_type(), "digest": self.content.digest, "file": file})
     }
 
     /// The name of a file; empty for a directory.
@@ -127,9 +140,20 @@ impl Built {
             Entry::Occupied(described) => return Ok(described.into_mut()),
             Entry::Vacant(vacant) => vacant,
         };
-        let inventory = survey.map(|survey| survey.output(vacant.key())).transpose()?;
-        let statement = describe::output(ports, name, product, inventory)?;
+        let found = survey.map(|survey| survey.output(vacant.key())).transpose()?;
+        let (statement, is_whole) = match found {
+            Some(InOutput::Described(predicate)) => {
+                let subjects = NonEmpty::one(Subject::product(name.to_owned(), product.content));
+                (Statement { subjects, predicate_type: PredicateType::Sbom, predicate }, true)
+            }
+            Some(InOutput::Packages(inventory)) => describe::output(ports, name, product, Some(inventory))?,
+            None => describe::output(ports, name, product, None)?,
+        };
         let attested = one(attest(ports, request.signer, request.trust, &[statement], ports.clock.now())?)?;
+        // What is not whole is warned about in every run.
+        if let Some(scanner) = request.scanner.filter(|_| is_whole) {
+            scanning(ports, request, scanner).keep_output(&vacant.key().key(name), &attested);
+        }
         Ok(vacant.insert(attested))
     }
 

@@ -20,13 +20,14 @@ const MAX_FILES: usize = 20_000;
 
 /// The statement about the output `name`: the packages of `inventory`, where a scanner looked, and every file by its hash. Where both
 /// do not fit into one bundle, packages are left out, for they are claims of whoever wrote the output, and its files are not. Where
-/// the files are too many or do not fit, the output is one thing that its own hash describes. Either is warned about.
+/// the files are too many or do not fit, the output is one thing that its own hash describes. Either is warned about, and then
+/// the second value is false.
 pub(crate) fn output(
     ports: &Ports<'_>,
     name: &str,
     product: &Product,
     inventory: Option<Inventory>,
-) -> Result<Statement, Error> {
+) -> Result<(Statement, bool), Error> {
     let files = match ports.packer.files(product.content) {
         Ok(files) => Some(files),
         Err(TreeError::TooMany { .. }) => None,
@@ -36,7 +37,7 @@ pub(crate) fn output(
     for warning in &described.warnings {
         (ports.warn)(&format!("output {name} {warning}"));
     }
-    Ok(described.statement)
+    Ok((described.statement, described.warnings.is_empty()))
 }
 
 struct Described {

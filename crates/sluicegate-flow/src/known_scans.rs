@@ -1,14 +1,14 @@
-//! Scans that were made before: one for each image, scanner and database. What the index says is believed in nothing: it leads to a
+//! Scans that were made before: one for each image, scanner and database, and the SBOM of each output. What the index says is believed in nothing: it leads to a
 //! statement that is verified anew, in the role that it is asked for, over a report that is hashed anew (trust model 4).
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sluicegate_attestation::{predicate::PredicateType, statement::Statement, vulns::Vulns};
 use sluicegate_ports::{
     scan::{ScanIndex, ScannerIdentity},
     store::ContentStore,
 };
 use sluicegate_types::{
-    Digest, UnixTime,
+    Content, Digest, UnixTime,
     checks::{Check, is_on},
 };
 use sluicegate_verify::{Role, Trust, VerifiedStatement, verify};
@@ -48,7 +48,7 @@ impl KnownScans<'_> {
     /// The scan of this image by this scanner, if there is one that counts.
     pub(crate) fn of_image(&self, scanner: &ScannerIdentity, image: &Digest) -> Option<KnownScan> {
         let key = self.key(scanner, image, &PredicateType::Vulns).ok()?;
-        let (vulns, size) = self.statement(&key, image, &PredicateType::Vulns)?;
+        let (vulns, size) = self.statement(&key, &|said| said.is_about_image(image), &PredicateType::Vulns)?;
         let said = Vulns::parse(&vulns.statement().predicate).ok()?;
         // One that needed no Java database asked the same of none.
         let by_it = (said.scanner.digest, said.scanner.database.digest) == (scanner.tool, scanner.database)
@@ -64,7 +64,20 @@ impl KnownScans<'_> {
     /// The SBOM that was made with it.
     pub(crate) fn sbom(&self, scanner: &ScannerIdentity, image: &Digest) -> Option<VerifiedStatement> {
         let key = self.key(scanner, image, &PredicateType::Sbom).ok()?;
-        self.statement(&key, image, &PredicateType::Sbom).map(|(statement, _)| statement)
+        self.statement(&key, &|said| said.is_about_image(image), &PredicateType::Sbom).map(|(statement, _)| statement)
+    }
+
+    /// The SBOM of an output: `output` is all that it depends on beside the scanner's executable, its name included.
+    pub(crate) fn of_output(&self, tool: &Digest, output: &Value, content: Content) -> Option<VerifiedStatement> {
+        let key = self.output_key(tool, output).ok()?;
+        self.statement(&key, &|said| said.is_about(content), &PredicateType::Sbom).map(|(statement, _)| statement)
+    }
+
+    /// Keeps which bundle holds the SBOM of such an output.
+    pub(crate) fn keep_output(&self, tool: &Digest, output: &Value, statement: &VerifiedStatement) {
+        if let Ok(key) = self.output_key(tool, output) {
+            let _ = self.index.keep(&key, &statement.bundle());
+        }
     }
 
     /// Keeps which bundle holds a statement about this image. What can't be kept is not: the image is scanned again.
@@ -74,13 +87,18 @@ impl KnownScans<'_> {
         }
     }
 
-    fn statement(&self, key: &Digest, image: &Digest, kind: &PredicateType) -> Option<(VerifiedStatement, u64)> {
+    fn statement(
+        &self,
+        key: &Digest,
+        is_about: &dyn Fn(&Statement) -> bool,
+        kind: &PredicateType,
+    ) -> Option<(VerifiedStatement, u64)> {
         let bundle = self.index.bundle(key)?;
         let found = self.store.read(&bundle, MAX_BUNDLE).ok().and_then(|bytes| {
             let statement = verify(&bytes, self.trust, self.at).ok()?;
             let said: &Statement = statement.statement();
             let counts = said.predicate_type == *kind
-                && (said.is_about_image(image) || !is_on(Check::KnownScanSubject))
+                && (is_about(said) || !is_on(Check::KnownScanSubject))
                 && (statement.is_in_role(self.role) || !is_on(Check::KnownScanRole));
             counts.then_some((statement, bytes.len() as u64))
         });
@@ -88,6 +106,14 @@ impl KnownScans<'_> {
             self.index.forget(key);
         }
         found
+    }
+
+    fn output_key(&self, tool: &Digest, output: &Value) -> Result<Digest, Error> {
+        let parts = json!({
+            "version": env!("CARGO_PKG_VERSION"), "output": output, "kind": PredicateType::Sbom.short(), "role": self.role.name(),
+            "scanner": tool,
+        });
+        Ok(Digest::of(&json_bytes("the key of an output's SBOM", &parts)?))
     }
 
     /// What a scan depends on, and in which role it is signed. What is made of a report, coverage above all, is this version's.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use sluicegate_attestation::{
     cyclonedx,
     identifiers::TRIVY_REPORT,
@@ -16,7 +17,7 @@ use sluicegate_ports::{
     scan::{Inventory, ScanError, Scanner},
     store::ContentStore,
 };
-use sluicegate_types::{Digest, NonEmpty};
+use sluicegate_types::{Content, Digest, NonEmpty};
 use tempfile::TempDir;
 
 use crate::{Error, Ports, attest::Attested, known_scans::KnownScans};
@@ -75,6 +76,19 @@ impl<'a> Scanning<'a> {
     pub(crate) fn keep(&self, image: &Digest, attested: &[Attested]) {
         let Some((known, scanner)) = self.known.zip(self.scanner.identity().ok().flatten()) else { return };
         attested.iter().for_each(|attested| known.keep(&scanner, image, &attested.statement));
+    }
+
+    /// The predicate of the SBOM that was made of such an output before, by the same scanner.
+    pub(crate) fn known_output(&self, output: &Value, content: Content) -> Result<Option<Value>, Error> {
+        let Some((known, scanner)) = self.known.zip(self.scanner.identity()?) else { return Ok(None) };
+        let found = known.of_output(&scanner.tool, output, content);
+        Ok(found.map(|sbom| sbom.statement().predicate.clone()))
+    }
+
+    /// Keeps what was attested of such an output, so that nobody looks again.
+    pub(crate) fn keep_output(&self, output: &Value, attested: &Attested) {
+        let Some((known, scanner)) = self.known.zip(self.scanner.identity().ok().flatten()) else { return };
+        known.keep_output(&scanner.tool, output, &attested.statement);
     }
 
     /// Scans `image`, whose blobs are in the store, in a private layout made from the store's verified bytes.

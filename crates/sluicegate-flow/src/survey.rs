@@ -6,6 +6,7 @@ use std::{
     thread,
 };
 
+use serde_json::Value;
 use sluicegate_pipeline::pipeline::Artifact;
 use sluicegate_ports::scan::{Inventory, Scanner};
 use sluicegate_types::Digest;
@@ -30,7 +31,15 @@ const AT_ONCE: usize = 2;
 pub(crate) struct Survey {
     artifact: Option<ImageScan>,
     step_images: BTreeMap<Digest, ImageScan>,
-    outputs: BTreeMap<OutputIdentity, Inventory>,
+    outputs: BTreeMap<OutputIdentity, InOutput>,
+}
+
+/// What is known of what a step left.
+pub(crate) enum InOutput {
+    /// The predicate of its SBOM, which an earlier run made.
+    Described(Value),
+    /// Its packages.
+    Packages(Inventory),
 }
 
 impl Survey {
@@ -44,6 +53,8 @@ impl Survey {
         images: &PinnedImages,
         built: &Built,
     ) -> Result<Self, Error> {
+        let scanning = scanning(ports, request, scanner);
+        let mut survey = Self::default();
         let mut questions = Vec::new();
         let (mut outputs, mut step_images) = (BTreeSet::new(), BTreeSet::new());
         for step in request.pinning.pipeline.closure(artifact) {
@@ -53,6 +64,10 @@ impl Survey {
                     continue;
                 }
                 let name = format!("{}.{}", step.name, product.name);
+                if let Some(sbom) = scanning.known_output(&output.key(&name), product.content)? {
+                    survey.outputs.insert(output, InOutput::Described(sbom));
+                    continue;
+                }
                 (ports.tell)(&format!("output {name} is looked through for packages"));
                 let image = assemble::of_output(ports, product, output.file_name())?;
                 questions.push(Question { about: About::Output(output), name, image });
@@ -68,13 +83,11 @@ impl Survey {
         let name = artifact.name.to_string();
         questions.push(Question { about: About::Artifact, name, image: assembled.clone() });
         let workers = thread::available_parallelism().map_or(1, NonZero::get).min(AT_ONCE);
-        let scanning = scanning(ports, request, scanner);
-        let mut survey = Self::default();
         for answer in in_parallel(workers, &questions, |question| question.answer(&scanning))? {
             match answer {
                 Answer::Artifact(scan) => survey.artifact = Some(scan),
                 Answer::StepImage(digest, scan) => drop(survey.step_images.insert(digest, scan)),
-                Answer::Output(output, inventory) => drop(survey.outputs.insert(output, inventory)),
+                Answer::Output(output, found) => drop(survey.outputs.insert(output, InOutput::Packages(found))),
             }
         }
         Ok(survey)
@@ -90,8 +103,8 @@ impl Survey {
         self.step_images.remove(digest).ok_or_else(|| unasked("an image of the steps"))
     }
 
-    /// The packages that are known in what a step left.
-    pub(crate) fn output(&mut self, output: &OutputIdentity) -> Result<Inventory, Error> {
+    /// What is known of what a step left.
+    pub(crate) fn output(&mut self, output: &OutputIdentity) -> Result<InOutput, Error> {
         self.outputs.remove(output).ok_or_else(|| unasked("an output"))
     }
 }
