@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fs, io::Write, path::Path};
 
+use serde_json::Value;
 use sluicegate_flow::Error;
 use sluicegate_pipeline::gateway::Gateway;
 use sluicegate_policy::{read_data, rego::SourceFile};
@@ -40,13 +41,20 @@ pub(crate) fn with_scanner(path: &Path, part: &str) -> Result<String, Problem> {
     }
 }
 
-/// The data file with these base images among the allowed ones; `None` if all of them are there already.
-pub(crate) fn with_bases(path: &Path, bases: &[(String, Digest)]) -> Result<Option<String>, Problem> {
-    let text = read(path)?;
+/// The data file with these base images among the allowed ones, and the `places` that they come from among the registries, where it lists
+/// such in the way of `init`; `None` if all of them are there already.
+pub(crate) fn with_bases(
+    path: &Path,
+    bases: &[(String, Digest)],
+    places: &BTreeSet<String>,
+) -> Result<Option<String>, Problem> {
+    let before = read(path)?;
+    let with_places = with_registries(path, &before, places)?;
+    let text = with_places.clone().unwrap_or(before);
     let allowed = allowed_bases(path, &text)?;
     let missing: Vec<_> = bases.iter().filter(|(_, digest)| !allowed.contains(digest)).collect();
     if missing.is_empty() {
-        return Ok(None);
+        return Ok(with_places);
     }
     let lines = |indent: &str| -> String {
         missing.iter().map(|(name, digest)| format!("{indent}- {digest}   # {}\n", one_line(name))).collect()
@@ -54,7 +62,7 @@ pub(crate) fn with_bases(path: &Path, bases: &[(String, Digest)]) -> Result<Opti
     // What was added must be read back: a line in the wrong place would look like a permission and give none.
     let is_listed =
         |text: &String| allowed_bases(path, text).is_ok_and(|now| bases.iter().all(|(_, digest)| now.contains(digest)));
-    added(&text, &lines).filter(is_listed).map(Some).ok_or_else(|| {
+    added(&text, BASES, &lines).filter(is_listed).map(Some).ok_or_else(|| {
         Problem::usage(
             format!("{} does not list its allowed base images in the way of init", path.display()),
             format!("add this to sluicegate.allowed_base_images there by hand:\n{}", lines("").trim_end()),
@@ -62,24 +70,49 @@ pub(crate) fn with_bases(path: &Path, bases: &[(String, Digest)]) -> Result<Opti
     })
 }
 
+/// The keys of the two lists.
+const BASES: &str = "allowed_base_images:";
+const REGISTRIES: &str = "registries:";
+
+/// The same with these places among the registries. A file that does not list them in the way of `init` is its author's: a denial says what
+/// to add.
+fn with_registries(path: &Path, text: &str, places: &BTreeSet<String>) -> Result<Option<String>, Problem> {
+    let listed = |text: &str| -> Result<BTreeSet<String>, Problem> {
+        let data = data_of(path, text)?;
+        let listed = data["sluicegate"]["registries"].as_array().into_iter().flatten();
+        Ok(listed.filter_map(|place| place.as_str().map(str::to_owned)).collect())
+    };
+    let known = listed(text)?;
+    let missing: Vec<&String> = places.difference(&known).collect();
+    if missing.is_empty() || known.is_empty() {
+        return Ok(None);
+    }
+    let lines = |indent: &str| missing.iter().map(|place| format!("{indent}- \"{place}\"\n")).collect();
+    let is_listed = |text: &String| listed(text).is_ok_and(|now| places.is_subset(&now));
+    Ok(added(text, REGISTRIES, &lines).filter(is_listed))
+}
+
 /// The base images that a data file allows, as the gate reads it.
 pub(crate) fn allowed_bases(path: &Path, text: &str) -> Result<BTreeSet<Digest>, Problem> {
-    let file = path.display().to_string();
-    let data = read_data(&SourceFile { name: file.clone(), text: text.to_owned() }).map_err(|error| {
-        Problem::usage(format!("cannot read the policies' data: {error}"), format!("mend {file}, then ask again"))
-    })?;
+    let data = data_of(path, text)?;
     let listed = data["sluicegate"]["allowed_base_images"].as_array().into_iter().flatten();
     Ok(listed.filter_map(|digest| digest.as_str()?.parse().ok()).collect())
 }
 
-/// `text` with `lines` in the one list `allowed_base_images:` that it has, if that is a block or empty.
-fn added(text: &str, lines: &dyn Fn(&str) -> String) -> Option<String> {
-    const KEY: &str = "allowed_base_images:";
+fn data_of(path: &Path, text: &str) -> Result<Value, Problem> {
+    let file = path.display().to_string();
+    read_data(&SourceFile { name: file.clone(), text: text.to_owned() }).map_err(|error| {
+        Problem::usage(format!("cannot read the policies' data: {error}"), format!("mend {file}, then ask again"))
+    })
+}
+
+/// `text` with `lines` in the one list of this key (`allowed_base_images:`) that it has, if that is a block or empty.
+fn added(text: &str, key: &str, lines: &dyn Fn(&str) -> String) -> Option<String> {
     let all: Vec<&str> = text.lines().collect();
-    let mut places = all.iter().enumerate().filter(|(_, line)| line.trim_start().starts_with(KEY));
+    let mut places = all.iter().enumerate().filter(|(_, line)| line.trim_start().starts_with(key));
     let (Some((at, line)), None) = (places.next(), places.next()) else { return None };
     let indent = &line[..line.len() - line.trim_start().len()];
-    let rest = line.trim_start()[KEY.len()..].trim_start();
+    let rest = line.trim_start()[key.len()..].trim_start();
     let (value, comment) = rest.split_once('#').unwrap_or((rest, ""));
     let next = all[at + 1..].iter().find(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'));
     let item = next.filter(|line| line.trim_start().starts_with("- "));
@@ -91,7 +124,7 @@ fn added(text: &str, lines: &dyn Fn(&str) -> String) -> Option<String> {
     // The comment of an empty list said how to fill it.
     let comment = if value.trim().is_empty() && !comment.is_empty() { format!("   #{comment}") } else { String::new() };
     let mut out: String = all[..at].iter().map(|line| format!("{line}\n")).collect();
-    out.push_str(&format!("{indent}{KEY}{comment}\n{}", lines(&deeper)));
+    out.push_str(&format!("{indent}{key}{comment}\n{}", lines(&deeper)));
     out.extend(all[at + 1..].iter().map(|line| format!("{line}\n")));
     Some(out)
 }
@@ -122,7 +155,7 @@ mod tests {
     use super::*;
 
     fn with(text: &str) -> Option<String> {
-        added(text, &|indent| format!("{indent}- new\n"))
+        added(text, BASES, &|indent| format!("{indent}- new\n"))
     }
 
     #[test]
@@ -155,13 +188,40 @@ mod tests {
     }
 
     #[test]
+    fn the_registry_of_a_base_image_is_listed_where_registries_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data.yaml");
+        let digest = Digest::of(b"base");
+        let bases = format!("  allowed_base_images:\n    - {digest}\n");
+        let ask = |registries: &str| {
+            fs::write(&path, format!("sluicegate:\n{bases}{registries}")).unwrap();
+            let place = BTreeSet::from(["registry.example/bases/*".to_owned()]);
+            with_bases(&path, &[("registry.example/bases/a".to_owned(), digest)], &place).unwrap()
+        };
+        assert_eq!(
+            ask("  registries:   # from where\n    - \"oci:\"\n").unwrap(),
+            format!(
+                "sluicegate:\n{bases}  registries:   # from where\n    - \"registry.example/bases/*\"\n    - \"oci:\"\n"
+            )
+        );
+        for left_alone in [
+            "",
+            "  registries: []\n",
+            "  registries: [\"oci:\"]\n",
+            "  registries:\n    - \"oci:\"\n    - registry.example/bases/*\n",
+        ] {
+            assert_eq!(ask(left_alone), None, "{left_alone}");
+        }
+    }
+
+    #[test]
     fn a_base_image_is_allowed_where_the_gate_reads_it_and_not_by_a_comment() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("data.yaml");
         let (digest, other) = (Digest::of(b"base"), Digest::of(b"other"));
         let ask = |text: &str| {
             fs::write(&path, text).unwrap();
-            with_bases(&path, &[("oci:images/base".to_owned(), digest)])
+            with_bases(&path, &[("oci:images/base".to_owned(), digest)], &BTreeSet::from(["oci:".to_owned()]))
         };
         for listed in [
             format!("sluicegate:\n  allowed_base_images:\n    - {digest}\n"),

@@ -119,7 +119,7 @@ fn complete(words: &Words, arguments: &Init, existing: &Path) -> Result<ExitCode
     let (gateway, data) = (folder.join("gateway.yaml"), folder.join(DATA_FILE));
     let mut changed = Vec::new();
     let mut found = None;
-    if arguments.trivy.is_some() || arguments.db.is_some() {
+    if arguments.trivy.is_some() || arguments.db.is_some() || arguments.java_db.is_some() {
         if !gateway.exists() {
             return Err(refused());
         }
@@ -130,7 +130,9 @@ fn complete(words: &Words, arguments: &Init, existing: &Path) -> Result<ExitCode
         }
     }
     let bases = bases(arguments)?;
-    if let Some(text) = (!bases.is_empty()).then(|| with_bases(&data, &bases)).transpose()?.flatten() {
+    if let Some(text) =
+        (!bases.is_empty()).then(|| with_bases(&data, &bases, &places_of(&bases))).transpose()?.flatten()
+    {
         changed.push((DATA_FILE, &data, text));
     }
     let ledger = complete_home(words)?;
@@ -525,7 +527,9 @@ fn data_file(bases: &[(String, Digest)]) -> String {
         }
     }
     out.push_str("  allow_scratch: false\n  registries:                       # where images may come from: HOST, HOST/PATH/* or oci: for layout folders\n");
-    for place in places(bases) {
+    // Where the pipeline writes by default.
+    let places = places_of(bases).into_iter().chain(std::iter::once("oci:".to_owned()));
+    for place in places.collect::<BTreeSet<_>>() {
         out.push_str(&format!("    - \"{place}\"\n"));
     }
     out.push_str(DATA);
@@ -564,14 +568,16 @@ const DATA: &str = r#"  builder:
   end_of_life_packages: {}          # purl without a version: date
 "#;
 
-/// Where layouts and the base images come from: of a registry everything beside the image.
-fn places(bases: &[(String, Digest)]) -> BTreeSet<String> {
-    let beside = |name: &String| {
+/// Where these base images come from: of a registry everything beside the image.
+fn places_of(bases: &[(String, Digest)]) -> BTreeSet<String> {
+    let place = |name: &String| {
+        if name.starts_with("oci:") {
+            return Some("oci:".to_owned());
+        }
         let (path, _) = name.rsplit_once('/')?;
-        Some(if path.contains('/') { format!("{path}/*") } else { path.to_owned() })
+        Some(one_line(&if path.contains('/') { format!("{path}/*") } else { path.to_owned() }))
     };
-    let registries = bases.iter().map(|(name, _)| name).filter(|name| !name.starts_with("oci:"));
-    std::iter::once("oci:".to_owned()).chain(registries.filter_map(beside).map(|place| one_line(&place))).collect()
+    bases.iter().filter_map(|(name, _)| place(name)).collect()
 }
 
 fn gateway_file(verifier: &str, scanner: Option<&str>) -> String {
@@ -626,10 +632,10 @@ mod tests {
     #[test]
     fn what_stands_beside_a_base_image_may_be_used_and_no_more_of_a_shared_registry() {
         let digest: Digest = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
-        let of = |name: &str| places(&[(name.to_owned(), digest)]).into_iter().collect::<Vec<_>>();
+        let of = |name: &str| places_of(&[(name.to_owned(), digest)]).into_iter().collect::<Vec<_>>();
         assert_eq!(of("oci:images/base"), ["oci:"]);
-        assert_eq!(of("docker.io/library/debian:12"), ["docker.io/library/*", "oci:"]);
-        assert_eq!(of("localhost:5000/debian@sha256:00"), ["localhost:5000", "oci:"]);
+        assert_eq!(of("docker.io/library/debian:12"), ["docker.io/library/*"]);
+        assert_eq!(of("localhost:5000/debian@sha256:00"), ["localhost:5000"]);
     }
 
     #[test]
