@@ -7,6 +7,7 @@ use serde_json::Value;
 use sluicegate_types::Digest;
 
 const SBOM: &str = "https://cyclonedx.org/bom";
+const VULNS: &str = "https://in-toto.io/attestation/vulns/v0.2";
 
 /// Python and npm packages with a file that no package lists, records that are broken, and names that look like more than they are.
 const SITE: [(&str, &str); 8] = [
@@ -59,6 +60,18 @@ fn sboms(project: &Project, image: &str) -> BTreeMap<String, Value> {
     bundles
         .map(|part| layout.statement(part["digest"].as_str().unwrap()))
         .filter(|s| s["predicateType"] == SBOM && s["predicate"]["metadata"]["component"]["bom-ref"] == "output")
+        .map(|statement| (statement["subject"][0]["name"].as_str().unwrap().to_owned(), statement["predicate"].clone()))
+        .collect()
+}
+
+/// The scans of what steps left, by the name of the output.
+fn scans(project: &Project, image: &str) -> BTreeMap<String, Value> {
+    let layout = Layout::at(project.path(image));
+    let (_, evidence) = layout.evidence();
+    let bundles = evidence["layers"].as_array().unwrap().iter().filter(|part| part["mediaType"] == integration::BUNDLE);
+    bundles
+        .map(|part| layout.statement(part["digest"].as_str().unwrap()))
+        .filter(|s| s["predicateType"] == VULNS && s["subject"][0]["name"].as_str().unwrap().contains('.'))
         .map(|statement| (statement["subject"][0]["name"].as_str().unwrap().to_owned(), statement["predicate"].clone()))
         .collect()
 }
@@ -116,9 +129,20 @@ fn an_output_names_its_packages_and_every_file_by_its_hash() {
         assert_eq!(sbom["metadata"]["tools"]["components"][0]["name"], "trivy", "{sbom:#}");
     }
 
-    // The same outputs are not looked through again, and the documents are the same.
+    // Each is scanned, too, with its own raw report; what lock files pin is told apart.
+    let scans = scans(&project, "out/tiny");
+    assert_eq!(scans.keys().collect::<Vec<_>>(), found.keys().collect::<Vec<_>>());
+    let lists = |name: &str| {
+        let read = scans[name]["sluicegate_coverage"]["read"].as_array().unwrap().iter();
+        read.map(|list| (list["kind"].as_str().unwrap(), list["lockFile"] == true)).collect::<Vec<_>>()
+    };
+    assert_eq!(lists("package.pack"), [("node-pkg", false), ("python-pkg", false)]);
+    assert_eq!(lists("package.plain"), []);
+    assert_eq!(scans["package.one"]["scanner"]["result"].as_array().unwrap().len(), 0);
+
+    // The same outputs are not scanned again, and the documents are the same.
     let again = project.must(&["run"]);
-    assert!(!again.stderr.contains("is looked through for packages"), "{}", again.stderr);
+    assert!(!again.stderr.contains("output package.pack is scanned"), "{}", again.stderr);
     assert_eq!(sboms(&project, "out/tiny"), found);
     // The index is believed in nothing: where it leads to something else, the scanner is asked again.
     let (_, evidence) = Layout::at(project.path("out/tiny")).evidence();
@@ -129,7 +153,7 @@ fn an_output_names_its_packages_and_every_file_by_its_hash() {
         fs::write(entry.unwrap().path(), format!("{lead_to}\n")).unwrap();
     }
     let led_astray = project.must(&["run"]);
-    assert!(led_astray.stderr.contains("package.pack is looked through for packages"), "{}", led_astray.stderr);
+    assert!(led_astray.stderr.contains("package.pack is scanned"), "{}", led_astray.stderr);
     assert_eq!(sboms(&project, "out/tiny"), found);
 
     // Without a scanner outputs are described by their files alone, and that is seen.

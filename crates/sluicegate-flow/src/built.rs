@@ -17,10 +17,11 @@ use sluicegate_types::{Content, ContentKind, Digest, NonEmpty, OutputName, StepN
 
 use crate::{
     Error, Ports,
-    attest::{Attested, attest},
+    attest::{Attested, attest, refuse_too_large},
     describe,
     pin::PinnedBase,
     run::RunRequest,
+    scan::{KnownOutput, OutputScan},
     survey::{InOutput, Survey, scanning},
 };
 
@@ -55,6 +56,13 @@ pub(crate) struct Described {
     pub(crate) vulns: Attested,
     /// The raw report of the scan.
     pub(crate) report: Descriptor,
+}
+
+/// An output of a step, described.
+pub(crate) struct DescribedOutput {
+    pub(crate) sbom: Attested,
+    /// Its scan with the raw report, where there was a scanner that could.
+    pub(crate) scan: Option<(Attested, Descriptor)>,
 }
 
 /// What an output is to a scanner: its content, and of a file also its name and whether it can be executed.
@@ -94,7 +102,7 @@ impl OutputIdentity {
 pub(crate) struct Built {
     steps: BTreeMap<StepName, Done>,
     images: BTreeMap<Digest, Described>,
-    outputs: BTreeMap<OutputIdentity, Attested>,
+    outputs: BTreeMap<OutputIdentity, DescribedOutput>,
 }
 
 impl Built {
@@ -125,7 +133,7 @@ impl Built {
     }
 
     /// The SBOM of what a step left: the packages that the scanner knows there, if there is a scanner, and every file with its own
-    /// hash. Made once for outputs that are alike.
+    /// hash; and what is wrong with those packages. Made once for outputs that are alike.
     pub(crate) fn output(
         &mut self,
         ports: &Ports<'_>,
@@ -134,27 +142,50 @@ impl Built {
         step: &Step,
         product: &Product,
         survey: Option<&mut Survey>,
-    ) -> Result<&Attested, Error> {
+    ) -> Result<&DescribedOutput, Error> {
         let output = OutputIdentity::of(step, product)?;
         let vacant = match self.outputs.entry(output) {
             Entry::Occupied(described) => return Ok(described.into_mut()),
             Entry::Vacant(vacant) => vacant,
         };
+        let survey_asked = survey.is_some();
         let found = survey.map(|survey| survey.output(vacant.key())).transpose()?;
-        let (statement, is_whole) = match found {
-            Some(InOutput::Described(predicate)) => {
-                let subjects = NonEmpty::one(Subject::product(name.to_owned(), product.content));
-                (Statement { subjects, predicate_type: PredicateType::Sbom, predicate }, true)
-            }
-            Some(InOutput::Packages(inventory)) => describe::output(ports, name, product, Some(inventory))?,
-            None => describe::output(ports, name, product, None)?,
+        let said = |predicate_type, predicate| Statement {
+            subjects: NonEmpty::one(Subject::product(name.to_owned(), product.content)),
+            predicate_type,
+            predicate,
         };
-        let attested = one(attest(ports, request.signer, request.trust, &[statement], ports.clock.now())?)?;
+        let (sbom, is_whole, vulns) = match found {
+            Some(InOutput::Known(KnownOutput { sbom, vulns, report })) => {
+                (said(PredicateType::Sbom, sbom), true, Some((vulns, report)))
+            }
+            Some(InOutput::Scanned(OutputScan { inventory, vulns })) => {
+                let (sbom, is_whole) = describe::output(ports, name, product, Some(inventory))?;
+                (sbom, is_whole, vulns)
+            }
+            None => {
+                let (sbom, is_whole) = describe::output(ports, name, product, None)?;
+                (sbom, is_whole, None)
+            }
+        };
+        let vulns = vulns.map(|(vulns, report)| (said(PredicateType::Vulns, vulns), report));
+        let vulns = match vulns {
+            Some((statement, _)) if refuse_too_large(&statement.to_payload()?).is_err() => {
+                (ports.warn)(&format!("output {name} has more findings than one statement holds: it has no scan"));
+                None
+            }
+            vulns => vulns,
+        };
+        let is_whole = is_whole && (survey_asked == vulns.is_some());
+        let (vulns, report) = vulns.unzip();
+        let statements: Vec<Statement> = std::iter::once(sbom).chain(vulns).collect();
+        let mut attested = attest(ports, request.signer, request.trust, &statements, ports.clock.now())?;
         // What is not whole is warned about in every run.
         if let Some(scanner) = request.scanner.filter(|_| is_whole) {
-            scanning(ports, request, scanner).keep_output(&vacant.key().key(name), &attested);
+            scanning(ports, request, scanner).keep_output(&vacant.key().key(name), attested.iter());
         }
-        Ok(vacant.insert(attested))
+        let scan = attested.split_off(1).into_iter().next().zip(report);
+        Ok(vacant.insert(DescribedOutput { sbom: one(attested)?, scan }))
     }
 
     /// SBOM and scan of an image that a step ran in, made once for each digest.

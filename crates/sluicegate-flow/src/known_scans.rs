@@ -49,12 +49,17 @@ impl KnownScans<'_> {
     pub(crate) fn of_image(&self, scanner: &ScannerIdentity, image: &Digest) -> Option<KnownScan> {
         let key = self.key(scanner, image, &PredicateType::Vulns).ok()?;
         let (vulns, size) = self.statement(&key, &|said| said.is_about_image(image), &PredicateType::Vulns)?;
+        self.scan(scanner, &key, vulns, size)
+    }
+
+    /// A scan that is one of this scanner, with its raw report.
+    fn scan(&self, scanner: &ScannerIdentity, key: &Digest, vulns: VerifiedStatement, size: u64) -> Option<KnownScan> {
         let said = Vulns::parse(&vulns.statement().predicate).ok()?;
         // One that needed no Java database asked the same of none.
         let by_it = (said.scanner.digest, said.scanner.database.digest) == (scanner.tool, scanner.database)
             && said.scanner.java_database.is_none_or(|java| Some(java.digest) == scanner.java_database);
         if !by_it && is_on(Check::KnownScanScanner) {
-            self.index.forget(&key);
+            self.index.forget(key);
             return None;
         }
         let report = self.store.read(&said.report, MAX_REPORT).ok()?;
@@ -67,15 +72,32 @@ impl KnownScans<'_> {
         self.statement(&key, &|said| said.is_about_image(image), &PredicateType::Sbom).map(|(statement, _)| statement)
     }
 
-    /// The SBOM of an output: `output` is all that it depends on beside the scanner's executable, its name included.
-    pub(crate) fn of_output(&self, tool: &Digest, output: &Value, content: Content) -> Option<VerifiedStatement> {
-        let key = self.output_key(tool, output).ok()?;
+    /// The SBOM of an output: `output` is all that it depends on beside the scanner, its name included.
+    pub(crate) fn sbom_of_output(
+        &self,
+        scanner: &ScannerIdentity,
+        output: &Value,
+        content: Content,
+    ) -> Option<VerifiedStatement> {
+        let key = self.output_key(scanner, output, &PredicateType::Sbom).ok()?;
         self.statement(&key, &|said| said.is_about(content), &PredicateType::Sbom).map(|(statement, _)| statement)
     }
 
-    /// Keeps which bundle holds the SBOM of such an output.
-    pub(crate) fn keep_output(&self, tool: &Digest, output: &Value, statement: &VerifiedStatement) {
-        if let Ok(key) = self.output_key(tool, output) {
+    /// The scan of such an output.
+    pub(crate) fn scan_of_output(
+        &self,
+        scanner: &ScannerIdentity,
+        output: &Value,
+        content: Content,
+    ) -> Option<KnownScan> {
+        let key = self.output_key(scanner, output, &PredicateType::Vulns).ok()?;
+        let (vulns, size) = self.statement(&key, &|said| said.is_about(content), &PredicateType::Vulns)?;
+        self.scan(scanner, &key, vulns, size)
+    }
+
+    /// Keeps which bundle holds a statement about such an output.
+    pub(crate) fn keep_output(&self, scanner: &ScannerIdentity, output: &Value, statement: &VerifiedStatement) {
+        if let Ok(key) = self.output_key(scanner, output, &statement.statement().predicate_type) {
             let _ = self.index.keep(&key, &statement.bundle());
         }
     }
@@ -108,18 +130,24 @@ impl KnownScans<'_> {
         found
     }
 
-    fn output_key(&self, tool: &Digest, output: &Value) -> Result<Digest, Error> {
-        let parts = json!({
-            "version": env!("CARGO_PKG_VERSION"), "output": output, "kind": PredicateType::Sbom.short(), "role": self.role.name(),
-            "scanner": tool,
-        });
-        Ok(Digest::of(&json_bytes("the key of an output's SBOM", &parts)?))
-    }
-
     /// What a scan depends on, and in which role it is signed. What is made of a report, coverage above all, is this version's.
     fn key(&self, scanner: &ScannerIdentity, image: &Digest, kind: &PredicateType) -> Result<Digest, Error> {
+        self.key_of(scanner, "image", &json!(image), kind)
+    }
+
+    fn output_key(&self, scanner: &ScannerIdentity, output: &Value, kind: &PredicateType) -> Result<Digest, Error> {
+        self.key_of(scanner, "output", output, kind)
+    }
+
+    fn key_of(
+        &self,
+        scanner: &ScannerIdentity,
+        what: &str,
+        named: &Value,
+        kind: &PredicateType,
+    ) -> Result<Digest, Error> {
         let parts = json!({
-            "version": env!("CARGO_PKG_VERSION"), "image": image, "kind": kind.short(), "role": self.role.name(),
+            "version": env!("CARGO_PKG_VERSION"), what: named, "kind": kind.short(), "role": self.role.name(),
             "scanner": scanner.tool, "database": scanner.database, "javaDatabase": scanner.java_database,
             "rules": scanner.rules,
         });

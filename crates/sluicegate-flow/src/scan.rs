@@ -14,10 +14,10 @@ use sluicegate_attestation::{
 use sluicegate_ports::{
     Clock,
     images::{Descriptor, ImagePlaces, Publication},
-    scan::{Inventory, ScanError, Scanner},
+    scan::{Inventory, OutputReport, Scan, ScanError, Scanner},
     store::ContentStore,
 };
-use sluicegate_types::{Content, Digest, NonEmpty};
+use sluicegate_types::{Content, Digest, NonEmpty, UnixTime};
 use tempfile::TempDir;
 
 use crate::{Error, Ports, attest::Attested, known_scans::KnownScans};
@@ -33,6 +33,24 @@ pub struct ImageScan {
     pub report: Descriptor,
     /// How many findings there are.
     pub findings: usize,
+}
+
+/// What an earlier run attested of an output.
+pub(crate) struct KnownOutput {
+    /// The predicate of its SBOM.
+    pub(crate) sbom: Value,
+    /// The predicate of its scan.
+    pub(crate) vulns: Value,
+    /// The raw report that it names.
+    pub(crate) report: Descriptor,
+}
+
+/// What a scanner says of an output.
+pub(crate) struct OutputScan {
+    /// The packages in it.
+    pub(crate) inventory: Inventory,
+    /// What is wrong with them, and the raw report; nothing where the scanner has not the database for it.
+    pub(crate) vulns: Option<(Value, Descriptor)>,
 }
 
 /// A scanner and what it needs of the ports. Threads may share it.
@@ -78,17 +96,23 @@ impl<'a> Scanning<'a> {
         attested.iter().for_each(|attested| known.keep(&scanner, image, &attested.statement));
     }
 
-    /// The predicate of the SBOM that was made of such an output before, by the same scanner.
-    pub(crate) fn known_output(&self, output: &Value, content: Content) -> Result<Option<Value>, Error> {
+    /// What was attested of such an output before, by the same scanner with the same databases: the predicates of its SBOM and its scan,
+    /// and the raw report.
+    pub(crate) fn known_output(&self, output: &Value, content: Content) -> Result<Option<KnownOutput>, Error> {
         let Some((known, scanner)) = self.known.zip(self.scanner.identity()?) else { return Ok(None) };
-        let found = known.of_output(&scanner.tool, output, content);
-        Ok(found.map(|sbom| sbom.statement().predicate.clone()))
+        let sbom = known.sbom_of_output(&scanner, output, content);
+        let Some((sbom, scan)) = sbom.zip(known.scan_of_output(&scanner, output, content)) else { return Ok(None) };
+        Ok(Some(KnownOutput {
+            sbom: sbom.statement().predicate.clone(),
+            vulns: scan.vulns.statement().predicate.clone(),
+            report: Descriptor::new(TRIVY_REPORT, Digest::of(&scan.report), scan.report.len() as u64),
+        }))
     }
 
     /// Keeps what was attested of such an output, so that nobody looks again.
-    pub(crate) fn keep_output(&self, output: &Value, attested: &Attested) {
+    pub(crate) fn keep_output<'s>(&self, output: &Value, attested: impl Iterator<Item = &'s Attested>) {
         let Some((known, scanner)) = self.known.zip(self.scanner.identity().ok().flatten()) else { return };
-        known.keep_output(&scanner.tool, output, &attested.statement);
+        attested.for_each(|attested| known.keep_output(&scanner, output, &attested.statement));
     }
 
     /// Scans `image`, whose blobs are in the store, in a private layout made from the store's verified bytes.
@@ -100,22 +124,7 @@ impl<'a> Scanning<'a> {
         let started_on = self.clock.now();
         let report = self.scanner.scan(&layout.path, &image.digest)?;
         let finished_on = self.clock.now();
-        let findings =
-            trivy_report::findings(&report.raw).map_err(|error| ScanError::Report { reason: error.to_string() })?;
-        let raw = self.store.put_bytes(&report.raw)?;
-        let vulns = Vulns {
-            scanner: vulns::Scanner {
-                name: report.tool.name,
-                version: report.tool.version,
-                digest: report.tool.digest,
-                database: report.database,
-                java_database: report.java_database,
-            },
-            started_on,
-            finished_on,
-            report: raw,
-            coverage: report.coverage,
-        };
+        let (findings, vulns, raw) = self.said(report.scan, started_on, finished_on)?;
         // By the official schema of its version: what is no SBOM is not signed as one.
         let sbom = cyclonedx::parse(&report.sbom)
             .and_then(|sbom| cyclonedx::read(&sbom).map(|_| sbom))
@@ -123,17 +132,49 @@ impl<'a> Scanning<'a> {
         let subject = (image.media_type.as_str(), image.digest);
         Ok(ImageScan {
             sbom: about(subject, name, PredicateType::Sbom, sbom),
-            vulns: about(subject, name, PredicateType::Vulns, vulns.to_predicate(&findings)),
-            report: Descriptor::new(TRIVY_REPORT, raw, report.raw.len() as u64),
-            findings: findings.len(),
+            vulns: about(subject, name, PredicateType::Vulns, vulns),
+            report: raw,
+            findings,
         })
     }
 
-    /// The packages that the scanner recognises in `image`, which holds the output `name` of a step and nothing else.
-    pub fn output(&self, image: &Descriptor, blobs: &[Digest], name: &str) -> Result<Inventory, Error> {
+    /// The number of findings of a scan, the predicate about it, and its raw report, which is in the store then.
+    fn said(
+        &self,
+        scan: Scan,
+        started_on: UnixTime,
+        finished_on: UnixTime,
+    ) -> Result<(usize, Value, Descriptor), Error> {
+        let findings =
+            trivy_report::findings(&scan.raw).map_err(|error| ScanError::Report { reason: error.to_string() })?;
+        let report = self.store.put_bytes(&scan.raw)?;
+        let vulns = Vulns {
+            scanner: vulns::Scanner {
+                name: scan.tool.name,
+                version: scan.tool.version,
+                digest: scan.tool.digest,
+                database: scan.database,
+                java_database: scan.java_database,
+            },
+            started_on,
+            finished_on,
+            report,
+            coverage: scan.coverage,
+        };
+        let report = Descriptor::new(TRIVY_REPORT, report, scan.raw.len() as u64);
+        Ok((findings.len(), vulns.to_predicate(&findings), report))
+    }
+
+    /// What the scanner says of the output `name` of a step, which is all that `image` holds.
+    pub(crate) fn output(&self, image: &Descriptor, blobs: &[Digest], name: &str) -> Result<OutputScan, Error> {
         let layout = self.private_layout(image, blobs)?;
-        let found = self.scanner.inventory(&layout.path, &image.digest);
-        found.map_err(|source| Error::Inventory { output: name.to_owned(), source })
+        let started_on = self.clock.now();
+        let found = self.scanner.output(&layout.path, &image.digest);
+        let finished_on = self.clock.now();
+        let OutputReport { inventory, scan } =
+            found.map_err(|source| Error::Inventory { output: name.to_owned(), source })?;
+        let vulns = scan.map(|scan| self.said(scan, started_on, finished_on)).transpose()?;
+        Ok(OutputScan { inventory, vulns: vulns.map(|(_, predicate, report)| (predicate, report)) })
     }
 
     fn private_layout(&self, image: &Descriptor, blobs: &[Digest]) -> Result<PrivateLayout, Error> {

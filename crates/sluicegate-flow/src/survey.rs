@@ -6,9 +6,8 @@ use std::{
     thread,
 };
 
-use serde_json::Value;
 use sluicegate_pipeline::pipeline::Artifact;
-use sluicegate_ports::scan::{Inventory, Scanner};
+use sluicegate_ports::scan::Scanner;
 use sluicegate_types::Digest;
 use sluicegate_verify::Role;
 
@@ -20,7 +19,7 @@ use crate::{
     known_scans::KnownScans,
     pin::PinnedImages,
     run::RunRequest,
-    scan::{ImageScan, Scanning},
+    scan::{ImageScan, KnownOutput, OutputScan, Scanning},
 };
 
 /// Questions at a time, where there are as many processors: each may take the scanner's whole memory, and a copy of what it is about.
@@ -36,10 +35,10 @@ pub(crate) struct Survey {
 
 /// What is known of what a step left.
 pub(crate) enum InOutput {
-    /// The predicate of its SBOM, which an earlier run made.
-    Described(Value),
-    /// Its packages.
-    Packages(Inventory),
+    /// What an earlier run attested of it.
+    Known(KnownOutput),
+    /// What the scanner says.
+    Scanned(OutputScan),
 }
 
 impl Survey {
@@ -64,11 +63,11 @@ impl Survey {
                     continue;
                 }
                 let name = format!("{}.{}", step.name, product.name);
-                if let Some(sbom) = scanning.known_output(&output.key(&name), product.content)? {
-                    survey.outputs.insert(output, InOutput::Described(sbom));
+                if let Some(known) = scanning.known_output(&output.key(&name), product.content)? {
+                    survey.outputs.insert(output, InOutput::Known(known));
                     continue;
                 }
-                (ports.tell)(&format!("output {name} is looked through for packages"));
+                (ports.tell)(&format!("output {name} is scanned"));
                 let image = assemble::of_output(ports, product, output.file_name())?;
                 questions.push(Question { about: About::Output(output), name, image });
             }
@@ -87,7 +86,7 @@ impl Survey {
             match answer {
                 Answer::Artifact(scan) => survey.artifact = Some(scan),
                 Answer::StepImage(digest, scan) => drop(survey.step_images.insert(digest, scan)),
-                Answer::Output(output, found) => drop(survey.outputs.insert(output, InOutput::Packages(found))),
+                Answer::Output(output, found) => drop(survey.outputs.insert(output, InOutput::Scanned(found))),
             }
         }
         Ok(survey)
@@ -140,7 +139,7 @@ enum About {
 enum Answer {
     Artifact(ImageScan),
     StepImage(Digest, ImageScan),
-    Output(OutputIdentity, Inventory),
+    Output(OutputIdentity, OutputScan),
 }
 
 impl Question {

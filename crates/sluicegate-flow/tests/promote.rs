@@ -540,7 +540,7 @@ fn a_scanner_that_fails_or_is_not_there_leaves_it_undecided() {
     assert_eq!(world.outcomes(), ["undecided", "undecided"]);
     let mut garbled = FakeScanner::report(b"no report", Digest::of(b"database"), today());
     undecided(world.promote_scanned(Some(&FakeScanner::gives(garbled.clone())), &pass()));
-    garbled.raw = FakeScanner::raw(&[]);
+    garbled.scan.raw = FakeScanner::raw(&[]);
     assert_allowed(world.promote_scanned(Some(&FakeScanner::gives(garbled)), &pass()));
 }
 

@@ -19,9 +19,8 @@ pub trait Scanner: Send + Sync {
         Ok(None)
     }
 
-    /// The packages that the scanner recognises in the one image of the OCI layout folder `layout`, with no word about what is wrong
-    /// with them or what it could not read.
-    fn inventory(&self, layout: &Path, image: &Digest) -> Result<Inventory, ScanError>;
+    /// What the scanner says of an output of a step, which is all that the one image of the OCI layout folder `layout` holds.
+    fn output(&self, layout: &Path, image: &Digest) -> Result<OutputReport, ScanError>;
 }
 
 /// What a scan is made with, beside the image: the same of all of it gives the same scan.
@@ -50,13 +49,29 @@ pub trait ScanIndex: Send + Sync {
     fn forget(&self, key: &Digest);
 }
 
-/// What a scanner said, in its own bytes, and what it was.
+/// What a scanner said of an image.
 #[derive(Clone, Debug)]
 pub struct ScanReport {
-    /// The raw report (Trivy's JSON).
-    pub raw: Vec<u8>,
+    /// What is wrong with it.
+    pub scan: Scan,
     /// The CycloneDX document, made reproducible: serial number and time derived from the image, root named by its digest.
     pub sbom: Vec<u8>,
+}
+
+/// What a scanner said of an output.
+#[derive(Clone, Debug)]
+pub struct OutputReport {
+    /// The packages that it recognises.
+    pub inventory: Inventory,
+    /// What is wrong with them; `None` where it has not the database that this output needs.
+    pub scan: Option<Scan>,
+}
+
+/// What a scanner said, in its own bytes, and what it was.
+#[derive(Clone, Debug)]
+pub struct Scan {
+    /// The raw report (Trivy's JSON).
+    pub raw: Vec<u8>,
     /// The scanner.
     pub tool: Tool,
     /// The database of vulnerabilities.

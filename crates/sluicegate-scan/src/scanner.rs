@@ -14,7 +14,7 @@ use sluicegate_attestation::{
 };
 use sluicegate_ports::{
     execute::{Ended, Stop, ToolRequest, ToolSandbox},
-    scan::{Inventory, ScanError, ScanReport, Scanner, ScannerIdentity, Tool},
+    scan::{Database, Inventory, OutputReport, Scan, ScanError, ScanReport, Scanner, ScannerIdentity, Tool},
 };
 use sluicegate_types::{Digest, NonEmpty, UnixTime};
 
@@ -23,7 +23,7 @@ use crate::{
     coverage,
     database::{Kind, PinnedDatabase},
     image_files::{Files, Image},
-    lock_files::{self, is_read_as_lock_file},
+    lock_files,
     pinned_copy::{self, readable},
     sbom,
 };
@@ -75,7 +75,7 @@ impl NamedDatabase {
 /// How much a scan may use.
 #[derive(Clone, Debug)]
 pub struct ScanLimits {
-    /// Wall time of one run of Trivy; a scan runs it twice, an inventory once.
+    /// Wall time of one run of Trivy; a scan runs it twice, once for an output, and once more where there are lock files.
     pub timeout: Duration,
     /// Bytes of memory of one run.
     pub memory: Option<u64>,
@@ -202,32 +202,34 @@ impl Scanner for TrivyScanner {
         let scanned = self.report(&ready, java.as_ref(), layout, &opened, "vuln")?;
         let sbom = self.sbom(&ready, &scanned.raw, image)?;
         let Scanned { raw, report } = self.lock_files(&ready, &files, scanned, "vuln")?;
-        let damaged = |error: &dyn std::fmt::Display| ScanError::Database {
-            path: ready.database.files.clone(),
-            reason: format!("trivy.db: {error}"),
-        };
-        let file = fs::File::open(ready.database.file()).map_err(|error| damaged(&error))?;
-        let mut database = Bolt::open(file).map_err(|error| damaged(&error))?;
-        let coverage = coverage::coverage(&report, &files, image, &mut database).map_err(|error| damaged(&error))?;
-        Ok(ScanReport {
-            raw,
-            sbom,
-            tool: Tool { name: "trivy".to_owned(), version: report.version, digest: ready.digest },
-            database: ready.database.database,
-            java_database: java.map(|java| java.database),
-            coverage,
-        })
+        let java = java.map(|java| java.database);
+        Ok(ScanReport { scan: self.judged(&ready, raw, report, &files, image, java)?, sbom })
     }
 
-    /// Runs Trivy once, without a word about vulnerabilities. It does not open Java archives then: their packages stay unknown.
-    fn inventory(&self, layout: &Path, image: &Digest) -> Result<Inventory, ScanError> {
+    /// Java archives without a database of them are hashes alone: an output need not be scanned, and the image that it gets into is.
+    fn output(&self, layout: &Path, image: &Digest) -> Result<OutputReport, ScanError> {
         let ready = self.ready()?;
         let opened = Image::open(layout, image)?;
-        let files = opened.files(&|path, is_link| !is_link && is_read_as_lock_file(path))?;
-        let scanned = self.report(&ready, None, layout, &opened, "")?;
-        let Scanned { report, .. } = self.lock_files(&ready, &files, scanned, "")?;
-        let (packages, left_out) = known_packages(report.results);
-        Ok(Inventory { scanner: "trivy".to_owned(), version: report.version, digest: ready.digest, packages, left_out })
+        let files = opened.files(&coverage::is_telling)?;
+        let archive = files.anywhere.iter().find(|path| coverage::needs_java_database(path));
+        let (java, scanners) = match archive {
+            Some(_) if self.config.java_database.is_none() => (None, ""),
+            Some(archive) => (Some(self.java(archive)?), "vuln"),
+            None => (None, "vuln"),
+        };
+        let scanned = self.report(&ready, java.as_ref(), layout, &opened, scanners)?;
+        let Scanned { raw, report } = self.lock_files(&ready, &files, scanned, scanners)?;
+        let (packages, left_out) = known_packages(report.results.clone());
+        let version = report.version.clone();
+        let inventory = Inventory { scanner: "trivy".to_owned(), version, digest: ready.digest, packages, left_out };
+        let java = java.map(|java| java.database);
+        let scan = (!scanners.is_empty()).then(|| self.judged(&ready, raw, report, &files, image, java)).transpose()?;
+        // What stands for the whole image stands for nothing here: an output need not be a system.
+        let scan = scan.map(|mut scan| {
+            scan.coverage.unread.retain(|gap| gap.digest != *image);
+            scan
+        });
+        Ok(OutputReport { inventory, scan })
     }
 }
 
@@ -238,6 +240,32 @@ struct Scanned {
 }
 
 impl TrivyScanner {
+    /// The report with what it rests on.
+    fn judged(
+        &self,
+        ready: &Ready,
+        raw: Vec<u8>,
+        report: Summary,
+        files: &Files,
+        image: &Digest,
+        java_database: Option<Database>,
+    ) -> Result<Scan, ScanError> {
+        let damaged = |error: &dyn std::fmt::Display| ScanError::Database {
+            path: ready.database.files.clone(),
+            reason: format!("trivy.db: {error}"),
+        };
+        let file = fs::File::open(ready.database.file()).map_err(|error| damaged(&error))?;
+        let mut database = Bolt::open(file).map_err(|error| damaged(&error))?;
+        let coverage = coverage::coverage(&report, files, image, &mut database).map_err(|error| damaged(&error))?;
+        Ok(Scan {
+            raw,
+            tool: Tool { name: "trivy".to_owned(), version: report.version, digest: ready.digest },
+            database: ready.database.database,
+            java_database,
+            coverage,
+        })
+    }
+
     fn report(
         &self,
         ready: &Ready,

@@ -15,6 +15,13 @@ pub(crate) struct TestEntry {
     pax: Option<String>,
 }
 
+impl TestEntry {
+    /// Its path.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+}
+
 /// A regular file.
 pub(crate) fn file(path: &str, data: &[u8]) -> TestEntry {
     let mut header = tar::Header::new_ustar();

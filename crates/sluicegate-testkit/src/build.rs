@@ -26,7 +26,7 @@ use crate::{FakeScanner, VirtualImage, VirtualSigner, sign_statement, today};
 
 /// The bundles of a [`VirtualBuild`]: three steps, what one of them opened and what one reported, what the steps left and what they ran in, then what
 /// is about the image, its provenance last.
-pub const PARTS: [&str; 12] = [
+pub const PARTS: [&str; 13] = [
     "build",
     "build-trace",
     "test",
@@ -34,6 +34,7 @@ pub const PARTS: [&str; 12] = [
     "package",
     "built-sbom",
     "server-sbom",
+    "server-vulns",
     "step-image-sbom",
     "step-image-vulns",
     "sbom",
@@ -48,6 +49,10 @@ const ABOUT_THE_IMAGE: [&str; 3] = ["sbom", "vulns", "image"];
 pub const JUNIT: &[u8] = br#"<testsuite name="shop" tests="1"><testcase classname="shop" name="opens"/></testsuite>"#;
 /// The raw report of the scan of the image that steps run in.
 const STEP_IMAGE_REPORT: &[u8] = br#"{"SchemaVersion":2,"ArtifactType":"container_image","Results":[]}"#;
+
+/// The raw report of the scan of what the step `package` left: a finding that is no fact, as the gate scans the image.
+const SERVER_REPORT: &[u8] = br#"{"SchemaVersion":2,"ArtifactType":"container_image","Results":[{"Target":"server","Class":"lang-pkgs","Type":"gobinary",
+  "Vulnerabilities":[{"VulnerabilityID":"CVE-2026-OUTPUT","PkgName":"server","InstalledVersion":"1","Severity":"CRITICAL"}]}]}"#;
 
 /// The image that steps run in.
 pub fn step_image() -> Digest {
@@ -112,7 +117,7 @@ impl VirtualBuild {
 
     /// Signs and logs all of it.
     pub fn sign(&self, log: &dyn TransparencyLog) -> SignedBuild {
-        let reports = [self.report.clone(), self.junit.clone(), STEP_IMAGE_REPORT.to_vec()];
+        let reports = [self.report.clone(), self.junit.clone(), STEP_IMAGE_REPORT.to_vec(), SERVER_REPORT.to_vec()];
         let mut build =
             SignedBuild { image: self.image, bundles: BTreeMap::new(), report: self.report.clone(), reports };
         let content = |bytes: &[u8]| Content { kind: ContentKind::File, digest: Digest::of(bytes) };
@@ -144,6 +149,9 @@ impl VirtualBuild {
                 (PredicateType::Sbom, output_sbom(name, product, None, &[file]))
             });
         }
+        self.add(&mut build, log, "server-vulns", &[product("package.server", server)], |_| {
+            (PredicateType::Vulns, vulns(SERVER_REPORT, self.database).to_predicate(&findings(SERVER_REPORT)))
+        });
         let about = |image: Digest| {
             [Subject { name: Some("shop".to_owned()), digest: image, media_type: Some(IMAGE_MANIFEST.to_owned()) }]
         };
@@ -264,6 +272,7 @@ impl VirtualBuild {
         }
         dependencies.push(Dependency::other("report:trivy", Digest::of(&self.report), TRIVY_REPORT));
         dependencies.push(Dependency::other("report:step-image", Digest::of(STEP_IMAGE_REPORT), TRIVY_REPORT));
+        dependencies.push(Dependency::other("report:package.server", Digest::of(SERVER_REPORT), TRIVY_REPORT));
         dependencies.push(Dependency::other("report:test.junit", Digest::of(&self.junit), JUNIT_REPORT));
         self.provenance(Build::Image(parameters), dependencies, Vec::new())
     }
@@ -332,7 +341,7 @@ pub struct SignedBuild {
     /// The raw report of the image's scan.
     pub report: Vec<u8>,
     /// Every raw report.
-    pub reports: [Vec<u8>; 3],
+    pub reports: [Vec<u8>; 4],
 }
 
 impl SignedBuild {

@@ -2,7 +2,7 @@ use std::{path::Path, sync::Mutex};
 
 use serde_json::json;
 use sluicegate_ports::scan::{
-    Coverage, Database, Executables, Inventory, Read, ScanError, ScanReport, Scanner, ScannerIdentity, Tool,
+    Coverage, Database, Executables, OutputReport, Read, Scan, ScanError, ScanReport, Scanner, ScannerIdentity, Tool,
 };
 use sluicegate_types::{Digest, UnixTime};
 
@@ -26,9 +26,8 @@ impl FakeScanner {
     /// The report of a whole scan that found what `raw` says, with a database of this content and date.
     pub fn report(raw: &[u8], database: Digest, updated_at: UnixTime) -> ScanReport {
         let sbom = json!({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": [{"type": "application", "name": "server"}]});
-        ScanReport {
+        let scan = Scan {
             raw: raw.to_vec(),
-            sbom: serde_json::to_vec(&sbom).unwrap(),
             tool: Tool { name: "trivy".to_owned(), version: "0.70.0".to_owned(), digest: Digest::of(b"trivy") },
             database: Database { digest: database, updated_at },
             java_database: None,
@@ -43,7 +42,8 @@ impl FakeScanner {
                 system: None,
                 executables: Some(Executables::default()),
             },
-        }
+        };
+        ScanReport { scan, sbom: serde_json::to_vec(&sbom).unwrap() }
     }
 
     /// A raw report that names these advisories, each critical and with a fix.
@@ -70,14 +70,14 @@ impl Scanner for FakeScanner {
 
     fn identity(&self) -> Result<Option<ScannerIdentity>, ScanError> {
         Ok(self.answer.as_ref().ok().map(|report| ScannerIdentity {
-            tool: report.tool.digest,
-            database: report.database.digest,
+            tool: report.scan.tool.digest,
+            database: report.scan.database.digest,
             java_database: None,
             rules: String::new(),
         }))
     }
 
-    fn inventory(&self, _: &Path, _: &Digest) -> Result<Inventory, ScanError> {
+    fn output(&self, _: &Path, _: &Digest) -> Result<OutputReport, ScanError> {
         Err(ScanError::Failed { reason: "this scanner is for images".to_owned() })
     }
 }

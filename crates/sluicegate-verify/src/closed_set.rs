@@ -42,12 +42,13 @@ pub struct ClosedSet {
     tests: Vec<Test>,
     step_images: BTreeMap<Digest, StepImage>,
     outputs: Vec<VerifiedStatement>,
+    output_scans: Vec<Scan>,
     traces: Vec<Traced>,
     /// Bytes that are no attestation and are named by digest, re-hashed: raw reports, with their media types.
     reports: BTreeMap<Digest, (String, Vec<u8>)>,
 }
 
-/// A verified scan of the image or of a step's image.
+/// A verified scan of the image, of a step's image or of an output.
 #[derive(Debug)]
 pub struct Scan {
     /// What was signed.
@@ -149,6 +150,7 @@ impl ClosedSet {
             .chain(self.tests.iter().map(|test| &test.statement))
             .chain(of_images.flat_map(|image| image.sboms.iter().chain(image.scans.iter().map(|scan| &scan.statement))))
             .chain(&self.outputs)
+            .chain(self.output_scans.iter().map(|scan| &scan.statement))
             .chain(self.traces.iter().map(|traced| &traced.statement))
     }
 
@@ -381,6 +383,7 @@ impl Lookup<'_> {
             tests: Vec::new(),
             step_images: BTreeMap::new(),
             outputs: Vec::new(),
+            output_scans: Vec::new(),
             traces: Vec::new(),
             reports: BTreeMap::new(),
         };
@@ -509,6 +512,10 @@ impl ClosedSet {
             }
             PredicateType::Sbom if links::is_about_an_output(&taken.statement, self) => {
                 self.outputs.push(taken.statement);
+            }
+            PredicateType::Vulns if links::is_about_an_output(&taken.statement, self) => {
+                let scan = self.scan(taken)?;
+                self.output_scans.push(scan);
             }
             PredicateType::TestResult => {
                 let test = self.test(taken, material)?;

@@ -119,8 +119,12 @@ fn closure(
     for step in &steps {
         for product in built.step(&step.name)?.products.clone().values() {
             let name = format!("{}.{}", step.name, product.name);
-            let attested = built.output(ports, request, &name, step, product, survey.as_deref_mut())?;
-            parts.add(format!("attestation:{name}:sbom"), attested);
+            let described = built.output(ports, request, &name, step, product, survey.as_deref_mut())?;
+            parts.add(format!("attestation:{name}:sbom"), &described.sbom);
+            if let Some((vulns, report)) = &described.scan {
+                parts.add(format!("attestation:{name}:vulns"), vulns);
+                parts.add_report(&format!("report:{name}:trivy"), report);
+            }
         }
         let Some(survey) = survey.as_deref_mut() else { continue };
         let image = images.of_step(step)?;

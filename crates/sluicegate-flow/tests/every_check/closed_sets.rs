@@ -130,7 +130,7 @@ pub(crate) fn tm01_the_digest_decides_what_an_attached_bundle_is_about() -> Trie
 pub(crate) fn tm01_a_file_is_no_directory_of_the_same_digest() -> Tried {
     let directory = |subject: &mut Subject| subject.media_type = Some(LAYER_TAR.to_owned());
     let product = build().edited(move |part, statement| {
-        if ["package", "server-sbom"].contains(&part) {
+        if ["package", "server-sbom", "server-vulns"].contains(&part) {
             subjects(statement, directory);
         }
     });
@@ -232,7 +232,7 @@ pub(crate) fn tm03_a_product_is_attested_by_its_step_in_the_set() -> Tried {
 
 pub(crate) fn tm01_a_product_is_a_subject_of_what_attests_it() -> Tried {
     edited("another digest", "the attestation of the step package is not about it", |part, statement| {
-        if ["package", "server-sbom"].contains(&part) {
+        if ["package", "server-sbom", "server-vulns"].contains(&part) {
             subjects(statement, |subject| subject.digest = Digest::of(b"another server"));
         }
     })
@@ -255,19 +255,16 @@ pub(crate) fn tm03_a_description_is_of_something_in_the_set() -> Tried {
             }
         }))
     };
-    Tried::good(set_of(&build())).fault("an SBOM", "it is about something else", of_another("sbom")).fault(
-        "a scan",
-        "it is about something else",
-        of_another("vulns"),
-    )
+    Tried::good(set_of(&build()))
+        .fault("an SBOM", "it is about something else", of_another("sbom"))
+        .fault("a scan", "it is about something else", of_another("vulns"))
+        .fault("a scan of an output", "it is about something else", of_another("server-vulns"))
 }
 
 pub(crate) fn tm04_a_scan_comes_with_its_raw_report() -> Tried {
-    Tried::good(forgetting(&[])).fault(
-        "unnamed",
-        "the raw report of the scan is missing",
-        forgetting(&["report:trivy"]),
-    )
+    Tried::good(forgetting(&[]))
+        .fault("unnamed", "the raw report of the scan is missing", forgetting(&["report:trivy"]))
+        .fault("that of an output", "the raw report of the scan is missing", forgetting(&["report:package.server"]))
 }
 
 pub(crate) fn tm03_a_test_result_is_of_the_run_of_its_step() -> Tried {

@@ -145,9 +145,9 @@ impl World {
         TrivyScanner::new(self.config(Arc::new(sandbox))).scan(self.image.path(), &self.image.digest)
     }
 
-    fn inventory(&self, report: String, ended: Ended) -> Result<Inventory, ScanError> {
+    fn output(&self, report: String, ended: Ended) -> Result<OutputReport, ScanError> {
         let sandbox = Canned { report, ended, runs: AtomicUsize::new(0) };
-        TrivyScanner::new(self.config(Arc::new(sandbox))).inventory(self.image.path(), &self.image.digest)
+        TrivyScanner::new(self.config(Arc::new(sandbox))).output(self.image.path(), &self.image.digest)
     }
 }
 
@@ -155,12 +155,12 @@ impl World {
 fn a_scan_names_its_tool_its_database_and_its_coverage() {
     let world = World::new();
     let scan = world.canned(world.report(), Ended::Exit(0)).unwrap();
-    assert_eq!((scan.tool.name.as_str(), scan.tool.version.as_str()), ("trivy", "0.76.0"));
-    assert_eq!(scan.tool.digest, Digest::of(b"#!/bin/true\n"));
-    assert_eq!(scan.database.updated_at.to_string(), "2026-11-23T00:00:00Z");
-    assert_eq!(scan.coverage.unread, vec![]);
-    assert_eq!(scan.coverage.read[0].packages, 1);
-    assert_eq!(scan.raw, world.report().into_bytes(), "the report is kept as it was printed");
+    assert_eq!((scan.scan.tool.name.as_str(), scan.scan.tool.version.as_str()), ("trivy", "0.76.0"));
+    assert_eq!(scan.scan.tool.digest, Digest::of(b"#!/bin/true\n"));
+    assert_eq!(scan.scan.database.updated_at.to_string(), "2026-11-23T00:00:00Z");
+    assert_eq!(scan.scan.coverage.unread, vec![]);
+    assert_eq!(scan.scan.coverage.read[0].packages, 1);
+    assert_eq!(scan.scan.raw, world.report().into_bytes(), "the report is kept as it was printed");
 }
 
 #[test]
@@ -214,14 +214,15 @@ fn a_report_about_something_else_is_no_scan() {
 #[test]
 fn an_inventory_names_packages_and_its_tool_and_is_about_what_was_asked() {
     let world = World::new();
-    let found = world.inventory(world.report(), Ended::Exit(0)).unwrap();
+    let OutputReport { inventory: found, scan } = world.output(world.report(), Ended::Exit(0)).unwrap();
+    assert_eq!(scan.unwrap().coverage.read.len(), 1);
     assert_eq!((found.scanner.as_str(), found.version.as_str()), ("trivy", "0.76.0"));
     assert_eq!(found.digest, Digest::of(b"#!/bin/true\n"));
     assert_eq!(found.packages.iter().map(|package| package.name.as_str()).collect::<Vec<_>>(), ["zlib1g"]);
     let other = world.report().replace(&world.image.diff_ids[0].to_string(), &Digest::of(b"other").to_string());
     for (report, ended) in [(world.report(), Ended::Exit(1)), (String::new(), Ended::Exit(0)), (other, Ended::Exit(0))]
     {
-        let refused = world.inventory(report, ended).unwrap_err();
+        let refused = world.output(report, ended).unwrap_err();
         assert!(matches!(refused, ScanError::Failed { .. } | ScanError::Report { .. }), "{refused}");
     }
 }
@@ -248,7 +249,7 @@ fn tm04_an_image_with_java_archives_is_scanned_with_a_java_database_or_not_at_al
         TrivyScanner::new(config).scan(world.image.path(), &world.image.digest)
     };
     let nowhere = || Some(NamedDatabase::in_folder("/nonexistent".into(), digest));
-    assert_eq!(scan(&world, nowhere()).unwrap().java_database, None, "nobody asks for one that nothing needs");
+    assert_eq!(scan(&world, nowhere()).unwrap().scan.java_database, None, "nobody asks for one that nothing needs");
     let archive = || vec![file("srv/Shop.WAR", b"PK")];
     for layers in [vec![debian(), archive()], vec![debian(), archive(), vec![file("srv/.wh.Shop.WAR", b"")]]] {
         world.image = TestImage::new(&layers);
@@ -256,8 +257,8 @@ fn tm04_an_image_with_java_archives_is_scanned_with_a_java_database_or_not_at_al
         assert!(matches!(&missing, ScanError::NoJavaDatabase { archive } if archive == "srv/Shop.WAR"), "{missing}");
         assert!(matches!(scan(&world, nowhere()).unwrap_err(), ScanError::Database { .. }));
         let whole = scan(&world, Some(NamedDatabase::in_folder(java.clone(), digest))).unwrap();
-        assert_eq!(whole.java_database.unwrap().digest, digest);
-        assert_eq!(whole.java_database.unwrap().updated_at.to_string(), "2026-11-23T00:00:00Z");
+        assert_eq!(whole.scan.java_database.unwrap().digest, digest);
+        assert_eq!(whole.scan.java_database.unwrap().updated_at.to_string(), "2026-11-23T00:00:00Z");
         let other = NamedDatabase::in_folder(java.clone(), Digest::of(b"other"));
         assert!(matches!(scan(&world, Some(other)).unwrap_err(), ScanError::Database { .. }));
         fs::remove_dir_all(world.home.path().join("work")).unwrap();
@@ -279,12 +280,12 @@ fn the_real_trivy_finds_what_the_database_says_and_writes_one_sbom() {
     let one = TrivyScanner::new(config.clone()).scan(world.image.path(), &world.image.digest).unwrap();
     let two = TrivyScanner::new(config.clone()).scan(world.image.path(), &world.image.digest).unwrap();
     assert_eq!(String::from_utf8(one.sbom.clone()).unwrap(), String::from_utf8(two.sbom).unwrap());
-    assert_eq!(one.coverage.unread, vec![]);
-    assert_eq!(one.coverage.system.unwrap().release, "12.11");
+    assert_eq!(one.scan.coverage.unread, vec![]);
+    assert_eq!(one.scan.coverage.system.unwrap().release, "12.11");
     let components = cyclonedx::components(&one.sbom).unwrap();
     assert!(components.iter().any(|component| component.name == "zlib1g"));
     assert!(!String::from_utf8(one.sbom).unwrap().contains(world.image.path().to_str().unwrap()));
-    let findings = trivy_report::findings(&one.raw).unwrap();
+    let findings = trivy_report::findings(&one.scan.raw).unwrap();
     assert_eq!(findings.iter().map(|finding| finding.id.as_str()).collect::<Vec<_>>(), [] as [&str; 0]);
 
     let missing = TestImage::new(&[vec![
@@ -292,7 +293,7 @@ fn the_real_trivy_finds_what_the_database_says_and_writes_one_sbom() {
         file("var/lib/dpkg/status", STATUS),
     ]]);
     let partial = TrivyScanner::new(config).scan(missing.path(), &missing.digest).unwrap();
-    let kinds: Vec<_> = partial.coverage.unread.iter().map(|gap| gap.kind.as_str()).collect();
+    let kinds: Vec<_> = partial.scan.coverage.unread.iter().map(|gap| gap.kind.as_str()).collect();
     assert_eq!(kinds, ["nothing-recognised", "package-list", "system-unknown"]);
 }
 
@@ -320,6 +321,7 @@ fn tm04_the_real_trivy_reads_lock_files_that_it_passes_over_in_images() {
     let scanner = TrivyScanner::new(config);
     let scan = scanner.scan(world.image.path(), &world.image.digest).unwrap();
     let of_locks: Vec<_> = scan
+        .scan
         .coverage
         .read
         .iter()
@@ -327,14 +329,14 @@ fn tm04_the_real_trivy_reads_lock_files_that_it_passes_over_in_images() {
         .map(|list| (list.place.as_str(), list.packages))
         .collect();
     assert_eq!(of_locks, [("open/requirements.txt", 1), ("srv/package-lock.json", 1), ("srv/requirements.txt", 1)]);
-    let gaps: Vec<_> = scan.coverage.unread.iter().map(|gap| format!("{} {}", gap.kind, gap.place)).collect();
+    let gaps: Vec<_> = scan.scan.coverage.unread.iter().map(|gap| format!("{} {}", gap.kind, gap.place)).collect();
     let lock_files: Vec<_> = gaps.iter().filter(|gap| gap.starts_with("lock-file")).collect();
     assert_eq!(
         lock_files,
         ["lock-file empty/yarn.lock", "lock-file linked/yarn.lock", "lock-file open/requirements.txt"]
     );
     assert!(gaps.iter().any(|gap| gap == "ecosystem-not-in-database npm"), "{gaps:?}");
-    let inventory = scanner.inventory(world.image.path(), &world.image.digest).unwrap();
+    let inventory = scanner.output(world.image.path(), &world.image.digest).unwrap().inventory;
     let lodash = inventory.packages.iter().find(|package| package.name == "lodash").unwrap();
     assert_eq!(lodash.places.iter().collect::<Vec<_>>(), ["srv/package-lock.json"]);
 }
@@ -356,8 +358,8 @@ fn the_real_trivy_reads_zstd_layers() {
     for (media_type, bytes) in [(LAYER_TAR, tar.clone()), (LAYER_TAR_ZSTD, zstd(&tar)), (LAYER_TAR_ZSTD, frames)] {
         let image = TestImage::of_blobs(vec![(media_type, bytes, Digest::of(&tar))]);
         let scan = scanner.scan(image.path(), &image.digest).unwrap();
-        assert_eq!(scan.coverage.unread, vec![]);
-        assert_eq!(scan.coverage.read[0].packages, 1);
+        assert_eq!(scan.scan.coverage.unread, vec![]);
+        assert_eq!(scan.scan.coverage.read[0].packages, 1);
     }
 }
 
@@ -369,7 +371,7 @@ fn tm04_the_real_trivy_is_not_believed_when_a_product_masks_the_system_of_its_ba
     let scanner = TrivyScanner::new(config);
     let scan = |layers: &[Vec<TestEntry>]| {
         let image = TestImage::new(layers);
-        let coverage = scanner.scan(image.path(), &image.digest).unwrap().coverage;
+        let coverage = scanner.scan(image.path(), &image.digest).unwrap().scan.coverage;
         // The test's database knows Debian alone.
         let gaps = coverage.unread.into_iter().filter(|gap| gap.kind != "system-not-in-database");
         let system = coverage.system.map(|system| format!("{} {}", system.family, system.release));
@@ -435,10 +437,10 @@ fn tm04_a_masked_system_is_a_gap_in_the_scan() {
     };
     let alma = || file("./etc/almalinux-release", b"AlmaLinux release 9.5 (Teal Serval)\n");
     world.image = TestImage::new(&[base(), vec![file("srv/shop/x", b"")]]);
-    assert_eq!(world.canned(world.report(), Ended::Exit(0)).unwrap().coverage.unread, vec![]);
+    assert_eq!(world.canned(world.report(), Ended::Exit(0)).unwrap().scan.coverage.unread, vec![]);
     world.image = TestImage::new(&[base(), vec![alma()]]);
     let masked = world.report().replace("\"debian\"", "\"alma\"").replace("12.11", "9.5");
-    let unread = world.canned(masked, Ended::Exit(0)).unwrap().coverage.unread;
+    let unread = world.canned(masked, Ended::Exit(0)).unwrap().scan.coverage.unread;
     let rewritten = unread.iter().find(|gap| gap.kind == "records-rewritten").unwrap();
     assert_eq!(rewritten.place, "etc/almalinux-release");
     assert!(rewritten.reason.contains("adds etc/almalinux-release"), "{}", rewritten.reason);
@@ -447,13 +449,13 @@ fn tm04_a_masked_system_is_a_gap_in_the_scan() {
     assert_eq!(contradicted, ["alma 9.5", "etc/os-release", "etc/debian_version"]);
     // A product may not take a record away either, nor may a report name the right system while a file of another stands there.
     world.image = TestImage::new(&[base(), vec![file("etc/.wh.debian_version", b"")]]);
-    let gone = world.canned(world.report(), Ended::Exit(0)).unwrap().coverage.unread;
+    let gone = world.canned(world.report(), Ended::Exit(0)).unwrap().scan.coverage.unread;
     assert!(gone.iter().any(|gap| gap.reason.contains("takes away etc/debian_version")), "{gone:?}");
     world.image = TestImage::new(&[[base(), vec![alma()]].into_iter().flatten().collect()]);
-    let both = world.canned(world.report(), Ended::Exit(0)).unwrap().coverage.unread;
+    let both = world.canned(world.report(), Ended::Exit(0)).unwrap().scan.coverage.unread;
     assert_eq!(both.iter().map(|gap| gap.place.as_str()).collect::<Vec<_>>(), ["etc/almalinux-release"]);
     world.image = honest;
-    assert_eq!(world.canned(world.report(), Ended::Exit(0)).unwrap().coverage.unread, vec![]);
+    assert_eq!(world.canned(world.report(), Ended::Exit(0)).unwrap().scan.coverage.unread, vec![]);
 }
 
 /// With the real Trivy: it needs nothing of the database to know packages, and its own settings in an output are no settings.
@@ -463,8 +465,10 @@ fn the_real_trivy_knows_the_packages_of_an_output() {
     let Some(config) = world.with_real_trivy() else { return };
     let scanner = TrivyScanner::new(config);
     let names = |entries: Vec<TestEntry>| {
+        let has_archive = entries.iter().any(|entry| entry.path().ends_with(".jar"));
         let image = TestImage::new(&[entries]);
-        let found = scanner.inventory(image.path(), &image.digest).unwrap();
+        let OutputReport { inventory: found, scan } = scanner.output(image.path(), &image.digest).unwrap();
+        assert_eq!(scan.is_none(), has_archive, "without a database of archives there is no scan of one");
         found.packages.into_iter().map(|package| package.name).collect::<Vec<_>>()
     };
     let h11 = || file("site/h11-0.16.0.dist-info/METADATA", b"Metadata-Version: 2.1\nName: h11\nVersion: 0.16.0\n\n");
