@@ -165,6 +165,19 @@ fn an_output_names_its_packages_and_every_file_by_its_hash() {
         assert_eq!(hashes(sbom), hashes(&found[name]));
     }
     project.must(&["verify", "--offline", "oci:out/tiny"]);
+    // Such a one is no SBOM of a scanner, wherever the index says that it is.
+    let (_, evidence) = Layout::at(project.path("out/tiny")).evidence();
+    let layout = Layout::at(project.path("out/tiny"));
+    let parts = evidence["layers"].as_array().unwrap().iter().filter(|part| part["mediaType"] == integration::BUNDLE);
+    let of_files = parts.map(|part| part["digest"].as_str().unwrap()).find(|bundle| {
+        let statement = layout.statement(bundle);
+        statement["predicateType"] == SBOM && statement["subject"][0]["name"] == "package.pack"
+    });
+    for entry in fs::read_dir(project.path("home/cache/scans")).unwrap() {
+        fs::write(entry.unwrap().path(), format!("{}\n", of_files.unwrap())).unwrap();
+    }
+    project.must(&["run"]);
+    assert_eq!(sboms(&project, "out/tiny"), found);
 }
 
 #[test]

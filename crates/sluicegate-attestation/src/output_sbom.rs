@@ -278,6 +278,7 @@ mod tests {
             licenses: licenses.iter().map(|text| (*text).to_owned()).collect(),
             file: file.map(str::to_owned),
             analyzed_by: String::new(),
+            layer: None,
         };
         let list = |class: &str, place: &str, packages: Vec<ListedPackage>| PackageList {
             class: class.to_owned(),

@@ -110,6 +110,8 @@ pub struct ListedPackage {
     pub file: Option<String>,
     /// The analyser that read it: `dpkg`, `apk`, `rpm`, …; empty where Trivy does not say.
     pub analyzed_by: String,
+    /// The digest of the uncompressed layer that it was read in, if Trivy says one.
+    pub layer: Option<String>,
 }
 
 /// Why bytes are not a report this version can read.
@@ -351,6 +353,7 @@ impl From<RawPackage> for ListedPackage {
             licenses,
             file: non_empty(raw.file_path),
             analyzed_by: raw.analyzed_by,
+            layer: raw.layer.and_then(|layer| non_empty(layer.diff_id)),
         }
     }
 }
@@ -426,6 +429,14 @@ struct RawPackage {
     licenses: Option<Vec<String>>,
     file_path: String,
     analyzed_by: String,
+    layer: Option<RawLayer>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawLayer {
+    #[serde(rename = "DiffID")]
+    diff_id: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -542,6 +553,7 @@ mod tests {
             licenses: vec!["MIT".into()],
             file: Some("srv/h11.dist-info/METADATA".into()),
             analyzed_by: String::new(),
+            layer: None,
         };
         assert_eq!(summary.results[1].packages, [h11]);
         assert_eq!(summary.results[0].packages[0].version, "1:1.2.13.dfsg-1");

@@ -1,4 +1,4 @@
-//! Scans that were made before: one for each image, scanner and database, and the SBOM of each output. What the index says is believed in nothing: it leads to a
+//! Scans that were made before: one for each image, scanner and database, and what was said of each output that is a directory. What the index says is believed in nothing: it leads to a
 //! statement that is verified anew, in the role that it is asked for, over a report that is hashed anew (trust model 4).
 
 use serde_json::{Value, json};
@@ -80,7 +80,16 @@ impl KnownScans<'_> {
         content: Content,
     ) -> Option<VerifiedStatement> {
         let key = self.output_key(scanner, output, &PredicateType::Sbom).ok()?;
-        self.statement(&key, &|said| said.is_about(content), &PredicateType::Sbom).map(|(statement, _)| statement)
+        let (sbom, _) = self.statement(&key, &|said| said.is_about(content), &PredicateType::Sbom)?;
+        // It says itself for which output, and which scanner looked; one of a run without a scanner names none.
+        let said = &sbom.statement().predicate["metadata"];
+        let tool = json!([{"alg": "SHA-256", "content": scanner.tool.hex()}]);
+        let by_it = said["component"]["name"] == output["name"] && said["tools"]["components"][0]["hashes"] == tool;
+        if !by_it && is_on(Check::KnownScanScanner) {
+            self.index.forget(&key);
+            return None;
+        }
+        Some(sbom)
     }
 
     /// The scan of such an output.

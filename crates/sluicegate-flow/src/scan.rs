@@ -17,7 +17,7 @@ use sluicegate_ports::{
     scan::{Inventory, OutputReport, Scan, ScanError, Scanner},
     store::ContentStore,
 };
-use sluicegate_types::{Content, Digest, NonEmpty, UnixTime};
+use sluicegate_types::{Content, ContentKind, Digest, NonEmpty, UnixTime};
 use tempfile::TempDir;
 
 use crate::{Error, Ports, attest::Attested, known_scans::KnownScans};
@@ -99,7 +99,9 @@ impl<'a> Scanning<'a> {
     /// What was attested of such an output before, by the same scanner with the same databases: the predicates of its SBOM and its scan,
     /// and the raw report.
     pub(crate) fn known_output(&self, output: &Value, content: Content) -> Result<Option<KnownOutput>, Error> {
-        let Some((known, scanner)) = self.known.zip(self.scanner.identity()?) else { return Ok(None) };
+        // What the scanner says of a file depends on its name, too, of which the statements say nothing.
+        let known = self.known.filter(|_| content.kind == ContentKind::Directory);
+        let Some((known, scanner)) = known.zip(self.scanner.identity()?) else { return Ok(None) };
         let sbom = known.sbom_of_output(&scanner, output, content);
         let Some((sbom, scan)) = sbom.zip(known.scan_of_output(&scanner, output, content)) else { return Ok(None) };
         Ok(Some(KnownOutput {

@@ -7,6 +7,7 @@ use serde_json::{Value, json, value::RawValue};
 use sluicegate_attestation::{
     coverage::Coverage,
     cyclonedx,
+    identifiers::LOCAL_BUILDER,
     predicate::PredicateType,
     spdx_document,
     statement::Subject,
@@ -38,6 +39,7 @@ pub struct Facts {
     components: usize,
     scan: Option<GateScan>,
     known: Findings,
+    assembled_here: bool,
 }
 
 /// A test of something that the image is not made of.
@@ -220,6 +222,7 @@ impl Facts {
             components: components.len(),
             scan,
             known,
+            assembled_here: is_assembled_here(set),
         })
     }
 
@@ -247,6 +250,7 @@ impl Facts {
             components: 0,
             scan: None,
             known: Findings::default(),
+            assembled_here: is_assembled_here(set),
         })
     }
 
@@ -283,6 +287,11 @@ impl Facts {
     /// Components of the image's SBOMs.
     pub fn components(&self) -> usize {
         self.components
+    }
+
+    /// Whether this program's own builder assembled the image, so that its uppermost layer is its products and nothing else.
+    pub fn is_assembled_here(&self) -> bool {
+        self.assembled_here
     }
 
     /// Its findings by name.
@@ -347,6 +356,10 @@ fn sboms_by_hand<'a>(said: impl Iterator<Item = &'a VerifiedStatement>) -> Resul
         }
     }
     Ok((!documents.is_empty()).then(|| json!({"components": components, "documents": documents})))
+}
+
+fn is_assembled_here(set: &ClosedSet) -> bool {
+    set.provenance().1.builder_id == LOCAL_BUILDER
 }
 
 fn foreign_tests(set: &ClosedSet) -> Vec<ForeignTest> {

@@ -614,7 +614,7 @@ fn unmet(
                     gaps.extend(coverage.unread.iter().cloned());
                 }
                 if conditions.strict_executables && is_on(Check::StrictExecutables) {
-                    gaps.extend(unexplained(coverage, facts.image()));
+                    gaps.extend(unexplained(coverage, facts));
                 }
                 for gap in gaps {
                     if !asked.covers(&gap) {
@@ -629,7 +629,8 @@ fn unmet(
 }
 
 /// The executables of the base that are in no package, as gaps of the scan.
-fn unexplained(coverage: &Coverage, image: Digest) -> Vec<Gap> {
+fn unexplained(coverage: &Coverage, facts: &Facts) -> Vec<Gap> {
+    let image = facts.image();
     let gap = |kind: &str, place: &str, digest, reason: String| Gap {
         kind: kind.to_owned(),
         place: place.to_owned(),
@@ -640,8 +641,10 @@ fn unexplained(coverage: &Coverage, image: Digest) -> Vec<Gap> {
         let reason = "nobody can say which executables are in no package: its package manager's lists are not read";
         return vec![gap("executables-unknown", "image", image, reason.to_owned())];
     };
-    // A product of the closed set is explained by its provenance.
-    let of_base = listed.iter().filter(|executable| !executable.product);
+    // A product of the closed set is explained by its provenance. Only this builder is known to put its products, and nothing else, into one
+    // layer of their own.
+    let explained = |executable: &&Executable| executable.product && facts.is_assembled_here();
+    let of_base = listed.iter().filter(|executable| !explained(executable));
     let mut gaps: Vec<Gap> = of_base
         .map(|Executable { place, digest, more, .. }| {
             let more = if *more == 0 { String::new() } else { format!(", at {more} more places") };

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 use sluicegate_attestation::{
-    coverage::Gap,
+    coverage::{Executable, Executables, Gap},
     identifiers::{IMAGE_MANIFEST, LOCAL_BUILDER},
     predicate::PredicateType,
     statement::{Statement, Subject},
@@ -36,13 +36,16 @@ use sluicegate_verify::{
 const LOG: &str = "log.example";
 const DAY: u64 = 24 * 60 * 60;
 
+/// A builder that is believed, and is not this program's.
+const OTHER_BUILDER: &str = "https://builder.example/v1";
+
 fn trust(log: &VirtualLog) -> Trust {
     let rule = |name: &str, role: Role| SignerRule {
         name: name.to_owned(),
         public_key: VirtualSigner::new(name).public_key().to_vec(),
         roles: BTreeSet::from([role]),
         predicate_types: None,
-        builder_ids: [LOCAL_BUILDER.to_owned()].into_iter().collect(),
+        builder_ids: [LOCAL_BUILDER.to_owned(), OTHER_BUILDER.to_owned()].into_iter().collect(),
         verifier_ids: Allowed::nothing(),
         environments: Allowed::nothing(),
         repositories: Some(vec![RepositoryPattern::Any]),
@@ -389,6 +392,29 @@ fn conditions_come_before_rules() {
     let facts = facts(None);
     let reasons = undecided(judged(&facts, &Err(PolicyError::NoCodes)));
     assert_eq!(reasons.len(), 2, "everything that is unmet is said at once: {reasons:?}");
+}
+
+/// Only this program's builder is known to put products, and nothing else, into the uppermost layer.
+#[test]
+fn tm04_the_uppermost_layer_of_another_builders_image_explains_nothing() {
+    let product = Executable { place: "server".to_owned(), digest: Digest::of(b"x"), more: 0, product: true };
+    let ask = |builder: &'static str| {
+        let build = build().edited(move |_, statement| {
+            let text = statement.predicate.to_string().replace(LOCAL_BUILDER, builder);
+            statement.predicate = serde_json::from_str(&text).unwrap();
+        });
+        let listed = vec![product.clone()];
+        let scan = gate_scan(&FakeScanner::raw(&[]), move |scan| {
+            scan.coverage.executables = Some(Executables { listed: listed.clone(), beyond: 0 });
+        });
+        let facts = facts_of(&closed_set(&build), Some(scan), true);
+        let strict = Conditions { strict_executables: true, ..conditions() };
+        let rules = pass();
+        judge(&facts, Question::Gate { rules: &rules, conditions: &strict }, target(), today()).verdict
+    };
+    allowed(ask(LOCAL_BUILDER));
+    let reasons = undecided(ask(OTHER_BUILDER));
+    assert!(matches!(reasons.as_slice(), [Reason::Coverage(gap)] if gap.contains("executable server")), "{reasons:?}");
 }
 
 /// What a person handed in makes no SBOM of the image present, longer or complete, and what cannot be read is not passed over.

@@ -6,7 +6,7 @@ use std::{
     io::{Read as IoRead, Seek},
 };
 
-use sluicegate_attestation::trivy_report::{PackageList, Summary};
+use sluicegate_attestation::trivy_report::{ListedPackage, PackageList, Summary};
 use sluicegate_ports::scan::{Coverage, Gap, Read, System};
 use sluicegate_types::Digest;
 
@@ -17,6 +17,7 @@ use crate::{
     image_files::Files,
     lock_files::{self, is_lock_file},
     own_system::{SystemText, Word, is_repositories, is_text, package_analysers, word_of},
+    package_files::PackageFiles,
 };
 
 /// Package lists of systems and the analyser that reads each; no analyser where Trivy has none.
@@ -136,6 +137,7 @@ pub(crate) fn coverage<R: IoRead + Seek>(
     database: &mut Bolt<R>,
 ) -> Result<Coverage, BoltError> {
     let Files { all: files, below, texts, .. } = seen;
+    let of_packages = package_files(seen);
     let read: Vec<_> = report.results.iter().filter(|list| is_packages(list)).map(read_of).collect();
     let system = report.system.as_ref().map(|system| System {
         family: system.family.clone(),
@@ -148,13 +150,14 @@ pub(crate) fn coverage<R: IoRead + Seek>(
     }
     unread.extend(rewritten_gaps(files, below, image));
     unread.extend(brought_gaps(report, files, below, image));
-    unread.extend(lock_files::gaps(report, files, &seen.lock_files));
-    unread.extend(java_gaps(report, files));
+    unread.extend(lock_files::gaps(report, seen));
+    unread.extend(java_gaps(report, seen, of_packages.as_ref()));
     unread.extend(list_gaps(report, files, image, system.as_ref()));
     unread.extend(system_gaps(report, system.as_ref(), files, image, database)?);
     unread.extend(system.as_ref().into_iter().flat_map(|system| contradictions(report, system, files, texts, image)));
     unread.extend(ecosystem_gaps(&read, report, image, database)?);
-    Ok(Coverage { read, unread, system, executables: executables::unexplained(report, seen) })
+    let executables = executables::unexplained(report, seen, of_packages.as_ref());
+    Ok(Coverage { read, unread, system, executables })
 }
 
 fn read_of(list: &PackageList) -> Read {
@@ -274,21 +277,58 @@ fn contradictions(
     gaps
 }
 
+/// Which files the packages of the image's system and language brought; `None` where a package manager keeps its lists in a way that is
+/// not read, or they are more than is read.
+pub(crate) fn package_files(seen: &Files) -> Option<PackageFiles> {
+    let is_of_others = |path: &String| analyser_of(path).is_some_and(|analyser| !matches!(analyser, "dpkg" | "apk"));
+    if seen.all.keys().any(is_of_others) {
+        return None;
+    }
+    let layer_of = |path: &str| seen.layers.get(path).copied().unwrap_or_default();
+    let lists = seen.lists.as_ref()?.iter();
+    let lists = lists.map(|list| (list.path.as_str(), layer_of(&list.path), list.bytes.as_slice()));
+    PackageFiles::of(lists, seen.uppermost, &|path| seen.links.get(path).copied())
+}
+
+/// Whether the scanner read a package in the file that stands at this path, and not in one that an upper layer replaced, nor in an SBOM that
+/// says so of another file.
+pub(crate) fn is_of_standing_file(
+    package: &ListedPackage,
+    path: &str,
+    report: &Summary,
+    layers: &BTreeMap<String, usize>,
+) -> bool {
+    let layer = package.layer.as_ref().and_then(|layer| report.diff_ids.iter().position(|diff_id| diff_id == layer));
+    package.analyzed_by != BY_SBOM && layer.is_some() && layer == layers.get(path).copied()
+}
+
+/// What the scanner says of packages that an SBOM in the image names.
+const BY_SBOM: &str = "sbom";
+
 /// Java archives in which nothing was recognised: Trivy leaves out without a word what its Java database does not know and what does not
-/// say itself what it is. One that stands in the image twice is read once.
-fn java_gaps(report: &Summary, files: &BTreeMap<String, Digest>) -> Vec<Gap> {
+/// say itself what it is. One that stands in the image twice is read once. One that a package of the system brought is covered by that.
+fn java_gaps(report: &Summary, seen: &Files, of_packages: Option<&PackageFiles>) -> Vec<Gap> {
+    let files = &seen.all;
     let packages = report.results.iter().filter(|list| is_packages(list)).flat_map(|list| &list.packages);
-    let within: BTreeSet<&str> = packages.filter_map(|package| package.file.as_deref()).collect();
+    let packages: Vec<(&str, &ListedPackage)> =
+        packages.filter_map(|package| Some((package.file.as_deref()?, package))).collect();
+    let mut within: BTreeMap<&str, Vec<&ListedPackage>> = BTreeMap::new();
+    packages.into_iter().for_each(|(file, package)| within.entry(file).or_default().push(package));
     // What is in an archive has the archive's path before its own.
     let is_read = |path: &str| {
-        within
-            .range(path..)
-            .next()
-            .is_some_and(|at| at.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+        let inside = format!("{path}/");
+        let inside = within.range(inside.as_str()..).take_while(|(file, _)| file.starts_with(&inside));
+        let own = within.get_key_value(path);
+        let mut packages = own.into_iter().chain(inside).flat_map(|(_, packages)| packages);
+        packages.any(|package| is_of_standing_file(package, path, report, &seen.layers))
+    };
+    let is_of_package = |path: &str| {
+        let layer = seen.layers.get(path).copied().unwrap_or_default();
+        of_packages.is_some_and(|packages| packages.own(path, layer))
     };
     let archives = || files.iter().filter(|(path, _)| is_java_archive(path));
     let read: BTreeSet<&Digest> = archives().filter(|(path, _)| is_read(path)).map(|(_, digest)| digest).collect();
-    let unread = archives().filter(|(_, digest)| !read.contains(digest));
+    let unread = archives().filter(|(path, digest)| !read.contains(digest) && !is_of_package(path));
     unread
         .map(|(path, digest)| {
             let reason = match needs_java_database(path) {
@@ -426,6 +466,7 @@ mod tests {
             licenses: Vec::new(),
             file: file.map(str::to_owned),
             analyzed_by: analyzed_by.into(),
+            layer: Some("sha256:layer".into()),
         };
         let list = |class: &str, kind: &str, place: &str, packages| PackageList {
             class: class.into(),
@@ -438,7 +479,7 @@ mod tests {
             version: "0.76.0".into(),
             artifact_type: "container_image".into(),
             image_id: String::new(),
-            diff_ids: vec![],
+            diff_ids: vec!["sha256:layer".into()],
             system: Some(ReportedSystem { family: "debian".into(), release: "12.11".into(), ended: false }),
             results: vec![
                 list("os-pkgs", "debian", "debian 12.11", vec![package("zlib1g", None, "dpkg")]),
@@ -473,7 +514,9 @@ mod tests {
             texts.iter().map(|text| (text.path.clone(), text.digest)).collect()
         };
         let (all, below) = (tree(&texts), tree(&texts[..texts.len() - above]));
-        let files = Files { all, below, texts, ..Files::default() };
+        let layers = all.keys().map(|path| (path.clone(), 0)).collect();
+        let lock_files = texts.iter().filter(|text| is_lock_file(&text.path)).cloned().collect();
+        let files = Files { all, below, texts, layers, lock_files, ..Files::default() };
         let coverage = coverage(report, &files, &Digest::of(b"image"), &mut database).unwrap();
         coverage.unread.into_iter().map(|gap| (gap.kind, gap.place)).collect()
     }
@@ -533,6 +576,9 @@ mod tests {
         let mut read = report();
         read.results[2].class = "lang-pkgs".into();
         read.results[2].place = "srv/Cargo.lock".into();
+        assert_eq!(gaps(&read, &with), is("lock-file", "srv/Cargo.lock"), "a list of nothing");
+        read.results[2].kind = "python-pkg".into();
+        read.results[2].packages = read.results[0].packages.clone();
         assert_eq!(gaps(&read, &with), vec![]);
         assert!(
             !is_telling("srv/node_modules/x/package-lock.json", false) && is_telling("srv/package-lock.json", false)
@@ -719,6 +765,7 @@ mod tests {
                 licenses: Vec::new(),
                 file: Some(path.into()),
                 analyzed_by: "jar".into(),
+                layer: Some("sha256:layer".into()),
             }
         }));
         let with = |path: &str| gaps(&report, &[WHOLE, &[path]].concat());
@@ -728,6 +775,15 @@ mod tests {
         {
             assert_eq!(with(unread), is("java-archive", unread));
         }
+        // What was read in another layer is of an archive that was replaced, what an SBOM names is of whatever it says.
+        let changed = |edit: &dyn Fn(&mut ListedPackage)| {
+            let mut changed = report.clone();
+            changed.results[1].packages.iter_mut().for_each(edit);
+            gaps(&changed, &[WHOLE, &["srv/app.jar"]].concat())
+        };
+        assert_eq!(changed(&|_| {}), vec![]);
+        assert_eq!(changed(&|package| package.layer = Some("sha256:other".into())), is("java-archive", "srv/app.jar"));
+        assert_eq!(changed(&|package| package.analyzed_by = "sbom".into()), is("java-archive", "srv/app.jar"));
         let twice = [DEBIAN, &[("srv/app.jar", "PK"), ("srv/copy.jar", "PK"), ("srv/other.jar", "PK 2")]].concat();
         assert_eq!(gaps_of(&report, &twice, 0), is("java-archive", "srv/other.jar"));
     }

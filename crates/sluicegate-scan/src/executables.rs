@@ -7,7 +7,7 @@ use sluicegate_ports::scan::{Executable, Executables};
 use sluicegate_types::Digest;
 
 use crate::{
-    coverage::{analyser_of, is_packages},
+    coverage::{is_of_standing_file, is_packages},
     image_files::Files,
     package_files::PackageFiles,
 };
@@ -15,23 +15,27 @@ use crate::{
 /// How many are listed.
 const LISTED: usize = 500;
 
-/// What can be executed and is in no package; `None` where a package manager keeps its lists in a way that is not read.
-pub(crate) fn unexplained(report: &Summary, seen: &Files) -> Option<Executables> {
-    let is_of_others = |path: &String| analyser_of(path).is_some_and(|analyser| !matches!(analyser, "dpkg" | "apk"));
-    if seen.all.keys().any(is_of_others) {
-        return None;
-    }
-    let lists = seen.lists.iter().map(|list| (list.path.as_str(), list.bytes.as_slice()));
-    let of_packages = PackageFiles::of(lists, &|path| seen.links.get(path).copied());
-    // A program that says itself what it is made of is a package list.
-    let packages = report.results.iter().filter(|list| is_packages(list)).flat_map(|list| &list.packages);
-    let recognised: BTreeSet<&str> = packages.filter_map(|package| package.file.as_deref()).collect();
+/// What the scanner calls a program that says itself what it was made of; the report's list is named by its path.
+const PROGRAMS: [&str; 2] = ["gobinary", "rustbinary"];
+
+/// What can be executed and is in no package; `None` where nobody can say, as a package manager keeps its lists in a way that is not read,
+/// or they are too many.
+pub(crate) fn unexplained(report: &Summary, seen: &Files, of_packages: Option<&PackageFiles>) -> Option<Executables> {
+    let of_packages = of_packages?;
+    let programs = report.results.iter().filter(|list| is_packages(list) && PROGRAMS.contains(&list.kind.as_str()));
+    let programs = programs.filter(|list| {
+        list.packages.iter().any(|package| {
+            package.analyzed_by == list.kind && is_of_standing_file(package, &list.place, report, &seen.layers)
+        })
+    });
+    let recognised: BTreeSet<&str> = programs.map(|list| list.place.as_str()).collect();
     let mut by_content: BTreeMap<(bool, Digest), Executable> = BTreeMap::new();
     for file in &seen.executables {
-        if of_packages.own(&file.path) || recognised.contains(file.path.as_str()) {
+        let layer = seen.layers.get(&file.path).copied().unwrap_or_default();
+        if of_packages.own(&file.path, layer) || recognised.contains(file.path.as_str()) {
             continue;
         }
-        let (place, digest, product) = (file.path.clone(), file.digest, file.is_of_product);
+        let (place, digest, product) = (file.path.clone(), file.digest, layer == seen.uppermost);
         let known = by_content.entry((product, digest));
         known.and_modify(|known| known.more += 1).or_insert(Executable { place, digest, more: 0, product });
     }
@@ -48,29 +52,32 @@ mod tests {
 
     use super::*;
     use crate::{
-        coverage::is_telling,
+        coverage::{is_telling, package_files},
         image_files::Image,
         test_image::{TestEntry, TestImage, executable, file, hard_link, link},
     };
 
     const ELF: &[u8] = b"\x7fELF rest";
 
-    /// What is unexplained in an image of these layers in which the scanner recognised a program at `recognised`.
-    fn of(layers: &[Vec<TestEntry>], recognised: &str) -> Option<Executables> {
+    /// What is unexplained in an image of these layers in which the scanner recognised a program at `recognised`, in the layer of this number.
+    fn of(layers: &[Vec<TestEntry>], recognised: &str, layer: usize) -> Option<Executables> {
         let image = TestImage::new(layers);
         let files = Image::open(image.path(), &image.digest).unwrap().files(&is_telling).unwrap();
+        let diff_ids: Vec<String> = image.diff_ids.iter().map(Digest::to_string).collect();
+        // As the scanner writes it: the list has the path, its packages have none.
         let package = ListedPackage {
             name: "example.com/tool".into(),
             version: "1".into(),
             purl: None,
             licenses: Vec::new(),
-            file: Some(recognised.into()),
+            file: None,
             analyzed_by: "gobinary".into(),
+            layer: Some(diff_ids[layer].clone()),
         };
         let list = PackageList {
             class: "lang-pkgs".into(),
             kind: "gobinary".into(),
-            place: String::new(),
+            place: recognised.into(),
             packages: vec![package],
             lock_file: false,
         };
@@ -78,11 +85,11 @@ mod tests {
             version: "0".into(),
             artifact_type: String::new(),
             image_id: String::new(),
-            diff_ids: Vec::new(),
+            diff_ids,
             system: None,
             results: vec![list],
         };
-        unexplained(&report, &files)
+        unexplained(&report, &files, package_files(&files).as_ref())
     }
 
     /// Places in the base, with how many more have the same content, then those in the products.
@@ -111,7 +118,7 @@ mod tests {
             executable("usr/local/bin/gone", b"\x7fELF gone"),
         ];
         let upper = vec![file("usr/local/bin/.wh.gone", b""), executable("srv/server", b"\x7fELF server")];
-        let found = of(&[base, upper], "usr/local/bin/go").unwrap();
+        let found = of(&[base, upper], "usr/local/bin/go", 0).unwrap();
         let expected = ["usr/local/bin/another 1", "usr/local/bin/script 0", "usr/local/lib/libother.so 0"];
         assert_eq!(places(&found), [expected.map(str::to_owned).to_vec(), vec!["srv/server 0".to_owned()]]);
         assert_eq!(found.listed[0].digest, Digest::of(b"\x7fELF other"));
@@ -121,7 +128,7 @@ mod tests {
     #[test]
     fn a_list_that_is_gone_or_another_one_explains_nothing() {
         let base = || vec![file("var/lib/dpkg/info/a.list", b"/usr/bin/a\n"), executable("usr/bin/a", ELF)];
-        let listed = |upper: Vec<TestEntry>| places(&of(&[base(), upper], "").unwrap());
+        let listed = |upper: Vec<TestEntry>| places(&of(&[base(), upper], "", 0).unwrap());
         assert_eq!(listed(vec![file("x", b"")])[0], [] as [&str; 0]);
         assert_eq!(listed(vec![file("var/lib/dpkg/info/.wh.a.list", b"")])[0], ["usr/bin/a 0"]);
         assert_eq!(listed(vec![file("var/lib/dpkg/info/a.list", b"/usr/bin/b\n")])[0], ["usr/bin/a 0"]);
@@ -130,11 +137,42 @@ mod tests {
     }
 
     #[test]
+    fn tm04_a_program_that_was_replaced_is_not_the_one_that_was_recognised() {
+        let tool = |content: &[u8]| vec![executable("usr/bin/tool", content)];
+        let listed = |layers: &[Vec<TestEntry>], layer| {
+            places(&of(layers, "usr/bin/tool", layer).unwrap())[0].len()
+                + places(&of(layers, "usr/bin/tool", layer).unwrap())[1].len()
+        };
+        assert_eq!(listed(&[tool(b"\x7fELF go")], 0), 0);
+        assert_eq!(listed(&[tool(b"\x7fELF go"), tool(b"\x7fELF other")], 0), 1);
+        assert_eq!(listed(&[tool(b"\x7fELF other"), tool(b"\x7fELF go")], 1), 0);
+    }
+
+    #[test]
+    fn tm04_names_and_permissions_hide_nothing() {
+        let hostile = |second: TestEntry| {
+            let mut first = executable("x", b"\x7fELF 1");
+            first.set_raw_path(b"bin/e\xff");
+            let mut second = second;
+            second.set_raw_path(b"bin/e\xfe");
+            of(&[vec![first], vec![second]], "", 0).unwrap().listed.len()
+        };
+        assert_eq!(hostile(executable("x", b"\x7fELF 2")), 2);
+        assert_eq!(hostile(file("x", b"text")), 1);
+        let script = vec![file("s0", b"#!/bin/sh\n"), {
+            let mut link = hard_link("s1", "s0");
+            link.set_mode(0o755);
+            link
+        }];
+        assert_eq!(places(&of(&[script, vec![]], "", 0).unwrap())[0], ["s1 0"]);
+    }
+
+    #[test]
     fn of_a_manager_whose_lists_are_not_read_nothing_is_said() {
         let base = |path: &str| vec![file(path, b"x"), executable("usr/bin/a", ELF)];
-        assert_eq!(of(&[base("var/lib/rpm/rpmdb.sqlite")], ""), None);
-        assert_eq!(of(&[base("var/lib/opkg/status")], ""), None);
-        assert_eq!(of(&[base("var/lib/dpkg/status")], "").unwrap().listed.len(), 1);
+        assert_eq!(of(&[base("var/lib/rpm/rpmdb.sqlite")], "", 0), None);
+        assert_eq!(of(&[base("var/lib/opkg/status")], "", 0), None);
+        assert_eq!(of(&[base("var/lib/dpkg/status")], "", 0).unwrap().listed.len(), 1);
     }
 
     #[test]
@@ -142,9 +180,9 @@ mod tests {
         let many = |prefix: &str, n: usize| -> Vec<TestEntry> {
             (0..n).map(|nth| executable(&format!("{prefix}/{nth}"), format!("#!{prefix}{nth}").as_bytes())).collect()
         };
-        let found = of(&[many("base", LISTED + 7), many("product", 3)], "").unwrap();
+        let found = of(&[many("base", LISTED + 7), many("product", 3)], "", 0).unwrap();
         assert_eq!((found.listed.len(), found.beyond), (LISTED, 7));
-        let found = of(&[many("base", 2), many("product", LISTED)], "").unwrap();
+        let found = of(&[many("base", 2), many("product", LISTED)], "", 0).unwrap();
         assert_eq!((found.listed.len(), found.beyond), (LISTED, 0));
         assert!(!found.listed[1].product && found.listed[2].product);
     }

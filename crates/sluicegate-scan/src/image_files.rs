@@ -35,7 +35,7 @@ const RATIO_FREE: u64 = 16 * 1024 * 1024;
 /// Bytes of all texts that say which system this is, those of all layers together.
 const TEXTS: usize = 16 * 1024 * 1024;
 /// Bytes of all lists of packages' files, those of all layers together.
-const LISTS: usize = 128 * 1024 * 1024;
+const LISTS: usize = 64 * 1024 * 1024;
 /// Bytes of all lock files, those of all layers together.
 const LOCK_FILES: usize = 128 * 1024 * 1024;
 /// How an ELF file begins.
@@ -111,8 +111,7 @@ impl Image {
         let mut entries = 0;
         let mut taken = Taken::default();
         for (nth, (layer, diff_id)) in self.layers.iter().zip(&self.diff_ids).enumerate() {
-            let is_uppermost = nth + 1 == self.layers.len();
-            if is_uppermost {
+            if nth + 1 == self.layers.len() {
                 below = telling(&files);
             }
             let file = open_layer(&self.blobs, layer)?;
@@ -138,31 +137,28 @@ impl Image {
                 return Err(broken(&layer.digest, "the blob has another digest than its name"));
             }
             anywhere.extend(added.iter().filter(|(_, kept)| kept.is_telling).map(|(path, _)| path.clone()));
-            let of_product = |kept: Kept| Kept { is_of_product: is_uppermost, ..kept };
-            files.extend(added.into_iter().map(|(path, kept)| (path, of_product(kept))));
+            files.extend(added.into_iter().map(|(path, kept)| (path, Kept { layer: nth, ..kept })));
         }
         // A list that an upper layer hides lists nothing.
         let stands = |list: &SystemText| files.get(&list.path).is_some_and(|kept| kept.digest == list.digest);
         let lists = taken.lists.list.into_iter().filter(stands).collect();
         let lock_files = taken.lock_files.list.into_iter().filter(stands).collect();
         let executables = files.iter().filter(|(_, kept)| kept.is_executable);
-        let executables = executables.map(|(path, kept)| ExecutableFile {
-            path: path.clone(),
-            digest: kept.digest,
-            is_of_product: kept.is_of_product,
-        });
+        let executables = executables.map(|(path, kept)| ExecutableFile { path: path.clone(), digest: kept.digest });
         Ok(Files {
             executables: executables.collect(),
             all: telling(&files),
             below,
             anywhere,
-            lists,
+            lists: (!taken.lists.is_short).then_some(lists),
             lock_files,
             links: files
                 .iter()
                 .filter(|(path, _)| may_be_merged(path))
                 .map(|(p, kept)| (p.clone(), kept.digest))
                 .collect(),
+            layers: files.iter().map(|(path, kept)| (path.clone(), kept.layer)).collect(),
+            uppermost: self.layers.len().saturating_sub(1),
             texts: taken.texts.list,
         })
     }
@@ -174,7 +170,10 @@ struct Kept {
     digest: Digest,
     is_telling: bool,
     is_executable: bool,
-    is_of_product: bool,
+    /// Whether it begins like a script, which is executable only by its permissions.
+    is_script: bool,
+    /// Which layer it is from, counted from the lowest.
+    layer: usize,
 }
 
 fn telling(files: &BTreeMap<String, Kept>) -> BTreeMap<String, Digest> {
@@ -195,12 +194,16 @@ pub(crate) struct Files {
     pub(crate) anywhere: BTreeSet<String>,
     /// The content of each file that says which system this is ([`is_text`]), of each layer, lowest first, hidden ones too.
     pub(crate) texts: Vec<SystemText>,
-    /// The lists of packages' files ([`is_list`]) as they stand.
-    pub(crate) lists: Vec<SystemText>,
+    /// The lists of packages' files ([`is_list`]) as they stand; `None` if they are more than is read.
+    pub(crate) lists: Option<Vec<SystemText>>,
     /// Lock files and what stands beside them ([`is_read_as_lock_file`]) as they stand, none longer than is read.
     pub(crate) lock_files: Vec<SystemText>,
     /// Links in the place of a folder that merged systems keep in `usr`, with the digest of the target's name.
     pub(crate) links: BTreeMap<String, Digest>,
+    /// From which layer each file is that was kept for whatever reason, counted from the lowest.
+    pub(crate) layers: BTreeMap<String, usize>,
+    /// The number of the uppermost layer: in an image that a pipeline assembled, that of its products.
+    pub(crate) uppermost: usize,
     /// What can be executed, as it stands, sorted by path.
     pub(crate) executables: Vec<ExecutableFile>,
 }
@@ -210,8 +213,6 @@ pub(crate) struct Files {
 pub(crate) struct ExecutableFile {
     pub(crate) path: String,
     pub(crate) digest: Digest,
-    /// Whether it is from the uppermost layer: in an image that a pipeline assembled, from its products.
-    pub(crate) is_of_product: bool,
 }
 
 /// Goes through one layer: takes away from `lower` what the layer hides, and returns what it adds.
@@ -263,7 +264,9 @@ fn one_layer(
         }
         let is_telling = wanted(&path, kind.is_symlink());
         let target = || names.link.clone().or_else(|| entry.header().link_name_bytes().map(|name| name.into_owned()));
-        let plain = |digest| Kept { digest, is_telling, is_executable: false, is_of_product: false };
+        let plain = |digest| Kept { digest, is_telling, is_executable: false, is_script: false, layer: 0 };
+        // A mode that can't be read may be any.
+        let may_be_run = !entry.header().mode().is_ok_and(|mode| mode & 0o111 == 0);
         if kind.is_symlink() {
             if is_telling || may_be_merged(&path) {
                 added.insert(path, plain(Digest::of(&target().unwrap_or_default())));
@@ -274,30 +277,31 @@ fn one_layer(
             let target = target().unwrap_or_default();
             let original = normal(&target)?;
             let original = added.get(&original).or_else(|| lower.get(&original)).copied();
-            if is_telling || original.is_some_and(|kept| kept.is_executable) {
+            let is_executable = original.is_some_and(|kept| kept.is_executable || (kept.is_script && may_be_run));
+            if is_telling || is_executable {
                 let kept = original.unwrap_or_else(|| plain(Digest::of(&target)));
-                added.insert(path, Kept { is_telling, ..kept });
+                added.insert(path, Kept { is_telling, is_executable, ..kept });
             }
             continue;
         }
-        let may_be_run = entry.header().mode()? & 0o111 != 0;
         let mut beginning = Vec::new();
         entry.by_ref().take(4).read_to_end(&mut beginning)?;
-        let is_executable = beginning == ELF_MAGIC || (may_be_run && beginning.starts_with(b"#!"));
-        if !(is_telling || is_executable || is_list(&path) || is_read_as_lock_file(&path)) {
+        let is_script = beginning.starts_with(b"#!");
+        let is_executable = beginning == ELF_MAGIC || (may_be_run && is_script);
+        if !(is_telling || is_executable || is_script || is_list(&path) || is_read_as_lock_file(&path)) {
             continue;
         }
         let mut content = beginning.as_slice().chain(&mut entry);
         let digest = if is_text(&path) {
             taken.texts.take(&path, TEXT_BYTES, &mut content)?
         } else if is_list(&path) {
-            taken.lists.take(&path, LIST_BYTES, &mut content)?
+            taken.lists.take_what_fits(&path, LIST_BYTES, &mut content)?
         } else if is_read_as_lock_file(&path) {
             taken.lock_files.take_what_fits(&path, LOCK_FILE_BYTES, &mut content)?
         } else {
             Digest::of_reader(&mut content)?.0
         };
-        added.insert(path, Kept { is_executable, ..plain(digest) });
+        added.insert(path, Kept { is_executable, is_script, ..plain(digest) });
     }
     Ok(added)
 }
@@ -311,7 +315,7 @@ struct Taken {
 
 impl Default for Taken {
     fn default() -> Self {
-        let none = |most, what| Texts { list: Vec::new(), bytes: 0, most, what };
+        let none = |most, what| Texts { list: Vec::new(), bytes: 0, most, what, is_short: false };
         Self {
             texts: none(TEXTS, "texts that say which system this is"),
             lists: none(LISTS, "lists of packages' files"),
@@ -326,6 +330,8 @@ struct Texts {
     bytes: usize,
     most: usize,
     what: &'static str,
+    /// Whether there are some that did not fit.
+    is_short: bool,
 }
 
 impl Texts {
@@ -348,6 +354,8 @@ impl Texts {
         if text.bytes.len() as u64 <= most && self.bytes + bytes <= self.most {
             self.bytes += bytes;
             self.list.push(text);
+        } else {
+            self.is_short = true;
         }
         Ok(digest)
     }
@@ -374,12 +382,23 @@ fn hide_below(files: &mut BTreeMap<String, Kept>, folder: &str) {
 
 /// `./usr//bin/sh` as `usr/bin/sh`. A path with `..` is refused: no builder writes one, and tools disagree on what it means.
 fn normal(raw: &[u8]) -> io::Result<String> {
-    let text = String::from_utf8_lossy(raw);
+    let text = legible(raw);
     let parts: Vec<_> = text.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
     if parts.contains(&"..") {
         return Err(io::Error::other("an entry's path has .. in it"));
     }
     Ok(parts.join("/"))
+}
+
+/// A name as text. Two names are never the same text, or one file would hide another: a byte that is no UTF-8 becomes U+FFFD and its two
+/// hexadecimal digits, and a U+FFFD that stands there is followed by `_`.
+fn legible(raw: &[u8]) -> String {
+    let mut text = String::with_capacity(raw.len());
+    for chunk in raw.utf8_chunks() {
+        text.push_str(&chunk.valid().replace('\u{fffd}', "\u{fffd}_"));
+        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\u{fffd}{byte:02x}")));
+    }
+    text
 }
 
 /// What GNU and pax headers say about the entry that follows them.

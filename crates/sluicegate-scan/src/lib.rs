@@ -17,6 +17,7 @@ pub mod scanner;
 mod advisory_buckets;
 mod executables;
 mod image_files;
+mod lock_entries;
 mod lock_files;
 mod package_files;
 mod pinned_copy;

@@ -8,13 +8,13 @@ use std::{
     path::Path,
 };
 
-use sluicegate_attestation::trivy_report::Summary;
+use sluicegate_attestation::trivy_report::{ListedPackage, Summary};
 use sluicegate_ports::scan::Gap;
-use sluicegate_types::Digest;
 
 use crate::{
-    coverage::{gap, is_packages},
-    own_system::SystemText,
+    coverage::{gap, is_of_standing_file, is_packages},
+    image_files::Files,
+    lock_entries::{Entry, entries, plain, spelling},
     pinned_copy::readable,
 };
 
@@ -70,61 +70,94 @@ pub(crate) fn is_read_as_lock_file(path: &str) -> bool {
 }
 
 /// Lays those files into `folder` that no package list of the report comes from, each at its own path, for everybody to read. Returns
-/// whether there are any.
-pub(crate) fn lay_out(report: &Summary, files: &[SystemText], folder: &Path) -> io::Result<bool> {
-    let read = read_by(report);
-    if !files.iter().any(|file| is_lock_file(&file.path) && !read.contains(&file.path)) {
+/// whether there are any. One whose path is longer than a file system takes, or is that of another's folder, is not laid out and so not read.
+pub(crate) fn lay_out(report: &Summary, seen: &Files, folder: &Path) -> io::Result<bool> {
+    let read = read_by(report, seen);
+    let unread = || seen.lock_files.iter().filter(|file| !read.contains_key(&file.path) && fits(&file.path));
+    if !unread().any(|file| is_lock_file(&file.path)) {
         return Ok(false);
     }
-    for file in files.iter().filter(|file| !read.contains(&file.path)) {
+    let mut taken = BTreeSet::new();
+    for file in unread() {
+        let folders = file.path.match_indices('/').map(|(at, _)| &file.path[..at]);
+        if folders.clone().any(|folder| taken.contains(folder)) {
+            continue;
+        }
         let path = folder.join(&file.path);
+        if path.exists() {
+            continue;
+        }
         if let Some(parent) = path.parent() {
             fs::DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
         }
         fs::write(&path, &file.bytes)?;
         readable(&path, 0o444)?;
+        taken.insert(file.path.as_str());
     }
     Ok(true)
 }
 
-/// Lock files from which no package list of the report comes, and lists of requirements that do not pin each of them, for Trivy passes
-/// over those that they leave open.
-pub(crate) fn gaps(report: &Summary, files: &BTreeMap<String, Digest>, contents: &[SystemText]) -> Vec<Gap> {
-    let read = read_by(report);
-    let content = |path: &str| contents.iter().find(|text| text.path == path).map(|text| text.bytes.as_slice());
-    let reason = |path: &str| {
-        if !read.contains(path) {
-            return Some("a lock file that no package list of the report comes from");
-        }
-        let is_open = name_of(path).starts_with("requirements.") && !content(path).is_some_and(pins_all);
-        is_open.then_some("a list of requirements of which not each is pinned to one version with ==")
-    };
-    let locks = files.iter().filter(|(path, _)| is_lock_file(path));
-    locks.filter_map(|(path, digest)| Some(gap("lock-file", path, digest, reason(path)?.to_owned()))).collect()
+/// Whether a path is one that can be made in any folder.
+fn fits(path: &str) -> bool {
+    path.len() <= 1024 && path.split('/').all(|name| name.len() <= 255)
 }
 
-/// The files from which the report's package lists come. The list of a Go module is that of its lock file.
-fn read_by(report: &Summary) -> BTreeSet<String> {
-    let mut read = BTreeSet::new();
+/// Lock files from which no package list of the report comes, and those of which the list says less than they do, or of which nobody can
+/// say: Trivy passes over groups, categories and sources of several formats without a word.
+pub(crate) fn gaps(report: &Summary, seen: &Files) -> Vec<Gap> {
+    let read = read_by(report, seen);
+    let contents: BTreeMap<&str, &[u8]> =
+        seen.lock_files.iter().map(|text| (text.path.as_str(), text.bytes.as_slice())).collect();
+    let reason = |path: &str| {
+        let Some(listed) = read.get(path) else {
+            return Some("a lock file that no package list of the report comes from".to_owned());
+        };
+        let pinned = contents.get(path).and_then(|content| entries(name_of(path), content));
+        let Some(pinned) = pinned else {
+            if name_of(path).starts_with("requirements.") {
+                let reason = "a list of requirements of which not each is pinned to one version with ==";
+                return Some(reason.to_owned());
+            }
+            return Some(format!(
+                "a lock file of which nobody can say whether the scanner read all of it; {} packages were read",
+                listed.len()
+            ));
+        };
+        let left_out: Vec<_> = pinned.difference(listed).collect();
+        let (name, version) = left_out.first()?;
+        Some(format!(
+            "a lock file of which the scanner passed over {} packages, such as {name} {version}",
+            left_out.len()
+        ))
+    };
+    let locks = seen.all.iter().filter(|(path, _)| is_lock_file(path));
+    locks.filter_map(|(path, digest)| Some(gap("lock-file", path, digest, printable(reason(path)?)))).collect()
+}
+
+/// What the report lists of each lock file. The list of a Go module is that of its lock file.
+fn read_by(report: &Summary, seen: &Files) -> BTreeMap<String, BTreeSet<Entry>> {
+    let mut read: BTreeMap<String, BTreeSet<Entry>> = BTreeMap::new();
     for list in report.results.iter().filter(|list| is_packages(list)) {
-        if list.lock_file && name_of(&list.place) == GO_MODULES {
-            let folder = list.place.strip_suffix(GO_MODULES).unwrap_or_default();
-            read.insert(format!("{folder}go.sum"));
+        let path = match list.place.strip_suffix(GO_MODULES) {
+            Some(folder) if folder.is_empty() || folder.ends_with('/') => format!("{folder}go.sum"),
+            _ => list.place.clone(),
+        };
+        // What an image's own list says counts only if it comes from the file that stands there.
+        let counts = |package: &&ListedPackage| {
+            list.lock_file || is_of_standing_file(package, &list.place, report, &seen.layers)
+        };
+        let listed: Vec<&ListedPackage> = list.packages.iter().filter(counts).collect();
+        if is_lock_file(&path) && !listed.is_empty() {
+            let listed = listed.into_iter().map(|package| (spelling(&package.name), plain(&package.version)));
+            read.entry(path).or_default().extend(listed);
         }
-        read.insert(list.place.clone());
-        read.extend(list.packages.iter().filter_map(|package| package.file.clone()));
     }
     read
 }
 
-/// Whether each requirement of a list (pip's "Requirements File Format") names one version, and nothing leads elsewhere.
-fn pins_all(list: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(list);
-    text.lines().all(|line| {
-        let line = line.split(" #").next().unwrap_or_default().trim();
-        let is_nothing = line.is_empty() || line.starts_with('#') || line.starts_with("--hash=");
-        is_nothing || (!line.starts_with('-') && line.contains("==") && !line.contains('*'))
-    })
+/// The beginning of a text that somebody else chose a part of, without control characters.
+fn printable(text: String) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(400).collect()
 }
 
 fn is_installed(path: &str) -> bool {
@@ -138,91 +171,136 @@ fn name_of(path: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use sluicegate_attestation::trivy_report::{ListedPackage, PackageList};
+    use sluicegate_attestation::trivy_report::PackageList;
+    use sluicegate_types::Digest;
 
     use super::*;
+    use crate::own_system::SystemText;
 
-    fn report(places: &[(&str, bool)]) -> Summary {
-        let package = |file: Option<&str>| ListedPackage {
-            name: "a".into(),
-            version: "1".into(),
+    type TestList<'a> = (&'a str, bool, &'a [(&'a str, &'a str)]);
+
+    /// Lists of packages by place: whether it is one of the second report, and names with versions.
+    fn report(lists: &[TestList<'_>]) -> Summary {
+        let package = |(name, version): &(&str, &str)| ListedPackage {
+            name: (*name).into(),
+            version: (*version).into(),
             purl: None,
             licenses: Vec::new(),
-            file: file.map(str::to_owned),
-            analyzed_by: String::new(),
+            file: None,
+            analyzed_by: "npm".into(),
+            layer: Some("sha256:of-the-layer".into()),
         };
-        let list = |(place, lock_file): &(&str, bool)| PackageList {
+        let list = |(place, lock_file, packages): &TestList<'_>| PackageList {
             class: "lang-pkgs".into(),
             kind: "npm".into(),
             place: (*place).into(),
-            packages: vec![package(None)],
+            packages: packages.iter().map(package).collect(),
             lock_file: *lock_file,
         };
         Summary {
             version: String::new(),
             artifact_type: String::new(),
             image_id: String::new(),
-            diff_ids: Vec::new(),
+            diff_ids: vec!["sha256:of-the-layer".into()],
             system: None,
-            results: places.iter().map(list).collect(),
+            results: lists.iter().map(list).collect(),
         }
     }
 
-    fn texts(files: &[(&str, &str)]) -> Vec<SystemText> {
+    /// An image with these files, of which `unkept` is longer than is read.
+    fn image(files: &[(&str, &str)], unkept: &str) -> Files {
         let text = |(path, text): &(&str, &str)| SystemText {
             path: (*path).into(),
             digest: Digest::of(text.as_bytes()),
             bytes: (*text).into(),
         };
-        files.iter().map(text).collect()
-    }
-
-    /// The places of gaps in an image with these files, of which `unkept` are not read.
-    fn gaps_of(report: &Summary, files: &[(&str, &str)], unkept: &str) -> Vec<String> {
-        let mut texts = texts(files);
+        let mut texts: Vec<SystemText> = files.iter().map(text).collect();
         let all = texts.iter().map(|text| (text.path.clone(), text.digest)).collect();
+        let layers = texts.iter().map(|text| (text.path.clone(), 0)).collect();
         texts.retain(|text| text.path != unkept);
-        gaps(report, &all, &texts).into_iter().map(|gap| gap.place).collect()
+        Files { all, layers, lock_files: texts, ..Files::default() }
     }
 
-    #[test]
-    fn tm04_a_lock_file_is_a_gap_until_a_list_comes_from_it() {
-        let files = [("srv/package-lock.json", "{}"), ("go/go.sum", "x"), ("other/go.sum", "x"), ("go/go.mod", "y")];
-        assert_eq!(gaps_of(&report(&[]), &files, ""), ["go/go.sum", "other/go.sum", "srv/package-lock.json"]);
-        let read = report(&[("srv/package-lock.json", true), ("go/go.mod", true)]);
-        assert_eq!(gaps_of(&read, &files, ""), ["other/go.sum"]);
-        // A module that is listed as installed says nothing of the hashes beside it.
-        let installed = report(&[("srv/package-lock.json", false), ("go/go.mod", false)]);
-        assert_eq!(gaps_of(&installed, &files, ""), ["go/go.sum", "other/go.sum"]);
+    fn places(gaps: Vec<Gap>) -> Vec<String> {
+        gaps.into_iter().map(|gap| gap.place).collect()
     }
 
+    const LOCK: &str =
+        r#"{"packages": {"node_modules/a": {"version": "1"}, "node_modules/b": {"version": "2", "dev": true}}}"#;
+
     #[test]
-    fn tm04_requirements_that_are_left_open_are_a_gap() {
-        let place = "srv/requirements.txt";
-        let read = report(&[(place, true)]);
-        for whole in ["", "# all\na==1 # because\n\nb[c]==2; python_version > '3'\n", "a==1 \\\n    --hash=sha256:00\n"]
-        {
-            assert_eq!(gaps_of(&read, &[(place, whole)], ""), [] as [&str; 0], "{whole}");
-            assert_eq!(gaps_of(&read, &[(place, whole)], place), [place], "not read, so nobody knows");
+    fn tm04_a_lock_file_is_a_gap_until_all_that_it_pins_is_listed() {
+        let place = "srv/package-lock.json";
+        let of = |report: &Summary, unkept| places(gaps(report, &image(&[(place, LOCK)], unkept)));
+        let whole = report(&[(place, true, &[("a", "1"), ("b", "2"), ("c", "3")])]);
+        assert_eq!(of(&whole, ""), [] as [&str; 0]);
+        assert_eq!(of(&whole, place), [place], "not read here, so nobody knows");
+        for short in [
+            report(&[]),
+            report(&[(place, true, &[("a", "1")])]),
+            report(&[(place, true, &[("a", "1"), ("b", "1")])]),
+            report(&[("package-lock.json", true, &[("a", "1"), ("b", "2")])]),
+        ] {
+            assert_eq!(of(&short, ""), [place]);
         }
-        for open in ["a", "a==1\nb>=2", "-r more.txt", "-e .", "git+https://a/b", "a==1.*", "--index-url x"] {
-            assert_eq!(gaps_of(&read, &[(place, open)], ""), [place], "{open}");
-        }
+        let said = gaps(&report(&[(place, true, &[("a", "1")])]), &image(&[(place, LOCK)], "")).remove(0).reason;
+        assert!(said.contains("passed over 1 packages, such as b 2"), "{said}");
     }
 
     #[test]
-    fn only_what_was_not_read_is_laid_out() {
+    fn tm04_a_list_of_the_image_counts_for_the_file_that_stands_there() {
+        let place = "srv/package-lock.json";
+        let mut by = report(&[(place, false, &[("a", "1"), ("b", "2")])]);
+        let ask = |by: &Summary| places(gaps(by, &image(&[(place, LOCK)], "")));
+        assert_eq!(ask(&by), [] as [&str; 0]);
+        by.results[0].packages.iter_mut().for_each(|package| package.layer = Some("sha256:another".into()));
+        assert_eq!(ask(&by), [place], "of a file that was replaced");
+        let mut by = report(&[(place, false, &[("a", "1"), ("b", "2")])]);
+        by.results[0].packages.iter_mut().for_each(|package| package.analyzed_by = "sbom".into());
+        assert_eq!(ask(&by), [place], "of an SBOM that says so");
+        let mut by = report(&[("other", false, &[("a", "1"), ("b", "2")])]);
+        by.results[0].packages.iter_mut().for_each(|package| package.file = Some(place.into()));
+        assert_eq!(ask(&by), [place], "of packages that say so");
+    }
+
+    #[test]
+    fn tm04_the_hashes_of_modules_are_read_where_the_modules_are_listed() {
+        let files = [("go/go.sum", "x.org/m v1.0.0 h1:a=\nx.org/n v1.0.0/go.mod h1:b=\n"), ("go/go.mod", "module y\n")];
+        let of =
+            |packages: &[(&str, &str)]| places(gaps(&report(&[("go/go.mod", true, packages)]), &image(&files, "")));
+        assert_eq!(of(&[("y", ""), ("x.org/m", "v1.0.0")]), [] as [&str; 0]);
+        assert_eq!(of(&[("y", "")]), ["go/go.sum"]);
+        assert_eq!(places(gaps(&report(&[]), &image(&files, ""))), ["go/go.sum"]);
+    }
+
+    #[test]
+    fn tm04_a_format_that_is_not_read_here_stays_a_gap() {
+        let place = "srv/yarn.lock";
+        let read = report(&[(place, true, &[("a", "1")])]);
+        let said = gaps(&read, &image(&[(place, "a@1:\n")], "")).remove(0);
+        assert!(said.reason.contains("nobody can say") && said.reason.contains("1 packages"), "{said:?}");
+    }
+
+    #[test]
+    fn what_was_not_read_is_laid_out_and_odd_paths_stay_gaps() {
         let folder = tempfile::tempdir().unwrap();
-        let files = texts(&[("srv/yarn.lock", "1"), ("go/go.mod", "2"), ("read/Cargo.lock", "3")]);
-        let read = report(&[("read/Cargo.lock", false)]);
-        assert!(lay_out(&read, &files, folder.path()).unwrap());
+        let long = format!("{}/yarn.lock", "x".repeat(256));
+        let files = [
+            ("srv/yarn.lock", "1"),
+            ("srv/yarn.lock/yarn.lock", "2"),
+            ("go/go.mod", "3"),
+            ("read/Cargo.lock", "4"),
+            (long.as_str(), "5"),
+        ];
+        let read = report(&[("read/Cargo.lock", false, &[("a", "1")])]);
+        assert!(lay_out(&read, &image(&files, ""), folder.path()).unwrap());
         assert_eq!(fs::read(folder.path().join("srv/yarn.lock")).unwrap(), b"1");
-        assert_eq!(fs::read(folder.path().join("go/go.mod")).unwrap(), b"2");
+        assert_eq!(fs::read(folder.path().join("go/go.mod")).unwrap(), b"3");
         assert!(!folder.path().join("read").exists());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
         let nothing = tempfile::tempdir().unwrap();
-        assert!(!lay_out(&read, &texts(&[("go/go.mod", "2"), ("read/Cargo.lock", "3")]), nothing.path()).unwrap());
+        let files = [("go/go.mod", "3"), ("read/Cargo.lock", "4"), (long.as_str(), "5")];
+        assert!(!lay_out(&read, &image(&files, ""), nothing.path()).unwrap());
         assert_eq!(fs::read_dir(nothing.path()).unwrap().count(), 0);
-        let clash = texts(&[("srv/yarn.lock", "1"), ("srv/yarn.lock/yarn.lock", "2")]);
-        assert!(lay_out(&read, &clash, tempfile::tempdir().unwrap().path()).is_err());
     }
 }

@@ -191,7 +191,8 @@ impl Scanner for TrivyScanner {
         }))
     }
 
-    /// Runs Trivy twice: over the image for its JSON report, and over that report for the SBOM, so that both say the same.
+    /// Runs Trivy over the image for its JSON report, over that report for the SBOM, so that both say the same, and over the lock files, if
+    /// there are any.
     fn scan(&self, layout: &Path, image: &Digest) -> Result<ScanReport, ScanError> {
         let ready = self.ready()?;
         let opened = Image::open(layout, image)?;
@@ -300,14 +301,20 @@ impl TrivyScanner {
             reason: error.to_string(),
         };
         let folder = tempfile::Builder::new().prefix("locks-").tempdir_in(&self.config.work).map_err(io)?;
-        if !lock_files::lay_out(&scanned.report, &files.lock_files, folder.path()).map_err(io)? {
+        if !lock_files::lay_out(&scanned.report, files, folder.path()).map_err(io)? {
             return Ok(scanned);
         }
         readable(folder.path(), 0o755).map_err(io)?;
         let database = ready.database.place_in(CACHE);
         let folders = [(folder.path(), "/locks"), (ready.database.files.as_path(), database.as_str())];
         let timeout = trivys_timeout(self.config.limits.timeout);
-        let of_locks = self.run(ready, &scan_args(&["filesystem", "/locks"], scanners, &timeout), &folders)?;
+        let what = ["filesystem", "--include-dev-deps", "/locks"];
+        let of_locks = match self.run(ready, &scan_args(&what, scanners, &timeout), &folders) {
+            Ok(report) => report,
+            // One that brings the scanner down leaves all of them unread, which is a gap for each and no fault of the image's scan.
+            Err(ScanError::Failed { .. }) => return Ok(scanned),
+            Err(error) => return Err(error),
+        };
         let refused = |error: TrivyReportError| ScanError::Report { reason: error.to_string() };
         let raw = with_lock_files(&scanned.raw, &of_locks).map_err(refused)?;
         if raw.len() as u64 > self.config.limits.report {

@@ -13,9 +13,20 @@ pub(crate) struct TestEntry {
     path: String,
     data: Vec<u8>,
     pax: Option<String>,
+    raw_path: Option<Vec<u8>>,
 }
 
 impl TestEntry {
+    /// Gives it a path that need not be text, of at most 100 bytes.
+    pub(crate) fn set_raw_path(&mut self, path: &[u8]) {
+        self.raw_path = Some(path.to_vec());
+    }
+
+    /// Gives it these permission bits.
+    pub(crate) fn set_mode(&mut self, mode: u32) {
+        self.header.set_mode(mode);
+    }
+
     /// Its path.
     pub(crate) fn path(&self) -> &str {
         &self.path
@@ -28,7 +39,7 @@ pub(crate) fn file(path: &str, data: &[u8]) -> TestEntry {
     header.set_entry_type(tar::EntryType::Regular);
     header.set_size(data.len() as u64);
     header.set_mode(0o644);
-    TestEntry { header, path: path.to_owned(), data: data.to_vec(), pax: None }
+    TestEntry { header, path: path.to_owned(), data: data.to_vec(), pax: None, raw_path: None }
 }
 
 /// A regular file that may be executed.
@@ -51,7 +62,7 @@ pub(crate) fn link(path: &str, target: &str) -> TestEntry {
     header.set_entry_type(tar::EntryType::Symlink);
     header.set_size(0);
     header.set_link_name(target).unwrap();
-    TestEntry { header, path: path.to_owned(), data: Vec::new(), pax: None }
+    TestEntry { header, path: path.to_owned(), data: Vec::new(), pax: None, raw_path: None }
 }
 
 /// A regular file before which a pax header says another size.
@@ -165,8 +176,9 @@ pub(crate) fn tar_of(entries: &[TestEntry]) -> Vec<u8> {
             long.set_cksum();
             tar.append(&long, name.as_bytes()).unwrap();
         }
-        let kept = entry.path.len().min(100);
-        header.as_old_mut().name[..kept].copy_from_slice(&entry.path.as_bytes()[..kept]);
+        let path = entry.raw_path.as_deref().unwrap_or(entry.path.as_bytes());
+        let kept = path.len().min(100);
+        header.as_old_mut().name[..kept].copy_from_slice(&path[..kept]);
         header.set_cksum();
         tar.append(&header, entry.data.as_slice()).unwrap();
     }

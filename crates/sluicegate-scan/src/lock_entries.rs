@@ -1,0 +1,264 @@
+//! What a lock file pins, read here once more for the formats in which that is easily told, so that it can be set beside what the scanner
+//! says of it: Trivy passes over entries of several formats without a word (groups, categories, sources of other kinds).
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+/// A package and its version.
+pub(crate) type Entry = (String, String);
+
+/// What a lock file pins, each name in one spelling ([`spelling`]); `None` for another format and for a file that is written in another
+/// way than its tool writes it.
+pub(crate) fn entries(name: &str, content: &[u8]) -> Option<BTreeSet<Entry>> {
+    let text = std::str::from_utf8(content).ok()?;
+    let text = text.replace("\r\n", "\n");
+    // What a line is depends on the reader where other characters than a line feed may end one.
+    let is_odd =
+        |c: char| (c.is_control() && !matches!(c, '\n' | '\t')) || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}');
+    if text.contains(is_odd) {
+        return None;
+    }
+    let found: BTreeSet<Entry> = match name {
+        "package-lock.json" => npm(&serde_json::from_str(&text).ok()?)?,
+        "composer.lock" => composer(&serde_json::from_str(&text).ok()?)?,
+        "Pipfile.lock" => pipfile(&serde_json::from_str(&text).ok()?)?,
+        "Cargo.lock" | "poetry.lock" | "uv.lock" => tables(&text)?,
+        "requirements.txt" => requirements(&text)?,
+        "go.sum" => modules(&text)?,
+        _ => return None,
+    };
+    Some(found.into_iter().map(|(name, version)| (spelling(&name), plain(&version))).collect())
+}
+
+/// A package's name in the spelling in which two names of one package are alike: Python's registries tell no case and none of `-`, `_` and
+/// `.` apart (PEP 503); of the others nothing is mixed up by it.
+pub(crate) fn spelling(name: &str) -> String {
+    let parts = name.split(['-', '_', '.']).filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join("-").to_lowercase()
+}
+
+/// A version without the letter that Go and Composer write before it.
+pub(crate) fn plain(version: &str) -> String {
+    version.strip_prefix('v').unwrap_or(version).to_owned()
+}
+
+/// `packages` of version 2 and 3, `dependencies` in each other of version 1 (npm, "package-lock.json").
+fn npm(lock: &Value) -> Option<BTreeSet<Entry>> {
+    let mut found = BTreeSet::new();
+    if let Some(packages) = lock.get("packages") {
+        for (place, package) in packages.as_object()? {
+            if place.is_empty() || package["link"] == true {
+                continue;
+            }
+            let name = package["name"].as_str().or_else(|| place.rsplit("node_modules/").next())?;
+            found.insert((name.to_owned(), package["version"].as_str()?.to_owned()));
+        }
+        return Some(found);
+    }
+    let mut open: Vec<&Value> = lock.get("dependencies").into_iter().collect();
+    while let Some(dependencies) = open.pop() {
+        for (name, package) in dependencies.as_object()? {
+            found.insert((name.clone(), package["version"].as_str()?.to_owned()));
+            open.extend(package.get("dependencies"));
+        }
+    }
+    Some(found)
+}
+
+fn composer(lock: &Value) -> Option<BTreeSet<Entry>> {
+    let mut found = BTreeSet::new();
+    for list in ["packages", "packages-dev"].into_iter().filter_map(|list| lock.get(list)) {
+        for package in list.as_array()? {
+            found.insert((package["name"].as_str()?.to_owned(), package["version"].as_str()?.to_owned()));
+        }
+    }
+    Some(found)
+}
+
+/// Every category (pipenv, "Pipfile.lock Security Features"): `default`, `develop` and others.
+fn pipfile(lock: &Value) -> Option<BTreeSet<Entry>> {
+    let mut found = BTreeSet::new();
+    for (_, category) in lock.as_object()?.iter().filter(|(name, _)| *name != "_meta") {
+        for (name, package) in category.as_object()? {
+            found.insert((name.clone(), package["version"].as_str()?.strip_prefix("==")?.to_owned()));
+        }
+    }
+    Some(found)
+}
+
+/// `[[package]]` tables with name and version, one key a line, as Cargo, Poetry and uv write them. A package of a folder beside the lock
+/// file (`editable`, `virtual`) is the program itself.
+fn tables(text: &str) -> Option<BTreeSet<Entry>> {
+    const PACKAGE: &str = "[[package]]";
+    // In a text of several lines anything could look like a table.
+    if text.contains("\"\"\"") || text.contains("'''") {
+        return None;
+    }
+    let at = text.find(PACKAGE).unwrap_or(text.len());
+    let (head, tables) = text.split_at(at);
+    let names_packages = |line: &str| line.trim_start().trim_start_matches(['[', '"', '\'']).starts_with("package");
+    let begins_a_line = head.is_empty() || head.ends_with('\n');
+    if head.lines().any(names_packages) || !(tables.is_empty() || begins_a_line) {
+        return None;
+    }
+    let mut found = BTreeSet::new();
+    for table in tables.split(PACKAGE).filter(|table| !table.trim().is_empty()) {
+        let own = table.split("\n[").next().unwrap_or_default();
+        let value = |key: &str| {
+            let mut values = own.lines().filter_map(|line| line.strip_prefix(key)?.trim_start().strip_prefix('='));
+            let value = values.next()?.trim().strip_prefix('"')?.strip_suffix('"')?;
+            (values.next().is_none() && !value.contains(['"', '\\'])).then(|| value.to_owned())
+        };
+        let is_own = own
+            .lines()
+            .any(|line| line.starts_with("source = { editable = ") || line.starts_with("source = { virtual = "));
+        if !is_own {
+            found.insert((value("name")?, value("version")?));
+        }
+    }
+    Some(found)
+}
+
+/// Requirements that name one version each, `NAME[EXTRAS] == VERSION`, with a marker and hashes (pip, "Requirements File Format").
+fn requirements(text: &str) -> Option<BTreeSet<Entry>> {
+    let mut found = BTreeSet::new();
+    for line in text.replace("\\\n", " ").lines() {
+        let line = if line.starts_with('#') { "" } else { line.split(" #").next().unwrap_or_default() }.trim();
+        if line.is_empty() {
+            continue;
+        }
+        let mut words = line.split(" --hash=");
+        let requirement = words.next().unwrap_or_default();
+        if words.any(|hash| hash.trim().contains(char::is_whitespace)) {
+            return None;
+        }
+        let pin = requirement.split_once(';').map_or(requirement, |(pin, _)| pin);
+        let (name, version) = pin.split_once("==")?;
+        let name = name.split_once('[').map_or(name, |(name, _)| name).trim();
+        let version = version.trim();
+        let is_word = |text: &str, more: &str| {
+            !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+        };
+        if !is_word(name, "-_.") || !is_word(version, "-_.+!") {
+            return None;
+        }
+        found.insert((name.to_owned(), version.to_owned()));
+    }
+    Some(found)
+}
+
+/// Modules whose content has a hash, not only their `go.mod` (Go Modules Reference, "go.sum files").
+fn modules(text: &str) -> Option<BTreeSet<Entry>> {
+    let mut found = BTreeSet::new();
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        let mut words = line.split_whitespace();
+        let (module, version, _hash) = (words.next()?, words.next()?, words.next()?);
+        if words.next().is_some() {
+            return None;
+        }
+        if !version.ends_with("/go.mod") {
+            found.insert((module.to_owned(), version.to_owned()));
+        }
+    }
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(name: &str, content: &str) -> Option<Vec<String>> {
+        let entries = entries(name, content.as_bytes())?;
+        Some(entries.into_iter().map(|(name, version)| format!("{name} {version}")).collect())
+    }
+
+    #[test]
+    fn what_each_format_pins_is_found_whatever_group_it_is_in() {
+        for (name, content, expected) in [
+            (
+                "package-lock.json",
+                r#"{"lockfileVersion": 3, "packages": {"": {"name": "own"}, "node_modules/a": {"version": "1", "dev": true},
+                  "node_modules/a/node_modules/@s/b": {"version": "2"}, "c": {"version": "3", "name": "c"},
+                  "node_modules/c": {"link": true, "resolved": "c"}}}"#,
+                vec!["@s/b 2", "a 1", "c 3"],
+            ),
+            (
+                "package-lock.json",
+                r#"{"dependencies": {"a": {"version": "1", "dependencies": {"b": {"version": "2"}}}}}"#,
+                vec!["a 1", "b 2"],
+            ),
+            (
+                "composer.lock",
+                r#"{"packages": [{"name": "x/y", "version": "v1"}], "packages-dev": [{"name": "x/z", "version": "2"}]}"#,
+                vec!["x/y 1", "x/z 2"],
+            ),
+            (
+                "Pipfile.lock",
+                r#"{"_meta": {}, "default": {"H_11": {"version": "==1"}}, "prod": {"b": {"version": "==2"}}}"#,
+                vec!["b 2", "h-11 1"],
+            ),
+            (
+                "uv.lock",
+                "version = 1\n\n[[package]]\nname = \"own\"\nversion = \"0\"\nsource = { editable = \".\" }\n\n[[package]]\nname = \"a\"\nversion = \"1\"\nsource = { registry = \"x\" }\n\n[package.metadata]\nname = \"b\"\n",
+                vec!["a 1"],
+            ),
+            (
+                "requirements.txt",
+                "# all\r\na==1 # why\r\nb[x, y] == 2 ; python_version > '3'\r\nc==3 \\\r\n    --hash=sha256:0 --hash=sha256:1\r\n",
+                vec!["a 1", "b 2", "c 3"],
+            ),
+            (
+                "go.sum",
+                "x.org/m v1.0.0 h1:a=\nx.org/m v1.0.0/go.mod h1:b=\nx.org/n v2.0.0/go.mod h1:c=\n",
+                vec!["x-org/m 1.0.0"],
+            ),
+        ] {
+            assert_eq!(found(name, content).unwrap(), expected, "{name}: {content}");
+        }
+    }
+
+    #[test]
+    fn tm04_what_is_written_in_another_way_is_not_read_here() {
+        for (name, content) in [
+            ("yarn.lock", ""),
+            ("package-lock.json", r#"{"packages": {"node_modules/a": {}}}"#),
+            ("package-lock.json", "{"),
+            ("Pipfile.lock", r#"{"default": {"a": {"git": "x"}}}"#),
+            ("Cargo.lock", "package = [{ name = \"a\", version = \"1\" }]\n"),
+            ("Cargo.lock", "[[\"package\"]]\nname = \"a\"\nversion = \"1\"\n"),
+            ("Cargo.lock", "[[package]]\nname = \"a\"\n"),
+            ("Cargo.lock", "[[package]]\nname = \"a\"\nversion = \"1\"\nx = \"\"\"\n[[package]]\n\"\"\"\n"),
+            ("Cargo.lock", "[[package]]\nname = \"\\u0061\"\nversion = \"1\"\n"),
+            ("go.sum", "x.org/m v1.0.0\n"),
+        ] {
+            assert_eq!(found(name, content), None, "{name}: {content}");
+        }
+        assert!(entries("requirements.txt", b"a==1\xff").is_none());
+        for open in [
+            "a",
+            "a==1\nb>=2",
+            "-r more.txt",
+            "-e .",
+            "git+https://a/b",
+            "a==1.*",
+            "a===1",
+            "a!==1",
+            "a>=1; python_version==\"3.11\"",
+            "a @ https://x/a-1==1.whl",
+            "a>=1\t# ==",
+            "a (==1)",
+            "./a==1.whl",
+            "a==1\rb",
+            "a==1\u{c}b",
+            "a==1\u{2028}b",
+            "\u{feff}a==1",
+            "a==${V}",
+            "a==1 b==2",
+            "a==1 --hash=x b>=2",
+            "--hash=x a>=1",
+        ] {
+            assert_eq!(found("requirements.txt", open), None, "{open:?}");
+        }
+    }
+}
