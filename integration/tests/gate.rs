@@ -166,11 +166,11 @@ fn a_lock_file_that_no_analyser_read_is_a_gap() {
         return;
     }
     let project = Project::prepared();
-    fs::write(project.path("src/package-lock.json"), "{\"lockfileVersion\": 3, \"packages\": {}}\n").unwrap();
+    fs::write(project.path("src/yarn.lock"), "# yarn lockfile v1\n").unwrap();
     project.replace("sluicegate.yaml", "cp /src/hello.txt /out/app/", "cp /src/* /out/app/");
     project.must(&["run"]);
-    refused(&project, 3, "package-lock.json", "undecided");
-    fs::remove_file(project.path("src/package-lock.json")).unwrap();
+    refused(&project, 3, "yarn.lock", "undecided");
+    fs::remove_file(project.path("src/yarn.lock")).unwrap();
     project.must(&["run"]);
     project.must(&PROMOTE);
 }

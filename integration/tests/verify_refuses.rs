@@ -48,7 +48,7 @@ fn an_untouched_image_verifies_and_lists_every_statement_once() {
     }
     places.sort_unstable();
     places.dedup();
-    assert_eq!(places.len(), 15, "{document:#}");
+    assert_eq!(places.len(), 17, "{document:#}");
     // One that is gone is listed with its digest, and still once.
     let layout = Layout::at(project.path("env/production"));
     let (at, mut evidence) = layout.evidence();

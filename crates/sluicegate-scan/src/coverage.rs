@@ -17,7 +17,7 @@ use crate::{
     image_files::Files,
     lock_files::{self, is_lock_file},
     own_system::{SystemText, Word, is_repositories, is_text, package_analysers, word_of},
-    package_files::PackageFiles,
+    package_files::{PackageFiles, is_list, is_list_of_system},
 };
 
 /// Package lists of systems and the analyser that reads each; no analyser where Trivy has none.
@@ -137,7 +137,7 @@ pub(crate) fn coverage<R: IoRead + Seek>(
     database: &mut Bolt<R>,
 ) -> Result<Coverage, BoltError> {
     let Files { all: files, below, texts, .. } = seen;
-    let of_packages = package_files(seen);
+    let of_packages = package_files(seen, is_list);
     let read: Vec<_> = report.results.iter().filter(|list| is_packages(list)).map(read_of).collect();
     let system = report.system.as_ref().map(|system| System {
         family: system.family.clone(),
@@ -151,7 +151,7 @@ pub(crate) fn coverage<R: IoRead + Seek>(
     unread.extend(rewritten_gaps(files, below, image));
     unread.extend(brought_gaps(report, files, below, image));
     unread.extend(lock_files::gaps(report, seen));
-    unread.extend(java_gaps(report, seen, of_packages.as_ref()));
+    unread.extend(java_gaps(report, seen, package_files(seen, is_list_of_system).as_ref()));
     unread.extend(list_gaps(report, files, image, system.as_ref()));
     unread.extend(system_gaps(report, system.as_ref(), files, image, database)?);
     unread.extend(system.as_ref().into_iter().flat_map(|system| contradictions(report, system, files, texts, image)));
@@ -277,15 +277,15 @@ fn contradictions(
     gaps
 }
 
-/// Which files the packages of the image's system and language brought; `None` where a package manager keeps its lists in a way that is
+/// Which files the packages of the image brought by the lists that count; `None` where a package manager keeps its lists in a way that is
 /// not read, or they are more than is read.
-pub(crate) fn package_files(seen: &Files) -> Option<PackageFiles> {
+pub(crate) fn package_files(seen: &Files, counts: fn(&str) -> bool) -> Option<PackageFiles> {
     let is_of_others = |path: &String| analyser_of(path).is_some_and(|analyser| !matches!(analyser, "dpkg" | "apk"));
     if seen.all.keys().any(is_of_others) {
         return None;
     }
     let layer_of = |path: &str| seen.layers.get(path).copied().unwrap_or_default();
-    let lists = seen.lists.as_ref()?.iter();
+    let lists = seen.lists.as_ref()?.iter().filter(|list| counts(&list.path));
     let lists = lists.map(|list| (list.path.as_str(), layer_of(&list.path), list.bytes.as_slice()));
     PackageFiles::of(lists, seen.uppermost, &|path| seen.links.get(path).copied())
 }
@@ -298,8 +298,9 @@ pub(crate) fn is_of_standing_file(
     report: &Summary,
     layers: &BTreeMap<String, usize>,
 ) -> bool {
-    let layer = package.layer.as_ref().and_then(|layer| report.diff_ids.iter().position(|diff_id| diff_id == layer));
-    package.analyzed_by != BY_SBOM && layer.is_some() && layer == layers.get(path).copied()
+    // By content: the same layer may lie in an image twice.
+    let stands_from = layers.get(path).and_then(|layer| report.diff_ids.get(*layer));
+    package.analyzed_by != BY_SBOM && stands_from.is_some() && stands_from == package.layer.as_ref()
 }
 
 /// What the scanner says of packages that an SBOM in the image names.
@@ -307,7 +308,7 @@ const BY_SBOM: &str = "sbom";
 
 /// Java archives in which nothing was recognised: Trivy leaves out without a word what its Java database does not know and what does not
 /// say itself what it is. One that stands in the image twice is read once. One that a package of the system brought is covered by that.
-fn java_gaps(report: &Summary, seen: &Files, of_packages: Option<&PackageFiles>) -> Vec<Gap> {
+fn java_gaps(report: &Summary, seen: &Files, of_system: Option<&PackageFiles>) -> Vec<Gap> {
     let files = &seen.all;
     let packages = report.results.iter().filter(|list| is_packages(list)).flat_map(|list| &list.packages);
     let packages: Vec<(&str, &ListedPackage)> =
@@ -322,9 +323,10 @@ fn java_gaps(report: &Summary, seen: &Files, of_packages: Option<&PackageFiles>)
         let mut packages = own.into_iter().chain(inside).flat_map(|(_, packages)| packages);
         packages.any(|package| is_of_standing_file(package, path, report, &seen.layers))
     };
+    // Advisories about a package of the system are about its archives, those about a package of Python are not.
     let is_of_package = |path: &str| {
         let layer = seen.layers.get(path).copied().unwrap_or_default();
-        of_packages.is_some_and(|packages| packages.own(path, layer))
+        layer < seen.uppermost && of_system.is_some_and(|packages| packages.own(path, layer))
     };
     let archives = || files.iter().filter(|(path, _)| is_java_archive(path));
     let read: BTreeSet<&Digest> = archives().filter(|(path, _)| is_read(path)).map(|(_, digest)| digest).collect();
@@ -571,15 +573,16 @@ mod tests {
 
     #[test]
     fn a_lock_file_counts_as_read_only_when_the_report_names_it() {
-        let with = [WHOLE, &["srv/Cargo.lock"]].concat();
-        assert_eq!(gaps(&report(), &with), is("lock-file", "srv/Cargo.lock"));
+        let lock = ("srv/Cargo.lock", "[[package]]\nname = \"zlib1g\"\nversion = \"\"\n");
+        let gaps = |report: &Summary| gaps_of(report, &[DEBIAN, &[lock]].concat(), 0);
+        assert_eq!(gaps(&report()), is("lock-file", "srv/Cargo.lock"));
         let mut read = report();
         read.results[2].class = "lang-pkgs".into();
         read.results[2].place = "srv/Cargo.lock".into();
-        assert_eq!(gaps(&read, &with), is("lock-file", "srv/Cargo.lock"), "a list of nothing");
+        assert_eq!(gaps(&read), is("lock-file", "srv/Cargo.lock"), "a list of nothing");
         read.results[2].kind = "python-pkg".into();
         read.results[2].packages = read.results[0].packages.clone();
-        assert_eq!(gaps(&read, &with), vec![]);
+        assert_eq!(gaps(&read), vec![]);
         assert!(
             !is_telling("srv/node_modules/x/package-lock.json", false) && is_telling("srv/package-lock.json", false)
         );

@@ -54,6 +54,7 @@ mod tests {
     use crate::{
         coverage::{is_telling, package_files},
         image_files::Image,
+        package_files::is_list,
         test_image::{TestEntry, TestImage, executable, file, hard_link, link},
     };
 
@@ -89,7 +90,7 @@ mod tests {
             system: None,
             results: vec![list],
         };
-        unexplained(&report, &files, package_files(&files).as_ref())
+        unexplained(&report, &files, package_files(&files, is_list).as_ref())
     }
 
     /// Places in the base, with how many more have the same content, then those in the products.

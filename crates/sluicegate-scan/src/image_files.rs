@@ -38,6 +38,8 @@ const TEXTS: usize = 16 * 1024 * 1024;
 const LISTS: usize = 64 * 1024 * 1024;
 /// Bytes of all lock files, those of all layers together.
 const LOCK_FILES: usize = 128 * 1024 * 1024;
+/// The number of no layer.
+const NO_LAYER: usize = usize::MAX;
 /// How an ELF file begins.
 const ELF_MAGIC: [u8; 4] = *b"\x7fELF";
 /// How gzip begins (RFC 1952).
@@ -137,12 +139,15 @@ impl Image {
                 return Err(broken(&layer.digest, "the blob has another digest than its name"));
             }
             anywhere.extend(added.iter().filter(|(_, kept)| kept.is_telling).map(|(path, _)| path.clone()));
-            files.extend(added.into_iter().map(|(path, kept)| (path, Kept { layer: nth, ..kept })));
+            // What a scanner says of the first of two files of one name in one layer may be of either.
+            let layer = |twice: bool| if twice { NO_LAYER } else { nth };
+            files.extend(added.into_iter().map(|(path, kept)| (path, Kept { layer: layer(kept.is_twice), ..kept })));
         }
         // A list that an upper layer hides lists nothing.
         let stands = |list: &SystemText| files.get(&list.path).is_some_and(|kept| kept.digest == list.digest);
         let lists = taken.lists.list.into_iter().filter(stands).collect();
-        let lock_files = taken.lock_files.list.into_iter().filter(stands).collect();
+        let mut lock_files: Vec<SystemText> = taken.lock_files.list.into_iter().filter(stands).collect();
+        lock_files.sort_by(|a, b| a.path.cmp(&b.path));
         let executables = files.iter().filter(|(_, kept)| kept.is_executable);
         let executables = executables.map(|(path, kept)| ExecutableFile { path: path.clone(), digest: kept.digest });
         Ok(Files {
@@ -172,6 +177,8 @@ struct Kept {
     is_executable: bool,
     /// Whether it begins like a script, which is executable only by its permissions.
     is_script: bool,
+    /// Whether its layer has another file of that name before it.
+    is_twice: bool,
     /// Which layer it is from, counted from the lowest.
     layer: usize,
 }
@@ -196,7 +203,8 @@ pub(crate) struct Files {
     pub(crate) texts: Vec<SystemText>,
     /// The lists of packages' files ([`is_list`]) as they stand; `None` if they are more than is read.
     pub(crate) lists: Option<Vec<SystemText>>,
-    /// Lock files and what stands beside them ([`is_read_as_lock_file`]) as they stand, none longer than is read.
+    /// Lock files and what stands beside them ([`is_read_as_lock_file`]) as they stand, sorted by path, none
+    /// longer than is read.
     pub(crate) lock_files: Vec<SystemText>,
     /// Links in the place of a folder that merged systems keep in `usr`, with the digest of the target's name.
     pub(crate) links: BTreeMap<String, Digest>,
@@ -258,13 +266,13 @@ fn one_layer(
             hide_below(lower, &path);
         }
         lower.remove(&path);
-        added.remove(&path);
+        let is_twice = added.remove(&path).is_some();
         if directory {
             continue;
         }
         let is_telling = wanted(&path, kind.is_symlink());
         let target = || names.link.clone().or_else(|| entry.header().link_name_bytes().map(|name| name.into_owned()));
-        let plain = |digest| Kept { digest, is_telling, is_executable: false, is_script: false, layer: 0 };
+        let plain = |digest| Kept { digest, is_telling, is_executable: false, is_script: false, is_twice, layer: 0 };
         // A mode that can't be read may be any.
         let may_be_run = !entry.header().mode().is_ok_and(|mode| mode & 0o111 == 0);
         if kind.is_symlink() {
@@ -280,7 +288,7 @@ fn one_layer(
             let is_executable = original.is_some_and(|kept| kept.is_executable || (kept.is_script && may_be_run));
             if is_telling || is_executable {
                 let kept = original.unwrap_or_else(|| plain(Digest::of(&target)));
-                added.insert(path, Kept { is_telling, is_executable, ..kept });
+                added.insert(path, Kept { is_telling, is_executable, is_twice, ..kept });
             }
             continue;
         }

@@ -5,14 +5,29 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+/// Options that say where packages are looked for, and how (pip, "Requirements File Format").
+const PLACES: [&str; 12] = [
+    "--extra-index-url",
+    "--find-links",
+    "--index-url",
+    "--no-binary",
+    "--no-index",
+    "--only-binary",
+    "--pre",
+    "--prefer-binary",
+    "--require-hashes",
+    "--trusted-host",
+    "-f",
+    "-i",
+];
+
 /// A package and its version.
 pub(crate) type Entry = (String, String);
 
 /// What a lock file pins, each name in one spelling ([`spelling`]); `None` for another format and for a file that is written in another
-/// way than its tool writes it.
+/// way than its tool writes it. Of Go it is `go.mod` that says what is selected.
 pub(crate) fn entries(name: &str, content: &[u8]) -> Option<BTreeSet<Entry>> {
-    let text = std::str::from_utf8(content).ok()?;
-    let text = text.replace("\r\n", "\n");
+    let text = std::str::from_utf8(content).ok()?.replace("\r\n", "\n");
     // What a line is depends on the reader where other characters than a line feed may end one.
     let is_odd =
         |c: char| (c.is_control() && !matches!(c, '\n' | '\t')) || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}');
@@ -25,17 +40,23 @@ pub(crate) fn entries(name: &str, content: &[u8]) -> Option<BTreeSet<Entry>> {
         "Pipfile.lock" => pipfile(&serde_json::from_str(&text).ok()?)?,
         "Cargo.lock" | "poetry.lock" | "uv.lock" => tables(&text)?,
         "requirements.txt" => requirements(&text)?,
-        "go.sum" => modules(&text)?,
+        "go.mod" => modules(&text)?,
         _ => return None,
     };
-    Some(found.into_iter().map(|(name, version)| (spelling(&name), plain(&version))).collect())
+    Some(found.into_iter().map(|(package, version)| (spelling(name, &package), plain(&version))).collect())
 }
 
-/// A package's name in the spelling in which two names of one package are alike: Python's registries tell no case and none of `-`, `_` and
-/// `.` apart (PEP 503); of the others nothing is mixed up by it.
-pub(crate) fn spelling(name: &str) -> String {
-    let parts = name.split(['-', '_', '.']).filter(|part| !part.is_empty());
-    parts.collect::<Vec<_>>().join("-").to_lowercase()
+/// The name of a package of a lock file in the spelling in which two names of one package are alike: Python's registries tell no case and
+/// none of `-`, `_` and `.` apart (PEP 503), Composer's tells no case.
+pub(crate) fn spelling(lock_file: &str, name: &str) -> String {
+    match lock_file {
+        "Pipfile.lock" | "poetry.lock" | "uv.lock" | "requirements.txt" => {
+            let parts = name.split(['-', '_', '.']).filter(|part| !part.is_empty());
+            parts.collect::<Vec<_>>().join("-").to_lowercase()
+        }
+        "composer.lock" => name.to_lowercase(),
+        _ => name.to_owned(),
+    }
 }
 
 /// A version without the letter that Go and Composer write before it.
@@ -46,12 +67,17 @@ pub(crate) fn plain(version: &str) -> String {
 /// `packages` of version 2 and 3, `dependencies` in each other of version 1 (npm, "package-lock.json").
 fn npm(lock: &Value) -> Option<BTreeSet<Entry>> {
     let mut found = BTreeSet::new();
-    if let Some(packages) = lock.get("packages") {
-        for (place, package) in packages.as_object()? {
-            if place.is_empty() || package["link"] == true {
+    let packages = lock.get("packages").filter(|packages| packages.as_object().is_none_or(|all| !all.is_empty()));
+    if let Some(packages) = packages {
+        let packages = packages.as_object()?;
+        let links = packages.values().filter(|package| package["link"] == true);
+        let own: BTreeSet<&str> = links.filter_map(|link| link["resolved"].as_str()).collect();
+        for (place, package) in packages {
+            // The program itself: its own folder, and those of it that it links to.
+            if place.is_empty() || package["link"] == true || own.contains(place.as_str()) {
                 continue;
             }
-            let name = package["name"].as_str().or_else(|| place.rsplit("node_modules/").next())?;
+            let name = package["name"].as_str().or_else(|| Some(place.rsplit_once("node_modules/")?.1))?;
             found.insert((name.to_owned(), package["version"].as_str()?.to_owned()));
         }
         return Some(found);
@@ -59,7 +85,12 @@ fn npm(lock: &Value) -> Option<BTreeSet<Entry>> {
     let mut open: Vec<&Value> = lock.get("dependencies").into_iter().collect();
     while let Some(dependencies) = open.pop() {
         for (name, package) in dependencies.as_object()? {
-            found.insert((name.clone(), package["version"].as_str()?.to_owned()));
+            let version = package["version"].as_str()?;
+            // An address or another package's name stands in the place of a version, and nobody looks that up.
+            if !version.starts_with(|c: char| c.is_ascii_digit()) || version.contains([':', '/']) {
+                return None;
+            }
+            found.insert((name.clone(), version.to_owned()));
             open.extend(package.get("dependencies"));
         }
     }
@@ -68,7 +99,8 @@ fn npm(lock: &Value) -> Option<BTreeSet<Entry>> {
 
 fn composer(lock: &Value) -> Option<BTreeSet<Entry>> {
     let mut found = BTreeSet::new();
-    for list in ["packages", "packages-dev"].into_iter().filter_map(|list| lock.get(list)) {
+    let lists = ["packages", "packages-dev"].into_iter().filter_map(|list| lock.get(list));
+    for list in lists.filter(|list| !list.is_null()) {
         for package in list.as_array()? {
             found.insert((package["name"].as_str()?.to_owned(), package["version"].as_str()?.to_owned()));
         }
@@ -95,11 +127,27 @@ fn tables(text: &str) -> Option<BTreeSet<Entry>> {
     if text.contains("\"\"\"") || text.contains("'''") {
         return None;
     }
+    // Headers are written in one way, at the beginning of a line.
+    let is_usual = |line: &str| {
+        let inner = line.trim_start_matches('[');
+        line.len() - inner.len() <= 2 && inner.starts_with(|c: char| c.is_ascii_alphabetic()) && line.starts_with('[')
+    };
+    let mut headers = text.lines().filter(|line| line.trim_start().starts_with('['));
+    if !headers
+        .all(|line| is_usual(line) && (line == PACKAGE || !line.starts_with("[[package]") && line != "[package]"))
+    {
+        return None;
+    }
     let at = text.find(PACKAGE).unwrap_or(text.len());
     let (head, tables) = text.split_at(at);
-    let names_packages = |line: &str| line.trim_start().trim_start_matches(['[', '"', '\'']).starts_with("package");
     let begins_a_line = head.is_empty() || head.ends_with('\n');
-    if head.lines().any(names_packages) || !(tables.is_empty() || begins_a_line) {
+    let names_packages = |line: &str| {
+        let rest = line.trim_start().trim_start_matches(['"', '\'']).strip_prefix("package");
+        rest.is_some_and(|rest| rest.starts_with(['"', '\'', ' ', '\t', '=', '.']))
+    };
+    // A key in quotes can be spelled in many ways.
+    let is_quoted = |line: &str| line.trim_start().starts_with(['"', '\'']);
+    if head.lines().any(|line| names_packages(line) || is_quoted(line)) || !(tables.is_empty() || begins_a_line) {
         return None;
     }
     let mut found = BTreeSet::new();
@@ -123,9 +171,17 @@ fn tables(text: &str) -> Option<BTreeSet<Entry>> {
 /// Requirements that name one version each, `NAME[EXTRAS] == VERSION`, with a marker and hashes (pip, "Requirements File Format").
 fn requirements(text: &str) -> Option<BTreeSet<Entry>> {
     let mut found = BTreeSet::new();
+    let comments = || text.lines().filter(|line| line.trim_start().starts_with('#'));
+    // A comment goes on in no line, whatever it ends in; one may name another encoding.
+    if comments().any(|line| line.ends_with('\\')) || comments().any(|line| line.contains("coding")) {
+        return None;
+    }
     for line in text.replace("\\\n", " ").lines() {
-        let line = if line.starts_with('#') { "" } else { line.split(" #").next().unwrap_or_default() }.trim();
-        if line.is_empty() {
+        let line = if line.trim_start().starts_with('#') { "" } else { line.split(" #").next().unwrap_or_default() };
+        let line = line.trim();
+        // Where packages are looked for is no package.
+        let option = line.split([' ', '=']).next().unwrap_or_default();
+        if line.is_empty() || PLACES.contains(&option) {
             continue;
         }
         let mut words = line.split(" --hash=");
@@ -148,19 +204,41 @@ fn requirements(text: &str) -> Option<BTreeSet<Entry>> {
     Some(found)
 }
 
-/// Modules whose content has a hash, not only their `go.mod` (Go Modules Reference, "go.sum files").
+/// Modules that are required and not replaced (Go Modules Reference, "go.mod files").
 fn modules(text: &str) -> Option<BTreeSet<Entry>> {
-    let mut found = BTreeSet::new();
-    for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        let mut words = line.split_whitespace();
-        let (module, version, _hash) = (words.next()?, words.next()?, words.next()?);
-        if words.next().is_some() {
-            return None;
+    let (mut found, mut replaced) = (BTreeSet::new(), BTreeSet::new());
+    let mut block = None;
+    for line in text.lines() {
+        let line = line.split("//").next().unwrap_or_default().trim();
+        if line.is_empty() {
+            continue;
         }
-        if !version.ends_with("/go.mod") {
-            found.insert((module.to_owned(), version.to_owned()));
+        if line == ")" {
+            block = None;
+            continue;
+        }
+        let (verb, rest) = match block {
+            Some(verb) => (verb, line),
+            None => line.split_once([' ', '\t', '(']).map(|(verb, _)| (verb, line[verb.len()..].trim_start()))?,
+        };
+        if rest == "(" {
+            block = Some(verb);
+            continue;
+        }
+        let mut words = rest.split_whitespace();
+        match verb {
+            "require" => {
+                let (module, version) = (words.next()?, words.next()?);
+                if module.contains(['"', '`']) || words.next().is_some() {
+                    return None;
+                }
+                found.insert((module.to_owned(), version.to_owned()));
+            }
+            "replace" => drop(replaced.insert(words.next()?.to_owned())),
+            _ => {}
         }
     }
+    found.retain(|(module, _)| !replaced.contains(module));
     Some(found)
 }
 
@@ -179,9 +257,9 @@ mod tests {
             (
                 "package-lock.json",
                 r#"{"lockfileVersion": 3, "packages": {"": {"name": "own"}, "node_modules/a": {"version": "1", "dev": true},
-                  "node_modules/a/node_modules/@s/b": {"version": "2"}, "c": {"version": "3", "name": "c"},
+                  "node_modules/a/node_modules/@s/b": {"version": "2"}, "c": {"name": "c"}, "vendor/d": {"name": "d", "version": "4"},
                   "node_modules/c": {"link": true, "resolved": "c"}}}"#,
-                vec!["@s/b 2", "a 1", "c 3"],
+                vec!["@s/b 2", "a 1", "d 4"],
             ),
             (
                 "package-lock.json",
@@ -209,12 +287,15 @@ mod tests {
                 vec!["a 1", "b 2", "c 3"],
             ),
             (
-                "go.sum",
-                "x.org/m v1.0.0 h1:a=\nx.org/m v1.0.0/go.mod h1:b=\nx.org/n v2.0.0/go.mod h1:c=\n",
-                vec!["x-org/m 1.0.0"],
+                "go.mod",
+                "module y // z\n\ngo 1.21\n\nrequire x.org/M v1.0.0\n\nrequire (\n\tx.org/n v2.0.0 // indirect\n\tx.org/o v3.0.0\n)\n\nreplace x.org/o => ../o\n",
+                vec!["x.org/M 1.0.0", "x.org/n 2.0.0"],
             ),
+            ("go.mod", "module y\n", vec![]),
+            ("package-lock.json", r#"{"lockfileVersion": 3, "packages": {"": {"name": "own"}}}"#, vec![]),
         ] {
-            assert_eq!(found(name, content).unwrap(), expected, "{name}: {content}");
+            let expected = expected.into_iter().map(str::to_owned).collect();
+            assert_eq!(found(name, content), Some(expected), "{name}: {content}");
         }
     }
 
@@ -230,7 +311,15 @@ mod tests {
             ("Cargo.lock", "[[package]]\nname = \"a\"\n"),
             ("Cargo.lock", "[[package]]\nname = \"a\"\nversion = \"1\"\nx = \"\"\"\n[[package]]\n\"\"\"\n"),
             ("Cargo.lock", "[[package]]\nname = \"\\u0061\"\nversion = \"1\"\n"),
-            ("go.sum", "x.org/m v1.0.0\n"),
+            ("package-lock.json", r#"{"dependencies": {"a": {"version": "npm:b@1.0.0"}}}"#),
+            ("package-lock.json", r#"{"dependencies": {"a": {"version": "https://x/a-1.0.0.tgz"}}}"#),
+            ("Cargo.lock", "[[ package ]]\nname = \"a\"\nversion = \"1\"\n"),
+            (
+                "Cargo.lock",
+                "[[package]]\nname = \"a\"\nversion = \"1\"\n [package.metadata]\nsource = { editable = \".\" }\n",
+            ),
+            ("go.mod", "module y\nrequire \"x.org/m\" v1.0.0\n"),
+            ("go.sum", "x.org/m v1.0.0 h1:a=\n"),
         ] {
             assert_eq!(found(name, content), None, "{name}: {content}");
         }
@@ -255,6 +344,8 @@ mod tests {
             "\u{feff}a==1",
             "a==${V}",
             "a==1 b==2",
+            "a==1\n# see \\\nb>=2",
+            "# coding: utf-7\na==1",
             "a==1 --hash=x b>=2",
             "--hash=x a>=1",
         ] {

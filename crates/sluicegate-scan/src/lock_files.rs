@@ -58,6 +58,8 @@ pub(crate) const LOCK_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Where Go names its modules, whose hashes alone stand in the lock file.
 const GO_MODULES: &str = "go.mod";
+/// Where it keeps their hashes.
+const GO_SUMS: &str = "go.sum";
 
 /// Whether a file pins the packages of a program, outside the folders of installed packages.
 pub(crate) fn is_lock_file(path: &str) -> bool {
@@ -69,11 +71,12 @@ pub(crate) fn is_read_as_lock_file(path: &str) -> bool {
     is_lock_file(path) || (name_of(path) == GO_MODULES && !is_installed(path))
 }
 
-/// Lays those files into `folder` that no package list of the report comes from, each at its own path, for everybody to read. Returns
-/// whether there are any. One whose path is longer than a file system takes, or is that of another's folder, is not laid out and so not read.
+/// Lays those files into `folder` that the report does not list whole, each at its own path, for everybody to read. Returns whether there are
+/// any. One whose path is longer than a file system takes, or is that of another's folder, is not laid out and so not read.
 pub(crate) fn lay_out(report: &Summary, seen: &Files, folder: &Path) -> io::Result<bool> {
     let read = read_by(report, seen);
-    let unread = || seen.lock_files.iter().filter(|file| !read.contains_key(&file.path) && fits(&file.path));
+    let is_read = |path: &str| is_lock_file(path) && left_out(path, read.get(path), seen).is_none();
+    let unread = || seen.lock_files.iter().filter(|file| !is_read(&file.path) && fits(&file.path));
     if !unread().any(|file| is_lock_file(&file.path)) {
         return Ok(false);
     }
@@ -106,32 +109,40 @@ fn fits(path: &str) -> bool {
 /// say: Trivy passes over groups, categories and sources of several formats without a word.
 pub(crate) fn gaps(report: &Summary, seen: &Files) -> Vec<Gap> {
     let read = read_by(report, seen);
-    let contents: BTreeMap<&str, &[u8]> =
-        seen.lock_files.iter().map(|text| (text.path.as_str(), text.bytes.as_slice())).collect();
-    let reason = |path: &str| {
-        let Some(listed) = read.get(path) else {
-            return Some("a lock file that no package list of the report comes from".to_owned());
-        };
-        let pinned = contents.get(path).and_then(|content| entries(name_of(path), content));
-        let Some(pinned) = pinned else {
-            if name_of(path).starts_with("requirements.") {
-                let reason = "a list of requirements of which not each is pinned to one version with ==";
-                return Some(reason.to_owned());
-            }
-            return Some(format!(
-                "a lock file of which nobody can say whether the scanner read all of it; {} packages were read",
-                listed.len()
-            ));
-        };
-        let left_out: Vec<_> = pinned.difference(listed).collect();
-        let (name, version) = left_out.first()?;
-        Some(format!(
-            "a lock file of which the scanner passed over {} packages, such as {name} {version}",
-            left_out.len()
-        ))
-    };
+    let reason = |path: &str| left_out(path, read.get(path), seen);
     let locks = seen.all.iter().filter(|(path, _)| is_lock_file(path));
     locks.filter_map(|(path, digest)| Some(gap("lock-file", path, digest, printable(reason(path)?)))).collect()
+}
+
+/// Why a lock file of which the report lists this, if anything, does not count as read.
+fn left_out(path: &str, listed: Option<&BTreeSet<Entry>>, seen: &Files) -> Option<String> {
+    let (folder, name) =
+        path.rsplit_once('/').map_or(("", path), |(folder, _)| (&path[..=folder.len()], name_of(path)));
+    // What is selected of the modules whose hashes stand in the one stands in the other.
+    let (of, name) =
+        if name == GO_SUMS { (format!("{folder}{GO_MODULES}"), GO_MODULES) } else { (path.to_owned(), name) };
+    let content = seen.lock_files.binary_search_by(|text| text.path.as_str().cmp(&of)).ok();
+    let pinned = content.and_then(|at| entries(name, &seen.lock_files[at].bytes));
+    let Some(listed) = listed else {
+        // One that pins nothing has no list.
+        let is_empty = name != GO_MODULES && pinned.is_some_and(|pinned| pinned.is_empty());
+        return (!is_empty).then(|| "a lock file that no package list of the report comes from".to_owned());
+    };
+    let Some(pinned) = pinned else {
+        if name.starts_with("requirements.") {
+            return Some("a list of requirements of which not each is pinned to one version with ==".to_owned());
+        }
+        return Some(format!(
+            "a lock file of which nobody can say whether the scanner read all of it; {} packages were read",
+            listed.len()
+        ));
+    };
+    let left_out: Vec<_> = pinned.difference(listed).collect();
+    let (package, version) = left_out.first()?;
+    Some(format!(
+        "a lock file of which the scanner passed over {} packages, such as {package} {version}",
+        left_out.len()
+    ))
 }
 
 /// What the report lists of each lock file. The list of a Go module is that of its lock file.
@@ -139,7 +150,7 @@ fn read_by(report: &Summary, seen: &Files) -> BTreeMap<String, BTreeSet<Entry>> 
     let mut read: BTreeMap<String, BTreeSet<Entry>> = BTreeMap::new();
     for list in report.results.iter().filter(|list| is_packages(list)) {
         let path = match list.place.strip_suffix(GO_MODULES) {
-            Some(folder) if folder.is_empty() || folder.ends_with('/') => format!("{folder}go.sum"),
+            Some(folder) if folder.is_empty() || folder.ends_with('/') => format!("{folder}{GO_SUMS}"),
             _ => list.place.clone(),
         };
         // What an image's own list says counts only if it comes from the file that stands there.
@@ -148,7 +159,8 @@ fn read_by(report: &Summary, seen: &Files) -> BTreeMap<String, BTreeSet<Entry>> 
         };
         let listed: Vec<&ListedPackage> = list.packages.iter().filter(counts).collect();
         if is_lock_file(&path) && !listed.is_empty() {
-            let listed = listed.into_iter().map(|package| (spelling(&package.name), plain(&package.version)));
+            let name = name_of(&list.place).to_owned();
+            let listed = listed.into_iter().map(|package| (spelling(&name, &package.name), plain(&package.version)));
             read.entry(path).or_default().extend(listed);
         }
     }
@@ -215,6 +227,7 @@ mod tests {
             bytes: (*text).into(),
         };
         let mut texts: Vec<SystemText> = files.iter().map(text).collect();
+        texts.sort_by(|a, b| a.path.cmp(&b.path));
         let all = texts.iter().map(|text| (text.path.clone(), text.digest)).collect();
         let layers = texts.iter().map(|text| (text.path.clone(), 0)).collect();
         texts.retain(|text| text.path != unkept);
@@ -248,6 +261,17 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_file_that_pins_nothing_is_no_gap() {
+        for (place, nothing) in [
+            ("srv/package-lock.json", r#"{"packages": {"": {"name": "own"}}}"#),
+            ("srv/requirements.txt", "# nothing\n"),
+        ] {
+            assert_eq!(places(gaps(&report(&[]), &image(&[(place, nothing)], ""))), [] as [&str; 0], "{place}");
+            assert_eq!(places(gaps(&report(&[]), &image(&[(place, nothing)], place))), [place]);
+        }
+    }
+
+    #[test]
     fn tm04_a_list_of_the_image_counts_for_the_file_that_stands_there() {
         let place = "srv/package-lock.json";
         let mut by = report(&[(place, false, &[("a", "1"), ("b", "2")])]);
@@ -265,7 +289,9 @@ mod tests {
 
     #[test]
     fn tm04_the_hashes_of_modules_are_read_where_the_modules_are_listed() {
-        let files = [("go/go.sum", "x.org/m v1.0.0 h1:a=\nx.org/n v1.0.0/go.mod h1:b=\n"), ("go/go.mod", "module y\n")];
+        // Hashes of what only tests of dependencies use stand in the one and not in the other.
+        let sums = "x.org/m v1.0.0 h1:a=\nx.org/n v1.0.0/go.mod h1:b=\nx.org/test v1.0.0 h1:c=\n";
+        let files = [("go/go.sum", sums), ("go/go.mod", "module y\nrequire x.org/m v1.0.0\n")];
         let of =
             |packages: &[(&str, &str)]| places(gaps(&report(&[("go/go.mod", true, packages)]), &image(&files, "")));
         assert_eq!(of(&[("y", ""), ("x.org/m", "v1.0.0")]), [] as [&str; 0]);
@@ -286,18 +312,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let long = format!("{}/yarn.lock", "x".repeat(256));
         let files = [
+            ("short/Cargo.lock", "[[package]]\nname = \"b\"\nversion = \"1\"\n"),
             ("srv/yarn.lock", "1"),
             ("srv/yarn.lock/yarn.lock", "2"),
             ("go/go.mod", "3"),
             ("read/Cargo.lock", "4"),
             (long.as_str(), "5"),
         ];
-        let read = report(&[("read/Cargo.lock", false, &[("a", "1")])]);
+        let read = report(&[("read/Cargo.lock", false, &[("a", "1")]), ("short/Cargo.lock", false, &[("a", "1")])]);
         assert!(lay_out(&read, &image(&files, ""), folder.path()).unwrap());
         assert_eq!(fs::read(folder.path().join("srv/yarn.lock")).unwrap(), b"1");
         assert_eq!(fs::read(folder.path().join("go/go.mod")).unwrap(), b"3");
         assert!(!folder.path().join("read").exists());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "go, short and srv");
         let nothing = tempfile::tempdir().unwrap();
         let files = [("go/go.mod", "3"), ("read/Cargo.lock", "4"), (long.as_str(), "5")];
         assert!(!lay_out(&read, &image(&files, ""), nothing.path()).unwrap());

@@ -26,9 +26,14 @@ const MERGED: [&str; 6] = ["bin", "lib", "lib32", "lib64", "libx32", "sbin"];
 
 /// Whether a file lists files of packages.
 pub(crate) fn is_list(path: &str) -> bool {
+    is_list_of_system(path) || path.ends_with(PYTHON)
+}
+
+/// Whether it lists files of packages of the system.
+pub(crate) fn is_list_of_system(path: &str) -> bool {
     let dpkg = path.strip_prefix(DPKG).is_some_and(|name| name.ends_with(".list"));
     let distroless = path.strip_prefix(DISTROLESS).is_some_and(|name| name.ends_with(".md5sums"));
-    dpkg || distroless || APK.contains(&path) || path.ends_with(PYTHON)
+    dpkg || distroless || APK.contains(&path)
 }
 
 /// Whether a path is that of a folder that merged systems have as a link into `usr`.
