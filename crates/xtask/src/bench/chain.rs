@@ -20,8 +20,8 @@ const STEPS: u64 = 50;
 /// Statements about the image: provenance, SBOM and scan; without a scan its provenance alone.
 const ABOUT_IMAGE: u64 = 3;
 const ABOUT_IMAGE_UNSCANNED: u64 = 1;
-/// Statements about what the last step left, and with a scan SBOM and scan of the image that the steps run in.
-const BESIDE: u64 = 3;
+/// Statements about what the last step left, and with a scan also its scan, and SBOM and scan of the image that the steps run in.
+const BESIDE: u64 = 4;
 const BESIDE_UNSCANNED: u64 = 1;
 /// The exit code of a command without a passphrase and of one with a wrong passphrase.
 const LOCKED: i32 = 2;

@@ -42,7 +42,7 @@ const IMAGE: [&str; 6] = ["--binary", "sh", "--package", "coreutils", "--binary"
 /// Statements of a promoted image of that pipeline: one for each of three steps, a test result, an SBOM of each of two outputs, SBOM and
 /// scan of the image that the steps run in, provenance, SBOM and scan of the image, and what the gate adds: its own scan, a summary, a
 /// promotion and a signature.
-const STATEMENTS: u64 = 15;
+const STATEMENTS: u64 = 17;
 /// Statements of the shipped layout: two steps, a test result, the SBOM of an output, and the image's provenance.
 const SHIPPED_STATEMENTS: u64 = 5;
 
