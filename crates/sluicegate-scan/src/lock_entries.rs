@@ -180,8 +180,16 @@ fn requirements(text: &str) -> Option<BTreeSet<Entry>> {
         let line = if line.trim_start().starts_with('#') { "" } else { line.split(" #").next().unwrap_or_default() };
         let line = line.trim();
         // Where packages are looked for is no package.
-        let option = line.split([' ', '=']).next().unwrap_or_default();
-        if line.is_empty() || PLACES.contains(&option) {
+        let mut words = line.split_whitespace();
+        let option = words.next().unwrap_or_default().split('=').next().unwrap_or_default();
+        if line.is_empty() {
+            continue;
+        }
+        if PLACES.contains(&option) {
+            // A second option in the line may be one that brings packages.
+            if words.next().is_some_and(|value| value.starts_with('-')) || words.next().is_some() {
+                return None;
+            }
             continue;
         }
         let mut words = line.split(" --hash=");
@@ -344,6 +352,9 @@ mod tests {
             "\u{feff}a==1",
             "a==${V}",
             "a==1 b==2",
+            "--index-url https://x -r more.txt",
+            "--pre -r more.txt",
+            "-f x -e .",
             "a==1\n# see \\\nb>=2",
             "# coding: utf-7\na==1",
             "a==1 --hash=x b>=2",
