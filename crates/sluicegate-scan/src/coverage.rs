@@ -15,6 +15,7 @@ use crate::{
     bolt::{Bolt, BoltError},
     executables,
     image_files::Files,
+    java_archives::{self, is_java_archive},
     lock_files::{self, is_lock_file},
     own_system::{SystemText, Word, is_repositories, is_text, package_analysers, word_of},
     package_files::{PackageFiles, is_list, is_list_of_system},
@@ -82,32 +83,9 @@ const RECORD_FOLDERS: &[&str] = &[
 /// lets their versions decide whose advisories it asks.
 const PACKAGE_BRINGERS: &[&str] = &[".spdx", ".spdx.json", ".cdx", ".cdx.json", ".rpm"];
 
-/// Endings of Java archives that Trivy opens, for which it asks its Java database.
-const JAVA_ARCHIVES: &[&str] = &[".jar", ".war", ".ear", ".par"];
-
-/// Endings of archives that hold such archives, and that Trivy does not open.
-const CLOSED_JAVA_ARCHIVES: &[&str] = &[".aar", ".hpi", ".jpi", ".kar", ".lpkg", ".nar", ".sar"];
-
 /// Whether a file of the image says something about coverage. A link to a Java archive does not: what it leads to does.
 pub fn is_telling(path: &str, is_link: bool) -> bool {
     is_lock_file(path) || is_record(path) || brings_packages(path) || (is_java_archive(path) && !is_link)
-}
-
-/// Whether Trivy asks its Java database about a file.
-pub fn needs_java_database(path: &str) -> bool {
-    ends_with_any(path, JAVA_ARCHIVES)
-}
-
-fn is_java_archive(path: &str) -> bool {
-    needs_java_database(path) || ends_with_any(path, CLOSED_JAVA_ARCHIVES)
-}
-
-/// In upper or lower case.
-fn ends_with_any(path: &str, endings: &[&str]) -> bool {
-    let path = path.as_bytes();
-    endings
-        .iter()
-        .any(|end| path.len().checked_sub(end.len()).is_some_and(|at| path[at..].eq_ignore_ascii_case(end.as_bytes())))
 }
 
 /// Whether a file says which system this is or which packages it has.
@@ -151,7 +129,7 @@ pub(crate) fn coverage<R: IoRead + Seek>(
     unread.extend(rewritten_gaps(files, below, image));
     unread.extend(brought_gaps(report, files, below, image));
     unread.extend(lock_files::gaps(report, seen));
-    unread.extend(java_gaps(report, seen, package_files(seen, is_list_of_system).as_ref()));
+    unread.extend(java_archives::gaps(report, seen, package_files(seen, is_list_of_system).as_ref()));
     unread.extend(list_gaps(report, files, image, system.as_ref()));
     unread.extend(system_gaps(report, system.as_ref(), files, image, database)?);
     unread.extend(system.as_ref().into_iter().flat_map(|system| contradictions(report, system, files, texts, image)));
@@ -305,42 +283,6 @@ pub(crate) fn is_of_standing_file(
 
 /// What the scanner says of packages that an SBOM in the image names.
 const BY_SBOM: &str = "sbom";
-
-/// Java archives in which nothing was recognised: Trivy leaves out without a word what its Java database does not know and what does not
-/// say itself what it is. One that stands in the image twice is read once. One that a package of the system brought is covered by that.
-fn java_gaps(report: &Summary, seen: &Files, of_system: Option<&PackageFiles>) -> Vec<Gap> {
-    let files = &seen.all;
-    let packages = report.results.iter().filter(|list| is_packages(list)).flat_map(|list| &list.packages);
-    let packages: Vec<(&str, &ListedPackage)> =
-        packages.filter_map(|package| Some((package.file.as_deref()?, package))).collect();
-    let mut within: BTreeMap<&str, Vec<&ListedPackage>> = BTreeMap::new();
-    packages.into_iter().for_each(|(file, package)| within.entry(file).or_default().push(package));
-    // What is in an archive has the archive's path before its own.
-    let is_read = |path: &str| {
-        let inside = format!("{path}/");
-        let inside = within.range(inside.as_str()..).take_while(|(file, _)| file.starts_with(&inside));
-        let own = within.get_key_value(path);
-        let mut packages = own.into_iter().chain(inside).flat_map(|(_, packages)| packages);
-        packages.any(|package| is_of_standing_file(package, path, report, &seen.layers))
-    };
-    // Advisories about a package of the system are about its archives, those about a package of Python are not.
-    let is_of_package = |path: &str| {
-        let layer = seen.layers.get(path).copied().unwrap_or_default();
-        layer < seen.uppermost && of_system.is_some_and(|packages| packages.own(path, layer))
-    };
-    let archives = || files.iter().filter(|(path, _)| is_java_archive(path));
-    let read: BTreeSet<&Digest> = archives().filter(|(path, _)| is_read(path)).map(|(_, digest)| digest).collect();
-    let unread = archives().filter(|(path, digest)| !read.contains(digest) && !is_of_package(path));
-    unread
-        .map(|(path, digest)| {
-            let reason = match needs_java_database(path) {
-                true => "a Java archive in which the scanner recognised nothing",
-                false => "an archive of Java archives, which the scanner does not open",
-            };
-            gap("java-archive", path, digest, reason.to_owned())
-        })
-        .collect()
-}
 
 fn list_gaps(report: &Summary, files: &BTreeMap<String, Digest>, image: &Digest, system: Option<&System>) -> Vec<Gap> {
     let analysers = system_analysers(report);

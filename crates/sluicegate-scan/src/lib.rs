@@ -15,8 +15,10 @@ pub mod sbom;
 pub mod scanner;
 
 mod advisory_buckets;
+mod entry_names;
 mod executables;
 mod image_files;
+mod java_archives;
 mod lock_entries;
 mod lock_files;
 mod package_files;

@@ -53,6 +53,8 @@ const INSTALLED: &[&str] = &["node_modules", "site-packages", "dist-packages"];
 /// The same for the system's own packages of JavaScript in Debian, whose record is that of dpkg: its npm alone brings five such files.
 const INSTALLED_BY_SYSTEM: &str = "usr/share/nodejs/";
 
+/// The kind of the gaps that lock files leave.
+pub(crate) const GAP: &str = "lock-file";
 /// Bytes of one lock file that is read.
 pub(crate) const LOCK_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -111,7 +113,7 @@ pub(crate) fn gaps(report: &Summary, seen: &Files) -> Vec<Gap> {
     let read = read_by(report, seen);
     let reason = |path: &str| left_out(path, read.get(path), seen);
     let locks = seen.all.iter().filter(|(path, _)| is_lock_file(path));
-    locks.filter_map(|(path, digest)| Some(gap("lock-file", path, digest, printable(reason(path)?)))).collect()
+    locks.filter_map(|(path, digest)| Some(gap(GAP, path, digest, printable(reason(path)?)))).collect()
 }
 
 /// Why a lock file of which the report lists this, if anything, does not count as read.

@@ -23,6 +23,7 @@ use crate::{
     coverage,
     database::{Kind, PinnedDatabase},
     image_files::{Files, Image},
+    java_archives::needs_java_database,
     lock_files,
     pinned_copy::{self, readable},
     sbom,
@@ -198,13 +199,13 @@ impl Scanner for TrivyScanner {
         let opened = Image::open(layout, image)?;
         let files = opened.files(&coverage::is_telling)?;
         // In whatever layer it stands, hidden or not: Trivy opens each of them.
-        let archive = files.anywhere.iter().find(|path| coverage::needs_java_database(path));
+        let archive = files.anywhere.iter().find(|path| needs_java_database(path));
         let java = archive.map(|archive| self.java(archive)).transpose()?;
         let scanned = self.report(&ready, java.as_ref(), layout, &opened, "vuln")?;
         let sbom = self.sbom(&ready, &scanned.raw, image)?;
-        let Scanned { raw, report } = self.lock_files(&ready, &files, scanned, "vuln")?;
+        let scanned = self.lock_files(&ready, &files, scanned, "vuln")?;
         let java = java.map(|java| java.database);
-        Ok(ScanReport { scan: self.judged(&ready, raw, report, &files, image, java)?, sbom })
+        Ok(ScanReport { scan: self.judged(&ready, scanned, &files, image, java)?, sbom })
     }
 
     /// Java archives without a database of them are hashes alone: an output need not be scanned, and the image that it gets into is.
@@ -212,19 +213,19 @@ impl Scanner for TrivyScanner {
         let ready = self.ready()?;
         let opened = Image::open(layout, image)?;
         let files = opened.files(&coverage::is_telling)?;
-        let archive = files.anywhere.iter().find(|path| coverage::needs_java_database(path));
+        let archive = files.anywhere.iter().find(|path| needs_java_database(path));
         let (java, scanners) = match archive {
             Some(_) if self.config.java_database.is_none() => (None, ""),
             Some(archive) => (Some(self.java(archive)?), "vuln"),
             None => (None, "vuln"),
         };
         let scanned = self.report(&ready, java.as_ref(), layout, &opened, scanners)?;
-        let Scanned { raw, report } = self.lock_files(&ready, &files, scanned, scanners)?;
-        let (packages, left_out) = known_packages(report.results.clone());
-        let version = report.version.clone();
+        let scanned = self.lock_files(&ready, &files, scanned, scanners)?;
+        let (packages, left_out) = known_packages(scanned.report.results.clone());
+        let version = scanned.report.version.clone();
         let inventory = Inventory { scanner: "trivy".to_owned(), version, digest: ready.digest, packages, left_out };
         let java = java.map(|java| java.database);
-        let scan = (!scanners.is_empty()).then(|| self.judged(&ready, raw, report, &files, image, java)).transpose()?;
+        let scan = (!scanners.is_empty()).then(|| self.judged(&ready, scanned, &files, image, java)).transpose()?;
         // What stands for the whole image stands for nothing here: an output need not be a system.
         let scan = scan.map(|mut scan| {
             scan.coverage.unread.retain(|gap| gap.digest != *image);
@@ -238,6 +239,8 @@ impl Scanner for TrivyScanner {
 struct Scanned {
     raw: Vec<u8>,
     report: Summary,
+    /// How the scanner failed when it was asked about lock files alone.
+    over_locks: Option<String>,
 }
 
 impl TrivyScanner {
@@ -245,8 +248,7 @@ impl TrivyScanner {
     fn judged(
         &self,
         ready: &Ready,
-        raw: Vec<u8>,
-        report: Summary,
+        scanned: Scanned,
         files: &Files,
         image: &Digest,
         java_database: Option<Database>,
@@ -257,7 +259,11 @@ impl TrivyScanner {
         };
         let file = fs::File::open(ready.database.file()).map_err(|error| damaged(&error))?;
         let mut database = Bolt::open(file).map_err(|error| damaged(&error))?;
-        let coverage = coverage::coverage(&report, files, image, &mut database).map_err(|error| damaged(&error))?;
+        let Scanned { raw, report, over_locks } = scanned;
+        let mut coverage = coverage::coverage(&report, files, image, &mut database).map_err(|error| damaged(&error))?;
+        for gap in coverage.unread.iter_mut().filter(|gap| gap.kind == lock_files::GAP) {
+            over_locks.iter().for_each(|why| gap.reason.push_str(&format!("; asked about lock files alone: {why}")));
+        }
         Ok(Scan {
             raw,
             tool: Tool { name: "trivy".to_owned(), version: report.version, digest: ready.digest },
@@ -291,7 +297,7 @@ impl TrivyScanner {
         let raw = self.run(ready, &scan_args(&["image", "--input", &input], scanners, &timeout), &folders)?;
         let report = summary(&raw).map_err(|error| ScanError::Report { reason: error.to_string() })?;
         check_subject(&report, image)?;
-        Ok(Scanned { raw, report })
+        Ok(Scanned { raw, report, over_locks: None })
     }
 
     /// The same with what Trivy says of the lock files that it passed over in the image.
@@ -309,19 +315,26 @@ impl TrivyScanner {
         let folders = [(folder.path(), "/locks"), (ready.database.files.as_path(), database.as_str())];
         let timeout = trivys_timeout(self.config.limits.timeout);
         let what = ["filesystem", "--include-dev-deps", "/locks"];
-        let of_locks = match self.run(ready, &scan_args(&what, scanners, &timeout), &folders) {
-            Ok(report) => report,
-            // One that brings the scanner down leaves all of them unread, which is a gap for each and no fault of the image's scan.
-            Err(ScanError::Failed { .. }) => return Ok(scanned),
-            Err(error) => return Err(error),
-        };
+        let of_locks = self.run(ready, &scan_args(&what, scanners, &timeout), &folders);
+        match of_locks.and_then(|of_locks| self.joined(&scanned.raw, &of_locks)) {
+            Ok(joined) => Ok(joined),
+            // What brings the scanner down leaves all of them unread, which is a gap for each and no fault of the image's own scan.
+            Err(error @ (ScanError::Failed { .. } | ScanError::Report { .. })) => {
+                Ok(Scanned { over_locks: Some(error.to_string()), ..scanned })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Both reports as one.
+    fn joined(&self, raw: &[u8], of_locks: &[u8]) -> Result<Scanned, ScanError> {
         let refused = |error: TrivyReportError| ScanError::Report { reason: error.to_string() };
-        let raw = with_lock_files(&scanned.raw, &of_locks).map_err(refused)?;
+        let raw = with_lock_files(raw, of_locks).map_err(refused)?;
         if raw.len() as u64 > self.config.limits.report {
             return Err(failed(format!("its reports are larger than {} bytes", self.config.limits.report)));
         }
         let report = summary(&raw).map_err(refused)?;
-        Ok(Scanned { raw, report })
+        Ok(Scanned { raw, report, over_locks: None })
     }
 
     fn sbom(&self, ready: &Ready, raw: &[u8], image: &Digest) -> Result<Vec<u8>, ScanError> {

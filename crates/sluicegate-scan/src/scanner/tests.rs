@@ -265,6 +265,47 @@ fn tm04_an_image_with_java_archives_is_scanned_with_a_java_database_or_not_at_al
     }
 }
 
+/// Answers like [`Canned`], and fails in this way when it is asked about lock files alone.
+struct FailsOverLocks(Canned, Failure);
+
+/// How a tool ends.
+type Failure = fn() -> ToolOutcome;
+
+impl ToolSandbox for FailsOverLocks {
+    fn run_tool(&self, request: &ToolRequest) -> Result<ToolOutcome, ExecuteError> {
+        if request.args.iter().any(|arg| arg == "filesystem") { Ok(self.1()) } else { self.0.run_tool(request) }
+    }
+}
+
+/// A lock file that brings the scanner down stays one that nobody read; what is wrong with the image is still found.
+#[test]
+fn tm04_a_lock_file_that_brings_the_scanner_down_is_a_gap() {
+    let mut world = World::new();
+    world.image = TestImage::new(&[vec![
+        file("etc/os-release", b"PRETTY_NAME=x\nID=debian\nVERSION_ID=\"12\"\n"),
+        file("etc/debian_version", b"12.11\n"),
+        file("var/lib/dpkg/status", STATUS),
+        file("srv/yarn.lock", b"a@1:\n"),
+    ]]);
+    let failures: [(Failure, &str); 3] = [
+        (|| ToolOutcome { ended: Ended::Exit(2), stdout: Vec::new(), stderr: b"too deep".to_vec() }, "too deep"),
+        (|| ToolOutcome { ended: Ended::TimedOut, stdout: Vec::new(), stderr: Vec::new() }, "longer than 600 s"),
+        (
+            || ToolOutcome { ended: Ended::Exit(0), stdout: b"{".to_vec(), stderr: Vec::new() },
+            "not a Trivy JSON report",
+        ),
+    ];
+    for (failure, says) in failures {
+        let canned = Canned { report: world.report(), ended: Ended::Exit(0), runs: AtomicUsize::new(0) };
+        let scanner = TrivyScanner::new(world.config(Arc::new(FailsOverLocks(canned, failure))));
+        let Scan { raw, coverage, .. } = scanner.scan(world.image.path(), &world.image.digest).unwrap().scan;
+        assert_eq!(raw, world.report().into_bytes(), "what it said of the image stands");
+        let gaps: Vec<_> = coverage.unread.iter().map(|gap| (gap.kind.as_str(), gap.place.as_str())).collect();
+        assert_eq!(gaps, [("lock-file", "srv/yarn.lock")]);
+        assert!(coverage.unread[0].reason.contains(says), "{}", coverage.unread[0].reason);
+    }
+}
+
 #[test]
 fn a_database_that_is_damaged_inside_is_no_scan() {
     let world = World::new();
