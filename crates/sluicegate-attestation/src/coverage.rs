@@ -26,6 +26,13 @@ pub struct Executables {
     pub listed: Vec<Executable>,
     /// How many more the base has.
     pub beyond: u64,
+    /// How many more the uppermost layer has. Written where there are any.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub beyond_products: u64,
+}
+
+fn is_none(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Something that can be executed, by its content.

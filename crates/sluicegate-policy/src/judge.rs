@@ -637,7 +637,7 @@ fn unexplained(coverage: &Coverage, facts: &Facts) -> Vec<Gap> {
         digest,
         reason,
     };
-    let Some(Executables { listed, beyond }) = &coverage.executables else {
+    let Some(Executables { listed, beyond, beyond_products }) = &coverage.executables else {
         let reason = "nobody can say which executables are in no package: its package manager's lists are not read";
         return vec![gap("executables-unknown", "image", image, reason.to_owned())];
     };
@@ -651,7 +651,8 @@ fn unexplained(coverage: &Coverage, facts: &Facts) -> Vec<Gap> {
             gap("executable", place, *digest, format!("an executable of the base that is in no package{more}"))
         })
         .collect();
-    if *beyond > 0 {
+    let beyond = if facts.is_assembled_here() { *beyond } else { beyond.saturating_add(*beyond_products) };
+    if beyond > 0 {
         gaps.push(gap(
             "executable",
             "image",

@@ -41,9 +41,10 @@ pub(crate) fn unexplained(report: &Summary, seen: &Files, of_packages: Option<&P
     }
     let mut listed: Vec<Executable> = by_content.into_values().collect();
     listed.sort_by(|a, b| (a.product, &a.place).cmp(&(b.product, &b.place)));
-    let beyond = listed.iter().skip(LISTED).filter(|executable| !executable.product).count() as u64;
+    let beyond = |product| listed.iter().skip(LISTED).filter(|executable| executable.product == product).count() as u64;
+    let (beyond, beyond_products) = (beyond(false), beyond(true));
     listed.truncate(LISTED);
-    Some(Executables { listed, beyond })
+    Some(Executables { listed, beyond, beyond_products })
 }
 
 #[cfg(test)]
@@ -182,9 +183,9 @@ mod tests {
             (0..n).map(|nth| executable(&format!("{prefix}/{nth}"), format!("#!{prefix}{nth}").as_bytes())).collect()
         };
         let found = of(&[many("base", LISTED + 7), many("product", 3)], "", 0).unwrap();
-        assert_eq!((found.listed.len(), found.beyond), (LISTED, 7));
+        assert_eq!((found.listed.len(), found.beyond, found.beyond_products), (LISTED, 7, 3));
         let found = of(&[many("base", 2), many("product", LISTED)], "", 0).unwrap();
-        assert_eq!((found.listed.len(), found.beyond), (LISTED, 0));
+        assert_eq!((found.listed.len(), found.beyond, found.beyond_products), (LISTED, 0, 2));
         assert!(!found.listed[1].product && found.listed[2].product);
     }
 }

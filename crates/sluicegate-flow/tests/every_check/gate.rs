@@ -417,7 +417,7 @@ pub(crate) fn tm04_a_strict_gate_wants_each_executable_of_the_base_in_a_package(
         let strict = Conditions { strict_executables: true, ..conditions(&REQUIRED) };
         judged(&facts(&set_of(&build()), &[], Some(scan)), &answers(vec![Outcome::Pass]), &strict)
     };
-    let of = |listed, beyond| ask(Some(Executables { listed, beyond }));
+    let of = |listed, beyond| ask(Some(Executables { listed, beyond, beyond_products: 9 }));
     Tried::good(of(vec![executable(true)], 0))
         .fault("one", "executable usr/local/bin/tool", of(vec![executable(true), executable(false)], 0))
         .fault("beyond the list", "7 more executables", of(vec![], 7))
